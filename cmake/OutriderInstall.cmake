@@ -1,0 +1,1 @@
+# Filled with the export rules; see docs/architecture.md.

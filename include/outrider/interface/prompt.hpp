@@ -1,0 +1,19 @@
+// A prompt as the decoder takes it: ids, and what is needed to turn the answer into text.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include <outrider/core/detokenizer.hpp>
+#include <outrider/core/types.hpp>
+
+namespace outrider {
+
+/// Made by a model from chat messages or raw text, or by a host from ids alone (then only token callbacks work).
+struct Prompt {
+    std::vector<TokenId> tokens;                      ///< at least one
+    std::vector<TokenId> end_ids = {};                ///< the model's own end tokens
+    std::shared_ptr<const Detokenizer> text = nullptr;  ///< needed by text callbacks and stop strings
+};
+
+}  // namespace outrider

@@ -1,0 +1,26 @@
+// What a trained drafter borrows from its target: embeddings, output rows and the final norm, all frozen.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <string>
+
+#include <outrider/core/types.hpp>
+
+namespace outrider {
+
+/// A view of a target's tables. The functions keep the target alive; they are safe to call at any time.
+struct TargetHead {
+    std::string fingerprint;      ///< tells targets apart: a drafter refuses a target it was not trained for
+    std::int64_t hidden = 0;      ///< H, also the width F of the features
+    std::int64_t vocabulary = 0;  ///< V
+    std::function<at::Tensor(std::span<const TokenId>)> embed;        ///< ids [n] -> float32 [n, H]
+    std::function<at::Tensor(std::span<const TokenId>)> output_rows;  ///< ids [n] -> float32 [n, H]
+    at::Tensor final_norm;        ///< [H] float32 weight of the RMS norm before the output matrix
+    double norm_eps = 1e-5;
+};
+
+}  // namespace outrider

@@ -1,0 +1,1 @@
+#include <outrider/interface/concepts.hpp>

@@ -1,0 +1,1 @@
+#include <outrider/core/types.hpp>
