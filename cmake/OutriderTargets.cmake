@@ -17,7 +17,7 @@ endfunction()
 # ATen costs 15 to 25 s a file without it. One precompiled header for every target that uses tensors.
 function(outrider_use_aten target)
     outrider_settings(${target})
-    target_link_libraries(${target} PRIVATE outrider_torch fmt::fmt)
+    target_link_libraries(${target} PRIVATE outrider::torch fmt::fmt)
     if(NOT BUILD_SHARED_LIBS AND NOT OUTRIDER_CUDA)
         target_precompile_headers(${target} REUSE_FROM outrider_pch)
     endif()

@@ -1,35 +1,53 @@
-# Defines outrider_torch. Three ways to a LibTorch, in this order:
+# Defines outrider::torch, the LibTorch that everything links. Installed beside the package's config too, so that a
+# consumer finds its LibTorch by the same rules. Three ways, in this order:
 #   1. OUTRIDER_CUDA=ON: find_package(Torch), which needs the CUDA toolkit when the LibTorch was built with CUDA;
 #   2. a LibTorch on CMAKE_PREFIX_PATH or Torch_DIR (pytorch.org's archive, a wheel's folder): torch_cpu and c10 of it;
-#   3. the wheel that cmake/install_dependencies.sh put into .deps/.
+#   3. OUTRIDER_TORCH_FALLBACK, a folder: the wheel that cmake/install_dependencies.sh put into .deps/, or for a
+#      consumer of an installed package, the LibTorch that the package was built with.
 # Ways 2 and 3 need no CUDA toolkit even where the library was built with CUDA.
-add_library(outrider_torch INTERFACE)
-add_library(outrider::torch ALIAS outrider_torch)
-set_target_properties(outrider_torch PROPERTIES EXPORT_NAME torch)
+if(TARGET outrider::torch)
+    return()
+endif()
+add_library(outrider::torch INTERFACE IMPORTED GLOBAL)
 
 if(OUTRIDER_CUDA)
     find_package(Torch REQUIRED)
-    target_link_libraries(outrider_torch INTERFACE ${TORCH_LIBRARIES})
+    set_property(TARGET outrider::torch PROPERTY INTERFACE_LINK_LIBRARIES ${TORCH_LIBRARIES})
+    set(OUTRIDER_TORCH_ROOT ${TORCH_INSTALL_PREFIX})
     return()
 endif()
 
-set(outrider_torch_hints)
+set(outrider_torch_hints ${CMAKE_PREFIX_PATH})
 if(Torch_DIR)
-    list(APPEND outrider_torch_hints ${Torch_DIR}/../../..)
+    list(PREPEND outrider_torch_hints ${Torch_DIR}/../../..)
 endif()
-list(APPEND outrider_torch_hints ${CMAKE_PREFIX_PATH})
-find_path(OUTRIDER_TORCH_INCLUDE ATen/ATen.h HINTS ${outrider_torch_hints}
-          PATHS ${CMAKE_CURRENT_LIST_DIR}/../.deps/python/torch PATH_SUFFIXES include)
-get_filename_component(outrider_torch_root "${OUTRIDER_TORCH_INCLUDE}/.." ABSOLUTE)
-find_library(OUTRIDER_TORCH_CPU torch_cpu HINTS ${outrider_torch_root} PATH_SUFFIXES lib NO_DEFAULT_PATH)
-find_library(OUTRIDER_TORCH_C10 c10 HINTS ${outrider_torch_root} PATH_SUFFIXES lib NO_DEFAULT_PATH)
-if(NOT OUTRIDER_TORCH_INCLUDE OR NOT OUTRIDER_TORCH_CPU OR NOT OUTRIDER_TORCH_C10)
-    message(FATAL_ERROR "outrider: no LibTorch found. Run cmake/install_dependencies.sh, or pass "
-                        "-DCMAKE_PREFIX_PATH=/path/to/libtorch")
+find_path(OUTRIDER_TORCH_INCLUDE ATen/ATen.h HINTS ${outrider_torch_hints} PATHS ${OUTRIDER_TORCH_FALLBACK}
+          PATH_SUFFIXES include)
+get_filename_component(OUTRIDER_TORCH_ROOT "${OUTRIDER_TORCH_INCLUDE}/.." ABSOLUTE)
+foreach(library torch_cpu c10)
+    string(TOUPPER OUTRIDER_${library} variable)
+    find_library(${variable} ${library} HINTS ${OUTRIDER_TORCH_ROOT} PATH_SUFFIXES lib NO_DEFAULT_PATH)
+    if(NOT OUTRIDER_TORCH_INCLUDE OR NOT ${variable})
+        message(FATAL_ERROR "outrider: no LibTorch found (looked for ATen/ATen.h and lib${library}). Pass "
+                            "-DCMAKE_PREFIX_PATH=/path/to/libtorch, or run cmake/install_dependencies.sh in outrider's "
+                            "source folder")
+    endif()
+    add_library(outrider::${library} UNKNOWN IMPORTED GLOBAL)
+    set_target_properties(outrider::${library} PROPERTIES IMPORTED_LOCATION ${${variable}}
+                          INTERFACE_INCLUDE_DIRECTORIES ${OUTRIDER_TORCH_INCLUDE})
+endforeach()
+set_property(TARGET outrider::torch PROPERTY INTERFACE_LINK_LIBRARIES outrider::torch_cpu outrider::c10)
+
+# LibTorch keeps no binary interface between minor versions.
+if(EXISTS ${OUTRIDER_TORCH_INCLUDE}/torch/headeronly/version.h)
+    file(STRINGS ${OUTRIDER_TORCH_INCLUDE}/torch/headeronly/version.h outrider_torch_version
+         REGEX "define TORCH_VERSION_(MAJOR|MINOR) ")
+    string(REGEX MATCHALL "[0-9]+" outrider_torch_version "${outrider_torch_version}")
+    list(JOIN outrider_torch_version "." OUTRIDER_TORCH_VERSION)
 endif()
-add_library(outrider_torch_cpu UNKNOWN IMPORTED GLOBAL)
-set_target_properties(outrider_torch_cpu PROPERTIES IMPORTED_LOCATION ${OUTRIDER_TORCH_CPU}
-                      INTERFACE_INCLUDE_DIRECTORIES ${OUTRIDER_TORCH_INCLUDE})
-add_library(outrider_torch_c10 UNKNOWN IMPORTED GLOBAL)
-set_target_properties(outrider_torch_c10 PROPERTIES IMPORTED_LOCATION ${OUTRIDER_TORCH_C10})
-target_link_libraries(outrider_torch INTERFACE outrider_torch_cpu outrider_torch_c10)
+if(OUTRIDER_TORCH_BUILT_WITH AND OUTRIDER_TORCH_VERSION AND
+   NOT OUTRIDER_TORCH_BUILT_WITH STREQUAL OUTRIDER_TORCH_VERSION)
+    message(FATAL_ERROR "outrider: this package was built with LibTorch ${OUTRIDER_TORCH_BUILT_WITH}, and "
+                        "${OUTRIDER_TORCH_ROOT} holds ${OUTRIDER_TORCH_VERSION}. Use the same version, or build "
+                        "outrider again with this one")
+endif()
