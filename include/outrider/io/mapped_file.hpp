@@ -1,0 +1,32 @@
+// A whole file as read-only memory, shared by everything that points into it.
+#pragma once
+
+#include <cstddef>
+#include <filesystem>
+#include <memory>
+#include <span>
+
+namespace outrider {
+
+/// Immutable bytes with shared ownership: a mapped file or a buffer. Copies are cheap. Pages of a mapping are read when
+/// touched, and the mapping lives until the last copy is gone. Changing the file under a mapping is undefined, as for
+/// every program that maps files.
+class SharedBytes {
+public:
+    SharedBytes() = default;
+
+    /// Maps `path`. Throws Error when it is missing, not a regular file or unreadable.
+    [[nodiscard]] static SharedBytes map(const std::filesystem::path& path);
+
+    /// Copies `bytes` into a buffer of its own.
+    [[nodiscard]] static SharedBytes copy(std::span<const std::byte> bytes);
+
+    [[nodiscard]] std::span<const std::byte> span() const noexcept { return bytes_; }
+    [[nodiscard]] std::size_t size() const noexcept { return bytes_.size(); }
+
+private:
+    std::shared_ptr<const void> owner_;
+    std::span<const std::byte> bytes_;
+};
+
+}  // namespace outrider
