@@ -9,6 +9,8 @@ if(TARGET outrider::torch)
     return()
 endif()
 add_library(outrider::torch INTERFACE IMPORTED GLOBAL)
+# The wheel carries headers of its own fmt, newer than the system's and found before them, but no library of it.
+set_property(TARGET outrider::torch PROPERTY INTERFACE_COMPILE_DEFINITIONS FMT_HEADER_ONLY)
 
 if(OUTRIDER_CUDA)
     find_package(Torch REQUIRED)
