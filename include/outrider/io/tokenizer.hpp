@@ -1,0 +1,77 @@
+// Text to token ids and back: byte-level BPE, from GGUF metadata or a tokenizer.json.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <outrider/core/detokenizer.hpp>
+#include <outrider/core/types.hpp>
+
+namespace outrider {
+
+class GgufFile;
+struct TokenizerState;  // src/io/tokenizer_state.hpp
+
+/// Whether the text of a special token, "<|im_end|>", stands for that token or is text like any other. User text is
+/// always `plain`, so that no user can close a turn.
+enum class SpecialText { plain, parse };
+
+/// Immutable and safe to share between threads.
+class Tokenizer final : public Detokenizer {
+public:
+    /// From the keys tokenizer.ggml.* of a GGUF file. Throws Error for a missing or damaged vocabulary, a model other
+    /// than byte-level BPE ("gpt2"), and a pre-tokeniser that is not known; each is named.
+    [[nodiscard]] static std::shared_ptr<const Tokenizer> from_gguf(const GgufFile& file);
+
+    /// From a tokenizer.json. The files beside it say the rest, where they exist: tokenizer_config.json (bos and eos
+    /// tokens, chat template), chat_template.jinja, generation_config.json (end ids). The normaliser NFC is accepted
+    /// and not applied: text is taken as composed. Throws Error.
+    [[nodiscard]] static std::shared_ptr<const Tokenizer> from_json(const std::filesystem::path& path);
+
+    ~Tokenizer() override;
+
+    /// The ids of `text`; no bos token is added. Bytes that are not UTF-8 count as U+FFFD. Tokens that the vocabulary
+    /// marks as added but not special are found in plain text too, as text. Linear in the text but for single words.
+    [[nodiscard]] std::vector<TokenId> encode(std::string_view text, SpecialText special) const;
+
+    /// The bytes of `tokens` joined, special tokens left out; see Utf8Stream and to_valid_utf8 for text.
+    [[nodiscard]] std::string decode(std::span<const TokenId> tokens) const;
+
+    [[nodiscard]] std::string bytes(TokenId token) const override;
+
+    /// A token to look at: the bytes, or the name of a special token. Throws Error for ids outside the vocabulary.
+    [[nodiscard]] std::string piece(TokenId token) const;
+
+    [[nodiscard]] bool is_special(TokenId token) const;
+
+    /// The id of a special or added token by its text, "<|im_end|>".
+    [[nodiscard]] std::optional<TokenId> find_special(std::string_view text) const;
+
+    /// Ids are 0 to size() - 1. A model may have more rows than that.
+    [[nodiscard]] std::int64_t size() const noexcept;
+
+    [[nodiscard]] std::optional<TokenId> bos() const noexcept;
+
+    /// True when a raw prompt begins with bos.
+    [[nodiscard]] bool adds_bos() const noexcept;
+
+    /// Tokens that end a text: those the files name, and the ends of a turn "<|im_end|>" and "<|eot_id|>" where the
+    /// vocabulary has them. Ascending.
+    [[nodiscard]] const std::vector<TokenId>& end_ids() const noexcept;
+
+    /// Source of the chat template, Jinja; empty when the files have none. See ChatTemplate.
+    [[nodiscard]] const std::string& chat_template() const noexcept;
+
+    explicit Tokenizer(std::unique_ptr<const TokenizerState> state);
+
+private:
+    std::unique_ptr<const TokenizerState> state_;
+};
+
+}  // namespace outrider

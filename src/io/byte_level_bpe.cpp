@@ -1,0 +1,142 @@
+#include "byte_level_bpe.hpp"
+
+#include <algorithm>
+#include <limits>
+
+#include <outrider/core/error.hpp>
+
+namespace outrider::detail {
+namespace {
+
+/// Code points of GPT-2's alphabet: printable Latin-1 characters stand for themselves, the other bytes, in ascending
+/// order, for U+0100 and up (openai/gpt-2, encoder.py, bytes_to_unicode).
+struct Alphabet {
+    std::array<std::string, 256> entries;
+    std::array<std::int16_t, 512> bytes;
+
+    Alphabet() {
+        bytes.fill(-1);
+        unsigned next = 256;
+        for (unsigned byte = 0; byte < 256; ++byte) {
+            const bool printable = (byte >= 0x21 && byte <= 0x7E) || (byte >= 0xA1 && byte != 0xAD);
+            const unsigned point = printable ? byte : next++;
+            bytes[point] = static_cast<std::int16_t>(byte);
+            if (point >= 0x80) entries[byte].push_back(static_cast<char>(0xC0 | (point >> 6)));
+            entries[byte].push_back(static_cast<char>(point < 0x80 ? point : 0x80 | (point & 0x3F)));
+        }
+    }
+};
+
+const Alphabet& alphabet() {
+    static const Alphabet instance;
+    return instance;
+}
+
+/// Best first: least rank, then leftmost. For std::push_heap, which puts the greatest on top.
+constexpr auto kWorse = [](const auto& a, const auto& b) {
+    return a.rank != b.rank ? a.rank > b.rank : a.left > b.left;
+};
+
+}  // namespace
+
+std::optional<std::string> bytes_of_entry(std::string_view entry) {
+    std::string result;
+    for (std::size_t i = 0; i < entry.size(); ++i) {
+        unsigned point = static_cast<std::uint8_t>(entry[i]);
+        if (point >= 0x80) {
+            if (point < 0xC2 || point > 0xC7 || i + 1 == entry.size()) return std::nullopt;
+            const unsigned second = static_cast<std::uint8_t>(entry[++i]);
+            if ((second & 0xC0) != 0x80) return std::nullopt;
+            point = (point & 0x1F) << 6 | (second & 0x3F);
+        }
+        const int byte = alphabet().bytes[point];
+        if (byte < 0) return std::nullopt;
+        result.push_back(static_cast<char>(byte));
+    }
+    return result;
+}
+
+const std::string& entry_of_byte(std::uint8_t byte) { return alphabet().entries[byte]; }
+
+ByteLevelBpe::ByteLevelBpe(const std::vector<std::string>& entries,
+                           const std::vector<std::pair<std::string, std::string>>& merges, bool whole_words) {
+    require(merges.size() < static_cast<std::size_t>(std::numeric_limits<std::int32_t>::max()), "too many merges");
+    std::unordered_map<std::string_view, TokenId> ids;
+    ids.reserve(entries.size());
+    for (std::size_t i = 0; i < entries.size(); ++i) {
+        if (!entries[i].empty()) ids.emplace(entries[i], static_cast<TokenId>(i));
+    }
+    const auto id_of = [&](std::string_view entry) {
+        const auto found = ids.find(entry);
+        return found != ids.end() ? found->second : kNoToken;
+    };
+    for (unsigned byte = 0; byte < 256; ++byte) byte_ids_[byte] = id_of(alphabet().entries[byte]);
+    merges_.reserve(merges.size());
+    std::int32_t rank = 0;
+    for (const auto& [left, right] : merges) {
+        const TokenId a = id_of(left), b = id_of(right), merged = id_of(left + right);
+        require(a >= 0 && b >= 0 && merged >= 0, "merge {} of the tokenizer joins \"{}\" and \"{}\": a part or the "
+                "whole is not in the vocabulary", rank, left, right);
+        merges_.emplace(key(a, b), Merge{rank++, merged});
+    }
+    if (!whole_words) return;
+    for (const auto& [entry, id] : ids) {
+        if (const auto bytes = bytes_of_entry(entry)) words_.emplace(*bytes, id);
+    }
+}
+
+void ByteLevelBpe::offer(Scratch& scratch, std::int32_t left) const {
+    const auto& a = scratch.symbols[static_cast<std::size_t>(left)];
+    if (a.next < 0) return;
+    const TokenId right_id = scratch.symbols[static_cast<std::size_t>(a.next)].id;
+    const auto found = merges_.find(key(a.id, right_id));
+    if (found == merges_.end()) return;
+    scratch.heap.push_back({found->second.rank, left, a.id, right_id, found->second.merged});
+    std::ranges::push_heap(scratch.heap, kWorse);
+}
+
+void ByteLevelBpe::merge_all(Scratch& scratch) const {
+    auto& symbols = scratch.symbols;
+    while (!scratch.heap.empty()) {
+        std::ranges::pop_heap(scratch.heap, kWorse);
+        const Scratch::Candidate best = scratch.heap.back();
+        scratch.heap.pop_back();
+        auto& left = symbols[static_cast<std::size_t>(best.left)];
+        if (left.id != best.left_id || left.next < 0) continue;  // merged since it was offered
+        auto& right = symbols[static_cast<std::size_t>(left.next)];
+        if (right.id != best.right_id) continue;
+        left.id = best.merged;
+        left.next = right.next;
+        right.id = kNoToken;
+        if (left.next >= 0) symbols[static_cast<std::size_t>(left.next)].previous = best.left;
+        offer(scratch, best.left);
+        if (left.previous >= 0) offer(scratch, left.previous);
+    }
+}
+
+void ByteLevelBpe::encode(std::string_view word, Scratch& scratch, std::vector<TokenId>& out) const {
+    if (word.empty()) return;
+    if (!words_.empty()) {
+        if (const auto found = words_.find(std::string(word)); found != words_.end()) {
+            out.push_back(found->second);
+            return;
+        }
+    }
+    require(word.size() < static_cast<std::size_t>(std::numeric_limits<std::int32_t>::max()), "a word of {} bytes is "
+            "too long to tokenize", word.size());
+    const auto size = static_cast<std::int32_t>(word.size());
+    scratch.symbols.clear();
+    scratch.heap.clear();
+    for (std::int32_t i = 0; i < size; ++i) {
+        const auto byte = static_cast<std::uint8_t>(word[static_cast<std::size_t>(i)]);
+        require(byte_ids_[byte] >= 0, "the vocabulary has no token for the byte 0x{:02X} of \"{}\"", byte, word);
+        scratch.symbols.push_back({byte_ids_[byte], i - 1, i + 1 < size ? i + 1 : -1});
+    }
+    for (std::int32_t i = 0; i + 1 < size; ++i) offer(scratch, i);
+    merge_all(scratch);
+    for (std::int32_t i = 0; i >= 0; i = scratch.symbols[static_cast<std::size_t>(i)].next) {
+        out.push_back(scratch.symbols[static_cast<std::size_t>(i)].id);
+    }
+}
+
+}  // namespace outrider::detail

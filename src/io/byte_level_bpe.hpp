@@ -1,0 +1,70 @@
+// Byte-level BPE (Sennrich et al. 2016; bytes as in GPT-2): one word of bytes to token ids.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include <outrider/core/rng.hpp>
+#include <outrider/core/types.hpp>
+
+namespace outrider::detail {
+
+/// The bytes that a vocabulary entry of GPT-2's alphabet spells (256 printable characters, one for each byte); nothing
+/// when the entry has other characters.
+[[nodiscard]] std::optional<std::string> bytes_of_entry(std::string_view entry);
+
+/// The entry that spells `byte`.
+[[nodiscard]] const std::string& entry_of_byte(std::uint8_t byte);
+
+/// Immutable once built; safe to share between threads.
+class ByteLevelBpe {
+public:
+    /// The work space of one thread; reused from word to word.
+    struct Scratch {
+        struct Symbol {
+            TokenId id;
+            std::int32_t previous, next;  // indices, -1 at the ends; id < 0: merged away
+        };
+        struct Candidate {
+            std::int32_t rank, left;
+            TokenId left_id, right_id, merged;
+        };
+        std::vector<Symbol> symbols;
+        std::vector<Candidate> heap;
+    };
+
+    /// `entries`: the vocabulary in GPT-2's alphabet, by id; empty strings are no tokens. `merges`: pairs of entries,
+    /// best first. Throws Error when a part or a result of a merge is no token.
+    ByteLevelBpe(const std::vector<std::string>& entries, const std::vector<std::pair<std::string, std::string>>& merges,
+                 bool whole_words);
+
+    /// Appends the ids of `word`. Throws Error for a byte that has no token.
+    void encode(std::string_view word, Scratch& scratch, std::vector<TokenId>& out) const;
+
+private:
+    struct Merge {
+        std::int32_t rank;
+        TokenId merged;
+    };
+    struct HashKey {
+        std::size_t operator()(std::uint64_t key) const noexcept { return static_cast<std::size_t>(mix64(key)); }
+    };
+
+    static std::uint64_t key(TokenId left, TokenId right) {
+        return static_cast<std::uint64_t>(static_cast<std::uint32_t>(left)) << 32 | static_cast<std::uint32_t>(right);
+    }
+    void offer(Scratch& scratch, std::int32_t left) const;
+    void merge_all(Scratch& scratch) const;
+
+    std::array<TokenId, 256> byte_ids_;
+    std::unordered_map<std::uint64_t, Merge, HashKey> merges_;
+    std::unordered_map<std::string, TokenId> words_;  // by bytes; filled only when whole words go before merges
+};
+
+}  // namespace outrider::detail

@@ -1,0 +1,21 @@
+// JSON from files of strangers: bounded depth, no doubled keys, failures as Error.
+#pragma once
+
+#include <nlohmann/json.hpp>
+
+#include <filesystem>
+#include <string>
+#include <string_view>
+
+namespace outrider::detail {
+
+using Json = nlohmann::json;
+
+/// Parses `text`; `name` stands in messages. Throws Error for bad syntax, bad UTF-8, more than 64 levels or a key that
+/// occurs twice in one object.
+[[nodiscard]] Json parse_json(std::string_view text, const std::string& name);
+
+/// Parses a whole file. Throws Error.
+[[nodiscard]] Json read_json(const std::filesystem::path& path);
+
+}  // namespace outrider::detail

@@ -1,0 +1,208 @@
+#include <algorithm>
+#include <fstream>
+#include <iterator>
+
+#include <outrider/core/error.hpp>
+#include <outrider/io/tokenizer.hpp>
+
+#include "json_text.hpp"
+#include "tokenizer_state.hpp"
+
+// Format of Hugging Face's library `tokenizers`; there is no text that defines it but its serialisation code.
+namespace outrider {
+namespace {
+
+using detail::Json;
+
+/// `object[key]`, or null where there is none.
+const Json& field(const Json& object, const char* key) {
+    static const Json kNull;
+    if (!object.is_object()) return kNull;
+    const auto found = object.find(key);
+    return found != object.end() ? *found : kNull;
+}
+
+bool flag(const Json& object, const char* key, bool fallback) {
+    const Json& value = field(object, key);
+    return value.is_boolean() ? value.get<bool>() : fallback;
+}
+
+std::string text(const Json& object, const char* key) {
+    const Json& value = field(object, key);
+    return value.is_string() ? value.get<std::string>() : std::string();
+}
+
+/// A value for messages: one line of ASCII, cut when long.
+std::string shown(const Json& value) {
+    const std::string whole = value.dump(-1, ' ', true);
+    return whole.size() > 300 ? whole.substr(0, 300) + "..." : whole;
+}
+
+[[noreturn]] void unsupported(const std::string& name, const char* part, const Json& what) {
+    fail("{}: the {} {} is not supported", name, part, shown(what));
+}
+
+void read_split(const std::string& name, const Json& step, TokenizerState& state) {
+    const std::string expression = text(field(step, "pattern"), "Regex");
+    if (expression.empty() || text(step, "behavior") != "Isolated" || flag(step, "invert", false)) {
+        unsupported(name, "pre-tokenizer", step);
+    }
+    state.words.add(expression);
+}
+
+/// Adds the patterns of a pre-tokenizer; true once the bytes' alphabet was reached.
+bool read_words(const std::string& name, const Json& step, TokenizerState& state) {
+    const std::string type = text(step, "type");
+    if (type == "Sequence" && field(step, "pretokenizers").is_array()) {
+        bool in_bytes = false;
+        for (const Json& inner : field(step, "pretokenizers")) {
+            if (in_bytes) unsupported(name, "pre-tokenizer after ByteLevel", inner);
+            in_bytes = read_words(name, inner, state);
+        }
+        return in_bytes;
+    }
+    if (type == "ByteLevel" && !flag(step, "add_prefix_space", true)) {
+        if (flag(step, "use_regex", true)) state.words.add(detail::kGpt2Pattern);
+        return true;
+    }
+    if (type == "Digits") {
+        state.words.add(flag(step, "individual_digits", false) ? R"(\p{N})" : R"(\p{N}+)");
+    } else if (type == "Split") {
+        read_split(name, step, state);
+    } else {
+        unsupported(name, "pre-tokenizer", step);
+    }
+    return false;
+}
+
+void put_entry(const std::string& name, TokenizerState& state, const Json& id, const std::string& entry,
+               std::size_t most) {
+    if (!id.is_number_unsigned() || id.get<std::uint64_t>() >= most) {
+        fail("{}: token \"{}\" has the id {}; expected a number less than {}", name, entry, shown(id), most);
+    }
+    const auto index = id.get<std::size_t>();
+    if (index >= state.entries.size()) state.entries.resize(index + 1);
+    require(state.entries[index].empty() || state.entries[index] == entry, "{}: the id {} belongs to \"{}\" and "
+            "\"{}\"", name, index, state.entries[index], entry);
+    state.entries[index] = entry;
+}
+
+void read_vocabulary(const std::string& name, const Json& root, TokenizerState& state) {
+    const Json& vocabulary = field(field(root, "model"), "vocab");
+    require(vocabulary.is_object() && !vocabulary.empty(), "{}: expected model.vocab, entries with their ids", name);
+    const Json& added = field(root, "added_tokens");
+    // Ids may have holes, but a list of them may not be much longer than what it lists.
+    const std::size_t most = 2 * (vocabulary.size() + (added.is_array() ? added.size() : 0)) + 1024;
+    for (const auto& [entry, id] : vocabulary.items()) put_entry(name, state, id, entry, most);
+    if (!added.is_array()) return;
+    for (const Json& token : added) {
+        const std::string content = text(token, "content");
+        require(!content.empty(), "{}: an added token has no content", name);
+        require(!flag(token, "single_word", false), "{}: the added token {} is of a kind (single_word) that is not "
+                "supported", name, content);
+        put_entry(name, state, field(token, "id"), content, most);
+        state.added.push_back({field(token, "id").get<TokenId>(), content, flag(token, "special", false),
+                               flag(token, "lstrip", false), flag(token, "rstrip", false)});
+    }
+}
+
+void read_model(const std::string& name, const Json& model, TokenizerState& state) {
+    const std::string type = text(model, "type");
+    require(type == "BPE" || (type.empty() && field(model, "merges").is_array()),
+            "{}: the tokenizer's model is \"{}\"; expected BPE", name, type);
+    require(!flag(model, "byte_fallback", false), "{}: a SentencePiece vocabulary (byte_fallback); expected byte-level "
+            "BPE", name);
+    require(text(model, "continuing_subword_prefix").empty() && text(model, "end_of_word_suffix").empty() &&
+                !field(model, "dropout").is_number(),
+            "{}: dropout, subword prefixes and word suffixes are not supported", name);
+    const Json& list = field(model, "merges");
+    require(list.is_array(), "{}: expected model.merges, a list", name);
+    std::vector<std::pair<std::string, std::string>> merges;
+    for (const Json& merge : list) {
+        if (merge.is_string()) {
+            merges.push_back(split_merge(merge.get_ref<const std::string&>()));
+        } else {
+            if (!merge.is_array() || merge.size() != 2 || !merge[0].is_string() || !merge[1].is_string()) {
+                fail("{}: a merge is {}; expected two entries", name, shown(merge));
+            }
+            merges.emplace_back(merge[0].get<std::string>(), merge[1].get<std::string>());
+        }
+    }
+    state.model.emplace(state.entries, merges, flag(model, "ignore_merges", false));
+}
+
+/// A token of tokenizer_config.json: its text, or an object with it.
+std::optional<TokenId> config_token(const TokenizerState& state, const Json& value) {
+    const std::string name = value.is_string() ? value.get<std::string>() : text(value, "content");
+    const auto found = std::ranges::find(state.added, name, &AddedToken::text);
+    return found != state.added.end() ? std::optional(found->id) : std::nullopt;
+}
+
+void read_config(const std::filesystem::path& path, TokenizerState& state) {
+    if (!std::filesystem::exists(path)) return;
+    const Json config = detail::read_json(path);
+    state.bos = config_token(state, field(config, "bos_token"));
+    if (const auto eos = config_token(state, field(config, "eos_token"))) state.end_ids.push_back(*eos);
+    state.adds_bos = flag(config, "add_bos_token", state.adds_bos);
+    const Json& source = field(config, "chat_template");
+    if (source.is_string()) state.chat_template = source.get<std::string>();
+    if (!source.is_array()) return;
+    for (const Json& named : source) {  // several templates by name
+        if (text(named, "name") == "default") state.chat_template = text(named, "template");
+    }
+}
+
+void read_generation(const std::filesystem::path& path, TokenizerState& state) {
+    if (!std::filesystem::exists(path)) return;
+    const Json config = detail::read_json(path);
+    const Json& ids = field(config, "eos_token_id");
+    for (const Json& id : ids.is_array() ? ids : Json::array({ids})) {
+        if (!id.is_number_integer()) continue;
+        const auto value = id.get<std::int64_t>();
+        require(value >= 0 && value < static_cast<std::int64_t>(state.entries.size()), "{}: the end id {} is outside "
+                "the vocabulary of {}", path.string(), value, state.entries.size());
+        state.end_ids.push_back(static_cast<TokenId>(value));
+    }
+}
+
+/// True when the post-processor puts a special token before a text.
+bool puts_token_first(const Json& step) {
+    if (text(step, "type") == "Sequence" && field(step, "processors").is_array()) {
+        return std::ranges::any_of(field(step, "processors"), puts_token_first);
+    }
+    const Json& single = field(step, "single");
+    return text(step, "type") == "TemplateProcessing" && single.is_array() && !single.empty() &&
+           single[0].contains("SpecialToken");
+}
+
+std::string read_text(const std::filesystem::path& path) {
+    std::ifstream file(path, std::ios::binary);
+    return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+}
+
+}  // namespace
+
+std::shared_ptr<const Tokenizer> Tokenizer::from_json(const std::filesystem::path& path) {
+    const std::string name = path.string();
+    const Json root = detail::read_json(path);
+    require(root.is_object(), "{}: expected a JSON object", name);
+    auto state = std::make_unique<TokenizerState>();
+    const Json& normalizer = field(root, "normalizer");
+    if (!normalizer.is_null() && text(normalizer, "type") != "NFC") unsupported(name, "normalizer", normalizer);
+    if (!read_words(name, field(root, "pre_tokenizer"), *state)) {
+        fail("{}: expected a byte-level pre-tokenizer", name);
+    }
+    read_vocabulary(name, root, *state);
+    read_model(name, field(root, "model"), *state);
+    state->adds_bos = puts_token_first(field(root, "post_processor"));
+    const auto folder = path.parent_path();
+    read_config(folder / "tokenizer_config.json", *state);
+    read_generation(folder / "generation_config.json", *state);
+    if (std::filesystem::exists(folder / "chat_template.jinja")) {
+        state->chat_template = read_text(folder / "chat_template.jinja");
+    }
+    state->finish(name);
+    return std::make_shared<const Tokenizer>(std::move(state));
+}
+
+}  // namespace outrider

@@ -1,0 +1,54 @@
+// What a Tokenizer is made of; filled by its two readers (GGUF, tokenizer.json).
+#pragma once
+
+#include <array>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include <outrider/core/types.hpp>
+
+#include "byte_level_bpe.hpp"
+#include "pre_tokenizer.hpp"
+
+namespace outrider {
+
+/// A token that is found in text as a whole, before words are made.
+struct AddedToken {
+    TokenId id = kNoToken;
+    std::string text;
+    bool special = true;      ///< found only with SpecialText::parse, adds no bytes to a text
+    bool strip_left = false;  ///< takes the white space before it (lstrip) or after it (rstrip)
+    bool strip_right = false;
+};
+
+struct TokenizerState {
+    std::vector<std::string> entries;  ///< as in the file, by id; empty: no token
+    std::vector<std::string> bytes;    ///< what each adds to a text, by id
+    std::vector<AddedToken> added;
+    detail::PreTokenizer words;
+    std::optional<detail::ByteLevelBpe> model;
+    std::optional<TokenId> bos;
+    bool adds_bos = false;
+    std::vector<TokenId> end_ids;
+    std::string chat_template;
+
+    // Made by finish().
+    std::unordered_map<std::string, std::size_t> added_by_text;  ///< index in `added`
+    std::vector<bool> special;                                   ///< by id
+    std::array<std::vector<std::size_t>, 256> added_by_byte;     ///< indices by first byte, longest text first
+
+    /// Checks `added`, bos and end ids, and derives the rest. `name` stands in messages. Throws Error.
+    void finish(const std::string& name);
+
+    /// Index of the added token at the front of `text`, the longest; nothing if none.
+    [[nodiscard]] std::optional<std::size_t> added_at(std::string_view text, bool with_special) const;
+};
+
+/// Splits "left right". Throws Error when there is no single space.
+[[nodiscard]] std::pair<std::string, std::string> split_merge(const std::string& line);
+
+}  // namespace outrider
