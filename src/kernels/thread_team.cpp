@@ -1,1 +1,175 @@
-#include <outrider/core/types.hpp>
+#include <outrider/tensor/thread_team.hpp>
+
+#include <algorithm>
+#include <atomic>
+#include <exception>
+#include <fstream>
+#include <mutex>
+#include <set>
+#include <string>
+#include <thread>
+#include <vector>
+
+#if defined(__linux__)
+#include <sched.h>
+#endif
+
+#include <outrider/core/error.hpp>
+
+namespace outrider {
+namespace {
+
+constexpr int kIdleSpins = 1500;     // some 20 to 50 us: a pass that follows at once finds its threads awake
+constexpr int kBarrierSpins = 4000;  // members arrive within microseconds unless one lost its core
+constexpr int kBarrierYields = 64;   // then let whoever took that core finish, and sleep at last
+
+inline void relax() {
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    asm volatile("yield");
+#endif
+}
+
+// Returns once `value` differs from `old`.
+void wait_for_change(const std::atomic<std::int32_t>& value, std::int32_t old, int spins, int yields) {
+    for (int i = 0; i < spins; ++i) {
+        if (value.load(std::memory_order_acquire) != old) return;
+        relax();
+    }
+    for (int i = 0; i < yields; ++i) {
+        if (value.load(std::memory_order_acquire) != old) return;
+        std::this_thread::yield();
+    }
+    while (value.load(std::memory_order_acquire) == old) value.wait(old, std::memory_order_acquire);
+}
+
+struct TeamAborted {};  // unwinds the members that wait for one that threw
+
+}  // namespace
+
+struct ThreadTeam::State {
+    alignas(64) std::atomic<std::int32_t> epoch{0};    // a new value starts a run
+    alignas(64) std::atomic<std::int32_t> finished{0};  // runs finished by the workers, a new value when all have
+    alignas(64) std::atomic<std::int32_t> running{0};  // workers still inside the run
+    alignas(64) std::atomic<std::int32_t> arrived{0};  // members at the barrier
+    alignas(64) std::atomic<std::int32_t> phase{0};    // a new value opens the barrier
+    alignas(64) std::atomic<bool> aborted{false};
+    bool stopping = false;  // written before an epoch, read after it
+    Body body = nullptr;
+    void* argument = nullptr;
+    std::exception_ptr error;  // guarded by error_mutex
+    std::mutex error_mutex, run_mutex;
+    std::vector<std::thread> workers;
+    int size = 1;
+
+    void barrier() {
+        if (aborted.load(std::memory_order_acquire)) throw TeamAborted{};
+        const std::int32_t now = phase.load(std::memory_order_acquire);
+        if (arrived.fetch_add(1, std::memory_order_acq_rel) + 1 == size) {
+            arrived.store(0, std::memory_order_relaxed);
+            phase.fetch_add(1, std::memory_order_acq_rel);
+            phase.notify_all();
+        } else {
+            wait_for_change(phase, now, kBarrierSpins, kBarrierYields);
+        }
+        if (aborted.load(std::memory_order_acquire)) throw TeamAborted{};
+    }
+
+    void call(int index) {
+        TeamMember member(this, index, size);
+        try {
+            body(argument, member);
+        } catch (const TeamAborted&) {
+        } catch (...) {
+            const std::lock_guard lock(error_mutex);
+            if (!error) error = std::current_exception();
+            aborted.store(true, std::memory_order_release);
+            phase.fetch_add(1, std::memory_order_acq_rel);
+            phase.notify_all();
+        }
+    }
+
+    void work(int index);
+};
+
+namespace {
+thread_local const void* current_team = nullptr;  // the team whose run this thread is in
+}
+
+void ThreadTeam::State::work(int index) {
+    current_team = this;
+    for (std::int32_t seen = 0;;) {
+        wait_for_change(epoch, seen, kIdleSpins, 0);
+        seen = epoch.load(std::memory_order_acquire);
+        if (stopping) return;
+        call(index);
+        if (running.fetch_sub(1, std::memory_order_acq_rel) == 1) {
+            finished.fetch_add(1, std::memory_order_acq_rel);
+            finished.notify_all();
+        }
+    }
+}
+
+void TeamMember::barrier() {
+    if (team_ != nullptr && size_ > 1) static_cast<ThreadTeam::State*>(team_)->barrier();
+}
+
+ThreadTeam::ThreadTeam(int threads) : state_(std::make_unique<State>()) {
+    require(threads >= 0 && threads <= 4096, "ThreadTeam: {} threads; ask for 1 to 4096, or 0 for the physical cores",
+            threads);
+    state_->size = threads == 0 ? physical_cores() : threads;
+    for (int i = 1; i < state_->size; ++i) state_->workers.emplace_back([state = state_.get(), i] { state->work(i); });
+}
+
+ThreadTeam::~ThreadTeam() {
+    state_->stopping = true;
+    state_->epoch.fetch_add(1, std::memory_order_acq_rel);
+    state_->epoch.notify_all();
+    for (std::thread& worker : state_->workers) worker.join();
+}
+
+int ThreadTeam::size() const noexcept { return state_->size; }
+
+void ThreadTeam::run_erased(Body body, void* argument) {
+    State& s = *state_;
+    require(current_team != &s, "ThreadTeam: run called from inside a run of the same team; pass the TeamMember down");
+    const std::lock_guard lock(s.run_mutex);
+    const void* outer = std::exchange(current_team, &s);
+    s.body = body, s.argument = argument;
+    s.error = nullptr;
+    s.aborted.store(false, std::memory_order_relaxed);
+    s.arrived.store(0, std::memory_order_relaxed);
+    const std::int32_t before = s.finished.load(std::memory_order_acquire);
+    if (s.size > 1) {
+        s.running.store(s.size - 1, std::memory_order_relaxed);
+        s.epoch.fetch_add(1, std::memory_order_acq_rel);
+        s.epoch.notify_all();
+    }
+    s.call(0);
+    if (s.size > 1) wait_for_change(s.finished, before, kBarrierSpins, kBarrierYields);
+    current_team = outer;
+    if (s.error) std::rethrow_exception(s.error);
+}
+
+int ThreadTeam::physical_cores() {
+#if defined(__linux__)
+    cpu_set_t allowed;
+    CPU_ZERO(&allowed);
+    if (sched_getaffinity(0, sizeof(allowed), &allowed) == 0) {
+        std::set<std::pair<int, int>> cores;
+        for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+            if (!CPU_ISSET(cpu, &allowed)) continue;
+            const std::string folder = "/sys/devices/system/cpu/cpu" + std::to_string(cpu) + "/topology/";
+            int package = 0, core = cpu;
+            std::ifstream(folder + "physical_package_id") >> package;
+            if (std::ifstream file(folder + "core_id"); !(file >> core)) core = cpu;
+            cores.emplace(package, core);
+        }
+        return std::max(1, static_cast<int>(cores.size()));
+    }
+#endif
+    return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+}
+
+}  // namespace outrider

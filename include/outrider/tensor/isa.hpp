@@ -1,0 +1,25 @@
+// Which vector instructions the kernels use, chosen at run time.
+#pragma once
+
+#include <string_view>
+#include <vector>
+
+namespace outrider {
+
+/// The paths, from portable to fastest. `avx512` has 512-bit floats, `vnni` its integer dot products as well.
+enum class Isa : unsigned char { scalar, neon, avx2, avx512, vnni };
+
+[[nodiscard]] std::string_view name(Isa isa);
+
+/// The paths this machine can run, scalar first, the fastest last.
+[[nodiscard]] std::vector<Isa> available_isas();
+
+/// The path in use: what force_isa chose, else the environment variable OUTRIDER_ISA (a name above), else the fastest
+/// one. Throws Error when the variable names no path of this machine.
+[[nodiscard]] Isa active_isa();
+
+/// Makes every later call take this path; for tests and measurements. Throws Error when the machine lacks it.
+/// Data that was packed before stays valid: layouts do not depend on the path.
+void force_isa(Isa isa);
+
+}  // namespace outrider

@@ -1,0 +1,104 @@
+// AVX2 with FMA and F16C.
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstring>
+#include <utility>
+
+#include "kernel_table.hpp"
+#include "quantise.hpp"
+#include "target.hpp"
+#include "walk.hpp"
+
+OUTRIDER_TARGET_BEGIN("avx2,fma,f16c")
+namespace outrider::kernels {
+namespace {
+
+constexpr int kFloatTile = 6;  // 12 accumulators, 2 weights, 1 value: 15 of 16 registers
+constexpr std::int64_t kPrefetchBytes = 3072;
+
+struct Vec {
+    static constexpr int kLanes = 8;
+    __m256 v;
+
+    static OUTRIDER_INLINE Vec zero() { return {_mm256_setzero_ps()}; }
+    static OUTRIDER_INLINE Vec set1(float x) { return {_mm256_set1_ps(x)}; }
+    static OUTRIDER_INLINE Vec load(const float* p) { return {_mm256_loadu_ps(p)}; }
+    OUTRIDER_INLINE void store(float* p) const { _mm256_storeu_ps(p, v); }
+    static OUTRIDER_INLINE Vec fma(Vec a, Vec b, Vec c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
+    static OUTRIDER_INLINE void split(const std::uint32_t* p, Vec& even, Vec& odd) {
+        const __m256i pair = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+        even.v = _mm256_castsi256_ps(_mm256_slli_epi32(pair, 16));
+        odd.v = _mm256_castsi256_ps(_mm256_and_si256(pair, _mm256_set1_epi32(static_cast<int>(0xffff0000U))));
+    }
+    friend OUTRIDER_INLINE Vec operator+(Vec a, Vec b) { return {_mm256_add_ps(a.v, b.v)}; }
+    friend OUTRIDER_INLINE Vec operator-(Vec a, Vec b) { return {_mm256_sub_ps(a.v, b.v)}; }
+    friend OUTRIDER_INLINE Vec operator*(Vec a, Vec b) { return {_mm256_mul_ps(a.v, b.v)}; }
+    friend OUTRIDER_INLINE Vec operator/(Vec a, Vec b) { return {_mm256_div_ps(a.v, b.v)}; }
+    static OUTRIDER_INLINE Vec max(Vec a, Vec b) { return {_mm256_max_ps(a.v, b.v)}; }
+    static OUTRIDER_INLINE Vec min(Vec a, Vec b) { return {_mm256_min_ps(a.v, b.v)}; }
+    static OUTRIDER_INLINE Vec round(Vec x) {
+        return {_mm256_round_ps(x.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
+    }
+    static OUTRIDER_INLINE Vec power_of_two(Vec n) {
+        const __m256i exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n.v), _mm256_set1_epi32(127));
+        return {_mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23))};
+    }
+    static OUTRIDER_INLINE Vec zero_below(Vec x, float limit, Vec value) {
+        return {_mm256_andnot_ps(_mm256_cmp_ps(x.v, _mm256_set1_ps(limit), _CMP_LT_OQ), value.v)};
+    }
+};
+
+#include "float_body.inl"
+#include "row_body.inl"
+
+OUTRIDER_INLINE std::int32_t reduce_add(__m128i v) {
+    v = _mm_add_epi32(v, _mm_shuffle_epi32(v, 0x4e));
+    return _mm_cvtsi128_si32(_mm_add_epi32(v, _mm_shuffle_epi32(v, 0xb1)));
+}
+
+void quantise_row(const float* x, std::int64_t blocks, std::int8_t* q, std::int64_t q_stride, RowScale* scales,
+                  std::int64_t scale_stride) {
+    const __m256i magnitude = _mm256_set1_epi32(0x7fffffff);
+    const __m128i ones8 = _mm_set1_epi8(1), ones16 = _mm_set1_epi16(1);
+    for (std::int64_t b = 0; b < blocks; ++b, x += 32, q += q_stride, scales += scale_stride) {
+        __m256 v[4];
+        for (int i = 0; i < 4; ++i) v[i] = _mm256_loadu_ps(x + 8 * i);
+        __m256i m[4];
+        for (int i = 0; i < 4; ++i) m[i] = _mm256_and_si256(_mm256_castps_si256(v[i]), magnitude);
+        const __m256i most = _mm256_max_epi32(_mm256_max_epi32(m[0], m[1]), _mm256_max_epi32(m[2], m[3]));
+        __m128i half = _mm_max_epi32(_mm256_castsi256_si128(most), _mm256_extracti128_si256(most, 1));
+        half = _mm_max_epi32(half, _mm_shuffle_epi32(half, 0x4e));
+        half = _mm_max_epi32(half, _mm_shuffle_epi32(half, 0xb1));
+        const BlockQuantiser by = block_quantiser(_mm_cvtsi128_si32(half));
+        const __m256 inverse = _mm256_set1_ps(by.inverse);
+        // Where the block holds NaN or infinity the inverse is 0 and the products may be NaN: clear them.
+        const __m256i keep = _mm256_set1_epi32(by.inverse == 0.0F ? 0 : -1);
+        __m256i n[4];
+        for (int i = 0; i < 4; ++i) n[i] = _mm256_and_si256(_mm256_cvtps_epi32(_mm256_mul_ps(v[i], inverse)), keep);
+        const __m256i words0 = _mm256_permute4x64_epi64(_mm256_packs_epi32(n[0], n[1]), 0xd8);
+        const __m256i words1 = _mm256_permute4x64_epi64(_mm256_packs_epi32(n[2], n[3]), 0xd8);
+        const __m256i bytes = _mm256_permute4x64_epi64(_mm256_packs_epi16(words0, words1), 0xd8);
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(q), bytes);
+        const __m128i low4 = _mm_madd_epi16(_mm_maddubs_epi16(ones8, _mm256_castsi256_si128(bytes)), ones16);
+        const __m128i high4 = _mm_madd_epi16(_mm_maddubs_epi16(ones8, _mm256_extracti128_si256(bytes, 1)), ones16);
+        const std::int32_t low = reduce_add(low4), all = low + reduce_add(high4);
+        *scales = {by.scale, by.scale * static_cast<float>(all), -all, -low};
+    }
+}
+
+}  // namespace
+
+const Table& avx2_table() {
+    static const Table kTable{.isa = Isa::avx2, .multiply = multiplies(multiply_f32, multiply_bf16, avx2_integer_kernels()),
+                              .quantise_row = quantise_row, .rms_norm_row = rms_norm_row,
+                              .silu_gate_row = silu_gate_row};
+    return kTable;
+}
+
+}  // namespace outrider::kernels
+OUTRIDER_TARGET_END
+#endif

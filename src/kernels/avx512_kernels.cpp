@@ -1,0 +1,82 @@
+// AVX-512 (F, BW, DQ, VL): floats of 512 bits. The integer products are those of the AVX2 path.
+#if defined(__x86_64__)
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // gcc bug 105593, in its own header
+#endif
+#include <immintrin.h>
+
+#include <array>
+#include <cmath>
+#include <cstring>
+#include <utility>
+
+#include "kernel_table.hpp"
+#include "target.hpp"
+#include "walk.hpp"
+
+OUTRIDER_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")
+namespace outrider::kernels {
+namespace {
+
+constexpr int kFloatTile = 12;
+constexpr std::int64_t kPrefetchBytes = 3072;
+
+struct Vec {
+    static constexpr int kLanes = 16;
+    __m512 v;
+
+    static OUTRIDER_INLINE Vec zero() { return {_mm512_setzero_ps()}; }
+    static OUTRIDER_INLINE Vec set1(float x) { return {_mm512_set1_ps(x)}; }
+    static OUTRIDER_INLINE Vec load(const float* p) { return {_mm512_loadu_ps(p)}; }
+    OUTRIDER_INLINE void store(float* p) const { _mm512_storeu_ps(p, v); }
+    static OUTRIDER_INLINE Vec fma(Vec a, Vec b, Vec c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
+    static OUTRIDER_INLINE void split(const std::uint32_t* p, Vec& even, Vec& odd) {
+        const __m512i pair = _mm512_loadu_si512(p);
+        even.v = _mm512_castsi512_ps(_mm512_slli_epi32(pair, 16));
+        odd.v = _mm512_castsi512_ps(_mm512_and_si512(pair, _mm512_set1_epi32(static_cast<int>(0xffff0000U))));
+    }
+    friend OUTRIDER_INLINE Vec operator+(Vec a, Vec b) { return {_mm512_add_ps(a.v, b.v)}; }
+    friend OUTRIDER_INLINE Vec operator-(Vec a, Vec b) { return {_mm512_sub_ps(a.v, b.v)}; }
+    friend OUTRIDER_INLINE Vec operator*(Vec a, Vec b) { return {_mm512_mul_ps(a.v, b.v)}; }
+    friend OUTRIDER_INLINE Vec operator/(Vec a, Vec b) { return {_mm512_div_ps(a.v, b.v)}; }
+    static OUTRIDER_INLINE Vec max(Vec a, Vec b) { return {_mm512_max_ps(a.v, b.v)}; }
+    static OUTRIDER_INLINE Vec min(Vec a, Vec b) { return {_mm512_min_ps(a.v, b.v)}; }
+    static OUTRIDER_INLINE Vec round(Vec x) { return {_mm512_roundscale_ps(x.v, _MM_FROUND_TO_NEAREST_INT)}; }
+    static OUTRIDER_INLINE Vec power_of_two(Vec n) {
+        const __m512i exponent = _mm512_add_epi32(_mm512_cvtps_epi32(n.v), _mm512_set1_epi32(127));
+        return {_mm512_castsi512_ps(_mm512_slli_epi32(exponent, 23))};
+    }
+    static OUTRIDER_INLINE Vec zero_below(Vec x, float limit, Vec value) {
+        return {_mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x.v, _mm512_set1_ps(limit), _CMP_NLT_UQ), value.v)};
+    }
+};
+
+#include "float_body.inl"
+#include "row_body.inl"
+
+}  // namespace
+
+const Table& avx512_table() {
+    static const Table kTable = [] {
+        Table t = avx2_table();
+        t.isa = Isa::avx512;
+        t.multiply = multiplies(multiply_f32, multiply_bf16, avx2_integer_kernels());
+        t.rms_norm_row = rms_norm_row, t.silu_gate_row = silu_gate_row;
+        return t;
+    }();
+    return kTable;
+}
+
+const Table& vnni_table() {
+    static const Table kTable = [] {
+        Table t = avx512_table();
+        t.isa = Isa::vnni;
+        t.multiply = multiplies(multiply_f32, multiply_bf16, vnni_integer_kernels());
+        return t;
+    }();
+    return kTable;
+}
+
+}  // namespace outrider::kernels
+OUTRIDER_TARGET_END
+#endif

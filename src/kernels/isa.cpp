@@ -1,0 +1,94 @@
+#include <outrider/tensor/isa.hpp>
+
+#include <algorithm>
+#include <atomic>
+#include <cstdlib>
+#include <string>
+
+#include <outrider/core/error.hpp>
+
+#include "kernel_table.hpp"
+
+namespace outrider {
+namespace {
+
+constexpr Isa kAll[] = {Isa::scalar, Isa::neon, Isa::avx2, Isa::avx512, Isa::vnni};
+
+bool runs(Isa isa) {
+    if (isa == Isa::scalar) return true;
+#if defined(__x86_64__)
+    static const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+                             __builtin_cpu_supports("f16c");
+    static const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                               __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+    static const bool vnni = avx512 && __builtin_cpu_supports("avx512vnni");
+    return isa == Isa::avx2 ? avx2 : isa == Isa::avx512 ? avx512 : isa == Isa::vnni && vnni;
+#elif defined(__aarch64__)
+    return isa == Isa::neon;
+#else
+    return false;
+#endif
+}
+
+std::string available_names() {
+    std::string names;
+    for (const Isa isa : available_isas()) names += (names.empty() ? "" : ", ") + std::string(name(isa));
+    return names;
+}
+
+Isa from_environment() {
+    const char* wanted = std::getenv("OUTRIDER_ISA");
+    if (wanted == nullptr || *wanted == '\0') return available_isas().back();
+    for (const Isa isa : available_isas())
+        if (name(isa) == wanted) return isa;
+    fail("OUTRIDER_ISA is \"{}\", which this machine cannot run; it has: {}", wanted, available_names());
+}
+
+std::atomic<int> forced{-1};
+
+}  // namespace
+
+std::string_view name(Isa isa) {
+    switch (isa) {
+        case Isa::scalar: return "scalar";
+        case Isa::neon: return "neon";
+        case Isa::avx2: return "avx2";
+        case Isa::avx512: return "avx512";
+        case Isa::vnni: return "vnni";
+    }
+    return "unknown";
+}
+
+std::vector<Isa> available_isas() {
+    std::vector<Isa> result;
+    std::copy_if(std::begin(kAll), std::end(kAll), std::back_inserter(result), runs);
+    return result;
+}
+
+Isa active_isa() {
+    if (const int isa = forced.load(std::memory_order_relaxed); isa >= 0) return static_cast<Isa>(isa);
+    static const Isa chosen = from_environment();
+    return chosen;
+}
+
+void force_isa(Isa isa) {
+    require(runs(isa), "force_isa: this machine cannot run {}; it has: {}", name(isa), available_names());
+    forced.store(static_cast<int>(isa), std::memory_order_relaxed);
+}
+
+namespace kernels {
+
+const Table& table(Isa isa) {
+#if defined(__x86_64__)
+    if (isa == Isa::avx2) return avx2_table();
+    if (isa == Isa::avx512) return avx512_table();
+    if (isa == Isa::vnni) return vnni_table();
+#elif defined(__aarch64__)
+    if (isa == Isa::neon) return neon_table();
+#endif
+    OUTRIDER_ASSERT(isa == Isa::scalar);
+    return scalar_table();
+}
+
+}  // namespace kernels
+}  // namespace outrider

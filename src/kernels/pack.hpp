@@ -1,0 +1,35 @@
+// Packing of weights into panels of 16 outputs. Internal.
+//
+// A panel holds 16 outputs for all k. Quantised formats keep two streams in it: first the integers of all blocks, then
+// the scales of all blocks, so that 64-byte loads stay aligned.
+//
+//   f32          [k][16] floats
+//   bf16         [k / 2][16][2] halves
+//   q4_0, q4_1   a block of 32 k: [4][16][4] bytes; byte (s, column, i) holds k = 4s + i in its low and k = 16 + 4s + i
+//                in its high nibble, which is the file's own byte 4s + i; scales d [16], and for q4_1 m [16], as halves
+//   q8_0, int8   a block of 32 k: [8][16][4] bytes of weight + 128, k = 4s + i; scales d [16] as halves
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include <outrider/tensor/packed_linear.hpp>
+
+namespace outrider::kernels {
+
+/// Sizes of one block of 32 k in a panel.
+struct PanelShape {
+    std::int64_t values = 0;  ///< bytes of the first stream
+    std::int64_t scales = 0;  ///< bytes of the second stream
+};
+[[nodiscard]] PanelShape panel_shape(WeightFormat format);
+
+/// Packs `columns` rows (1 to 16) of `in` floats, `in` apart, into a zeroed panel of `blocks` blocks.
+void pack_floats(WeightFormat format, const float* weights, std::int64_t columns, std::int64_t in, std::int64_t blocks,
+                 std::byte* panel);
+
+/// The same from ggml blocks; `weights` holds whole rows of blocks.
+void pack_file_blocks(WeightFormat format, const std::byte* weights, std::int64_t columns, std::int64_t in,
+                      std::int64_t blocks, std::byte* panel);
+
+}  // namespace outrider::kernels

@@ -1,0 +1,18 @@
+// Begin and end of code for one instruction set. Standard headers are included before, so that no inline function of
+// theirs is compiled for an instruction set that the machine may lack. Internal.
+#pragma once
+
+#if defined(__clang__)
+#define OUTRIDER_PRAGMA(text) _Pragma(#text)
+#define OUTRIDER_TARGET_BEGIN(features) \
+    OUTRIDER_PRAGMA(clang attribute push(__attribute__((target(features))), apply_to = function))
+#define OUTRIDER_TARGET_END _Pragma("clang attribute pop")
+#define OUTRIDER_UNROLL _Pragma("unroll")
+#else
+#define OUTRIDER_PRAGMA(text) _Pragma(#text)
+#define OUTRIDER_TARGET_BEGIN(features) \
+    _Pragma("GCC push_options") OUTRIDER_PRAGMA(GCC target(features))
+#define OUTRIDER_TARGET_END _Pragma("GCC pop_options")
+#define OUTRIDER_UNROLL _Pragma("GCC unroll 32")
+#endif
+#define OUTRIDER_INLINE inline __attribute__((always_inline))
