@@ -88,6 +88,7 @@ void TokenizerState::finish(const std::string& name) {
         const auto found = added_by_text.find(turn_end);
         if (found != added_by_text.end()) end_ids.push_back(added[found->second].id);
     }
+    if (eos) end_ids.push_back(*eos);
     std::ranges::sort(end_ids);
     end_ids.erase(std::ranges::unique(end_ids).begin(), end_ids.end());
     const auto inside = [&](TokenId id) { return id >= 0 && static_cast<std::size_t>(id) < entries.size(); };
@@ -166,6 +167,7 @@ std::optional<TokenId> Tokenizer::find_special(std::string_view text) const {
 
 std::int64_t Tokenizer::size() const noexcept { return static_cast<std::int64_t>(state_->entries.size()); }
 std::optional<TokenId> Tokenizer::bos() const noexcept { return state_->bos; }
+std::optional<TokenId> Tokenizer::eos() const noexcept { return state_->eos; }
 bool Tokenizer::adds_bos() const noexcept { return state_->adds_bos && state_->bos.has_value(); }
 const std::vector<TokenId>& Tokenizer::end_ids() const noexcept { return state_->end_ids; }
 const std::string& Tokenizer::chat_template() const noexcept { return state_->chat_template; }

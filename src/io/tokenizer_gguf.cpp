@@ -53,7 +53,8 @@ std::shared_ptr<const Tokenizer> Tokenizer::from_gguf(const GgufFile& file) {
     state->model.emplace(state->entries, merges, whole_words);
     state->bos = find_id(file, "tokenizer.ggml.bos_token_id");
     state->adds_bos = file.find_boolean("tokenizer.ggml.add_bos_token").value_or(rule.starts_with("llama"));
-    for (const char* key : {"eos_token_id", "eot_token_id", "eom_token_id"}) {
+    state->eos = find_id(file, "tokenizer.ggml.eos_token_id");
+    for (const char* key : {"eot_token_id", "eom_token_id"}) {
         if (const auto id = find_id(file, std::string("tokenizer.ggml.") + key)) state->end_ids.push_back(*id);
     }
     state->chat_template = file.find_string("tokenizer.chat_template").value_or("");

@@ -142,7 +142,7 @@ void read_config(const std::filesystem::path& path, TokenizerState& state) {
     if (!std::filesystem::exists(path)) return;
     const Json config = detail::read_json(path);
     state.bos = config_token(state, field(config, "bos_token"));
-    if (const auto eos = config_token(state, field(config, "eos_token"))) state.end_ids.push_back(*eos);
+    state.eos = config_token(state, field(config, "eos_token"));
     state.adds_bos = flag(config, "add_bos_token", state.adds_bos);
     const Json& source = field(config, "chat_template");
     if (source.is_string()) state.chat_template = source.get<std::string>();

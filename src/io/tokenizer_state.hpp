@@ -31,7 +31,7 @@ struct TokenizerState {
     std::vector<AddedToken> added;
     detail::PreTokenizer words;
     std::optional<detail::ByteLevelBpe> model;
-    std::optional<TokenId> bos;
+    std::optional<TokenId> bos, eos;
     bool adds_bos = false;
     std::vector<TokenId> end_ids;
     std::string chat_template;

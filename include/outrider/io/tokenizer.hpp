@@ -58,6 +58,9 @@ public:
 
     [[nodiscard]] std::optional<TokenId> bos() const noexcept;
 
+    /// The token that ends a text, as the files name it; one of end_ids().
+    [[nodiscard]] std::optional<TokenId> eos() const noexcept;
+
     /// True when a raw prompt begins with bos.
     [[nodiscard]] bool adds_bos() const noexcept;
 

@@ -1,0 +1,51 @@
+// Chat messages to token ids, by built-in formats that are chosen by name or by the marks of a checkpoint's template.
+#pragma once
+
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <outrider/core/types.hpp>
+
+namespace outrider {
+
+class Tokenizer;
+
+/// One turn.
+struct ChatMessage {
+    std::string role;  ///< "system" (first only, where the format has it), "user", "assistant"
+    std::string content;
+};
+
+/// An immutable value. Contents are plain text: the name of a special token in them is text, so no user can close a
+/// turn where the format marks turns by special tokens (chatml, llama3, zephyr's ends). Llama 2 and Vicuna mark turns
+/// by ordinary words, which no encoding can tell from a user's.
+class ChatTemplate {
+public:
+    /// chatml, llama2, llama3, vicuna or zephyr. Throws Error for another name.
+    [[nodiscard]] static ChatTemplate by_name(std::string_view name);
+
+    /// By marks in the Jinja `source` of a checkpoint. ChatML's and Llama 3.1's default system turns are taken from it.
+    /// Throws Error, saying what to do, when the source is empty or of another format.
+    [[nodiscard]] static ChatTemplate detect(std::string_view source);
+
+    /// Ids of the conversation, ready for the assistant's next turn. Throws Error for no messages, roles that the
+    /// format does not have, and a vocabulary without the format's special tokens.
+    [[nodiscard]] std::vector<TokenId> encode(std::span<const ChatMessage> messages, const Tokenizer& tokenizer) const;
+
+    [[nodiscard]] std::string name() const;
+
+    /// The system turn that is put first when a conversation brings none; empty: none is put.
+    [[nodiscard]] const std::string& default_system() const noexcept { return default_system_; }
+
+private:
+    enum class Format { chatml, llama2, llama3, vicuna, zephyr };
+    explicit ChatTemplate(Format format) : format_(format) {}
+
+    Format format_;
+    bool dated_ = false;  // Llama 3.1: dates before the system's text
+    std::string default_system_;
+};
+
+}  // namespace outrider
