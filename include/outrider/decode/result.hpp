@@ -1,0 +1,44 @@
+// What one request gives back.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <outrider/core/stats.hpp>
+#include <outrider/core/types.hpp>
+
+namespace outrider {
+
+/// Why a text ended.
+enum class FinishReason {
+    running,    ///< it has not
+    stop,       ///< an end token, or a stop string
+    length,     ///< max_tokens, or the target's context is full
+    cancelled,  ///< the callback said stop, or cancel() was called
+    failed      ///< an exception of its callback or of a stage; GenerationResult::error tells
+};
+
+[[nodiscard]] constexpr std::string_view to_string(FinishReason reason) noexcept {
+    switch (reason) {
+        case FinishReason::running: return "running";
+        case FinishReason::stop: return "stop";
+        case FinishReason::length: return "length";
+        case FinishReason::cancelled: return "cancelled";
+        case FinishReason::failed: return "failed";
+    }
+    return "unknown";
+}
+
+struct GenerationResult {
+    /// Every token that the target chose, the end token included, and all of those that spell a stop string.
+    std::vector<TokenId> tokens;
+    /// Their text, exactly what a text callback received: nothing of an end token, and nothing from a stop string on.
+    /// Empty when the prompt came without a Detokenizer.
+    std::string text;
+    FinishReason finish = FinishReason::running;
+    DecodeStats stats;
+    std::string error;  ///< with FinishReason::failed, what happened
+};
+
+}  // namespace outrider

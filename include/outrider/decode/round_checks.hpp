@@ -1,0 +1,23 @@
+// What the loop checks of the values that parts of a host's own hand it: cheap, once a round, in every build.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include <outrider/decode/session.hpp>
+#include <outrider/interface/round.hpp>
+
+namespace outrider {
+
+/// One tree for each session in order, its root the pending token, its tokens in the vocabulary. Throws Error.
+void check_trees(const std::vector<SequenceTree>& trees, const std::vector<std::unique_ptr<Session>>& sessions,
+                 std::int64_t vocabulary);
+
+/// Row offsets that fit the trees, and as many logits and features as there are rows. Throws Error.
+void check_output(const TreeOutput& output, const std::vector<SequenceTree>& trees);
+
+/// One feedback for each session in order. Throws Error.
+void check_feedback(const Feedback& feedback, const std::vector<std::unique_ptr<Session>>& sessions);
+
+}  // namespace outrider

@@ -1,0 +1,79 @@
+// Drafts from the text itself: what followed the longest match of the newest tokens, in the prompt or in the output.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include <outrider/interface/draft_model.hpp>
+
+namespace outrider {
+
+struct NgramOptions {
+    std::int64_t max_match = 4;   ///< longest n-gram that is indexed; matches are then measured up to 32 tokens back
+    std::int64_t min_match = 1;   ///< shortest that counts
+    std::int64_t candidates = 8;  ///< earlier places looked at for each n-gram, newest first
+    std::int64_t branches = 3;    ///< different next tokens proposed after one node, at most
+};
+
+/// Prompt lookup (Saxena 2023) as a best-first tree: each node is continued by the tokens that followed the longest
+/// matches of its context, and the nodes of largest path probability are kept. The probability of a continuation is the
+/// share of its kind (length of the match, rank among the continuations) that came true so far, in every sequence that
+/// this drafter saw, so log_q is calibrated and a function of the history alone. Indexing a token is O(1).
+class NgramDraft final : public DraftModel {
+public:
+    explicit NgramDraft(NgramOptions options = {});
+
+    [[nodiscard]] std::string_view kind() const override { return "ngram"; }
+
+protected:
+    [[nodiscard]] std::vector<SequenceTree> do_propose(std::span<const SequenceFeedback> feedback,
+                                                       DraftBudget budget) override;
+    void do_forget(SequenceId sequence) override { histories_.erase(sequence); }
+
+private:
+    static constexpr std::size_t kMaxMatch = 8;
+
+    /// Kind of a continuation: bucket of its match length, rank among its siblings.
+    struct Kind {
+        std::uint8_t length = 0, rank = 0;
+    };
+    /// A token that followed a match: `place` is its index in the text.
+    struct Continuation {
+        TokenId token = kNoToken;
+        std::int32_t place = 0;
+        std::int32_t match = 0;
+    };
+    struct Drafted {
+        TokenId token;
+        NodeIndex parent;
+        Kind kind;
+    };
+    struct History {
+        std::vector<TokenId> text;  ///< committed tokens and the pending one
+        std::unordered_map<std::uint64_t, std::int32_t> newest;  ///< n-gram -> last index it ended at (with a successor)
+        std::vector<std::array<std::int32_t, kMaxMatch>> older;  ///< [index][n - 1] the place before that, or -1
+        std::vector<Drafted> drafted;                            ///< the last proposal, root not included
+    };
+
+    void update(History& history, const SequenceFeedback& feedback);
+    void learn(const std::vector<Drafted>& drafted, std::span<const TokenId> actual);
+    void append(History& history, TokenId token) const;
+    [[nodiscard]] TokenTree draft(History& history, std::int64_t nodes) const;
+    void continuations(const History& history, std::span<const TokenId> context, const Continuation* followed,
+                       std::vector<Continuation>& found) const;
+    [[nodiscard]] double probability(Kind kind) const;
+
+    NgramOptions options_;
+    std::unordered_map<SequenceId, History> histories_;
+    struct Count {
+        double hits = 0, trials = 0;
+    };
+    std::array<std::array<Count, 3>, 8> counts_;  ///< [length bucket][rank], the prior included
+};
+
+}  // namespace outrider

@@ -1,0 +1,50 @@
+// The warpers: how sampling options turn the target's logits into the tokens that may still be chosen. Plain spans on
+// the CPU, no allocation once warm.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include <outrider/core/options.hpp>
+#include <outrider/core/types.hpp>
+
+namespace outrider {
+
+struct RowMaximum {
+    float value = 0;           ///< largest entry
+    TokenId token = kNoToken;  ///< its index, the lowest among equals
+    bool has_nan = false;      ///< then the other two mean nothing
+};
+
+/// One pass over a row. `logits` must not be empty.
+[[nodiscard]] RowMaximum row_maximum(std::span<const float> logits);
+
+/// CTRL's repetition penalty (Keskar et al. 2019): each distinct token of `text` and `more` once, positive logits
+/// divided, negative multiplied.
+void penalise_repetition(std::span<float> logits, double penalty, std::span<const TokenId> text,
+                         std::vector<bool>& scratch);
+
+/// The tokens that top-k, top-p and min-p keep.
+class Truncation {
+public:
+    /// True when the options keep every token.
+    [[nodiscard]] static bool is_idle(const SamplingOptions& options) {
+        return options.top_k == 0 && options.top_p >= 1.0 && options.min_p == 0.0;
+    }
+
+    /// Sorted by logit, largest first, equal logits by id. `maximum` is the row's largest logit. With k, p and m in
+    /// this order: the k largest; of these the fewest whose renormalised probability at `temperature` reaches p; of
+    /// these the ones with at least m times the largest probability. Never empty. Valid until the next call.
+    [[nodiscard]] std::span<const TokenId> keep(std::span<const float> logits, float maximum,
+                                                const SamplingOptions& options);
+
+private:
+    void take_top_k(std::span<const float> logits, float maximum, std::int64_t k);
+    void cut_top_p(std::span<const float> logits, float maximum, double temperature, double p);
+    void take_top_p(std::span<const float> logits, float maximum, double temperature, double p);
+
+    std::vector<TokenId> kept_;
+};
+
+}  // namespace outrider

@@ -1,1 +1,0 @@
-#include <outrider/interface/concepts.hpp>

@@ -1,0 +1,45 @@
+#include <outrider/decode/round_checks.hpp>
+
+#include <outrider/core/error.hpp>
+
+namespace outrider {
+
+void check_trees(const std::vector<SequenceTree>& trees, const std::vector<std::unique_ptr<Session>>& sessions,
+                 std::int64_t vocabulary) {
+    require(trees.size() == sessions.size(), "Drafter: {} trees for {} sequences; return one for each, in order",
+            trees.size(), sessions.size());
+    for (std::size_t i = 0; i < trees.size(); ++i) {
+        const TokenTree& tree = trees[i].tree;
+        require(trees[i].sequence == sessions[i]->id(), "Drafter: tree {} belongs to sequence {}, expected sequence {}",
+                i, trees[i].sequence, sessions[i]->id());
+        require(tree.token(0) == sessions[i]->pending(), "Drafter: tree {} has root {}, expected the pending token {}",
+                i, tree.token(0), sessions[i]->pending());
+        for (const TokenId token : tree.tokens())
+            require(token < vocabulary, "Drafter: tree {} holds token {}, outside the target's vocabulary of {}", i,
+                    token, vocabulary);
+    }
+}
+
+void check_output(const TreeOutput& output, const std::vector<SequenceTree>& trees) {
+    require(output.offsets.size() == trees.size() + 1, "Verifier: {} row offsets for {} trees, expected one more than trees",
+            output.offsets.size(), trees.size());
+    for (std::size_t i = 0; i < trees.size(); ++i)
+        require(output.offsets[i + 1] - output.offsets[i] == static_cast<std::int64_t>(trees[i].tree.size()),
+                "Verifier: {} rows for tree {}, which has {} nodes", output.offsets[i + 1] - output.offsets[i], i,
+                trees[i].tree.size());
+    const std::int64_t rows = output.offsets.back();
+    require(output.logits.defined() && output.logits.dim() == 2 && output.logits.size(0) >= rows,
+            "Verifier: the logits must be [{}, vocabulary]", rows);
+    require(!output.argmax.defined() || output.argmax.numel() >= rows, "Verifier: {} argmax values for {} rows",
+            output.argmax.defined() ? output.argmax.numel() : 0, rows);
+}
+
+void check_feedback(const Feedback& feedback, const std::vector<std::unique_ptr<Session>>& sessions) {
+    require(feedback.size() == sessions.size(), "Verifier: feedback of {} sequences, expected {}", feedback.size(),
+            sessions.size());
+    for (std::size_t i = 0; i < feedback.size(); ++i)
+        require(feedback[i].sequence == sessions[i]->id(), "Verifier: feedback {} is of sequence {}, expected {}", i,
+                feedback[i].sequence, sessions[i]->id());
+}
+
+}  // namespace outrider

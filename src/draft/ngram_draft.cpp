@@ -1,0 +1,204 @@
+#include <outrider/draft/ngram_draft.hpp>
+
+#include <algorithm>
+#include <cmath>
+#include <queue>
+
+#include <outrider/core/error.hpp>
+#include <outrider/core/rng.hpp>
+
+namespace outrider {
+
+namespace {
+
+constexpr std::int32_t kLongest = 32;   // matches are measured no further back
+constexpr std::size_t kRanks = 3;
+constexpr double kPriorTrials = 8.0;    // what the starting values count for
+constexpr double kMemory = 512.0;       // older outcomes fade beyond this many
+
+// Length buckets: 1, 2, 3, 4, 5-6, 7-10, 11-20, 21 and more.
+constexpr std::array<std::int32_t, 7> kBucketEnds{1, 2, 3, 4, 6, 10, 20};
+// Starting values of the share that comes true, [bucket] for the first rank; later ranks share what is left.
+constexpr std::array<double, 8> kFirstRank{0.20, 0.40, 0.52, 0.60, 0.70, 0.80, 0.87, 0.92};
+constexpr std::array<double, kRanks> kShareOfRest{1.0, 0.15, 0.08};
+
+std::uint8_t bucket_of(std::int32_t match) {
+    return static_cast<std::uint8_t>(std::lower_bound(kBucketEnds.begin(), kBucketEnds.end(), match) - kBucketEnds.begin());
+}
+
+std::uint64_t key_of(std::span<const TokenId> ngram) {
+    std::uint64_t key = ngram.size();
+    for (const TokenId token : ngram) key = mix64(key ^ static_cast<std::uint64_t>(token));
+    return key;
+}
+
+}  // namespace
+
+NgramDraft::NgramDraft(NgramOptions options) : options_(options) {
+    require(options.min_match >= 1 && options.min_match <= options.max_match &&
+                options.max_match <= static_cast<std::int64_t>(kMaxMatch),
+            "NgramOptions: matches of {} to {} tokens; expected 1 <= min_match <= max_match <= {}", options.min_match,
+            options.max_match, kMaxMatch);
+    require(options.candidates >= 1 && options.branches >= 1,
+            "NgramOptions: {} candidates and {} branches; expected at least 1 of each", options.candidates,
+            options.branches);
+    for (std::size_t length = 0; length < counts_.size(); ++length)
+        for (std::size_t rank = 0; rank < kRanks; ++rank) {
+            const double first = kFirstRank[length];
+            const double share = rank == 0 ? first : (1.0 - first) * kShareOfRest[rank];
+            counts_[length][rank] = {share * kPriorTrials, kPriorTrials};
+        }
+}
+
+std::vector<SequenceTree> NgramDraft::do_propose(std::span<const SequenceFeedback> feedback, DraftBudget budget) {
+    std::vector<SequenceTree> trees;
+    trees.reserve(feedback.size());
+    for (const SequenceFeedback& f : feedback) {
+        History& history = histories_[f.sequence];
+        update(history, f);
+        trees.push_back({f.sequence, draft(history, budget.nodes)});
+    }
+    return trees;
+}
+
+void NgramDraft::update(History& history, const SequenceFeedback& f) {
+    const std::size_t known = history.text.size();  // its last token was pending
+    const auto committed = static_cast<std::size_t>(f.committed);
+    const std::size_t before = known == 0 ? 0 : known - 1;
+    const bool fits = before + f.tokens.size() == committed && (known == 0 || f.tokens.empty()
+                          ? known == 0 || history.text.back() == f.pending
+                          : history.text.back() == f.tokens.front());
+    if (!fits) histories_.erase(f.sequence);  // so that the sequence can be started afresh
+    require(fits,
+            "NgramDraft: sequence {} has {} committed tokens and {} new ones, this drafter knows {}; give it the feedback "
+            "of every round, from the prompt on",
+            f.sequence, f.committed, f.tokens.size(), before);
+    if (known > 0 && f.tokens.empty()) return;
+    if (known > 0) learn(history.drafted, [&] {
+        std::vector<TokenId> actual(f.tokens.begin() + 1, f.tokens.end());
+        actual.push_back(f.pending);
+        return actual;
+    }());
+    for (std::size_t i = known == 0 ? 0 : 1; i < f.tokens.size(); ++i) append(history, f.tokens[i]);
+    append(history, f.pending);
+}
+
+/// Walks the last proposal along what the target chose: every child on the way was a trial.
+void NgramDraft::learn(const std::vector<Drafted>& drafted, std::span<const TokenId> actual) {
+    NodeIndex at = 0;
+    for (const TokenId token : actual) {
+        NodeIndex next = kNoNode;
+        for (std::size_t i = 0; i < drafted.size(); ++i) {
+            if (drafted[i].parent != at) continue;
+            Count& count = counts_[drafted[i].kind.length][drafted[i].kind.rank];
+            if (count.trials >= kMemory) count.hits *= 0.5, count.trials *= 0.5;
+            count.trials += 1;
+            if (drafted[i].token != token) continue;
+            count.hits += 1;
+            next = static_cast<NodeIndex>(i) + 1;
+        }
+        if (next == kNoNode) return;
+        at = next;
+    }
+}
+
+/// Appends a token; the n-grams that end just before it have a successor now and enter the index.
+void NgramDraft::append(History& history, TokenId token) const {
+    const auto end = static_cast<std::int32_t>(history.text.size());  // n-grams [end - n, end)
+    history.text.push_back(token);
+    history.older.emplace_back();
+    history.older.back().fill(-1);
+    const std::span<const TokenId> text(history.text);
+    for (std::int64_t n = options_.min_match; n <= options_.max_match && n <= end; ++n) {
+        const auto length = static_cast<std::size_t>(n);
+        const auto [it, fresh] =
+            history.newest.try_emplace(key_of(text.subspan(static_cast<std::size_t>(end) - length, length)), end);
+        if (!fresh) history.older[static_cast<std::size_t>(end)][length - 1] = std::exchange(it->second, end);
+    }
+}
+
+/// The tokens that followed earlier occurrences of the end of `context`, longest match first, one entry a token.
+/// `followed`: the continuation that the context's last token came from; the one after it goes first.
+void NgramDraft::continuations(const History& history, std::span<const TokenId> context, const Continuation* followed,
+                               std::vector<Continuation>& found) const {
+    const std::vector<TokenId>& text = history.text;
+    found.clear();
+    const auto offer = [&](std::int32_t place, std::int32_t match) {
+        const TokenId token = text[static_cast<std::size_t>(place)];
+        for (Continuation& c : found)
+            if (c.token == token) {
+                if (match > c.match) c.match = match, c.place = place;
+                return;
+            }
+        found.push_back({token, place, match});
+    };
+    if (followed != nullptr && static_cast<std::size_t>(followed->place) + 1 < text.size())
+        offer(followed->place + 1, followed->match + 1);
+    const auto longest = std::min<std::size_t>(static_cast<std::size_t>(options_.max_match), context.size());
+    for (std::size_t n = longest; n >= static_cast<std::size_t>(options_.min_match); --n) {
+        const std::span<const TokenId> ngram = context.last(n);
+        const auto it = history.newest.find(key_of(ngram));
+        std::int32_t place = it == history.newest.end() ? -1 : it->second;
+        for (std::int64_t tries = 0; place >= 0 && tries < options_.candidates; ++tries) {
+            std::int32_t match = 0;  // measured from the back; also rules out equal keys of different n-grams
+            const auto most = std::min<std::int32_t>({kLongest, place, static_cast<std::int32_t>(context.size())});
+            while (match < most && text[static_cast<std::size_t>(place - 1 - match)] ==
+                                       context[context.size() - 1 - static_cast<std::size_t>(match)])
+                ++match;
+            if (match >= static_cast<std::int32_t>(n)) offer(place, match);
+            place = history.older[static_cast<std::size_t>(place)][n - 1];
+        }
+        if (found.size() >= static_cast<std::size_t>(options_.branches)) break;
+    }
+    std::stable_sort(found.begin(), found.end(), [](const auto& a, const auto& b) { return a.match > b.match; });
+    if (found.size() > static_cast<std::size_t>(options_.branches)) found.resize(static_cast<std::size_t>(options_.branches));
+}
+
+double NgramDraft::probability(Kind kind) const {
+    const Count& count = counts_[kind.length][kind.rank];
+    return std::clamp(count.hits / count.trials, 1e-4, 0.999);
+}
+
+/// Best-first: always the continuation of largest path probability next, until the budget is spent.
+TokenTree NgramDraft::draft(History& history, std::int64_t nodes) const {
+    history.drafted.clear();
+    TokenTree::Builder tree(history.text.back(), static_cast<std::size_t>(std::max<std::int64_t>(nodes, 0)));
+    if (nodes <= 0) return std::move(tree).build();
+
+    struct Open {
+        double path = 0;  ///< log probability from the root
+        std::size_t order = 0;
+        NodeIndex parent = 0;
+        Continuation what;
+        Kind kind;
+        bool operator<(const Open& other) const { return path != other.path ? path < other.path : order > other.order; }
+    };
+    std::priority_queue<Open> open;
+    std::vector<Continuation> found;
+    std::vector<TokenId> context;
+    std::size_t order = 0;
+    const auto expand = [&](NodeIndex node, double path, const Continuation* came_from) {
+        const std::size_t tail = std::min<std::size_t>(history.text.size(), static_cast<std::size_t>(kLongest));
+        context.assign(history.text.end() - static_cast<std::ptrdiff_t>(tail), history.text.end());
+        const auto depth = static_cast<std::size_t>(tree.view().depth(node));
+        context.resize(tail + depth);
+        NodeIndex up = node;
+        for (std::size_t d = depth; d > 0; --d, up = tree.view().parent(up)) context[tail + d - 1] = tree.view().token(up);
+        continuations(history, context, came_from, found);
+        for (std::size_t rank = 0; rank < found.size(); ++rank) {
+            const Kind kind{bucket_of(found[rank].match), static_cast<std::uint8_t>(std::min(rank, kRanks - 1))};
+            open.push({path + std::log(probability(kind)), order++, node, found[rank], kind});
+        }
+    };
+    expand(0, 0.0, nullptr);
+    while (!open.empty() && static_cast<std::int64_t>(tree.size()) <= nodes) {
+        const Open best = open.top();
+        open.pop();
+        const NodeIndex node = tree.add(best.parent, best.what.token, static_cast<float>(std::log(probability(best.kind))));
+        history.drafted.push_back({best.what.token, best.parent, best.kind});
+        expand(node, best.path, &best.what);
+    }
+    return std::move(tree).build();
+}
+
+}  // namespace outrider
