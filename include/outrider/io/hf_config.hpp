@@ -1,0 +1,55 @@
+// config.json of a Hugging Face folder: the fields of Llama and its kin.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <outrider/core/types.hpp>
+
+namespace outrider {
+
+/// rope_scaling (transformers 4) or rope_parameters (5). Which types a model can run is the model's business.
+struct HfRope {
+    std::string type = "default";  ///< "linear", "dynamic", "yarn", "longrope", "llama3", ... as the file says
+    double theta = 10000.0;
+    double factor = 1.0;
+    std::optional<double> low_freq_factor;  ///< of "llama3", as are the next two
+    std::optional<double> high_freq_factor;
+    std::optional<std::int64_t> original_context;  ///< original_max_position_embeddings
+};
+
+/// Sizes are positive and below 2^31; what the file leaves out has the value that Llama's configuration class gives it.
+struct HfConfig {
+    std::string model_type;                  ///< "llama", "mistral"; empty when not said
+    std::vector<std::string> architectures;  ///< "LlamaForCausalLM"
+    std::int64_t hidden_size = 0;
+    std::int64_t intermediate_size = 0;
+    std::int64_t layers = 0;    ///< num_hidden_layers
+    std::int64_t heads = 0;     ///< num_attention_heads
+    std::int64_t kv_heads = 0;  ///< num_key_value_heads; `heads` when left out
+    std::int64_t head_dim = 0;  ///< hidden_size / heads when left out
+    std::int64_t vocab_size = 0;
+    std::int64_t max_positions = 2048;  ///< max_position_embeddings
+    double rms_norm_eps = 1e-6;
+    HfRope rope;
+    bool tie_word_embeddings = false;
+    bool attention_bias = false;
+    bool mlp_bias = false;
+    std::optional<std::int64_t> sliding_window;  ///< empty when the model does not use it
+    std::string hidden_act = "silu";
+    std::vector<TokenId> bos_ids, eos_ids;  ///< none, one or several
+    std::string torch_dtype;                ///< "bfloat16"; empty when not said
+    std::string name;                       ///< the path, for messages
+};
+
+/// Reads `folder`/config.json. Throws Error for a missing file, a missing size, or a value of the wrong kind.
+[[nodiscard]] HfConfig read_hf_config(const std::filesystem::path& folder);
+
+/// The same from the text itself; `name` stands in messages.
+[[nodiscard]] HfConfig parse_hf_config(std::string_view json, const std::string& name);
+
+}  // namespace outrider
