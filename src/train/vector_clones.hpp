@@ -1,0 +1,147 @@
+// Loops that the compiler vectorises once per instruction set, chosen at load time; and short vectors of floats. A
+// training step is bound by matrix products, so this is all the vector code that it needs.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+
+#define OUTRIDER_INLINE inline __attribute__((always_inline))
+
+// Sanitizers cannot instrument the resolvers that target_clones makes.
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__)
+#define OUTRIDER_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define OUTRIDER_CLONES
+#endif
+
+namespace outrider {
+
+/// The bits of a bfloat16: the upper half of a float.
+struct BFloat16Bits {
+    std::uint16_t bits = 0;
+};
+
+namespace simd {
+
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wpsabi"
+
+template <typename Real>
+inline constexpr std::int64_t kLanes = 64 / sizeof(Real);
+
+template <typename Real>
+struct VectorOf {
+    typedef Real type __attribute__((vector_size(64), aligned(4), may_alias));
+};
+template <typename Real>
+using Vector = typename VectorOf<Real>::type;
+
+typedef std::int32_t Ints __attribute__((vector_size(64)));
+typedef std::uint32_t Words __attribute__((vector_size(64)));
+typedef std::uint16_t Halves __attribute__((vector_size(32)));
+
+template <typename Real>
+OUTRIDER_INLINE Vector<Real> get(const Real* p) {
+    Vector<Real> v;
+    std::memcpy(&v, p, sizeof v);
+    return v;
+}
+
+template <typename Real>
+OUTRIDER_INLINE void put(Real* p, Vector<Real> v) {
+    std::memcpy(p, &v, sizeof v);
+}
+
+template <typename Stored, typename Real>
+OUTRIDER_INLINE Real to_real(Stored x) {
+    if constexpr (std::is_same_v<Stored, BFloat16Bits>) {
+        const std::uint32_t bits = std::uint32_t{x.bits} << 16;
+        float y;
+        std::memcpy(&y, &bits, sizeof y);
+        return y;
+    } else {
+        return x;
+    }
+}
+
+/// Rounds to nearest even; NaN stays NaN.
+template <typename Stored, typename Real>
+OUTRIDER_INLINE Stored to_stored(Real x) {
+    if constexpr (std::is_same_v<Stored, BFloat16Bits>) {
+        std::uint32_t bits;
+        std::memcpy(&bits, &x, sizeof bits);
+        if (x != x) return {0x7fc0};
+        return {static_cast<std::uint16_t>((bits + 0x7fffU + ((bits >> 16) & 1U)) >> 16)};
+    } else {
+        return x;
+    }
+}
+
+template <typename Stored, typename Real>
+OUTRIDER_INLINE Vector<Real> load(const Stored* p) {
+    if constexpr (std::is_same_v<Stored, BFloat16Bits>) {
+        Halves h;
+        std::memcpy(&h, p, sizeof h);
+        const Words w = __builtin_convertvector(h, Words) << 16;
+        Vector<float> v;
+        std::memcpy(&v, &w, sizeof v);
+        return v;
+    } else {
+        return get(p);
+    }
+}
+
+/// Stores a vector, or its first `left` lanes.
+template <typename Stored, typename Real>
+OUTRIDER_INLINE void store(Stored* p, Vector<Real> v, std::int64_t left) {
+    if (left < kLanes<Real>) {
+        for (std::int64_t j = 0; j < left; ++j) p[j] = to_stored<Stored, Real>(v[j]);
+    } else if constexpr (std::is_same_v<Stored, BFloat16Bits>) {
+        Words w;
+        std::memcpy(&w, &v, sizeof w);
+        w = (w + 0x7fffU + ((w >> 16) & 1U)) >> 16;
+        const Halves h = __builtin_convertvector(w, Halves);
+        std::memcpy(static_cast<void*>(p), &h, sizeof h);
+    } else {
+        put(p, v);
+    }
+}
+
+/// e^x. For float: 2^n times a polynomial of degree 6 on [-1/2, 1/2], relative error below 3e-7, 0 below -87.
+template <typename Real>
+OUTRIDER_INLINE Real exp_one(Real x) {
+    return std::exp(x);
+}
+
+OUTRIDER_INLINE Vector<float> exp(Vector<float> x) {
+    const Vector<float> low = Vector<float>{} - 87.0F, high = Vector<float>{} + 88.0F;
+    const auto vanishes = x < low;
+    x = x < low ? low : x;
+    x = x > high ? high : x;
+    const Vector<float> t = x * 1.44269504088896341F;
+    const Vector<float> n = (t + 12582912.0F) - 12582912.0F;
+    const Vector<float> f = t - n;
+    Vector<float> p = f * 1.5403530e-4F + 1.3333558e-3F;
+    p = p * f + 9.6181291e-3F;
+    p = p * f + 5.5504109e-2F;
+    p = p * f + 2.4022651e-1F;
+    p = p * f + 6.9314718e-1F;
+    p = p * f + 1.0F;
+    const Ints bits = (__builtin_convertvector(n, Ints) + 127) << 23;
+    Vector<float> scale;
+    std::memcpy(&scale, &bits, sizeof scale);
+    const Vector<float> zero{};
+    return vanishes ? zero : p * scale;
+}
+
+OUTRIDER_INLINE Vector<double> exp(Vector<double> x) {
+    for (int i = 0; i < 8; ++i) x[i] = std::exp(x[i]);
+    return x;
+}
+
+#pragma GCC diagnostic pop
+
+}  // namespace simd
+}  // namespace outrider
