@@ -36,8 +36,8 @@ struct Unconditioned {};
 /// A condition is called once for every prefix l that is expanded, the root first, and writes one factor f_l(c) >= 0
 /// for each candidate. Then
 ///     pi_t(c | l) = (1 - b_t) pi_t(c) f_l(c) / Z_t(l),   Z_t(l) = sum_c pi_t(c) f_l(c) + o_t
-/// while blank stays a gate of the frame alone. Any function of the prefix leaves the recursion exact. Negative and NaN
-/// factors count as 0; a frame whose Z_t(l) is 0 or not finite says nothing after l.
+/// while blank stays a gate of the frame alone. Any function of the prefix leaves the recursion exact. Factors that
+/// are negative or not finite count as 0; a frame whose Z_t(l) is 0 or not finite says nothing after l.
 template <typename Condition, typename Scalar>
 concept PrefixCondition = std::same_as<std::remove_cvref_t<Condition>, Unconditioned> ||
                           std::invocable<Condition&, const PrefixContext&, std::span<Scalar>>;
@@ -67,9 +67,9 @@ public:
         states_.clear();
         weights_.clear();
         factors_.clear();
+        scales_.clear();
         const std::size_t T = frames.frames();
         entry_.assign(T, Scalar(0));
-        scale_.assign(T, Scalar(1));
         tail_.assign(T, Scalar(1));
         for (std::size_t t = T; t-- > 1;) tail_[t - 1] = tail_[t] * frames.blank(t);
     }
@@ -140,7 +140,7 @@ public:
         return factor != nullptr ? sum * factor[candidate] : sum;
     }
 
-    /// q(end | l) = P(l) / Psi(l), plus the mass of tokens that are no candidates: 1 - sum_c q(c | l).
+    /// q(end | l) = 1 - sum_c q(c | l): P(l) / Psi(l), plus the mass of tokens that are no candidates.
     [[nodiscard]] Scalar end(std::int32_t state) const { return states_[index(state)].end; }
 
     /// sum_t of the weights that children(state) gives to frame t times `bound[t]`: with bound[t] = max_c pi_t(c), an
@@ -156,8 +156,11 @@ public:
     [[nodiscard]] const Scalar* factors(std::int32_t state) const {
         return factors_.empty() ? nullptr : factors_.data() + index(state) * frames_->stride();
     }
-    /// (1 - b_t) / Z_t(l) of the prefix expanded last: pi_t(c | l) = pi_t(c) f_l(c) times this.
-    [[nodiscard]] std::span<const Scalar> scale() const noexcept { return scale_; }
+    /// [T] (1 - b_t) / Z_t(l) of an expanded prefix, so that pi_t(c | l) = pi_t(c) f_l(c) times this; 0 where the frame
+    /// says nothing after l. Null where frames are unconditioned.
+    [[nodiscard]] const Scalar* scales(std::int32_t state) const {
+        return scales_.empty() ? nullptr : scales_.data() + index(state) * frames_->frames();
+    }
     [[nodiscard]] std::size_t states() const noexcept { return states_.size(); }
 
 private:
@@ -187,6 +190,7 @@ private:
         if constexpr (conditioned) apply(condition, state);
         const std::int32_t last = states_.back().last;
         const Scalar* factor = factors(state);
+        const Scalar* scales = this->scales(state);
         const std::size_t T = frames_->frames(), stride = frames_->stride();
         Scalar* fresh = weights_.data() + 2 * index(state) * T;
         Scalar* repeat = fresh + T;
@@ -195,10 +199,10 @@ private:
         Scalar blank = blank0, label = 0, unlisted = 0;
         for (std::size_t t = 0; t < T; ++t) {
             const Scalar exact = blank + label;
-            const Scalar scale = conditioned ? scale_[t] : Scalar(1);
+            const Scalar scale = conditioned ? scales[t] : Scalar(1);
             fresh[t] = scale * exact;
             repeat[t] = scale * blank;
-            unlisted += scale * frames_->other(t) * exact;
+            unlisted += (conditioned && !(scale > 0) ? frames_->emit(t) : scale * frames_->other(t)) * exact;
             label = entry_[t] + (last < 0 ? Scalar(0) : scale * stay * column[t * stride] * label);
             blank = frames_->blank(t) * exact;
         }
@@ -206,12 +210,14 @@ private:
         return state;
     }
 
-    /// Asks the condition for the newest state's factors and fills scale_ with (1 - b_t) / Z_t(l).
+    /// Asks the condition for the newest state's factors and finds (1 - b_t) / Z_t(l).
     template <typename Condition>
     void apply(Condition& condition, std::int32_t state) {
         const std::size_t T = frames_->frames(), C = frames_->candidates(), stride = frames_->stride();
         factors_.resize(factors_.size() + stride, Scalar(0));
+        scales_.resize(scales_.size() + T, Scalar(0));
         Scalar* factor = factors_.data() + index(state) * stride;
+        Scalar* scales = scales_.data() + index(state) * T;
         path_tokens_.clear();
         path_candidates_.clear();
         for (std::int32_t s = state; states_[index(s)].parent >= 0; s = states_[index(s)].parent)
@@ -220,10 +226,11 @@ private:
         for (const std::int32_t c : path_candidates_) path_tokens_.push_back(frames_->tokens()[index(c)]);
         condition(PrefixContext{path_tokens_, path_candidates_, state, states_[index(state)].parent},
                   std::span<Scalar>(factor, C));
-        for (std::size_t c = 0; c < C; ++c) factor[c] = factor[c] > 0 ? factor[c] : Scalar(0);
+        constexpr Scalar largest = std::numeric_limits<Scalar>::max();
+        for (std::size_t c = 0; c < C; ++c) factor[c] = factor[c] > 0 && factor[c] <= largest ? factor[c] : Scalar(0);
         for (std::size_t t = 0; t < T; ++t) {
             const Scalar mass = dot(frames_->row(t), factor, stride) + frames_->other(t);
-            scale_[t] = mass > 0 && mass <= std::numeric_limits<Scalar>::max() ? frames_->emit(t) / mass : Scalar(0);
+            scales[t] = mass > 0 && mass <= largest ? frames_->emit(t) / mass : Scalar(0);
         }
     }
 
@@ -239,7 +246,8 @@ private:
     std::vector<State> states_;
     std::vector<Scalar> weights_;  ///< [states, 2, T]
     std::vector<Scalar> factors_;  ///< [states, stride], empty where unconditioned
-    std::vector<Scalar> entry_, scale_, tail_;  ///< [T]
+    std::vector<Scalar> scales_;   ///< [states, T], empty where unconditioned
+    std::vector<Scalar> entry_, tail_;  ///< [T]
     std::vector<TokenId> path_tokens_;
     std::vector<std::int32_t> path_candidates_;
 };
