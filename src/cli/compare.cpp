@@ -1,0 +1,160 @@
+// outrider compare: several drafters over the same prompts, prompt by prompt in turn, so that noise hits all alike.
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <fstream>
+#include <iostream>
+#include <iterator>
+#include <utility>
+
+#include <outrider/core/version.hpp>
+#include <outrider/decode/make_drafter.hpp>
+
+#include "arguments.hpp"
+#include "engine.hpp"
+#include "progress.hpp"
+#include "prompts_file.hpp"
+#include "report.hpp"
+
+namespace outrider::cli {
+namespace {
+
+/// One drafter with its own decoder and caches; the model's weights are shared.
+struct Contender {
+    std::string name;
+    Decoder decoder;
+    std::vector<Outcome> outcomes = {};
+};
+
+/// Decodes prompts [begin, end) together and appends their outcomes in order.
+void decode(Contender& contender, std::span<const Prompt> prompts, std::size_t begin, std::size_t end,
+            const DecodingArguments& arguments) {
+    std::vector<SequenceId> ids;
+    for (std::size_t i = begin; i < end; ++i)
+        ids.push_back(contender.decoder.join(prompts[i], options_for(arguments, i)));
+    contender.decoder.run();
+    for (const SequenceId id : ids) {
+        GenerationResult result = contender.decoder.take(id);
+        contender.outcomes.push_back({std::move(result.tokens), std::move(result.stats)});
+    }
+}
+
+/// First touch of weights, caches and code happens here, outside what is measured.
+void warm_up(std::vector<Contender>& contenders, const Prompt& prompt) {
+    GenerationOptions brief;
+    brief.max_tokens = 4;
+    for (Contender& contender : contenders) (void)contender.decoder.generate(prompt, brief);
+}
+
+/// How far apart the target's logits are at the place where `a` and `b` part: the pass over the common beginning again.
+double logit_gap(const LlamaModel& model, const Prompt& prompt, std::span<const TokenId> a, std::span<const TokenId> b,
+                 std::int64_t position) {
+    std::vector<TokenId> text = prompt.tokens;
+    text.insert(text.end(), a.begin(), a.begin() + position);
+    LlamaVerifier verifier(model);
+    const Prefill prefill{0, std::span(text).first(text.size() - 1), text.back()};
+    (void)verifier.prefill(std::span(&prefill, 1));
+    const SequenceTree root{0, TokenTree::root_only(text.back())};
+    const TreeOutput output = verifier.verify(std::span(&root, 1));
+    const at::Tensor logits = output.logits[0].to(at::kCPU);
+    const auto at = static_cast<std::size_t>(position);
+    return std::abs(logits[a[at]].item<double>() - logits[b[at]].item<double>());
+}
+
+/// Greedy texts part only where the target itself all but ties; the gap proves it or denies it.
+void add_logit_gaps(Row& row, const LlamaModel& model, std::span<const std::string> ids, std::span<const Prompt> prompts,
+                    const Contender& plain, const Contender& drafted) {
+    for (Difference& difference : row.differences) {
+        const auto i = static_cast<std::size_t>(std::find(ids.begin(), ids.end(), difference.id) - ids.begin());
+        const auto &a = plain.outcomes[i].tokens, &b = drafted.outcomes[i].tokens;
+        if (difference.position < std::min(std::ssize(a), std::ssize(b)))
+            difference.logit_gap = logit_gap(model, prompts[i], a, b, difference.position);
+    }
+}
+
+nlohmann::ordered_json settings(const CompareArguments& a, const LlamaModel& model, std::size_t prompts) {
+    const GenerationOptions& g = a.decoding.generation;
+    nlohmann::ordered_json nodes = "auto";
+    if (a.decoding.nodes) nodes = *a.decoding.nodes;
+    return {{"version", kVersion},
+            {"model", a.model.path},
+            {"weights", model.weights_description()},
+            {"threads", a.model.threads},
+            {"raw", a.model.raw},
+            {"prompts", a.prompts},
+            {"prompt_count", prompts},
+            {"drafters", a.drafters},
+            {"nodes", nodes},
+            {"batch", a.decoding.batch},
+            {"max_tokens", g.max_tokens},
+            {"temperature", g.temperature},
+            {"top_p", g.top_p},
+            {"top_k", g.top_k},
+            {"min_p", g.min_p},
+            {"repetition_penalty", g.repetition_penalty},
+            {"seed", g.seed},
+            {"stop", g.stop}};
+}
+
+void write_json(const std::string& path, const nlohmann::ordered_json& report) {
+    if (path == "-") {
+        std::cout << report.dump(2) << std::endl;
+        return;
+    }
+    std::ofstream out(path);
+    out << report.dump(2) << std::endl;
+    require(out.good(), "--json: '{}' cannot be written", path);
+}
+
+void run_all(std::vector<Contender>& contenders, std::span<const Prompt> prompts, const DecodingArguments& arguments) {
+    warm_up(contenders, prompts.front());
+    Progress progress("compare", std::ssize(prompts));
+    const auto batch = static_cast<std::size_t>(arguments.batch);
+    for (std::size_t begin = 0, group = 0; begin < prompts.size(); begin += batch, ++group) {
+        const std::size_t end = std::min(prompts.size(), begin + batch);
+        for (std::size_t turn = 0; turn < contenders.size(); ++turn)  // another one goes first each time
+            decode(contenders[(group + turn) % contenders.size()], prompts, begin, end, arguments);
+        progress.update(static_cast<std::int64_t>(end));
+    }
+}
+
+}  // namespace
+
+int run(const CompareArguments& arguments) {
+    const std::vector<PromptRow> prompt_rows = read_prompts(arguments.prompts, arguments.limit);
+    const LlamaModel model = load_model(arguments.model);
+    std::vector<std::string> ids;
+    std::vector<Prompt> prompts;
+    for (const PromptRow& row : prompt_rows) {
+        ids.push_back(row.id);
+        prompts.push_back(make_prompt(model, row, arguments.model.raw));
+    }
+
+    std::vector<std::string> names = arguments.drafters;
+    if (std::find(names.begin(), names.end(), "none") == names.end()) names.insert(names.begin(), "none");
+    std::vector<Contender> contenders;
+    contenders.reserve(names.size());
+    for (const std::string& name : names)
+        contenders.push_back({name, make_decoder(model, make_drafter(name, model.head()), arguments.decoding)});
+    run_all(contenders, prompts, arguments.decoding);
+
+    const auto& plain = *std::find_if(contenders.begin(), contenders.end(), [](const auto& c) { return c.name == "none"; });
+    std::vector<Row> rows;
+    nlohmann::ordered_json report = {{"settings", settings(arguments, model, prompts.size())}, {"rows", nullptr}};
+    report["rows"] = nlohmann::ordered_json::array();
+    for (Contender& contender : contenders) {
+        rows.push_back(summarise(contender.name, std::string(contender.decoder.drafter().kind()), ids, plain.outcomes,
+                                 contender.outcomes));
+        if (arguments.decoding.generation.temperature == 0.0)
+            add_logit_gaps(rows.back(), model, ids, prompts, plain, contender);
+        report["rows"].push_back(to_json(rows.back()));
+    }
+    if (arguments.json != "-") fmt::print("{}", to_table(rows));
+    if (!arguments.json.empty()) write_json(arguments.json, report);
+    return 0;
+}
+
+}  // namespace outrider::cli

@@ -1,0 +1,67 @@
+#include "engine.hpp"
+
+#include <cstdlib>
+#include <filesystem>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include <outrider/accept/greedy_match.hpp>
+#include <outrider/accept/sampled_match.hpp>
+#include <outrider/decode/make_drafter.hpp>
+
+namespace outrider::cli {
+
+LlamaModel load_model(const ModelArguments& arguments) {
+    LlamaModel::Options options;
+    options.weights = weights_by_name(arguments.weights);
+    options.threads = arguments.threads;
+    options.chat_template = arguments.chat_template;
+    return LlamaModel::load(arguments.path, options);
+}
+
+std::unique_ptr<AcceptancePolicy> make_policy(const GenerationOptions& options) {
+    if (options.temperature == 0.0 && options.repetition_penalty == 1.0) return std::make_unique<GreedyMatch>();
+    return std::make_unique<SampledMatch>();
+}
+
+Decoder make_decoder(const LlamaModel& model, std::unique_ptr<DraftModel> drafter, const DecodingArguments& arguments) {
+    DecoderOptions options;
+    options.max_batch = static_cast<std::size_t>(arguments.batch);
+    if (arguments.nodes) options.nodes = *arguments.nodes;
+    return Decoder(std::move(drafter), LlamaVerifier(model), make_policy(arguments.generation), options);
+}
+
+std::string drafter_or_default(const std::string& drafter, const LlamaModel& model) {
+    if (!drafter.empty()) return drafter;
+    std::vector<std::filesystem::path> places;
+    if (const char* place = std::getenv("OUTRIDER_DRAFTERS")) places.emplace_back(place);
+    std::error_code error;
+    const auto program = std::filesystem::read_symlink("/proc/self/exe", error);
+    if (!error) {
+        places.push_back(program.parent_path().parent_path() / "share/outrider/drafters");
+        places.push_back(program.parent_path().parent_path().parent_path() / "examples/drafters");
+    }
+    const auto found = find_drafter(places, model.fingerprint());
+    return found ? found->string() + "+ngram" : "ngram";
+}
+
+Prompt make_prompt(const LlamaModel& model, const PromptRow& row, bool raw) {
+    try {
+        if (!row.text) {
+            require(!raw, "--raw needs prompts with `prompt` or `turns`; this one has `messages`");
+            return model.chat(row.messages);
+        }
+        return raw ? model.raw(*row.text) : model.chat(*row.text);
+    } catch (const Error& error) {
+        fail("prompt '{}': {}", row.id, error.what());
+    }
+}
+
+GenerationOptions options_for(const DecodingArguments& arguments, std::size_t index) {
+    GenerationOptions options = arguments.generation;
+    options.stream = index;
+    return options;
+}
+
+}  // namespace outrider::cli

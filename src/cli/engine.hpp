@@ -1,0 +1,40 @@
+// The parts that generate, compare and distill share: the target, a decoder around it, prompts as ids.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include <outrider/decode/speculative_decoder.hpp>
+#include <outrider/interface/acceptance_policy.hpp>
+#include <outrider/interface/draft_model.hpp>
+#include <outrider/model/llama_model.hpp>
+#include <outrider/verify/llama_verifier.hpp>
+
+#include "arguments.hpp"
+#include "prompts_file.hpp"
+
+namespace outrider::cli {
+
+/// Drafter and policy are chosen at run time; the loop is the same template as ever.
+using Decoder = SpeculativeDecoder<std::unique_ptr<DraftModel>, LlamaVerifier, std::unique_ptr<AcceptancePolicy>>;
+
+[[nodiscard]] LlamaModel load_model(const ModelArguments& arguments);
+
+/// Greedy match for plain greedy decoding, sampled match for everything else.
+[[nodiscard]] std::unique_ptr<AcceptancePolicy> make_policy(const GenerationOptions& options);
+
+[[nodiscard]] Decoder make_decoder(const LlamaModel& model, std::unique_ptr<DraftModel> drafter,
+                                   const DecodingArguments& arguments);
+
+/// `drafter`, or where that is empty the best drafter shipped for the model joined with ngram, or ngram alone.
+/// Looked for in $OUTRIDER_DRAFTERS, beside the program (../share/outrider/drafters), and in the source folder that the
+/// program was built in (../../examples/drafters).
+[[nodiscard]] std::string drafter_or_default(const std::string& drafter, const LlamaModel& model);
+
+/// The row's prompt as the target reads it. Throws Error, with the row's id, for what cannot be one.
+[[nodiscard]] Prompt make_prompt(const LlamaModel& model, const PromptRow& row, bool raw);
+
+/// Options of the prompt number `index`: its own stream of random numbers, whatever is decoded beside it.
+[[nodiscard]] GenerationOptions options_for(const DecodingArguments& arguments, std::size_t index);
+
+}  // namespace outrider::cli

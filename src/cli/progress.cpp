@@ -1,0 +1,30 @@
+#include "progress.hpp"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <utility>
+
+namespace outrider::cli {
+
+Progress::Progress(std::string title, std::int64_t total)
+    : title_(std::move(title)), total_(total), terminal_(isatty(STDERR_FILENO) == 1), start_(Clock::now()),
+      next_(start_ + std::chrono::seconds(terminal_ ? 0 : 10)) {}
+
+Progress::~Progress() {
+    if (terminal_ && written_) fmt::print(stderr, "\r\x1b[K");
+}
+
+void Progress::update(std::int64_t done, std::string_view note) {
+    const Clock::time_point now = Clock::now();
+    if (now < next_) return;
+    next_ = now + (terminal_ ? std::chrono::milliseconds(200) : std::chrono::milliseconds(10000));
+    const double seconds = std::chrono::duration<double>(now - start_).count();
+    fmt::print(stderr, "{}{}: {}/{}, {:.0f} s{}{}{}", terminal_ ? "\r" : "", title_, done, total_, seconds,
+               note.empty() ? "" : ", ", note, terminal_ ? "\x1b[K" : "\n");
+    std::fflush(stderr);
+    written_ = true;
+}
+
+}  // namespace outrider::cli
