@@ -6,6 +6,7 @@
 #include <outrider/core/error.hpp>
 
 #include "bits.hpp"
+#include "ggml_k_quants.hpp"
 
 namespace outrider {
 namespace {
@@ -82,20 +83,20 @@ constexpr std::array kTypes = {
     TypeEntry{GgmlType::q5_1, "Q5_1", {32, 24}, block_q5_1},
     TypeEntry{GgmlType::q8_0, "Q8_0", {32, 34}, block_q8_0},
     TypeEntry{GgmlType::q8_1, "Q8_1", {32, 36}, nullptr},
-    TypeEntry{GgmlType::q2_k, "Q2_K", {256, 84}, nullptr},
-    TypeEntry{GgmlType::q3_k, "Q3_K", {256, 110}, nullptr},
-    TypeEntry{GgmlType::q4_k, "Q4_K", {256, 144}, nullptr},
-    TypeEntry{GgmlType::q5_k, "Q5_K", {256, 176}, nullptr},
-    TypeEntry{GgmlType::q6_k, "Q6_K", {256, 210}, nullptr},
+    TypeEntry{GgmlType::q2_k, "Q2_K", {256, 84}, detail::block_q2_k},
+    TypeEntry{GgmlType::q3_k, "Q3_K", {256, 110}, detail::block_q3_k},
+    TypeEntry{GgmlType::q4_k, "Q4_K", {256, 144}, detail::block_q4_k},
+    TypeEntry{GgmlType::q5_k, "Q5_K", {256, 176}, detail::block_q5_k},
+    TypeEntry{GgmlType::q6_k, "Q6_K", {256, 210}, detail::block_q6_k},
     TypeEntry{GgmlType::q8_k, "Q8_K", {256, 292}, nullptr},
     TypeEntry{GgmlType::iq2_xxs, "IQ2_XXS", {256, 66}, nullptr},
     TypeEntry{GgmlType::iq2_xs, "IQ2_XS", {256, 74}, nullptr},
     TypeEntry{GgmlType::iq3_xxs, "IQ3_XXS", {256, 98}, nullptr},
     TypeEntry{GgmlType::iq1_s, "IQ1_S", {256, 50}, nullptr},
-    TypeEntry{GgmlType::iq4_nl, "IQ4_NL", {32, 18}, nullptr},
+    TypeEntry{GgmlType::iq4_nl, "IQ4_NL", {32, 18}, detail::block_iq4_nl},
     TypeEntry{GgmlType::iq3_s, "IQ3_S", {256, 110}, nullptr},
     TypeEntry{GgmlType::iq2_s, "IQ2_S", {256, 82}, nullptr},
-    TypeEntry{GgmlType::iq4_xs, "IQ4_XS", {256, 136}, nullptr},
+    TypeEntry{GgmlType::iq4_xs, "IQ4_XS", {256, 136}, detail::block_iq4_xs},
     TypeEntry{GgmlType::iq1_m, "IQ1_M", {256, 56}, nullptr},
     TypeEntry{GgmlType::i8, "I8", {1, 1}, nullptr},
     TypeEntry{GgmlType::i16, "I16", {1, 2}, nullptr},
