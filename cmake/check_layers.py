@@ -15,7 +15,7 @@ RANK = {"core": 0, "tree": 1, "ctc": 2, "tensor": 3, "io": 3, "interface": 4, "m
 ALLOWED_SIBLINGS = {("verify", "model")}
 IO_SEES = {"core"}
 # What each layer's public headers may include beside the standard library. Everything else stays in the sources.
-EXTERNAL = {"core": ("fmt/",), "tree": (), "ctc": ("Eigen/",), "io": ("fmt/",)}
+EXTERNAL = {"core": ("fmt/",), "tree": ("fmt/",), "ctc": ("Eigen/",), "io": ("fmt/",)}
 EXTERNAL_ABOVE = ("fmt/", "ATen/", "c10/")
 TOO_WIDE = {"ATen/ATen.h", "torch/torch.h", "torch/all.h", "torch/extension.h"}
 TENSOR_LIBRARY = ("ATen/", "c10/", "torch/")

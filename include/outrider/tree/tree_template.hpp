@@ -2,6 +2,8 @@
 // reached by rank r1 of the first head's (or frame's) list, then rank r2 of the second's, and so on.
 #pragma once
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <cstddef>
 #include <utility>
