@@ -6,8 +6,10 @@
 #include <array>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <utility>
 
+#include "half.hpp"
 #include "kernel_table.hpp"
 #include "quantise.hpp"
 #include "target.hpp"
@@ -19,6 +21,7 @@ namespace {
 
 constexpr int kFloatTile = 6;  // 12 accumulators, 2 weights, 1 value: 15 of 16 registers
 constexpr std::int64_t kPrefetchBytes = 3072;
+constexpr int kMixVectors = 4;
 
 struct Vec {
     static constexpr int kLanes = 8;
@@ -47,6 +50,23 @@ struct Vec {
         const __m256i exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n.v), _mm256_set1_epi32(127));
         return {_mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23))};
     }
+    static OUTRIDER_INLINE Vec load_f16(const std::uint16_t* p) {
+        return {_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
+    }
+    static OUTRIDER_INLINE Vec load_bf16(const std::uint16_t* p) {
+        const __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+        return {_mm256_castsi256_ps(_mm256_slli_epi32(wide, 16))};
+    }
+    // Lane i is the sum of v[i]'s lanes: neighbours, then pairs, then halves.
+    static OUTRIDER_INLINE Vec add_transposed(const Vec (&v)[kLanes]) {
+        const __m256 a = _mm256_hadd_ps(v[0].v, v[1].v), b = _mm256_hadd_ps(v[2].v, v[3].v);
+        const __m256 c = _mm256_hadd_ps(v[4].v, v[5].v), d = _mm256_hadd_ps(v[6].v, v[7].v);
+        const __m256 low = _mm256_hadd_ps(a, b), high = _mm256_hadd_ps(c, d);  // 4 sums of each half
+        return {_mm256_add_ps(_mm256_permute2f128_ps(low, high, 0x20), _mm256_permute2f128_ps(low, high, 0x31))};
+    }
+    static OUTRIDER_INLINE bool any_equal(Vec a, float x) {
+        return _mm256_movemask_ps(_mm256_cmp_ps(a.v, _mm256_set1_ps(x), _CMP_EQ_OQ)) != 0;
+    }
     static OUTRIDER_INLINE Vec zero_below(Vec x, float limit, Vec value) {
         return {_mm256_andnot_ps(_mm256_cmp_ps(x.v, _mm256_set1_ps(limit), _CMP_LT_OQ), value.v)};
     }
@@ -54,6 +74,7 @@ struct Vec {
 
 #include "float_body.inl"
 #include "row_body.inl"
+#include "attention_body.inl"
 
 OUTRIDER_INLINE std::int32_t reduce_add(__m128i v) {
     v = _mm_add_epi32(v, _mm_shuffle_epi32(v, 0x4e));
@@ -90,12 +111,26 @@ void quantise_row(const float* x, std::int64_t blocks, std::int8_t* q, std::int6
     }
 }
 
+void to_halves(CacheFormat format, const float* x, std::int64_t n, std::uint16_t* halves) {
+    std::int64_t i = 0;
+    if (format == CacheFormat::f16) {
+        for (; i + 8 <= n; i += 8)
+            _mm_storeu_si128(reinterpret_cast<__m128i*>(halves + i),
+                             _mm256_cvtps_ph(_mm256_loadu_ps(x + i), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+        for (; i < n; ++i) halves[i] = float_to_half(x[i]);
+    }
+    for (; i < n; ++i) halves[i] = float_to_bfloat16(x[i]);
+}
+
 }  // namespace
 
 const Table& avx2_table() {
-    static const Table kTable{.isa = Isa::avx2, .multiply = multiplies(multiply_f32, multiply_bf16, avx2_integer_kernels()),
-                              .quantise_row = quantise_row, .rms_norm_row = rms_norm_row,
-                              .silu_gate_row = silu_gate_row};
+    static const Table kTable = [] {
+        Table t{.isa = Isa::avx2, .multiply = multiplies(multiply_f32, multiply_bf16, avx2_integer_kernels())};
+        t.quantise_row = quantise_row, t.to_halves = to_halves;
+        OUTRIDER_ROW_KERNELS(t);
+        return t;
+    }();
     return kTable;
 }
 

@@ -5,9 +5,11 @@
 #endif
 #include <immintrin.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <utility>
 
 #include "kernel_table.hpp"
@@ -20,6 +22,7 @@ namespace {
 
 constexpr int kFloatTile = 12;
 constexpr std::int64_t kPrefetchBytes = 3072;
+constexpr int kMixVectors = 4;
 
 struct Vec {
     static constexpr int kLanes = 16;
@@ -46,6 +49,32 @@ struct Vec {
         const __m512i exponent = _mm512_add_epi32(_mm512_cvtps_epi32(n.v), _mm512_set1_epi32(127));
         return {_mm512_castsi512_ps(_mm512_slli_epi32(exponent, 23))};
     }
+    static OUTRIDER_INLINE Vec load_f16(const std::uint16_t* p) {
+        return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
+    }
+    static OUTRIDER_INLINE Vec load_bf16(const std::uint16_t* p) {
+        const __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+        return {_mm512_castsi512_ps(_mm512_slli_epi32(wide, 16))};
+    }
+    // Lane i is the sum of v[i]'s lanes: inside 128-bit quarters first (neighbours, then pairs), then the quarters.
+    static OUTRIDER_INLINE Vec add_transposed(const Vec (&v)[kLanes]) {
+        __m512 four[4];  // [i] lane 4 q + j: the sum of quarter q of v[4 i + j]
+        OUTRIDER_UNROLL
+        for (int i = 0; i < 4; ++i) {
+            const __m512 a = v[4 * i].v, b = v[4 * i + 1].v, c = v[4 * i + 2].v, d = v[4 * i + 3].v;
+            const __m512 ab = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+            const __m512 cd = _mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+            four[i] = _mm512_add_ps(_mm512_shuffle_ps(ab, cd, 0x44), _mm512_shuffle_ps(ab, cd, 0xee));
+        }
+        const __m512 low = _mm512_add_ps(_mm512_shuffle_f32x4(four[0], four[1], 0x88),
+                                         _mm512_shuffle_f32x4(four[0], four[1], 0xdd));
+        const __m512 high = _mm512_add_ps(_mm512_shuffle_f32x4(four[2], four[3], 0x88),
+                                          _mm512_shuffle_f32x4(four[2], four[3], 0xdd));
+        return {_mm512_add_ps(_mm512_shuffle_f32x4(low, high, 0x88), _mm512_shuffle_f32x4(low, high, 0xdd))};
+    }
+    static OUTRIDER_INLINE bool any_equal(Vec a, float x) {
+        return _mm512_cmp_ps_mask(a.v, _mm512_set1_ps(x), _CMP_EQ_OQ) != 0;
+    }
     static OUTRIDER_INLINE Vec zero_below(Vec x, float limit, Vec value) {
         return {_mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x.v, _mm512_set1_ps(limit), _CMP_NLT_UQ), value.v)};
     }
@@ -53,6 +82,7 @@ struct Vec {
 
 #include "float_body.inl"
 #include "row_body.inl"
+#include "attention_body.inl"
 
 }  // namespace
 
@@ -61,7 +91,7 @@ const Table& avx512_table() {
         Table t = avx2_table();
         t.isa = Isa::avx512;
         t.multiply = multiplies(multiply_f32, multiply_bf16, avx2_integer_kernels());
-        t.rms_norm_row = rms_norm_row, t.silu_gate_row = silu_gate_row;
+        OUTRIDER_ROW_KERNELS(t);
         return t;
     }();
     return kTable;

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include <outrider/tensor/attention.hpp>
 #include <outrider/tensor/isa.hpp>
 #include <outrider/tensor/packed_linear.hpp>
 
@@ -45,6 +46,28 @@ struct TileArgs {
 };
 using Tile = void (*)(const TileArgs&);
 
+/// Some query heads of one row that share a KV head.
+struct HeadArgs {
+    CacheFormat format = CacheFormat::f32;
+    const void* keys = nullptr;    ///< slot 0 of the KV head
+    const void* values = nullptr;
+    std::int64_t slot_stride = 0;  ///< in elements
+    std::int64_t committed = 0;    ///< positions in slots 0, 1, ...; the later ones are in `slots`
+    const std::int32_t* slots = nullptr;
+    std::int64_t positions = 0;
+    std::int64_t heads = 0, head_dim = 0;
+    float scale = 1;
+    const float* q = nullptr;      ///< [heads, head_dim]
+    float* out = nullptr;          ///< [heads, head_dim]
+    float* scores = nullptr;       ///< scratch [3, score_stride]
+    std::int64_t score_stride = 0;  ///< positions rounded up to whole vectors
+
+    /// Of the position's element 0.
+    [[nodiscard]] std::int64_t offset(std::int64_t position) const noexcept {
+        return (position < committed ? position : slots[position - committed]) * slot_stride;
+    }
+};
+
 using Multiply = void (*)(const MultiplyArgs&);
 
 /// The multiplies of the quantised formats.
@@ -61,10 +84,24 @@ struct Table {
                          std::int64_t scale_stride) = nullptr;
     void (*rms_norm_row)(const float* x, std::int64_t n, const float* weight, float eps, float* y) = nullptr;
     void (*silu_gate_row)(const float* gate, const float* up, std::int64_t n, float* y) = nullptr;
+    void (*add_row)(float* x, const float* y, std::int64_t n) = nullptr;
+    void (*exp_row)(const float* x, std::int64_t n, float* y) = nullptr;
+    void (*softmax_row)(float* x, std::int64_t n) = nullptr;
+    std::int64_t (*argmax_row)(const float* x, std::int64_t n) = nullptr;
+    void (*rotate_heads)(float* x, std::int64_t heads, std::int64_t head_dim, const float* cosines,
+                         const float* sines) = nullptr;
+    void (*attend_group)(const HeadArgs&) = nullptr;
+    void (*to_halves)(CacheFormat format, const float* x, std::int64_t n, std::uint16_t* halves) = nullptr;
 };
 
 /// Bytes of a packed panel for `blocks` blocks of 32 k.
 [[nodiscard]] std::int64_t panel_bytes(WeightFormat format, std::int64_t blocks);
+
+/// Sets the entries that a path's `Vec` serves, from the unnamed namespace it stands in.
+#define OUTRIDER_ROW_KERNELS(t)                                                                                  \
+    (t).rms_norm_row = rms_norm_row, (t).silu_gate_row = silu_gate_row, (t).add_row = add_row,                   \
+    (t).exp_row = exp_row, (t).softmax_row = softmax_row, (t).argmax_row = argmax_row,                           \
+    (t).rotate_heads = rotate_heads, (t).attend_group = attend_group
 
 [[nodiscard]] const Table& table(Isa isa);  ///< of an available path
 [[nodiscard]] inline const Table& active_table() { return table(active_isa()); }

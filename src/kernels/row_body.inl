@@ -25,7 +25,7 @@ OUTRIDER_INLINE float reduce_add(Vec v) {
 }
 
 // e^x by Cody-Waite reduction and a polynomial of degree 6 (Cephes' expf); relative error below 2e-7, 0 below -87.3,
-// infinite above 88.4. NaN stays NaN.
+// e^88.37 above that. NaN stays NaN.
 OUTRIDER_INLINE Vec exp(Vec x) {
     const Vec clamped = Vec::max(Vec::set1(-87.33654F), Vec::min(Vec::set1(88.37626F), x));
     const Vec n = Vec::round(clamped * Vec::set1(1.44269504F));
@@ -62,8 +62,7 @@ void rms_norm_row(const float* x, std::int64_t n, const float* weight, float eps
 }
 
 OUTRIDER_INLINE Vec silu_times(Vec gate, Vec up) {
-    // At -88 the divisor is 1.7e38: the quotient is 0 to float precision of anything it is added to.
-    return gate / (Vec::set1(1.0F) + exp(Vec::min(Vec::set1(88.0F), Vec::zero() - gate))) * up;
+    return gate / (Vec::set1(1.0F) + exp(Vec::zero() - gate)) * up;
 }
 
 void silu_gate_row(const float* gate, const float* up, std::int64_t n, float* y) {
@@ -71,4 +70,81 @@ void silu_gate_row(const float* gate, const float* up, std::int64_t n, float* y)
     std::int64_t i = 0;
     for (; i + kStep <= n; i += kStep) silu_times(Vec::load(gate + i), Vec::load(up + i)).store(y + i);
     if (i < n) store_part(silu_times(load_part(gate + i, n - i), load_part(up + i, n - i)), y + i, n - i);
+}
+
+void add_row(float* x, const float* y, std::int64_t n) {
+    std::int64_t i = 0;
+    for (; i + Vec::kLanes <= n; i += Vec::kLanes) (Vec::load(x + i) + Vec::load(y + i)).store(x + i);
+    for (; i < n; ++i) x[i] += y[i];
+}
+
+void exp_row(const float* x, std::int64_t n, float* y) {
+    std::int64_t i = 0;
+    for (; i + Vec::kLanes <= n; i += Vec::kLanes) exp(Vec::load(x + i)).store(y + i);
+    if (i < n) store_part(exp(load_part(x + i, n - i)), y + i, n - i);
+}
+
+float largest(const float* x, std::int64_t n) {
+    Vec most = Vec::set1(-std::numeric_limits<float>::infinity());
+    std::int64_t i = 0;
+    for (; i + Vec::kLanes <= n; i += Vec::kLanes) most = Vec::max(Vec::load(x + i), most);
+    alignas(64) float lanes[Vec::kLanes];
+    most.store(lanes);
+    float result = lanes[0];
+    for (int j = 1; j < Vec::kLanes; ++j) result = lanes[j] > result ? lanes[j] : result;
+    for (; i < n; ++i) result = x[i] > result ? x[i] : result;
+    return result;
+}
+
+// x = e^(x - largest); returns the sum. Lane j sums the elements j, j + kLanes, ...; then the lanes are added.
+float exponentials(float* x, std::int64_t n) {
+    const Vec most = Vec::set1(largest(x, n));
+    Vec sum = Vec::zero();
+    std::int64_t i = 0;
+    for (; i + Vec::kLanes <= n; i += Vec::kLanes) {
+        const Vec e = exp(Vec::load(x + i) - most);
+        e.store(x + i);
+        sum = sum + e;
+    }
+    if (i < n) {
+        store_part(exp(load_part(x + i, n - i) - most), x + i, n - i);
+        sum = sum + load_part(x + i, n - i);
+    }
+    return reduce_add(sum);
+}
+
+void softmax_row(float* x, std::int64_t n) {
+    const Vec inverse = Vec::set1(1.0F / exponentials(x, n));
+    std::int64_t i = 0;
+    for (; i + Vec::kLanes <= n; i += Vec::kLanes) (Vec::load(x + i) * inverse).store(x + i);
+    if (i < n) store_part(load_part(x + i, n - i) * inverse, x + i, n - i);
+}
+
+// The largest value first, then where it stands: both passes are bound by loads.
+std::int64_t argmax_row(const float* x, std::int64_t n) {
+    const float most = largest(x, n);
+    std::int64_t i = 0;
+    for (; i + Vec::kLanes <= n; i += Vec::kLanes)
+        if (Vec::any_equal(Vec::load(x + i), most)) break;
+    for (; i < n; ++i)
+        if (x[i] == most) return i;
+    return 0;  // all NaN
+}
+
+void rotate_heads(float* x, std::int64_t heads, std::int64_t head_dim, const float* cosines, const float* sines) {
+    const std::int64_t half = head_dim / 2;
+    for (std::int64_t h = 0; h < heads; ++h, x += head_dim) {
+        std::int64_t i = 0;
+        for (; i + Vec::kLanes <= half; i += Vec::kLanes) {
+            const Vec a = Vec::load(x + i), b = Vec::load(x + half + i);
+            const Vec c = Vec::load(cosines + i), s = Vec::load(sines + i);
+            (a * c - b * s).store(x + i);
+            (b * c + a * s).store(x + half + i);
+        }
+        for (; i < half; ++i) {
+            const float a = x[i], b = x[half + i];
+            x[i] = a * cosines[i] - b * sines[i];
+            x[half + i] = b * cosines[i] + a * sines[i];
+        }
+    }
 }

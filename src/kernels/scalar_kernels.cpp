@@ -3,8 +3,10 @@
 #include <array>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <utility>
 
+#include "half.hpp"
 #include "kernel_table.hpp"
 #include "quantise.hpp"
 #include "target.hpp"
@@ -15,6 +17,7 @@ namespace {
 
 constexpr int kFloatTile = 4;
 constexpr std::int64_t kPrefetchBytes = 2048;
+constexpr int kMixVectors = 2;
 
 struct Vec {
     static constexpr int kLanes = 4;
@@ -39,6 +42,21 @@ struct Vec {
             std::memcpy(&odd.v[i], &high, 4);
         }
     }
+    static Vec load_f16(const std::uint16_t* p) {
+        return {{half_to_float(p[0]), half_to_float(p[1]), half_to_float(p[2]), half_to_float(p[3])}};
+    }
+    static Vec load_bf16(const std::uint16_t* p) {
+        Vec r;
+        for (int i = 0; i < kLanes; ++i) r.v[i] = __builtin_bit_cast(float, static_cast<std::uint32_t>(p[i]) << 16);
+        return r;
+    }
+    // Lane i is the sum of v[i]'s lanes.
+    static Vec add_transposed(const Vec (&v)[kLanes]) {
+        Vec r;
+        for (int i = 0; i < kLanes; ++i) r.v[i] = (v[i].v[0] + v[i].v[2]) + (v[i].v[1] + v[i].v[3]);
+        return r;
+    }
+    static bool any_equal(const Vec& a, float x) { return a.v[0] == x || a.v[1] == x || a.v[2] == x || a.v[3] == x; }
     template <typename F>
     static Vec each(const Vec& a, const Vec& b, F f) {
         Vec r;
@@ -67,6 +85,7 @@ struct Vec {
 
 #include "float_body.inl"
 #include "row_body.inl"
+#include "attention_body.inl"
 
 void quantise_row(const float* x, std::int64_t blocks, std::int8_t* q, std::int64_t q_stride, RowScale* scales,
                   std::int64_t scale_stride) {
@@ -84,12 +103,22 @@ void quantise_row(const float* x, std::int64_t blocks, std::int8_t* q, std::int6
     }
 }
 
+void to_halves(CacheFormat format, const float* x, std::int64_t n, std::uint16_t* halves) {
+    if (format == CacheFormat::f16)
+        for (std::int64_t i = 0; i < n; ++i) halves[i] = float_to_half(x[i]);
+    else
+        for (std::int64_t i = 0; i < n; ++i) halves[i] = float_to_bfloat16(x[i]);
+}
+
 }  // namespace
 
 const Table& scalar_table() {
-    static const Table kTable{.isa = Isa::scalar, .multiply = multiplies(multiply_f32, multiply_bf16, scalar_integer_kernels()),
-                              .quantise_row = quantise_row, .rms_norm_row = rms_norm_row,
-                              .silu_gate_row = silu_gate_row};
+    static const Table kTable = [] {
+        Table t{.isa = Isa::scalar, .multiply = multiplies(multiply_f32, multiply_bf16, scalar_integer_kernels())};
+        t.quantise_row = quantise_row, t.to_halves = to_halves;
+        OUTRIDER_ROW_KERNELS(t);
+        return t;
+    }();
     return kTable;
 }
 

@@ -1,0 +1,31 @@
+// Operations on single rows of floats, vectorised for the active path. Each depends on its row alone, and its sums run
+// in an order that depends on the length alone, so a row has the same bits alone or among others.
+#pragma once
+
+#include <cstdint>
+
+namespace outrider {
+
+/// y = x / sqrt(mean(x^2) + eps) * weight; all [n]. y may be x.
+void rms_norm_row(const float* x, std::int64_t n, const float* weight, float eps, float* y);
+
+/// y = silu(gate) * up; all [n]. y may be either of them.
+void silu_gate_row(const float* gate, const float* up, std::int64_t n, float* y);
+
+/// x += y; both [n].
+void add_row(float* x, const float* y, std::int64_t n);
+
+/// x = softmax(x) [n]. The exponential's relative error is below 2e-7. -infinity gives 0; a row of them gives NaN.
+void softmax_row(float* x, std::int64_t n);
+
+/// Index of the largest of x [n], the lowest one among equals; NaN is smaller than everything. n >= 1.
+[[nodiscard]] std::int64_t argmax_row(const float* x, std::int64_t n);
+
+/// Rotary embedding of `heads` heads side by side, in place: pairs (i, i + head_dim / 2) are turned by the angles whose
+/// cosines and sines [head_dim / 2] are given (of one position). The convention of Hugging Face's Llama.
+void rotate_heads(float* x, std::int64_t heads, std::int64_t head_dim, const float* cosines, const float* sines);
+
+/// y = e^x; both [n]. Relative error below 2e-7; 0 below -87.3, e^88.37 above 88.37. y may be x.
+void exp_row(const float* x, std::int64_t n, float* y);
+
+}  // namespace outrider

@@ -1,0 +1,208 @@
+#include <catch2/catch_test_macros.hpp>
+
+#include <numeric>
+
+#include <outrider/core/error.hpp>
+#include <outrider/tensor/attention.hpp>
+#include <outrider/tensor/thread_team.hpp>
+
+#include "kernel_test.hpp"
+
+using namespace outrider;
+using namespace outrider::testing;
+
+namespace {
+
+// A cache of `slots` slots for kv_heads heads, [slot][head][dim], as the kernel reads it and in doubles.
+struct TestCache {
+    std::vector<std::byte> keys, values;
+    AttentionShape shape;
+
+    TestCache(const AttentionShape& with, std::int64_t slots)
+        : keys(static_cast<std::size_t>(slots * row_bytes(with))), values(keys.size()), shape(with) {}
+
+    static std::int64_t row_bytes(const AttentionShape& s) { return s.kv_heads * s.head_dim * element_bytes(s.format); }
+
+    void put(std::int64_t slot, const float* key, const float* value) {
+        const std::int64_t width = shape.kv_heads * shape.head_dim;
+        to_cache(shape.format, key, width, keys.data() + slot * row_bytes(shape));
+        to_cache(shape.format, value, width, values.data() + slot * row_bytes(shape));
+    }
+    CacheView view() const {
+        return {keys.data(), values.data(), shape.kv_heads * shape.head_dim, shape.head_dim};
+    }
+    double at(const std::vector<std::byte>& from, std::int64_t slot, std::int64_t d) const {
+        const std::byte* p = from.data() + slot * row_bytes(shape) + d * element_bytes(shape.format);
+        if (shape.format == CacheFormat::f32) {
+            float x = 0;
+            std::memcpy(&x, p, 4);
+            return x;
+        }
+        std::uint16_t h = 0;
+        std::memcpy(&h, p, 2);
+        return shape.format == CacheFormat::f16 ? from_half(h)
+                                                : std::bit_cast<float>(static_cast<std::uint32_t>(h) << 16);
+    }
+};
+
+std::vector<float> run(ThreadTeam& team, const AttentionShape& shape, std::span<const AttentionRow> rows,
+                       const std::vector<float>& q) {
+    const std::int64_t width = shape.heads * shape.head_dim;
+    std::int64_t most = 0;
+    for (const auto& row : rows) most = std::max(most, row.positions());
+    std::vector<float> out(q.size(), -7.0F);
+    std::vector<std::vector<float>> scratch(static_cast<std::size_t>(team.size()),
+                                            std::vector<float>(static_cast<std::size_t>(attention_scratch(shape, most))));
+    team.run([&](TeamMember& member) {
+        attend(member, shape, rows, q.data(), width, out.data(), width,
+               scratch[static_cast<std::size_t>(member.index())].data());
+    });
+    return out;
+}
+
+std::vector<AttentionShape> shapes() {
+    std::vector<AttentionShape> result;
+    for (const CacheFormat format : {CacheFormat::f32, CacheFormat::f16, CacheFormat::bf16})
+        for (const auto& [heads, kv, dim] : {std::tuple{9, 3, 64}, {4, 4, 16}, {8, 2, 80}, {5, 1, 48}})
+            result.push_back({format, heads, kv, dim, 1 / std::sqrt(static_cast<float>(dim))});
+    return result;
+}
+
+}  // namespace
+
+TEST_CASE("attention agrees with double precision") {
+    const IsaGuard guard;
+    ThreadTeam team(2);
+    for (const Isa isa : available_isas()) {
+        force_isa(isa);
+        for (const AttentionShape& shape : shapes()) {
+            INFO(name(isa) << " format " << int(shape.format) << " head size " << shape.head_dim);
+            Draws draws(3);
+            const std::int64_t width = shape.heads * shape.head_dim, kv = shape.kv_heads * shape.head_dim;
+            TestCache cache(shape, 50);
+            for (std::int64_t s = 0; s < 50; ++s) cache.put(s, draws.normals(kv).data(), draws.normals(kv).data());
+            std::vector<AttentionRow> rows;
+            const std::vector<std::int32_t> slots{40, 43, 49};
+            for (const std::int64_t committed : {1, 2, 15, 16, 17, 33, 40}) rows.push_back({cache.view(), committed, {}});
+            rows.push_back({cache.view(), 31, slots});
+            rows.push_back({cache.view(), 0, slots});
+            const auto q = draws.normals(static_cast<std::int64_t>(rows.size()) * width);
+            const auto out = run(team, shape, rows, q);
+            for (std::size_t r = 0; r < rows.size(); ++r)
+                for (std::int64_t h = 0; h < shape.heads; ++h) {
+                    const std::int64_t base = h / (shape.heads / shape.kv_heads) * shape.head_dim;
+                    const auto slot = [&](std::int64_t p) {
+                        return p < rows[r].committed ? p : slots[static_cast<std::size_t>(p - rows[r].committed)];
+                    };
+                    const float* query = q.data() + static_cast<std::int64_t>(r) * width + h * shape.head_dim;
+                    std::vector<double> weights;
+                    double most = -1e30, sum = 0;
+                    for (std::int64_t p = 0; p < rows[r].positions(); ++p) {
+                        double score = 0;
+                        for (std::int64_t d = 0; d < shape.head_dim; ++d)
+                            score += query[d] * cache.at(cache.keys, slot(p), base + d);
+                        weights.push_back(score * shape.scale);
+                        most = std::max(most, weights.back());
+                    }
+                    for (double& weight : weights) sum += weight = std::exp(weight - most);
+                    for (std::int64_t d = 0; d < shape.head_dim; ++d) {
+                        double exact = 0;
+                        for (std::int64_t p = 0; p < rows[r].positions(); ++p)
+                            exact += weights[static_cast<std::size_t>(p)] / sum * cache.at(cache.values, slot(p), base + d);
+                        REQUIRE(std::abs(out[static_cast<std::size_t>((query - q.data()) + d)] - exact) < 3e-6);
+                    }
+                }
+        }
+    }
+}
+
+TEST_CASE("a row's bits do not depend on where its positions sit, on other rows, or on threads") {
+    const IsaGuard guard;
+    ThreadTeam one(1), two(2), three(3);
+    for (const Isa isa : available_isas()) {
+        force_isa(isa);
+        for (const AttentionShape& shape : shapes()) {
+            INFO(name(isa) << " format " << int(shape.format) << " head size " << shape.head_dim);
+            Draws draws(5);
+            const std::int64_t width = shape.heads * shape.head_dim, kv = shape.kv_heads * shape.head_dim, length = 37;
+            std::vector<std::vector<float>> keys, values;
+            for (std::int64_t p = 0; p < length; ++p) keys.push_back(draws.normals(kv)), values.push_back(draws.normals(kv));
+            const auto q = draws.normals(width);
+            TestCache plain(shape, length);
+            for (std::int64_t p = 0; p < length; ++p)
+                plain.put(p, keys[static_cast<std::size_t>(p)].data(), values[static_cast<std::size_t>(p)].data());
+            const AttentionRow alone{plain.view(), length, {}};
+            const auto expected = run(one, shape, {&alone, 1}, q);
+
+            for (const std::int64_t committed : {0, 1, 15, 16, 30, 36}) {
+                // The later positions lie scattered among slots that hold other branches.
+                TestCache tree(shape, 80);
+                for (std::int64_t s = 0; s < 80; ++s) tree.put(s, draws.normals(kv).data(), draws.normals(kv).data());
+                std::vector<std::int32_t> slots;
+                for (std::int64_t p = 0; p < length; ++p) {
+                    const auto slot = p < committed ? p : committed + (p - committed) * 2 + p % 2;
+                    if (p >= committed) slots.push_back(static_cast<std::int32_t>(slot));
+                    tree.put(slot, keys[static_cast<std::size_t>(p)].data(), values[static_cast<std::size_t>(p)].data());
+                }
+                std::vector<AttentionRow> rows;
+                std::vector<float> queries;
+                for (int r = 0; r < 6; ++r) {
+                    if (r == 3) rows.push_back({tree.view(), committed, slots}), queries.insert(queries.end(), q.begin(), q.end());
+                    else {
+                        rows.push_back({r % 2 == 0 ? tree.view() : plain.view(), 1 + 5 * r, {}});
+                        const auto other = draws.normals(width);
+                        queries.insert(queries.end(), other.begin(), other.end());
+                    }
+                }
+                for (ThreadTeam* team : {&one, &two, &three}) {
+                    const auto out = run(*team, shape, rows, queries);
+                    REQUIRE(same_bits(std::span(out).subspan(static_cast<std::size_t>(3 * width), q.size()), expected));
+                }
+            }
+        }
+    }
+}
+
+TEST_CASE("cache elements are rounded to nearest even on every path") {
+    const IsaGuard guard;
+    Draws draws(7);
+    std::vector<float> x = draws.normals(1000);
+    for (const float v : {0.0F, -0.0F, 65504.0F, 65519.9F, 65520.0F, 1e9F, 6e-5F, 5.9e-8F, 2.9e-8F, 3e-8F, 1.00048828125F,
+                          1.00146484375F, 1e-40F, std::numeric_limits<float>::infinity()})
+        x.push_back(v), x.push_back(-v);
+    const auto n = static_cast<std::int64_t>(x.size());
+    for (const CacheFormat format : {CacheFormat::f16, CacheFormat::bf16}) {
+        std::vector<std::uint16_t> expected;
+        for (const Isa isa : available_isas()) {
+            force_isa(isa);
+            std::vector<std::uint16_t> halves(x.size());
+            to_cache(format, x.data(), n, halves.data());
+            if (expected.empty()) expected = halves;
+            CHECK(halves == expected);
+        }
+        for (std::size_t i = 0; i < 1000; ++i) {
+            const double back = format == CacheFormat::f16
+                                    ? from_half(expected[i])
+                                    : std::bit_cast<float>(static_cast<std::uint32_t>(expected[i]) << 16);
+            CHECK(std::abs(back - x[i]) <= std::abs(x[i]) * (format == CacheFormat::f16 ? 1.0 / 2048 : 1.0 / 256) + 3e-8);
+        }
+        if (format == CacheFormat::f16) {
+            CHECK(expected[1004] == 0x7bff);  // 65504
+            CHECK(expected[1006] == 0x7bff);  // 65519.9 is below the tie
+            CHECK(expected[1008] == 0x7c00);
+        }
+    }
+}
+
+TEST_CASE("shapes that do not fit and rows that see nothing are errors") {
+    ThreadTeam team(1);
+    const std::vector<float> q(64);
+    AttentionShape shape{.heads = 1, .kv_heads = 1, .head_dim = 64};
+    TestCache cache(shape, 2);
+    const AttentionRow blind{cache.view(), 0, {}}, row{cache.view(), 1, {}};
+    CHECK_THROWS_AS(run(team, shape, {&blind, 1}, q), Error);
+    shape.head_dim = 24;
+    CHECK_THROWS_AS(run(team, shape, {&row, 1}, q), Error);
+    shape.head_dim = 16, shape.heads = 4, shape.kv_heads = 3;
+    CHECK_THROWS_AS(run(team, shape, {&row, 1}, q), Error);
+}

@@ -1,0 +1,302 @@
+#include <catch2/catch_test_macros.hpp>
+
+#include <limits>
+
+#include <outrider/core/error.hpp>
+#include <outrider/tensor/thread_team.hpp>
+
+#include "kernel_test.hpp"
+
+using namespace outrider;
+using namespace outrider::testing;
+
+namespace {
+
+std::string label(Isa isa, WeightFormat format) { return std::string(name(isa)) + " " + std::string(name(format)); }
+
+template <typename F>
+void on_every_path(F body) {
+    const IsaGuard guard;
+    for (const Isa isa : available_isas()) {
+        force_isa(isa);
+        for (const WeightFormat format : all_formats()) {
+            INFO(label(isa, format));
+            body(isa, format);
+        }
+    }
+}
+
+}  // namespace
+
+TEST_CASE("products agree with double precision on the rows as they are held") {
+    on_every_path([](Isa, WeightFormat format) {
+        for (const auto& [out, in] : {std::pair{16, 32}, {1, 64}, {33, 96}, {83, 576}}) {
+            const TestMatrix m = random_matrix(format, out, in, 7);
+            const std::int64_t n = 11;
+            const std::vector<float> x = Draws(3).normals(n * in);
+            TeamMember alone;
+            PackedRows rows;
+            rows.assign(alone, x.data(), n, in, in, format);
+            std::vector<float> y(static_cast<std::size_t>(n * out));
+            m.packed.multiply(alone, rows, y.data(), out);
+            double worst = 0;
+            for (std::int64_t r = 0; r < n; ++r)
+                for (std::int64_t o = 0; o < out; ++o) {
+                    double sum = 0, magnitude = 0;
+                    for (std::int64_t k = 0; k < in; ++k) {
+                        const double term = m.weights[static_cast<std::size_t>(o * in + k)] * packed_value(rows, r, k);
+                        sum += term, magnitude += std::abs(term);
+                    }
+                    worst = std::max(worst, std::abs(y[static_cast<std::size_t>(r * out + o)] - sum) / magnitude);
+                }
+            CHECK(worst < 3e-6);  // sums of up to 576 rounded terms, relative to the sum of their magnitudes
+            CHECK(worst > 0);
+        }
+    });
+}
+
+TEST_CASE("a row has the same bits alone and among 1 to 65 rows, for every thread count") {
+    ThreadTeam two(2), three(3);
+    ThreadTeam one(1);
+    on_every_path([&](Isa isa, WeightFormat format) {
+        const std::int64_t out = 83, in = 160, most = 65;
+        const TestMatrix m = random_matrix(format, out, in, 11);
+        const std::vector<float> x = Draws(5).normals(most * in);
+        std::vector<float> alone;
+        for (std::int64_t r = 0; r < most; ++r) {
+            const auto y = product(m.packed, std::span(x).subspan(static_cast<std::size_t>(r * in), in), 1);
+            alone.insert(alone.end(), y.begin(), y.end());
+        }
+        PackedRows rows;
+        for (std::int64_t n = 1; n <= most; ++n) {
+            if (isa == Isa::scalar && n % 8 != 1) continue;  // slow and without tiles of integers
+            for (ThreadTeam* team : {&one, &two, &three}) {
+                std::vector<float> y(static_cast<std::size_t>(n * out), -1.0F);
+                team->run([&](TeamMember& member) {
+                    rows.assign(member, x.data(), n, in, in, format);
+                    member.barrier();
+                    m.packed.multiply(member, rows, y.data(), out);
+                });
+                REQUIRE(same_bits(y, std::span(alone).first(static_cast<std::size_t>(n * out))));
+            }
+        }
+    });
+}
+
+TEST_CASE("a row has the same bits at the first and the last place of a large block of rows") {
+    on_every_path([](Isa isa, WeightFormat format) {
+        const std::int64_t out = 24, in = 1536, n = isa == Isa::scalar ? 50 : 700;
+        const TestMatrix m = random_matrix(format, out, in, 13);
+        std::vector<float> x = Draws(17).normals(n * in);
+        std::copy_n(x.begin(), in, x.end() - in);
+        const auto y = product(m.packed, x, n);
+        const auto first = product(m.packed, std::span(x).first(static_cast<std::size_t>(in)), 1);
+        CHECK(same_bits(first, std::span(y).first(static_cast<std::size_t>(out))));
+        CHECK(same_bits(first, std::span(y).last(static_cast<std::size_t>(out))));
+    });
+}
+
+TEST_CASE("integer sums are exact on every path") {
+    on_every_path([](Isa, WeightFormat format) {
+        if (row_form(format) != RowForm::int8) return;
+        const std::int64_t out = 50, in = 160, n = 26;
+        const TestMatrix m = random_matrix(format, out, in, 19, true);
+        Draws draws(23);
+        std::vector<float> x(static_cast<std::size_t>(n * in));
+        for (float& v : x) v = static_cast<float>(draws.below(255) - 127);
+        // Each block's largest is 127, so scales are 1 and all sums are integers below 2^24: floats hold them exactly.
+        for (std::size_t i = 0; i < x.size(); i += 32) x[i] = 127.0F;
+        // Extremes of one sign must not overflow 16-bit sums.
+        for (std::int64_t k = 0; k < in; ++k) x[static_cast<std::size_t>(k)] = 127.0F;
+        for (std::int64_t k = 0; k < in; ++k) x[static_cast<std::size_t>(in + k)] = -127.0F;
+        const auto y = product(m.packed, x, n);
+        for (std::int64_t r = 0; r < n; ++r)
+            for (std::int64_t o = 0; o < out; ++o) {
+                double sum = 0;
+                for (std::int64_t k = 0; k < in; ++k)
+                    sum += m.weights[static_cast<std::size_t>(o * in + k)] * x[static_cast<std::size_t>(r * in + k)];
+                REQUIRE(y[static_cast<std::size_t>(r * out + o)] == sum);
+            }
+    });
+}
+
+TEST_CASE("largest weights and values do not overflow") {
+    on_every_path([](Isa, WeightFormat format) {
+        if (format != WeightFormat::q4_0 && format != WeightFormat::q4_1 && format != WeightFormat::q8_0) return;
+        const BlockShape shape = block_shape(format);
+        std::vector<std::byte> bytes(static_cast<std::size_t>(16 * shape.bytes), std::byte{0xff});
+        for (std::int64_t b = 0; b < 16; ++b) {
+            const std::uint16_t one = half(1), zero = 0;
+            std::memcpy(bytes.data() + b * shape.bytes, &one, 2);
+            if (format == WeightFormat::q4_1) std::memcpy(bytes.data() + b * shape.bytes + 2, &zero, 2);
+            if (format == WeightFormat::q8_0) std::memset(bytes.data() + b * shape.bytes + 2, 0x7f, 32);
+        }
+        const auto w = PackedLinear::pack_blocks(format, bytes, 16, 32);
+        const double weight = format == WeightFormat::q4_0 ? 7 : format == WeightFormat::q4_1 ? 15 : 127;
+        for (const float value : {127.0F, -127.0F}) {
+            const auto y = product(w, std::vector<float>(32, value), 1);
+            for (const float v : y) CHECK(v == 32 * weight * value);
+        }
+    });
+}
+
+TEST_CASE("rows are quantised to the same bits on every path, odd values included") {
+    const IsaGuard guard;
+    const float inf = std::numeric_limits<float>::infinity(), nan = std::numeric_limits<float>::quiet_NaN();
+    const std::int64_t in = 32 * 9, n = 3;
+    std::vector<float> x = Draws(29).normals(n * in);
+    const auto block = [&](std::int64_t b) { return x.begin() + 32 * b; };
+    std::fill_n(block(0), 32, 0.0F);
+    block(1)[5] = inf;
+    block(2)[31] = -inf;
+    block(3)[0] = nan;
+    std::fill_n(block(4), 32, 1e-41F);  // subnormal
+    std::fill_n(block(5), 32, -std::numeric_limits<float>::max());
+    for (int i = 0; i < 32; ++i) block(6)[i] = static_cast<float>(i) - 15.5F;  // ties
+    block(6)[0] = 127.0F;
+    std::vector<std::int8_t> bytes;
+    std::vector<std::uint32_t> scales;
+    for (const Isa isa : available_isas()) {
+        INFO(name(isa));
+        force_isa(isa);
+        TeamMember alone;
+        PackedRows rows;
+        rows.assign(alone, x.data(), n, in, in, WeightFormat::q4_1);
+        const std::vector<std::int8_t> q(rows.bytes(), rows.bytes() + n * in);
+        std::vector<std::uint32_t> s(static_cast<std::size_t>(n * in / 32 * 4));
+        std::memcpy(s.data(), rows.scales(), s.size() * 4);
+        for (std::size_t i = 0; i < s.size(); ++i)  // NaN payloads may differ
+            if (i % 4 < 2 && std::isnan(std::bit_cast<float>(s[i]))) s[i] = 0x7fc00000;
+        if (bytes.empty()) bytes = q, scales = s;
+        CHECK(bytes == q);
+        CHECK(scales == s);
+        const auto scale = [&](std::int64_t b) { return rows.scales()[b * n].scale; };
+        CHECK(scale(0) == 0);
+        CHECK((std::isnan(scale(1)) && std::isnan(scale(2)) && std::isnan(scale(3))));
+        CHECK(scale(4) == 0);
+        CHECK(scale(5) == std::numeric_limits<float>::max() / 127);
+        for (std::int64_t r = 0; r < n; ++r)
+            for (std::int64_t k = 7 * 32; k < in; ++k) {
+                const double error = packed_value(rows, r, k) - static_cast<double>(x[static_cast<std::size_t>(r * in + k)]);
+                REQUIRE(std::abs(error) <= 0.5001 * rows.scales()[k / 32 * n + r].scale);
+            }
+    }
+}
+
+TEST_CASE("infinities and NaN in a row reach that row's outputs and no other") {
+    on_every_path([](Isa, WeightFormat format) {
+        const std::int64_t out = 20, in = 64, n = 5;
+        const TestMatrix m = random_matrix(format, out, in, 31);
+        std::vector<float> x = Draws(37).normals(n * in);
+        const auto clean = product(m.packed, x, n);
+        x[static_cast<std::size_t>(2 * in + 3)] = std::numeric_limits<float>::quiet_NaN();
+        const auto y = product(m.packed, x, n);
+        for (std::int64_t r = 0; r < n; ++r) {
+            const auto at = static_cast<std::size_t>(r * out), count = static_cast<std::size_t>(out);
+            if (r == 2) CHECK(std::isnan(y[at]));
+            else CHECK(same_bits(std::span(y).subspan(at, count), std::span(clean).subspan(at, count)));
+        }
+    });
+}
+
+TEST_CASE("inputs that are no multiple of 32 are padded for formats made from floats and refused for blocks") {
+    on_every_path([](Isa, WeightFormat format) {
+        if (format == WeightFormat::f32 || format == WeightFormat::bf16 || format == WeightFormat::int8) {
+            const std::int64_t out = 17, in = 45, n = 3;
+            const TestMatrix m = random_matrix(format, out, in, 41);
+            const auto x = Draws(43).normals(n * in);
+            const auto y = product(m.packed, x, n);
+            for (std::int64_t r = 0; r < n; ++r)
+                for (std::int64_t o = 0; o < out; ++o) {
+                    double sum = 0;
+                    for (std::int64_t k = 0; k < in; ++k)
+                        sum += m.weights[static_cast<std::size_t>(o * in + k)] * x[static_cast<std::size_t>(r * in + k)];
+                    // int8 rounds the row's values too: half a step of 1 / 127 of its largest each.
+                    CHECK(std::abs(y[static_cast<std::size_t>(r * out + o)] - sum) <
+                          (format == WeightFormat::int8 ? 0.4 : 1e-4));
+                }
+        } else {
+            const std::vector<std::byte> bytes(static_cast<std::size_t>(block_shape(format).bytes) * 4);
+            CHECK_THROWS_AS(PackedLinear::pack_blocks(format, bytes, 2, 45), Error);
+            CHECK_THROWS_AS(PackedLinear::pack_blocks(format, bytes, 2, 32), Error);
+            CHECK_THROWS_AS(PackedLinear::pack(format, std::vector<float>(64), 2, 32), Error);
+        }
+    });
+}
+
+TEST_CASE("a stack gives the outputs of its matrices side by side, formats mixed") {
+    on_every_path([](Isa, WeightFormat format) {
+        const std::int64_t in = 96, n = 7;
+        const WeightFormat other = row_form(format) == RowForm::f32 ? WeightFormat::bf16 : WeightFormat::q8_0;
+        const auto a = random_matrix(format, 40, in, 47).packed, b = random_matrix(other, 7, in, 53).packed,
+                   c = random_matrix(format, 16, in, 59).packed;
+        const auto stacked = PackedLinear::stack({a, b, c});
+        CHECK(stacked.out() == 63);
+        CHECK(stacked.in() == in);
+        CHECK(stacked.bytes() == a.bytes() + b.bytes() + c.bytes());
+        const auto x = Draws(61).normals(n * in);
+        const auto y = product(stacked, x, n), ya = product(a, x, n), yb = product(b, x, n), yc = product(c, x, n);
+        for (std::size_t r = 0; r < n; ++r) {
+            const auto row = std::span(y).subspan(r * 63, 63);
+            CHECK(same_bits(row.first(40), std::span(ya).subspan(r * 40, 40)));
+            CHECK(same_bits(row.subspan(40, 7), std::span(yb).subspan(r * 7, 7)));
+            CHECK(same_bits(row.last(16), std::span(yc).subspan(r * 16, 16)));
+        }
+    });
+    const auto narrow = random_matrix(WeightFormat::f32, 4, 32, 1).packed;
+    CHECK_THROWS_AS(PackedLinear::stack({narrow, random_matrix(WeightFormat::f32, 4, 64, 1).packed}), Error);
+    CHECK_THROWS_AS(PackedLinear::stack({narrow, random_matrix(WeightFormat::q4_1, 4, 32, 1).packed}), Error);
+    CHECK_THROWS_AS(PackedLinear::stack({PackedLinear{}}), Error);
+}
+
+TEST_CASE("Store::add adds the product to what is there") {
+    on_every_path([](Isa, WeightFormat format) {
+        const std::int64_t out = 21, in = 64, n = 3, ldy = 30;
+        const auto w = random_matrix(format, out, in, 67).packed;
+        const auto x = Draws(71).normals(n * in), start = Draws(73).normals(n * ldy);
+        const auto y = product(w, x, n);
+        std::vector<float> sum = start;
+        TeamMember alone;
+        PackedRows rows;
+        rows.assign(alone, x.data(), n, in, in, format);
+        w.multiply(alone, rows, sum.data(), ldy, Store::add);
+        for (std::size_t r = 0; r < n; ++r)
+            for (std::size_t c = 0; c < ldy; ++c) {
+                const float before = start[r * ldy + c];
+                CHECK(sum[r * ldy + c] == (c < out ? before + y[r * out + c] : before));
+            }
+    });
+}
+
+TEST_CASE("packing is the same whatever the team, keeps to the file's size, and rows must fit") {
+    ThreadTeam team(3);
+    for (const WeightFormat format : {WeightFormat::q4_0, WeightFormat::q4_1, WeightFormat::q8_0}) {
+        Draws draws(79);
+        const std::int64_t out = 576, in = 1536;
+        const auto bytes = random_blocks(format, out * in / 32, draws, false);
+        const auto a = PackedLinear::pack_blocks(format, bytes, out, in), b = PackedLinear::pack_blocks(format, bytes, out, in, &team);
+        const auto x = draws.normals(in);
+        CHECK(same_bits(product(a, x, 1), product(b, x, 1)));
+        CHECK(static_cast<double>(a.bytes()) <= 1.05 * static_cast<double>(bytes.size()));
+        TeamMember alone;
+        PackedRows rows;
+        std::vector<float> y(static_cast<std::size_t>(out));
+        rows.assign(alone, x.data(), 1, in, in, WeightFormat::f32);
+        CHECK_THROWS_AS(a.multiply(alone, rows, y.data(), out), Error);
+        rows.assign(alone, x.data(), 1, in / 2, in, format);
+        CHECK_THROWS_AS(a.multiply(alone, rows, y.data(), out), Error);
+    }
+}
+
+TEST_CASE("a path that the machine lacks is refused") {
+    const IsaGuard guard;
+    const auto there = available_isas();
+    for (const Isa isa : {Isa::scalar, Isa::neon, Isa::avx2, Isa::avx512, Isa::vnni}) {
+        if (std::find(there.begin(), there.end(), isa) != there.end()) {
+            force_isa(isa);
+            CHECK(active_isa() == isa);
+        } else {
+            CHECK_THROWS_AS(force_isa(isa), Error);
+        }
+    }
+}

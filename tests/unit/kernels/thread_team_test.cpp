@@ -1,0 +1,118 @@
+#include <catch2/catch_test_macros.hpp>
+
+#include <atomic>
+#include <chrono>
+#include <ctime>
+#include <stdexcept>
+#include <thread>
+#include <vector>
+
+#include <outrider/core/error.hpp>
+#include <outrider/tensor/thread_team.hpp>
+
+using namespace outrider;
+
+TEST_CASE("every member runs once, and barriers order their writes") {
+    for (const int threads : {1, 2, 3, 5}) {
+        ThreadTeam team(threads);
+        REQUIRE(team.size() == threads);
+        std::vector<std::int64_t> cells(static_cast<std::size_t>(threads), 0);
+        std::atomic<int> wrong = 0;
+        for (int round = 0; round < 50; ++round) {
+            team.run([&](TeamMember& member) {
+                if (member.size() != threads) ++wrong;
+                for (std::int64_t step = 1; step <= 20; ++step) {
+                    cells[static_cast<std::size_t>(member.index())] = 100 * round + step;
+                    member.barrier();
+                    for (const std::int64_t cell : cells)
+                        if (cell != 100 * round + step) ++wrong;
+                    member.barrier();
+                }
+            });
+        }
+        CHECK(wrong == 0);
+    }
+}
+
+TEST_CASE("ranges cover every item once, in order, as evenly as can be") {
+    for (const int threads : {1, 2, 3, 7}) {
+        for (const std::int64_t items : {0, 1, 2, 6, 7, 100}) {
+            ThreadTeam team(threads);
+            std::vector<TeamMember::Range> ranges(static_cast<std::size_t>(threads));
+            team.run([&](TeamMember& m) { ranges[static_cast<std::size_t>(m.index())] = m.range(items); });
+            std::int64_t next = 0;
+            for (const auto& range : ranges) {
+                CHECK(range.begin == next);
+                CHECK((range.size() == items / threads || range.size() == (items + threads - 1) / threads));
+                next = range.end;
+            }
+            CHECK(next == items);
+        }
+    }
+}
+
+TEST_CASE("an exception of one member comes out of run, releases the others and leaves the team usable") {
+    ThreadTeam team(3);
+    for (const int thrower : {0, 1, 2}) {
+        const auto bad = [&](TeamMember& member) {
+            member.barrier();
+            if (member.index() == thrower) throw std::domain_error("expected");
+            member.barrier();
+            member.barrier();
+        };
+        CHECK_THROWS_AS(team.run(bad), std::domain_error);
+        std::atomic<int> ran = 0;
+        team.run([&](TeamMember& member) {
+            member.barrier();
+            ++ran;
+            member.barrier();
+        });
+        CHECK(ran == 3);
+    }
+}
+
+TEST_CASE("run inside a run of the same team is an error, of another team is not") {
+    ThreadTeam team(2), other(2);
+    CHECK_THROWS_AS(team.run([&](TeamMember&) { team.run([](TeamMember&) {}); }), Error);
+    std::atomic<int> ran = 0;
+    team.run([&](TeamMember& member) {
+        if (member.index() == 1) other.run([&](TeamMember&) { ++ran; });
+    });
+    CHECK(ran == 2);
+}
+
+TEST_CASE("several callers take turns") {
+    ThreadTeam team(2);
+    std::atomic<int> inside = 0, wrong = 0, calls = 0;
+    std::vector<std::thread> callers;
+    for (int c = 0; c < 3; ++c)
+        callers.emplace_back([&] {
+            for (int i = 0; i < 50; ++i)
+                team.run([&](TeamMember& member) {
+                    if (++inside > 2) ++wrong;
+                    member.barrier();
+                    ++calls;
+                    --inside;
+                    member.barrier();
+                });
+        });
+    for (std::thread& caller : callers) caller.join();
+    CHECK(wrong == 0);
+    CHECK(calls == 300);
+}
+
+TEST_CASE("idle threads sleep") {
+    ThreadTeam team(3);
+    team.run([](TeamMember&) {});
+    std::this_thread::sleep_for(std::chrono::milliseconds(30));
+    const std::clock_t before = std::clock();
+    std::this_thread::sleep_for(std::chrono::milliseconds(200));
+    const double busy = static_cast<double>(std::clock() - before) / CLOCKS_PER_SEC;
+    CHECK(busy < 0.05);  // two spinning threads would take up to 0.4 s
+}
+
+TEST_CASE("wrong team sizes are refused") {
+    CHECK_THROWS_AS(ThreadTeam(-1), Error);
+    CHECK(ThreadTeam::physical_cores() >= 1);
+    CHECK(ThreadTeam(0).size() == ThreadTeam::physical_cores());
+}
