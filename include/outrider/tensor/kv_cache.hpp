@@ -1,0 +1,66 @@
+// The keys and values of one sequence, in all layers of the target.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <c10/core/TensorOptions.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include <outrider/core/types.hpp>
+
+namespace outrider {
+
+/// Slots 0 .. committed-1 hold the committed tokens in text order (slot = position). A forward writes its rows to the
+/// slots behind them, in row order; then `append` or `keep` commits some and the rest is forgotten. Keys are stored
+/// after the rotary embedding: a row's position is committed + depth, so it is right before and after compaction.
+/// Storage grows geometrically. Copying would be costly, so the class moves only.
+class KvCache {
+public:
+    struct Shape {
+        std::int64_t layers = 0;
+        std::int64_t kv_heads = 0;
+        std::int64_t head_dim = 0;
+    };
+
+    /// Empty, nothing allocated. `options` gives device and dtype of the storage.
+    KvCache(Shape shape, const at::TensorOptions& options) : shape_(shape), options_(options) {}
+
+    KvCache(KvCache&&) = default;
+    KvCache& operator=(KvCache&&) = default;
+
+    /// Tokens that are committed.
+    [[nodiscard]] std::int64_t committed() const noexcept { return committed_; }
+    /// Slots allocated.
+    [[nodiscard]] std::int64_t capacity() const noexcept { return capacity_; }
+    [[nodiscard]] std::size_t bytes() const;
+
+    /// Makes room for `rows` slots behind the committed ones. Invalidates views.
+    void reserve(std::int64_t rows);
+
+    /// [kv_heads, capacity, head_dim] views of one layer, contiguous in that order.
+    [[nodiscard]] at::Tensor keys(std::int64_t layer) const { return data_.select(0, layer).select(0, 0); }
+    [[nodiscard]] at::Tensor values(std::int64_t layer) const { return data_.select(0, layer).select(0, 1); }
+
+    /// The same without a tensor around it: [layers, 2, kv_heads, capacity, head_dim], keys before values.
+    [[nodiscard]] void* data() const { return data_.data_ptr(); }
+
+    /// Commits the first `rows` slots behind the committed ones: a prompt's chunk, in text order.
+    void append(std::int64_t rows);
+
+    /// Commits slot 0 behind the committed ones (the root) and then the slots `path` (ascending, > 0), moving the
+    /// latter directly behind the root.
+    void keep(std::span<const NodeIndex> path);
+
+private:
+    void move_slots(std::span<const NodeIndex> path);
+
+    Shape shape_;
+    at::TensorOptions options_;
+    at::Tensor data_;  // [layers, 2, kv_heads, capacity, head_dim]
+    std::int64_t committed_ = 0;
+    std::int64_t capacity_ = 0;
+};
+
+}  // namespace outrider

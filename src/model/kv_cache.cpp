@@ -1,0 +1,62 @@
+#include <outrider/tensor/kv_cache.hpp>
+
+#include <cstring>
+
+#include <outrider/core/error.hpp>
+
+namespace outrider {
+namespace {
+
+constexpr std::int64_t kFirstCapacity = 128;
+
+}  // namespace
+
+std::size_t KvCache::bytes() const { return data_.defined() ? static_cast<std::size_t>(data_.nbytes()) : 0; }
+
+void KvCache::reserve(std::int64_t rows) {
+    const std::int64_t needed = committed_ + rows;
+    if (needed <= capacity_) return;
+    std::int64_t capacity = std::max(capacity_, kFirstCapacity);
+    while (capacity < needed) capacity += capacity / 2;
+    capacity = (capacity + 31) / 32 * 32;
+    at::Tensor grown = at::empty({shape_.layers, 2, shape_.kv_heads, capacity, shape_.head_dim}, options_);
+    if (committed_ > 0) grown.slice(3, 0, committed_).copy_(data_.slice(3, 0, committed_));
+    data_ = std::move(grown);
+    capacity_ = capacity;
+}
+
+void KvCache::append(std::int64_t rows) {
+    OUTRIDER_ASSERT(rows >= 0 && committed_ + rows <= capacity_);
+    committed_ += rows;
+}
+
+void KvCache::keep(std::span<const NodeIndex> path) {
+    OUTRIDER_ASSERT(committed_ < capacity_);
+    std::size_t in_place = 0;
+    while (in_place < path.size() && path[in_place] == static_cast<NodeIndex>(in_place) + 1) ++in_place;
+    if (in_place < path.size()) move_slots(path);
+    committed_ += 1 + static_cast<std::int64_t>(path.size());
+}
+
+// A slot moves towards the front only, past slots that were moved already: ascending order never overwrites a source.
+void KvCache::move_slots(std::span<const NodeIndex> path) {
+    if (!data_.device().is_cpu()) {
+        std::vector<std::int64_t> sources(path.begin(), path.end());
+        for (std::int64_t& slot : sources) slot += committed_;
+        const at::Tensor index = at::tensor(sources, at::kLong).to(data_.device());
+        const std::int64_t begin = committed_ + 1;
+        data_.slice(3, begin, begin + static_cast<std::int64_t>(path.size())).copy_(data_.index_select(3, index));
+        return;
+    }
+    const std::size_t row = static_cast<std::size_t>(shape_.head_dim) * data_.element_size();
+    auto* base = static_cast<std::byte*>(data_.data_ptr());
+    const std::size_t planes = static_cast<std::size_t>(shape_.layers * 2 * shape_.kv_heads);
+    for (std::size_t plane = 0; plane < planes; ++plane, base += static_cast<std::size_t>(capacity_) * row) {
+        std::byte* root = base + static_cast<std::size_t>(committed_) * row;
+        for (std::size_t i = 0; i < path.size(); ++i)
+            if (path[i] != static_cast<NodeIndex>(i) + 1)
+                std::memcpy(root + (i + 1) * row, root + static_cast<std::size_t>(path[i]) * row, row);
+    }
+}
+
+}  // namespace outrider

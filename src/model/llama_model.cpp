@@ -1,0 +1,135 @@
+#include <outrider/model/llama_model.hpp>
+
+#include <outrider/core/error.hpp>
+#include <outrider/io/gguf.hpp>
+#include <outrider/io/safetensors.hpp>
+
+#include "model_backend.hpp"
+
+namespace outrider {
+namespace {
+
+/// A checkpoint as its files hold it.
+struct Checkpoint {
+    LlamaConfig config;
+    std::shared_ptr<const WeightSource> source;
+    std::shared_ptr<const Tokenizer> tokenizer;
+};
+
+Checkpoint open_gguf(const std::filesystem::path& path) {
+    const GgufFile file = GgufFile::open(path);
+    const LlamaConfig config = LlamaConfig::from_gguf(file);
+    return {config, std::make_shared<WeightSource>(WeightSource::from_gguf(file, config)), Tokenizer::from_gguf(file)};
+}
+
+Checkpoint open_folder(const std::filesystem::path& folder) {
+    const LlamaConfig config = LlamaConfig::from_hf(folder);
+    return {config,
+            std::make_shared<WeightSource>(WeightSource::from_safetensors(SafeTensors::open(folder), config)),
+            Tokenizer::from_json(folder / "tokenizer.json")};
+}
+
+}  // namespace
+
+struct LlamaModel::State {
+    LlamaConfig config;
+    std::shared_ptr<const WeightSource> source;
+    std::shared_ptr<const Tokenizer> tokenizer;
+    std::shared_ptr<const ModelBackend> backend;
+    at::Device device = at::kCPU;
+    std::string fingerprint;
+    std::optional<ChatTemplate> chat_template;
+    std::string no_template;  // why there is none
+    std::vector<TokenId> end_ids;
+    at::Tensor norm;  // [H] f32
+};
+
+LlamaModel LlamaModel::load(const std::filesystem::path& path, const Options& options) {
+    std::error_code error;
+    require(std::filesystem::exists(path, error), "model {}: no such file or folder; expected a GGUF file or a Hugging "
+            "Face folder with config.json, *.safetensors and tokenizer.json", path.string());
+    Checkpoint checkpoint = std::filesystem::is_directory(path) ? open_folder(path) : open_gguf(path);
+    const auto state = std::make_shared<State>();
+    state->config = std::move(checkpoint.config);
+    state->source = std::move(checkpoint.source);
+    state->tokenizer = std::move(checkpoint.tokenizer);
+    state->device = options.device;
+    require(state->tokenizer->size() <= state->config.vocabulary,
+            "model {}: its tokenizer has {} tokens, its embedding {} rows; the files do not belong together",
+            path.string(), state->tokenizer->size(), state->config.vocabulary);
+
+    const bool kernels = options.backend == Backend::kernels ||
+                         (options.backend == Backend::automatic && options.device.is_cpu());
+    require(!kernels || options.device.is_cpu(), "the kernels run on the CPU, not on {}; use Backend::automatic",
+            options.device.str());
+    Weights weights = options.weights;
+    if (!kernels && weights == Weights::automatic) weights = options.device.is_cpu() ? Weights::f32 : Weights::bf16;
+    state->backend = kernels ? make_kernel_backend(state->source, state->config, weights, options.threads)
+                             : make_aten_backend(*state->source, state->config, options.device, weights);
+
+    state->fingerprint = state->source->fingerprint(state->config);
+    state->norm = at::tensor(state->source->floats("norm")).to(options.device);
+    state->end_ids = state->tokenizer->end_ids();
+    if (!options.chat_template.empty()) {
+        state->chat_template = ChatTemplate::by_name(options.chat_template);
+    } else {
+        try {
+            state->chat_template = ChatTemplate::detect(state->tokenizer->chat_template());
+        } catch (const Error& reason) {
+            state->no_template = reason.what();
+        }
+    }
+    return LlamaModel(state);
+}
+
+const LlamaConfig& LlamaModel::config() const { return state_->config; }
+const Tokenizer& LlamaModel::tokenizer() const { return *state_->tokenizer; }
+at::Device LlamaModel::device() const { return state_->device; }
+Weights LlamaModel::weights() const { return state_->backend->weights(); }
+std::string LlamaModel::weights_description() const { return state_->backend->description(); }
+std::size_t LlamaModel::weight_bytes() const { return state_->backend->bytes(); }
+const std::string& LlamaModel::fingerprint() const { return state_->fingerprint; }
+std::unique_ptr<TargetPass> LlamaModel::make_pass() const { return state_->backend->make_pass(state_->backend); }
+
+Prompt LlamaModel::chat(std::string_view user) const {
+    const ChatMessage message{.role = "user", .content = std::string(user)};
+    return chat(std::span(&message, 1));
+}
+
+Prompt LlamaModel::chat(std::span<const ChatMessage> messages) const {
+    require(state_->chat_template.has_value(), "{}", state_->no_template);
+    return {.tokens = state_->chat_template->encode(messages, *state_->tokenizer),
+            .end_ids = state_->end_ids,
+            .text = state_->tokenizer};
+}
+
+Prompt LlamaModel::raw(std::string_view text) const {
+    Prompt prompt{.tokens = state_->tokenizer->encode(text, SpecialText::parse),
+                  .end_ids = state_->end_ids,
+                  .text = state_->tokenizer};
+    const std::optional<TokenId> bos = state_->tokenizer->bos();
+    if (state_->tokenizer->adds_bos() && bos && (prompt.tokens.empty() || prompt.tokens[0] != *bos))
+        prompt.tokens.insert(prompt.tokens.begin(), *bos);
+    require(!prompt.tokens.empty(), "the prompt is empty; expected some text");
+    return prompt;
+}
+
+TargetHead LlamaModel::head() const {
+    const auto reader = [state = state_](const char* table) {
+        return [state, table](std::span<const TokenId> ids) {
+            const at::NoGradGuard no_grad;
+            at::Tensor rows = at::empty({static_cast<std::int64_t>(ids.size()), state->config.hidden}, at::kFloat);
+            state->source->read_rows(table, ids, rows.data_ptr<float>());
+            return rows.to(state->device);
+        };
+    };
+    return {.fingerprint = state_->fingerprint,
+            .hidden = state_->config.hidden,
+            .vocabulary = state_->config.vocabulary,
+            .embed = reader("embed"),
+            .output_rows = reader(state_->config.tied_output ? "embed" : "output"),
+            .final_norm = state_->norm,
+            .norm_eps = state_->config.norm_eps};
+}
+
+}  // namespace outrider

@@ -1,0 +1,44 @@
+// What LlamaModel keeps of a checkpoint's matrices: one class per way of computing the pass.
+#pragma once
+
+#include <c10/core/Device.h>
+
+#include <cstddef>
+#include <memory>
+#include <string>
+
+#include <outrider/model/target_pass.hpp>
+#include <outrider/model/weights.hpp>
+
+#include "weight_source.hpp"
+
+namespace outrider {
+
+/// Immutable weights in the form that one kind of pass needs.
+class ModelBackend {
+public:
+    virtual ~ModelBackend() = default;
+
+    /// A pass that shares these weights and keeps them alive.
+    [[nodiscard]] virtual std::unique_ptr<TargetPass> make_pass(std::shared_ptr<const ModelBackend> self) const = 0;
+    [[nodiscard]] virtual Weights weights() const = 0;
+    [[nodiscard]] virtual std::string description() const = 0;
+    [[nodiscard]] virtual std::size_t bytes() const = 0;
+
+protected:
+    ModelBackend() = default;
+    ModelBackend(const ModelBackend&) = default;
+    ModelBackend& operator=(const ModelBackend&) = default;
+};
+
+/// Plain tensor operations; f32 or bf16 on any device.
+[[nodiscard]] std::shared_ptr<const ModelBackend> make_aten_backend(const WeightSource& source,
+                                                                    const LlamaConfig& config, at::Device device,
+                                                                    Weights weights);
+
+/// The library's kernels; every format, CPU. `source` is shared: embeddings are read from the file row by row.
+[[nodiscard]] std::shared_ptr<const ModelBackend> make_kernel_backend(std::shared_ptr<const WeightSource> source,
+                                                                      const LlamaConfig& config, Weights weights,
+                                                                      int threads);
+
+}  // namespace outrider
