@@ -1,6 +1,7 @@
 #include <outrider/tensor/gumbel.hpp>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -19,6 +20,37 @@ struct Best {
     }
 };
 
+constexpr double kBitsPerNat = 1.4426950408889634;  // 1 / ln 2
+
+/// [k] the largest complement of random bits whose noise can reach k ln 2; the last entry lets next to nothing through.
+constexpr auto kLargestComplement = [] {
+    std::array<std::uint64_t, 54> largest{};
+    for (unsigned k = 0; k < 53; ++k) largest[k] = ~std::uint64_t{0} >> k;
+    largest[53] = 0;
+    return largest;
+}();
+
+constexpr std::size_t kBlock = 128;
+using Block = std::array<std::uint64_t, kBlock>;
+
+/// The complements of the random bits of tokens begin .. begin + kBlock - 1. Integers: the same on every machine.
+[[gnu::always_inline]] inline void complements(const RandomKey& key, std::uint64_t begin, Block& out) {
+    for (std::size_t j = 0; j < kBlock; ++j) out[j] = ~key.bits(begin + j);
+}
+
+void complements_anywhere(const RandomKey& key, std::uint64_t begin, Block& out) { complements(key, begin, out); }
+
+#if defined(__x86_64__)
+[[gnu::target("avx512f,avx512dq")]] void complements_avx512(const RandomKey& key, std::uint64_t begin, Block& out) {
+    complements(key, begin, out);  // 64-bit products of eight lanes
+}
+
+const auto fill_complements =
+    __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") ? complements_avx512 : complements_anywhere;
+#else
+constexpr auto fill_complements = complements_anywhere;
+#endif
+
 }  // namespace
 
 TokenId gumbel_pick(std::span<const float> logits, std::span<const TokenId> tokens, double temperature,
@@ -30,29 +62,35 @@ TokenId gumbel_pick(std::span<const float> logits, std::span<const TokenId> toke
 }
 
 // A token d below the best score needs noise of at least d, so u >= exp(-exp(-d)) and 1 - u <= exp(-d) = 2^-k with
-// k = d / ln 2. As u = ((bits >> 12) + 1/2) / 2^52, at least min(k, 52) of the leading bits must be ones: a test of one
-// shift. One bit of slack covers the rounding of d; k >= 54 cannot win whatever its bits (the largest noise is 53 ln 2).
+// k = d / ln 2. As u = ((bits >> 12) + 1/2) / 2^52, the complement of its bits must be below 2^(64 - min(k, 52)): one
+// comparison. One bit of slack covers the rounding of d. Whatever the bits, k >= 54 cannot win: the largest noise is
+// 53 ln 2. Survivors, one in a thousand or so, are scored exactly.
 TokenId gumbel_pick(std::span<const float> logits, float maximum, double temperature, const RandomKey& key) {
-    constexpr double kPerBit = 1.4426950408889634;  // 1 / ln 2
     const auto exact = [&](std::size_t t) { return double(logits[t]) / temperature + key.gumbel(t); };
     Best best;
     const auto first = static_cast<std::size_t>(std::find(logits.begin(), logits.end(), maximum) - logits.begin());
     best.offer(static_cast<TokenId>(first), exact(first));
 
-    const auto scale = static_cast<float>(kPerBit / temperature);
-    auto bound = static_cast<float>((best.score - double(maximum) / temperature) * kPerBit);  // k of the largest logit
-    constexpr std::size_t kBlock = 64;
-    std::uint64_t zeros[kBlock];
+    const auto scale = static_cast<float>(kBitsPerNat / temperature);
+    Block complement;
+    std::array<std::int32_t, kBlock> needed;
+    std::array<std::uint16_t, kBlock> survivor;
     for (std::size_t begin = 0; begin < logits.size(); begin += kBlock) {
         const std::size_t count = std::min(kBlock, logits.size() - begin);
-        for (std::size_t j = 0; j < count; ++j) zeros[j] = ~key.bits(begin + j);
+        const float* row = logits.data() + begin;
+        const auto top = static_cast<float>((best.score - double(maximum) / temperature) * kBitsPerNat) - 1.0F;
         for (std::size_t j = 0; j < count; ++j) {
-            const float bits = bound + (maximum - logits[begin + j]) * scale - 1.0F;
-            const auto k = static_cast<unsigned>(std::clamp(bits, 0.0F, 53.0F));
-            if (k == 53 || (k > 0 && (zeros[j] >> (64 - std::min(k, 52U))) != 0)) continue;
-            best.offer(static_cast<TokenId>(begin + j), exact(begin + j));
-            bound = static_cast<float>((best.score - double(maximum) / temperature) * kPerBit);
+            const float k = top + (maximum - row[j]) * scale;
+            needed[j] = static_cast<std::int32_t>(k < 0.0F ? 0.0F : k > 53.0F ? 53.0F : k);
         }
+        fill_complements(key, begin, complement);
+        std::size_t survivors = 0;
+        for (std::size_t j = 0; j < count; ++j) {
+            survivor[survivors] = static_cast<std::uint16_t>(j);
+            survivors += complement[j] <= kLargestComplement[static_cast<std::size_t>(needed[j])] ? 1 : 0;
+        }
+        for (std::size_t i = 0; i < survivors; ++i)
+            best.offer(static_cast<TokenId>(begin + survivor[i]), exact(begin + survivor[i]));
     }
     return best.token;
 }

@@ -12,9 +12,12 @@ namespace {
 
 constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
 
-/// e^x for x <= 0, relative error below 3e-7, written so that the compiler makes vectors of it.
+/// e^max(x, -87) for x <= 0, relative error below 3e-7, written so that the compiler makes vectors of it: the bits of
+/// negative floats are ordered as integers, and a minimum of integers needs no branch.
 inline float exp_negative(float x) {
-    x = x < -87.0F ? -87.0F : x;
+    constexpr auto kLeast = std::bit_cast<std::int32_t>(-87.0F);
+    constexpr auto kSign = std::numeric_limits<std::int32_t>::min();
+    x = std::bit_cast<float>(std::min(std::bit_cast<std::int32_t>(x) | kSign, kLeast));
     const auto n = static_cast<std::int32_t>(x * 1.44269504F - 0.5F);
     const auto whole = static_cast<float>(n);
     const float r = (x - whole * 0.693359375F) + whole * 2.12194440e-4F;  // Cody and Waite's two-part ln 2
@@ -28,32 +31,37 @@ inline float exp_negative(float x) {
     return p * std::bit_cast<float>((n + 127) << 23);
 }
 
-/// Sum of e^((logit - maximum) / temperature).
+/// Sum of e^((logit - maximum) * per_temperature).
 double total_weight(std::span<const float> logits, float maximum, float per_temperature) {
-    constexpr std::size_t kLanes = 16;
+    constexpr std::size_t kBlock = 256, kLanes = 8;
     double sum = 0;
-    for (std::size_t begin = 0; begin < logits.size(); begin += 64 * kLanes) {
-        const std::size_t end = std::min(begin + 64 * kLanes, logits.size());
+    std::array<float, kBlock> weight{};
+    for (std::size_t begin = 0; begin < logits.size(); begin += kBlock) {
+        const std::size_t count = std::min(kBlock, logits.size() - begin);
+        const float* row = logits.data() + begin;
+        for (std::size_t j = 0; j < count; ++j) weight[j] = exp_negative((row[j] - maximum) * per_temperature);
+        std::fill(weight.begin() + static_cast<std::ptrdiff_t>(count), weight.end(), 0.0F);
         std::array<float, kLanes> lane{};
-        std::size_t i = begin;
-        for (; i + kLanes <= end; i += kLanes)
-            for (std::size_t j = 0; j < kLanes; ++j) lane[j] += exp_negative((logits[i + j] - maximum) * per_temperature);
-        for (; i < end; ++i) lane[0] += exp_negative((logits[i] - maximum) * per_temperature);
+        for (std::size_t j = 0; j < kBlock; j += kLanes)
+            for (std::size_t l = 0; l < kLanes; ++l) lane[l] += weight[j + l];
         for (const float part : lane) sum += double(part);
     }
     return sum;
 }
 
-/// Appends the tokens whose logit is at least `floor` (and above -infinity), in id order.
+/// The tokens whose logit is at least `floor` (and above -infinity), in id order. Blocks without one are passed over.
 void collect(std::span<const float> logits, float floor, std::vector<TokenId>& tokens) {
-    tokens.resize(logits.size());
+    constexpr std::size_t kBlock = 32;
+    tokens.clear();
     const float least = std::max(floor, std::numeric_limits<float>::lowest());
-    std::size_t n = 0;
-    for (std::size_t i = 0; i < logits.size(); ++i) {
-        tokens[n] = static_cast<TokenId>(i);
-        n += logits[i] >= least ? 1 : 0;
+    for (std::size_t begin = 0; begin < logits.size(); begin += kBlock) {
+        const std::size_t end = std::min(begin + kBlock, logits.size());
+        std::int32_t any = 0;
+        for (std::size_t i = begin; i < end; ++i) any |= logits[i] >= least ? 1 : 0;
+        if (any == 0) continue;
+        for (std::size_t i = begin; i < end; ++i)
+            if (logits[i] >= least) tokens.push_back(static_cast<TokenId>(i));
     }
-    tokens.resize(n);
 }
 
 struct LargerLogit {
@@ -112,7 +120,7 @@ std::span<const TokenId> Truncation::keep(std::span<const float> logits, float m
     const double temperature = options.temperature;
     kept_.clear();
     if (options.top_k > 0)
-        take_top_k(logits, maximum, options.top_k);
+        take_top_k(logits, options.top_k);
     if (options.top_p < 1.0) {
         if (options.top_k > 0)
             cut_top_p(logits, maximum, temperature, options.top_p);
@@ -133,15 +141,28 @@ std::span<const TokenId> Truncation::keep(std::span<const float> logits, float m
     return kept_;
 }
 
-void Truncation::take_top_k(std::span<const float> logits, float maximum, std::int64_t k) {
+/// One pass: candidates above the running k-th largest gather, and are cut back to k whenever there are twice as many.
+void Truncation::take_top_k(std::span<const float> logits, std::int64_t k) {
     const auto wanted = std::min(static_cast<std::size_t>(k), logits.size());
-    for (float reach = 8.0F;; reach *= 4.0F) {
-        collect(logits, reach > 1000.0F ? kMinusInfinity : maximum - reach, kept_);
-        if (kept_.size() >= wanted || reach > 1000.0F) break;
+    const LargerLogit larger{logits};
+    float floor = kMinusInfinity;  // later tokens must be above it
+    const auto cut = [&] {
+        std::nth_element(kept_.begin(), kept_.begin() + static_cast<std::ptrdiff_t>(wanted - 1), kept_.end(), larger);
+        kept_.resize(wanted);
+        floor = logits[static_cast<std::size_t>(kept_.back())];
+    };
+    constexpr std::size_t kBlock = 32;
+    for (std::size_t begin = 0; begin < logits.size(); begin += kBlock) {
+        const std::size_t end = std::min(begin + kBlock, logits.size());
+        std::int32_t any = 0;
+        for (std::size_t i = begin; i < end; ++i) any |= logits[i] > floor ? 1 : 0;
+        if (any == 0) continue;
+        for (std::size_t i = begin; i < end; ++i)
+            if (logits[i] > floor) kept_.push_back(static_cast<TokenId>(i));
+        if (kept_.size() >= 2 * wanted + kBlock) cut();
     }
-    const std::size_t kept = std::min(wanted, kept_.size());
-    std::partial_sort(kept_.begin(), kept_.begin() + static_cast<std::ptrdiff_t>(kept), kept_.end(), LargerLogit{logits});
-    kept_.resize(kept);
+    if (kept_.size() > wanted) cut();
+    std::sort(kept_.begin(), kept_.end(), larger);
 }
 
 /// Shortens the sorted kept_ to the fewest that reach p of their own weight.

@@ -40,7 +40,7 @@ public:
                                                 const SamplingOptions& options);
 
 private:
-    void take_top_k(std::span<const float> logits, float maximum, std::int64_t k);
+    void take_top_k(std::span<const float> logits, std::int64_t k);
     void cut_top_p(std::span<const float> logits, float maximum, double temperature, double p);
     void take_top_p(std::span<const float> logits, float maximum, double temperature, double p);
 
