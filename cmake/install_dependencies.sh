@@ -3,6 +3,7 @@
 #   Debian packages                     with apt-get (through sudo when not root)
 #   LibTorch, as PyTorch's wheel        into .deps/python, unless one is on CMAKE_PREFIX_PATH
 #   the model of the quickstart         into .deps/model, only with --model
+#   Google Benchmark                    from Debian, only with --bench
 #   what find_package(Torch) of the wheel needs beside the CUDA toolkit (preset cuda), only with --cuda
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -11,8 +12,9 @@ want_model=no want_cuda=no
 for argument in "$@"; do
     case $argument in
         --model) want_model=yes ;;
+        --bench) extra+=(libbenchmark-dev) ;;
         --cuda) want_cuda=yes ;;
-        *) echo "usage: $0 [--model] [--cuda]" >&2; exit 2 ;;
+        *) echo "usage: $0 [--model] [--bench] [--cuda]" >&2; exit 2 ;;
     esac
 done
 
@@ -23,7 +25,7 @@ install_debian_packages() {
     command -v apt-get >/dev/null || return 0  # another system: its own packages, found by CMake
     local missing=() package
     for package in g++ python3 cmake ninja-build ccache libfmt-dev libeigen3-dev nlohmann-json3-dev libcli11-dev libpcre2-dev \
-                   libgomp1 python3-pip; do
+                   libgomp1 python3-pip "${extra[@]}"; do
         installed "$package" || { [ "$package" = python3-pip ] && python3 -m pip --version >/dev/null 2>&1; } ||
             missing+=("$package")
     done
