@@ -131,17 +131,20 @@ void read_model(const std::string& name, const Json& model, TokenizerState& stat
     state.model.emplace(state.entries, merges, flag(model, "ignore_merges", false));
 }
 
-/// A token of tokenizer_config.json: its text, or an object with it.
-std::optional<TokenId> config_token(const TokenizerState& state, const Json& value) {
-    const std::string name = value.is_string() ? value.get<std::string>() : text(value, "content");
+std::optional<TokenId> added_token(const TokenizerState& state, const std::string& name) {
     const auto found = std::ranges::find(state.added, name, &AddedToken::text);
     return found != state.added.end() ? std::optional(found->id) : std::nullopt;
+}
+
+/// A token of tokenizer_config.json: its text, or an object with it.
+std::optional<TokenId> config_token(const TokenizerState& state, const Json& value) {
+    return added_token(state, value.is_string() ? value.get<std::string>() : text(value, "content"));
 }
 
 void read_config(const std::filesystem::path& path, TokenizerState& state) {
     if (!std::filesystem::exists(path)) return;
     const Json config = detail::read_json(path);
-    state.bos = config_token(state, field(config, "bos_token"));
+    if (const auto bos = config_token(state, field(config, "bos_token"))) state.bos = bos;
     state.eos = config_token(state, field(config, "eos_token"));
     state.adds_bos = flag(config, "add_bos_token", state.adds_bos);
     const Json& source = field(config, "chat_template");
@@ -165,14 +168,16 @@ void read_generation(const std::filesystem::path& path, TokenizerState& state) {
     }
 }
 
-/// True when the post-processor puts a special token before a text.
-bool puts_token_first(const Json& step) {
+/// The special token that the post-processor puts before a text; empty when none.
+std::string first_token(const Json& step) {
     if (text(step, "type") == "Sequence" && field(step, "processors").is_array()) {
-        return std::ranges::any_of(field(step, "processors"), puts_token_first);
+        for (const Json& inner : field(step, "processors")) {
+            if (const std::string found = first_token(inner); !found.empty()) return found;
+        }
     }
     const Json& single = field(step, "single");
-    return text(step, "type") == "TemplateProcessing" && single.is_array() && !single.empty() &&
-           single[0].contains("SpecialToken");
+    if (text(step, "type") != "TemplateProcessing" || !single.is_array() || single.empty()) return {};
+    return text(field(single[0], "SpecialToken"), "id");
 }
 
 std::string read_text(const std::filesystem::path& path) {
@@ -194,7 +199,8 @@ std::shared_ptr<const Tokenizer> Tokenizer::from_json(const std::filesystem::pat
     }
     read_vocabulary(name, root, *state);
     read_model(name, field(root, "model"), *state);
-    state->adds_bos = puts_token_first(field(root, "post_processor"));
+    state->bos = added_token(*state, first_token(field(root, "post_processor")));
+    state->adds_bos = state->bos.has_value();
     const auto folder = path.parent_path();
     read_config(folder / "tokenizer_config.json", *state);
     read_generation(folder / "generation_config.json", *state);
