@@ -8,7 +8,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 deps=$PWD/.deps
-want_model=no want_cuda=no
+want_model=no want_cuda=no extra=()
 for argument in "$@"; do
     case $argument in
         --model) want_model=yes ;;
