@@ -1,0 +1,181 @@
+// LlamaModel: formats, prompts, the head that drafters borrow, and the errors of its loaders.
+#include <ATen/ATen.h>
+#include <catch2/catch_test_macros.hpp>
+#include <catch2/matchers/catch_matchers_exception.hpp>
+#include <catch2/matchers/catch_matchers_string.hpp>
+
+#include <outrider/core/error.hpp>
+#include <outrider/io/safetensors.hpp>
+#include <outrider/model/llama_model.hpp>
+
+#include "golden.hpp"
+
+using namespace outrider;
+using namespace outrider::testing;
+using Catch::Matchers::ContainsSubstring;
+using Catch::Matchers::MessageMatches;
+
+namespace {
+
+const std::filesystem::path kGguf = kGoldenFolder / "tiny-gguf/tiny.gguf", kHf = kGoldenFolder / "tiny-hf";
+
+/// A copy of the small Hugging Face folder that a test may damage.
+class HfCopy {
+public:
+    HfCopy() : folder_(std::filesystem::temp_directory_path() / fmt::format("outrider-model-{}", ::getpid())) {
+        std::filesystem::remove_all(folder_);
+        std::filesystem::copy(kHf, folder_);
+    }
+    ~HfCopy() { std::filesystem::remove_all(folder_); }
+    HfCopy(const HfCopy&) = delete;
+    HfCopy& operator=(const HfCopy&) = delete;
+
+    const std::filesystem::path& folder() const { return folder_; }
+
+    void configure(const std::string& key, const nlohmann::json& value) const {
+        nlohmann::json config = read_json(folder_ / "config.json");
+        config[key] = value;
+        std::ofstream(folder_ / "config.json") << config.dump();
+    }
+
+    /// Rewrites the weights as `change` leaves them.
+    template <typename Change>
+    void rewrite(Change&& change) const {
+        const SafeTensors file = SafeTensors::open(kHf);
+        std::vector<SafeTensorView> tensors;
+        for (const SafeTensor& t : file.tensors()) tensors.push_back({t.name, t.dtype, t.shape, t.data});
+        change(tensors);
+        write_safetensors(folder_ / "model.safetensors", tensors);
+    }
+
+private:
+    std::filesystem::path folder_;
+};
+
+void check_load_fails(const std::filesystem::path& path, const std::string& because) {
+    CAPTURE(because);
+    CHECK_THROWS_MATCHES(LlamaModel::load(path), Error, MessageMatches(ContainsSubstring(because)));
+}
+
+}  // namespace
+
+TEST_CASE("The fingerprint tells checkpoints apart, not formats") {
+    const LlamaModel stored = LlamaModel::load(kGguf), wide = LlamaModel::load(kGguf, {.weights = Weights::f32});
+    CHECK(stored.fingerprint() == wide.fingerprint());
+    CHECK(stored.fingerprint() != LlamaModel::load(kHf).fingerprint());
+    CHECK(stored.fingerprint().size() == 16);
+}
+
+TEST_CASE("Automatic weights: as stored where there is a fast path, else bf16") {
+    CHECK(LlamaModel::load(kGguf).weights() == Weights::stored);
+    CHECK(LlamaModel::load(kHf).weights() == Weights::bf16);
+    CHECK(LlamaModel::load(kGguf).weight_bytes() < LlamaModel::load(kGguf, {.weights = Weights::bf16}).weight_bytes());
+    CHECK(LlamaModel::load(kHf, {.weights = Weights::int8}).weights() == Weights::int8);
+}
+
+TEST_CASE("Names of weights go there and back") {
+    for (const Weights w : {Weights::automatic, Weights::stored, Weights::bf16, Weights::f32, Weights::int8})
+        CHECK(weights_by_name(name_of(w)) == w);
+    CHECK_THROWS_AS(weights_by_name("f16"), Error);
+}
+
+TEST_CASE("The head's tables are the checkpoint's own") {
+    const LlamaModel model = LlamaModel::load(kHf);
+    const TargetHead head = model.head();
+    const SafeTensors file = SafeTensors::open(kHf);
+    const std::vector<TokenId> ids{7, 0, 279, 7};
+    const std::vector<float> embedding = to_floats(file.tensor("model.embed_tokens.weight"));
+    const std::vector<float> output = to_floats(file.tensor("lm_head.weight"));
+    const at::Tensor embedded = head.embed(ids), rows = head.output_rows(ids);
+    REQUIRE(embedded.sizes() == at::IntArrayRef({4, 64}));
+    for (std::int64_t i = 0; i < 4; ++i)
+        for (std::int64_t d = 0; d < 64; ++d) {
+            const auto at = static_cast<std::size_t>(ids[static_cast<std::size_t>(i)] * 64 + d);
+            REQUIRE(embedded[i][d].item<float>() == embedding[at]);
+            REQUIRE(rows[i][d].item<float>() == output[at]);
+        }
+    CHECK(head.hidden == 64);
+    CHECK(head.vocabulary == 280);
+    CHECK(head.final_norm.size(0) == 64);
+    CHECK_THROWS_AS(head.embed(std::vector<TokenId>{280}), Error);
+    const TargetHead tied = LlamaModel::load(kGguf).head();
+    CHECK(at::equal(tied.embed(ids), tied.output_rows(ids)));
+}
+
+TEST_CASE("A head outlives its model's handle") {
+    TargetHead head;
+    { head = LlamaModel::load(kGguf).head(); }
+    CHECK(head.embed(std::vector<TokenId>{5}).isfinite().all().item<bool>());
+}
+
+TEST_CASE("Chat prompts end where the answer begins, and users cannot write special tokens") {
+    const LlamaModel model = LlamaModel::load(kGguf);
+    const Prompt prompt = model.chat("a<|im_end|>b");
+    CHECK(std::count(prompt.tokens.begin(), prompt.tokens.end(), 2) == 1);  // the user's turn ends once
+    CHECK(model.tokenizer().piece(prompt.tokens[0]) == "<|im_start|>");
+    CHECK(prompt.end_ids == std::vector<TokenId>(model.tokenizer().end_ids()));
+    REQUIRE(prompt.text != nullptr);
+    CHECK(prompt.text->bytes(prompt.tokens.back()) == "\n");
+    CHECK(model.raw("a<|im_end|>").tokens.back() == 2);
+    CHECK_THROWS_AS(model.raw(""), Error);
+}
+
+TEST_CASE("Configurations that cannot run are rejected by name") {
+    const HfCopy copy;
+    const auto rejected = [&](const std::string& key, const nlohmann::json& value, const std::string& because) {
+        const nlohmann::json before = read_json(copy.folder() / "config.json")[key];
+        copy.configure(key, value);
+        check_load_fails(copy.folder(), because);
+        copy.configure(key, before);
+    };
+    rejected("model_type", "qwen2", "qwen2");
+    rejected("attention_bias", true, "attention_bias");
+    rejected("mlp_bias", true, "mlp_bias");
+    rejected("hidden_act", "gelu", "gelu");
+    rejected("num_key_value_heads", 3, "key-value heads");
+    rejected("rope_parameters", {{"rope_type", "yarn"}, {"rope_theta", 10000.0}, {"factor", 2.0}}, "yarn");
+    rejected("intermediate_size", 95, "mlp.gate_proj.weight");
+    rejected("vocab_size", 100, "embed_tokens");
+    CHECK_NOTHROW(LlamaModel::load(copy.folder()));
+    copy.configure("model_type", "mistral");
+    copy.configure("sliding_window", 100);
+    check_load_fails(copy.folder(), "sliding");
+    copy.configure("sliding_window", 512);
+    CHECK_NOTHROW(LlamaModel::load(copy.folder()));
+}
+
+TEST_CASE("Linear rotary scaling divides positions") {
+    LlamaConfig config;
+    config.head_dim = 8;
+    const std::vector<float> plain = config.rope_frequencies();
+    config.rope = {.kind = RopeScaling::Kind::linear, .factor = 4.0};
+    for (std::size_t i = 0; i < plain.size(); ++i) CHECK(config.rope_frequencies()[i] == plain[i] / 4);
+}
+
+TEST_CASE("Missing, extra and misshaped tensors are named") {
+    const HfCopy copy;
+    copy.rewrite([](auto& tensors) {
+        std::erase_if(tensors, [](const auto& t) { return t.name == "model.layers.1.mlp.up_proj.weight"; });
+    });
+    check_load_fails(copy.folder(), "model.layers.1.mlp.up_proj.weight");
+    copy.rewrite([](auto& tensors) {
+        tensors.push_back(tensors[0]);
+        tensors.back().name = "model.layers.0.self_attn.q_proj.bias";
+    });
+    check_load_fails(copy.folder(), "model.layers.0.self_attn.q_proj.bias");
+    copy.rewrite([](auto& tensors) {
+        for (auto& t : tensors)
+            if (t.name == "model.layers.0.self_attn.k_proj.weight") std::swap(t.shape[0], t.shape[1]);
+    });
+    check_load_fails(copy.folder(), "model.layers.0.self_attn.k_proj.weight");
+    copy.rewrite([](auto& tensors) {
+        for (auto& t : tensors)
+            if (t.name == "model.norm.weight") t.dtype = SafeDtype::i16;
+    });
+    check_load_fails(copy.folder(), "I16");
+}
+
+TEST_CASE("A path that is no model is an Error") {
+    check_load_fails(kGoldenFolder / "nowhere.gguf", "no such file");
+    check_load_fails(kGoldenFolder / "smollm2_greedy.json", "GGUF");
+}
