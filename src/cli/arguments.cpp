@@ -4,9 +4,11 @@
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
 
+#include <charconv>
 #include <limits>
 #include <memory>
 #include <sstream>
+#include <system_error>
 
 #include <outrider/core/version.hpp>
 
@@ -14,15 +16,28 @@ namespace outrider::cli {
 namespace {
 
 // Every number of the command line has a range; what is outside is wrong usage (exit status 2). `range` says it in words.
-CLI::Validator number(double low, double high, bool low_included, const char* range) {
+template <typename Inside>
+CLI::Validator number(const char* range, Inside inside) {
     const auto check = [=](std::string& text) {
         std::istringstream in(text);
         double value = 0;
         const bool read = in >> value && in.eof();
-        const bool inside = (low_included ? value >= low : value > low) && value <= high;
-        return read && inside ? std::string() : fmt::format("expected a number in {}, got '{}'", range, text);
+        return read && inside(value) ? std::string() : fmt::format("expected {}, got '{}'", range, text);
     };
-    return CLI::Validator(check, range);
+    return CLI::Validator(check, "");
+}
+
+// The same for whole numbers.
+CLI::Validator whole(std::int64_t low, std::int64_t high = std::numeric_limits<std::int32_t>::max()) {
+    const auto check = [=](std::string& text) {
+        std::int64_t value = 0;
+        const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+        const bool read = error == std::errc() && end == text.data() + text.size();
+        return read && value >= low && value <= high
+                   ? std::string()
+                   : fmt::format("expected a whole number from {} to {}, got '{}'", low, high, text);
+    };
+    return CLI::Validator(check, "");
 }
 
 void add_model(CLI::App& app, ModelArguments& model) {
@@ -31,7 +46,7 @@ void add_model(CLI::App& app, ModelArguments& model) {
         ->check(CLI::IsMember({"auto", "stored", "bf16", "f32", "int8"}))
         ->capture_default_str();
     app.add_option("--threads", model.threads, "Threads of the target pass; 0: one per physical core")
-        ->check(CLI::Range(0, 1024))
+        ->check(whole(0, 1024))
         ->capture_default_str();
     app.add_option("--template", model.chat_template, "Chat template by name, instead of the one the file names")
         ->check(CLI::IsMember({"chatml", "llama2", "llama3", "vicuna", "zephyr"}));
@@ -46,21 +61,21 @@ void add_sampling(CLI::App& app, DecodingArguments& decoding, std::int64_t max_t
     GenerationOptions& options = decoding.generation;
     options.max_tokens = max_tokens;
     app.add_option("-n,--max-tokens", options.max_tokens, "Most tokens of one answer")
-        ->check(CLI::Range(std::int64_t{1}, std::numeric_limits<std::int64_t>::max()))
+        ->check(whole(1))
         ->type_name("N")
         ->capture_default_str();
-    app.add_option("--temperature", options.temperature, "0: greedy")->check(number(0, 1e9, true, "[0, 1e9]"))->capture_default_str();
+    app.add_option("--temperature", options.temperature, "0: greedy")->check(number("a number of at least 0", [](double x) { return x >= 0 && x <= 1e9; }))->capture_default_str();
     app.add_option("--top-p", options.top_p, "Sample from the smallest set of this probability")
-        ->check(number(0, 1, false, "(0, 1]"))
+        ->check(number("a number above 0, at most 1", [](double x) { return x > 0 && x <= 1; }))
         ->capture_default_str();
     app.add_option("--top-k", options.top_k, "Sample from this many tokens; 0: all")
-        ->check(CLI::NonNegativeNumber)
+        ->check(whole(0))
         ->capture_default_str();
     app.add_option("--min-p", options.min_p, "Drop tokens below this part of the best one's probability")
-        ->check(CLI::Range(0.0, 1.0))
+        ->check(number("a number from 0 to 1", [](double x) { return x >= 0 && x <= 1; }))
         ->capture_default_str();
     app.add_option("--repetition-penalty", options.repetition_penalty, "Above 1: against words already used")
-        ->check(number(0, 1e6, false, "(0, 1e6]"))
+        ->check(number("a number above 0", [](double x) { return x > 0 && x <= 1e6; }))
         ->capture_default_str();
     app.add_option("--seed", options.seed, "The text is a function of target, prompt and seed")->capture_default_str();
     app.add_option("--stop", options.stop, "A string that ends the text; may be given several times")
@@ -71,7 +86,7 @@ void add_sampling(CLI::App& app, DecodingArguments& decoding, std::int64_t max_t
 
 void add_batch(CLI::App& app, DecodingArguments& decoding) {
     app.add_option("-b,--batch", decoding.batch, "Prompts decoded together")
-        ->check(CLI::Range(1, 4096))
+        ->check(whole(1, 4096))
         ->capture_default_str();
 }
 
@@ -82,14 +97,23 @@ void add_nodes(CLI::App& app, DecodingArguments& decoding) {
                decoding.nodes = text == "auto" ? std::nullopt : std::optional<std::int64_t>(std::stoll(text));
            },
            "Nodes of a draft tree, or auto: as many as pay on this machine")
-        ->check(CLI::IsMember({"auto"}) | CLI::Range(0, 4096))
+        ->check(CLI::Validator(
+            [](std::string& text) {
+                return text == "auto" || whole(0, 4096)(text).empty()
+                           ? std::string()
+                           : fmt::format("expected auto or a whole number from 0 to 4096, got '{}'", text);
+            },
+            ""))
         ->type_name("N|auto")
         ->default_str("16");
+    app.add_option("--tree", decoding.tree, "How a CTC drafter makes a tree of its frames")
+        ->check(CLI::IsMember({"best-first", "static", "sampled"}))
+        ->capture_default_str();
 }
 
 void add_limit(CLI::App& app, std::int64_t& limit) {
     app.add_option("--limit", limit, "Use the first N prompts only; 0: all")
-        ->check(CLI::NonNegativeNumber)
+        ->check(whole(0))
         ->type_name("N");
 }
 
@@ -127,7 +151,6 @@ void add_compare(CLI::App& app, CompareArguments& a) {
 
 void add_distill(CLI::App& app, DistillArguments& a) {
     add_model(app, a.model);
-    add_raw(app, a.model);
     app.add_option("--prompts", a.prompts, kPromptsHelp)->required();
     app.add_option("-o,--output", a.output, "JSON lines to train on; prompts that it holds already are skipped")
         ->required();
@@ -141,13 +164,24 @@ void add_train(CLI::App& app, TrainArguments& a) {
     add_model(app, a.model);
     app.add_option("--kind", a.kind, "Kind of drafter")->required()->check(CLI::IsMember({"ctc"}));
     app.add_option("--data", a.data, "JSON lines made by `outrider distill`")->required();
-    app.add_option("--held-out", a.held_out, "Data to measure on; default: a part of --data is set aside");
-    app.add_option("-o,--output", a.output, "Folder of the drafter; checkpoints go there too")->required();
-    app.add_option("--config", a.config, "JSON file with settings that differ from the defaults (docs/training.md)");
-    app.add_option("--minutes", a.minutes, "Stop after this time and write the drafter; 0: after all steps")
-        ->check(number(0, 1e9, true, "[0, 1e9]"));
+    app.add_option("-o,--output", a.output, "Folder of the drafter; its checkpoint goes there too")->required();
+    app.add_option("--minutes", a.minutes, "Train this long; a resumed run counts what it had (default: 60)")
+        ->check(number("a number above 0", [](double x) { return x > 0 && x <= 1e9; }));
+    app.add_option("--anchors", a.anchors, "Train on so many positions instead; such a run repeats exactly")
+        ->check(whole(0, std::numeric_limits<std::int64_t>::max()));
+    app.add_flag("--resume", a.resume, "Go on from the checkpoint in the output folder");
+    app.add_option("--loss", a.loss, "ctc: the paper's")->check(CLI::IsMember({"prefix", "ctc"}))->capture_default_str();
+    app.add_option("--conditioning", a.conditioning, "What frames know of the drafted prefix; none: the paper's way")
+        ->check(CLI::IsMember({"prefix", "none"}))
+        ->capture_default_str();
+    app.add_option("--vocabulary", a.vocabulary, "Tokens that the drafter can name (default: 4096)")->check(whole(1));
+    app.add_option("--frames", a.frames, "Frames of one pass (default: 8)")->check(whole(1, 64));
+    app.add_option("--held-out", a.held_out, "Conversations set aside to measure on (default: 128)")->check(whole(1));
+    app.add_option("--learning-rate", a.learning_rate, "Highest rate (default: 0.001)")
+        ->check(number("a number above 0", [](double x) { return x > 0 && x <= 1; }));
+    app.add_flag("--greedy-only", a.greedy_only, "Leave out answers that were sampled");
+    app.add_option("--features", a.features, "Where the target's features are kept (default: in the output folder)");
     app.add_option("--seed", a.seed, "Of initial weights and of the order of the data")->capture_default_str();
-    app.add_flag("--resume", a.resume, "Go on from the newest checkpoint in the output folder");
 }
 
 void add_inspect(CLI::App& app, InspectArguments& a) {
@@ -170,6 +204,7 @@ std::variant<Command, int> parse(int argc, const char* const* argv) {
                  "outrider");
     app.set_version_flag("--version", kVersion);
     app.require_subcommand(1);
+    app.get_formatter()->column_width(34);
     std::optional<Command> chosen;
     const auto command = [&]<typename A>(const char* name, const char* help, void (*add)(CLI::App&, A&)) {
         CLI::App* sub = app.add_subcommand(name, help);

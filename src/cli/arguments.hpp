@@ -23,6 +23,7 @@ struct ModelArguments {
 /// How texts are decoded.
 struct DecodingArguments {
     GenerationOptions generation;
+    std::string tree = "best-first";         ///< how a CTC drafter makes trees of its frames
     std::optional<std::int64_t> nodes = 16;  ///< tree nodes a round and sequence; nullopt: chosen by measurement
     std::int64_t batch = 1;                  ///< sequences decoded together
 };
@@ -54,15 +55,19 @@ struct DistillArguments {
     std::int64_t limit = 0;
 };
 
+/// What is not given keeps the kind's own default.
 struct TrainArguments {
     ModelArguments model;
     std::string kind;
     std::string data;
-    std::string held_out;  ///< data that is only evaluated; empty: a part of `data` is set aside
     std::string output;
-    std::string config;    ///< JSON file with further settings of the kind
-    double minutes = 0;    ///< 0: until the configured number of steps
-    std::uint64_t seed = 1;
+    std::string features;  ///< where target features are kept; empty: in the output folder
+    std::string loss = "prefix", conditioning = "prefix";
+    std::optional<std::int64_t> vocabulary, frames, held_out;
+    std::optional<double> learning_rate, minutes;
+    std::int64_t anchors = 0;  ///< above 0: so many instead of so many minutes
+    std::uint64_t seed = 0;
+    bool greedy_only = false;
     bool resume = false;
 };
 

@@ -11,7 +11,6 @@
 #include <utility>
 
 #include <outrider/core/version.hpp>
-#include <outrider/decode/make_drafter.hpp>
 
 #include "arguments.hpp"
 #include "engine.hpp"
@@ -88,6 +87,7 @@ nlohmann::ordered_json settings(const CompareArguments& a, const LlamaModel& mod
             {"prompt_count", prompts},
             {"drafters", a.drafters},
             {"nodes", nodes},
+            {"tree", a.decoding.tree},
             {"batch", a.decoding.batch},
             {"max_tokens", g.max_tokens},
             {"temperature", g.temperature},
@@ -137,11 +137,14 @@ int run(const CompareArguments& arguments) {
     if (std::find(names.begin(), names.end(), "none") == names.end()) names.insert(names.begin(), "none");
     std::vector<Contender> contenders;
     contenders.reserve(names.size());
-    for (const std::string& name : names)
-        contenders.push_back({name, make_decoder(model, make_drafter(name, model.head()), arguments.decoding)});
+    for (const std::string& name : names) {
+        auto drafter = load_drafter(name, model, arguments.model, arguments.decoding);
+        contenders.push_back({name, make_decoder(model, std::move(drafter), arguments.decoding)});
+    }
     run_all(contenders, prompts, arguments.decoding);
 
-    const auto& plain = *std::find_if(contenders.begin(), contenders.end(), [](const auto& c) { return c.name == "none"; });
+    const auto is_plain = [](const Contender& contender) { return contender.name == "none"; };
+    const Contender& plain = *std::find_if(contenders.begin(), contenders.end(), is_plain);
     std::vector<Row> rows;
     nlohmann::ordered_json report = {{"settings", settings(arguments, model, prompts.size())}, {"rows", nullptr}};
     report["rows"] = nlohmann::ordered_json::array();

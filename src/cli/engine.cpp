@@ -32,6 +32,16 @@ Decoder make_decoder(const LlamaModel& model, std::unique_ptr<DraftModel> drafte
     return Decoder(std::move(drafter), LlamaVerifier(model), make_policy(arguments.generation), options);
 }
 
+std::unique_ptr<DraftModel> load_drafter(const std::string& name, const LlamaModel& model,
+                                         const ModelArguments& model_arguments, const DecodingArguments& arguments) {
+    DrafterOptions options;
+    options.ctc.threads = model_arguments.threads;
+    options.ctc.seed = arguments.generation.seed;
+    if (arguments.tree == "static") options.ctc.tree = CtcTree::static_tree;
+    if (arguments.tree == "sampled") options.ctc.tree = CtcTree::sampled;
+    return make_drafter(name, model.head(), options);
+}
+
 std::string drafter_or_default(const std::string& drafter, const LlamaModel& model) {
     if (!drafter.empty()) return drafter;
     std::vector<std::filesystem::path> places;

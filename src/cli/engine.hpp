@@ -26,6 +26,11 @@ using Decoder = SpeculativeDecoder<std::unique_ptr<DraftModel>, LlamaVerifier, s
 [[nodiscard]] Decoder make_decoder(const LlamaModel& model, std::unique_ptr<DraftModel> drafter,
                                    const DecodingArguments& arguments);
 
+/// A drafter by name, made as the arguments say.
+[[nodiscard]] std::unique_ptr<DraftModel> load_drafter(const std::string& name, const LlamaModel& model,
+                                                       const ModelArguments& model_arguments,
+                                                       const DecodingArguments& arguments);
+
 /// `drafter`, or where that is empty the best drafter shipped for the model joined with ngram, or ngram alone.
 /// Looked for in $OUTRIDER_DRAFTERS, beside the program (../share/outrider/drafters), and in the source folder that the
 /// program was built in (../../examples/drafters).

@@ -11,7 +11,6 @@
 #include <utility>
 
 #include <outrider/core/utf8_stream.hpp>
-#include <outrider/decode/make_drafter.hpp>
 
 #include "arguments.hpp"
 #include "engine.hpp"
@@ -76,7 +75,8 @@ int run(const GenerateArguments& arguments) {
     const LlamaModel model = load_model(arguments.model);
     std::vector<Prompt> prompts;
     for (const PromptRow& row : rows) prompts.push_back(make_prompt(model, row, arguments.model.raw));
-    Decoder decoder = make_decoder(model, make_drafter(drafter_or_default(arguments.drafter, model), model.head()),
+    const std::string name = drafter_or_default(arguments.drafter, model);
+    Decoder decoder = make_decoder(model, load_drafter(name, model, arguments.model, arguments.decoding),
                                    arguments.decoding);
 
     const bool texts = arguments.json != "-", streaming = texts && rows.size() == 1;

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cstdio>
 
-#include <outrider/decode/make_drafter.hpp>
 
 #include "arguments.hpp"
 #include "engine.hpp"
@@ -28,10 +27,10 @@ std::vector<TokenId> emitted(const TokenTree& tree, const Acceptance& accepted) 
 int run(const InspectArguments& arguments) {
     const LlamaModel model = load_model(arguments.model);
     const Prompt prompt = make_prompt(model, {"prompt", arguments.prompt, {}}, arguments.model.raw);
-    const auto drafter = make_drafter(arguments.drafter, model.head());
+    const auto drafter = load_drafter(arguments.drafter, model, arguments.model, arguments.decoding);
     const auto policy = make_policy(arguments.decoding.generation);
     const SamplingOptions sampling = arguments.decoding.generation.sampling();
-    const auto piece = [&](TokenId token) { return quoted(model.tokenizer().piece(token)); };
+    const auto piece = [&](TokenId token) { return quote(model.tokenizer().piece(token)); };
     LlamaVerifier verifier(model);
 
     std::vector<TokenId> text = prompt.tokens;
@@ -59,7 +58,7 @@ int run(const InspectArguments& arguments) {
         feedback = verifier.commit(std::span(&kept, 1));
     }
     const auto answer = std::span(text).subspan(prompt.tokens.size());
-    fmt::print("text: {}\n", quoted(model.tokenizer().decode(answer)));
+    fmt::print("text: {}\n", quote(model.tokenizer().decode(answer)));
     return 0;
 }
 

@@ -26,7 +26,7 @@ std::size_t width(std::string_view text) {
 
 }  // namespace
 
-std::string quoted(std::string_view bytes) {
+std::string quote(std::string_view bytes) {
     std::string out = "\"";
     while (!bytes.empty()) {
         const std::size_t n = character_length(bytes);

