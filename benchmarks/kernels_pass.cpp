@@ -26,7 +26,8 @@ using namespace outrider;
 namespace {
 
 constexpr int kLayers = 30;
-constexpr WeightFormat kFileFormats[] = {WeightFormat::q4_0, WeightFormat::q4_1, WeightFormat::q8_0};
+constexpr WeightFormat kFileFormats[] = {WeightFormat::q4_0, WeightFormat::q4_1, WeightFormat::q5_0, WeightFormat::q5_1,
+                                         WeightFormat::q8_0, WeightFormat::q4_k, WeightFormat::q5_k, WeightFormat::q6_k};
 
 double now() {
     return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();

@@ -49,40 +49,119 @@ OUTRIDER_INLINE void clear(__m256i (&sums)[R][2]) {
     for (int r = 0; r < R; ++r) sums[r][0] = sums[r][1] = _mm256_setzero_si256();
 }
 
-// The integer sums of one block, in 32 bits.
-template <class F, int R>
-OUTRIDER_INLINE void block_sums(const std::byte* w, const std::int8_t* x, __m256i (&wide)[R][2]) {
-    const __m256i low = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1);
-    __m256i sums[R][2];
-    clear(sums);
-    if constexpr (F::kNibbles) {
-        OUTRIDER_UNROLL
-        for (int s = 0; s < 4; ++s) {
-            const __m256i pair0 = load(w + 64 * s), pair1 = load(w + 64 * s + 32);
-            step<R>(sums, _mm256_and_si256(pair0, low), _mm256_and_si256(pair1, low), x + 4 * s);
-            step<R>(sums, _mm256_and_si256(_mm256_srli_epi16(pair0, 4), low),
-                    _mm256_and_si256(_mm256_srli_epi16(pair1, 4), low), x + 16 + 4 * s);
+// The stored integers of 8 outputs (half 0 or 1 of the panel) at k = 4 s to 4 s + 3.
+template <class F>
+OUTRIDER_INLINE __m256i plane(const std::byte* w, int s, int half) {
+    const __m256i pair = load(w + 64 * (s % 4) + 32 * half);
+    const __m256i nibble = _mm256_and_si256(s < 4 ? pair : _mm256_srli_epi16(pair, 4), _mm256_set1_epi8(15));
+    if constexpr (F::kHighBits == 1) {
+        const __m256i bits = load(w + 256 + 32 * half);
+        const __m256i placed = s <= 4 ? _mm256_slli_epi16(bits, 4 - s) : _mm256_srli_epi16(bits, s - 4);
+        return _mm256_or_si256(nibble, _mm256_and_si256(placed, _mm256_set1_epi8(16)));
+    } else if constexpr (F::kHighBits == 2) {
+        const __m256i bits = load(w + 256 + 64 * (s / 4) + 32 * half);
+        const int shift = 2 * (s % 4);
+        const __m256i placed = shift <= 4 ? _mm256_slli_epi16(bits, 4 - shift) : _mm256_srli_epi16(bits, shift - 4);
+        return _mm256_or_si256(nibble, _mm256_and_si256(placed, _mm256_set1_epi8(48)));
+    }
+    return nibble;
+}
+
+template <int R>
+OUTRIDER_INLINE void widen(const __m256i (&sums)[R][2], std::int16_t factor, bool first, __m256i (&wide)[R][2]) {
+    const __m256i factors = _mm256_set1_epi16(factor);
+    OUTRIDER_UNROLL
+    for (int r = 0; r < R; ++r)
+        for (int j = 0; j < 2; ++j) {
+            const __m256i sum = _mm256_madd_epi16(sums[r][j], factors);
+            wide[r][j] = first ? sum : _mm256_add_epi32(wide[r][j], sum);
         }
-        OUTRIDER_UNROLL
-        for (int r = 0; r < R; ++r)
-            for (int j = 0; j < 2; ++j) wide[r][j] = _mm256_madd_epi16(sums[r][j], ones);
-    } else {  // 8 bits are two planes, 16 high + low
+}
+
+// Steps kBegin to kEnd - 1 of a block, in 32 bits. Products of 5-bit integers fit 16 bits in fours, of 6-bit ones in
+// twos; bytes are two planes, 16 high + low.
+template <class F, int R, int kBegin, int kEnd>
+OUTRIDER_INLINE void block_sums(const std::byte* w, const std::int8_t* x, __m256i (&wide)[R][2]) {
+    __m256i sums[R][2];
+    if constexpr (F::kBytes) {
+        const __m256i low = _mm256_set1_epi8(15);
+        clear(sums);
         OUTRIDER_UNROLL
         for (int s = 0; s < 8; ++s)
             step<R>(sums, _mm256_and_si256(load(w + 64 * s), low), _mm256_and_si256(load(w + 64 * s + 32), low), x + 4 * s);
-        OUTRIDER_UNROLL
-        for (int r = 0; r < R; ++r)
-            for (int j = 0; j < 2; ++j) wide[r][j] = _mm256_madd_epi16(sums[r][j], ones);
+        widen(sums, 1, true, wide);
         clear(sums);
         OUTRIDER_UNROLL
         for (int s = 0; s < 8; ++s)
             step<R>(sums, _mm256_and_si256(_mm256_srli_epi16(load(w + 64 * s), 4), low),
                     _mm256_and_si256(_mm256_srli_epi16(load(w + 64 * s + 32), 4), low), x + 4 * s);
-        const __m256i sixteens = _mm256_set1_epi16(16);
+        widen(sums, 16, false, wide);
+        return;
+    }
+    constexpr int kTogether = F::kHighBits == 0 ? 8 : F::kHighBits == 1 ? 4 : 2;
+    OUTRIDER_UNROLL
+    for (int i = kBegin; i < kEnd; ++i) {
+        const int s = F::kHighBits == 0 ? i / 2 + 4 * (i % 2) : i;  // nibbles of one load follow each other
+        if (i % kTogether == 0) clear(sums);
+        step<R>(sums, plane<F>(w, s, 0), plane<F>(w, s, 1), x + 4 * s);
+        if (i % kTogether == kTogether - 1) widen(sums, 1, i - kBegin < kTogether, wide);
+    }
+}
+
+// sums + offset times minus the rows' sums over the steps.
+template <class F, int R>
+OUTRIDER_INLINE void subtract_offset(const RowScale* row, bool low, bool high, __m256i (&sums)[R][2]) {
+    if constexpr (F::kOffset) {
+        OUTRIDER_UNROLL
+        for (int r = 0; r < R; ++r) {
+            const __m256i all = _mm256_set1_epi32(row[r].minus_all), first = _mm256_set1_epi32(row[r].minus_low);
+            const __m256i minus = _mm256_slli_epi32(low && high ? all : low ? first : _mm256_sub_epi32(all, first),
+                                                    F::kOffsetShift);
+            for (int j = 0; j < 2; ++j) sums[r][j] = _mm256_add_epi32(sums[r][j], minus);
+        }
+    }
+}
+
+// Integer sums of a block for every row; where the format has a scale for each half, already multiplied by it.
+template <class F, int R>
+OUTRIDER_INLINE void weighted_sums(const std::byte* w, const std::byte* block_scales, const std::int8_t* x,
+                                   const RowScale* row, __m256i (&sums)[R][2]) {
+    if constexpr (F::kHalves) {
+        const auto factor = [&](int half, int j) {
+            return _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(block_scales + 16 * half + 8 * j)));
+        };
+        __m256i high[R][2];
+        block_sums<F, R, 0, 4>(w, x, sums);
+        subtract_offset<F, R>(row, true, false, sums);
+        block_sums<F, R, 4, 8>(w, x, high);
+        subtract_offset<F, R>(row, false, true, high);
         OUTRIDER_UNROLL
         for (int r = 0; r < R; ++r)
             for (int j = 0; j < 2; ++j)
-                wide[r][j] = _mm256_add_epi32(wide[r][j], _mm256_madd_epi16(sums[r][j], sixteens));
+                sums[r][j] = _mm256_add_epi32(_mm256_mullo_epi32(sums[r][j], factor(0, j)),
+                                              _mm256_mullo_epi32(high[r][j], factor(1, j)));
+    } else {
+        block_sums<F, R, 0, 8>(w, x, sums);
+        subtract_offset<F, R>(row, true, true, sums);
+    }
+}
+
+OUTRIDER_INLINE __m256 small_integers(const std::byte* p) {
+    return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+}
+
+// The factor d and the minimum m of 8 outputs.
+template <class F>
+OUTRIDER_INLINE void load_scales(const std::byte* super, const std::byte* block, int half, __m256& d, __m256& m) {
+    if constexpr (F::kHalves) {
+        d = load_halves(super + 16 * half);
+    } else if constexpr (F::kSuper) {
+        d = _mm256_mul_ps(load_halves(super + 16 * half), small_integers(block + 8 * half));
+        m = _mm256_sub_ps(_mm256_setzero_ps(), _mm256_mul_ps(load_halves(super + 32 + 16 * half),
+                                                             small_integers(block + 16 + 8 * half)));
+    } else {
+        d = load_halves(block + 16 * half);
+        if constexpr (F::kMinimum) m = load_halves(block + 32 + 16 * half);
     }
 }
 
@@ -95,33 +174,31 @@ void tile(const TileArgs& t) {
     const std::byte* scales = t.panel + t.blocks * F::kValueBytes;
     const std::int8_t* x = t.bytes;
     const RowScale* row = t.scales;
-    for (std::int64_t b = t.blocks; b > 0; --b) {
+    for (std::int64_t b = 0; b < t.blocks; ++b) {
         OUTRIDER_UNROLL
         for (int i = 0; i < F::kValueBytes; i += 64) __builtin_prefetch(values + kPrefetchBytes + i);
-        __builtin_prefetch(scales + kPrefetchBytes);
+        const std::byte* super = scales + b / 8 * F::kSuperBytes;
+        const std::byte* block = F::kSuper ? super + (F::kHalves ? 32 : 64) + b % 8 * 32 : scales + b * F::kScaleBytes;
+        __builtin_prefetch(block + kPrefetchBytes);
         __m256i sums[R][2];
-        block_sums<F, R>(values, x, sums);
-        const __m256 d[2] = {load_halves(scales), load_halves(scales + 16)};
+        weighted_sums<F, R>(values, block, x, row, sums);
+        __m256 d[2], m[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
+        for (int j = 0; j < 2; ++j) load_scales<F>(super, block, j, d[j], m[j]);
         OUTRIDER_UNROLL
         for (int r = 0; r < R; ++r) {
             const __m256 scale = _mm256_set1_ps(row[r].scale);
             OUTRIDER_UNROLL
-            for (int j = 0; j < 2; ++j) {
-                __m256i sum = sums[r][j];
-                if constexpr (F::kOffset)
-                    sum = _mm256_add_epi32(sum, _mm256_slli_epi32(_mm256_set1_epi32(row[r].minus_all), F::kOffsetShift));
-                acc[r][j] = _mm256_fmadd_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(sum), scale), d[j], acc[r][j]);
-            }
+            for (int j = 0; j < 2; ++j)
+                acc[r][j] = _mm256_fmadd_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(sums[r][j]), scale), d[j], acc[r][j]);
         }
         if constexpr (F::kMinimum) {
-            const __m256 m[2] = {load_halves(scales + 32), load_halves(scales + 48)};
             OUTRIDER_UNROLL
             for (int r = 0; r < R; ++r) {
                 const __m256 sum = _mm256_set1_ps(row[r].sum);
                 for (int j = 0; j < 2; ++j) acc[r][j] = _mm256_fmadd_ps(m[j], sum, acc[r][j]);
             }
         }
-        values += F::kValueBytes, scales += F::kScaleBytes, x += 32 * t.group, row += t.group;
+        values += F::kValueBytes, x += 32 * t.group, row += t.group;
     }
     float* y = t.y;
     for (int r = 0; r < R; ++r, y += t.ldy) {
@@ -152,7 +229,7 @@ void multiply(const MultiplyArgs& args) {
 
 }  // namespace
 
-IntegerKernels avx2_integer_kernels() { return {multiply<Q40>, multiply<Q41>, multiply<Q80>}; }
+IntegerKernels avx2_integer_kernels() { return OUTRIDER_INTEGER_KERNELS(multiply); }
 
 }  // namespace outrider::kernels
 OUTRIDER_TARGET_END

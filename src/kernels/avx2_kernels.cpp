@@ -32,10 +32,17 @@ struct Vec {
     static OUTRIDER_INLINE Vec load(const float* p) { return {_mm256_loadu_ps(p)}; }
     OUTRIDER_INLINE void store(float* p) const { _mm256_storeu_ps(p, v); }
     static OUTRIDER_INLINE Vec fma(Vec a, Vec b, Vec c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
-    static OUTRIDER_INLINE void split(const std::uint32_t* p, Vec& even, Vec& odd) {
-        const __m256i pair = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
-        even.v = _mm256_castsi256_ps(_mm256_slli_epi32(pair, 16));
-        odd.v = _mm256_castsi256_ps(_mm256_and_si256(pair, _mm256_set1_epi32(static_cast<int>(0xffff0000U))));
+    static OUTRIDER_INLINE Vec even(const std::uint32_t* p) {
+        return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)), 16))};
+    }
+    static OUTRIDER_INLINE Vec odd(const std::uint32_t* p) {
+        const __m256i high = _mm256_set1_epi32(static_cast<int>(0xffff0000U));
+        return {_mm256_castsi256_ps(_mm256_and_si256(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)), high))};
+    }
+    // Loads from p and q that follow in the text are not moved before the sum v.
+    template <typename P, typename Q>
+    static OUTRIDER_INLINE void order(Vec& v, P& p, Q& q) {
+        asm("" : "+x"(v.v), "+r"(p), "+r"(q));
     }
     friend OUTRIDER_INLINE Vec operator+(Vec a, Vec b) { return {_mm256_add_ps(a.v, b.v)}; }
     friend OUTRIDER_INLINE Vec operator-(Vec a, Vec b) { return {_mm256_sub_ps(a.v, b.v)}; }

@@ -33,10 +33,17 @@ struct Vec {
     static OUTRIDER_INLINE Vec load(const float* p) { return {_mm512_loadu_ps(p)}; }
     OUTRIDER_INLINE void store(float* p) const { _mm512_storeu_ps(p, v); }
     static OUTRIDER_INLINE Vec fma(Vec a, Vec b, Vec c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
-    static OUTRIDER_INLINE void split(const std::uint32_t* p, Vec& even, Vec& odd) {
-        const __m512i pair = _mm512_loadu_si512(p);
-        even.v = _mm512_castsi512_ps(_mm512_slli_epi32(pair, 16));
-        odd.v = _mm512_castsi512_ps(_mm512_and_si512(pair, _mm512_set1_epi32(static_cast<int>(0xffff0000U))));
+    static OUTRIDER_INLINE Vec even(const std::uint32_t* p) {
+        return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_loadu_si512(p), 16))};
+    }
+    static OUTRIDER_INLINE Vec odd(const std::uint32_t* p) {
+        const __m512i high = _mm512_set1_epi32(static_cast<int>(0xffff0000U));
+        return {_mm512_castsi512_ps(_mm512_and_si512(_mm512_loadu_si512(p), high))};
+    }
+    // Loads from p and q that follow in the text are not moved before the sum v.
+    template <typename P, typename Q>
+    static OUTRIDER_INLINE void order(Vec& v, P& p, Q& q) {
+        asm("" : "+v"(v.v), "+r"(p), "+r"(q));
     }
     friend OUTRIDER_INLINE Vec operator+(Vec a, Vec b) { return {_mm512_add_ps(a.v, b.v)}; }
     friend OUTRIDER_INLINE Vec operator-(Vec a, Vec b) { return {_mm512_sub_ps(a.v, b.v)}; }

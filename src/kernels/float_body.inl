@@ -1,5 +1,5 @@
 // Register tiles for f32 and bf16 weights, and the walk over panels and rows. Included inside the unnamed namespace of
-// one path, after its `Vec`: kLanes floats with load, set1, fma (or multiply and add), split of packed bf16 pairs.
+// one path, after its `Vec`: kLanes floats with load, set1, fma (or multiply and add), even and odd halves of packed bf16 pairs.
 
 template <int R>
 OUTRIDER_INLINE void store_tile(const TileArgs& t, const Vec (&acc)[R][kPanel / Vec::kLanes]) {
@@ -60,20 +60,23 @@ void bf16_tile(const TileArgs& t) {
     const float* x = t.floats;
     for (std::int64_t k = t.blocks * 16; k > 0; --k, w += kPanel, x += 2 * t.group) {
         __builtin_prefetch(w + kPrefetchBytes / 4);
-        Vec even[kVectors], odd[kVectors];
+        Vec half[kVectors];
         OUTRIDER_UNROLL
-        for (int j = 0; j < kVectors; ++j) Vec::split(w + j * Vec::kLanes, even[j], odd[j]);
+        for (int j = 0; j < kVectors; ++j) half[j] = Vec::even(w + j * Vec::kLanes);
         OUTRIDER_UNROLL
         for (int r = 0; r < R; ++r) {
             const Vec value = Vec::set1(x[r]);
             OUTRIDER_UNROLL
-            for (int j = 0; j < kVectors; ++j) acc[r][j] = Vec::fma(value, even[j], acc[r][j]);
+            for (int j = 0; j < kVectors; ++j) acc[r][j] = Vec::fma(value, half[j], acc[r][j]);
         }
+        Vec::order(acc[R - 1][kVectors - 1], w, x);  // both halves at once would spill accumulators
+        OUTRIDER_UNROLL
+        for (int j = 0; j < kVectors; ++j) half[j] = Vec::odd(w + j * Vec::kLanes);
         OUTRIDER_UNROLL
         for (int r = 0; r < R; ++r) {
             const Vec value = Vec::set1(x[t.group + r]);
             OUTRIDER_UNROLL
-            for (int j = 0; j < kVectors; ++j) acc[r][j] = Vec::fma(value, odd[j], acc[r][j]);
+            for (int j = 0; j < kVectors; ++j) acc[r][j] = Vec::fma(value, half[j], acc[r][j]);
         }
     }
     store_tile<R>(t, acc);

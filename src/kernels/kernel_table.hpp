@@ -13,7 +13,7 @@ namespace outrider::kernels {
 
 inline constexpr std::int64_t kPanel = PackedLinear::kPanel;
 inline constexpr std::int64_t kRowGroup = PackedRows::kRowGroup;
-inline constexpr std::size_t kFormats = static_cast<std::size_t>(WeightFormat::q8_0) + 1;
+inline constexpr std::size_t kFormats = static_cast<std::size_t>(WeightFormat::q6_k) + 1;
 
 /// What a multiply of some panels of one matrix needs.
 struct MultiplyArgs {
@@ -72,7 +72,8 @@ using Multiply = void (*)(const MultiplyArgs&);
 
 /// The multiplies of the quantised formats.
 struct IntegerKernels {
-    Multiply q4_0 = nullptr, q4_1 = nullptr, q8_0 = nullptr;
+    Multiply q4_0 = nullptr, q4_1 = nullptr, q5_0 = nullptr, q5_1 = nullptr, q8_0 = nullptr;
+    Multiply q4_k = nullptr, q5_k = nullptr, q6_k = nullptr;
 };
 
 /// One path. Every pointer is set.
@@ -108,7 +109,7 @@ struct Table {
 
 /// The multiply entries of a table, in WeightFormat's order.
 [[nodiscard]] inline std::array<Multiply, kFormats> multiplies(Multiply f32, Multiply bf16, const IntegerKernels& by) {
-    return {f32, bf16, by.q8_0, by.q4_0, by.q4_1, by.q8_0};
+    return {f32, bf16, by.q8_0, by.q4_0, by.q4_1, by.q5_0, by.q5_1, by.q8_0, by.q4_k, by.q5_k, by.q6_k};
 }
 
 [[nodiscard]] IntegerKernels scalar_integer_kernels();

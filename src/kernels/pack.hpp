@@ -7,6 +7,11 @@
 //   bf16         [k / 2][16][2] halves
 //   q4_0, q4_1   a block of 32 k: [4][16][4] bytes; byte (s, column, i) holds k = 4s + i in its low and k = 16 + 4s + i
 //                in its high nibble, which is the file's own byte 4s + i; scales d [16], and for q4_1 m [16], as halves
+//   q5_0, q5_1   as those, then [16][4] bytes of fifth bits: bit s of byte (column, i) belongs to k = 4s + i
+//   q4_k, q5_k   values as q4_1 and q5_1; scales of 8 blocks: d [16] and dmin [16] as halves, then for each block the
+//                6-bit scale [16] and minimum [16] as bytes
+//   q6_k         nibbles, then [2][16][4] bytes of high bits: bits 2 (s % 4) of byte (s / 4, column, i); scales of 8
+//                blocks: d [16] as halves, then for each block the signed byte scales of its halves [2][16]
 //   q8_0, int8   a block of 32 k: [8][16][4] bytes of weight + 128, k = 4s + i; scales d [16] as halves
 #pragma once
 

@@ -45,7 +45,12 @@ std::string_view name(WeightFormat format) {
         case WeightFormat::int8: return "int8";
         case WeightFormat::q4_0: return "q4_0";
         case WeightFormat::q4_1: return "q4_1";
+        case WeightFormat::q5_0: return "q5_0";
+        case WeightFormat::q5_1: return "q5_1";
         case WeightFormat::q8_0: return "q8_0";
+        case WeightFormat::q4_k: return "q4_k";
+        case WeightFormat::q5_k: return "q5_k";
+        case WeightFormat::q6_k: return "q6_k";
     }
     return "unknown";
 }
@@ -62,6 +67,11 @@ BlockShape block_shape(WeightFormat format) {
         case WeightFormat::q8_0: return {32, 34};
         case WeightFormat::q4_0: return {32, 18};
         case WeightFormat::q4_1: return {32, 20};
+        case WeightFormat::q5_0: return {32, 22};
+        case WeightFormat::q5_1: return {32, 24};
+        case WeightFormat::q4_k: return {256, 144};
+        case WeightFormat::q5_k: return {256, 176};
+        case WeightFormat::q6_k: return {256, 210};
     }
     return {};
 }

@@ -14,12 +14,12 @@ namespace {
 // The stored integer of output `column` at k = 4 s + i of a block.
 template <class F>
 inline std::int32_t stored(const std::byte* block, int s, int column, int i) {
-    if constexpr (F::kNibbles) {
-        const auto byte = std::to_integer<std::int32_t>(block[(s % 4 * kPanel + column) * 4 + i]);
-        return s < 4 ? byte & 15 : byte >> 4;
-    } else {
-        return std::to_integer<std::int32_t>(block[(s * kPanel + column) * 4 + i]);
-    }
+    const auto byte = [&](std::int64_t row) { return std::to_integer<std::int32_t>(block[(row * kPanel + column) * 4 + i]); };
+    if constexpr (F::kBytes) return byte(s);
+    const std::int32_t nibble = s < 4 ? byte(s) & 15 : byte(s - 4) >> 4;
+    if constexpr (F::kHighBits == 1) return nibble | (byte(4) >> s & 1) << 4;
+    if constexpr (F::kHighBits == 2) return nibble | (byte(4 + s / 4) >> 2 * (s % 4) & 3) << 4;
+    return nibble;
 }
 
 inline float half_at(const std::byte* scales, std::int64_t index) {
@@ -28,26 +28,48 @@ inline float half_at(const std::byte* scales, std::int64_t index) {
     return half_to_float(half);
 }
 
+inline std::int32_t byte_at(const std::byte* bytes, std::int64_t index) {
+    return std::to_integer<std::int32_t>(bytes[index]);
+}
+
+struct Scales {
+    float d = 0, m = 0;
+    std::int32_t low = 1, high = 1;  // of the two halves of a block
+};
+
+// Of output c in block b; `scales` is the panel's second stream.
 template <class F>
-void block_sums(const std::byte* block, const std::int8_t* x, std::int32_t start, std::int32_t (&sums)[kPanel]) {
-    for (std::int32_t& sum : sums) sum = start;
-    for (int s = 0; s < 8; ++s)
-        for (int c = 0; c < kPanel; ++c)
-            for (int i = 0; i < 4; ++i) sums[c] += stored<F>(block, s, c, i) * x[4 * s + i];
+Scales scales_of(const std::byte* scales, std::int64_t b, std::int64_t c) {
+    if constexpr (!F::kSuper) {
+        const std::byte* at = scales + b * F::kScaleBytes;
+        return {half_at(at, c), F::kMinimum ? half_at(at, kPanel + c) : 0.0F};
+    }
+    const std::byte* super = scales + b / 8 * F::kSuperBytes;
+    const std::byte* at = super + (F::kHalves ? 32 : 64) + b % 8 * 32;
+    if constexpr (F::kHalves) {
+        return {half_at(super, c), 0.0F, static_cast<std::int8_t>(byte_at(at, c)),
+                static_cast<std::int8_t>(byte_at(at, kPanel + c))};
+    }
+    return {half_at(super, c) * static_cast<float>(byte_at(at, c)),
+            -(half_at(super, kPanel + c) * static_cast<float>(byte_at(at, kPanel + c)))};
 }
 
 template <class F>
 void tile(const TileArgs& t) {
     float acc[kPanel] = {};
-    const std::byte* values = t.panel;
     const std::byte* scales = t.panel + t.blocks * F::kValueBytes;
-    for (std::int64_t b = 0; b < t.blocks; ++b, values += F::kValueBytes, scales += F::kScaleBytes) {
+    for (std::int64_t b = 0; b < t.blocks; ++b) {
+        const std::byte* values = t.panel + b * F::kValueBytes;
         const RowScale& row = t.scales[b * t.group];
-        std::int32_t sums[kPanel];
-        block_sums<F>(values, t.bytes + b * 32 * t.group, F::kOffset ? row.minus_all * (1 << F::kOffsetShift) : 0, sums);
+        const std::int8_t* x = t.bytes + b * 32 * t.group;
+        const std::int32_t offset = F::kOffset ? 1 << F::kOffsetShift : 0;
         for (int c = 0; c < kPanel; ++c) {
-            acc[c] += static_cast<float>(sums[c]) * row.scale * half_at(scales, c);
-            if constexpr (F::kMinimum) acc[c] += half_at(scales, kPanel + c) * row.sum;
+            std::int32_t low = offset * row.minus_low, high = offset * (row.minus_all - row.minus_low);
+            for (int s = 0; s < 8; ++s)
+                for (int i = 0; i < 4; ++i) (s < 4 ? low : high) += stored<F>(values, s, c, i) * x[4 * s + i];
+            const Scales scale = scales_of<F>(scales, b, c);
+            acc[c] += static_cast<float>(low * scale.low + high * scale.high) * row.scale * scale.d;
+            if constexpr (F::kMinimum) acc[c] += scale.m * row.sum;
         }
     }
     for (int c = 0; c < t.width; ++c) t.y[c] = t.add ? t.y[c] + acc[c] : acc[c];
@@ -61,6 +83,6 @@ void multiply(const MultiplyArgs& args) {
 
 }  // namespace
 
-IntegerKernels scalar_integer_kernels() { return {multiply<Q40>, multiply<Q41>, multiply<Q80>}; }
+IntegerKernels scalar_integer_kernels() { return OUTRIDER_INTEGER_KERNELS(multiply); }
 
 }  // namespace outrider::kernels

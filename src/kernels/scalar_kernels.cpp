@@ -35,13 +35,18 @@ struct Vec {
         for (int i = 0; i < kLanes; ++i) r.v[i] = a.v[i] * b.v[i] + c.v[i];
         return r;
     }
-    static void split(const std::uint32_t* p, Vec& even, Vec& odd) {
-        for (int i = 0; i < kLanes; ++i) {
-            const std::uint32_t low = p[i] << 16, high = p[i] & 0xffff0000U;
-            std::memcpy(&even.v[i], &low, 4);
-            std::memcpy(&odd.v[i], &high, 4);
-        }
+    static Vec even(const std::uint32_t* p) {
+        Vec r;
+        for (int i = 0; i < kLanes; ++i) r.v[i] = __builtin_bit_cast(float, p[i] << 16);
+        return r;
     }
+    static Vec odd(const std::uint32_t* p) {
+        Vec r;
+        for (int i = 0; i < kLanes; ++i) r.v[i] = __builtin_bit_cast(float, p[i] & 0xffff0000U);
+        return r;
+    }
+    template <typename P, typename Q>
+    static void order(Vec&, P&, Q&) {}
     static Vec load_f16(const std::uint16_t* p) {
         return {{half_to_float(p[0]), half_to_float(p[1]), half_to_float(p[2]), half_to_float(p[3])}};
     }

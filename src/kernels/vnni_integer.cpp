@@ -36,18 +36,85 @@ OUTRIDER_INLINE void step(__m512i (&sums)[R], __m512i plane, const std::int8_t* 
     for (int r = 0; r < R; ++r) sums[r] = _mm512_dpbusd_epi32(sums[r], plane, broadcast4(x + 32 * r));
 }
 
-template <class F, int R>
+// The stored integers of 16 outputs at k = 4 s to 4 s + 3.
+template <class F>
+OUTRIDER_INLINE __m512i plane(const std::byte* w, int s) {
+    if constexpr (F::kBytes) return _mm512_load_si512(w + 64 * s);
+    const __m512i pair = _mm512_load_si512(w + 64 * (s % 4));
+    const __m512i nibble = _mm512_and_si512(s < 4 ? pair : _mm512_srli_epi16(pair, 4), _mm512_set1_epi8(15));
+    if constexpr (F::kHighBits == 1) {
+        const __m512i bits = _mm512_load_si512(w + 256);
+        const __m512i placed = s <= 4 ? _mm512_slli_epi16(bits, 4 - s) : _mm512_srli_epi16(bits, s - 4);
+        return _mm512_or_si512(nibble, _mm512_and_si512(placed, _mm512_set1_epi8(16)));
+    } else if constexpr (F::kHighBits == 2) {
+        const __m512i bits = _mm512_load_si512(w + 256 + 64 * (s / 4));
+        const int shift = 2 * (s % 4);
+        const __m512i placed = shift <= 4 ? _mm512_slli_epi16(bits, 4 - shift) : _mm512_srli_epi16(bits, shift - 4);
+        return _mm512_or_si512(nibble, _mm512_and_si512(placed, _mm512_set1_epi8(48)));
+    }
+    return nibble;
+}
+
+template <class F, int R, int kBegin, int kEnd>
 OUTRIDER_INLINE void block_sums(const std::byte* w, const std::int8_t* x, __m512i (&sums)[R]) {
-    const __m512i low = _mm512_set1_epi8(15);
     OUTRIDER_UNROLL
-    for (int s = 0; s < F::kValueBytes / 64; ++s) {
-        const __m512i stored = _mm512_load_si512(w + 64 * s);
-        if constexpr (F::kNibbles) {
-            step<R>(sums, _mm512_and_si512(stored, low), x + 4 * s);
-            step<R>(sums, _mm512_and_si512(_mm512_srli_epi16(stored, 4), low), x + 16 + 4 * s);
+    for (int i = kBegin; i < kEnd; ++i) {
+        // Nibbles of one load follow each other: 0, 4, 1, 5, ...
+        const int s = F::kBytes || kEnd - kBegin < 8 ? i : i / 2 + 4 * (i % 2);
+        step<R>(sums, plane<F>(w, s), x + 4 * s);
+    }
+}
+
+template <class F, int R>
+OUTRIDER_INLINE void start(const RowScale* row, bool low, bool high, __m512i (&sums)[R]) {
+    OUTRIDER_UNROLL
+    for (int r = 0; r < R; ++r) {
+        if constexpr (F::kOffset) {
+            const __m512i all = _mm512_set1_epi32(row[r].minus_all), first = _mm512_set1_epi32(row[r].minus_low);
+            sums[r] = _mm512_slli_epi32(low && high ? all : low ? first : _mm512_sub_epi32(all, first), F::kOffsetShift);
         } else {
-            step<R>(sums, stored, x + 4 * s);
+            sums[r] = _mm512_setzero_si512();
         }
+    }
+}
+
+// Integer sums of a block for every row; where the format has a scale for each half, already multiplied by it.
+template <class F, int R>
+OUTRIDER_INLINE void weighted_sums(const std::byte* w, const std::byte* block_scales, const std::int8_t* x,
+                                   const RowScale* row, __m512i (&sums)[R]) {
+    if constexpr (F::kHalves) {
+        const auto* halves = reinterpret_cast<const __m128i*>(block_scales);
+        __m512i high[R];
+        start<F, R>(row, true, false, sums);
+        block_sums<F, R, 0, 4>(w, x, sums);
+        start<F, R>(row, false, true, high);
+        block_sums<F, R, 4, 8>(w, x, high);
+        const __m512i first = _mm512_cvtepi8_epi32(_mm_load_si128(halves));
+        const __m512i second = _mm512_cvtepi8_epi32(_mm_load_si128(halves + 1));
+        OUTRIDER_UNROLL
+        for (int r = 0; r < R; ++r)
+            sums[r] = _mm512_add_epi32(_mm512_mullo_epi32(sums[r], first), _mm512_mullo_epi32(high[r], second));
+    } else {
+        start<F, R>(row, true, true, sums);
+        block_sums<F, R, 0, 8>(w, x, sums);
+    }
+}
+
+OUTRIDER_INLINE __m512 small_integers(const std::byte* p) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_load_si128(reinterpret_cast<const __m128i*>(p))));
+}
+
+// The factor d and the minimum m of 16 outputs.
+template <class F>
+OUTRIDER_INLINE void load_scales(const std::byte* super, const std::byte* block, __m512& d, __m512& m) {
+    if constexpr (F::kHalves) {
+        d = load_halves(super);
+    } else if constexpr (F::kSuper) {
+        d = _mm512_mul_ps(load_halves(super), small_integers(block));
+        m = _mm512_sub_ps(_mm512_setzero_ps(), _mm512_mul_ps(load_halves(super + 32), small_integers(block + 16)));
+    } else {
+        d = load_halves(block);
+        if constexpr (F::kMinimum) m = load_halves(block + 32);
     }
 }
 
@@ -60,27 +127,24 @@ void tile(const TileArgs& t) {
     const std::byte* scales = t.panel + t.blocks * F::kValueBytes;
     const std::int8_t* x = t.bytes;
     const RowScale* row = t.scales;
-    for (std::int64_t b = t.blocks; b > 0; --b) {
+    for (std::int64_t b = 0; b < t.blocks; ++b) {
         OUTRIDER_UNROLL
         for (int i = 0; i < F::kValueBytes; i += 64) __builtin_prefetch(values + kPrefetchBytes + i);
-        __builtin_prefetch(scales + kPrefetchBytes);
+        const std::byte* super = scales + b / 8 * F::kSuperBytes;
+        const std::byte* block = F::kSuper ? super + (F::kHalves ? 32 : 64) + b % 8 * 32 : scales + b * F::kScaleBytes;
+        __builtin_prefetch(block + kPrefetchBytes);
         __m512i sums[R];
-        OUTRIDER_UNROLL
-        for (int r = 0; r < R; ++r) {
-            if constexpr (F::kOffset) sums[r] = _mm512_slli_epi32(_mm512_set1_epi32(row[r].minus_all), F::kOffsetShift);
-            else sums[r] = _mm512_setzero_si512();
-        }
-        block_sums<F, R>(values, x, sums);
-        const __m512 d = load_halves(scales);
+        weighted_sums<F, R>(values, block, x, row, sums);
+        __m512 d, m = _mm512_setzero_ps();
+        load_scales<F>(super, block, d, m);
         OUTRIDER_UNROLL
         for (int r = 0; r < R; ++r)
             acc[r] = _mm512_fmadd_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(sums[r]), _mm512_set1_ps(row[r].scale)), d, acc[r]);
         if constexpr (F::kMinimum) {
-            const __m512 m = load_halves(scales + 32);
             OUTRIDER_UNROLL
             for (int r = 0; r < R; ++r) acc[r] = _mm512_fmadd_ps(m, _mm512_set1_ps(row[r].sum), acc[r]);
         }
-        values += F::kValueBytes, scales += F::kScaleBytes, x += 32 * t.group, row += t.group;
+        values += F::kValueBytes, x += 32 * t.group, row += t.group;
     }
     float* y = t.y;
     const auto mask = static_cast<__mmask16>((1U << t.width) - 1);
@@ -104,7 +168,7 @@ void multiply(const MultiplyArgs& args) {
 
 }  // namespace
 
-IntegerKernels vnni_integer_kernels() { return {multiply<Q40>, multiply<Q41>, multiply<Q80>}; }
+IntegerKernels vnni_integer_kernels() { return OUTRIDER_INTEGER_KERNELS(multiply); }
 
 }  // namespace outrider::kernels
 OUTRIDER_TARGET_END

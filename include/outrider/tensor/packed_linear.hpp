@@ -15,7 +15,7 @@ namespace outrider {
 
 /// How weights are held. q* are ggml's blocks as stored in GGUF files; int8 is made here from floats, in blocks of 32
 /// with a half-precision scale (the arithmetic of q8_0).
-enum class WeightFormat : unsigned char { f32, bf16, int8, q4_0, q4_1, q8_0 };
+enum class WeightFormat : unsigned char { f32, bf16, int8, q4_0, q4_1, q5_0, q5_1, q8_0, q4_k, q5_k, q6_k };
 
 [[nodiscard]] std::string_view name(WeightFormat format);
 
@@ -109,8 +109,8 @@ public:
     [[nodiscard]] static PackedLinear pack(WeightFormat format, std::span<const float> weights, std::int64_t out,
                                            std::int64_t in, ThreadTeam* team = nullptr);
 
-    /// Packs ggml blocks [out, in / 32 blocks] without changing a weight; f32 and bf16 are blocks of one. `in` must be
-    /// a multiple of the block. Throws Error when the bytes do not fit the shape.
+    /// Packs a file's ggml blocks [out, in / block] without changing a weight; f32 and bf16 are blocks of one. `in` must
+    /// be a multiple of the block. Throws Error when the bytes do not fit the shape.
     [[nodiscard]] static PackedLinear pack_blocks(WeightFormat format, std::span<const std::byte> blocks,
                                                   std::int64_t out, std::int64_t in, ThreadTeam* team = nullptr);
 

@@ -74,44 +74,97 @@ struct TestMatrix {
     std::vector<double> weights;  // [out, in]
 };
 
-/// Random ggml blocks: random integers, random scales, or scale 1 and minimum `minimum` when `exact`.
+/// Where a block of `format` keeps its half-precision d and m (-1: none).
+inline std::pair<int, int> scale_places(WeightFormat format) {
+    switch (format) {
+        case WeightFormat::q4_1:
+        case WeightFormat::q5_1:
+        case WeightFormat::q4_k:
+        case WeightFormat::q5_k: return {0, 2};
+        case WeightFormat::q6_k: return {208, -1};
+        default: return {0, -1};
+    }
+}
+
+inline bool is_k(WeightFormat format) { return block_shape(format).values == 256; }
+
+/// Random ggml blocks: random integers, random scales; when `exact`, scale 1 and a small integer minimum.
 inline std::vector<std::byte> random_blocks(WeightFormat format, std::int64_t blocks, Draws& draws, bool exact) {
     const BlockShape shape = block_shape(format);
+    const auto [d_at, m_at] = scale_places(format);
     std::vector<std::byte> bytes(static_cast<std::size_t>(blocks * shape.bytes));
     for (std::byte& b : bytes) b = static_cast<std::byte>(draws.below(256));
     for (std::int64_t b = 0; b < blocks; ++b) {
         std::byte* block = bytes.data() + b * shape.bytes;
         const std::uint16_t d = half(exact ? 1.0 : 0.01 + 0.1 * draws.uniform());
-        std::memcpy(block, &d, 2);
-        if (format == WeightFormat::q4_1) {
-            const std::uint16_t m = half(exact ? -8.0 : -0.8 * draws.uniform());
-            std::memcpy(block + 2, &m, 2);
+        std::memcpy(block + d_at, &d, 2);
+        if (m_at >= 0) {
+            const double m = exact ? 8.0 : 0.8 * draws.uniform();
+            const std::uint16_t minimum = half(is_k(format) ? m / 8 : -m);  // k formats subtract it, times 0 to 63
+            std::memcpy(block + m_at, &minimum, 2);
         }
-        if (format == WeightFormat::q8_0)
-            for (std::int64_t i = 2; i < shape.bytes; ++i)
-                if (block[i] == std::byte{0x80}) block[i] = std::byte{0x81};
+        for (std::int64_t i = 2; i < shape.bytes; ++i)  // ggml never stores -128
+            if (format == WeightFormat::q8_0 && block[i] == std::byte{0x80}) block[i] = std::byte{0x81};
+        for (std::int64_t i = 4; exact && (format == WeightFormat::q4_k || format == WeightFormat::q5_k) && i < 16; ++i)
+            block[i] &= std::byte{0x07};  // scales and minima up to 7, so that exact sums fit a float
+        for (std::int64_t i = 192; exact && format == WeightFormat::q6_k && i < 208; ++i)
+            block[i] = static_cast<std::byte>(draws.below(7) - 3);
     }
     return bytes;
 }
 
-/// What a file's blocks mean, by the format's definition (ggml-quants).
+/// The 32 values of an old-style block, by the format's definition (ggml-quants).
+inline void block_meaning(WeightFormat format, const std::byte* block, std::vector<double>& values) {
+    const auto [d_at, m_at] = scale_places(format);
+    std::uint16_t d = 0, m = 0;
+    std::uint32_t fifth = 0;
+    std::memcpy(&d, block + d_at, 2);
+    if (m_at >= 0) std::memcpy(&m, block + m_at, 2);
+    const std::byte* q = block + (m_at >= 0 ? 4 : 2);
+    const bool five = format == WeightFormat::q5_0 || format == WeightFormat::q5_1;
+    if (five) std::memcpy(&fifth, q, 4), q += 4;
+    for (int i = 0; i < 32; ++i) {
+        if (format == WeightFormat::q8_0) {
+            values.push_back(from_half(d) * static_cast<std::int8_t>(q[i]));
+            continue;
+        }
+        const auto pair = std::to_integer<int>(q[i % 16]);
+        const int stored = (i < 16 ? pair & 15 : pair >> 4) + static_cast<int>(fifth >> i & 1) * 16;
+        values.push_back(m_at >= 0 ? from_half(d) * stored + from_half(m) : from_half(d) * (stored - (five ? 16 : 8)));
+    }
+}
+
+/// The 256 values of a k block.
+inline void k_block_meaning(WeightFormat format, const std::byte* block, std::vector<double>& values) {
+    const auto [d_at, m_at] = scale_places(format);
+    std::uint16_t half_d = 0, half_m = 0;
+    std::memcpy(&half_d, block + d_at, 2);
+    if (m_at >= 0) std::memcpy(&half_m, block + m_at, 2);
+    const auto byte = [&](int i) { return std::to_integer<int>(block[i]); };
+    for (int i = 0; i < 256; ++i) {
+        const int chunk = i / 32, l = i % 32;
+        if (format == WeightFormat::q6_k) {
+            const int part = i / 128, quarter = i % 128 / 32;
+            const int low = byte(64 * part + l + 32 * (quarter % 2)) >> 4 * (quarter / 2) & 15;
+            const int high = byte(128 + 32 * part + l) >> 2 * quarter & 3;
+            values.push_back(from_half(half_d) * static_cast<std::int8_t>(block[192 + i / 16]) * (low + 16 * high - 32));
+            continue;
+        }
+        const int scale = chunk < 4 ? byte(4 + chunk) & 63 : (byte(8 + chunk) & 15) | byte(chunk) >> 6 << 4;
+        const int minimum = chunk < 4 ? byte(8 + chunk) & 63 : byte(8 + chunk) >> 4 | byte(4 + chunk) >> 6 << 4;
+        int stored = byte((format == WeightFormat::q5_k ? 48 : 16) + chunk / 2 * 32 + l) >> 4 * (chunk % 2) & 15;
+        if (format == WeightFormat::q5_k) stored += (byte(16 + l) >> chunk & 1) * 16;
+        values.push_back(from_half(half_d) * scale * stored - from_half(half_m) * minimum);
+    }
+}
+
+/// What a file's blocks mean.
 inline std::vector<double> meaning(WeightFormat format, std::span<const std::byte> bytes) {
     const BlockShape shape = block_shape(format);
     std::vector<double> result;
     for (std::size_t at = 0; at < bytes.size(); at += static_cast<std::size_t>(shape.bytes)) {
-        const std::byte* block = bytes.data() + at;
-        std::uint16_t d = 0, m = 0;
-        std::memcpy(&d, block, 2);
-        std::memcpy(&m, block + 2, 2);
-        for (int i = 0; i < 32; ++i) {
-            if (format == WeightFormat::q8_0) {
-                result.push_back(from_half(d) * static_cast<std::int8_t>(block[2 + i]));
-                continue;
-            }
-            const auto pair = std::to_integer<int>(block[(format == WeightFormat::q4_1 ? 4 : 2) + i % 16]);
-            const int q = i < 16 ? pair & 15 : pair >> 4;
-            result.push_back(format == WeightFormat::q4_1 ? from_half(d) * q + from_half(m) : from_half(d) * (q - 8));
-        }
+        if (is_k(format)) k_block_meaning(format, bytes.data() + at, result);
+        else block_meaning(format, bytes.data() + at, result);
     }
     return result;
 }
@@ -147,7 +200,7 @@ inline TestMatrix random_matrix(WeightFormat format, std::int64_t out, std::int6
         if (format == WeightFormat::int8) round_to_int8(result.weights, in);
         return result;
     }
-    const auto bytes = random_blocks(format, out * in / 32, draws, exact);
+    const auto bytes = random_blocks(format, out * in / block_shape(format).values, draws, exact);
     return {PackedLinear::pack_blocks(format, bytes, out, in), meaning(format, bytes)};
 }
 
@@ -172,9 +225,13 @@ inline std::vector<float> product(const PackedLinear& w, std::span<const float> 
 }
 
 inline const std::vector<WeightFormat>& all_formats() {
-    static const std::vector<WeightFormat> kFormats{WeightFormat::f32,  WeightFormat::bf16, WeightFormat::int8,
-                                                    WeightFormat::q4_0, WeightFormat::q4_1, WeightFormat::q8_0};
+    static const std::vector<WeightFormat> kFormats{
+        WeightFormat::f32,  WeightFormat::bf16, WeightFormat::int8, WeightFormat::q4_0, WeightFormat::q4_1, WeightFormat::q5_0,
+        WeightFormat::q5_1, WeightFormat::q8_0, WeightFormat::q4_k, WeightFormat::q5_k, WeightFormat::q6_k};
     return kFormats;
 }
+
+/// `in`, or the nearest larger size that the format's blocks divide.
+inline std::int64_t fitting(WeightFormat format, std::int64_t in) { return is_k(format) ? (in + 255) / 256 * 256 : in; }
 
 }  // namespace outrider::testing
