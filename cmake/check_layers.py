@@ -2,6 +2,7 @@
 """Enforces the arrows between the layers (docs/architecture.md) by reading #include lines.
 
     check_layers.py ROOT        checks include/, src/ and examples/ of a source folder; prints each breach, exit 1 if any
+    check_layers.py --write-umbrella ROOT  writes include/outrider/outrider.hpp anew from the headers that are there
     check_layers.py --self-test proves on samples that each rule can fail
 """
 import pathlib
@@ -120,7 +121,7 @@ def check_umbrella(root):
         for path in sorted((root / "include/outrider").glob("*/*.hpp")):
             name = path.relative_to(root / "include").as_posix()
             if name not in there:
-                yield f"{umbrella.relative_to(root)}: <{name}> is missing"
+                yield f"{umbrella.relative_to(root)}: <{name}> is missing (--write-umbrella)"
 
 
 def check(root):
@@ -134,6 +135,14 @@ def check(root):
         breaches += [f"{path.relative_to(root)}: <{name}> is private; examples use what is installed"
                      for name in includes(path) if name.startswith(("../", "src/"))]
     return breaches + list(check_umbrella(root))
+
+
+def write_umbrella(root):
+    lines = ["// Everything. A host that wants short builds includes the headers it uses.", "#pragma once"]
+    for layer in RANK:
+        names = sorted(path.name for path in (root / "include/outrider" / layer).glob("*.hpp"))
+        lines += [""] * bool(names) + [f"#include <outrider/{layer}/{name}>" for name in names]
+    (root / "include/outrider/outrider.hpp").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 GOOD = {
@@ -197,6 +206,9 @@ def self_test():
 def main():
     if sys.argv[1:] == ["--self-test"]:
         self_test()
+        return 0
+    if sys.argv[1] == "--write-umbrella":
+        write_umbrella(pathlib.Path(sys.argv[2]).resolve())
         return 0
     breaches = check(pathlib.Path(sys.argv[1]).resolve())
     print("\n".join(breaches) if breaches else "layers: all arrows hold")
