@@ -1,0 +1,259 @@
+#include <catch2/catch_all.hpp>
+
+#include <cmath>
+#include <memory>
+#include <random>
+
+#include <outrider/core/error.hpp>
+#include <outrider/draft/merged_draft.hpp>
+#include <outrider/draft/ngram_draft.hpp>
+#include <outrider/draft/no_draft.hpp>
+#include <outrider/interface/concepts.hpp>
+#include <outrider/tree/tree_layout.hpp>
+
+using namespace outrider;
+using Catch::Matchers::ContainsSubstring;
+
+static_assert(Drafter<DraftModel> && Drafter<NoDraft> && Drafter<NgramDraft> && Drafter<MergedDraft>);
+
+namespace {
+
+/// Plays a known text to a drafter, the way the loop would: accepts along the text.
+class Replay {
+public:
+    Replay(DraftModel& drafter, std::vector<TokenId> text, std::size_t prompt, SequenceId id = 1)
+        : drafter_(drafter), text_(std::move(text)), id_(id), committed_(prompt - 1) {
+        feedback_ = told(0, committed_);
+    }
+
+    /// One round. Returns the tree; `accepted` tells how many of its nodes came true.
+    TokenTree round(std::int64_t nodes) {
+        const std::vector<SequenceFeedback> feedback{feedback_};
+        TokenTree tree = drafter_.propose(feedback, {nodes}).front().tree;
+        std::size_t kept = 0;
+        for (NodeIndex at = 0; committed_ + kept + 2 < text_.size(); ++kept) {
+            at = tree.child(at, text_[committed_ + kept + 1]);
+            if (at == kNoNode) break;
+        }
+        accepted = kept;
+        feedback_ = told(committed_, committed_ + kept + 1);
+        committed_ += kept + 1;
+        return tree;
+    }
+
+    [[nodiscard]] bool done() const { return committed_ + 2 >= text_.size(); }
+    std::size_t accepted = 0;
+
+private:
+    [[nodiscard]] SequenceFeedback told(std::size_t from, std::size_t to) const {
+        SequenceFeedback f;
+        f.sequence = id_;
+        f.tokens.assign(text_.begin() + static_cast<std::ptrdiff_t>(from), text_.begin() + static_cast<std::ptrdiff_t>(to));
+        f.pending = text_[to];
+        f.committed = static_cast<std::int64_t>(to);
+        return f;
+    }
+
+    DraftModel& drafter_;
+    std::vector<TokenId> text_;
+    SequenceId id_;
+    std::size_t committed_;
+    SequenceFeedback feedback_;
+};
+
+/// Always proposes the same children of the root, with the same probability.
+class FixedDraft final : public DraftModel {
+public:
+    FixedDraft(std::vector<TokenId> tokens, float q) : tokens_(std::move(tokens)), q_(q) {}
+    [[nodiscard]] std::string_view kind() const override { return "fixed"; }
+    std::int64_t forgotten = 0, fed = 0;
+
+protected:
+    std::vector<SequenceTree> do_propose(std::span<const SequenceFeedback> feedback, DraftBudget budget) override {
+        std::vector<SequenceTree> trees;
+        for (const SequenceFeedback& f : feedback) {
+            ++fed;
+            TokenTree::Builder tree(f.pending);
+            for (std::size_t i = 0; i < tokens_.size() && static_cast<std::int64_t>(i) < budget.nodes; ++i)
+                tree.add(0, tokens_[i], std::log(q_));
+            trees.push_back({f.sequence, std::move(tree).build()});
+        }
+        return trees;
+    }
+    void do_forget(SequenceId) override { ++forgotten; }
+
+private:
+    std::vector<TokenId> tokens_;
+    float q_;
+};
+
+std::vector<TokenId> path_tokens(const TokenTree& tree, NodeIndex node) {
+    std::vector<TokenId> tokens;
+    for (const NodeIndex n : path_to(tree, node)) tokens.push_back(tree.token(n));
+    return tokens;
+}
+
+}  // namespace
+
+TEST_CASE("ngram continues the longest match of the newest tokens", "[ngram]") {
+    NgramDraft drafter({.branches = 1});
+    //                                      0  1  2  3  4  5  6  7  8  9
+    Replay replay(drafter, std::vector<TokenId>{7, 1, 2, 3, 9, 2, 3, 5, 1, 2, 3, 9}, 11);
+    const TokenTree tree = replay.round(4);  // suffix 1 2 3 was followed by 9; the newer 2 3 by 5
+    REQUIRE(tree.drafted() == 4);
+    CHECK(path_tokens(tree, 4) == std::vector<TokenId>{9, 2, 3, 5});
+}
+
+TEST_CASE("ngram branches into what followed elsewhere, likeliest first", "[ngram]") {
+    NgramDraft drafter;
+    Replay replay(drafter, std::vector<TokenId>{7, 1, 2, 3, 9, 2, 3, 5, 1, 2, 3, 9}, 11);
+    const TokenTree tree = replay.round(12);
+    CHECK(tree.child(0, 9) == 1);
+    CHECK(tree.child(0, 5) != kNoNode);
+    double children = 0;
+    for (std::size_t i = 1; i < tree.size(); ++i) {
+        CHECK(tree.log_q()[i] <= 0.0F);
+        if (tree.parents()[i] == 0) children += std::exp(tree.log_q()[i]);
+    }
+    CHECK(children <= 1.0);
+}
+
+TEST_CASE("ngram proposes nothing where nothing repeats, and keeps within the budget", "[ngram]") {
+    NgramDraft drafter;
+    std::vector<TokenId> text(40);
+    for (std::size_t i = 0; i < text.size(); ++i) text[i] = static_cast<TokenId>(i);
+    Replay fresh(drafter, text, 10, 1);
+    CHECK(fresh.round(8).drafted() == 0);
+    std::vector<TokenId> loop(40, 3);
+    Replay same(drafter, loop, 10, 2);
+    for (const std::int64_t nodes : {0, 1, 5, 8}) CHECK(same.round(nodes).drafted() == static_cast<std::size_t>(nodes));
+}
+
+TEST_CASE("ngram finds every period, however rounds cut the text", "[ngram]") {
+    std::mt19937 engine(5);
+    for (int trial = 0; trial < 20; ++trial) {
+        NgramDraft drafter;
+        const std::size_t period = 1 + engine() % 9;
+        std::vector<TokenId> text(120);
+        for (std::size_t i = 0; i < text.size(); ++i)
+            text[i] = i < period ? static_cast<TokenId>(100 + engine() % 50) : text[i - period];
+        Replay replay(drafter, text, period + 1);
+        std::size_t rounds = 0;
+        for (; !replay.done(); ++rounds) replay.round(8);
+        CHECK(rounds < 40);  // 110 tokens; a drafter that lost its index would need one round each
+    }
+}
+
+TEST_CASE("ngram's log_q follows what comes true", "[ngram]") {
+    // After 1 comes 2 with the given share, else a new token; a new token before each 1 keeps every match at one token.
+    const auto learned = [](double share) {
+        NgramDraft drafter({.max_match = 1, .branches = 1});
+        std::mt19937 engine(9);
+        std::vector<TokenId> text;
+        for (TokenId i = 0; i < 600; ++i) {
+            text.push_back(2000 + i);
+            text.push_back(1);
+            text.push_back(std::uniform_real_distribution<>(0, 1)(engine) < share ? 2 : 1000 + i);
+        }
+        Replay replay(drafter, text, 5);
+        double q = 0;
+        while (!replay.done()) {
+            const TokenTree tree = replay.round(1);
+            if (tree.token(0) == 1 && tree.drafted() == 1) q = std::exp(tree.log_q()[1]);
+        }
+        return q;
+    };
+    CHECK(learned(0.9) == Catch::Approx(0.81).margin(0.12));  // the newest 1 was followed by 2, and this one is
+    CHECK(learned(0.3) < 0.3);
+}
+
+TEST_CASE("ngram rejects feedback with a gap and starts afresh after forget", "[ngram]") {
+    NgramDraft drafter;
+    SequenceFeedback f{.sequence = 4, .tokens = {1, 2, 3}, .features = {}, .pending = 4, .committed = 3};
+    const auto propose = [&] { return drafter.propose(std::vector<SequenceFeedback>{f}, {4}); };
+    CHECK(propose().size() == 1);
+    f = {.sequence = 4, .tokens = {5}, .features = {}, .pending = 6, .committed = 5};  // 4 was never committed
+    CHECK_THROWS_WITH(propose(), ContainsSubstring("every round"));
+    f = {.sequence = 4, .tokens = {1, 2, 3}, .features = {}, .pending = 4, .committed = 3};
+    CHECK(propose().size() == 1);
+    f = {.sequence = 4, .tokens = {7}, .features = {}, .pending = 8, .committed = 4};  // the pending token was 4
+    CHECK_THROWS_WITH(propose(), ContainsSubstring("every round"));
+    f = {.sequence = 9, .tokens = {1}, .features = {}, .pending = 4, .committed = 3};  // joined late
+    CHECK_THROWS_WITH(propose(), ContainsSubstring("from the prompt on"));
+    f = {.sequence = 5, .tokens = {1, 2}, .features = {}, .pending = 1, .committed = 2};
+    CHECK(propose().front().tree.drafted() > 0);
+    drafter.forget(5);
+    CHECK(propose().front().tree.drafted() > 0);
+}
+
+TEST_CASE("merged joins trees by token path and keeps the likeliest nodes", "[merged]") {
+    MergedDraft drafter(FixedDraft({1, 2, 3}, 0.1F), FixedDraft({3, 4}, 0.2F));
+    CHECK(drafter.kind() == "fixed+fixed");
+    const std::vector<SequenceFeedback> feedback{{.sequence = 1, .tokens = {8}, .features = {}, .pending = 9, .committed = 1}};
+    const TokenTree all = drafter.propose(feedback, {16}).front().tree;
+    CHECK(all.drafted() == 4);
+    CHECK(all.token(1) == 3);  // both propose it: 1 - 0.9 * 0.8
+    CHECK(std::exp(all.log_q()[1]) == Catch::Approx(0.28).epsilon(1e-3));
+    CHECK(all.token(2) == 4);
+    MergedDraft two(FixedDraft({1, 2, 3}, 0.1F), FixedDraft({3, 4}, 0.2F));
+    const TokenTree best = two.propose(feedback, {2}).front().tree;
+    CHECK(std::vector<TokenId>(best.tokens().begin(), best.tokens().end()) == std::vector<TokenId>{9, 3, 4});
+    CHECK(two.propose(std::vector<SequenceFeedback>{{2, {8}, {}, 9, 1}}, {0}).front().tree.drafted() == 0);
+}
+
+TEST_CASE("merged learns whom to believe, and feeds everybody", "[merged]") {
+    auto liar = std::make_unique<FixedDraft>(std::vector<TokenId>{1}, 0.9F);
+    auto modest = std::make_unique<FixedDraft>(std::vector<TokenId>{2}, 0.1F);
+    FixedDraft &first = *liar, &second = *modest;
+    std::vector<std::unique_ptr<DraftModel>> list;
+    list.push_back(std::move(liar));
+    list.push_back(std::move(modest));
+    MergedDraft drafter(std::move(list));
+    std::vector<TokenId> text(200, 2);  // the modest one is always right
+    Replay replay(drafter, text, 2);
+    std::size_t rounds = 0, right = 0;
+    for (; !replay.done(); ++rounds) {
+        const TokenTree tree = replay.round(1);
+        right += replay.accepted;
+        REQUIRE(tree.drafted() == 1);
+    }
+    CHECK(right + 12 > rounds);  // a few rounds to find out
+    CHECK(first.fed == static_cast<std::int64_t>(rounds));
+    CHECK(second.fed == static_cast<std::int64_t>(rounds));
+    drafter.forget(1);
+    CHECK(first.forgotten == 1);
+    CHECK(second.forgotten == 1);
+}
+
+TEST_CASE("merged trees stay prefix-closed and within one at every node", "[merged]") {
+    MergedDraft drafter(NgramDraft{}, NgramDraft({.max_match = 2, .candidates = 2}), FixedDraft({1, 2, 3, 4}, 0.6F));
+    std::mt19937 engine(11);
+    std::vector<TokenId> text(400);
+    for (TokenId& t : text) t = static_cast<TokenId>(engine() % 5);
+    Replay replay(drafter, text, 20);
+    while (!replay.done()) {
+        const std::int64_t nodes = static_cast<std::int64_t>(engine() % 20);
+        const TokenTree tree = replay.round(nodes);
+        CHECK(static_cast<std::int64_t>(tree.drafted()) <= nodes);
+        std::vector<double> claimed(tree.size(), 0.0);
+        for (std::size_t i = 1; i < tree.size(); ++i)
+            claimed[static_cast<std::size_t>(tree.parents()[i])] += std::exp(tree.log_q()[i]);
+        for (const double sum : claimed) CHECK(sum < 1.0001);
+    }
+}
+
+TEST_CASE("merged needs drafters", "[merged]") {
+    CHECK_THROWS_AS(MergedDraft(std::vector<std::unique_ptr<DraftModel>>{}), Error);
+    std::vector<std::unique_ptr<DraftModel>> with_null;
+    with_null.push_back(nullptr);
+    CHECK_THROWS_AS(MergedDraft(std::move(with_null)), Error);
+}
+
+TEST_CASE("no_draft proposes roots", "[none]") {
+    NoDraft drafter;
+    const auto trees = drafter.propose(std::vector<SequenceFeedback>{{3, {1}, {}, 9, 1}, {4, {1}, {}, 8, 1}}, {16});
+    CHECK(trees.size() == 2);
+    CHECK(trees[1].tree.size() == 1);
+    CHECK(trees[1].tree.token(0) == 8);
+    CHECK(drafter.kind() == "none");
+}
