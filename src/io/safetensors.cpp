@@ -7,7 +7,6 @@
 #include <unordered_map>
 
 #include <outrider/core/error.hpp>
-#include <outrider/io/mapped_file.hpp>
 
 #include "bits.hpp"
 #include "json_text.hpp"
@@ -28,7 +27,8 @@ struct DtypeEntry {
 
 // By SafeDtype.
 constexpr std::array<DtypeEntry, 10> kDtypes = {
-    {{"F64", 8}, {"F32", 4}, {"F16", 2}, {"BF16", 2}, {"I64", 8}, {"I32", 4}, {"I16", 2}, {"I8", 1}, {"U8", 1}, {"BOOL", 1}}};
+    {{"F64", 8}, {"F32", 4}, {"F16", 2}, {"BF16", 2}, {"I64", 8}, {"I32", 4}, {"I16", 2}, {"I8", 1}, {"U8", 1},
+     {"BOOL", 1}}};
 
 SafeDtype dtype_of(const Json& value, const std::string& file, const std::string& tensor) {
     const std::string name = value.is_string() ? value.get<std::string>() : std::string();
@@ -96,10 +96,9 @@ Placed read_tensor(const std::string& file, const std::string& name, const Json&
     return placed;
 }
 
-OneFile read_file(const std::filesystem::path& path) {
-    const std::string name = path.string();
+OneFile read_file(SharedBytes bytes, const std::string& name) {
     OneFile file;
-    file.bytes = SharedBytes::map(path);
+    file.bytes = std::move(bytes);
     const auto all = file.bytes.span();
     require(all.size() >= 8, "{}: expected a safetensors file, got {} bytes", name, all.size());
     const auto length = load<std::uint64_t>(all.data());
@@ -133,6 +132,8 @@ OneFile read_file(const std::filesystem::path& path) {
     return file;
 }
 
+OneFile map_file(const std::filesystem::path& path) { return read_file(SharedBytes::map(path), path.string()); }
+
 /// Shards of a folder, each once, and where each tensor should be. Throws Error for names that leave the folder.
 std::map<std::string, std::string> read_index(const std::filesystem::path& path) {
     const Json root = detail::read_json(path);
@@ -142,7 +143,8 @@ std::map<std::string, std::string> read_index(const std::filesystem::path& path)
     std::map<std::string, std::string> result;
     for (const auto& [tensor, file] : map->items()) {
         const std::string shard = file.is_string() ? file.get<std::string>() : std::string();
-        require(!shard.empty() && shard != "." && shard != ".." && shard.find_first_of(std::string_view("/\\\0", 3)) == std::string::npos,
+        require(!shard.empty() && shard != "." && shard != ".." &&
+                    shard.find_first_of(std::string_view("/\\\0", 3)) == std::string::npos,
                 "{}: tensor {} is in \"{}\"; expected the name of a file in the same folder", path.string(), tensor,
                 shard);
         result.emplace(tensor, shard);
@@ -176,7 +178,7 @@ struct SafeTensors::Contents {
         const auto places = read_index(index_path);
         std::set<std::string> shards;
         for (const auto& [tensor, shard] : places) shards.insert(shard);
-        for (const std::string& shard : shards) add(read_file(folder / shard));
+        for (const std::string& shard : shards) add(map_file(folder / shard));
         for (const auto& [tensor, shard] : places) {
             require(index.contains(tensor), "{}: tensor {} should be in {} and is not", index_path.string(), tensor,
                     shard);
@@ -190,14 +192,21 @@ SafeTensors SafeTensors::open(const std::filesystem::path& path) {
     std::error_code ignored;
     const auto index_path = path / "model.safetensors.index.json";
     if (!std::filesystem::is_directory(path, ignored)) {
-        contents->add(read_file(path));
+        contents->add(map_file(path));
     } else if (std::filesystem::exists(index_path, ignored)) {
         contents->add_shards(path, index_path);
     } else {
         require(std::filesystem::exists(path / "model.safetensors", ignored), "{}: expected model.safetensors or "
                 "model.safetensors.index.json in the folder", path.string());
-        contents->add(read_file(path / "model.safetensors"));
+        contents->add(map_file(path / "model.safetensors"));
     }
+    return SafeTensors(contents);
+}
+
+SafeTensors SafeTensors::parse(SharedBytes bytes, std::string name) {
+    const auto contents = std::make_shared<Contents>();
+    contents->add(read_file(std::move(bytes), name));
+    contents->name = std::move(name);
     return SafeTensors(contents);
 }
 

@@ -12,6 +12,8 @@
 #include <utility>
 #include <vector>
 
+#include <outrider/io/mapped_file.hpp>
+
 namespace outrider {
 
 enum class SafeDtype : std::uint8_t { f64, f32, f16, bf16, i64, i32, i16, i8, u8, boolean };
@@ -39,6 +41,9 @@ class SafeTensors {
 public:
     /// A file, or a folder with model.safetensors.index.json and its shards, or with model.safetensors. Throws Error.
     [[nodiscard]] static SafeTensors open(const std::filesystem::path& path);
+
+    /// One file's bytes in memory; `name` stands in messages.
+    [[nodiscard]] static SafeTensors parse(SharedBytes bytes, std::string name);
 
     [[nodiscard]] bool has(std::string_view name) const;
     /// Throws Error when there is none of that name.

@@ -27,9 +27,11 @@ public:
 
     [[nodiscard]] const std::filesystem::path& path() const { return path_; }
 
-    /// Writes a file and returns its path.
+    /// Writes a file and returns its path. A new one each time: some file systems wait for the disk when a file that
+    /// was cut to nothing is closed.
     std::filesystem::path write(std::string_view name, std::string_view text) const {
         const auto path = path_ / name;
+        std::filesystem::remove(path);
         std::ofstream(path, std::ios::binary).write(text.data(), static_cast<std::streamsize>(text.size()));
         return path;
     }

@@ -1,0 +1,244 @@
+// Mutated files: every loader gives a result or an Error; no crash, no other exception, no allocation out of proportion.
+// OUTRIDER_FUZZ_INPUTS sets the number of inputs for each loader (10000).
+#include <catch2/catch_test_macros.hpp>
+
+#include <algorithm>
+#include <atomic>
+#include <cstdlib>
+#include <functional>
+#include <new>
+#include <string>
+#include <vector>
+
+#include <outrider/core/error.hpp>
+#include <outrider/core/rng.hpp>
+#include <outrider/io/chat_template.hpp>
+#include <outrider/io/gguf.hpp>
+#include <outrider/io/hf_config.hpp>
+#include <outrider/io/safetensors.hpp>
+#include <outrider/io/tokenizer.hpp>
+
+#include "gguf_builder.hpp"
+#include "temporary_folder.hpp"
+
+using namespace outrider;
+using outrider::test::as_bytes;
+using outrider::test::GgufBuilder;
+
+namespace {
+
+std::atomic<std::size_t> largest_allocation{0};
+
+void* allocate(std::size_t size) {
+    std::size_t seen = largest_allocation.load(std::memory_order_relaxed);
+    while (size > seen && !largest_allocation.compare_exchange_weak(seen, size)) {
+    }
+    if (void* p = std::malloc(std::max<std::size_t>(size, 1))) return p;
+    throw std::bad_alloc();
+}
+
+}  // namespace
+
+void* operator new(std::size_t size) { return allocate(size); }
+void* operator new[](std::size_t size) { return allocate(size); }
+void operator delete(void* p) noexcept { std::free(p); }
+void operator delete[](void* p) noexcept { std::free(p); }
+void operator delete(void* p, std::size_t) noexcept { std::free(p); }
+void operator delete[](void* p, std::size_t) noexcept { std::free(p); }
+
+namespace {
+
+/// One to four changes of a file; a pure function of (input, n).
+class Mutator {
+public:
+    Mutator(std::string input, std::int64_t n, const std::vector<std::string>& words)
+        : text_(std::move(input)), key_(20240607, 0, n), words_(words) {
+        const std::uint64_t changes = 1 + next() % 4;
+        for (std::uint64_t i = 0; i < changes && !text_.empty(); ++i) change();
+    }
+
+    [[nodiscard]] const std::string& text() const { return text_; }
+
+private:
+    std::uint64_t next() { return key_.bits(drawn_++); }
+    std::size_t place() { return static_cast<std::size_t>(next() % text_.size()); }
+
+    void change() {
+        const std::size_t at = place();
+        const std::size_t length = std::min<std::size_t>(1 + next() % 16, text_.size() - at);
+        switch (next() % 9) {
+            case 0: text_[at] = static_cast<char>(text_[at] ^ (1 << next() % 8)); break;
+            case 1: text_[at] = static_cast<char>(next()); break;
+            case 2: number<std::uint32_t>(at); break;
+            case 3: number<std::uint64_t>(at); break;
+            case 4: text_.resize(at); break;
+            case 5: text_.erase(at, length); break;
+            case 6: text_.insert(place(), text_.substr(at, length)); break;
+            case 7: text_.replace(at, length, words_[next() % words_.size()]); break;
+            default: text_.insert(at, words_[next() % words_.size()]); break;
+        }
+    }
+
+    /// An integer that tends to overflow something.
+    template <typename T>
+    void number(std::size_t at) {
+        if (at + sizeof(T) > text_.size()) return;
+        const T shifted = static_cast<T>(T{1} << next() % (8 * sizeof(T)));
+        const T choices[] = {T{0}, static_cast<T>(~T{0}), shifted, static_cast<T>(shifted - 1),
+                             static_cast<T>(~shifted), static_cast<T>(next() % 64)};
+        const T value = choices[next() % std::size(choices)];
+        std::copy_n(reinterpret_cast<const char*>(&value), sizeof(T), text_.begin() + static_cast<std::ptrdiff_t>(at));
+    }
+
+    std::string text_;
+    RandomKey key_;
+    const std::vector<std::string>& words_;
+    std::uint64_t drawn_ = 0;
+};
+
+const std::vector<std::string> kJsonWords = {
+    "{", "}", "[", "]", ",", ":", "\"", "null", "true", "-1", "0", "1e999", "18446744073709551615", "9223372036854775808",
+    "4611686018427387904", "0.5", "\\u0000", "\\ud800", "\xFF", "\"F32\"", "\"shape\":", "[[[[[[[[", "{\"a\":", "\"\""};
+
+std::int64_t inputs() {
+    const char* set = std::getenv("OUTRIDER_FUZZ_INPUTS");
+    return set != nullptr ? std::atoll(set) : 10'000;
+}
+
+/// Runs `load` on `count` mutations of `input`. It must throw nothing but Error, and both outcomes must occur.
+void fuzz(const std::string& input, const std::vector<std::string>& words,
+          const std::function<void(const std::string&)>& load, std::int64_t count = inputs()) {
+    REQUIRE_NOTHROW(load(input));
+    largest_allocation = 0;
+    std::int64_t good = 0, bad = 0;
+    for (std::int64_t n = 0; n < count; ++n) {
+        const Mutator mutated(input, n, words);
+        try {
+            load(mutated.text());
+            ++good;
+        } catch (const Error&) {
+            ++bad;
+        } catch (const std::exception& other) {
+            FAIL("input " << n << ": " << other.what());
+        }
+    }
+    CHECK(good > count / 1000);
+    CHECK(bad > count / 5);
+    CHECK(largest_allocation < std::size_t{4} << 20);  // the inputs have some hundred bytes
+}
+
+void use(const Tokenizer& tokenizer) {
+    for (const SpecialText mode : {SpecialText::plain, SpecialText::parse}) {
+        (void)tokenizer.decode(tokenizer.encode("ab <end> ab12  a\n", mode));
+    }
+    for (std::int64_t id = 0; id < tokenizer.size(); ++id) (void)tokenizer.piece(static_cast<TokenId>(id));
+    try {
+        (void)ChatTemplate::detect(tokenizer.chat_template());
+    } catch (const Error&) {
+    }
+}
+
+std::string small_gguf() {
+    GgufBuilder b;
+    b.text("general.architecture", "llama").scalar<std::uint32_t>("general.alignment", 32).scalar("eps", 1e-5f);
+    b.array<float>("scores", {1, 2, 3}).scalar("flag", true);
+    b.text("tokenizer.ggml.model", "gpt2").text("tokenizer.ggml.pre", "smollm");
+    b.array<std::string>("tokenizer.ggml.tokens", {"a", "b", "ab", "\xC4\xA0", "1", "2", "\xC4\x8A", "<end>", "<", ">", "e", "n", "d"});
+    b.array<std::string>("tokenizer.ggml.merges", {"a b"});
+    b.array<std::int32_t>("tokenizer.ggml.token_type", {1, 1, 1, 1, 1, 1, 1, 3, 1, 1, 1, 1, 1});
+    b.scalar<std::uint32_t>("tokenizer.ggml.eos_token_id", 7).text("tokenizer.chat_template", "<|im_start|>system\nx");
+    b.tensor("token_embd.weight", {32, 2}, 8, std::string(68, '\1'));
+    b.tensor("norm.weight", {4}, 0, std::string(16, '\2')).tensor("k", {256}, 12, std::string(144, '\3'));
+    return b.build();
+}
+
+void read_gguf(const std::string& text) {
+    const GgufFile file = GgufFile::parse(SharedBytes::copy(as_bytes(text)), "fuzzed");
+    for (const std::string& key : file.keys()) {
+        const std::function<void()> getters[] = {
+            [&] { (void)file.string(key); },   [&] { (void)file.integer(key); },  [&] { (void)file.number(key); },
+            [&] { (void)file.boolean(key); },  [&] { (void)file.strings(key); },  [&] { (void)file.integers(key); },
+            [&] { (void)file.numbers(key); },  [&] { (void)file.booleans(key); }};
+        int readable = 0;
+        for (const auto& getter : getters) {
+            try {
+                getter();
+                ++readable;
+            } catch (const Error&) {
+            }
+        }
+        if (readable > 2) FAIL("key " << key << " reads as " << readable << " kinds");
+    }
+    for (const GgufTensor& tensor : file.tensors()) {
+        if (can_dequantise(tensor.type)) (void)to_floats(tensor);
+    }
+    use(*Tokenizer::from_gguf(file));
+}
+
+}  // namespace
+
+TEST_CASE("fuzz: gguf and its tokenizer") {
+    std::vector<std::string> words = {std::string(8, '\0'), std::string(8, '\xFF'), "GGUF", "\xFF", "a"};
+    fuzz(small_gguf(), words, read_gguf);
+}
+
+TEST_CASE("fuzz: safetensors") {
+    std::string header = R"({"__metadata__":{"format":"pt"},"a":{"dtype":"F32","shape":[2,1],"data_offsets":[0,8]},)"
+                         R"("b":{"dtype":"BF16","shape":[3],"data_offsets":[8,14]},)"
+                         R"("c":{"dtype":"I64","shape":[],"data_offsets":[14,22]}})";
+    std::string file;
+    GgufBuilder::put<std::uint64_t>(file, header.size());
+    file += header + std::string(22, '\5');
+    fuzz(file, kJsonWords, [](const std::string& text) {
+        const SafeTensors read = SafeTensors::parse(SharedBytes::copy(as_bytes(text)), "fuzzed");
+        for (const SafeTensor& tensor : read.tensors()) (void)to_floats(tensor);
+    });
+}
+
+TEST_CASE("fuzz: safetensors index") {
+    const test::TemporaryFolder folder;
+    const std::vector<float> one = {1};
+    const std::vector<SafeTensorView> tensors = {{"a", SafeDtype::f32, {1}, std::as_bytes(std::span(one))}};
+    write_safetensors(folder.path() / "m", tensors);
+    fuzz(R"({"metadata": {"total_size": 4}, "weight_map": {"a": "m"}})", kJsonWords, [&](const std::string& text) {
+        folder.write("model.safetensors.index.json", text);
+        (void)SafeTensors::open(folder.path());
+    });
+}
+
+TEST_CASE("fuzz: config.json") {
+    const std::string config =
+        R"({"architectures": ["LlamaForCausalLM"], "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,)"
+        R"("num_attention_heads": 4, "vocab_size": 300, "rms_norm_eps": 1e-05, "eos_token_id": [2, 3],)"
+        R"("rope_scaling": {"type": "llama3", "factor": 8.0, "original_max_position_embeddings": 8192}})";
+    fuzz(config, kJsonWords, [](const std::string& text) { (void)parse_hf_config(text, "fuzzed"); });
+}
+
+TEST_CASE("fuzz: tokenizer.json and its neighbours") {
+    const std::string tokenizer =
+        R"x({"added_tokens":[{"id":8,"content":"<end>","special":true,"lstrip":true}],"normalizer":{"type":"NFC"},)x"
+        R"x("pre_tokenizer":{"type":"Sequence","pretokenizers":[{"type":"Digits","individual_digits":true},)x"
+        R"x({"type":"Split","pattern":{"Regex":"\\s+(?!\\S)|[ab]+"},"behavior":"Isolated","invert":false},)x"
+        R"x({"type":"ByteLevel","add_prefix_space":false,"use_regex":true}]},)x"
+        R"x("post_processor":{"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"<end>","type_id":0}}]},)x"
+        R"x("model":{"type":"BPE","ignore_merges":true,"vocab":{"a":0,"b":1,"ab":2,"\u0120":3,"1":4,"2":5,"\u010a":6,)x"
+        R"x("e":7,"<":9,">":10,"n":11,"d":12},"merges":["a b"]}})x";
+    const std::string config =
+        R"({"bos_token": {"content": "<end>"}, "eos_token": "<end>", "chat_template": [{"name": "default", "template": "x"}]})";
+    const std::string generation = R"({"eos_token_id": [8, 2]})";
+    const test::TemporaryFolder folder;
+    const auto path = folder.write("tokenizer.json", tokenizer);
+    folder.write("tokenizer_config.json", config);
+    folder.write("generation_config.json", generation);
+    const auto load = [&](const char* name) {
+        return [&folder, &path, name](const std::string& text) {
+            folder.write(name, text);
+            use(*Tokenizer::from_json(path));
+        };
+    };
+    fuzz(tokenizer, kJsonWords, load("tokenizer.json"));
+    folder.write("tokenizer.json", tokenizer);
+    fuzz(config, kJsonWords, load("tokenizer_config.json"), inputs() / 5);
+    folder.write("tokenizer_config.json", config);
+    fuzz(generation, kJsonWords, load("generation_config.json"), inputs() / 5);
+}
