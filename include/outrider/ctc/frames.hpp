@@ -120,11 +120,14 @@ struct DenseFrames {
     Kind kind = Kind::gated_logits;
 };
 
-/// What is kept of dense frames.
+/// What is kept of dense frames. For trees that are not sampled, true probabilities are the better choice: the search
+/// then finds the best tree under all that the frames say (exactly, since a prefix of candidates needs no other token),
+/// where sharing out the rest favours frames that know least. It costs a sum of exponentials over all of V.
 struct FrameOptions {
     std::size_t top_k = 16;   ///< tokens chosen per frame; the candidates are the union over frames
-    bool renormalise = true;  ///< candidates take all of 1 - p(blank), so that the frame sums to 1 and `other` is 0.
-                              ///< false: true probabilities, the rest is `other` (for logits this sums over all of V)
+    bool renormalise = true;  ///< true: candidates share all of 1 - p(blank), so that the frame sums to 1 without other
+                              ///< tokens, and a sampled draft never ends for want of a candidate.
+                              ///< false: candidates keep their probabilities, the rest is `other`.
 };
 
 /// Cuts candidates out of dense frames: the top k tokens of each frame, their union over the frames, and the

@@ -35,9 +35,10 @@ struct Unconditioned {};
 
 /// A condition is called once for every prefix l that is expanded, the root first, and writes one factor f_l(c) >= 0
 /// for each candidate. Then
-///     pi_t(c | l) = (1 - b_t) pi_t(c) f_l(c) / Z_t(l),   Z_t(l) = sum_c pi_t(c) f_l(c) + o_t
-/// while blank stays a gate of the frame alone. Any function of the prefix leaves the recursion exact. Factors that
-/// are negative or not finite count as 0; a frame whose Z_t(l) is 0 or not finite says nothing after l.
+///     pi_t(c | l) = (1 - b_t) pi_t(c) f_l(c) / Z_t(l),   Z_t(l) = sum_c pi_t(c) f_l(c) + o_t f_l(other)
+/// while blank stays a gate of the frame alone. Any function of the prefix leaves the recursion exact. f_l(other), the
+/// factor of tokens that are no candidates, is what the call returns, or 1 if it returns nothing. Factors that are
+/// negative or not finite count as 0; a frame whose Z_t(l) is 0 or not finite says nothing after l.
 template <typename Condition, typename Scalar>
 concept PrefixCondition = std::same_as<std::remove_cvref_t<Condition>, Unconditioned> ||
                           std::invocable<Condition&, const PrefixContext&, std::span<Scalar>>;
@@ -167,6 +168,7 @@ private:
     struct State {
         std::int32_t parent, last;  ///< last: candidate index, -1 at the root
         Scalar end;
+        Scalar other;  ///< f_l(other)
     };
 
     static std::size_t index(std::int32_t state) { return static_cast<std::size_t>(state); }
@@ -177,7 +179,7 @@ private:
     }
 
     void push(std::int32_t parent, std::int32_t last) {
-        states_.push_back({parent, last, Scalar(0)});
+        states_.push_back({parent, last, Scalar(0), Scalar(1)});
         weights_.resize(weights_.size() + 2 * frames_->frames());
     }
 
@@ -196,13 +198,14 @@ private:
         Scalar* repeat = fresh + T;
         const Scalar* column = frames_->row(0) + std::max(last, 0);
         const Scalar stay = last < 0 ? Scalar(0) : factor != nullptr ? factor[last] : Scalar(1);
+        const Scalar other = states_.back().other;
         Scalar blank = blank0, label = 0, unlisted = 0;
         for (std::size_t t = 0; t < T; ++t) {
             const Scalar exact = blank + label;
             const Scalar scale = conditioned ? scales[t] : Scalar(1);
             fresh[t] = scale * exact;
             repeat[t] = scale * blank;
-            unlisted += (conditioned && !(scale > 0) ? frames_->emit(t) : scale * frames_->other(t)) * exact;
+            unlisted += (conditioned && !(scale > 0) ? frames_->emit(t) : scale * other * frames_->other(t)) * exact;
             label = entry_[t] + (last < 0 ? Scalar(0) : scale * stay * column[t * stride] * label);
             blank = frames_->blank(t) * exact;
         }
@@ -224,12 +227,18 @@ private:
             path_candidates_.push_back(states_[index(s)].last);
         std::reverse(path_candidates_.begin(), path_candidates_.end());
         for (const std::int32_t c : path_candidates_) path_tokens_.push_back(frames_->tokens()[index(c)]);
-        condition(PrefixContext{path_tokens_, path_candidates_, state, states_[index(state)].parent},
-                  std::span<Scalar>(factor, C));
+        const PrefixContext context{path_tokens_, path_candidates_, state, states_[index(state)].parent};
+        Scalar other = 1;
+        if constexpr (std::is_void_v<std::invoke_result_t<Condition&, const PrefixContext&, std::span<Scalar>>>)
+            condition(context, std::span<Scalar>(factor, C));
+        else
+            other = static_cast<Scalar>(condition(context, std::span<Scalar>(factor, C)));
         constexpr Scalar largest = std::numeric_limits<Scalar>::max();
-        for (std::size_t c = 0; c < C; ++c) factor[c] = factor[c] > 0 && factor[c] <= largest ? factor[c] : Scalar(0);
+        const auto sound = [](Scalar f) { return f > 0 && f <= largest ? f : Scalar(0); };
+        for (std::size_t c = 0; c < C; ++c) factor[c] = sound(factor[c]);
+        states_.back().other = other = sound(other);
         for (std::size_t t = 0; t < T; ++t) {
-            const Scalar mass = dot(frames_->row(t), factor, stride) + frames_->other(t);
+            const Scalar mass = dot(frames_->row(t), factor, stride) + frames_->other(t) * other;
             scales[t] = mass > 0 && mass <= largest ? frames_->emit(t) / mass : Scalar(0);
         }
     }

@@ -13,6 +13,7 @@
 #include <type_traits>
 #include <vector>
 
+#include <outrider/core/error.hpp>
 #include <outrider/core/types.hpp>
 #include <outrider/ctc/frames.hpp>
 #include <outrider/ctc/prefix_forward.hpp>
@@ -37,6 +38,10 @@ namespace outrider {
 /// entry under it is final, because its children and those of all later entries cannot be larger. Children enter the
 /// list only if they beat its last entry once it is full. This is the pruned heap of best-first search in one array.
 /// Order: larger Psi first, then earlier parent, then smaller candidate index; the result is a function of the input.
+///
+/// Calibration: `exponents` [d - 1] > 0 corrects how far a drafter may be trusted at depth d (the last one holds for all
+/// deeper nodes). Prefixes are then ranked by the product of q^exponent along their path instead of Psi, the product of
+/// q; psi and log_q stay the exact ones.
 template <typename Scalar>
 class BasicPrefixTreeSearch {
 public:
@@ -50,38 +55,45 @@ public:
         std::int32_t candidate;  ///< index into frames.tokens()
     };
 
-    /// The `nodes` most probable prefixes (fewer if fewer have a probability above zero) in descending order of psi,
-    /// parents before children. Valid until the next call.
+    /// The `nodes` most probable prefixes (fewer if fewer have a probability above zero) in descending order of psi
+    /// (of the calibrated score, if there are exponents), parents before children. Valid until the next call.
     template <PrefixCondition<Scalar> Condition = Unconditioned>
-    std::span<const Node> search(const Frames& frames, std::int64_t nodes, Condition&& condition = {}) {
+    std::span<const Node> search(const Frames& frames, std::int64_t nodes, Condition&& condition = {},
+                                 std::span<const double> exponents = {}) {
         constexpr bool plain = std::same_as<std::remove_cvref_t<Condition>, Unconditioned>;
+        for (const double e : exponents)
+            require(e > 0 && std::isfinite(e), "PrefixTreeSearch: exponent {}, expected a positive number", e);
         limit_ = nodes > 0 ? static_cast<std::size_t>(nodes) : 0;
         nodes_.clear();
         if (limit_ == 0 || frames.frames() == 0 || frames.candidates() == 0) return nodes_;
         forward_.start(frames);
         q_.resize(frames.stride());
-        state_.assign(1, forward_.root(condition));
+        final_.assign(1, {forward_.root(condition), 0});
         if constexpr (plain) find_row_maxima(frames);
-        add_children(0, 1.0, state_[0]);
+        set_depth(exponents, 1);
+        add_children(0, 1.0, 0);
         for (std::size_t cursor = 0; cursor < nodes_.size(); ++cursor) {
             const Node node = nodes_[cursor];
-            state_.push_back(-1);
+            const Final parent = final_[static_cast<std::size_t>(node.parent)];
+            final_.push_back({-1, parent.depth + 1});
             if (node.psi <= threshold()) continue;
-            const std::int32_t parent = state_[static_cast<std::size_t>(node.parent)];
-            if (hopeless(node.psi, forward_.enter(parent, node.candidate))) continue;
-            const std::int32_t state = forward_.expand_entered(parent, node.candidate, condition);
-            state_.back() = state;
+            set_depth(exponents, parent.depth + 2);
+            if (hopeless(node.psi, forward_.enter(parent.state, node.candidate))) continue;
+            const std::int32_t state = forward_.expand_entered(parent.state, node.candidate, condition);
+            final_.back().state = state;
             if constexpr (plain)
                 if (hopeless(node.psi, forward_.weighted(state, row_max_))) continue;
             add_children(static_cast<NodeIndex>(cursor) + 1, node.psi, state);
         }
+        if (!exponents.empty()) restore_psi();
         return nodes_;
     }
 
     /// The same as a tree with `pending` as its root and log_q the exact log(Psi(l c) / Psi(l)).
     template <PrefixCondition<Scalar> Condition = Unconditioned>
-    [[nodiscard]] TokenTree tree(TokenId pending, const Frames& frames, std::int64_t nodes, Condition&& condition = {}) {
-        search(frames, nodes, condition);
+    [[nodiscard]] TokenTree tree(TokenId pending, const Frames& frames, std::int64_t nodes, Condition&& condition = {},
+                                 std::span<const double> exponents = {}) {
+        search(frames, nodes, condition, exponents);
         TokenTree::Builder builder(pending, nodes_.size());
         for (const Node& node : nodes_)
             builder.add(node.parent, frames.tokens()[static_cast<std::size_t>(node.candidate)],
@@ -93,12 +105,33 @@ public:
     [[nodiscard]] std::size_t expanded() const noexcept { return forward_.states(); }
 
 private:
+    /// A node that the cursor has passed (or the root).
+    struct Final {
+        std::int32_t state;  ///< of forward_, -1 if not expanded
+        std::int32_t depth;
+    };
+
+    // During a search Node::psi holds the score. Without exponents that is Psi.
+
     /// What a prefix must beat to enter the list.
     [[nodiscard]] double threshold() const { return nodes_.size() < limit_ ? 0.0 : nodes_.back().psi; }
 
-    /// Whether no child can enter, given an upper bound of their q (widened by more than its rounding error).
-    [[nodiscard]] bool hopeless(double psi, Scalar bound) const {
-        return psi * static_cast<double>(bound) * (1.0 + 1e-5) <= threshold();
+    void set_depth(std::span<const double> exponents, std::int32_t depth) {
+        if (!exponents.empty())
+            exponent_ = exponents[std::min(exponents.size(), static_cast<std::size_t>(depth)) - 1];
+        else
+            exponent_ = 1.0;
+    }
+
+    /// What a conditional probability contributes to the score.
+    [[nodiscard]] double worth(Scalar q) const {
+        return exponent_ == 1.0 ? static_cast<double>(q) : std::pow(static_cast<double>(q), exponent_);
+    }
+
+    /// Whether no child can enter, given an upper bound of their q (widened by more than its rounding error); negative:
+    /// there is none.
+    [[nodiscard]] bool hopeless(double score, Scalar bound) const {
+        return bound <= 0 || score * worth(bound * Scalar(1.0 + 1e-5)) <= threshold();
     }
 
     void find_row_maxima(const Frames& frames) {
@@ -108,25 +141,34 @@ private:
                               frames.row(t), static_cast<Eigen::Index>(frames.stride())).maxCoeff();
     }
 
-    void add_children(NodeIndex parent, double psi, std::int32_t state) {
+    void add_children(NodeIndex parent, double score, std::int32_t state) {
         forward_.children(state, q_.data());
-        Scalar least = smallest_q(psi);
+        Scalar least = smallest_q(score);
         for (std::size_t c = 0; c < q_.size(); ++c) {
             if (!(q_[c] >= least)) continue;
             const Scalar q = std::min(q_[c], Scalar(1));
-            if (!insert({psi * static_cast<double>(q), q, parent, static_cast<std::int32_t>(c)})) continue;
-            least = smallest_q(psi);
+            if (!insert({score * worth(q), q, parent, static_cast<std::int32_t>(c)})) continue;
+            least = smallest_q(score);
         }
     }
 
-    /// The smallest q that may pass the threshold (rounding to the nearest keeps every Scalar that does).
-    [[nodiscard]] Scalar smallest_q(double psi) const {
-        return std::max(static_cast<Scalar>(threshold() / psi), std::numeric_limits<Scalar>::min());
+    /// The smallest q that may pass the threshold. Rounding to the nearest keeps every Scalar that does; powers are
+    /// given some room.
+    [[nodiscard]] Scalar smallest_q(double score) const {
+        const double ratio = threshold() / score;
+        const double q = exponent_ == 1.0 ? ratio : std::pow(ratio, 1.0 / exponent_) * (1.0 - 1e-6);
+        return std::max(static_cast<Scalar>(q), std::numeric_limits<Scalar>::min());
+    }
+
+    void restore_psi() {
+        for (Node& node : nodes_)
+            node.psi = (node.parent == 0 ? 1.0 : nodes_[static_cast<std::size_t>(node.parent) - 1].psi) *
+                       static_cast<double>(node.q);
     }
 
     bool insert(const Node& node) {
         if (!(node.psi > threshold())) return false;
-        const auto at = std::upper_bound(nodes_.begin() + static_cast<std::ptrdiff_t>(state_.size()) - 1, nodes_.end(),
+        const auto at = std::upper_bound(nodes_.begin() + static_cast<std::ptrdiff_t>(final_.size()) - 1, nodes_.end(),
                                          node.psi, [](double psi, const Node& other) { return psi > other.psi; });
         const auto place = at - nodes_.begin();
         if (nodes_.size() == limit_) nodes_.pop_back();
@@ -136,8 +178,9 @@ private:
 
     BasicPrefixForward<Scalar> forward_;
     std::size_t limit_ = 0;
-    std::vector<Node> nodes_;          ///< in order; those before the cursor are final
-    std::vector<std::int32_t> state_;  ///< [cursor + 1] state of each final node (0 is the root), -1 if not expanded
+    double exponent_ = 1.0;     ///< of the depth whose nodes are being added
+    std::vector<Node> nodes_;   ///< in order; those before the cursor are final
+    std::vector<Final> final_;  ///< the root and the nodes before the cursor
     std::vector<Scalar> q_, row_max_;
 };
 

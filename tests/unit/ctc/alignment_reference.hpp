@@ -17,7 +17,7 @@ namespace outrider::reference {
 /// Candidate indices of a prefix.
 using Prefix = std::vector<std::int32_t>;
 
-/// f_l(c); empty: unconditioned.
+/// f_l(c); empty: unconditioned. f_l(other) is f_l(C) where a test says so (`with_other`), else 1.
 using Factor = std::function<double(const Prefix&, std::size_t c)>;
 
 /// Probabilities of collapsed drafts.
@@ -29,9 +29,9 @@ struct Law {
 /// pi_t(c | l) by its definition.
 template <typename Scalar>
 double conditional(const BasicCtcFrames<Scalar>& frames, const Factor& factor, std::size_t t, const Prefix& prefix,
-                   std::size_t c) {
+                   std::size_t c, bool with_other) {
     if (!factor) return frames.pi(t, c);
-    double mass = frames.other(t);
+    double mass = double(frames.other(t)) * (with_other ? factor(prefix, frames.candidates()) : 1.0);
     for (std::size_t i = 0; i < frames.candidates(); ++i) mass += double(frames.pi(t, i)) * factor(prefix, i);
     if (mass == 0) return 0.0;
     return (1.0 - double(frames.blank(t))) * double(frames.pi(t, c)) * factor(prefix, c) / mass;
@@ -40,28 +40,28 @@ double conditional(const BasicCtcFrames<Scalar>& frames, const Factor& factor, s
 /// Walks all alignments from frame t on; `previous` is the last symbol (-1: blank or none).
 template <typename Scalar>
 void walk(const BasicCtcFrames<Scalar>& frames, const Factor& factor, std::size_t t, std::int32_t previous,
-          const Prefix& prefix, double weight, Law& law) {
+          const Prefix& prefix, double weight, bool with_other, Law& law) {
     if (t == frames.frames()) {
         law.exact[prefix] += weight;
         return;
     }
     double rest = 1.0 - double(frames.blank(t));
-    walk(frames, factor, t + 1, -1, prefix, weight * double(frames.blank(t)), law);
+    walk(frames, factor, t + 1, -1, prefix, weight * double(frames.blank(t)), with_other, law);
     for (std::size_t c = 0; c < frames.candidates(); ++c) {
-        const double p = conditional(frames, factor, t, prefix, c);
+        const double p = conditional(frames, factor, t, prefix, c, with_other);
         rest -= p;
         const auto symbol = static_cast<std::int32_t>(c);
         Prefix next = prefix;
         if (symbol != previous) next.push_back(symbol);
-        walk(frames, factor, t + 1, symbol, next, weight * p, law);
+        walk(frames, factor, t + 1, symbol, next, weight * p, with_other, law);
     }
     if (rest > 1e-9) law.exact[prefix] += weight * rest;  // a token that is no candidate ends the draft
 }
 
 template <typename Scalar>
-Law enumerate(const BasicCtcFrames<Scalar>& frames, const Factor& factor = {}) {
+Law enumerate(const BasicCtcFrames<Scalar>& frames, const Factor& factor = {}, bool with_other = false) {
     Law law;
-    walk(frames, factor, 0, -1, {}, 1.0, law);
+    walk(frames, factor, 0, -1, {}, 1.0, with_other, law);
     for (const auto& [sequence, weight] : law.exact)
         for (std::size_t k = 0; k <= sequence.size(); ++k)
             law.psi[Prefix(sequence.begin(), sequence.begin() + static_cast<std::ptrdiff_t>(k))] += weight;
@@ -134,6 +134,15 @@ auto condition_of(const Factor& factor) {
     return [factor](const PrefixContext& prefix, std::span<Scalar> out) {
         const Prefix path(prefix.candidates.begin(), prefix.candidates.end());
         for (std::size_t c = 0; c < out.size(); ++c) out[c] = static_cast<Scalar>(factor(path, c));
+    };
+}
+
+/// And with f_l(C) returned as the factor of tokens that are no candidates.
+template <typename Scalar>
+auto condition_with_other(const Factor& factor) {
+    return [factor](const PrefixContext& prefix, std::span<Scalar> out) {
+        condition_of<Scalar>(factor)(prefix, out);
+        return factor(Prefix(prefix.candidates.begin(), prefix.candidates.end()), out.size());
     };
 }
 

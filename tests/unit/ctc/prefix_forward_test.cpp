@@ -82,9 +82,30 @@ TEST_CASE("Psi, P and q equal the enumeration of all alignments, for every prefi
                 auto condition = condition_of<double>(factor);
                 CHECK(compare_with_enumeration(made, law, condition) == reachable(law));
                 prefixes += reachable(law);
+                if (trial != 1) continue;  // the frames with other tokens
+                const Law with_other = enumerate(made, factor, true);
+                auto returning = condition_with_other<double>(factor);
+                CHECK(compare_with_enumeration(made, with_other, returning) == reachable(with_other));
+                CHECK(std::abs(with_other.exact.at({}) - law.exact.at({})) > 1e-6);
             }
         }
     CHECK(prefixes > 5000);
+}
+
+TEST_CASE("the example of docs/ctc.md") {
+    const std::vector<TokenId> tokens{1, 2};
+    const std::vector<double> pi{.5, .25, .25, .5}, blank{.25, .25};
+    const auto frames = BasicCtcFrames<double>::from_probabilities(tokens, pi, blank);
+    BasicPrefixForward<double> forward;
+    forward.start(frames);
+    const auto root = forward.root(Unconditioned{});
+    CHECK(forward.child(root, 0) == .5625);
+    CHECK(forward.child(root, 1) == .375);
+    CHECK(forward.end(root) == .0625);
+    const auto a = forward.expand(root, 0, Unconditioned{});
+    CHECK(forward.child(a, 1) == Catch::Approx(.25 / .5625).epsilon(1e-14));
+    CHECK(forward.child(a, 0) == 0);
+    CHECK(forward.end(a) == Catch::Approx(.3125 / .5625).epsilon(1e-14));
 }
 
 TEST_CASE("conditions matter: the law of conditioned frames differs from that of plain ones") {

@@ -56,28 +56,31 @@ private:
 
 /// Best-first search without any pruning, on the forward variables (which enumeration has checked).
 template <typename Condition>
-std::vector<double> naive_search(const BasicCtcFrames<double>& frames, std::size_t nodes, Condition&& condition) {
+std::vector<double> naive_search(const BasicCtcFrames<double>& frames, std::size_t nodes, Condition&& condition,
+                                 std::span<const double> exponents = {}) {
     BasicPrefixForward<double> forward;
     forward.start(frames);
     struct Open {
         double psi;
         std::int32_t parent, candidate;
+        std::size_t depth;
     };
     const auto less = [](const Open& a, const Open& b) { return a.psi < b.psi; };
     std::priority_queue<Open, std::vector<Open>, decltype(less)> heap(less);
-    const auto push = [&](std::int32_t state, double psi) {
+    const auto push = [&](std::int32_t state, double psi, std::size_t depth) {
+        const double e = exponents.empty() ? 1.0 : exponents[std::min(depth, exponents.size()) - 1];
         for (std::size_t c = 0; c < frames.candidates(); ++c) {
             const double q = forward.child(state, static_cast<std::int32_t>(c));
-            if (q > 0) heap.push({psi * q, state, static_cast<std::int32_t>(c)});
+            if (q > 0) heap.push({psi * std::pow(q, e), state, static_cast<std::int32_t>(c), depth});
         }
     };
-    push(forward.root(condition), 1.0);
+    push(forward.root(condition), 1.0, 1);
     std::vector<double> found;
     while (found.size() < nodes && !heap.empty()) {
         const Open top = heap.top();
         heap.pop();
         found.push_back(top.psi);
-        push(forward.expand(top.parent, top.candidate, condition), top.psi);
+        push(forward.expand(top.parent, top.candidate, condition), top.psi, top.depth + 1);
     }
     return found;
 }
@@ -154,6 +157,41 @@ TEST_CASE("the pruned search equals the unpruned one at full size, in double and
                 else
                     run(Unconditioned{}, Unconditioned{});
             }
+    }
+}
+
+TEST_CASE("exponents change the ranking by depth, and neither psi nor q") {
+    Random random(25);
+    BasicPrefixTreeSearch<double> search;
+    bool changed = false;
+    for (int trial = 0; trial < 40; ++trial) {
+        const auto frames = random_frames<double>(random, {8, 20, 2.5, 0.0, 0.0});
+        const std::vector<double> exponents{1.0, random.uniform(0.3, 2.0), random.uniform(0.3, 2.0)};
+        const auto plain = search.search(frames, 24);
+        const double best = sum_of(plain);
+        const auto expected = naive_search(frames, 24, Unconditioned{}, exponents);
+        const auto found = search.search(frames, 24, Unconditioned{}, exponents);
+        REQUIRE(found.size() == expected.size());
+        std::vector<double> score(found.size() + 1, 1.0);
+        std::vector<std::size_t> depth(found.size() + 1, 0);
+        for (std::size_t i = 0; i < found.size(); ++i) {
+            const auto parent = static_cast<std::size_t>(found[i].parent);
+            depth[i + 1] = depth[parent] + 1;
+            score[i + 1] = score[parent] * std::pow(found[i].q, exponents[std::min<std::size_t>(depth[i + 1], 3) - 1]);
+            REQUIRE(score[i + 1] == Catch::Approx(expected[i]).epsilon(1e-10));
+            REQUIRE(found[i].psi == Catch::Approx((parent == 0 ? 1.0 : found[parent - 1].psi) * found[i].q).epsilon(1e-12));
+        }
+        REQUIRE(sum_of(found) <= best * (1 + 1e-12));
+        changed = changed || sum_of(found) < best * 0.999;
+        // One exponent for all depths keeps the order.
+        const std::vector<double> one{0.7};
+        CHECK(sum_of(search.search(frames, 24, Unconditioned{}, one)) == Catch::Approx(best).epsilon(1e-12));
+    }
+    CHECK(changed);
+    const auto frames = random_frames<double>(random, {2, 2, 1.0, 0.0, 0.0});
+    for (const double bad : {0.0, -1.0, std::numeric_limits<double>::infinity(), std::nan("")}) {
+        const std::vector<double> exponents{bad};
+        CHECK_THROWS_AS(search.search(frames, 2, Unconditioned{}, exponents), Error);
     }
 }
 
