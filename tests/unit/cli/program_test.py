@@ -1,0 +1,191 @@
+#!/usr/bin/env python3
+"""Runs the program as its users do, on a tiny random model: program_test.py PROGRAM TINY_GGUF [unittest options]"""
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import unittest
+
+PROGRAM, MODEL = sys.argv[1:3]
+ROW_FIELDS = {"drafter", "kind", "tokens", "rounds", "beta", "drafted", "accepted_per_depth", "tokens_per_second", "gamma",
+              "gamma_low", "gamma_high", "identical", "differences", "seconds"}
+STAGES = {"prefill", "draft", "verify", "accept", "commit", "other"}
+
+
+def outrider(*arguments, stdin="", status=0):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OUTRIDER_DRAFTERS": ""}
+    done = subprocess.run([PROGRAM, *map(str, arguments)], input=stdin.encode(), capture_output=True, env=environment,
+                          timeout=300)
+    assert done.returncode == status, f"{arguments}: status {done.returncode}, expected {status}\n{done.stderr.decode()}"
+    return done.stdout, done.stderr.decode()
+
+
+class Case(unittest.TestCase):
+    def setUp(self):
+        self.folder = tempfile.TemporaryDirectory()
+        self.addCleanup(self.folder.cleanup)
+        self.path = pathlib.Path(self.folder.name)
+
+    def write(self, name, text):
+        (self.path / name).write_text(text, encoding="utf-8")
+        return self.path / name
+
+    def prompts(self, count=4):
+        return self.write("prompts.jsonl", "".join(
+            json.dumps({"id": f"p{i}", "prompt": f"count {i} {i * 7 % 5} and {i}"}) + "\n" for i in range(count)))
+
+    def fails(self, *arguments, words, stdin="", status=1):
+        out, err = outrider(*arguments, stdin=stdin, status=status)
+        self.assertEqual(out, b"", "an error goes to stderr alone")
+        for word in words:
+            self.assertIn(word, err)
+
+
+class Generate(Case):
+    def lines(self, *arguments, **more):
+        out, _ = outrider("generate", "--model", MODEL, "--threads", 1, "--json", "-", *arguments, **more)
+        return [json.loads(line) for line in out.decode().splitlines()]
+
+    def test_text_comes_from_flag_or_stdin(self):
+        flag, _ = outrider("generate", "--model", MODEL, "--prompt", "a b c", "-n", 12, "--drafter", "none")
+        pipe, _ = outrider("generate", "--model", MODEL, "-n", 12, "--drafter", "ngram", stdin="a b c\n")
+        self.assertEqual(flag, pipe)
+        self.assertGreater(len(flag), 1)
+
+    def test_json_lines_have_the_fields_of_the_design(self):
+        lines = self.lines("--prompts", self.prompts(), "-n", 10)
+        self.assertEqual([line["id"] for line in lines], ["p0", "p1", "p2", "p3"])
+        for line in lines:
+            self.assertLessEqual({"id", "prompt_tokens", "token_ids", "text", "finish", "stats"}, set(line))
+            self.assertEqual(set(line["stats"]["seconds"]), STAGES)
+            self.assertEqual(line["finish"], "stop" if len(line["token_ids"]) < 10 else line["finish"])
+            self.assertEqual(line["stats"]["tokens"], len(line["token_ids"]))
+
+    def test_ids_do_not_depend_on_drafter_nodes_or_batch(self):
+        for options in ([], ["--temperature", 1, "--seed", 5], ["--temperature", 0.8, "--top-k", 20, "--top-p", 0.9]):
+            ids = [[line["token_ids"] for line in self.lines("--prompts", self.prompts(), "-n", 24, *options, *how)]
+                   for how in (["--drafter", "none"], ["--drafter", "ngram"], ["--drafter", "ngram", "--nodes", 3],
+                               ["--drafter", "ngram+ngram", "--batch", 3], ["--drafter", "ngram", "--nodes", "auto"])]
+            for other in ids[1:]:
+                self.assertEqual(other, ids[0], options)
+        self.assertNotEqual(self.lines("--prompt", "x y", "--temperature", 1, "--seed", 1)[0]["token_ids"],
+                            self.lines("--prompt", "x y", "--temperature", 1, "--seed", 2)[0]["token_ids"])
+
+    def test_raw_and_limit(self):
+        raw = self.lines("--prompts", self.prompts(), "--limit", 2, "--raw", "-n", 4)
+        chat = self.lines("--prompts", self.prompts(), "--limit", 2, "-n", 4)
+        self.assertEqual(len(raw), 2)
+        self.assertLess(raw[0]["prompt_tokens"], chat[0]["prompt_tokens"])
+
+    def test_errors(self):
+        base = ("generate", "--model", MODEL, "--prompt", "a")
+        self.fails("generate", "--model", "nowhere.gguf", "--prompt", "a", words=["nowhere.gguf"])
+        self.fails("generate", "--model", self.write("not.gguf", "hello hello hello hello"), "--prompt", "a",
+                   words=["not.gguf", "GGUF"])
+        self.fails(*base, "--drafter", "nonsense", words=["nonsense", "ngram", "folder"])
+        self.fails(*base, "--drafter", "ngram+", words=["unknown drafter ''"])
+        self.fails(*base, "--drafter", self.path, words=["config.json"])
+        self.write("config.json", '{"kind": "oracle"}')
+        self.fails(*base, "--drafter", self.path, words=["oracle"])
+        self.fails("generate", "--model", MODEL, "--prompts", "nowhere.jsonl", words=["nowhere.jsonl"])
+        broken = self.write("broken.jsonl", '{"prompt": "a"}\n{"prompt": \n')
+        self.fails("generate", "--model", MODEL, "--prompts", broken, words=["broken.jsonl:2"])
+        self.fails("generate", "--model", MODEL, words=["prompt is empty"])
+        self.fails(*base, "--json", "/nowhere/x.json", words=["/nowhere/x.json"])
+        self.fails(*base, "--nodes", "many", words=["many"], status=2)
+        self.fails("generate", "--prompt", "a", words=["--model"], status=2)
+
+
+class Compare(Case):
+    def test_rows_agree_and_hold_every_field(self):
+        report = self.path / "report.json"
+        out, err = outrider("compare", "--model", MODEL, "--threads", 1, "--drafters", "ngram,ngram+ngram", "--prompts",
+                            self.prompts(), "--limit", 3, "-n", 20, "--json", report)
+        data = json.loads(report.read_text())
+        self.assertEqual([row["drafter"] for row in data["rows"]], ["none", "ngram", "ngram+ngram"])
+        self.assertEqual([row["kind"] for row in data["rows"]], ["none", "ngram", "ngram+ngram"])
+        self.assertEqual(data["settings"]["max_tokens"], 20)
+        self.assertEqual(data["settings"]["prompt_count"], 3)
+        for row in data["rows"]:
+            self.assertLessEqual(ROW_FIELDS, set(row))
+            self.assertEqual(set(row["seconds"]), STAGES)
+            self.assertTrue(row["identical"])
+            self.assertEqual(row["differences"], [])
+            self.assertEqual(row["tokens"], data["rows"][0]["tokens"])
+            self.assertAlmostEqual(row["beta"], row["tokens"] / row["rounds"])
+            self.assertLessEqual(row["gamma_low"], row["gamma"])
+            self.assertGreaterEqual(row["gamma_high"], row["gamma"])
+        plain = data["rows"][0]
+        self.assertEqual((plain["beta"], plain["gamma"], plain["drafted"]), (1.0, 1.0, 0))
+        self.assertEqual(len(out.decode().splitlines()), 4)
+
+    def test_stdout_is_json_alone_when_asked(self):
+        out, _ = outrider("compare", "--model", MODEL, "--drafters", "none", "--prompts", self.prompts(2), "-n", 4,
+                          "--json", "-")
+        self.assertEqual(len(json.loads(out)["rows"]), 1)
+
+
+class Tokenize(Case):
+    def test_strings_come_back(self):
+        texts = ["", "hello  world 123", "zeile\nzwei\t\"", "grün 😀", "<|im_start|>user"]
+        out, _ = outrider("tokenize", "--model", MODEL, stdin="".join(json.dumps(text) + "\n" for text in texts))
+        lines = [json.loads(line) for line in out.decode().splitlines()]
+        self.assertEqual([line["text"] for line in lines], texts)
+        self.assertEqual(lines[0]["ids"], [])
+        self.fails("tokenize", "--model", MODEL, stdin='5\n', words=["line 1"])
+
+
+class Inspect(Case):
+    def test_trees_are_drawn(self):
+        out, _ = outrider("inspect", "--model", MODEL, "--drafter", "ngram", "--prompt", "a b a b a b", "-n", 24)
+        text = out.decode()
+        rounds = [line for line in text.splitlines() if line.startswith("round ")]
+        self.assertGreater(len(rounds), 1)
+        self.assertIn("nodes accepted, emits", rounds[0])
+        self.assertTrue(text.splitlines()[-1].startswith('text: "'))
+        kept = sum(int(line.split(": ")[1].split(" of ")[0]) for line in rounds)
+        self.assertEqual(kept, text.count("─* "))
+
+
+class Train(Case):
+    """distill, train, resume, then draft with the result; the whole way that a user goes."""
+
+    def test_a_drafter_of_ones_own(self):
+        data, drafter = self.path / "data.jsonl", self.path / "drafter"
+        prompts = self.prompts(72)
+        outrider("distill", "--model", MODEL, "--threads", 1, "--prompts", prompts, "--limit", 70, "--output", data, "-n", 16)
+        lines = [json.loads(line) for line in data.read_text().splitlines()]
+        self.assertEqual(len(lines), 70)
+        for line in lines:
+            self.assertEqual([message["role"] for message in line["messages"]], ["user", "assistant"])
+            self.assertLessEqual(len(line["completion_ids"]), 16)
+        with data.open("a") as half:
+            half.write('{"id": "p71", "mess')  # a run that was killed while it wrote
+        outrider("distill", "--model", MODEL, "--threads", 1, "--prompts", prompts, "--output", data, "-n", 16)
+        self.assertEqual(sorted(json.loads(line)["id"] for line in data.read_text().splitlines()),
+                         sorted(f"p{i}" for i in range(72)))
+
+        train = ("train", "--model", MODEL, "--threads", 1, "--kind", "ctc", "--data", data, "--output", drafter,
+                 "--vocabulary", 64, "--frames", 4, "--held-out", 1)
+        outrider(*train, "--anchors", 512)
+        out, _ = outrider(*train, "--anchors", 1024, "--resume")
+        self.assertIn("drafter", out.decode())
+        config = json.loads((drafter / "config.json").read_text())
+        self.assertEqual(config["kind"], "ctc")
+
+        out, _ = outrider("compare", "--model", MODEL, "--threads", 1, "--drafters", f"none,{drafter},{drafter}+ngram",
+                          "--prompts", prompts, "--limit", 2, "-n", 24, "--json", "-")
+        rows = json.loads(out)["rows"]
+        self.assertEqual([row["kind"] for row in rows], ["none", "ctc", "ctc+ngram"])
+        self.assertTrue(all(row["identical"] for row in rows))
+        self.assertGreater(rows[1]["drafted"], 0)
+
+        config["target"]["fingerprint"] = "another"
+        (drafter / "config.json").write_text(json.dumps(config))
+        self.fails("generate", "--model", MODEL, "--prompt", "a", "--drafter", drafter, words=["another", "target"])
+
+
+if __name__ == "__main__":
+    unittest.main(argv=[sys.argv[0], *sys.argv[3:]], verbosity=2)
