@@ -2,17 +2,20 @@
 """Prints the table of docs/ctc.md from the benchmark's JSON.
 
     build/bench/ctc_search --benchmark_repetitions=9 --benchmark_report_aggregates_only=true \\
-        --benchmark_format=json | python3 benchmarks/ctc_table.py
+        --benchmark_format=json | python3 benchmarks/ctc_table.py [REGULAR EXPRESSION]
 """
 import json
+import re
 import sys
+
+wanted = re.compile(sys.argv[1] if len(sys.argv) > 1 else "")
 
 data = json.load(sys.stdin)
 print("| what | arguments | microseconds (median) | spread of repetitions | counters |")
 print("|---|---|---|---|---|")
 spread = {b["run_name"]: b["cpu_time"] for b in data["benchmarks"] if b.get("aggregate_name") == "cv"}
 for b in data["benchmarks"]:
-    if b.get("aggregate_name") != "median":
+    if b.get("aggregate_name") != "median" or not wanted.search(b["run_name"]):
         continue
     name, *arguments = b["run_name"].split("/")
     arguments = ", ".join(a.replace(":", " = ") for a in arguments)
