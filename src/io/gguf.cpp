@@ -382,11 +382,16 @@ bool GgufFile::has_tensor(std::string_view name) const { return contents_->index
 
 const GgufTensor& GgufFile::tensor(std::string_view name) const {
     const auto found = contents_->index.find(name);
-    require(found != contents_->index.end(), "{}: tensor {} is missing", contents_->name, name);
+    if (found == contents_->index.end()) {
+        const auto parts = has("split.count") && !is_array("split.count") ? number("split.count") : 0.0;
+        fail("{}: tensor {} is missing{}", contents_->name, name,
+             parts > 1 ? "; the file is one part of several: join them first (llama-gguf-split --merge)" : "");
+    }
     return contents_->tensors[found->second];
 }
 
 std::uint32_t GgufFile::version() const noexcept { return contents_->version; }
+void GgufFile::drop_pages(std::span<const std::byte> part) const noexcept { contents_->bytes.drop_pages(part); }
 const std::string& GgufFile::name() const noexcept { return contents_->name; }
 
 void dequantise(const GgufTensor& tensor, std::span<float> out) {

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdint>
 #include <cstring>
 #include <vector>
 
@@ -37,6 +38,7 @@ SharedBytes SharedBytes::map(const std::filesystem::path& path) {
     require(start != MAP_FAILED, "cannot map {} ({} bytes): {}", path.string(), size, std::strerror(errno));
     result.owner_ = std::shared_ptr<const void>(start, [size](const void* p) { ::munmap(const_cast<void*>(p), size); });
     result.bytes_ = {static_cast<const std::byte*>(start), size};
+    result.mapped_ = true;
     return result;
 }
 
@@ -46,6 +48,14 @@ SharedBytes SharedBytes::copy(std::span<const std::byte> bytes) {
     result.bytes_ = *buffer;
     result.owner_ = buffer;
     return result;
+}
+
+void SharedBytes::drop_pages(std::span<const std::byte> part) const noexcept {
+    if (!mapped_ || part.data() < bytes_.data() || part.data() + part.size() > bytes_.data() + bytes_.size()) return;
+    const auto page = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
+    const auto begin = (reinterpret_cast<std::uintptr_t>(part.data()) + page - 1) / page * page;
+    const auto end = reinterpret_cast<std::uintptr_t>(part.data() + part.size()) / page * page;
+    if (begin < end) ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
 }
 
 }  // namespace outrider

@@ -228,6 +228,9 @@ std::vector<std::string> SafeTensors::names() const {
 
 const std::map<std::string, std::string>& SafeTensors::metadata() const noexcept { return contents_->metadata; }
 const std::string& SafeTensors::name() const noexcept { return contents_->name; }
+void SafeTensors::drop_pages(std::span<const std::byte> part) const noexcept {
+    for (const SharedBytes& file : contents_->bytes) file.drop_pages(part);
+}
 
 namespace {
 

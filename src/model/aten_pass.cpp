@@ -70,6 +70,7 @@ private:
             const at::Tensor view = at::from_blob(floats.data(), {source.rows(name), columns}, at::kFloat);
             result.slice(0, begin, begin + source.rows(name)).copy_(view);
             begin += source.rows(name);
+            source.drop_pages(name);
         }
         return result;
     }

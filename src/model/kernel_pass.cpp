@@ -26,7 +26,12 @@ std::optional<WeightFormat> fast_format(GgmlType type) {
     switch (type) {
         case GgmlType::q4_0: return WeightFormat::q4_0;
         case GgmlType::q4_1: return WeightFormat::q4_1;
+        case GgmlType::q5_0: return WeightFormat::q5_0;
+        case GgmlType::q5_1: return WeightFormat::q5_1;
         case GgmlType::q8_0: return WeightFormat::q8_0;
+        case GgmlType::q4_k: return WeightFormat::q4_k;
+        case GgmlType::q5_k: return WeightFormat::q5_k;
+        case GgmlType::q6_k: return WeightFormat::q6_k;
         default: return {};
     }
 }
@@ -108,9 +113,12 @@ private:
             any_stored_ = true;
         }
         formats_.insert(std::string(name(format)));
-        if (!stored) return PackedLinear::pack(format, source->floats(tensor), out, in, team.get());
         std::vector<std::byte> scratch;
-        return PackedLinear::pack_blocks(format, source->blocks(tensor, scratch), out, in, team.get());
+        PackedLinear packed =
+            stored ? PackedLinear::pack_blocks(format, source->blocks(tensor, scratch), out, in, team.get())
+                   : PackedLinear::pack(format, source->floats(tensor), out, in, team.get());
+        source->drop_pages(tensor);
+        return packed;
     }
 
     Weights wanted_;

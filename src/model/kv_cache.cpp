@@ -20,9 +20,25 @@ void KvCache::reserve(std::int64_t rows) {
     while (capacity < needed) capacity += capacity / 2;
     capacity = (capacity + 31) / 32 * 32;
     at::Tensor grown = at::empty({shape_.layers, 2, shape_.kv_heads, capacity, shape_.head_dim}, options_);
-    if (committed_ > 0) grown.slice(3, 0, committed_).copy_(data_.slice(3, 0, committed_));
+    if (committed_ > 0) copy_committed(grown, capacity);
     data_ = std::move(grown);
     capacity_ = capacity;
+}
+
+// On the CPU by hand: ATen would wake its own threads, which then spin beside those of the pass.
+void KvCache::copy_committed(at::Tensor& grown, std::int64_t capacity) const {
+    if (!data_.device().is_cpu()) {
+        grown.slice(3, 0, committed_).copy_(data_.slice(3, 0, committed_));
+        return;
+    }
+    const std::size_t row = static_cast<std::size_t>(shape_.head_dim) * data_.element_size();
+    const auto* from = static_cast<const std::byte*>(data_.data_ptr());
+    auto* to = static_cast<std::byte*>(grown.data_ptr());
+    for (std::int64_t plane = 0; plane < shape_.layers * 2 * shape_.kv_heads; ++plane) {
+        std::memcpy(to, from, static_cast<std::size_t>(committed_) * row);
+        from += static_cast<std::size_t>(capacity_) * row;
+        to += static_cast<std::size_t>(capacity) * row;
+    }
 }
 
 void KvCache::append(std::int64_t rows) {

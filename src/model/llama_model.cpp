@@ -58,6 +58,8 @@ LlamaModel LlamaModel::load(const std::filesystem::path& path, const Options& op
             "model {}: its tokenizer has {} tokens, its embedding {} rows; the files do not belong together",
             path.string(), state->tokenizer->size(), state->config.vocabulary);
 
+    // Before the matrices are packed, which lets their file pages go.
+    state->fingerprint = state->source->fingerprint(state->config);
     const bool kernels = options.backend == Backend::kernels ||
                          (options.backend == Backend::automatic && options.device.is_cpu());
     require(!kernels || options.device.is_cpu(), "the kernels run on the CPU, not on {}; use Backend::automatic",
@@ -67,7 +69,6 @@ LlamaModel LlamaModel::load(const std::filesystem::path& path, const Options& op
     state->backend = kernels ? make_kernel_backend(state->source, state->config, weights, options.threads)
                              : make_aten_backend(*state->source, state->config, options.device, weights);
 
-    state->fingerprint = state->source->fingerprint(state->config);
     state->norm = at::tensor(state->source->floats("norm")).to(options.device);
     state->end_ids = state->tokenizer->end_ids();
     if (!options.chat_template.empty()) {

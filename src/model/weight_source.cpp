@@ -89,7 +89,7 @@ void WeightSource::take(FileTensors& tensors, const LlamaConfig& config, bool gg
 
 WeightSource WeightSource::from_gguf(const GgufFile& file, const LlamaConfig& config) {
     WeightSource source;
-    source.owner_ = std::make_shared<GgufFile>(file);
+    source.drop_pages_ = [file](std::span<const std::byte> part) { file.drop_pages(part); };
     FileTensors tensors;
     for (const GgufTensor& tensor : file.tensors()) {
         require(tensor.shape.size() <= 2 && !tensor.shape.empty(), "{}: tensor \"{}\" has {} dimensions, expected a "

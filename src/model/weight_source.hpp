@@ -3,8 +3,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <map>
-#include <memory>
 #include <span>
 #include <string>
 #include <vector>
@@ -37,6 +37,9 @@ public:
     /// The tensor in its own format. A view of the file, or of `scratch` where rows had to be put in order.
     [[nodiscard]] std::span<const std::byte> blocks(const std::string& name, std::vector<std::byte>& scratch) const;
 
+    /// The tensor was copied elsewhere and will seldom be read again: its file pages need not stay in memory.
+    void drop_pages(const std::string& name) const { drop_pages_(at(name).data); }
+
     /// 16 hexadecimal digits over sizes, constants and samples of the tensors' bytes.
     [[nodiscard]] std::string fingerprint(const LlamaConfig& config) const;
 
@@ -60,7 +63,7 @@ private:
     [[nodiscard]] std::span<const std::byte> row(const Entry& entry, std::int64_t index) const;
 
     std::map<std::string, Entry> entries_;
-    std::shared_ptr<const void> owner_;  // keeps the mapping alive
+    std::function<void(std::span<const std::byte>)> drop_pages_;  // keeps the mapping alive
 };
 
 }  // namespace outrider

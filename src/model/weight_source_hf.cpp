@@ -21,7 +21,7 @@ GgmlType ggml_type(const SafeTensor& tensor, const std::string& file) {
 
 WeightSource WeightSource::from_safetensors(const SafeTensors& file, const LlamaConfig& config) {
     WeightSource source;
-    source.owner_ = std::make_shared<SafeTensors>(file);
+    source.drop_pages_ = [file](std::span<const std::byte> part) { file.drop_pages(part); };
     FileTensors tensors;
     for (const SafeTensor& tensor : file.tensors()) {
         require(tensor.shape.size() <= 2 && !tensor.shape.empty(), "{}: tensor \"{}\" has {} dimensions, expected a "

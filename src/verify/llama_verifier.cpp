@@ -1,5 +1,6 @@
 #include <outrider/verify/llama_verifier.hpp>
 
+#include <cstring>
 #include <unordered_set>
 
 #include <outrider/core/error.hpp>
@@ -14,6 +15,36 @@ void check_distinct(const Items& items, const char* call) {
     for (const auto& item : items)
         require(seen.insert(item.sequence).second, "LlamaVerifier: sequence {} appears twice in one {}; expected each "
                 "at most once", item.sequence, call);
+}
+
+/// Rows `rows` of `from` [n, F]. On the CPU by hand: ATen would cost more than the copy, and wake its own threads.
+at::Tensor take_rows(const at::Tensor& from, std::span<const NodeIndex> rows) {
+    const std::int64_t width = from.size(1);
+    if (!from.device().is_cpu()) {
+        const std::vector<std::int64_t> index(rows.begin(), rows.end());
+        return from.index_select(0, at::tensor(index, at::kLong).to(from.device()));
+    }
+    at::Tensor result = at::empty({static_cast<std::int64_t>(rows.size()), width}, from.options());
+    const float* source = from.data_ptr<float>();
+    float* target = result.data_ptr<float>();
+    for (std::size_t i = 0; i < rows.size(); ++i)
+        std::memcpy(target + static_cast<std::int64_t>(i) * width, source + rows[i] * width,
+                    static_cast<std::size_t>(width) * sizeof(float));
+    return result;
+}
+
+/// The pieces one below the other, [sum of rows, F].
+at::Tensor join_rows(const std::vector<at::Tensor>& pieces) {
+    if (!pieces[0].device().is_cpu()) return at::cat(pieces, 0);
+    std::int64_t rows = 0;
+    for (const at::Tensor& piece : pieces) rows += piece.size(0);
+    at::Tensor result = at::empty({rows, pieces[0].size(1)}, pieces[0].options());
+    float* target = result.data_ptr<float>();
+    for (const at::Tensor& piece : pieces) {
+        std::memcpy(target, piece.data_ptr<float>(), piece.nbytes());
+        target += piece.numel();
+    }
+    return result;
 }
 
 }  // namespace
@@ -99,7 +130,7 @@ void LlamaVerifier::run_prompts(std::span<const Prefill> sequences, Feedback& fe
     const auto on_device = at::TensorOptions().device(model_.device()).dtype(at::kFloat);
     for (std::size_t s = 0; s < sequences.size(); ++s)
         feedback[s].features = pieces[s].empty() ? at::empty({0, model_.config().hidden}, on_device)
-                                                 : at::cat(pieces[s], 0);
+                                                 : join_rows(pieces[s]);
 }
 
 void LlamaVerifier::check_trees(std::span<const SequenceTree> trees) const {
@@ -183,15 +214,14 @@ Feedback LlamaVerifier::commit(std::span<const SequenceAcceptance> accepted) {
         const std::vector<NodeIndex>& path = one.accepted.path;
         sequence.cache.keep(path);
         std::vector<TokenId> tokens{verified.tokens[0]};
-        std::vector<std::int64_t> rows{0};
+        std::vector<NodeIndex> rows{0};
         for (const NodeIndex node : path) {
             tokens.push_back(verified.tokens[static_cast<std::size_t>(node)]);
             rows.push_back(node);
         }
-        const at::Tensor index = at::tensor(rows, at::kLong).to(verified.features.device());
         feedback.push_back({.sequence = one.sequence,
                             .tokens = std::move(tokens),
-                            .features = verified.features.index_select(0, index),
+                            .features = take_rows(verified.features, rows),
                             .pending = one.accepted.pending,
                             .committed = sequence.cache.committed()});
     }

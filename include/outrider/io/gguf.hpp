@@ -69,6 +69,9 @@ public:
     /// Throws Error when there is none of that name.
     [[nodiscard]] const GgufTensor& tensor(std::string_view name) const;
 
+    /// SharedBytes::drop_pages for a tensor's data.
+    void drop_pages(std::span<const std::byte> part) const noexcept;
+
     [[nodiscard]] std::uint32_t version() const noexcept;
     /// The path (or given name), for messages.
     [[nodiscard]] const std::string& name() const noexcept;

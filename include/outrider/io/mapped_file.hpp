@@ -22,11 +22,16 @@ public:
     [[nodiscard]] static SharedBytes copy(std::span<const std::byte> bytes);
 
     [[nodiscard]] std::span<const std::byte> span() const noexcept { return bytes_; }
+    /// Lets the system take back the memory of `part`, which lies in span(): for parts that were copied elsewhere and
+    /// are seldom read again. The bytes stay readable and come from the file when touched. Does nothing to a buffer.
+    void drop_pages(std::span<const std::byte> part) const noexcept;
+
     [[nodiscard]] std::size_t size() const noexcept { return bytes_.size(); }
 
 private:
     std::shared_ptr<const void> owner_;
     std::span<const std::byte> bytes_;
+    bool mapped_ = false;
 };
 
 }  // namespace outrider

@@ -55,6 +55,9 @@ public:
     /// The texts under __metadata__; those of all shards together, the first file's where they disagree.
     [[nodiscard]] const std::map<std::string, std::string>& metadata() const noexcept;
 
+    /// SharedBytes::drop_pages for a tensor's data.
+    void drop_pages(std::span<const std::byte> part) const noexcept;
+
     /// The path, for messages.
     [[nodiscard]] const std::string& name() const noexcept;
 

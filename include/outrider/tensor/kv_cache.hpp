@@ -54,6 +54,7 @@ public:
     void keep(std::span<const NodeIndex> path);
 
 private:
+    void copy_committed(at::Tensor& grown, std::int64_t capacity) const;
     void move_slots(std::span<const NodeIndex> path);
 
     Shape shape_;
