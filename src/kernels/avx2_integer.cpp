@@ -201,6 +201,7 @@ void tile(const TileArgs& t) {
         values += F::kValueBytes, x += 32 * t.group, row += t.group;
     }
     float* y = t.y;
+    OUTRIDER_UNROLL
     for (int r = 0; r < R; ++r, y += t.ldy) {
         if (t.width == kPanel) {
             for (int j = 0; j < 2; ++j)

@@ -36,13 +36,14 @@ struct Vec {
         return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)), 16))};
     }
     static OUTRIDER_INLINE Vec odd(const std::uint32_t* p) {
-        const __m256i high = _mm256_set1_epi32(static_cast<int>(0xffff0000U));
-        return {_mm256_castsi256_ps(_mm256_and_si256(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)), high))};
+        // Two shifts, not a mask: every register holds an accumulator.
+        const __m256i pair = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+        return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_srli_epi32(pair, 16), 16))};
     }
-    // Loads from p and q that follow in the text are not moved before the sum v.
-    template <typename P, typename Q>
-    static OUTRIDER_INLINE void order(Vec& v, P& p, Q& q) {
-        asm("" : "+x"(v.v), "+r"(p), "+r"(q));
+    static OUTRIDER_INLINE Vec broadcast_here(const float* p) {
+        Vec result;
+        asm volatile("vbroadcastss %1, %0" : "=x"(result.v) : "m"(*p));
+        return result;
     }
     friend OUTRIDER_INLINE Vec operator+(Vec a, Vec b) { return {_mm256_add_ps(a.v, b.v)}; }
     friend OUTRIDER_INLINE Vec operator-(Vec a, Vec b) { return {_mm256_sub_ps(a.v, b.v)}; }

@@ -40,11 +40,7 @@ struct Vec {
         const __m512i high = _mm512_set1_epi32(static_cast<int>(0xffff0000U));
         return {_mm512_castsi512_ps(_mm512_and_si512(_mm512_loadu_si512(p), high))};
     }
-    // Loads from p and q that follow in the text are not moved before the sum v.
-    template <typename P, typename Q>
-    static OUTRIDER_INLINE void order(Vec& v, P& p, Q& q) {
-        asm("" : "+v"(v.v), "+r"(p), "+r"(q));
-    }
+    static OUTRIDER_INLINE Vec broadcast_here(const float* p) { return set1(*p); }  // 32 registers suffice
     friend OUTRIDER_INLINE Vec operator+(Vec a, Vec b) { return {_mm512_add_ps(a.v, b.v)}; }
     friend OUTRIDER_INLINE Vec operator-(Vec a, Vec b) { return {_mm512_sub_ps(a.v, b.v)}; }
     friend OUTRIDER_INLINE Vec operator*(Vec a, Vec b) { return {_mm512_mul_ps(a.v, b.v)}; }

@@ -17,7 +17,9 @@ OUTRIDER_INLINE void store_tile(const TileArgs& t, const Vec (&acc)[R][kPanel / 
         return;
     }
     alignas(64) float row[kPanel];
+    OUTRIDER_UNROLL  // a running index would keep the accumulators in memory
     for (int r = 0; r < R; ++r, y += t.ldy) {
+        OUTRIDER_UNROLL
         for (int j = 0; j < kVectors; ++j) acc[r][j].store(row + j * Vec::kLanes);
         for (int c = 0; c < t.width; ++c) y[c] = t.add ? y[c] + row[c] : row[c];
     }
@@ -30,6 +32,7 @@ void f32_tile(const TileArgs& t) {
     Vec acc[R][kVectors];
     OUTRIDER_UNROLL
     for (int r = 0; r < R; ++r)
+        OUTRIDER_UNROLL
         for (int j = 0; j < kVectors; ++j) acc[r][j] = Vec::zero();
     const float* w = reinterpret_cast<const float*>(t.panel);
     const float* x = t.floats;
@@ -48,6 +51,21 @@ void f32_tile(const TileArgs& t) {
     store_tile<R>(t, acc);
 }
 
+// One k of bf16 weights. Broadcasts stay where they stand: loaded ahead of the sums they spill accumulators.
+template <int R, typename Half>
+OUTRIDER_INLINE void bf16_step(const std::uint32_t* w, const float* x, Vec (&acc)[R][kPanel / Vec::kLanes], Half half) {
+    constexpr int kVectors = kPanel / Vec::kLanes;
+    Vec column[kVectors];
+    OUTRIDER_UNROLL
+    for (int j = 0; j < kVectors; ++j) column[j] = half(w + j * Vec::kLanes);
+    OUTRIDER_UNROLL
+    for (int r = 0; r < R; ++r) {
+        const Vec value = Vec::broadcast_here(x + r);
+        OUTRIDER_UNROLL
+        for (int j = 0; j < kVectors; ++j) acc[r][j] = Vec::fma(value, column[j], acc[r][j]);
+    }
+}
+
 // bf16 panel: [k / 2][16][2] halves; the even k is the low half of a 32-bit word, the odd one the high half.
 template <int R>
 void bf16_tile(const TileArgs& t) {
@@ -55,29 +73,14 @@ void bf16_tile(const TileArgs& t) {
     Vec acc[R][kVectors];
     OUTRIDER_UNROLL
     for (int r = 0; r < R; ++r)
+        OUTRIDER_UNROLL
         for (int j = 0; j < kVectors; ++j) acc[r][j] = Vec::zero();
     const auto* w = reinterpret_cast<const std::uint32_t*>(t.panel);
     const float* x = t.floats;
     for (std::int64_t k = t.blocks * 16; k > 0; --k, w += kPanel, x += 2 * t.group) {
         __builtin_prefetch(w + kPrefetchBytes / 4);
-        Vec half[kVectors];
-        OUTRIDER_UNROLL
-        for (int j = 0; j < kVectors; ++j) half[j] = Vec::even(w + j * Vec::kLanes);
-        OUTRIDER_UNROLL
-        for (int r = 0; r < R; ++r) {
-            const Vec value = Vec::set1(x[r]);
-            OUTRIDER_UNROLL
-            for (int j = 0; j < kVectors; ++j) acc[r][j] = Vec::fma(value, half[j], acc[r][j]);
-        }
-        Vec::order(acc[R - 1][kVectors - 1], w, x);  // both halves at once would spill accumulators
-        OUTRIDER_UNROLL
-        for (int j = 0; j < kVectors; ++j) half[j] = Vec::odd(w + j * Vec::kLanes);
-        OUTRIDER_UNROLL
-        for (int r = 0; r < R; ++r) {
-            const Vec value = Vec::set1(x[t.group + r]);
-            OUTRIDER_UNROLL
-            for (int j = 0; j < kVectors; ++j) acc[r][j] = Vec::fma(value, half[j], acc[r][j]);
-        }
+        bf16_step<R>(w, x, acc, [](const std::uint32_t* p) { return Vec::even(p); });
+        bf16_step<R>(w, x + t.group, acc, [](const std::uint32_t* p) { return Vec::odd(p); });
     }
     store_tile<R>(t, acc);
 }

@@ -45,8 +45,7 @@ struct Vec {
         for (int i = 0; i < kLanes; ++i) r.v[i] = __builtin_bit_cast(float, p[i] & 0xffff0000U);
         return r;
     }
-    template <typename P, typename Q>
-    static void order(Vec&, P&, Q&) {}
+    static Vec broadcast_here(const float* p) { return set1(*p); }
     static Vec load_f16(const std::uint16_t* p) {
         return {{half_to_float(p[0]), half_to_float(p[1]), half_to_float(p[2]), half_to_float(p[3])}};
     }
