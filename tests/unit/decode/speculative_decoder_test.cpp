@@ -1,6 +1,9 @@
 #include <ATen/ATen.h>
 #include <catch2/catch_all.hpp>
 
+#include <map>
+#include <memory>
+
 #include <outrider/accept/greedy_match.hpp>
 #include <outrider/accept/sampled_match.hpp>
 #include <outrider/decode/speculative_decoder.hpp>
@@ -8,8 +11,10 @@
 #include <outrider/draft/no_draft.hpp>
 
 #include "../../property/fake_target.hpp"
+#include "../../property/hostile_drafters.hpp"
 
 using namespace outrider;
+using Catch::Matchers::ContainsSubstring;
 using namespace outrider::test;
 
 namespace {
@@ -25,20 +30,291 @@ std::vector<TokenId> plain_greedy(const FakeLaw& law, std::vector<TokenId> text,
     return {text.begin() + static_cast<std::ptrdiff_t>(prompt), text.end()};
 }
 
+/// Token i is one letter.
+class Letters final : public Detokenizer {
+public:
+    [[nodiscard]] std::string bytes(TokenId token) const override { return std::string(1, static_cast<char>('a' + token)); }
+};
+
+std::string letters(const std::vector<TokenId>& tokens) {
+    std::string text;
+    for (const TokenId t : tokens) text += static_cast<char>('a' + t);
+    return text;
+}
+
+const FakeLaw kLaw{.order = 3};
+
+/// A drafter that throws when it is told to.
+class FragileDraft final : public DraftModel {
+public:
+    explicit FragileDraft(bool& broken) : broken_(broken) {}
+    [[nodiscard]] std::string_view kind() const override { return "fragile"; }
+
+protected:
+    std::vector<SequenceTree> do_propose(std::span<const SequenceFeedback> feedback, DraftBudget) override {
+        if (broken_) throw std::runtime_error("the drafter broke");
+        std::vector<SequenceTree> trees;
+        for (const auto& f : feedback) trees.push_back({f.sequence, TokenTree::root_only(f.pending)});
+        return trees;
+    }
+
+private:
+    bool& broken_;
+};
+
 }  // namespace
 
+
 TEST_CASE("one prompt decodes to the target's own greedy text", "[decode]") {
-    const FakeLaw law{.order = 2};
     for (const std::vector<TokenId>& prompt : {std::vector<TokenId>{3}, std::vector<TokenId>{1, 2, 3, 4}}) {
-        SpeculativeDecoder plain{NoDraft{}, FakeTarget{law}, GreedyMatch{}};
-        SpeculativeDecoder ngram{NgramDraft{}, FakeTarget{law}, SampledMatch{}};
-        const auto expected = plain_greedy(law, prompt, 60);
-        const GenerationResult a = plain.generate({prompt}, {.max_tokens = 60});
-        const GenerationResult b = ngram.generate({prompt}, {.max_tokens = 60});
+        SpeculativeDecoder plain{NoDraft{}, FakeTarget{kLaw}, GreedyMatch{}};
+        SpeculativeDecoder ngram{NgramDraft{}, FakeTarget{kLaw}, SampledMatch{}};
+        const auto expected = plain_greedy(kLaw, prompt, 200);
+        const GenerationResult a = plain.generate({prompt}, {.max_tokens = 200});
+        const GenerationResult b = ngram.generate({prompt}, {.max_tokens = 200});
         CHECK(a.tokens == expected);
         CHECK(b.tokens == expected);
-        CHECK(a.stats.rounds == 60);
-        CHECK(b.stats.rounds < 40);
+        CHECK(a.stats.rounds == 200);
+        CHECK(b.stats.rounds < 150);
         CHECK(a.finish == FinishReason::length);
+        CHECK(a.text.empty());  // the prompt came without a detokenizer
     }
+}
+
+TEST_CASE("parts may be values, pointers or references, and chosen at run time", "[decode]") {
+    const auto expected = plain_greedy(kLaw, {1, 2}, 30);
+    const Prompt prompt{{1, 2}};
+    std::unique_ptr<DraftModel> drafter = std::make_unique<NgramDraft>();
+    std::unique_ptr<Verifier> target = std::make_unique<FakeTarget>(kLaw);
+    std::unique_ptr<AcceptancePolicy> policy = std::make_unique<GreedyMatch>();
+    SpeculativeDecoder by_pointer{std::move(drafter), std::move(target), std::move(policy)};
+    CHECK(by_pointer.generate(prompt, {.max_tokens = 30}).tokens == expected);
+    CHECK(by_pointer.drafter().kind() == "ngram");
+
+    NgramDraft own;
+    FakeTarget fake(kLaw);
+    SpeculativeDecoder by_reference{std::ref(own), std::ref(fake), GreedyMatch{}};
+    CHECK(by_reference.generate(prompt, {.max_tokens = 30}).tokens == expected);
+    CHECK(fake.held() == 0);
+    SpeculativeDecoder moved = std::move(by_reference);
+    CHECK(moved.generate(prompt, {.max_tokens = 30}).tokens == expected);
+
+    CHECK_THROWS_AS((SpeculativeDecoder{std::unique_ptr<DraftModel>{}, FakeTarget{kLaw}, GreedyMatch{}}), Error);
+}
+
+TEST_CASE("a host's own drafter need not derive from anything", "[decode]") {
+    struct Own {
+        std::vector<SequenceTree> propose(std::span<const SequenceFeedback> feedback, DraftBudget) {
+            std::vector<SequenceTree> trees;
+            for (const auto& f : feedback) {
+                TokenTree::Builder tree(f.pending);
+                tree.add(0, token, 0.0F);
+                trees.push_back({f.sequence, std::move(tree).build()});
+            }
+            return trees;
+        }
+        TokenId token = 1;
+    };
+    static_assert(Drafter<Own>);
+    SpeculativeDecoder decoder{Own{}, FakeTarget{kLaw}, GreedyMatch{}};
+    CHECK(decoder.generate({{1, 2}}, {.max_tokens = 30}).tokens == plain_greedy(kLaw, {1, 2}, 30));
+    decoder.drafter().token = 99;
+    CHECK_THROWS_WITH(decoder.generate({{1, 2}}), ContainsSubstring("outside the target's vocabulary"));
+}
+
+TEST_CASE("text is streamed, and is what the result holds", "[decode]") {
+    const Prompt prompt{{1, 2}, {}, std::make_shared<Letters>()};
+    const std::string expected = letters(plain_greedy(kLaw, {1, 2}, 40));
+    SpeculativeDecoder decoder{NgramDraft{}, FakeTarget{kLaw}, GreedyMatch{}};
+    std::string seen;
+    const auto show = [&](std::string_view text) { return seen += text, true; };
+    CHECK(decoder.generate(prompt, {.max_tokens = 40}, show).text == expected);
+    CHECK(seen == expected);
+    const std::string stop = expected.substr(17, 5);
+    const GenerationResult cut = decoder.generate(prompt, {.max_tokens = 40, .stop = {stop}});
+    CHECK(cut.text == expected.substr(0, expected.find(stop)));
+    CHECK(cut.finish == FinishReason::stop);
+    seen.clear();
+    const auto five = [&](std::string_view text) { return seen += text, seen.size() < 5; };
+    CHECK(decoder.generate(prompt, {.max_tokens = 40}, five).text == expected.substr(0, 5));
+}
+
+TEST_CASE("requests that cannot be served are refused by name", "[decode]") {
+    SpeculativeDecoder decoder{NoDraft{}, FakeTarget{{.vocabulary = 12, .context = 10}}, GreedyMatch{}};
+    const auto refuses = [&](Prompt prompt, GenerationOptions options, const char* why, Sink sink = {}) {
+        CHECK_THROWS_WITH(decoder.join(std::move(prompt), options, sink), ContainsSubstring(why));
+    };
+    refuses({{}}, {}, "empty");
+    refuses({{1, 12}}, {}, "vocabulary");
+    refuses({{-1}}, {}, "vocabulary");
+    refuses({std::vector<TokenId>(10, 1)}, {}, "shorten the prompt");
+    refuses({{1}}, {.max_tokens = -1}, "max_tokens");
+    refuses({{1}}, {.temperature = -1}, "temperature");
+    refuses({{1}}, {.temperature = NAN}, "temperature");
+    refuses({{1}}, {.top_p = 0}, "top_p");
+    refuses({{1}}, {.top_k = -1}, "top_k");
+    refuses({{1}}, {.min_p = 2}, "min_p");
+    refuses({{1}}, {.repetition_penalty = 0}, "repetition_penalty");
+    refuses({{1}}, {.stop = {"x"}}, "Prompt::text");
+    refuses({{1}}, {}, "Prompt::text", [](std::string_view) { return true; });
+    refuses({{1}, {}, std::make_shared<Letters>()}, {.stop = {""}}, "stop string");
+    refuses({{1}, {}, std::make_shared<Letters>()}, {.stop = {"\xFF"}}, "stop string");
+    CHECK(decoder.waiting() == 0);
+    CHECK_THROWS_WITH(decoder.take(5), ContainsSubstring("no result"));
+    CHECK_FALSE(decoder.cancel(5));
+    CHECK(decoder.generate({{1}}, {.max_tokens = 0}).finish == FinishReason::length);
+}
+
+TEST_CASE("no draft and no text passes the context", "[decode]") {
+    const FakeLaw law{.vocabulary = 5, .order = 1, .context = 20};  // FakeTarget throws for nodes beyond it
+    SpeculativeDecoder decoder{OracleDraft{law, 1, 1.0, false}, FakeTarget{law}, GreedyMatch{}, {.nodes = 16}};
+    for (const std::size_t length : {1, 7, 18, 19}) {
+        const GenerationResult result = decoder.generate({std::vector<TokenId>(length, 1)}, {.max_tokens = 100});
+        CHECK(result.tokens.size() == 20 - length);
+        CHECK(result.finish == FinishReason::length);
+    }
+}
+
+TEST_CASE("an exception of one callback ends that sequence alone", "[decode][errors]") {
+    auto target = std::make_shared<FakeTarget>(kLaw);
+    SpeculativeDecoder decoder{NgramDraft{}, target, GreedyMatch{}};
+    int seen = 0;
+    const SequenceId bad = decoder.join({{1}}, {}, [&](std::span<const TokenId>) -> bool {
+        if (++seen == 4) throw std::runtime_error("the host broke");
+        return true;
+    });
+    const SequenceId good = decoder.join({{2}}, {.max_tokens = 50});
+    CHECK_THROWS_WITH(decoder.run(), "the host broke");
+    CHECK(target->held() == 1);
+    const GenerationResult failed = decoder.take(bad);
+    CHECK(failed.finish == FinishReason::failed);
+    CHECK(failed.error == "the host broke");
+    CHECK(failed.tokens == plain_greedy(kLaw, {1}, 4));
+    decoder.run();
+    CHECK(decoder.take(good).tokens == plain_greedy(kLaw, {2}, 50));
+    CHECK(target->held() == 0);
+}
+
+TEST_CASE("logits that are not a number end the sequence that met them", "[decode][errors]") {
+    const auto clean = plain_greedy(kLaw, {1}, 30);
+    auto target = std::make_shared<FakeTarget>(kLaw);
+    target->nan_after = clean[10];
+    SpeculativeDecoder decoder{NgramDraft{}, target, GreedyMatch{}};
+    const SequenceId bad = decoder.join({{1}}, {.max_tokens = 30});
+    CHECK_THROWS_WITH(decoder.run(), ContainsSubstring("not a number"));
+    const GenerationResult failed = decoder.take(bad);
+    CHECK(failed.finish == FinishReason::failed);
+    const auto first = static_cast<std::size_t>(std::find(clean.begin(), clean.end(), clean[10]) - clean.begin());
+    CHECK(failed.tokens == std::vector<TokenId>(clean.begin(), clean.begin() + static_cast<std::ptrdiff_t>(first) + 1));
+    CHECK(target->held() == 0);
+}
+
+TEST_CASE("a policy that throws for one sequence leaves the others in step", "[decode][errors]") {
+    SpeculativeDecoder decoder{NgramDraft{}, FakeTarget{kLaw}, SampledMatch{}};
+    std::vector<SequenceId> ids;
+    for (TokenId i = 0; i < 5; ++i) {
+        GenerationOptions options{.max_tokens = 40};
+        if (i == 2 || i == 4)
+            options.logit_hook = [i](std::span<const TokenId> text, std::span<float>) {
+                if (text.size() > static_cast<std::size_t>(6 + i)) throw std::runtime_error("the hook broke");
+            };
+        ids.push_back(decoder.join({{i}}, options));
+    }
+    int errors = 0;
+    for (bool more = true; more;) {
+        try {
+            more = decoder.step();
+        } catch (const std::exception& e) {
+            CHECK(std::string(e.what()) == "the hook broke");
+            ++errors;
+        }
+    }
+    CHECK(errors == 2);
+    for (TokenId i = 0; i < 5; ++i) {
+        const GenerationResult result = decoder.take(ids[static_cast<std::size_t>(i)]);
+        const bool broke = i == 2 || i == 4;
+        CHECK(result.finish == (broke ? FinishReason::failed : FinishReason::length));
+        CHECK(result.tokens == plain_greedy(kLaw, {i}, static_cast<std::int64_t>(result.tokens.size())));
+        CHECK((result.tokens.size() == 40) == !broke);
+    }
+    CHECK(decoder.verifier().held() == 0);
+}
+
+TEST_CASE("a stage that throws ends what it was called for, and the decoder goes on", "[decode][errors]") {
+    bool broken = false;
+    FakeTarget target(kLaw);
+    SpeculativeDecoder decoder{FragileDraft{broken}, std::ref(target), GreedyMatch{}, {.max_batch = 2}};
+    for (const bool in_draft : {true, false}) {
+        const SequenceId a = decoder.join({{1}}), b = decoder.join({{2}}), waits = decoder.join({{3}}, {.max_tokens = 9});
+        decoder.step();
+        (in_draft ? broken : target.throw_in_verify) = true;
+        CHECK_THROWS_AS(decoder.step(), std::runtime_error);
+        broken = target.throw_in_verify = false;
+        CHECK(decoder.take(a).finish == FinishReason::failed);
+        CHECK(decoder.take(b).tokens == plain_greedy(kLaw, {2}, 1));
+        CHECK(target.held() == 0);
+        decoder.run();
+        CHECK(decoder.take(waits).tokens == plain_greedy(kLaw, {3}, 9));
+    }
+    CHECK_THROWS_AS([&] { broken = true; (void)decoder.generate({{1}}); }(), std::runtime_error);
+    broken = false;
+    CHECK(decoder.generate({{1}}, {.max_tokens = 5}).tokens == plain_greedy(kLaw, {1}, 5));
+}
+
+TEST_CASE("callbacks may cancel, join and take, but not step", "[decode]") {
+    SpeculativeDecoder decoder{NgramDraft{}, FakeTarget{kLaw}, GreedyMatch{}};
+    SequenceId other = 0, late = 0;
+    std::size_t others_tokens = 0;
+    int seen = 0;
+    const SequenceId first = decoder.join({{1}}, {.max_tokens = 30}, [&](std::span<const TokenId>) {
+        if (++seen == 3) CHECK(decoder.cancel(other));
+        if (seen == 5) late = decoder.join({{4}}, {.max_tokens = 8});
+        if (seen == 6) CHECK_THROWS_AS(decoder.step(), Error);
+        return true;
+    });
+    other = decoder.join({{2}}, {.max_tokens = 500}, [&](std::span<const TokenId>) { return ++others_tokens, true; });
+    decoder.run();
+    CHECK(decoder.take(first).tokens == plain_greedy(kLaw, {1}, 30));
+    CHECK(decoder.take(late).tokens == plain_greedy(kLaw, {4}, 8));
+    const GenerationResult cancelled = decoder.take(other);
+    CHECK(cancelled.finish == FinishReason::cancelled);
+    CHECK(cancelled.tokens == plain_greedy(kLaw, {2}, static_cast<std::int64_t>(others_tokens)));
+    CHECK(decoder.verifier().held() == 0);
+
+    SequenceId self = 0;
+    self = decoder.join({{5}}, {}, [&](std::span<const TokenId>) { return decoder.cancel(self), true; });
+    decoder.run();
+    CHECK(decoder.take(self).tokens.size() == 1);
+}
+
+TEST_CASE("several joiners are prefilled together, and the batch is limited", "[decode]") {
+    FakeTarget target(kLaw);
+    SpeculativeDecoder decoder{NoDraft{}, std::ref(target), GreedyMatch{}, {.max_batch = 3}};
+    for (TokenId i = 0; i < 7; ++i) (void)decoder.join({{i, 1}}, {.max_tokens = 4});
+    decoder.step();
+    CHECK(target.calls == 1);  // one prefill
+    CHECK(target.rows == 3);
+    CHECK(decoder.active() == 3);
+    CHECK(decoder.waiting() == 4);
+    decoder.run();
+    CHECK(target.passes == 12);  // three groups of four rounds
+}
+
+TEST_CASE("times are shared equally and add up", "[decode]") {
+    SpeculativeDecoder decoder{NgramDraft{}, FakeTarget{kLaw}, GreedyMatch{}};
+    const double start = now_seconds();
+    std::vector<SequenceId> ids;
+    for (TokenId i = 0; i < 4; ++i) ids.push_back(decoder.join({{i}}, {.max_tokens = 40}));
+    decoder.run();
+    const double total = now_seconds() - start;
+    DecodeStats sum;
+    for (const SequenceId id : ids) sum += decoder.take(id).stats;
+    CHECK(sum.seconds.draft > 0);
+    CHECK(sum.seconds.verify > 0);
+    CHECK(sum.seconds.accept > 0);
+    CHECK(sum.seconds.commit > 0);
+    CHECK(sum.seconds.other > 0);
+    CHECK(sum.seconds.prefill > 0);
+    CHECK(sum.seconds.decoding() + sum.seconds.prefill <= total);
+    CHECK(sum.tokens == 160);
 }
