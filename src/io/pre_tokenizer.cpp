@@ -2,6 +2,9 @@
 
 #include <pcre2.h>
 
+#include <algorithm>
+#include <initializer_list>
+
 #include <outrider/core/error.hpp>
 
 namespace outrider::detail {
@@ -93,16 +96,21 @@ std::vector<std::string_view> PreTokenizer::words(std::string_view text) const {
     return words;
 }
 
+// Names that share a rule are those of llama.cpp's src/llama-vocab.cpp. Its "default" is a guess for files that do not
+// say; GPT-2's expression is ours.
 PreTokenizer PreTokenizer::by_name(std::string_view name) {
+    const auto is = [&](std::initializer_list<std::string_view> names) {
+        return std::find(names.begin(), names.end(), name) != names.end();
+    };
     PreTokenizer result;
-    if (name == "smollm") {
+    if (is({"smollm", "starcoder", "refact", "command-r", "codeshell", "exaone"})) {
         result.add(kDigitPattern);
         result.add(kGpt2Pattern);
-    } else if (name == "gpt-2" || name == "default") {
+    } else if (is({"gpt-2", "default", "mpt", "olmo", "jais"})) {
         result.add(kGpt2Pattern);
-    } else if (name == "llama-bpe" || name == "llama-v3" || name == "llama3") {
+    } else if (is({"llama-bpe", "llama-v3", "llama3"})) {
         result.add(kLlama3Pattern);
-    } else if (name == "qwen2") {
+    } else if (is({"qwen2", "stablelm2"})) {
         result.add(kQwen2Pattern);
     } else {
         fail("the pre-tokenizer \"{}\" (tokenizer.ggml.pre) is not known; expected smollm, gpt-2, default, llama-bpe "

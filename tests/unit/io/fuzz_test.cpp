@@ -29,6 +29,11 @@ namespace {
 
 std::atomic<std::size_t> largest_allocation{0};
 
+}  // namespace
+
+#ifndef __SANITIZE_ADDRESS__  // which has an operator new of its own, and looks at more than sizes
+namespace {
+
 void* allocate(std::size_t size) {
     std::size_t seen = largest_allocation.load(std::memory_order_relaxed);
     while (size > seen && !largest_allocation.compare_exchange_weak(seen, size)) {
@@ -41,10 +46,13 @@ void* allocate(std::size_t size) {
 
 void* operator new(std::size_t size) { return allocate(size); }
 void* operator new[](std::size_t size) { return allocate(size); }
+void* operator new(std::size_t size, const std::nothrow_t&) noexcept { return std::malloc(size); }
+void* operator new[](std::size_t size, const std::nothrow_t&) noexcept { return std::malloc(size); }
 void operator delete(void* p) noexcept { std::free(p); }
 void operator delete[](void* p) noexcept { std::free(p); }
 void operator delete(void* p, std::size_t) noexcept { std::free(p); }
 void operator delete[](void* p, std::size_t) noexcept { std::free(p); }
+#endif
 
 namespace {
 

@@ -93,6 +93,8 @@ TEST_CASE("gguf: tensors have row-major shapes and lie where the file says") {
     CHECK(to_floats(file.tensor("b")) == std::vector<float>{7, 8});
     CHECK_FALSE(file.has_tensor("c"));
     CHECK_THROWS_MATCHES(file.tensor("c"), Error, MessageMatches(ContainsSubstring("tensor c is missing")));
+    const GgufFile part = parse(b.scalar<std::uint16_t>("split.count", 3));
+    CHECK_THROWS_MATCHES(part.tensor("c"), Error, MessageMatches(ContainsSubstring("one part of several")));
 }
 
 TEST_CASE("gguf: the mapping outlives the handle it came from") {
