@@ -1,0 +1,50 @@
+// What a CTC drafter is, beside its weights: sizes, the target it belongs to, the tokens it can name.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include <outrider/core/types.hpp>
+
+namespace outrider {
+
+/// Whether frames know the drafted prefix.
+enum class CtcConditioning : unsigned char {
+    none,    ///< plain frames (Wen, Gui, Feng 2024)
+    prefix,  ///< a prediction network adds scores that depend on the prefix's last two tokens and the feature
+};
+
+/// The file config.json of a drafter folder, kind "ctc".
+struct CtcConfig {
+    static constexpr int kVersion = 1;
+
+    std::int64_t hidden = 0;             ///< H, the target's
+    std::int64_t heads = 0;              ///< of the decoder layer
+    std::int64_t kv_heads = 0;
+    std::int64_t head_dim = 64;
+    std::int64_t intermediate = 0;       ///< of its gated MLP
+    std::int64_t frames = 8;             ///< T
+    CtcConditioning conditioning = CtcConditioning::prefix;
+    std::int64_t prefix_rank = 256;      ///< R, width of the prediction network
+    double rope_theta = 10000.0;
+    double norm_eps = 1e-5;
+    double embedding_scale = 1.0;        ///< brings the target's embeddings to unit size
+    double feature_scale = 1.0;          ///< and its features
+    std::string target_fingerprint;      ///< see TargetHead
+    std::string target_name;             ///< for people
+    std::vector<TokenId> vocabulary;     ///< [V] the draft vocabulary: target id of each column, ascending
+    std::string training = "{}";         ///< JSON object: how it was trained, kept as it is
+};
+
+/// Reads and checks `folder`/config.json. Throws Error that names the file and the key.
+[[nodiscard]] CtcConfig read_ctc_config(const std::filesystem::path& folder);
+
+/// Writes `folder`/config.json; the folder is made where it is missing.
+void write_ctc_config(const std::filesystem::path& folder, const CtcConfig& config);
+
+/// Throws Error unless the sizes go together.
+void check_ctc_config(const CtcConfig& config);
+
+}  // namespace outrider

@@ -1,0 +1,96 @@
+// The CTC drafter's network: named weights and the forward that training and inference share. Device and types follow
+// the tensors; float64 serves gradient checks.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <c10/core/ScalarType.h>
+
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <outrider/draft/ctc_config.hpp>
+#include <outrider/interface/target_head.hpp>
+
+namespace outrider {
+
+/// All that is trained. N = heads * head_dim, K = kv_heads * head_dim.
+struct CtcWeights {
+    at::Tensor fuse;         ///< [H, 2 H] u_j = fuse [E(x_{j+1}); h_j]
+    at::Tensor attn_norm;    ///< [H]
+    at::Tensor qkv;          ///< [N + 2 K, H] rows of q, then k, then v
+    at::Tensor attn_out;     ///< [H, N]
+    at::Tensor mlp_norm;     ///< [H]
+    at::Tensor gate_up;      ///< [2 I, H] rows of gate, then up
+    at::Tensor down;         ///< [H, I]
+    at::Tensor queries;      ///< [T, H] added to the pending token's fused state
+    at::Tensor final_norm;   ///< [H] starts as the target's
+    at::Tensor blank;        ///< [1, H] and its bias: logit of p(blank)
+    at::Tensor blank_bias;   ///< [1]
+    at::Tensor prefix_in;    ///< [R, 3 H] over [E(last); E(last but one); h]; undefined without conditioning
+    at::Tensor prefix_bias;  ///< [R]
+    at::Tensor prefix_out;   ///< [V, R] starts as zero: training begins with plain frames
+
+    /// Names as in model.safetensors, in this order; undefined ones left out.
+    [[nodiscard]] std::vector<std::pair<std::string, at::Tensor*>> named();
+    [[nodiscard]] std::vector<std::pair<std::string, const at::Tensor*>> named() const;
+};
+
+/// Frozen tables of the target, in the type that products are computed in.
+struct CtcTables {
+    at::Tensor embedding;  ///< [target vocabulary, H] times embedding_scale; rows of tokens the drafter may meet
+    at::Tensor output;     ///< [V, H] the target's output rows of the draft vocabulary
+};
+[[nodiscard]] CtcTables make_ctc_tables(const CtcConfig& config, const TargetHead& head, at::ScalarType type, at::Device device);
+
+/// Random start, a pure function of config and seed; float32 on the CPU.
+[[nodiscard]] CtcWeights init_ctc_weights(const CtcConfig& config, const TargetHead& head, std::uint64_t seed);
+
+/// Shapes that the config asks for; throws Error naming the weight that differs or is missing.
+void check_ctc_weights(const CtcConfig& config, const CtcWeights& weights);
+
+/// y = x W^T, computed in `compute` whatever the operands' types; the result has type `compute`. Differentiable by both.
+/// With float32 weights and bfloat16 products this is mixed precision.
+[[nodiscard]] at::Tensor mixed_linear(const at::Tensor& x, const at::Tensor& weight, at::ScalarType compute);
+
+/// The context of one sequence (or conversation): u_0..u_{L-1} and the keys and values over them.
+struct CtcContext {
+    at::Tensor fused;   ///< [L, H]
+    at::Tensor keys;    ///< [L, kv_heads, head_dim], positions applied
+    at::Tensor values;  ///< [L, kv_heads, head_dim]
+};
+
+/// Runs fuse, norm, k and v over rows of any sequences. `next` [L] int64: x_{j+1}; `features` [L, H]: h_j; `positions` [L] int64: j.
+[[nodiscard]] CtcContext ctc_context(const CtcConfig& config, const CtcWeights& weights, const CtcTables& tables,
+                                     const at::Tensor& next, const at::Tensor& features, const at::Tensor& positions,
+                                     at::ScalarType compute);
+
+/// Anchors that share a context: `count` of them, one after another in the batch.
+struct CtcAnchors {
+    at::Tensor keys, values;  ///< [L, kv_heads, head_dim], L may be 0
+    std::int64_t count = 1;
+};
+
+struct CtcFrameScores {
+    at::Tensor logits;  ///< [A * T, V] of type `compute`: scores over the draft vocabulary, blank apart
+    at::Tensor gate;    ///< [A * T] float32 or float64: logit of p(blank)
+};
+
+/// One pass of the frames. `fused` [A, H]: u_{n-1} of each anchor; `committed` [A] int64: n, the keys it sees and the
+/// position of its first frame; `groups` cover the A anchors in order.
+[[nodiscard]] CtcFrameScores ctc_frames(const CtcConfig& config, const CtcWeights& weights, const CtcTables& tables,
+                                        const at::Tensor& fused, const at::Tensor& committed,
+                                        const std::vector<CtcAnchors>& groups, at::ScalarType compute);
+
+/// What a drafted prefix adds to the frames' scores: [A * P, V]. `last`, `last_but_one` [A, P] int64 tokens (negative:
+/// none); `features` [A, H]: h_{n-1} of each anchor.
+[[nodiscard]] at::Tensor ctc_prefix_scores(const CtcConfig& config, const CtcWeights& weights, const CtcTables& tables,
+                                           const at::Tensor& last, const at::Tensor& last_but_one,
+                                           const at::Tensor& features, at::ScalarType compute);
+
+/// Weights from and to `folder`/model.safetensors, stored as bfloat16; read as float32.
+[[nodiscard]] CtcWeights read_ctc_weights(const std::filesystem::path& folder, const CtcConfig& config);
+void write_ctc_weights(const std::filesystem::path& folder, const CtcWeights& weights);
+
+}  // namespace outrider

@@ -1,0 +1,45 @@
+// The text that drafters train on: conversations whose answers the target itself wrote.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <limits>
+#include <span>
+#include <vector>
+
+#include <outrider/core/types.hpp>
+#include <outrider/io/chat_template.hpp>
+
+namespace outrider {
+
+/// Prompt and answer as the target saw them.
+struct Conversation {
+    std::vector<TokenId> tokens;
+    std::int64_t answer = 0;  ///< tokens of the prompt: the answer begins here
+    std::int64_t row = 0;     ///< line of the file, from 0
+    bool greedy = true;       ///< written at temperature 0
+};
+
+/// From the messages before the answer to the prompt's ids: LlamaModel::chat of the target.
+using PromptEncoder = std::function<std::vector<TokenId>(std::span<const ChatMessage>)>;
+
+struct ConversationOptions {
+    bool greedy_only = false;          ///< leave out what was sampled: right for a drafter that serves greedy decoding
+    std::int64_t max_tokens = 768;     ///< longer conversations are left out
+    std::int64_t limit = 0;            ///< take that many conversations only; 0: all
+};
+
+/// Reads JSON lines as `distill` writes them: `messages` (the last one is the answer), `prompt_tokens`,
+/// `completion_ids`, `temperature`. The prompt is encoded anew and must have prompt_tokens tokens. The order is that
+/// of a hash of the row, greedy ones first, so that any first part is a fair sample. Throws Error that names the line.
+[[nodiscard]] std::vector<Conversation> read_conversations(const std::filesystem::path& path, const PromptEncoder& encode,
+                                                           const ConversationOptions& options = {});
+
+/// The `count` tokens that occur most often in the answers, ascending; ties go to the smaller id.
+[[nodiscard]] std::vector<TokenId> frequent_tokens(std::span<const Conversation> conversations, std::int64_t count);
+
+/// Tells sets of conversations apart: a hash of all their tokens in order.
+[[nodiscard]] std::uint64_t hash_of(std::span<const Conversation> conversations);
+
+}  // namespace outrider

@@ -1,0 +1,48 @@
+// What computes a CTC drafter's network during decoding.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include <outrider/draft/ctc_config.hpp>
+#include <outrider/draft/ctc_network.hpp>
+#include <outrider/interface/target_head.hpp>
+
+namespace outrider {
+
+/// Keys and values over u_0..u_{n-1} of one sequence, in whatever form the backend keeps.
+class CtcCache {
+public:
+    virtual ~CtcCache() = default;
+};
+
+/// One sequence of a round: the rows that became known, and where its frames begin.
+struct CtcRound {
+    CtcCache* cache = nullptr;
+    std::int64_t committed = 0;      ///< n, the new rows included
+    std::vector<TokenId> next;       ///< [rows] x_{j+1} of the new rows j = n - rows .. n - 1
+    at::Tensor features;             ///< [rows, H] h_j
+    TokenId pending = kNoToken;      ///< x_n
+};
+
+/// Frames of all sequences of a round.
+struct CtcRoundScores {
+    std::vector<float> logits;  ///< [sequences * T, V]
+    std::vector<float> gate;    ///< [sequences * T]
+};
+
+class CtcBackend {
+public:
+    virtual ~CtcBackend() = default;
+    [[nodiscard]] virtual std::unique_ptr<CtcCache> make_cache() const = 0;
+    /// Takes up the new rows of every sequence; with `frames`, returns their frames.
+    virtual void run(std::span<CtcRound> rounds, bool frames, CtcRoundScores& scores) = 0;
+};
+
+[[nodiscard]] std::unique_ptr<CtcBackend> make_aten_backend(const CtcConfig& config, const CtcWeights& weights, const TargetHead& head);
+
+}  // namespace outrider

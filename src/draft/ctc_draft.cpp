@@ -1,0 +1,162 @@
+#include <outrider/draft/ctc_draft.hpp>
+
+#include <optional>
+
+#include <outrider/core/error.hpp>
+#include <outrider/core/rng.hpp>
+#include <outrider/ctc/alignment_sampling.hpp>
+#include <outrider/ctc/frames.hpp>
+#include <outrider/ctc/prefix_tree.hpp>
+#include <outrider/ctc/static_tree.hpp>
+
+#include "ctc_backend.hpp"
+#include "ctc_prediction.hpp"
+
+namespace outrider {
+
+namespace {
+
+/// What is known of one sequence.
+struct Known {
+    std::unique_ptr<CtcCache> cache;
+    std::int64_t committed = 0;
+    TokenId pending = kNoToken;      ///< of the last round; the next new token must be it
+    TokenId before = kNoToken;       ///< x_{n-1}
+    std::vector<float> feature = {}; ///< [H] h_{n-1}; empty while nothing is committed
+};
+
+void check_fresh(const SequenceFeedback& feedback, const Known& known, bool first) {
+    const auto count = static_cast<std::int64_t>(feedback.tokens.size());
+    require(known.committed + count == feedback.committed,
+            "CtcDraft: sequence {} has {} committed tokens, this drafter saw {} and now gets {}; every round's feedback must reach "
+            "the drafter, from the prompt on", feedback.sequence, feedback.committed, known.committed, count);
+    require(first || (count > 0 && feedback.tokens.front() == known.pending),
+            "CtcDraft: sequence {} continues with another token than the pending one of its last round; was `forget` left out?",
+            feedback.sequence);
+    require(count == 0 || (feedback.features.defined() && feedback.features.dim() == 2 && feedback.features.size(0) == count),
+            "CtcDraft: sequence {} brings {} tokens, expected as many rows of features", feedback.sequence, count);
+}
+
+}  // namespace
+
+struct CtcDraft::State {
+    CtcConfig config;
+    CtcDraftOptions options;
+    std::int64_t vocabulary = 0;  ///< the target's
+    std::unique_ptr<CtcBackend> backend;
+    std::optional<CtcPrediction> prediction;
+    std::unordered_map<SequenceId, Known> sequences;
+    FrameBuilder builder;
+    CtcFrames frames;
+    PrefixTreeSearch best_first;
+    StaticPrefixTree static_tree;
+    AlignmentSampler sampler;
+    CtcRoundScores scores;
+
+    /// Checks all feedback before any state changes, then takes it up.
+    std::vector<CtcRound> take_up(std::span<const SequenceFeedback> feedback) {
+        for (const SequenceFeedback& it : feedback) {
+            const auto known = sequences.find(it.sequence);
+            static const Known nothing{};
+            check_fresh(it, known == sequences.end() ? nothing : known->second, known == sequences.end());
+            require(it.pending >= 0 && it.pending < vocabulary, "CtcDraft: pending token {} is outside the target's vocabulary of {}", it.pending, vocabulary);
+            require(it.tokens.empty() || it.features.size(1) == config.hidden, "CtcDraft: features of width {}, expected {}",
+                    it.tokens.empty() ? 0 : it.features.size(1), config.hidden);
+        }
+        std::vector<CtcRound> rounds;
+        for (const SequenceFeedback& it : feedback) {
+            Known& known = sequences[it.sequence];
+            if (!known.cache) known.cache = backend->make_cache();
+            CtcRound round{known.cache.get(), it.committed, {}, it.features, it.pending};
+            if (!it.tokens.empty()) {
+                round.next.assign(it.tokens.begin() + 1, it.tokens.end());
+                round.next.push_back(it.pending);
+                known.before = it.tokens.back();
+                if (prediction) {
+                    const at::Tensor last = it.features[it.features.size(0) - 1].to(at::kCPU, at::kFloat).contiguous();
+                    known.feature.assign(last.const_data_ptr<float>(), last.const_data_ptr<float>() + last.numel());
+                }
+            }
+            known.committed = it.committed;
+            known.pending = it.pending;
+            rounds.push_back(std::move(round));
+        }
+        return rounds;
+    }
+
+    template <typename Condition>
+    TokenTree tree(const SequenceFeedback& it, std::int64_t nodes, Condition&& condition) {
+        switch (options.tree) {
+            case CtcTree::static_tree:
+                return static_tree.tree(it.pending, frames, medusa63(), nodes, condition);
+            case CtcTree::sampled: {
+                const auto chains = static_cast<std::size_t>(std::clamp<std::int64_t>(options.chains, 1, nodes));
+                const RandomKey key(options.seed, static_cast<std::uint64_t>(it.sequence), it.committed,
+                                    static_cast<std::uint64_t>(RandomPurpose::draft));
+                return sampler.draw(it.pending, frames, chains, static_cast<std::size_t>(nodes) / chains, key, condition).tree;
+            }
+            case CtcTree::best_first:
+            default:
+                return best_first.tree(it.pending, frames, nodes, condition);
+        }
+    }
+
+    /// The tree of sequence `index` of the round from its frames.
+    TokenTree draft(const SequenceFeedback& it, std::size_t index, std::int64_t nodes) {
+        const auto T = static_cast<std::size_t>(config.frames), V = config.vocabulary.size();
+        const DenseFrames dense{std::span(scores.logits).subspan(index * T * V, T * V), std::span(scores.gate).subspan(index * T, T), V,
+                                config.vocabulary, DenseFrames::Kind::gated_logits};
+        builder.build(dense, {static_cast<std::size_t>(options.top_k), true}, frames);
+        if (!prediction) return tree(it, nodes, Unconditioned{});
+        const Known& known = sequences.at(it.sequence);
+        const CtcPrediction::Start start = prediction->start(known.feature, known.before, it.pending);
+        prediction->choose(frames.tokens());
+        return tree(it, nodes, [&](const PrefixContext& prefix, std::span<float> factors) { prediction->factors(start, prefix, factors); });
+    }
+};
+
+CtcDraft::CtcDraft(CtcConfig config, CtcWeights weights, const TargetHead& head, const CtcDraftOptions& options)
+    : state_(std::make_unique<State>()) {
+    check_ctc_config(config);
+    check_ctc_weights(config, weights);
+    require(config.target_fingerprint == head.fingerprint, "CtcDraft: the drafter belongs to target {} ({}), this target is {}; train one for it "
+            "with `outrider train`, or load the model it was made for", config.target_fingerprint, config.target_name, head.fingerprint);
+    require(config.hidden == head.hidden && config.vocabulary.back() < head.vocabulary,
+            "CtcDraft: the drafter is made for width {} and a vocabulary above {}, the target has {} and {}", config.hidden,
+            config.vocabulary.back(), head.hidden, head.vocabulary);
+    require(options.top_k > 0, "CtcDraft: top_k is {}, expected at least 1", options.top_k);
+    state_->backend = make_aten_backend(config, weights, head);
+    if (config.conditioning == CtcConditioning::prefix) state_->prediction.emplace(config, weights, head);
+    state_->vocabulary = head.vocabulary;
+    state_->options = options;
+    state_->config = std::move(config);
+}
+
+CtcDraft::~CtcDraft() = default;
+CtcDraft::CtcDraft(CtcDraft&&) noexcept = default;
+CtcDraft& CtcDraft::operator=(CtcDraft&&) noexcept = default;
+
+CtcDraft CtcDraft::load(const std::filesystem::path& folder, const TargetHead& head, const CtcDraftOptions& options) {
+    CtcConfig config = read_ctc_config(folder);
+    CtcWeights weights = read_ctc_weights(folder, config);
+    for (auto& [name, weight] : weights.named()) *weight = weight->to(head.final_norm.device());
+    return CtcDraft(std::move(config), std::move(weights), head, options);
+}
+
+const CtcConfig& CtcDraft::config() const { return state_->config; }
+
+std::vector<SequenceTree> CtcDraft::do_propose(std::span<const SequenceFeedback> feedback, DraftBudget budget) {
+    if (feedback.empty()) return {};
+    std::vector<CtcRound> rounds = state_->take_up(feedback);
+    state_->backend->run(rounds, budget.nodes > 0, state_->scores);
+    std::vector<SequenceTree> trees;
+    trees.reserve(feedback.size());
+    for (std::size_t i = 0; i < feedback.size(); ++i)
+        trees.push_back({feedback[i].sequence, budget.nodes > 0 ? state_->draft(feedback[i], i, budget.nodes)
+                                                                : TokenTree::root_only(feedback[i].pending)});
+    return trees;
+}
+
+void CtcDraft::do_forget(SequenceId sequence) { state_->sequences.erase(sequence); }
+
+}  // namespace outrider

@@ -1,0 +1,74 @@
+// Which anchors make a batch, and the tensors of one.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include <outrider/train/conversations.hpp>
+#include <outrider/train/feature_store.hpp>
+
+namespace outrider {
+
+/// Anchors of one conversation that share its context. An anchor is a number n of committed tokens: token n is pending,
+/// the labels begin at n + 1.
+struct AnchorGroup {
+    std::size_t conversation = 0;
+    std::vector<std::int64_t> committed;
+};
+
+/// All anchors once an epoch, in an order that is a pure function of (seed, epoch). Conversations come in blocks of
+/// kBlock shards, so that a first pass over features that must be computed meets them shard by shard.
+class AnchorSampler {
+public:
+    struct Place {
+        std::int64_t epoch = 0, block = 0, group = 0;
+    };
+    static constexpr std::size_t kBlock = 8;
+
+    AnchorSampler(std::span<const Conversation> conversations, std::size_t first, std::int64_t group_anchors,
+                  std::int64_t batch_anchors, std::uint64_t seed);
+
+    /// Groups of the next batch, at least batch_anchors anchors together.
+    [[nodiscard]] std::vector<AnchorGroup> next();
+
+    [[nodiscard]] Place place() const noexcept { return place_; }
+    void restore(Place place);
+
+private:
+    [[nodiscard]] std::vector<std::size_t> block_order() const;
+    void fill();
+
+    std::span<const Conversation> conversations_;
+    std::size_t first_;
+    std::int64_t group_anchors_, batch_anchors_;
+    std::uint64_t seed_;
+    Place place_;
+    std::vector<AnchorGroup> groups_;  // of the current block
+};
+
+/// Cuts a conversation's anchors into groups of `size`, in the order of `shuffle` keys of the given seed.
+[[nodiscard]] std::vector<AnchorGroup> anchor_groups(const Conversation& conversation, std::size_t index, std::int64_t size, std::uint64_t key);
+
+/// Context rows of all groups one after another; anchors in group order.
+struct AnchorBatch {
+    at::Tensor next;       ///< [N] int64 x_{j+1}
+    at::Tensor features;   ///< [N, H] h_j
+    at::Tensor positions;  ///< [N] int64 j
+    std::vector<std::int64_t> context_begin, context_end;  ///< rows of each group
+    std::vector<std::int64_t> anchors;                     ///< of each group
+    at::Tensor row;        ///< [A] int64 row of u_{n-1}
+    at::Tensor committed;  ///< [A] int64 n
+    at::Tensor last;          ///< [A, P] int64 last token of the drafted prefix of length p: the pending one at p = 0
+    at::Tensor last_but_one;  ///< [A, P] int64
+    at::Tensor labels;     ///< [A, U] int32 columns of the draft vocabulary, -1 from the first unusable one on
+};
+
+/// `column` [target vocabulary]: the draft vocabulary's column of a token or -1.
+[[nodiscard]] AnchorBatch make_anchor_batch(std::span<const AnchorGroup> groups, std::span<const Conversation> conversations,
+                                            FeatureStore& store, std::span<const std::int32_t> column, std::int64_t labels,
+                                            std::int64_t prefixes);
+
+}  // namespace outrider
