@@ -59,7 +59,8 @@ std::optional<std::string> bytes_of_entry(std::string_view entry) {
 const std::string& entry_of_byte(std::uint8_t byte) { return alphabet().entries[byte]; }
 
 ByteLevelBpe::ByteLevelBpe(const std::vector<std::string>& entries,
-                           const std::vector<std::pair<std::string, std::string>>& merges, bool whole_words) {
+                           const std::vector<std::pair<std::string, std::string>>& merges, const BpeOptions& options)
+    : options_(options) {
     require(merges.size() < static_cast<std::size_t>(std::numeric_limits<std::int32_t>::max()), "too many merges");
     std::unordered_map<std::string_view, TokenId> ids;
     ids.reserve(entries.size());
@@ -79,7 +80,7 @@ ByteLevelBpe::ByteLevelBpe(const std::vector<std::string>& entries,
                 "whole is not in the vocabulary", rank, left, right);
         merges_.emplace(key(a, b), Merge{rank++, merged});
     }
-    if (!whole_words) return;
+    if (!options.whole_words) return;
     for (const auto& [entry, id] : ids) {
         if (const auto bytes = bytes_of_entry(entry)) words_.emplace(*bytes, id);
     }
@@ -114,6 +115,24 @@ void ByteLevelBpe::merge_all(Scratch& scratch) const {
     }
 }
 
+void ByteLevelBpe::spell(std::string_view word, Scratch& scratch) const {
+    auto& symbols = scratch.symbols;
+    symbols.clear();
+    scratch.heap.clear();
+    bool unknown_before = false;
+    for (const char c : word) {
+        TokenId id = byte_ids_[static_cast<std::uint8_t>(c)];
+        const bool unknown = id < 0;
+        if (unknown) id = options_.unknown;
+        if (id >= 0 && !(unknown && unknown_before && options_.fuse_unknown)) {
+            const auto i = static_cast<std::int32_t>(symbols.size());
+            symbols.push_back({id, i - 1, i + 1});
+        }
+        unknown_before = unknown;
+    }
+    if (!symbols.empty()) symbols.back().next = -1;
+}
+
 void ByteLevelBpe::encode(std::string_view word, Scratch& scratch, std::vector<TokenId>& out) const {
     if (word.empty()) return;
     if (!words_.empty()) {
@@ -124,17 +143,11 @@ void ByteLevelBpe::encode(std::string_view word, Scratch& scratch, std::vector<T
     }
     require(word.size() < static_cast<std::size_t>(std::numeric_limits<std::int32_t>::max()), "a word of {} bytes is "
             "too long to tokenize", word.size());
-    const auto size = static_cast<std::int32_t>(word.size());
-    scratch.symbols.clear();
-    scratch.heap.clear();
-    for (std::int32_t i = 0; i < size; ++i) {
-        const auto byte = static_cast<std::uint8_t>(word[static_cast<std::size_t>(i)]);
-        require(byte_ids_[byte] >= 0, "the vocabulary has no token for the byte 0x{:02X} of \"{}\"", byte, word);
-        scratch.symbols.push_back({byte_ids_[byte], i - 1, i + 1 < size ? i + 1 : -1});
-    }
+    spell(word, scratch);
+    const auto size = static_cast<std::int32_t>(scratch.symbols.size());
     for (std::int32_t i = 0; i + 1 < size; ++i) offer(scratch, i);
     merge_all(scratch);
-    for (std::int32_t i = 0; i >= 0; i = scratch.symbols[static_cast<std::size_t>(i)].next) {
+    for (std::int32_t i = size > 0 ? 0 : -1; i >= 0; i = scratch.symbols[static_cast<std::size_t>(i)].next) {
         out.push_back(scratch.symbols[static_cast<std::size_t>(i)].id);
     }
 }

@@ -22,6 +22,12 @@ namespace outrider::detail {
 /// The entry that spells `byte`.
 [[nodiscard]] const std::string& entry_of_byte(std::uint8_t byte);
 
+struct BpeOptions {
+    bool whole_words = false;     ///< a word that is a token is that token, whatever the merges say (ignore_merges)
+    TokenId unknown = kNoToken;   ///< stands for a byte that has no token; kNoToken: such bytes are left out
+    bool fuse_unknown = false;    ///< neighbouring unknown bytes are one token
+};
+
 /// Immutable once built; safe to share between threads.
 class ByteLevelBpe {
 public:
@@ -42,9 +48,9 @@ public:
     /// `entries`: the vocabulary in GPT-2's alphabet, by id; empty strings are no tokens. `merges`: pairs of entries,
     /// best first. Throws Error when a part or a result of a merge is no token.
     ByteLevelBpe(const std::vector<std::string>& entries, const std::vector<std::pair<std::string, std::string>>& merges,
-                 bool whole_words);
+                 const BpeOptions& options);
 
-    /// Appends the ids of `word`. Throws Error for a byte that has no token.
+    /// Appends the ids of `word`.
     void encode(std::string_view word, Scratch& scratch, std::vector<TokenId>& out) const;
 
 private:
@@ -59,9 +65,11 @@ private:
     static std::uint64_t key(TokenId left, TokenId right) {
         return static_cast<std::uint64_t>(static_cast<std::uint32_t>(left)) << 32 | static_cast<std::uint32_t>(right);
     }
+    void spell(std::string_view word, Scratch& scratch) const;
     void offer(Scratch& scratch, std::int32_t left) const;
     void merge_all(Scratch& scratch) const;
 
+    BpeOptions options_;
     std::array<TokenId, 256> byte_ids_;
     std::unordered_map<std::uint64_t, Merge, HashKey> merges_;
     std::unordered_map<std::string, TokenId> words_;  // by bytes; filled only when whole words go before merges

@@ -49,8 +49,9 @@ std::shared_ptr<const Tokenizer> Tokenizer::from_gguf(const GgufFile& file) {
     read_kinds(file, *state);
     std::vector<std::pair<std::string, std::string>> merges;
     for (const std::string& line : file.strings("tokenizer.ggml.merges")) merges.push_back(split_merge(line));
-    const bool whole_words = rule.starts_with("llama");  // ignore_merges of Llama 3's tokenizer.json
-    state->model.emplace(state->entries, merges, whole_words);
+    // ignore_merges of Llama 3's tokenizer.json, which GGUF has no key for. Bytes without a token are left out, as
+    // llama.cpp does; its key for the unknown token is for other models.
+    state->model.emplace(state->entries, merges, detail::BpeOptions{.whole_words = rule.starts_with("llama")});
     state->bos = find_id(file, "tokenizer.ggml.bos_token_id");
     state->adds_bos = file.find_boolean("tokenizer.ggml.add_bos_token").value_or(rule.starts_with("llama"));
     state->eos = find_id(file, "tokenizer.ggml.eos_token_id");

@@ -128,7 +128,14 @@ void read_model(const std::string& name, const Json& model, TokenizerState& stat
             merges.emplace_back(merge[0].get<std::string>(), merge[1].get<std::string>());
         }
     }
-    state.model.emplace(state.entries, merges, flag(model, "ignore_merges", false));
+    detail::BpeOptions options{.whole_words = flag(model, "ignore_merges", false),
+                               .fuse_unknown = flag(model, "fuse_unk", false)};
+    if (const std::string unknown = text(model, "unk_token"); !unknown.empty()) {
+        const auto found = std::ranges::find(state.entries, unknown);
+        require(found != state.entries.end(), "{}: unk_token {} is not in the vocabulary", name, unknown);
+        options.unknown = static_cast<TokenId>(found - state.entries.begin());
+    }
+    state.model.emplace(state.entries, merges, options);
 }
 
 std::optional<TokenId> added_token(const TokenizerState& state, const std::string& name) {

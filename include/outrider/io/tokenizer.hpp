@@ -36,8 +36,10 @@ public:
 
     ~Tokenizer() override;
 
-    /// The ids of `text`; no bos token is added. Bytes that are not UTF-8 count as U+FFFD. Tokens that the vocabulary
-    /// marks as added but not special are found in plain text too, as text. Linear in the text but for single words.
+    /// The ids of `text`; no bos token is added. Bytes that are not UTF-8 count as U+FFFD. Bytes that the vocabulary has
+    /// no token for (rare control characters, in some) become its unknown token, or are left out where it has none:
+    /// so do Python's `tokenizers` and llama.cpp. Tokens that the vocabulary marks as added but not special are found in
+    /// plain text too, as text.
     [[nodiscard]] std::vector<TokenId> encode(std::string_view text, SpecialText special) const;
 
     /// The bytes of `tokens` joined, special tokens left out; see Utf8Stream and to_valid_utf8 for text.

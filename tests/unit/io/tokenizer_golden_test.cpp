@@ -33,8 +33,10 @@ std::string readable(const std::vector<TokenId>& ids, const Tokenizer& tokenizer
     return text;
 }
 
-/// All strings both ways, ids and text; `skip` leaves out the strings with that word.
-void check_golden(const Tokenizer& tokenizer, const std::filesystem::path& ids_path, const std::string& skip = "") {
+/// All strings both ways, ids and text; `skip` leaves out the strings with that word. `missing`: bytes that the vocabulary
+/// has no tokens for.
+void check_golden(const Tokenizer& tokenizer, const std::filesystem::path& ids_path, const std::string& skip = "",
+                  const std::string& missing = "") {
     const auto strings = read(kGolden / "strings.json").get<std::vector<std::string>>();
     const auto golden = read(ids_path);
     REQUIRE(strings.size() > 500);
@@ -53,7 +55,9 @@ void check_golden(const Tokenizer& tokenizer, const std::filesystem::path& ids_p
         CHECK(plain == expected_plain);
         INFO("parsed   " << readable(parsed, tokenizer) << "\n  expected " << readable(expected_parsed, tokenizer));
         CHECK(parsed == expected_parsed);
-        if (plain == expected_plain) CHECK(tokenizer.decode(plain) == text);
+        std::string spelled = text;
+        std::erase_if(spelled, [&](char c) { return missing.find(c) != std::string::npos; });
+        if (plain == expected_plain) CHECK(tokenizer.decode(plain) == spelled);
         for (const TokenId id : plain) CHECK_FALSE(tokenizer.is_special(id));
         ++compared;
         special += plain != parsed;
@@ -115,7 +119,7 @@ TEST_CASE("tokenizer: golden ids of SmolLM2's vocabulary") {
     if (!std::filesystem::exists(path)) SKIP("no model at " << path << "; quickstart fetches it");
     const auto tokenizer = Tokenizer::from_gguf(GgufFile::open(path));
     if (tokenizer->size() != 49152) SKIP("OUTRIDER_MODEL is another model than SmolLM2");
-    check_golden(*tokenizer, kGolden / "smollm2.json");
+    check_golden(*tokenizer, kGolden / "smollm2.json", "", "\x04\x06\x13\x14\x16\xF1\xF2");
     CHECK(tokenizer->end_ids() == std::vector<TokenId>{2});
     CHECK(tokenizer->piece(2) == "<|im_end|>");
     CHECK(tokenizer->bytes(2).empty());

@@ -140,13 +140,20 @@ TEST_CASE("tokenizer: ids outside the vocabulary") {
     }
 }
 
-TEST_CASE("tokenizer: a byte without a token is an error that names it") {
+TEST_CASE("tokenizer: bytes without a token are left out or unknown") {
     json root = tiny_json();
+    const auto ab = root["model"]["vocab"]["ab"].get<TokenId>(), x = root["model"]["vocab"]["x"].get<TokenId>();
     root["model"]["vocab"].erase("q");
-    const auto tokenizer = load(root);
-    CHECK_THROWS_MATCHES(tokenizer->encode("aq", SpecialText::plain), Error,
-                         MessageMatches(ContainsSubstring("0x71")));
-    CHECK_NOTHROW(tokenizer->encode("ab", SpecialText::plain));
+    const auto ids = [&](std::string_view text) { return load(root)->encode(text, SpecialText::plain); };
+    CHECK(ids("aqb") == std::vector<TokenId>{ab});  // what is left is joined, as in `tokenizers`
+    CHECK(ids("q").empty());
+    CHECK(ids("qqqq xq") == std::vector<TokenId>{0x20, x});
+    root["model"]["unk_token"] = "x";
+    CHECK(ids("abqqab") == std::vector<TokenId>{ab, x, x, ab});
+    root["model"]["fuse_unk"] = true;
+    CHECK(ids("abqqabq") == std::vector<TokenId>{ab, x, ab, x});
+    root["model"]["unk_token"] = "nowhere";
+    check_fails(root, "unk_token nowhere");
 }
 
 TEST_CASE("tokenizer: the files beside a tokenizer.json") {
