@@ -42,7 +42,7 @@ public:
                   int threads)
         : config(model), source(std::move(weight_source)), team(std::make_unique<ThreadTeam>(threads)),
           wanted_(weights) {
-        require(config.head_dim % 16 == 0, "model \"{}\": heads of {} dimensions do not fit the CPU kernels, expected a "
+        require(kernels_fit(config), "model \"{}\": heads of {} dimensions do not fit the CPU kernels, expected a "
                 "multiple of 16; use Backend::aten", config.name, config.head_dim);
         output = group({config.tied_output ? "embed" : "output"});
         norm = source->floats("norm");

@@ -61,7 +61,8 @@ LlamaModel LlamaModel::load(const std::filesystem::path& path, const Options& op
     // Before the matrices are packed, which lets their file pages go.
     state->fingerprint = state->source->fingerprint(state->config);
     const bool kernels = options.backend == Backend::kernels ||
-                         (options.backend == Backend::automatic && options.device.is_cpu());
+                         (options.backend == Backend::automatic && options.device.is_cpu() && kernels_fit(state->config));
+    require(options.threads >= 0, "threads is {}, expected 0 (one per physical core) or more", options.threads);
     require(!kernels || options.device.is_cpu(), "the kernels run on the CPU, not on {}; use Backend::automatic",
             options.device.str());
     Weights weights = options.weights;

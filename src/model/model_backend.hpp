@@ -36,6 +36,9 @@ protected:
                                                                     const LlamaConfig& config, at::Device device,
                                                                     Weights weights);
 
+/// Whether the kernels can run such a model.
+[[nodiscard]] inline bool kernels_fit(const LlamaConfig& config) { return config.head_dim % 16 == 0; }
+
 /// The library's kernels; every format, CPU. `source` is shared: embeddings are read from the file row by row.
 [[nodiscard]] std::shared_ptr<const ModelBackend> make_kernel_backend(std::shared_ptr<const WeightSource> source,
                                                                       const LlamaConfig& config, Weights weights,

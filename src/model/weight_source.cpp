@@ -66,6 +66,8 @@ std::uint64_t hash_text(std::uint64_t seed, const std::string& text) {
 
 // Takes the expected ones out of `tensors` (by file name; rows = first dimension, columns = second or 0).
 void WeightSource::take(FileTensors& tensors, const LlamaConfig& config, bool gguf, const std::string& file) {
+    require(config.layers <= static_cast<std::int64_t>(tensors.size()), "{}: the configuration asks for {} layers, the "
+            "file has {} tensors; it is incomplete", file, config.layers, tensors.size());
     for (const Expected& want : expected_tensors(config)) {
         const std::string& name = gguf ? want.gguf : want.hf;
         const auto found = tensors.find(name);

