@@ -67,6 +67,7 @@
 #include <outrider/accept/logit_rows.hpp>
 #include <outrider/accept/sampled_match.hpp>
 
+#include <outrider/decode/any_decoder.hpp>
 #include <outrider/decode/limit_depth.hpp>
 #include <outrider/decode/make_drafter.hpp>
 #include <outrider/decode/result.hpp>

@@ -140,6 +140,7 @@ void add_compare(CLI::App& app, CompareArguments& a) {
     app.add_option("-d,--drafters", a.drafters,
                    std::string(kDrafterHelp) + "; several, with commas between. `none`, the baseline, always runs")
         ->required()
+        ->take_all()
         ->delimiter(',');
     app.add_option("--prompts", a.prompts, kPromptsHelp)->required();
     add_limit(app, a.limit);
@@ -204,6 +205,7 @@ std::variant<Command, int> parse(int argc, const char* const* argv) {
                  "outrider");
     app.set_version_flag("--version", kVersion);
     app.require_subcommand(1);
+    app.option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);  // scripts append, the last word counts
     app.get_formatter()->column_width(34);
     std::optional<Command> chosen;
     const auto command = [&]<typename A>(const char* name, const char* help, void (*add)(CLI::App&, A&)) {

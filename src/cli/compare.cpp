@@ -24,7 +24,7 @@ namespace {
 /// One drafter with its own decoder and caches; the model's weights are shared.
 struct Contender {
     std::string name;
-    Decoder decoder;
+    AnyDecoder decoder;
     std::vector<Outcome> outcomes = {};
 };
 

@@ -61,7 +61,7 @@ nlohmann::ordered_json to_json(const PromptRow& row, const Job& job, const Gener
 }
 
 /// Queues every prompt that is not done. Those that do not fit into the target's context are left out, saying so.
-std::vector<Job> queue(Decoder& decoder, const LlamaModel& model, const std::vector<PromptRow>& rows,
+std::vector<Job> queue(AnyDecoder& decoder, const LlamaModel& model, const std::vector<PromptRow>& rows,
                        const std::set<std::string>& done, const DistillArguments& arguments) {
     std::vector<Job> jobs;
     for (std::size_t i = 0; i < rows.size(); ++i) {
@@ -83,7 +83,7 @@ int run(const DistillArguments& arguments) {
     const std::vector<PromptRow> rows = read_prompts(arguments.prompts, arguments.limit);
     const std::set<std::string> done = finished_ids(arguments.output);
     const LlamaModel model = load_model(arguments.model);
-    Decoder decoder = make_decoder(model, std::make_unique<NoDraft>(), arguments.decoding);
+    AnyDecoder decoder = make_decoder(model, std::make_unique<NoDraft>(), arguments.decoding);
     std::vector<Job> jobs = queue(decoder, model, rows, done, arguments);
     const std::int64_t all = std::ssize(jobs);
 

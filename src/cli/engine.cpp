@@ -25,11 +25,13 @@ std::unique_ptr<AcceptancePolicy> make_policy(const GenerationOptions& options) 
     return std::make_unique<SampledMatch>();
 }
 
-Decoder make_decoder(const LlamaModel& model, std::unique_ptr<DraftModel> drafter, const DecodingArguments& arguments) {
+AnyDecoder make_decoder(const LlamaModel& model, std::unique_ptr<DraftModel> drafter,
+                        const DecodingArguments& arguments) {
     DecoderOptions options;
     options.max_batch = static_cast<std::size_t>(arguments.batch);
     if (arguments.nodes) options.nodes = *arguments.nodes;
-    return Decoder(std::move(drafter), LlamaVerifier(model), make_policy(arguments.generation), options);
+    return AnyDecoder(std::move(drafter), std::make_unique<LlamaVerifier>(model), make_policy(arguments.generation),
+                      options);
 }
 
 std::unique_ptr<DraftModel> load_drafter(const std::string& name, const LlamaModel& model,

@@ -4,7 +4,7 @@
 #include <memory>
 #include <string>
 
-#include <outrider/decode/speculative_decoder.hpp>
+#include <outrider/decode/any_decoder.hpp>
 #include <outrider/interface/acceptance_policy.hpp>
 #include <outrider/interface/draft_model.hpp>
 #include <outrider/model/llama_model.hpp>
@@ -15,15 +15,12 @@
 
 namespace outrider::cli {
 
-/// Drafter and policy are chosen at run time; the loop is the same template as ever.
-using Decoder = SpeculativeDecoder<std::unique_ptr<DraftModel>, LlamaVerifier, std::unique_ptr<AcceptancePolicy>>;
-
 [[nodiscard]] LlamaModel load_model(const ModelArguments& arguments);
 
 /// Greedy match for plain greedy decoding, sampled match for everything else.
 [[nodiscard]] std::unique_ptr<AcceptancePolicy> make_policy(const GenerationOptions& options);
 
-[[nodiscard]] Decoder make_decoder(const LlamaModel& model, std::unique_ptr<DraftModel> drafter,
+[[nodiscard]] AnyDecoder make_decoder(const LlamaModel& model, std::unique_ptr<DraftModel> drafter,
                                    const DecodingArguments& arguments);
 
 /// A drafter by name, made as the arguments say.

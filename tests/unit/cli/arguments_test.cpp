@@ -61,6 +61,10 @@ TEST_CASE("compare splits drafters at commas, distill has its own defaults") {
     CHECK(compare.drafters == std::vector<std::string>{"none", "ngram", "a/b+ngram"});
     CHECK(compare.limit == 5);
     CHECK(compare.decoding.nodes == 0);
+    const auto twice = command<CompareArguments>({"compare", "--model", "m", "--drafters", "none", "--prompts", "p", "--json",
+                                                  "first", "--drafters", "ngram", "--json", "second"});
+    CHECK(twice.json == "second");
+    CHECK(twice.drafters == std::vector<std::string>{"none", "ngram"});
     const auto distill = command<DistillArguments>({"distill", "--model", "m", "--prompts", "p", "--output", "o"});
     CHECK(distill.decoding.batch == 32);
     CHECK(distill.decoding.generation.max_tokens == 256);
