@@ -1,5 +1,11 @@
 # Helpers that every target of the project goes through: warnings, sanitizers, the shared precompiled header.
 
+# What the loops that decide the speed are compiled with in every configuration, sanitizers apart.
+set(OUTRIDER_HOT_FLAGS -O3)
+if(OUTRIDER_SANITIZERS)
+    set(OUTRIDER_HOT_FLAGS)
+endif()
+
 # Private compile settings of the project's own targets.
 function(outrider_settings target)
     target_compile_options(${target} PRIVATE -Wall -Wextra -Wpedantic -Wshadow -Wno-unknown-pragmas
@@ -18,7 +24,10 @@ endfunction()
 function(outrider_use_aten target)
     outrider_settings(${target})
     target_link_libraries(${target} PRIVATE outrider::torch fmt::fmt)
-    if(NOT BUILD_SHARED_LIBS AND NOT OUTRIDER_CUDA)
+    if(BUILD_SHARED_LIBS)
+        # Position-independent and other code cannot share one precompiled header: the same includes, the long way.
+        target_compile_options(${target} PRIVATE "SHELL:-include ${PROJECT_SOURCE_DIR}/src/pch.hpp")
+    else()
         target_precompile_headers(${target} REUSE_FROM outrider_pch)
     endif()
 endfunction()
