@@ -106,7 +106,8 @@ void frames_from_logits(benchmark::State& state) {
     }
     double mass = 0;
     for (const Draft& draft : drafts)
-        mass += true_mass(builder.build(draft.view(), options), builder.build(draft.view(), {options.top_k, false})) / kDrafts;
+        mass += true_mass(builder.build(draft.view(), options), builder.build(draft.view(), {options.top_k, false})) /
+                kDrafts;
     state.counters["true_mass"] = mass;
 }
 

@@ -95,7 +95,8 @@ BasicCtcFrames<Scalar> BasicCtcFrames<Scalar>::from_probabilities(std::span<cons
             sum += p;
         }
         require(blank[t] >= 0 && blank[t] + sum <= 1 + rounding,
-                "CtcFrames: frame {} has blank {} and tokens of mass {}, expected at most 1 together", t, blank[t], sum);
+                "CtcFrames: frame {} has blank {} and tokens of mass {}, expected at most 1 together", t, blank[t],
+                sum);
         const Scalar rest = Scalar(1) - blank[t] - sum;
         result.blank_[t] = blank[t];
         result.other_[t] = rest > rounding ? rest : Scalar(0);

@@ -273,8 +273,8 @@ struct PrefixProbability {
 /// The same recursion along one path: for calibration, for tests, and for training data. `tokens` are target ids; one
 /// that is no candidate has probability zero.
 template <typename Scalar, PrefixCondition<Scalar> Condition = Unconditioned>
-[[nodiscard]] PrefixProbability prefix_probability(const BasicCtcFrames<Scalar>& frames, std::span<const TokenId> tokens,
-                                                   Condition&& condition = {}) {
+[[nodiscard]] PrefixProbability prefix_probability(const BasicCtcFrames<Scalar>& frames,
+                                                   std::span<const TokenId> tokens, Condition&& condition = {}) {
     BasicPrefixForward<Scalar> forward;
     forward.start(frames);
     std::int32_t state = forward.root(condition);

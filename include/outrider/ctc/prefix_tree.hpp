@@ -39,9 +39,9 @@ namespace outrider {
 /// list only if they beat its last entry once it is full. This is the pruned heap of best-first search in one array.
 /// Order: larger Psi first, then earlier parent, then smaller candidate index; the result is a function of the input.
 ///
-/// Calibration: `exponents` [d - 1] > 0 corrects how far a drafter may be trusted at depth d (the last one holds for all
-/// deeper nodes). Prefixes are then ranked by the product of q^exponent along their path instead of Psi, the product of
-/// q; psi and log_q stay the exact ones.
+/// Calibration: `exponents` [d - 1] > 0 corrects how far a drafter may be trusted at depth d (the last one holds for
+/// all deeper nodes). Prefixes are then ranked by the product of q^exponent along their path instead of Psi, the
+/// product of q; psi and log_q stay the exact ones.
 template <typename Scalar>
 class BasicPrefixTreeSearch {
 public:

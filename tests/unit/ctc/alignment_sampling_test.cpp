@@ -48,7 +48,8 @@ TEST_CASE("collapsed samples have the law P, plain and conditioned; a wrong law 
                                           : draw_many(frames, 60000, 1, 4, condition_of<float>(factor));
             CHECK(chi_square(counts, law.exact).plausible());
             // Negative controls: the law of other frames, and (where there is one) of a forgotten condition.
-            CHECK_FALSE(chi_square(counts, enumerate(random_frames<float>(random, {4, 3, 1.0, other, 0.0})).exact).plausible());
+            CHECK_FALSE(
+                chi_square(counts, enumerate(random_frames<float>(random, {4, 3, 1.0, other, 0.0})).exact).plausible());
             if (kind > 0) CHECK_FALSE(chi_square(counts, enumerate(frames).exact).plausible());
             if (kind == 2 && other > 0) {
                 const auto returning = draw_many(frames, 60000, 1, 4, condition_with_other<float>(factor));

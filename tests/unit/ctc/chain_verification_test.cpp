@@ -207,8 +207,9 @@ std::map<Prefix, double> simulate(const CtcFrames& frames, const Factor& factor,
     for (int round = 0; round < rounds; ++round) {
         const RandomKey draft_key(51, 0, round, static_cast<std::uint64_t>(RandomPurpose::draft));
         const RandomKey accept_key(51, 0, round, static_cast<std::uint64_t>(RandomPurpose::accept));
-        const SampledDraft draft = factor ? sampler.draw(0, frames, 1, max_depth, draft_key, condition_of<float>(factor))
-                                          : sampler.draw(0, frames, 1, max_depth, draft_key);
+        const SampledDraft draft = factor
+                                       ? sampler.draw(0, frames, 1, max_depth, draft_key, condition_of<float>(factor))
+                                       : sampler.draw(0, frames, 1, max_depth, draft_key);
         const auto& chain = draft.chains[0];
         Prefix text;
         bool stopped = false;
@@ -219,7 +220,8 @@ std::map<Prefix, double> simulate(const CtcFrames& frames, const Factor& factor,
             const bool all_accepted = ended && chain.cut && !mistakes.cut_is_an_end;
             std::size_t token = 0;
             if (!ended) {
-                const auto at = std::find(frames.tokens().begin(), frames.tokens().end(), draft.tree.token(chain.nodes[k]));
+                const auto at =
+                    std::find(frames.tokens().begin(), frames.tokens().end(), draft.tree.token(chain.nodes[k]));
                 token = static_cast<std::size_t>(at - frames.tokens().begin());
             }
             if (ended || accept_key.uniform(2 * k) >= p[token] / q[token]) {

@@ -27,7 +27,8 @@ struct Dense {
 
 Dense random_dense(Random& random, std::size_t frames, std::size_t vocabulary) {
     Dense dense{vocabulary, {}, {}};
-    for (std::size_t i = 0; i < frames * vocabulary; ++i) dense.scores.push_back(static_cast<float>(3 * random.normal()));
+    for (std::size_t i = 0; i < frames * vocabulary; ++i)
+        dense.scores.push_back(static_cast<float>(3 * random.normal()));
     for (std::size_t t = 0; t < frames; ++t) dense.blank.push_back(static_cast<float>(random.normal()));
     return dense;
 }
@@ -96,7 +97,8 @@ TEST_CASE("without renormalisation frames hold true probabilities, and the rest 
             CHECK(made.other(t) > 0.01F);
             for (std::size_t c = 0; c < made.candidates(); ++c)
                 CHECK(double(made.pi(t, c)) ==
-                      Catch::Approx(full_probability(dense, t, static_cast<std::size_t>(made.tokens()[c]))).epsilon(1e-4));
+                      Catch::Approx(full_probability(dense, t, static_cast<std::size_t>(made.tokens()[c])))
+                          .epsilon(1e-4));
         }
     };
     check(frames);

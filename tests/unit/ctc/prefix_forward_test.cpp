@@ -113,7 +113,8 @@ TEST_CASE("conditions matter: the law of conditioned frames differs from that of
     const auto frames = random_frames<double>(random, {4, 3, 1.0, 0.0, 0.0});
     const Law plain = enumerate(frames), conditioned = enumerate(frames, prefix_factor(1));
     double distance = 0;
-    for (const auto& [prefix, psi] : plain.psi) distance = std::max(distance, std::abs(psi - conditioned.psi.at(prefix)));
+    for (const auto& [prefix, psi] : plain.psi)
+        distance = std::max(distance, std::abs(psi - conditioned.psi.at(prefix)));
     CHECK(distance > 0.01);
     // Constant factors change nothing, whatever the constant.
     const Law constant = enumerate(frames, [](const Prefix&, std::size_t) { return 7.5; });
@@ -189,8 +190,10 @@ TEST_CASE("float keeps its precision over sixteen frames, down to probabilities 
                                                            std::span<const float>(blank));
         std::vector<TokenId> path;
         for (int i = 0; i < 14; ++i) path.push_back(exact.tokens()[random.below(20)]);
-        const auto a = prefix_probability(exact, std::span<const TokenId>(path), condition_of<double>(prefix_factor(4)));
-        const auto b = prefix_probability(rounded, std::span<const TokenId>(path), condition_of<float>(prefix_factor(4)));
+        const auto a =
+            prefix_probability(exact, std::span<const TokenId>(path), condition_of<double>(prefix_factor(4)));
+        const auto b =
+            prefix_probability(rounded, std::span<const TokenId>(path), condition_of<float>(prefix_factor(4)));
         if (frames_needed(path) <= 16) {
             CHECK(b.log_psi == Catch::Approx(a.log_psi).epsilon(1e-5));
             smallest = std::min(smallest, a.log_psi);

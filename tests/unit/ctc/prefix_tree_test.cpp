@@ -134,8 +134,8 @@ TEST_CASE("the pruned search equals the unpruned one at full size, in double and
     PrefixTreeSearch search32;
     for (int trial = 0; trial < 60; ++trial) {
         const std::size_t frames = 1 + random.below(12), candidates = 1 + random.below(60);
-        const auto made = random_frames<double>(
-            random, {frames, candidates, random.uniform(0.5, 5), trial % 4 == 0 ? 0.5 : 0.0, trial % 5 == 0 ? 0.5 : 0.0});
+        const auto made = random_frames<double>(random, {frames, candidates, random.uniform(0.5, 5),
+                                                         trial % 4 == 0 ? 0.5 : 0.0, trial % 5 == 0 ? 0.5 : 0.0});
         const auto made32 = to_float(made);
         for (const std::size_t nodes : {1U, 7U, 64U, 300U})
             for (const bool conditioned : {false, true}) {
@@ -179,7 +179,8 @@ TEST_CASE("exponents change the ranking by depth, and neither psi nor q") {
             depth[i + 1] = depth[parent] + 1;
             score[i + 1] = score[parent] * std::pow(found[i].q, exponents[std::min<std::size_t>(depth[i + 1], 3) - 1]);
             REQUIRE(score[i + 1] == Catch::Approx(expected[i]).epsilon(1e-10));
-            REQUIRE(found[i].psi == Catch::Approx((parent == 0 ? 1.0 : found[parent - 1].psi) * found[i].q).epsilon(1e-12));
+            REQUIRE(found[i].psi ==
+                    Catch::Approx((parent == 0 ? 1.0 : found[parent - 1].psi) * found[i].q).epsilon(1e-12));
         }
         REQUIRE(sum_of(found) <= best * (1 + 1e-12));
         changed = changed || sum_of(found) < best * 0.999;
@@ -241,7 +242,8 @@ TEST_CASE("equal probabilities are taken in order of parent and index, and scrat
     Random random(23);
     const auto frames = random_frames<float>(random, {8, 30, 2.0, 0.0, 0.0});
     const TokenTree first = PrefixTreeSearch{}.tree(1, frames, 50);
-    (void)search.tree(0, random_frames<float>(random, {16, 99, 2.0, 0.0, 0.0}), 300, condition_of<float>(prefix_factor(1)));
+    (void)search.tree(0, random_frames<float>(random, {16, 99, 2.0, 0.0, 0.0}), 300,
+                      condition_of<float>(prefix_factor(1)));
     const TokenTree again = search.tree(1, frames, 50);
     CHECK(std::equal(first.tokens().begin(), first.tokens().end(), again.tokens().begin(), again.tokens().end()));
     CHECK(std::equal(first.log_q().begin(), first.log_q().end(), again.log_q().begin(), again.log_q().end()));
@@ -298,6 +300,8 @@ TEST_CASE("degenerate drafts give small trees, never errors") {
     const CtcFrames spoiled = FrameBuilder{}.build({scores, gates, 8});
     CHECK(spoiled.spoiled() == 3);
     CHECK(size(spoiled, 16) == 1);
-    const auto mad = [&](const PrefixContext&, std::span<float> factors) { std::fill(factors.begin(), factors.end(), nan); };
+    const auto mad = [&](const PrefixContext&, std::span<float> factors) {
+        std::fill(factors.begin(), factors.end(), nan);
+    };
     CHECK(search.tree(0, one_path, 16, mad).size() == 1);
 }

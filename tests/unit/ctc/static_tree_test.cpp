@@ -24,7 +24,8 @@ std::set<Path> expected_paths(const BasicCtcFrames<double>& frames, const TreeTe
         Path alignment;
         for (std::size_t t = 0; t < choice.size() && t < frames.frames(); ++t) {
             std::vector<std::pair<double, TokenId>> ranked{{-frames.blank(t), kBlank}};
-            for (std::size_t c = 0; c < frames.candidates(); ++c) ranked.emplace_back(-frames.pi(t, c), frames.tokens()[c]);
+            for (std::size_t c = 0; c < frames.candidates(); ++c)
+                ranked.emplace_back(-frames.pi(t, c), frames.tokens()[c]);
             std::stable_sort(ranked.begin(), ranked.end(), [](auto& a, auto& b) { return a.first < b.first; });
             const auto rank = static_cast<std::size_t>(choice[t]);
             if (rank >= ranked.size() || ranked[rank].first == 0) break;
@@ -65,8 +66,8 @@ TEST_CASE("the static tree holds what its choices collapse to, once each, with e
     BasicStaticPrefixTree<double> builder;
     std::size_t merged = 0;
     for (int trial = 0; trial < 60; ++trial) {
-        const auto frames = random_frames<double>(
-            random, {1 + random.below(8), 1 + random.below(30), 2.5, trial % 3 == 0 ? 0.3 : 0.0, trial % 4 == 0 ? 0.4 : 0.0});
+        const auto frames = random_frames<double>(random, {1 + random.below(8), 1 + random.below(30), 2.5,
+                                                           trial % 3 == 0 ? 0.3 : 0.0, trial % 4 == 0 ? 0.4 : 0.0});
         const auto expected = expected_paths(frames, medusa63());
         const bool conditioned = trial % 2 == 1;
         const Factor factor = conditioned ? prefix_factor(static_cast<std::uint64_t>(trial)) : Factor{};

@@ -27,7 +27,8 @@ TEST_CASE("the walk keeps the longest path of picks, asks once per node on it, a
         for (std::size_t i = 1; i < tree.size(); ++i) {
             std::vector<NodeIndex> path;
             bool picked = true;
-            for (auto node = static_cast<NodeIndex>(i); node != 0; node = plain.parents[static_cast<std::size_t>(node)]) {
+            for (auto node = static_cast<NodeIndex>(i); node != 0;
+                 node = plain.parents[static_cast<std::size_t>(node)]) {
                 path.insert(path.begin(), node);
                 const auto parent = static_cast<std::size_t>(plain.parents[static_cast<std::size_t>(node)]);
                 picked = picked && picks[parent] == plain.tokens[static_cast<std::size_t>(node)];

@@ -23,7 +23,8 @@ TEST_CASE("a built tree holds what was added, with depths and children by their 
             REQUIRE(tree.parent(node) == plain.parents[i]);
             REQUIRE(tree.log_q()[i] == plain.log_q[i]);
             NodeIndex depth = 0;
-            for (NodeIndex up = plain.parents[i]; up != kNoNode; up = plain.parents[static_cast<std::size_t>(up)]) ++depth;
+            for (NodeIndex up = plain.parents[i]; up != kNoNode; up = plain.parents[static_cast<std::size_t>(up)])
+                ++depth;
             REQUIRE(tree.depth(node) == depth);
             REQUIRE(tree.depths()[i] == depth);
             height = std::max(height, depth);
