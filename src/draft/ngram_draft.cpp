@@ -12,7 +12,6 @@ namespace outrider {
 namespace {
 
 constexpr std::int32_t kLongest = 32;   // matches are measured no further back
-constexpr std::size_t kRanks = 3;
 constexpr double kPriorTrials = 8.0;    // what the starting values count for
 constexpr double kMemory = 512.0;       // older outcomes fade beyond this many
 
@@ -20,7 +19,7 @@ constexpr double kMemory = 512.0;       // older outcomes fade beyond this many
 constexpr std::array<std::int32_t, 7> kBucketEnds{1, 2, 3, 4, 6, 10, 20};
 // Starting values of the share that comes true, [bucket] for the first rank; later ranks share what is left.
 constexpr std::array<double, 8> kFirstRank{0.20, 0.40, 0.52, 0.60, 0.70, 0.80, 0.87, 0.92};
-constexpr std::array<double, kRanks> kShareOfRest{1.0, 0.15, 0.08};
+constexpr std::array<double, 4> kShareOfRest{1.0, 0.15, 0.10, 0.06};
 
 std::uint8_t bucket_of(std::int32_t match) {
     return static_cast<std::uint8_t>(std::lower_bound(kBucketEnds.begin(), kBucketEnds.end(), match) - kBucketEnds.begin());
@@ -30,6 +29,14 @@ std::uint64_t key_of(std::span<const TokenId> ngram) {
     std::uint64_t key = ngram.size();
     for (const TokenId token : ngram) key = mix64(key ^ static_cast<std::uint64_t>(token));
     return key;
+}
+
+/// How many tokens the two texts have in common at their ends, up to kLongest.
+std::int32_t common_end(std::span<const TokenId> a, std::span<const TokenId> b) {
+    const auto most = std::min({a.size(), b.size(), static_cast<std::size_t>(kLongest)});
+    std::size_t n = 0;
+    while (n < most && a[a.size() - 1 - n] == b[b.size() - 1 - n]) ++n;
+    return static_cast<std::int32_t>(n);
 }
 
 }  // namespace
@@ -42,12 +49,13 @@ NgramDraft::NgramDraft(NgramOptions options) : options_(options) {
     require(options.candidates >= 1 && options.branches >= 1,
             "NgramOptions: {} candidates and {} branches; expected at least 1 of each", options.candidates,
             options.branches);
-    for (std::size_t length = 0; length < counts_.size(); ++length)
-        for (std::size_t rank = 0; rank < kRanks; ++rank) {
-            const double first = kFirstRank[length];
-            const double share = rank == 0 ? first : (1.0 - first) * kShareOfRest[rank];
-            counts_[length][rank] = {share * kPriorTrials, kPriorTrials};
-        }
+    for (std::uint8_t length = 0; length < kLengths; ++length)
+        for (std::uint8_t rank = 0; rank < kRanks; ++rank)
+            for (std::uint8_t agreement = 0; agreement < kAgreements; ++agreement) {
+                const double first = kFirstRank[length];
+                const double share = rank == 0 ? first : (1.0 - first) * kShareOfRest[rank];
+                counts_[index({length, rank, agreement})] = {share * kPriorTrials, kPriorTrials};
+            }
 }
 
 std::vector<SequenceTree> NgramDraft::do_propose(std::span<const SequenceFeedback> feedback, DraftBudget budget) {
@@ -90,7 +98,7 @@ void NgramDraft::learn(const std::vector<Drafted>& drafted, std::span<const Toke
         NodeIndex next = kNoNode;
         for (std::size_t i = 0; i < drafted.size(); ++i) {
             if (drafted[i].parent != at) continue;
-            Count& count = counts_[drafted[i].kind.length][drafted[i].kind.rank];
+            Count& count = counts_[index(drafted[i].kind)];
             if (count.trials >= kMemory) count.hits *= 0.5, count.trials *= 0.5;
             count.trials += 1;
             if (drafted[i].token != token) continue;
@@ -127,35 +135,38 @@ void NgramDraft::continuations(const History& history, std::span<const TokenId> 
         const TokenId token = text[static_cast<std::size_t>(place)];
         for (Continuation& c : found)
             if (c.token == token) {
+                ++c.votes;
                 if (match > c.match) c.match = match, c.place = place;
                 return;
             }
-        found.push_back({token, place, match});
+        found.push_back({token, place, match, 1});
     };
-    if (followed != nullptr && static_cast<std::size_t>(followed->place) + 1 < text.size())
-        offer(followed->place + 1, followed->match + 1);
+    std::int32_t followed_place = -1;
+    if (followed != nullptr && static_cast<std::size_t>(followed->place) + 1 < text.size()) {
+        followed_place = followed->place + 1;
+        offer(followed_place, followed->match + 1);
+    }
     const auto longest = std::min<std::size_t>(static_cast<std::size_t>(options_.max_match), context.size());
     for (std::size_t n = longest; n >= static_cast<std::size_t>(options_.min_match); --n) {
         const std::span<const TokenId> ngram = context.last(n);
         const auto it = history.newest.find(key_of(ngram));
         std::int32_t place = it == history.newest.end() ? -1 : it->second;
         for (std::int64_t tries = 0; place >= 0 && tries < options_.candidates; ++tries) {
-            std::int32_t match = 0;  // measured from the back; also rules out equal keys of different n-grams
-            const auto most = std::min<std::int32_t>({kLongest, place, static_cast<std::int32_t>(context.size())});
-            while (match < most && text[static_cast<std::size_t>(place - 1 - match)] ==
-                                       context[context.size() - 1 - static_cast<std::size_t>(match)])
-                ++match;
-            if (match >= static_cast<std::int32_t>(n)) offer(place, match);
+            const std::int32_t match = common_end(std::span(text).first(static_cast<std::size_t>(place)), context);
+            const auto length = static_cast<std::int32_t>(n);  // longer matches were offered before; shorter: equal keys
+            if (place != followed_place && (match == length || (match > length && n == longest))) offer(place, match);
             place = history.older[static_cast<std::size_t>(place)][n - 1];
         }
         if (found.size() >= static_cast<std::size_t>(options_.branches)) break;
     }
-    std::stable_sort(found.begin(), found.end(), [](const auto& a, const auto& b) { return a.match > b.match; });
+    std::stable_sort(found.begin(), found.end(), [](const auto& a, const auto& b) {
+        return a.match != b.match ? a.match > b.match : a.votes > b.votes;
+    });
     if (found.size() > static_cast<std::size_t>(options_.branches)) found.resize(static_cast<std::size_t>(options_.branches));
 }
 
 double NgramDraft::probability(Kind kind) const {
-    const Count& count = counts_[kind.length][kind.rank];
+    const Count& count = counts_[index(kind)];
     return std::clamp(count.hits / count.trials, 1e-4, 0.999);
 }
 
@@ -185,8 +196,10 @@ TokenTree NgramDraft::draft(History& history, std::int64_t nodes) const {
         NodeIndex up = node;
         for (std::size_t d = depth; d > 0; --d, up = tree.view().parent(up)) context[tail + d - 1] = tree.view().token(up);
         continuations(history, context, came_from, found);
+        const bool contested = found.size() > 1 && bucket_of(found[1].match) == bucket_of(found[0].match);
         for (std::size_t rank = 0; rank < found.size(); ++rank) {
-            const Kind kind{bucket_of(found[rank].match), static_cast<std::uint8_t>(std::min(rank, kRanks - 1))};
+            const auto agreement = static_cast<std::uint8_t>(contested ? 2 : found[0].votes > 1 ? 1 : 0);
+            const Kind kind{bucket_of(found[rank].match), static_cast<std::uint8_t>(std::min(rank, kRanks - 1)), agreement};
             open.push({path + std::log(probability(kind)), order++, node, found[rank], kind});
         }
     };

@@ -17,12 +17,12 @@ struct NgramOptions {
     std::int64_t max_match = 4;   ///< longest n-gram that is indexed; matches are then measured up to 32 tokens back
     std::int64_t min_match = 1;   ///< shortest that counts
     std::int64_t candidates = 8;  ///< earlier places looked at for each n-gram, newest first
-    std::int64_t branches = 3;    ///< different next tokens proposed after one node, at most
+    std::int64_t branches = 6;    ///< different next tokens proposed after one node, at most
 };
 
 /// Prompt lookup (Saxena 2023) as a best-first tree: each node is continued by the tokens that followed the longest
 /// matches of its context, and the nodes of largest path probability are kept. The probability of a continuation is the
-/// share of its kind (length of the match, rank among the continuations) that came true so far, in every sequence that
+/// share of its kind (length of the match, rank, whether the places agree) that came true so far, in every sequence that
 /// this drafter saw, so log_q is calibrated and a function of the history alone. Indexing a token is O(1).
 class NgramDraft final : public DraftModel {
 public:
@@ -38,15 +38,17 @@ protected:
 private:
     static constexpr std::size_t kMaxMatch = 8;
 
-    /// Kind of a continuation: bucket of its match length, rank among its siblings.
+    /// Kind of a continuation: bucket of its match length, rank among its siblings, and whether the places of that
+    /// length are one, several of one mind, or several that differ.
     struct Kind {
-        std::uint8_t length = 0, rank = 0;
+        std::uint8_t length = 0, rank = 0, agreement = 0;
     };
     /// A token that followed a match: `place` is its index in the text.
     struct Continuation {
         TokenId token = kNoToken;
         std::int32_t place = 0;
         std::int32_t match = 0;
+        std::int32_t votes = 0;  ///< places looked at that were followed by this token
     };
     struct Drafted {
         TokenId token;
@@ -67,13 +69,15 @@ private:
     void continuations(const History& history, std::span<const TokenId> context, const Continuation* followed,
                        std::vector<Continuation>& found) const;
     [[nodiscard]] double probability(Kind kind) const;
+    static std::size_t index(Kind k) { return (k.length * kRanks + k.rank) * kAgreements + k.agreement; }
 
     NgramOptions options_;
     std::unordered_map<SequenceId, History> histories_;
     struct Count {
         double hits = 0, trials = 0;
     };
-    std::array<std::array<Count, 3>, 8> counts_;  ///< [length bucket][rank], the prior included
+    static constexpr std::size_t kLengths = 8, kRanks = 4, kAgreements = 3;
+    std::array<Count, kLengths * kRanks * kAgreements> counts_;  ///< the prior included
 };
 
 }  // namespace outrider
