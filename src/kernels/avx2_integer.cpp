@@ -16,8 +16,6 @@ OUTRIDER_TARGET_BEGIN("avx2,fma,f16c")
 namespace outrider::kernels {
 namespace {
 
-constexpr std::int64_t kPrefetchBytes = 3072;
-
 OUTRIDER_INLINE __m256i broadcast4(const std::int8_t* p) {
     std::int32_t word;
     std::memcpy(&word, p, 4);
@@ -175,11 +173,9 @@ void tile(const TileArgs& t) {
     const std::int8_t* x = t.bytes;
     const RowScale* row = t.scales;
     for (std::int64_t b = 0; b < t.blocks; ++b) {
-        OUTRIDER_UNROLL
-        for (int i = 0; i < F::kValueBytes; i += 64) __builtin_prefetch(values + kPrefetchBytes + i);
+        prefetch_block<F>(t.panel, b);
         const std::byte* super = scales + b / 8 * F::kSuperBytes;
         const std::byte* block = F::kSuper ? super + (F::kHalves ? 32 : 64) + b % 8 * 32 : scales + b * F::kScaleBytes;
-        __builtin_prefetch(block + kPrefetchBytes);
         __m256i sums[R][2];
         weighted_sums<F, R>(values, block, x, row, sums);
         __m256 d[2], m[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};

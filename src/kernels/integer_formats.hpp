@@ -1,6 +1,9 @@
 // What the integer kernels know of each format (pack.hpp has the layouts). Internal.
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
+
 namespace outrider::kernels {
 
 /// A quantised weight is d * (stored - offset) + m with an unsigned stored integer of 4 + kHighBits bits (8 bits where
@@ -29,6 +32,20 @@ struct Q80 {
     static constexpr bool kBytes = true, kMinimum = false, kSuper = false, kHalves = false, kOffset = true;
     static constexpr int kHighBits = 0, kOffsetShift = 7, kValueBytes = 512, kSuperBytes = 0, kScaleBytes = 32;
 };
+
+/// How far ahead of their use weights are asked for. One thread reads 13 GB/s with the two streams of a panel fetched
+/// 3 KB ahead each, and 31 GB/s (the machine's limit) with one linear stream 8 KB ahead.
+inline constexpr std::int64_t kPrefetchBytes = 8192;
+
+/// Asks for what lies kPrefetchBytes behind block `b`'s share of the panel's memory, values and scales taken as one
+/// stream: the memory then sees plain sequential reads.
+template <class F>
+inline __attribute__((always_inline)) void prefetch_block(const std::byte* panel, std::int64_t b) {
+    constexpr int kBytes = F::kValueBytes + F::kScaleBytes;
+    const std::byte* ahead = panel + kPrefetchBytes + b * kBytes;
+#pragma GCC unroll 16
+    for (int i = 0; i < kBytes; i += 64) __builtin_prefetch(ahead + i);
+}
 
 /// One entry for every format: fill<F>() gives a path's multiply.
 #define OUTRIDER_INTEGER_KERNELS(multiply)                                                                    \

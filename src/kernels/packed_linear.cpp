@@ -7,21 +7,22 @@
 
 #include "kernel_table.hpp"
 #include "pack.hpp"
+#include "weight_memory.hpp"
 
 namespace outrider {
 namespace {
 
 // Calls pack(panel, first output, outputs, zeroed memory) for every panel, shared out over the team.
 template <typename F>
-std::shared_ptr<const AlignedBytes> pack_panels(WeightFormat format, std::int64_t out, std::int64_t blocks,
+std::shared_ptr<const std::byte> pack_panels(WeightFormat format, std::int64_t out, std::int64_t blocks,
                                                 ThreadTeam* team, F pack) {
     const std::int64_t bytes = kernels::panel_bytes(format, blocks);
     const std::int64_t panels = (out + PackedLinear::kPanel - 1) / PackedLinear::kPanel;
-    auto data = std::make_shared<AlignedBytes>(static_cast<std::size_t>(panels * bytes));
+    std::shared_ptr<std::byte> data = kernels::weight_memory(static_cast<std::size_t>(panels * bytes));
     const auto body = [&](TeamMember& member) {
         const auto range = member.range(panels);
         for (std::int64_t p = range.begin; p < range.end; ++p) {
-            std::byte* to = data->data() + p * bytes;
+            std::byte* to = data.get() + p * bytes;
             std::memset(to, 0, static_cast<std::size_t>(bytes));
             const std::int64_t first = p * PackedLinear::kPanel;
             pack(first, std::min(PackedLinear::kPanel, out - first), to);
@@ -160,7 +161,7 @@ void PackedLinear::multiply(TeamMember& member, const PackedRows& x, float* y, s
         args.begin = std::clamp<std::int64_t>(range.begin - panel, 0, part.panels);
         args.end = std::clamp<std::int64_t>(range.end - panel, 0, part.panels);
         if (args.begin < args.end) {
-            args.panels = part.data->data(), args.panel_bytes = kernels::panel_bytes(part.format, args.blocks);
+            args.panels = part.data.get(), args.panel_bytes = kernels::panel_bytes(part.format, args.blocks);
             args.out = part.out, args.y = y + column;
             table.multiply[static_cast<std::size_t>(part.format)](args);
         }

@@ -1,3 +1,5 @@
+#include <algorithm>
+#include <cstdlib>
 #include <cstring>
 #include <new>
 
@@ -6,24 +8,15 @@
 
 #include "kernel_table.hpp"
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
-
 namespace outrider {
 
 void AlignedBytes::Free::operator()(std::byte* p) const noexcept { std::free(p); }
 
 void AlignedBytes::reserve(std::size_t bytes) {
     if (bytes <= capacity_) return;
-    constexpr std::size_t kHuge = std::size_t{2} << 20;
-    const std::size_t alignment = bytes >= 4 * kHuge ? kHuge : 64;
-    const std::size_t rounded = (bytes + alignment - 1) / alignment * alignment;
-    data_.reset(static_cast<std::byte*>(std::aligned_alloc(alignment, rounded)));
+    const std::size_t rounded = (bytes + 63) / 64 * 64;
+    data_.reset(static_cast<std::byte*>(std::aligned_alloc(64, rounded)));
     if (data_ == nullptr) throw std::bad_alloc();
-#if defined(__linux__) && defined(MADV_HUGEPAGE)
-    if (alignment == kHuge) madvise(data_.get(), rounded, MADV_HUGEPAGE);  // fewer page walks; no matter if refused
-#endif
     capacity_ = rounded;
 }
 
@@ -46,60 +39,69 @@ void PackedRows::shape(TeamMember& member, std::int64_t n, std::int64_t in, RowF
     if (member.index() == 0) rows_ = n, in_ = in, form_ = form;
 }
 
-// x holds the row padded with zeros to a multiple of 32, unless in is one.
-void PackedRows::pack_row(std::int64_t row, const float* x, std::int64_t n, std::int64_t in, RowForm form) {
-    const std::int64_t padded = (in + 31) / 32 * 32, blocks = padded / 32;
-    const std::int64_t first = row / kRowGroup * kRowGroup, group = std::min(kRowGroup, n - first), r = row - first;
-    if (form == RowForm::f32) {
-        float* to = reinterpret_cast<float*>(values_.data()) + first * padded + r;
-        for (std::int64_t k = 0; k < padded; ++k) to[k * group] = x[k];
+// Packs `count` blocks of 32 of a row, from block `first` on; x holds those values, zeros beyond the row's end.
+void PackedRows::pack_part(const Place& at, std::int64_t first, std::int64_t count, const float* x) {
+    const std::int64_t start = at.row / kRowGroup * kRowGroup, group = std::min(kRowGroup, at.rows - start);
+    const std::int64_t r = at.row - start;
+    if (at.form == RowForm::f32) {
+        float* to = reinterpret_cast<float*>(values_.data()) + start * at.blocks * 32 + first * 32 * group + r;
+        for (std::int64_t k = 0; k < count * 32; ++k) to[k * group] = x[k];
     } else {
-        auto* q = reinterpret_cast<std::int8_t*>(values_.data()) + first * padded + r * 32;
-        auto* scales = reinterpret_cast<RowScale*>(scales_.data()) + first * blocks + r;
-        kernels::active_table().quantise_row(x, blocks, q, group * 32, scales, group);
+        auto* q = reinterpret_cast<std::int8_t*>(values_.data()) + (start * at.blocks + first * group + r) * 32;
+        auto* scales = reinterpret_cast<RowScale*>(scales_.data()) + start * at.blocks + first * group + r;
+        kernels::active_table().quantise_row(x, count, q, group * 32, scales, group);
+    }
+}
+
+// Calls values(row, first value, number of values, buffer) for this member's share of all blocks of 32, row by row, and
+// packs what it returns: the buffer, or the values themselves where they end with a block.
+template <typename F>
+void PackedRows::pack_share(TeamMember& member, std::int64_t n, std::int64_t in, RowForm form, F values) {
+    shape(member, n, in, form);
+    const std::int64_t blocks = (in + 31) / 32;
+    float* buffer = reinterpret_cast<float*>(scratch_.data()) + member.index() * blocks * 32;
+    const auto share = member.range(n * blocks);
+    for (std::int64_t at = share.begin; at < share.end;) {
+        const std::int64_t row = at / blocks, first = at % blocks, count = std::min(blocks - first, share.end - at);
+        const std::int64_t size = std::min(count * 32, in - first * 32);
+        const float* from = values(row, first * 32, size, buffer);
+        if (size < count * 32) {
+            if (from != buffer) from = static_cast<const float*>(std::memcpy(buffer, from, static_cast<std::size_t>(size) * 4));
+            std::fill(buffer + size, buffer + count * 32, 0.0F);
+        }
+        pack_part({row, n, blocks, form}, first, count, from);
+        at += count;
     }
 }
 
 void PackedRows::assign(TeamMember& member, const float* x, std::int64_t n, std::int64_t in, std::int64_t ldx,
                         WeightFormat target) {
-    const RowForm form = row_form(target);
-    shape(member, n, in, form);
-    const std::int64_t padded = (in + 31) / 32 * 32;
-    float* scratch = reinterpret_cast<float*>(scratch_.data()) + member.index() * padded;
-    if (in != padded) std::memset(scratch + in, 0, static_cast<std::size_t>(padded - in) * sizeof(float));
-    const auto range = member.range(n);
-    for (std::int64_t row = range.begin; row < range.end; ++row) {
-        const float* from = x + row * ldx;
-        if (in != padded) from = static_cast<const float*>(std::memcpy(scratch, from, static_cast<std::size_t>(in) * 4));
-        pack_row(row, from, n, in, form);
-    }
+    pack_share(member, n, in, row_form(target),
+               [=](std::int64_t row, std::int64_t first, std::int64_t, float*) { return x + row * ldx + first; });
+}
+
+void PackedRows::assign_silu_gate(TeamMember& member, const float* x, std::int64_t n, std::int64_t in,
+                                  std::int64_t ldx, WeightFormat target) {
+    const kernels::Table& table = kernels::active_table();
+    pack_share(member, n, in, row_form(target),
+               [&, x, in, ldx](std::int64_t row, std::int64_t first, std::int64_t size, float* buffer) {
+                   const float* gate = x + row * ldx + first;
+                   table.silu_gate_row(gate, gate + in, size, buffer);
+                   return static_cast<const float*>(buffer);
+               });
 }
 
 void PackedRows::assign_rms_norm(TeamMember& member, const float* x, std::int64_t n, std::int64_t in, std::int64_t ldx,
                                  const float* weight, float eps, WeightFormat target) {
     const RowForm form = row_form(target);
     shape(member, n, in, form);
-    const std::int64_t padded = (in + 31) / 32 * 32;
-    float* scratch = reinterpret_cast<float*>(scratch_.data()) + member.index() * padded;
-    std::memset(scratch + in, 0, static_cast<std::size_t>(padded - in) * sizeof(float));
+    const std::int64_t blocks = (in + 31) / 32;
+    float* buffer = reinterpret_cast<float*>(scratch_.data()) + member.index() * blocks * 32;
+    std::fill(buffer + in, buffer + blocks * 32, 0.0F);
     const auto range = member.range(n);
     for (std::int64_t row = range.begin; row < range.end; ++row) {
-        kernels::active_table().rms_norm_row(x + row * ldx, in, weight, eps, scratch);
-        pack_row(row, scratch, n, in, form);
-    }
-}
-
-void PackedRows::assign_silu_gate(TeamMember& member, const float* x, std::int64_t n, std::int64_t in,
-                                  std::int64_t ldx, WeightFormat target) {
-    const RowForm form = row_form(target);
-    shape(member, n, in, form);
-    const std::int64_t padded = (in + 31) / 32 * 32;
-    float* scratch = reinterpret_cast<float*>(scratch_.data()) + member.index() * padded;
-    std::memset(scratch + in, 0, static_cast<std::size_t>(padded - in) * sizeof(float));
-    const auto range = member.range(n);
-    for (std::int64_t row = range.begin; row < range.end; ++row) {
-        kernels::active_table().silu_gate_row(x + row * ldx, x + row * ldx + in, in, scratch);
-        pack_row(row, scratch, n, in, form);
+        kernels::active_table().rms_norm_row(x + row * ldx, in, weight, eps, buffer);
+        pack_part({row, n, blocks, form}, 0, blocks, buffer);
     }
 }
 

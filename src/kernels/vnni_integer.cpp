@@ -18,8 +18,6 @@ OUTRIDER_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f1
 namespace outrider::kernels {
 namespace {
 
-constexpr std::int64_t kPrefetchBytes = 3072;
-
 OUTRIDER_INLINE __m512i broadcast4(const std::int8_t* p) {
     std::int32_t word;
     std::memcpy(&word, p, 4);
@@ -128,11 +126,9 @@ void tile(const TileArgs& t) {
     const std::int8_t* x = t.bytes;
     const RowScale* row = t.scales;
     for (std::int64_t b = 0; b < t.blocks; ++b) {
-        OUTRIDER_UNROLL
-        for (int i = 0; i < F::kValueBytes; i += 64) __builtin_prefetch(values + kPrefetchBytes + i);
+        prefetch_block<F>(t.panel, b);
         const std::byte* super = scales + b / 8 * F::kSuperBytes;
         const std::byte* block = F::kSuper ? super + (F::kHalves ? 32 : 64) + b % 8 * 32 : scales + b * F::kScaleBytes;
-        __builtin_prefetch(block + kPrefetchBytes);
         __m512i sums[R];
         weighted_sums<F, R>(values, block, x, row, sums);
         __m512 d, m = _mm512_setzero_ps();

@@ -56,8 +56,7 @@ class PackedRows {
 public:
     static constexpr std::int64_t kRowGroup = 24;
 
-    /// Packs x [n, in] (row stride ldx floats). Every member calls it with the same arguments and packs its share of
-    /// the rows; a barrier must follow before the rows are used, and precede it if they were in use. Each row's form
+    /// Packs x [n, in] (row stride ldx floats). Every member calls it with the same arguments and packs its share; a barrier must follow before the rows are used, and precede it if they were in use. Each row's form
     /// depends on that row alone.
     void assign(TeamMember& member, const float* x, std::int64_t n, std::int64_t in, std::int64_t ldx, WeightFormat target);
 
@@ -84,7 +83,13 @@ public:
 
 private:
     void shape(TeamMember& member, std::int64_t n, std::int64_t in, RowForm form);
-    void pack_row(std::int64_t row, const float* x, std::int64_t n, std::int64_t in, RowForm form);
+    struct Place {
+        std::int64_t row, rows, blocks;
+        RowForm form;
+    };
+    template <typename F>
+    void pack_share(TeamMember& member, std::int64_t n, std::int64_t in, RowForm form, F values);
+    void pack_part(const Place& at, std::int64_t first, std::int64_t count, const float* x);
 
     AlignedBytes values_, scales_, scratch_;
     std::int64_t rows_ = 0, in_ = 0;
@@ -133,7 +138,7 @@ private:
         WeightFormat format;
         std::int64_t out;     // outputs
         std::int64_t panels;  // of 16 outputs, the last one padded with zeros
-        std::shared_ptr<const AlignedBytes> data;
+        std::shared_ptr<const std::byte> data;
     };
     std::vector<Part> parts_;
     std::int64_t in_ = 0, out_ = 0, panels_ = 0;

@@ -3,6 +3,7 @@
 #include <limits>
 
 #include <outrider/core/error.hpp>
+#include <outrider/tensor/row_ops.hpp>
 #include <outrider/tensor/thread_team.hpp>
 
 #include "kernel_test.hpp"
@@ -294,6 +295,56 @@ TEST_CASE("packing is the same whatever the team, keeps to the file's size, and 
         CHECK_THROWS_AS(a.multiply(alone, rows, y.data(), out), Error);
         rows.assign(alone, x.data(), 1, in / 2, in, format);
         CHECK_THROWS_AS(a.multiply(alone, rows, y.data(), out), Error);
+    }
+}
+
+TEST_CASE("fused assigns equal the row operation and then assign, bit for bit, for every thread count") {
+    ThreadTeam one(1), two(2), three(3);
+    on_every_path([&](Isa, WeightFormat format) {
+        if (format != WeightFormat::f32 && format != WeightFormat::int8) return;  // one of each row form
+        for (const std::int64_t in : {45, 96, 576})
+            for (const std::int64_t n : {1, 2, 7, 30}) {
+                Draws draws(83);
+                const auto x = draws.normals(n * 2 * in), weight = draws.normals(in);
+                std::vector<float> normed(static_cast<std::size_t>(n * in)), gated = normed;
+                for (std::int64_t r = 0; r < n; ++r) {
+                    const float* row = x.data() + r * 2 * in;
+                    rms_norm_row(row, in, weight.data(), 1e-5F, normed.data() + r * in);
+                    silu_gate_row(row, row + in, in, gated.data() + r * in);
+                }
+                const PackedLinear w = random_matrix(format, 3, in, 89).packed;
+                const auto by_norm = product(w, normed, n), by_gate = product(w, gated, n);
+                for (ThreadTeam* team : {&one, &two, &three}) {
+                    PackedRows rows;
+                    std::vector<float> y(static_cast<std::size_t>(3 * n)), z = y;
+                    team->run([&](TeamMember& member) {
+                        rows.assign_rms_norm(member, x.data(), n, in, 2 * in, weight.data(), 1e-5F, format);
+                        member.barrier();
+                        w.multiply(member, rows, y.data(), 3);
+                        member.barrier();
+                        rows.assign_silu_gate(member, x.data(), n, in, 2 * in, format);
+                        member.barrier();
+                        w.multiply(member, rows, z.data(), 3);
+                    });
+                    REQUIRE(same_bits(y, by_norm));
+                    REQUIRE(same_bits(z, by_gate));
+                }
+            }
+    });
+}
+
+TEST_CASE("matrices of one model share memory and outlive one another") {
+    const std::int64_t out = 1024, in = 256;
+    std::vector<PackedLinear> kept;
+    const auto x = Draws(91).normals(in);
+    std::vector<std::vector<float>> expected;
+    for (std::uint64_t i = 0; i < 80; ++i) {  // more than one piece of memory
+        const auto m = random_matrix(WeightFormat::q8_0, out, in, 92 + i % 3).packed;
+        if (i % 2 == 0) kept.push_back(m), expected.push_back(product(m, x, 1));
+    }
+    for (std::size_t i = 0; i < kept.size(); ++i) {
+        CHECK(same_bits(product(kept[i], x, 1), expected[i]));
+        kept[i] = PackedLinear{};
     }
 }
 
