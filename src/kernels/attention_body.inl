@@ -8,22 +8,33 @@ OUTRIDER_INLINE Vec load_cache(const void* elements, std::int64_t index) {
 }
 
 // Scores of kLanes positions for `H` heads: lane-wise products are summed over the head's vectors first, then all lanes
-// of all positions in one transposed tree, the same tree for every position.
+// of all positions in one transposed tree, the same tree for every position. Four positions at a time share the loads of
+// the queries.
 template <CacheFormat kFormat, int H>
 OUTRIDER_INLINE void score_positions(const HeadArgs& a, const std::int64_t* offsets, std::int64_t position) {
-    constexpr int L = Vec::kLanes;
+    constexpr int L = Vec::kLanes, P = 4;
     Vec partial[H][L];
-    for (int p = 0; p < L; ++p) {
-        Vec sum[H];
+    for (int first = 0; first < L; first += P) {
+        Vec sum[P][H];
         OUTRIDER_UNROLL
-        for (int h = 0; h < H; ++h) sum[h] = Vec::zero();
-        for (std::int64_t d = 0; d < a.head_dim; d += L) {
-            const Vec key = load_cache<kFormat>(a.keys, offsets[p] + d);
+        for (int p = 0; p < P; ++p)
             OUTRIDER_UNROLL
-            for (int h = 0; h < H; ++h) sum[h] = Vec::fma(key, Vec::load(a.q + h * a.head_dim + d), sum[h]);
+            for (int h = 0; h < H; ++h) sum[p][h] = Vec::zero();
+        for (std::int64_t d = 0; d < a.head_dim; d += L) {
+            Vec query[H];
+            OUTRIDER_UNROLL
+            for (int h = 0; h < H; ++h) query[h] = Vec::load(a.q + h * a.head_dim + d);
+            OUTRIDER_UNROLL
+            for (int p = 0; p < P; ++p) {
+                const Vec key = load_cache<kFormat>(a.keys, offsets[first + p] + d);
+                OUTRIDER_UNROLL
+                for (int h = 0; h < H; ++h) sum[p][h] = Vec::fma(key, query[h], sum[p][h]);
+            }
         }
         OUTRIDER_UNROLL
-        for (int h = 0; h < H; ++h) partial[h][p] = sum[h];
+        for (int p = 0; p < P; ++p)
+            OUTRIDER_UNROLL
+            for (int h = 0; h < H; ++h) partial[h][first + p] = sum[p][h];
     }
     OUTRIDER_UNROLL
     for (int h = 0; h < H; ++h)
