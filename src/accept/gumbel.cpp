@@ -57,7 +57,8 @@ TokenId gumbel_pick(std::span<const float> logits, std::span<const TokenId> toke
                     const RandomKey& key) {
     Best best;
     for (const TokenId t : tokens)
-        best.offer(t, double(logits[static_cast<std::size_t>(t)]) / temperature + key.gumbel(static_cast<std::uint64_t>(t)));
+        best.offer(
+            t, double(logits[static_cast<std::size_t>(t)]) / temperature + key.gumbel(static_cast<std::uint64_t>(t)));
     return best.token;
 }
 

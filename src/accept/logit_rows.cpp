@@ -45,8 +45,8 @@ TokenId LogitRows::argmax(NodeIndex node) {
     if (picks_ == nullptr) return checked_argmax(row(node), node);
     const std::int64_t pick = picks_[node];
     if (logits_.defined()) {
-        require(pick >= 0 && pick < width_, "TreeRows: argmax {} of node {} is outside the vocabulary of {}", pick, node,
-                width_);
+        require(pick >= 0 && pick < width_, "TreeRows: argmax {} of node {} is outside the vocabulary of {}", pick,
+                node, width_);
         const float top = base_ != nullptr ? base_[node * stride_ + pick] : logits_[node][pick].item<float>();
         if (std::isnan(top)) fail_nan(node);
     }

@@ -40,7 +40,8 @@ TokenId pick(std::span<const float> logits, const SamplingOptions& options, std:
             "cache) or the logit hook is, so no token can be chosen",
             node);
     require(top.value > -INFINITY,
-            "Every token is forbidden after node {}: all logits are -infinity; a logit hook must leave one at least", node);
+            "Every token is forbidden after node {}: all logits are -infinity; a logit hook must leave one at least",
+            node);
     if (options.temperature == 0.0) return top.token;
     const RandomKey key(options.seed, options.stream, position, static_cast<std::uint64_t>(RandomPurpose::pick));
     if (Truncation::is_idle(options)) return gumbel_pick(logits, top.value, options.temperature, key);

@@ -116,7 +116,8 @@ void penalise_repetition(std::span<float> logits, double penalty, std::span<cons
     for (const TokenId token : text) scratch[static_cast<std::size_t>(token)] = false;
 }
 
-std::span<const TokenId> Truncation::keep(std::span<const float> logits, float maximum, const SamplingOptions& options) {
+std::span<const TokenId> Truncation::keep(std::span<const float> logits, float maximum,
+                                          const SamplingOptions& options) {
     const double temperature = options.temperature;
     kept_.clear();
     if (options.top_k > 0)

@@ -21,8 +21,8 @@ void check_trees(const std::vector<SequenceTree>& trees, const std::vector<std::
 }
 
 void check_output(const TreeOutput& output, const std::vector<SequenceTree>& trees) {
-    require(output.offsets.size() == trees.size() + 1, "Verifier: {} row offsets for {} trees, expected one more than trees",
-            output.offsets.size(), trees.size());
+    require(output.offsets.size() == trees.size() + 1,
+            "Verifier: {} row offsets for {} trees, expected one more than trees", output.offsets.size(), trees.size());
     for (std::size_t i = 0; i < trees.size(); ++i)
         require(output.offsets[i + 1] - output.offsets[i] == static_cast<std::int64_t>(trees[i].tree.size()),
                 "Verifier: {} rows for tree {}, which has {} nodes", output.offsets[i + 1] - output.offsets[i], i,

@@ -26,7 +26,8 @@ void check_numbers(const GenerationOptions& o) {
 
 void check_request(const Prompt& prompt, const GenerationOptions& options, const Sink& sink, std::int64_t vocabulary,
                    std::int64_t context) {
-    require(!prompt.tokens.empty(), "The prompt is empty; give at least one token (a begin or end-of-text token will do)");
+    require(!prompt.tokens.empty(),
+            "The prompt is empty; give at least one token (a begin or end-of-text token will do)");
     for (std::size_t i = 0; i < prompt.tokens.size(); ++i)
         require(prompt.tokens[i] >= 0 && prompt.tokens[i] < vocabulary,
                 "Prompt token {} is {}, outside the target's vocabulary of {}", i, prompt.tokens[i], vocabulary);
@@ -34,9 +35,10 @@ void check_request(const Prompt& prompt, const GenerationOptions& options, const
             "The prompt has {} tokens and the target holds {}, prompt and text together; shorten the prompt",
             prompt.tokens.size(), context);
     check_numbers(options);
-    require(prompt.text || (!sink.wants_text() && options.stop.empty()),
-            "A text callback or a stop string needs Prompt::text; make the prompt with a tokenizer, or use a callback on "
-            "token ids");
+    require(
+        prompt.text || (!sink.wants_text() && options.stop.empty()),
+        "A text callback or a stop string needs Prompt::text; make the prompt with a tokenizer, or use a callback on "
+        "token ids");
     for (const std::string& stop : options.stop)
         require(!stop.empty() && is_valid_utf8(stop), "A stop string is empty or no valid UTF-8; leave it out");
 }
@@ -49,8 +51,8 @@ SequenceId next_sequence_id() {
 Session::Session(SequenceId id, Prompt prompt, const GenerationOptions& options, std::int64_t context, Sink sink)
     : id_(id),
       sampling_(options.sampling()),
-      stream_(prompt, options,
-              std::min(options.max_tokens, context - static_cast<std::int64_t>(prompt.tokens.size())), std::move(sink)) {
+      stream_(prompt, options, std::min(options.max_tokens, context - static_cast<std::int64_t>(prompt.tokens.size())),
+              std::move(sink)) {
     text_ = std::move(prompt.tokens);
     stats_.prompt_tokens = static_cast<std::int64_t>(text_.size());
 }

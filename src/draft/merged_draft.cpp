@@ -9,7 +9,8 @@
 namespace outrider {
 
 MergedDraft::MergedDraft(std::vector<std::unique_ptr<DraftModel>> drafters) : drafters_(std::move(drafters)) {
-    require(!drafters_.empty() && drafters_.size() <= 16, "MergedDraft: {} drafters; expected 1 to 16", drafters_.size());
+    require(!drafters_.empty() && drafters_.size() <= 16, "MergedDraft: {} drafters; expected 1 to 16",
+            drafters_.size());
     for (const auto& drafter : drafters_) {
         require(drafter != nullptr, "MergedDraft: a drafter is null");
         if (!kind_.empty()) kind_ += '+';
@@ -68,7 +69,8 @@ void MergedDraft::join(Trie& trie, const TokenTree& tree, Agreement who) {
         auto n = static_cast<std::size_t>(parent) + 1;
         while (n < trie.size() && (trie[n].parent != parent || trie[n].token != token)) ++n;
         if (n == trie.size())
-            trie.push_back({.token = token, .parent = parent, .depth = trie[static_cast<std::size_t>(parent)].depth + 1});
+            trie.push_back(
+                {.token = token, .parent = parent, .depth = trie[static_cast<std::size_t>(parent)].depth + 1});
         trie[n].by |= who;
         trie[n].miss *= 1.0 - std::clamp(std::exp(double(tree.log_q()[i])), 0.0, 0.9999);
         place[i] = static_cast<NodeIndex>(n);
@@ -99,7 +101,8 @@ TokenTree MergedDraft::best_nodes(const Trie& trie, std::int64_t nodes) {
     std::stable_sort(order.begin(), order.end(), [&](NodeIndex a, NodeIndex b) {
         return trie[static_cast<std::size_t>(a)].path > trie[static_cast<std::size_t>(b)].path;
     });
-    if (static_cast<std::int64_t>(order.size()) > nodes) order.resize(static_cast<std::size_t>(std::max<std::int64_t>(nodes, 0)));
+    if (static_cast<std::int64_t>(order.size()) > nodes)
+        order.resize(static_cast<std::size_t>(std::max<std::int64_t>(nodes, 0)));
     TokenTree::Builder tree(trie.front().token, order.size());
     std::vector<NodeIndex> place(trie.size(), 0);
     for (const NodeIndex n : order) {

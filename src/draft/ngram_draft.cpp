@@ -22,7 +22,8 @@ constexpr std::array<double, 8> kFirstRank{0.20, 0.40, 0.52, 0.60, 0.70, 0.80, 0
 constexpr std::array<double, 4> kShareOfRest{1.0, 0.15, 0.10, 0.06};
 
 std::uint8_t bucket_of(std::int32_t match) {
-    return static_cast<std::uint8_t>(std::lower_bound(kBucketEnds.begin(), kBucketEnds.end(), match) - kBucketEnds.begin());
+    return static_cast<std::uint8_t>(std::lower_bound(kBucketEnds.begin(), kBucketEnds.end(), match) -
+                                     kBucketEnds.begin());
 }
 
 std::uint64_t key_of(std::span<const TokenId> ngram) {
@@ -77,10 +78,11 @@ void NgramDraft::update(History& history, const SequenceFeedback& f) {
                           ? known == 0 || history.text.back() == f.pending
                           : history.text.back() == f.tokens.front());
     if (!fits) histories_.erase(f.sequence);  // so that the sequence can be started afresh
-    require(fits,
-            "NgramDraft: sequence {} has {} committed tokens and {} new ones, this drafter knows {}; give it the feedback "
-            "of every round, from the prompt on",
-            f.sequence, f.committed, f.tokens.size(), before);
+    require(
+        fits,
+        "NgramDraft: sequence {} has {} committed tokens and {} new ones, this drafter knows {}; give it the feedback "
+        "of every round, from the prompt on",
+        f.sequence, f.committed, f.tokens.size(), before);
     if (known > 0 && f.tokens.empty()) return;
     if (known > 0) learn(history.drafted, [&] {
         std::vector<TokenId> actual(f.tokens.begin() + 1, f.tokens.end());
@@ -153,7 +155,8 @@ void NgramDraft::continuations(const History& history, std::span<const TokenId> 
         std::int32_t place = it == history.newest.end() ? -1 : it->second;
         for (std::int64_t tries = 0; place >= 0 && tries < options_.candidates; ++tries) {
             const std::int32_t match = common_end(std::span(text).first(static_cast<std::size_t>(place)), context);
-            const auto length = static_cast<std::int32_t>(n);  // longer matches were offered before; shorter: equal keys
+            const auto length =
+                static_cast<std::int32_t>(n);  // longer matches were offered before; shorter: equal keys
             if (place != followed_place && (match == length || (match > length && n == longest))) offer(place, match);
             place = history.older[static_cast<std::size_t>(place)][n - 1];
         }
@@ -162,7 +165,8 @@ void NgramDraft::continuations(const History& history, std::span<const TokenId> 
     std::stable_sort(found.begin(), found.end(), [](const auto& a, const auto& b) {
         return a.match != b.match ? a.match > b.match : a.votes > b.votes;
     });
-    if (found.size() > static_cast<std::size_t>(options_.branches)) found.resize(static_cast<std::size_t>(options_.branches));
+    if (found.size() > static_cast<std::size_t>(options_.branches))
+        found.resize(static_cast<std::size_t>(options_.branches));
 }
 
 double NgramDraft::probability(Kind kind) const {
@@ -194,12 +198,14 @@ TokenTree NgramDraft::draft(History& history, std::int64_t nodes) const {
         const auto depth = static_cast<std::size_t>(tree.view().depth(node));
         context.resize(tail + depth);
         NodeIndex up = node;
-        for (std::size_t d = depth; d > 0; --d, up = tree.view().parent(up)) context[tail + d - 1] = tree.view().token(up);
+        for (std::size_t d = depth; d > 0; --d, up = tree.view().parent(up))
+            context[tail + d - 1] = tree.view().token(up);
         continuations(history, context, came_from, found);
         const bool contested = found.size() > 1 && bucket_of(found[1].match) == bucket_of(found[0].match);
         for (std::size_t rank = 0; rank < found.size(); ++rank) {
             const auto agreement = static_cast<std::uint8_t>(contested ? 2 : found[0].votes > 1 ? 1 : 0);
-            const Kind kind{bucket_of(found[rank].match), static_cast<std::uint8_t>(std::min(rank, kRanks - 1)), agreement};
+            const Kind kind{bucket_of(found[rank].match), static_cast<std::uint8_t>(std::min(rank, kRanks - 1)),
+                            agreement};
             open.push({path + std::log(probability(kind)), order++, node, found[rank], kind});
         }
     };
@@ -207,7 +213,8 @@ TokenTree NgramDraft::draft(History& history, std::int64_t nodes) const {
     while (!open.empty() && static_cast<std::int64_t>(tree.size()) <= nodes) {
         const Open best = open.top();
         open.pop();
-        const NodeIndex node = tree.add(best.parent, best.what.token, static_cast<float>(std::log(probability(best.kind))));
+        const NodeIndex node =
+            tree.add(best.parent, best.what.token, static_cast<float>(std::log(probability(best.kind))));
         history.drafted.push_back({best.what.token, best.parent, best.kind});
         expand(node, best.path, &best.what);
     }

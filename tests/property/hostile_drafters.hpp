@@ -41,7 +41,8 @@ protected:
             for (std::size_t i = before; i < text.size(); ++i) {
                 float expected[kFakeFeatures];
                 fake_features(law_, std::span(text).first(i + 1), expected);
-                const float* got = f.features.const_data_ptr<float>() + static_cast<std::int64_t>(i - before) * kFakeFeatures;
+                const float* got =
+                    f.features.const_data_ptr<float>() + static_cast<std::int64_t>(i - before) * kFakeFeatures;
                 check(std::equal(expected, expected + kFakeFeatures, got), "stale or wrong features");
             }
             std::vector<TokenId> whole = text;
@@ -74,7 +75,8 @@ protected:
         std::uniform_real_distribution<> uniform(0, 1);
         for (std::int64_t tries = 0; tries < nodes; ++tries) {
             const auto size = static_cast<NodeIndex>(tree.size());
-            const NodeIndex parent = uniform(engine_) < depth_bias_ ? size - 1 : static_cast<NodeIndex>(uniform(engine_) * size);
+            const NodeIndex parent =
+                uniform(engine_) < depth_bias_ ? size - 1 : static_cast<NodeIndex>(uniform(engine_) * size);
             const auto token = static_cast<TokenId>(uniform(engine_) * static_cast<double>(law_.vocabulary));
             const NodeIndex node = tree.add(parent, token, -1.0F);
             if (tree.add(parent, token, -2.0F) != node) throw std::logic_error("RandomDraft: a duplicate was kept");
@@ -87,8 +89,8 @@ private:
     double depth_bias_;
 };
 
-/// Knows the target's choices. Right with probability `right` at each step of a chain, wrong beside it; with `right` = 0
-/// every node is wrong, with 1 the whole budget comes true.
+/// Knows the target's choices. Right with probability `right` at each step of a chain, wrong beside it; with `right` =
+/// 0 every node is wrong, with 1 the whole budget comes true.
 class OracleDraft final : public KnowingDraft {
 public:
     OracleDraft(FakeLaw law, std::uint64_t seed, double right, bool siblings)

@@ -1,4 +1,5 @@
-// The text never depends on the drafter: random rounds over drafters, policies, batches and trees against the plain loop.
+// The text never depends on the drafter: random rounds over drafters, policies, batches and trees against the plain
+// loop.
 #include <ATen/ATen.h>
 #include <catch2/catch_all.hpp>
 
@@ -112,7 +113,8 @@ std::pair<std::vector<TokenId>, FinishReason> truth(const FakeLaw& law, const Re
     const std::int64_t room = law.context - static_cast<std::int64_t>(r.prompt.size());
     std::int64_t limit = std::min(r.options.max_tokens, room);
     const std::vector<TokenId> text = plain_loop(law, r.prompt, r.options, limit);
-    if (!text.empty() && std::find(r.options.end_ids.begin(), r.options.end_ids.end(), text.back()) != r.options.end_ids.end() &&
+    if (!text.empty() &&
+        std::find(r.options.end_ids.begin(), r.options.end_ids.end(), text.back()) != r.options.end_ids.end() &&
         (r.stop_after < 0 || static_cast<std::int64_t>(text.size()) <= r.stop_after))
         return {text, FinishReason::stop};
     if (r.stop_after >= 0 && r.stop_after < static_cast<std::int64_t>(text.size()))
@@ -123,7 +125,9 @@ std::pair<std::vector<TokenId>, FinishReason> truth(const FakeLaw& law, const Re
 /// The counts of a result must follow from its rounds.
 void check_stats(const GenerationResult& result, const Request& r, std::int64_t nodes) {
     const DecodeStats& s = result.stats;
-    const auto sum = [](const std::vector<std::int64_t>& v) { return std::accumulate(v.begin(), v.end(), std::int64_t{0}); };
+    const auto sum = [](const std::vector<std::int64_t>& v) {
+        return std::accumulate(v.begin(), v.end(), std::int64_t{0});
+    };
     REQUIRE(s.tokens == static_cast<std::int64_t>(result.tokens.size()));
     REQUIRE(s.prompt_tokens == static_cast<std::int64_t>(r.prompt.size()));
     REQUIRE(sum(s.accepted_per_depth) == s.accepted);
@@ -137,7 +141,8 @@ void check_stats(const GenerationResult& result, const Request& r, std::int64_t 
 void run_trial(std::uint64_t seed, Tally& tally) {
     Trial trial(seed);
     OracleDraft* oracle = nullptr;
-    const std::int64_t nodes = std::vector<std::int64_t>{0, 1, 3, 8, 16, 40}[static_cast<std::size_t>(trial.pick(0, 5))];
+    const std::int64_t nodes =
+        std::vector<std::int64_t>{0, 1, 3, 8, 16, 40, kAutoNodes}[static_cast<std::size_t>(trial.pick(0, 6))];
     auto target = std::make_shared<FakeTarget>(trial.law());
     target->gives_argmax = trial.pick(0, 1) == 0;
     std::unique_ptr<AcceptancePolicy> policy;
@@ -180,7 +185,7 @@ void run_trial(std::uint64_t seed, Tally& tally) {
             expected.resize(std::min(expected.size(), result.tokens.size()));
         }
         if (result.tokens != expected) ++tally.differences;
-        check_stats(result, r, nodes);
+        check_stats(result, r, nodes == kAutoNodes ? 32 : nodes);
         tally.rounds += result.stats.rounds, tally.tokens += result.stats.tokens;
         tally.accepted += result.stats.accepted, ++tally.sequences;
     }

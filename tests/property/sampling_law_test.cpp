@@ -38,8 +38,8 @@ protected:
     }
 };
 
-/// The negative control: a rule that draws afresh when its draw is no child, as if each path deserved a chance. It favours
-/// what was drafted.
+/// The negative control: a rule that draws afresh when its draw is no child, as if each path deserved a chance. It
+/// favours what was drafted.
 class RedrawMatch final : public AcceptancePolicy {
 public:
     [[nodiscard]] Acceptance accept(const TokenTree& tree, const TreeRows& rows,
@@ -111,9 +111,10 @@ double excess(const GenerationOptions& options, Policy policy, std::uint64_t n) 
 }  // namespace
 
 TEST_CASE("sampled texts follow the target's law under a hostile drafter", "[property][law]") {
-    for (const GenerationOptions& o : {GenerationOptions{.temperature = 1.0}, GenerationOptions{.temperature = 0.7, .top_p = 0.9},
-                                       GenerationOptions{.temperature = 1.5, .top_k = 3, .repetition_penalty = 1.2},
-                                       GenerationOptions{.temperature = 1.0, .min_p = 0.2}}) {
+    for (const GenerationOptions& o :
+         {GenerationOptions{.temperature = 1.0}, GenerationOptions{.temperature = 0.7, .top_p = 0.9},
+          GenerationOptions{.temperature = 1.5, .top_k = 3, .repetition_penalty = 1.2},
+          GenerationOptions{.temperature = 1.0, .min_p = 0.2}}) {
         CAPTURE(o.temperature, o.top_p, o.top_k, o.min_p);
         CHECK(excess(o, SampledMatch{}, 12000) < 3.5);
     }

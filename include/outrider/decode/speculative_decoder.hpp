@@ -23,7 +23,7 @@
 namespace outrider {
 
 struct DecoderOptions {
-    std::int64_t nodes = 16;     ///< nodes that each sequence may draft in a round; 0: plain decoding
+    std::int64_t nodes = 16;  ///< nodes that each sequence may draft in a round; 0: plain; kAutoNodes: as many as pay
     std::size_t max_batch = 64;  ///< sequences decoded together; more wait their turn
 };
 
@@ -50,7 +50,8 @@ public:
     SpeculativeDecoder(SpeculativeDecoder&&) = default;
     SpeculativeDecoder& operator=(SpeculativeDecoder&&) = delete;
     ~SpeculativeDecoder() {
-        for (const auto& session : active_) release(session->id());
+        for (auto& session : active_) session->end(FinishReason::cancelled);
+        drop_ended();  // what release throws is noted, and lost
     }
 
     /// Queues a sequence; it enters at the next step. Throws Error for a prompt or options that cannot be served.
@@ -90,7 +91,7 @@ public:
     }
 
     /// Decodes one prompt to its end (and whatever else is active beside it).
-    [[nodiscard]] GenerationResult generate(Prompt prompt, GenerationOptions options = {}, Sink sink = {}) {
+    GenerationResult generate(Prompt prompt, GenerationOptions options = {}, Sink sink = {}) {
         const SequenceId id = join(std::move(prompt), std::move(options), std::move(sink));
         try {
             while (!finished(id)) step();
@@ -175,7 +176,7 @@ private:
         check_trees(trees, active_, verify_.part().vocabulary());
         for (std::size_t i = 0; i < trees.size(); ++i)
             trees[i].tree = limit_depth(std::move(trees[i].tree), active_[i]->left() - 1);
-        return trees;
+        return budget_.trim(std::move(trees));
     }
 
     /// Asks the policy tree by tree. A sequence for which it throws leaves; the others stay in step with the result.
@@ -190,6 +191,7 @@ private:
             try {
                 Acceptance chosen = policy_->accept(trees[i].tree, rows_of(output, i), active_[i]->context());
                 active_[i]->accept(trees[i].tree, chosen, verify_.part().vocabulary());
+                budget_.saw(trees[i].tree, chosen.path.size());
                 accepted.push_back({trees[i].sequence, std::move(chosen)});
             } catch (...) {
                 active_[i]->fail(std::current_exception());

@@ -39,7 +39,9 @@ private:
     static std::size_t bin_of(double stated) {
         return static_cast<std::size_t>(std::lower_bound(kEdges.begin(), kEdges.end(), stated) - kEdges.begin());
     }
-    static std::size_t depth_of(std::int64_t depth) { return static_cast<std::size_t>(std::clamp<std::int64_t>(depth, 1, 5) - 1); }
+    static std::size_t depth_of(std::int64_t depth) {
+        return static_cast<std::size_t>(std::clamp<std::int64_t>(depth, 1, 5) - 1);
+    }
 
     std::array<std::array<Bin, kEdges.size() + 1>, 5> bins_{};
 };

@@ -20,12 +20,12 @@
 
 namespace outrider {
 
-/// Every drafter gets every feedback and proposes up to the whole budget; the trees become one trie (the merged trees of
-/// SpecInfer, Miao et al. 2024), of which the nodes of largest path probability stay. A node's probability given its
-/// parent starts as 1 - prod(1 - q) over the drafters that propose it, and is corrected by how often such nodes came true:
-/// one Calibration for each set of drafters that agree, since a token that two propose is another kind of guess than
-/// a token that one proposes while the other differs. Siblings that sum to more than one are scaled down. What is learned
-/// is shared by all sequences and a function of the history alone.
+/// Every drafter gets every feedback and proposes up to the whole budget; the trees become one trie (the merged trees
+/// of SpecInfer, Miao et al. 2024), of which the nodes of largest path probability stay. A node's probability given its
+/// parent starts as 1 - prod(1 - q) over the drafters that propose it, and is corrected by how often such nodes came
+/// true: one Calibration for each set of drafters that agree, since a token that two propose is another kind of guess
+/// than a token that one proposes while the other differs. Siblings that sum to more than one are scaled down. What is
+/// learned is shared by all sequences and a function of the history alone.
 class MergedDraft final : public DraftModel {
 public:
     /// At least one drafter, at most 16, none null.

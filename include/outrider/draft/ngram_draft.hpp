@@ -22,8 +22,8 @@ struct NgramOptions {
 
 /// Prompt lookup (Saxena 2023) as a best-first tree: each node is continued by the tokens that followed the longest
 /// matches of its context, and the nodes of largest path probability are kept. The probability of a continuation is the
-/// share of its kind (length of the match, rank, whether the places agree) that came true so far, in every sequence that
-/// this drafter saw, so log_q is calibrated and a function of the history alone. Indexing a token is O(1).
+/// share of its kind (length of the match, rank, whether the places agree) that came true so far, in every sequence
+/// that this drafter saw, so log_q is calibrated and a function of the history alone. Indexing a token is O(1).
 class NgramDraft final : public DraftModel {
 public:
     explicit NgramDraft(NgramOptions options = {});
@@ -57,8 +57,8 @@ private:
     };
     struct History {
         std::vector<TokenId> text;  ///< committed tokens and the pending one
-        std::unordered_map<std::uint64_t, std::int32_t> newest;  ///< n-gram -> last index it ended at (with a successor)
-        std::vector<std::array<std::int32_t, kMaxMatch>> older;  ///< [index][n - 1] the place before that, or -1
+        std::unordered_map<std::uint64_t, std::int32_t> newest;  ///< n-gram -> index of its newest successor
+        std::vector<std::array<std::int32_t, kMaxMatch>> older;  ///< [index][n - 1] the one before that, or -1
         std::vector<Drafted> drafted;                            ///< the last proposal, root not included
     };
 

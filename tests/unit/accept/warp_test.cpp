@@ -43,7 +43,9 @@ std::vector<TokenId> plain_truncation(std::span<const float> logits, const Sampl
         return logits[static_cast<std::size_t>(a)] > logits[static_cast<std::size_t>(b)];
     });
     const double top = logits[static_cast<std::size_t>(ids[0])];
-    const auto weight = [&](TokenId t) { return std::exp((logits[static_cast<std::size_t>(t)] - top) / o.temperature); };
+    const auto weight = [&](TokenId t) {
+        return std::exp((logits[static_cast<std::size_t>(t)] - top) / o.temperature);
+    };
     std::erase_if(ids, [&](TokenId t) { return logits[static_cast<std::size_t>(t)] == -kInf; });
     if (o.top_k > 0 && ids.size() > static_cast<std::size_t>(o.top_k)) ids.resize(static_cast<std::size_t>(o.top_k));
     border = 1.0;
@@ -112,7 +114,8 @@ TEST_CASE("gumbel_pick draws from the softmax", "[gumbel]") {
     double total = 0;
     for (std::size_t t = 0; t < 4; ++t) total += p[t] = std::exp(logits[t] / temperature);
     constexpr int kDraws = 40000;
-    for (int i = 0; i < kDraws; ++i) count[static_cast<std::size_t>(gumbel_pick(logits, 2.0F, temperature, RandomKey(3, 0, i)))] += 1;
+    for (int i = 0; i < kDraws; ++i)
+        count[static_cast<std::size_t>(gumbel_pick(logits, 2.0F, temperature, RandomKey(3, 0, i)))] += 1;
     double chi2 = 0;
     for (std::size_t t = 0; t < 4; ++t) chi2 += std::pow(count[t] - kDraws * p[t] / total, 2) / (kDraws * p[t] / total);
     CHECK(chi2 < 16.3);  // 3 degrees of freedom, p = 0.001

@@ -33,7 +33,9 @@ std::vector<TokenId> plain_greedy(const FakeLaw& law, std::vector<TokenId> text,
 /// Token i is one letter.
 class Letters final : public Detokenizer {
 public:
-    [[nodiscard]] std::string bytes(TokenId token) const override { return std::string(1, static_cast<char>('a' + token)); }
+    [[nodiscard]] std::string bytes(TokenId token) const override {
+        return std::string(1, static_cast<char>('a' + token));
+    }
 };
 
 std::string letters(const std::vector<TokenId>& tokens) {
@@ -245,7 +247,8 @@ TEST_CASE("a stage that throws ends what it was called for, and the decoder goes
     FakeTarget target(kLaw);
     SpeculativeDecoder decoder{FragileDraft{broken}, std::ref(target), GreedyMatch{}, {.max_batch = 2}};
     for (const bool in_draft : {true, false}) {
-        const SequenceId a = decoder.join({{1}}), b = decoder.join({{2}}), waits = decoder.join({{3}}, {.max_tokens = 9});
+        const SequenceId a = decoder.join({{1}}), b = decoder.join({{2}}),
+                         waits = decoder.join({{3}}, {.max_tokens = 9});
         decoder.step();
         (in_draft ? broken : target.throw_in_verify) = true;
         CHECK_THROWS_AS(decoder.step(), std::runtime_error);

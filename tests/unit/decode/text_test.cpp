@@ -16,7 +16,9 @@ namespace {
 class Pieces final : public Detokenizer {
 public:
     explicit Pieces(std::vector<std::string> pieces) : pieces_(std::move(pieces)) {}
-    [[nodiscard]] std::string bytes(TokenId token) const override { return pieces_.at(static_cast<std::size_t>(token)); }
+    [[nodiscard]] std::string bytes(TokenId token) const override {
+        return pieces_.at(static_cast<std::size_t>(token));
+    }
 
 private:
     std::vector<std::string> pieces_;
@@ -101,7 +103,8 @@ TEST_CASE("the filter's result does not depend on how the text is cut", "[stop]"
             if (filter.stopped()) break;
             bool hope = out.size() == std::min(i, text.size());  // nothing is held, or its beginning is a stop's
             for (const std::string& stop : stops)
-                hope |= stop.starts_with(std::string_view(text).substr(out.size(), std::min(i, text.size()) - out.size()));
+                hope |=
+                    stop.starts_with(std::string_view(text).substr(out.size(), std::min(i, text.size()) - out.size()));
             CHECK(hope);
         }
         CHECK(filter.stopped() == found);
@@ -112,7 +115,8 @@ TEST_CASE("the filter's result does not depend on how the text is cut", "[stop]"
 
 TEST_CASE("characters are never cut", "[utf8]") {
     const std::string smile = "\xF0\x9F\x98\x80";
-    const Run run = stream({std::string("a").append(smile, 0, 1), smile.substr(1, 2), smile.substr(3).append("b")}, {.max_tokens = 3});
+    const Run run = stream({std::string("a").append(smile, 0, 1), smile.substr(1, 2), smile.substr(3).append("b")},
+                           {.max_tokens = 3});
     CHECK(run.calls == std::vector<std::string>{"a", smile + "b"});
     const Run cut = stream({"a", smile.substr(0, 2)}, {.max_tokens = 2});
     CHECK(cut.text == "a\xEF\xBF\xBD");  // the limit fell inside a character
@@ -151,7 +155,8 @@ TEST_CASE("limit_depth drops what is deeper and nothing else", "[tree]") {
     CHECK(tokens(limit_depth(tree, 1)) == std::vector<TokenId>{9, 1, 2});
     const TokenTree two = limit_depth(tree, 2);
     CHECK(tokens(two) == std::vector<TokenId>{9, 1, 2, 3, 5});
-    CHECK(std::vector<NodeIndex>(two.parents().begin(), two.parents().end()) == std::vector<NodeIndex>{kNoNode, 0, 0, 2, 1});
+    CHECK(std::vector<NodeIndex>(two.parents().begin(), two.parents().end()) ==
+          std::vector<NodeIndex>{kNoNode, 0, 0, 2, 1});
     CHECK(two.log_q()[4] == -3.0F);
     CHECK(tokens(limit_depth(tree, 3)) == tokens(tree));
 }

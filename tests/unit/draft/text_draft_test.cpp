@@ -48,7 +48,8 @@ private:
     [[nodiscard]] SequenceFeedback told(std::size_t from, std::size_t to) const {
         SequenceFeedback f;
         f.sequence = id_;
-        f.tokens.assign(text_.begin() + static_cast<std::ptrdiff_t>(from), text_.begin() + static_cast<std::ptrdiff_t>(to));
+        f.tokens.assign(text_.begin() + static_cast<std::ptrdiff_t>(from),
+                        text_.begin() + static_cast<std::ptrdiff_t>(to));
         f.pending = text_[to];
         f.committed = static_cast<std::int64_t>(to);
         return f;
@@ -163,7 +164,8 @@ TEST_CASE("ngram's log_q follows what comes true", "[ngram]") {
         }
         return q;
     };
-    for (const double share : {0.9, 0.3}) CHECK(learned(share) == Catch::Approx(share).margin(0.12));  // 2 has most votes
+    for (const double share : {0.9, 0.3})
+        CHECK(learned(share) == Catch::Approx(share).margin(0.12));  // 2 has most votes
 }
 
 TEST_CASE("ngram rejects feedback with a gap and starts afresh after forget", "[ngram]") {
@@ -188,7 +190,8 @@ TEST_CASE("ngram rejects feedback with a gap and starts afresh after forget", "[
 TEST_CASE("merged joins trees by token path and keeps the likeliest nodes", "[merged]") {
     MergedDraft drafter(FixedDraft({1, 2, 3}, 0.1F), FixedDraft({3, 4}, 0.2F));
     CHECK(drafter.kind() == "fixed+fixed");
-    const std::vector<SequenceFeedback> feedback{{.sequence = 1, .tokens = {8}, .features = {}, .pending = 9, .committed = 1}};
+    const std::vector<SequenceFeedback> feedback{
+        {.sequence = 1, .tokens = {8}, .features = {}, .pending = 9, .committed = 1}};
     const TokenTree all = drafter.propose(feedback, {16}).front().tree;
     CHECK(all.drafted() == 4);
     CHECK(all.token(1) == 3);  // both propose it: 1 - 0.9 * 0.8
