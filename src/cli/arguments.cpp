@@ -45,6 +45,16 @@ void add_model(CLI::App& app, ModelArguments& model) {
     app.add_option("--weights", model.weights, "How the matrices are held")
         ->check(CLI::IsMember({"auto", "stored", "bf16", "f32", "int8"}))
         ->capture_default_str();
+    app.add_option("--device", model.device, "cpu, cuda or cuda:N")
+        ->check(CLI::Validator(
+            [](std::string& text) {
+                const bool known = text == "cpu" || text == "cuda" ||
+                                   (text.starts_with("cuda:") && std::string(text, 5).find_first_not_of("0123456789") ==
+                                                                     std::string::npos && text.size() > 5);
+                return known ? std::string() : fmt::format("expected cpu, cuda or cuda:N, got '{}'", text);
+            },
+            ""))
+        ->capture_default_str();
     app.add_option("--threads", model.threads, "Threads of the target pass; 0: one per physical core")
         ->check(whole(0, 1024))
         ->capture_default_str();
@@ -177,6 +187,10 @@ void add_train(CLI::App& app, TrainArguments& a) {
         ->capture_default_str();
     app.add_option("--vocabulary", a.vocabulary, "Tokens that the drafter can name (default: 4096)")->check(whole(1));
     app.add_option("--frames", a.frames, "Frames of one pass (default: 8)")->check(whole(1, 64));
+    app.add_option("--labels", a.labels, "Tokens of the text that a position's loss looks at (default: 6)")->check(whole(1, 64));
+    app.add_option("--label-decay", a.label_decay, "Weight of each of them over the one before (default: 0.8)")
+        ->check(number("a number above 0, at most 1", [](double x) { return x > 0 && x <= 1; }));
+    app.add_option("--limit", a.limit, "Take N conversations only; 0: all")->check(whole(0))->type_name("N");
     app.add_option("--held-out", a.held_out, "Conversations set aside to measure on (default: 128)")->check(whole(1));
     app.add_option("--learning-rate", a.learning_rate, "Highest rate (default: 0.001)")
         ->check(number("a number above 0", [](double x) { return x > 0 && x <= 1; }));

@@ -16,6 +16,7 @@ struct ModelArguments {
     std::string path;
     std::string weights = "auto";
     std::string chat_template;  ///< name of a built-in one; empty: by the checkpoint's own
+    std::string device = "cpu";
     int threads = 0;            ///< 0: one per physical core
     bool raw = false;           ///< prompts are text as they stand, not a chat message
 };
@@ -63,8 +64,9 @@ struct TrainArguments {
     std::string output;
     std::string features;  ///< where target features are kept; empty: in the output folder
     std::string loss = "prefix", conditioning = "prefix";
-    std::optional<std::int64_t> vocabulary, frames, held_out;
-    std::optional<double> learning_rate, minutes;
+    std::optional<std::int64_t> vocabulary, frames, labels, held_out;
+    std::optional<double> label_decay, learning_rate, minutes;
+    std::int64_t limit = 0;    ///< conversations taken; 0: all
     std::int64_t anchors = 0;  ///< above 0: so many instead of so many minutes
     std::uint64_t seed = 0;
     bool greedy_only = false;

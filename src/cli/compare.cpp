@@ -8,6 +8,7 @@
 #include <fstream>
 #include <iostream>
 #include <iterator>
+#include <ostream>
 #include <utility>
 
 #include <outrider/core/version.hpp>
@@ -21,6 +22,12 @@
 namespace outrider::cli {
 namespace {
 
+/// The prompts file as the target reads it.
+struct Questions {
+    std::vector<std::string> ids;
+    std::vector<Prompt> prompts;
+};
+
 /// One drafter with its own decoder and caches; the model's weights are shared.
 struct Contender {
     std::string name;
@@ -29,14 +36,15 @@ struct Contender {
 };
 
 /// Decodes prompts [begin, end) together and appends their outcomes in order.
-void decode(Contender& contender, std::span<const Prompt> prompts, std::size_t begin, std::size_t end,
+void decode(Contender& contender, const Questions& questions, std::size_t begin, std::size_t end,
             const DecodingArguments& arguments) {
-    std::vector<SequenceId> ids;
+    std::vector<SequenceId> sequences;
     for (std::size_t i = begin; i < end; ++i)
-        ids.push_back(contender.decoder.join(prompts[i], options_for(arguments, i)));
+        sequences.push_back(
+            join(contender.decoder, questions.ids[i], questions.prompts[i], options_for(arguments, i)));
     contender.decoder.run();
-    for (const SequenceId id : ids) {
-        GenerationResult result = contender.decoder.take(id);
+    for (const SequenceId sequence : sequences) {
+        GenerationResult result = contender.decoder.take(sequence);
         contender.outcomes.push_back({std::move(result.tokens), std::move(result.stats)});
     }
 }
@@ -64,13 +72,14 @@ double logit_gap(const LlamaModel& model, const Prompt& prompt, std::span<const 
 }
 
 /// Greedy texts part only where the target itself all but ties; the gap proves it or denies it.
-void add_logit_gaps(Row& row, const LlamaModel& model, std::span<const std::string> ids, std::span<const Prompt> prompts,
-                    const Contender& plain, const Contender& drafted) {
+void add_logit_gaps(Row& row, const LlamaModel& model, const Questions& questions, const Contender& plain,
+                    const Contender& drafted) {
     for (Difference& difference : row.differences) {
-        const auto i = static_cast<std::size_t>(std::find(ids.begin(), ids.end(), difference.id) - ids.begin());
+        const auto found = std::find(questions.ids.begin(), questions.ids.end(), difference.id);
+        const auto i = static_cast<std::size_t>(found - questions.ids.begin());
         const auto &a = plain.outcomes[i].tokens, &b = drafted.outcomes[i].tokens;
         if (difference.position < std::min(std::ssize(a), std::ssize(b)))
-            difference.logit_gap = logit_gap(model, prompts[i], a, b, difference.position);
+            difference.logit_gap = logit_gap(model, questions.prompts[i], a, b, difference.position);
     }
 }
 
@@ -81,6 +90,7 @@ nlohmann::ordered_json settings(const CompareArguments& a, const LlamaModel& mod
     return {{"version", kVersion},
             {"model", a.model.path},
             {"weights", model.weights_description()},
+            {"device", a.model.device},
             {"threads", a.model.threads},
             {"raw", a.model.raw},
             {"prompts", a.prompts},
@@ -99,24 +109,35 @@ nlohmann::ordered_json settings(const CompareArguments& a, const LlamaModel& mod
             {"stop", g.stop}};
 }
 
-void write_json(const std::string& path, const nlohmann::ordered_json& report) {
-    if (path == "-") {
-        std::cout << report.dump(2) << std::endl;
-        return;
+/// The report's file, opened before the long work: a bad path is told at once.
+class ReportFile {
+public:
+    explicit ReportFile(const std::string& path) : path_(path) {
+        if (path.empty() || path == "-") return;
+        file_.open(path);
+        require(file_.is_open(), "--json: '{}' cannot be written", path);
     }
-    std::ofstream out(path);
-    out << report.dump(2) << std::endl;
-    require(out.good(), "--json: '{}' cannot be written", path);
-}
 
-void run_all(std::vector<Contender>& contenders, std::span<const Prompt> prompts, const DecodingArguments& arguments) {
-    warm_up(contenders, prompts.front());
-    Progress progress("compare", std::ssize(prompts));
-    const auto batch = static_cast<std::size_t>(arguments.batch);
-    for (std::size_t begin = 0, group = 0; begin < prompts.size(); begin += batch, ++group) {
-        const std::size_t end = std::min(prompts.size(), begin + batch);
+    void write(const nlohmann::ordered_json& report) {
+        if (path_.empty()) return;
+        std::ostream& out = path_ == "-" ? std::cout : file_;
+        out << report.dump(2) << std::endl;
+        require(out.good(), "--json: writing '{}' failed", path_);
+    }
+
+private:
+    std::string path_;
+    std::ofstream file_;
+};
+
+void run_all(std::vector<Contender>& contenders, const Questions& questions, const DecodingArguments& arguments) {
+    warm_up(contenders, questions.prompts.front());
+    Progress progress("compare", std::ssize(questions.prompts));
+    const auto batch = static_cast<std::size_t>(arguments.batch), count = questions.prompts.size();
+    for (std::size_t begin = 0, group = 0; begin < count; begin += batch, ++group) {
+        const std::size_t end = std::min(count, begin + batch);
         for (std::size_t turn = 0; turn < contenders.size(); ++turn)  // another one goes first each time
-            decode(contenders[(group + turn) % contenders.size()], prompts, begin, end, arguments);
+            decode(contenders[(group + turn) % contenders.size()], questions, begin, end, arguments);
         progress.update(static_cast<std::int64_t>(end));
     }
 }
@@ -125,12 +146,12 @@ void run_all(std::vector<Contender>& contenders, std::span<const Prompt> prompts
 
 int run(const CompareArguments& arguments) {
     const std::vector<PromptRow> prompt_rows = read_prompts(arguments.prompts, arguments.limit);
+    ReportFile json(arguments.json);
     const LlamaModel model = load_model(arguments.model);
-    std::vector<std::string> ids;
-    std::vector<Prompt> prompts;
+    Questions questions;
     for (const PromptRow& row : prompt_rows) {
-        ids.push_back(row.id);
-        prompts.push_back(make_prompt(model, row, arguments.model.raw));
+        questions.ids.push_back(row.id);
+        questions.prompts.push_back(make_prompt(model, row, arguments.model.raw));
     }
 
     std::vector<std::string> names = arguments.drafters;
@@ -141,22 +162,22 @@ int run(const CompareArguments& arguments) {
         auto drafter = load_drafter(name, model, arguments.model, arguments.decoding);
         contenders.push_back({name, make_decoder(model, std::move(drafter), arguments.decoding)});
     }
-    run_all(contenders, prompts, arguments.decoding);
+    run_all(contenders, questions, arguments.decoding);
 
     const auto is_plain = [](const Contender& contender) { return contender.name == "none"; };
     const Contender& plain = *std::find_if(contenders.begin(), contenders.end(), is_plain);
     std::vector<Row> rows;
-    nlohmann::ordered_json report = {{"settings", settings(arguments, model, prompts.size())}, {"rows", nullptr}};
+    nlohmann::ordered_json report = {{"settings", settings(arguments, model, prompt_rows.size())}, {"rows", nullptr}};
     report["rows"] = nlohmann::ordered_json::array();
     for (Contender& contender : contenders) {
-        rows.push_back(summarise(contender.name, std::string(contender.decoder.drafter().kind()), ids, plain.outcomes,
-                                 contender.outcomes));
+        rows.push_back(summarise(contender.name, std::string(contender.decoder.drafter().kind()), questions.ids,
+                                 plain.outcomes, contender.outcomes));
         if (arguments.decoding.generation.temperature == 0.0)
-            add_logit_gaps(rows.back(), model, ids, prompts, plain, contender);
+            add_logit_gaps(rows.back(), model, questions, plain, contender);
         report["rows"].push_back(to_json(rows.back()));
     }
     if (arguments.json != "-") fmt::print("{}", to_table(rows));
-    if (!arguments.json.empty()) write_json(arguments.json, report);
+    json.write(report);
     return 0;
 }
 

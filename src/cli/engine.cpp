@@ -15,6 +15,7 @@ namespace outrider::cli {
 LlamaModel load_model(const ModelArguments& arguments) {
     LlamaModel::Options options;
     options.weights = weights_by_name(arguments.weights);
+    options.device = at::Device(arguments.device);
     options.threads = arguments.threads;
     options.chat_template = arguments.chat_template;
     return LlamaModel::load(arguments.path, options);
@@ -29,7 +30,7 @@ AnyDecoder make_decoder(const LlamaModel& model, std::unique_ptr<DraftModel> dra
                         const DecodingArguments& arguments) {
     DecoderOptions options;
     options.max_batch = static_cast<std::size_t>(arguments.batch);
-    if (arguments.nodes) options.nodes = *arguments.nodes;
+    options.nodes = arguments.nodes.value_or(kAutoNodes);
     return AnyDecoder(std::move(drafter), std::make_unique<LlamaVerifier>(model), make_policy(arguments.generation),
                       options);
 }
@@ -67,6 +68,14 @@ Prompt make_prompt(const LlamaModel& model, const PromptRow& row, bool raw) {
         return raw ? model.raw(*row.text) : model.chat(*row.text);
     } catch (const Error& error) {
         fail("prompt '{}': {}", row.id, error.what());
+    }
+}
+
+SequenceId join(AnyDecoder& decoder, const std::string& id, Prompt prompt, const GenerationOptions& options, Sink sink) {
+    try {
+        return decoder.join(std::move(prompt), options, std::move(sink));
+    } catch (const Error& error) {
+        fail("prompt '{}': {}", id, error.what());
     }
 }
 

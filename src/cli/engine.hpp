@@ -36,6 +36,10 @@ namespace outrider::cli {
 /// The row's prompt as the target reads it. Throws Error, with the row's id, for what cannot be one.
 [[nodiscard]] Prompt make_prompt(const LlamaModel& model, const PromptRow& row, bool raw);
 
+/// Queues a prompt; what is wrong with it is said with its id.
+SequenceId join(AnyDecoder& decoder, const std::string& id, Prompt prompt, const GenerationOptions& options,
+                Sink sink = {});
+
 /// Options of the prompt number `index`: its own stream of random numbers, whatever is decoded beside it.
 [[nodiscard]] GenerationOptions options_for(const DecodingArguments& arguments, std::size_t index);
 

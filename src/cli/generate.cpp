@@ -82,7 +82,8 @@ int run(const GenerateArguments& arguments) {
     const bool texts = arguments.json != "-", streaming = texts && rows.size() == 1;
     std::vector<SequenceId> ids;
     for (std::size_t i = 0; i < rows.size(); ++i)
-        ids.push_back(decoder.join(prompts[i], options_for(arguments.decoding, i), streaming ? Sink(print) : Sink()));
+        ids.push_back(join(decoder, rows[i].id, prompts[i], options_for(arguments.decoding, i),
+                           streaming ? Sink(print) : Sink()));
 
     std::optional<Progress> progress;
     if (rows.size() > 1) progress.emplace("generate", std::ssize(rows));

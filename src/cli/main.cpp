@@ -1,4 +1,5 @@
 // The program `outrider`. Exit status: 0 done, 1 failed, 2 wrong usage.
+#include <c10/util/Exception.h>
 #include <fmt/format.h>
 
 #include <cstdio>
@@ -12,8 +13,10 @@ int main(int argc, char** argv) {
     try {
         const auto& command = std::get<outrider::cli::Command>(parsed);
         return std::visit([](const auto& arguments) { return outrider::cli::run(arguments); }, command);
+    } catch (const c10::Error& error) {
+        fmt::print(stderr, "outrider: {}\n", error.what_without_backtrace());
     } catch (const std::exception& error) {
         fmt::print(stderr, "outrider: {}\n", error.what());
-        return 1;
     }
+    return 1;
 }

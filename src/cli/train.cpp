@@ -22,6 +22,9 @@ CtcTrainOptions options_from(const TrainArguments& a) {
     if (a.held_out) options.held_out = *a.held_out;
     if (a.vocabulary) options.vocabulary = *a.vocabulary;
     if (a.frames) options.frames = *a.frames;
+    if (a.labels) options.labels = *a.labels;
+    if (a.label_decay) options.label_decay = *a.label_decay;
+    options.conversations.limit = a.limit;
     if (a.learning_rate) options.learning_rate = *a.learning_rate;
     if (a.minutes) options.minutes = *a.minutes;
     if (a.loss == "ctc") options.loss = CtcLossKind::ctc;
