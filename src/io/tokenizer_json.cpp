@@ -162,16 +162,19 @@ void read_config(const std::filesystem::path& path, TokenizerState& state) {
     }
 }
 
-void read_generation(const std::filesystem::path& path, TokenizerState& state) {
+/// End ids of generation_config.json or, without one, of the model's config.json.
+void read_end_ids(const std::filesystem::path& folder, TokenizerState& state) {
+    std::filesystem::path path = folder / "generation_config.json";
+    if (!std::filesystem::exists(path)) path = folder / "config.json";
     if (!std::filesystem::exists(path)) return;
     const Json config = detail::read_json(path);
     const Json& ids = field(config, "eos_token_id");
     for (const Json& id : ids.is_array() ? ids : Json::array({ids})) {
-        if (!id.is_number_integer()) continue;
-        const auto value = id.get<std::int64_t>();
-        require(value >= 0 && value < static_cast<std::int64_t>(state.entries.size()), "{}: the end id {} is outside "
-                "the vocabulary of {}", path.string(), value, state.entries.size());
-        state.end_ids.push_back(static_cast<TokenId>(value));
+        if (!id.is_number_integer() || id == -1) continue;  // -1 is some files' "none"
+        if (!id.is_number_unsigned() || id.get<std::uint64_t>() >= state.entries.size()) {
+            fail("{}: the end id {} is outside the vocabulary of {}", path.string(), shown(id), state.entries.size());
+        }
+        state.end_ids.push_back(id.get<TokenId>());
     }
 }
 
@@ -210,7 +213,7 @@ std::shared_ptr<const Tokenizer> Tokenizer::from_json(const std::filesystem::pat
     state->adds_bos = state->bos.has_value();
     const auto folder = path.parent_path();
     read_config(folder / "tokenizer_config.json", *state);
-    read_generation(folder / "generation_config.json", *state);
+    read_end_ids(folder, *state);
     if (std::filesystem::exists(folder / "chat_template.jinja")) {
         state->chat_template = read_text(folder / "chat_template.jinja");
     }

@@ -30,8 +30,8 @@ public:
     [[nodiscard]] static std::shared_ptr<const Tokenizer> from_gguf(const GgufFile& file);
 
     /// From a tokenizer.json. The files beside it say the rest, where they exist: tokenizer_config.json (bos and eos
-    /// tokens, chat template), chat_template.jinja, generation_config.json (end ids). The normaliser NFC is accepted
-    /// and not applied: text is taken as composed. Throws Error.
+    /// tokens, chat template), chat_template.jinja, generation_config.json or config.json (end ids). The normaliser NFC
+    /// is accepted and not applied: text is taken as composed. Throws Error.
     [[nodiscard]] static std::shared_ptr<const Tokenizer> from_json(const std::filesystem::path& path);
 
     ~Tokenizer() override;

@@ -168,6 +168,8 @@ TEST_CASE("tokenizer: the files beside a tokenizer.json") {
     CHECK(tokenizer->eos() == end);
     CHECK(tokenizer->end_ids() == std::vector<TokenId>{*end});
     CHECK(tokenizer->chat_template() == "source");
+    folder.write("config.json", R"({"eos_token_id": 5})");
+    CHECK(Tokenizer::from_json(path)->end_ids() == std::vector<TokenId>{5, *end});
     folder.write("generation_config.json", fmt::format(R"({{"eos_token_id": [{}, 3]}})", *end));
     folder.write("chat_template.jinja", "another");
     tokenizer = Tokenizer::from_json(path);
@@ -175,8 +177,10 @@ TEST_CASE("tokenizer: the files beside a tokenizer.json") {
     CHECK(tokenizer->chat_template() == "another");
     folder.write("generation_config.json", R"({"eos_token_id": 100000})");
     CHECK_THROWS_AS(Tokenizer::from_json(path), Error);
-    folder.write("generation_config.json", R"({"eos_token_id": -1})");
+    folder.write("generation_config.json", R"({"eos_token_id": -2})");
     CHECK_THROWS_AS(Tokenizer::from_json(path), Error);
+    folder.write("generation_config.json", R"({"eos_token_id": -1})");
+    CHECK(Tokenizer::from_json(path)->end_ids() == std::vector<TokenId>{*end});
 }
 
 TEST_CASE("tokenizer: files that cannot be used say why") {

@@ -1,1 +1,0 @@
-#include <outrider/core/detokenizer.hpp>
