@@ -90,8 +90,10 @@ float largest(const float* x, std::int64_t n) {
     for (; i + Vec::kLanes <= n; i += Vec::kLanes) most = Vec::max(Vec::load(x + i), most);
     alignas(64) float lanes[Vec::kLanes];
     most.store(lanes);
+    OUTRIDER_UNROLL
+    for (int half = Vec::kLanes / 2; half > 0; half /= 2)
+        for (int j = 0; j < half; ++j) lanes[j] = lanes[j + half] > lanes[j] ? lanes[j + half] : lanes[j];
     float result = lanes[0];
-    for (int j = 1; j < Vec::kLanes; ++j) result = lanes[j] > result ? lanes[j] : result;
     for (; i < n; ++i) result = x[i] > result ? x[i] : result;
     return result;
 }
