@@ -15,6 +15,8 @@ if(TARGET outrider)
 endif()
 if(TARGET outrider_program)
     install(TARGETS outrider_program RUNTIME)
+    # Where the program looks for drafters that nobody named.
+    install(DIRECTORY examples/drafters DESTINATION ${CMAKE_INSTALL_DATADIR}/outrider OPTIONAL)
 endif()
 
 configure_package_config_file(cmake/outrider-config.cmake.in ${PROJECT_BINARY_DIR}/outrider-config.cmake

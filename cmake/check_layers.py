@@ -110,8 +110,8 @@ def check_source(root, path):
         if target is not None and stands_for in RANK:
             if why := arrow(stands_for, target):
                 yield f"<{include}>: {why}"
-        if include.startswith("../"):
-            yield f'"{include}": a source includes its own folder\'s private headers only'
+        if include.startswith("../") and "/" in include[3:]:
+            yield f'"{include}": a source includes private headers of its own folder and of src/ only'
 
 
 def check_umbrella(root):

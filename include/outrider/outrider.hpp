@@ -68,8 +68,10 @@
 #include <outrider/accept/sampled_match.hpp>
 
 #include <outrider/decode/any_decoder.hpp>
+#include <outrider/decode/auto_budget.hpp>
 #include <outrider/decode/limit_depth.hpp>
 #include <outrider/decode/make_drafter.hpp>
+#include <outrider/decode/pass_cost.hpp>
 #include <outrider/decode/result.hpp>
 #include <outrider/decode/round_checks.hpp>
 #include <outrider/decode/session.hpp>

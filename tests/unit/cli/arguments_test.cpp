@@ -91,6 +91,8 @@ TEST_CASE("wrong usage is status 2, help and version are 0") {
         {"generate", "--model", "m", "--batch", "0"},
         {"generate", "--model", "m", "--max-tokens", "0"},
         {"generate", "--model", "m", "--weights", "q3"},
+        {"generate", "--model", "m", "--device", "cuda:"},
+        {"generate", "--model", "m", "--device", "gpu"},
         {"generate", "--model", "m", "--template", "dialogue"},
         {"generate", "--model", "m", "--raw", "--template", "chatml"},
         {"generate", "--model", "m", "--prompt", "a", "--prompts", "b"},
