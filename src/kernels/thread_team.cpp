@@ -21,6 +21,7 @@ namespace {
 
 constexpr int kIdleSpins = 1500;     // some 20 to 50 us: a pass that follows at once finds its threads awake
 constexpr int kBarrierSpins = 4000;  // members arrive within microseconds unless one lost its core
+constexpr int kFewestSpins = 20;      // where members share a core
 constexpr int kBarrierYields = 64;   // then let whoever took that core finish, and sleep at last
 
 inline void relax() {
@@ -31,17 +32,29 @@ inline void relax() {
 #endif
 }
 
-// Returns once `value` differs from `old`.
-void wait_for_change(const std::atomic<std::int32_t>& value, std::int32_t old, int spins, int yields) {
+// Returns once `value` differs from `old`; says whether spinning was enough.
+bool wait_for_change(const std::atomic<std::int32_t>& value, std::int32_t old, int spins, int yields) {
     for (int i = 0; i < spins; ++i) {
-        if (value.load(std::memory_order_acquire) != old) return;
+        if (value.load(std::memory_order_acquire) != old) return true;
         relax();
     }
     for (int i = 0; i < yields; ++i) {
-        if (value.load(std::memory_order_acquire) != old) return;
+        if (value.load(std::memory_order_acquire) != old) return false;
         std::this_thread::yield();
     }
     while (value.load(std::memory_order_acquire) == old) value.wait(old, std::memory_order_acquire);
+    return false;
+}
+
+// How long this thread spins at a barrier. Where members share a core, spinning only keeps the one that is waited for
+// from running: every wait that spinning did not end halves the next one's spins, every other one adds some.
+thread_local int barrier_spins = kBarrierSpins;
+
+void wait_at_barrier(const std::atomic<std::int32_t>& value, std::int32_t old) {
+    if (wait_for_change(value, old, barrier_spins, kBarrierYields))
+        barrier_spins = std::min(kBarrierSpins, barrier_spins + 20);
+    else
+        barrier_spins = std::max(kFewestSpins, barrier_spins / 2);
 }
 
 struct TeamAborted {};  // unwinds the members that wait for one that threw
@@ -71,7 +84,7 @@ struct ThreadTeam::State {
             phase.fetch_add(1, std::memory_order_acq_rel);
             phase.notify_all();
         } else {
-            wait_for_change(phase, now, kBarrierSpins, kBarrierYields);
+            wait_at_barrier(phase, now);
         }
         if (aborted.load(std::memory_order_acquire)) throw TeamAborted{};
     }
@@ -147,7 +160,7 @@ void ThreadTeam::run_erased(Body body, void* argument) {
         s.epoch.notify_all();
     }
     s.call(0);
-    if (s.size > 1) wait_for_change(s.finished, before, kBarrierSpins, kBarrierYields);
+    if (s.size > 1) wait_at_barrier(s.finished, before);
     current_team = outer;
     if (s.error) std::rethrow_exception(s.error);
 }
