@@ -11,6 +11,7 @@
 
 #include "ctc_backend.hpp"
 #include "ctc_prediction.hpp"
+#include "ctc_search.hpp"
 
 namespace outrider {
 
@@ -43,6 +44,7 @@ struct CtcDraft::State {
     CtcConfig config;
     CtcDraftOptions options;
     std::int64_t vocabulary = 0;  ///< the target's
+    std::unique_ptr<ThreadTeam> team;
     std::unique_ptr<CtcBackend> backend;
     std::optional<CtcPrediction> prediction;
     std::unordered_map<SequenceId, Known> sequences;
@@ -51,6 +53,7 @@ struct CtcDraft::State {
     PrefixTreeSearch best_first;
     StaticPrefixTree static_tree;
     AlignmentSampler sampler;
+    CtcSearch search;
     CtcRoundScores scores;
 
     /// Checks all feedback before any state changes, then takes it up.
@@ -104,12 +107,20 @@ struct CtcDraft::State {
     /// The tree of sequence `index` of the round from its frames.
     TokenTree draft(const SequenceFeedback& it, std::size_t index, std::int64_t nodes) {
         const auto T = static_cast<std::size_t>(config.frames), V = config.vocabulary.size();
-        const DenseFrames dense{std::span(scores.logits).subspan(index * T * V, T * V), std::span(scores.gate).subspan(index * T, T), V,
-                                config.vocabulary, DenseFrames::Kind::gated_logits};
+        const auto logits = std::span(scores.logits).subspan(index * T * V, T * V);
+        const auto gate = std::span(scores.gate).subspan(index * T, T);
+        CtcPrediction::Start start;
+        if (prediction) {
+            const Known& known = sequences.at(it.sequence);
+            start = prediction->start(known.feature, known.before, it.pending);
+            if (options.tree == CtcTree::best_first)
+                return search.tree(it.pending, logits, gate, config.vocabulary, nodes,
+                                   [&](std::span<const CtcPrefix> prefixes, float* out, std::int64_t stride) { prediction->scores(start, prefixes, out, stride); });
+            prediction->fold_root(start, logits);
+        }
+        const DenseFrames dense{logits, gate, V, config.vocabulary, DenseFrames::Kind::gated_logits};
         builder.build(dense, {static_cast<std::size_t>(options.top_k), true}, frames);
         if (!prediction) return tree(it, nodes, Unconditioned{});
-        const Known& known = sequences.at(it.sequence);
-        const CtcPrediction::Start start = prediction->start(known.feature, known.before, it.pending);
         prediction->choose(frames.tokens());
         return tree(it, nodes, [&](const PrefixContext& prefix, std::span<float> factors) { prediction->factors(start, prefix, factors); });
     }
@@ -125,8 +136,11 @@ CtcDraft::CtcDraft(CtcConfig config, CtcWeights weights, const TargetHead& head,
             "CtcDraft: the drafter is made for width {} and a vocabulary above {}, the target has {} and {}", config.hidden,
             config.vocabulary.back(), head.hidden, head.vocabulary);
     require(options.top_k > 0, "CtcDraft: top_k is {}, expected at least 1", options.top_k);
-    state_->backend = make_aten_backend(config, weights, head);
-    if (config.conditioning == CtcConditioning::prefix) state_->prediction.emplace(config, weights, head);
+    const bool kernels = options.kernels && weights.fuse.device().is_cpu() && kernels_fit(config);
+    state_->team = std::make_unique<ThreadTeam>(options.threads);
+    state_->backend = kernels ? make_kernel_backend(config, weights, head, *state_->team) : make_aten_backend(config, weights, head);
+    if (config.conditioning == CtcConditioning::prefix)
+        state_->prediction.emplace(config, weights, head, kernels ? WeightFormat::int8 : WeightFormat::f32, *state_->team);
     state_->vocabulary = head.vocabulary;
     state_->options = options;
     state_->config = std::move(config);

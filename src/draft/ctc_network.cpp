@@ -38,10 +38,6 @@ struct MixedLinear : torch::autograd::Function<MixedLinear> {
     }
 };
 
-at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps) {
-    return ctc_rms_norm(x, weight, eps);
-}
-
 /// cos and sin [rows, 1, head_dim / 2] of the given positions.
 struct Rotation {
     at::Tensor cos, sin;
@@ -56,11 +52,7 @@ struct Rotation {
         sin = at::sin(angle).to(real).unsqueeze(1);
     }
 
-    /// x [rows, heads, head_dim]: the first half of a head's values turns with the second.
-    [[nodiscard]] at::Tensor operator()(const at::Tensor& x) const {
-        const auto halves = x.to(cos.scalar_type()).chunk(2, -1);
-        return at::cat({halves[0] * cos - halves[1] * sin, halves[1] * cos + halves[0] * sin}, -1).to(x.scalar_type());
-    }
+    [[nodiscard]] at::Tensor operator()(const at::Tensor& x) const { return ctc_rotate(x, cos, sin); }
 };
 
 at::Tensor embed(const CtcTables& tables, const at::Tensor& tokens) {
@@ -158,7 +150,7 @@ CtcContext ctc_context(const CtcConfig& config, const CtcWeights& weights, const
     const auto real = weights.attn_norm.scalar_type();
     const at::Tensor input = at::cat({embed(tables, next), (features.to(real) * config.feature_scale).to(tables.embedding.scalar_type())}, -1);
     const at::Tensor fused = mixed_linear(input, weights.fuse, compute).to(real);
-    const at::Tensor normed = rms_norm(fused, weights.attn_norm, config.norm_eps);
+    const at::Tensor normed = ctc_rms_norm(fused, weights.attn_norm, config.norm_eps, compute);
     const at::Tensor kv = mixed_linear(normed, weights.qkv.slice(0, N, N + 2 * K), compute);
     const at::Tensor keys = kv.slice(1, 0, K).reshape({L, config.kv_heads, config.head_dim});
     return {fused, Rotation(config, positions, fused)(keys), kv.slice(1, K, 2 * K).reshape({L, config.kv_heads, config.head_dim})};
@@ -169,7 +161,7 @@ CtcFrameScores ctc_frames(const CtcConfig& config, const CtcWeights& weights, co
     const std::int64_t A = fused.size(0), T = config.frames, H = config.hidden, D = config.head_dim;
     const std::int64_t N = config.heads * D, K = config.kv_heads * D;
     at::Tensor x = (fused.unsqueeze(1) + weights.queries.unsqueeze(0)).reshape({A * T, H});
-    const at::Tensor qkv = mixed_linear(rms_norm(x, weights.attn_norm, config.norm_eps), weights.qkv, compute);
+    const at::Tensor qkv = mixed_linear(ctc_rms_norm(x, weights.attn_norm, config.norm_eps, compute), weights.qkv, compute);
     const at::Tensor positions = (committed.unsqueeze(1) + at::arange(T, committed.options()).unsqueeze(0)).flatten();
     const Rotation rotate(config, positions, x);
     const at::Tensor q = rotate(qkv.slice(1, 0, N).reshape({A * T, config.heads, D})).view({A, T, config.heads, D});
@@ -185,10 +177,10 @@ CtcFrameScores ctc_frames(const CtcConfig& config, const CtcWeights& weights, co
     }
     require(first == A, "ctc_frames: groups hold {} anchors, the batch {}", first, A);
     x = x + mixed_linear(at::cat(mixed), weights.attn_out, compute);
-    const at::Tensor inner = mixed_linear(rms_norm(x, weights.mlp_norm, config.norm_eps), weights.gate_up, compute);
+    const at::Tensor inner = mixed_linear(ctc_rms_norm(x, weights.mlp_norm, config.norm_eps, compute), weights.gate_up, compute);
     x = x + mixed_linear(ctc_silu_gate(inner), weights.down, compute);
-    const at::Tensor y = rms_norm(x, weights.final_norm, config.norm_eps);
-    return {mixed_linear(y, tables.output, compute), (at::linear(y, weights.blank) + weights.blank_bias).flatten()};
+    const at::Tensor y = ctc_rms_norm(x, weights.final_norm, config.norm_eps, compute);
+    return {mixed_linear(y, tables.output, compute), (at::linear(y.to(weights.blank.scalar_type()), weights.blank) + weights.blank_bias).flatten()};
 }
 
 at::Tensor ctc_prefix_scores(const CtcConfig& config, const CtcWeights& weights, const CtcTables& tables, const at::Tensor& last,

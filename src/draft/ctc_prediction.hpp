@@ -9,6 +9,9 @@
 #include <outrider/draft/ctc_config.hpp>
 #include <outrider/draft/ctc_network.hpp>
 #include <outrider/interface/target_head.hpp>
+#include <outrider/tensor/packed_linear.hpp>
+
+#include "ctc_search.hpp"
 
 namespace outrider {
 
@@ -16,7 +19,8 @@ namespace outrider {
 /// looked up, those of the committed text computed once a round. Everything on the CPU in float32.
 class CtcPrediction {
 public:
-    CtcPrediction(const CtcConfig& config, const CtcWeights& weights, const TargetHead& head);
+    /// `format`: of the matrices that are multiplied as a whole. The team must live as long as this.
+    CtcPrediction(const CtcConfig& config, const CtcWeights& weights, const TargetHead& head, WeightFormat format, ThreadTeam& team);
 
     /// The parts of one sequence in one round.
     struct Start {
@@ -28,28 +32,43 @@ public:
     /// `before` may be kNoToken; `feature` [H] may be empty.
     [[nodiscard]] Start start(std::span<const float> feature, TokenId before, TokenId pending) const;
 
+    /// s_l(c) over the whole draft vocabulary: [prefixes, stride].
+    void scores(const Start& start, std::span<const CtcPrefix> prefixes, float* out, std::int64_t stride);
+
+    /// Adds the empty prefix's scores to T frames of logits [T, V]. Only sums of both have a meaning: training sees no
+    /// frame without a prefix, so that alone neither says which tokens are likely.
+    void fold_root(const Start& start, std::span<float> logits);
+
     /// Candidates of one draft; call before `factors`.
     void choose(std::span<const TokenId> candidates);
 
-    /// f_l(c) = exp(prefix_out[c] . g(l)) of every candidate.
+    /// f_l(c) of every candidate, relative to the empty prefix: exp(prefix_out[c] . (g(l) - g(empty))).
     void factors(const Start& start, const PrefixContext& prefix, std::span<float> out);
 
 private:
     [[nodiscard]] const float* row(const std::vector<float>& table, std::int32_t column) const {
         return table.data() + static_cast<std::size_t>(column) * static_cast<std::size_t>(rank_);
     }
-    [[nodiscard]] std::vector<float> product(std::int64_t part, std::span<const float> x) const;
+    [[nodiscard]] std::vector<float> product(const PackedLinear& matrix, std::span<const float> x) const;
 
     std::int64_t hidden_, rank_;
     double embedding_scale_, feature_scale_;
     std::function<at::Tensor(std::span<const TokenId>)> embed_;
-    std::vector<float> in_;             // [R, 3 H]
+    ThreadTeam* team_;
+    PackedLinear by_last_, by_second_, by_feature_;  // [R, H] each, float32: they meet a row or two a round
+    PackedLinear out_packed_;                        // [V, R]
+    mutable PackedRows rows_in_;
     std::vector<float> bias_;           // [R]
     std::vector<float> last_, second_;  // [V, R] the draft vocabulary's parts
     std::vector<float> out_;            // [V, R]
     std::vector<std::int32_t> column_;  // [target vocabulary] column or -1
     std::vector<std::int32_t> chosen_;  // columns of the candidates
-    std::vector<float> rows_, g_;       // [candidates, R] rows of out_, [R]
+    void state_of(const float* base, const float* last, const float* second, float* g) const;
+    void multiply(const PackedLinear& matrix, const float* x, std::int64_t rows, float* y, std::int64_t stride) const;
+
+    std::vector<float> rows_, g_;       // [candidates, R] rows of out_, [prefixes, R]
+    std::vector<float> root_;           // [V] scores of the empty prefix
+    std::vector<float> root_g_;         // [R]
 };
 
 }  // namespace outrider

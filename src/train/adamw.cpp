@@ -4,7 +4,7 @@
 
 #include <outrider/core/error.hpp>
 
-#include "vector_clones.hpp"
+#include "../vector_clones.hpp"
 
 namespace outrider {
 

@@ -22,11 +22,14 @@ std::uint64_t key_of(std::uint64_t seed, std::int64_t epoch, std::uint64_t what)
 
 }  // namespace
 
-std::vector<AnchorGroup> anchor_groups(const Conversation& conversation, std::size_t index, std::int64_t size, std::uint64_t key) {
+std::vector<AnchorGroup> anchor_groups(const Conversation& conversation, std::size_t index, std::int64_t size, std::uint64_t key,
+                                       std::int64_t part, std::int64_t parts) {
     std::vector<std::int64_t> all;
     const auto length = static_cast<std::int64_t>(conversation.tokens.size());
     for (std::int64_t n = std::max<std::int64_t>(1, conversation.answer - 1); n + 1 < length; ++n) all.push_back(n);
     shuffle(all, mix64(key ^ static_cast<std::uint64_t>(index)));
+    const auto count = static_cast<std::int64_t>(all.size());
+    all = {all.begin() + count * part / parts, all.begin() + count * (part + 1) / parts};
     std::vector<AnchorGroup> groups;
     for (std::size_t begin = 0; begin < all.size(); begin += static_cast<std::size_t>(size)) {
         const std::size_t end = std::min(all.size(), begin + static_cast<std::size_t>(size));
@@ -35,23 +38,20 @@ std::vector<AnchorGroup> anchor_groups(const Conversation& conversation, std::si
     return groups;
 }
 
-AnchorSampler::AnchorSampler(std::span<const Conversation> conversations, std::size_t first, std::int64_t group_anchors,
-                             std::int64_t batch_anchors, std::uint64_t seed)
-    : conversations_(conversations), first_(first), group_anchors_(group_anchors), batch_anchors_(batch_anchors), seed_(seed) {
-    require(first < conversations.size(), "train: {} conversations, {} of them held out; there is nothing to train on",
-            conversations.size(), first);
+AnchorSampler::AnchorSampler(std::span<const Conversation> conversations, std::vector<std::size_t> shards, std::size_t block,
+                             std::int64_t group_anchors, std::int64_t batch_anchors, std::uint64_t seed)
+    : conversations_(conversations), shards_(std::move(shards)), block_(block), group_anchors_(group_anchors), batch_anchors_(batch_anchors), seed_(seed) {
+    require(!shards_.empty(), "train: {} conversations, and none is left to train on beside those held out", conversations.size());
     fill();
 }
 
 /// Shards of the current block of the epoch. The first epoch takes them as they stand: their order is a hash's already.
 std::vector<std::size_t> AnchorSampler::block_order() const {
-    const std::size_t begin = first_ / FeatureStore::kShard, end = (conversations_.size() + FeatureStore::kShard - 1) / FeatureStore::kShard;
-    std::vector<std::size_t> shards(end - begin);
-    std::iota(shards.begin(), shards.end(), begin);
+    std::vector<std::size_t> shards = shards_;
     if (place_.epoch > 0) shuffle(shards, key_of(seed_, place_.epoch, 0));
-    const std::size_t from = static_cast<std::size_t>(place_.block) * kBlock;
+    const std::size_t from = static_cast<std::size_t>(place_.block) * block_;
     if (from >= shards.size()) return {};
-    return {shards.begin() + static_cast<std::ptrdiff_t>(from), shards.begin() + static_cast<std::ptrdiff_t>(std::min(shards.size(), from + kBlock))};
+    return {shards.begin() + static_cast<std::ptrdiff_t>(from), shards.begin() + static_cast<std::ptrdiff_t>(std::min(shards.size(), from + block_))};
 }
 
 void AnchorSampler::fill() {
@@ -59,8 +59,8 @@ void AnchorSampler::fill() {
     const std::uint64_t key = key_of(seed_, place_.epoch, 1 + static_cast<std::uint64_t>(place_.block));
     for (const std::size_t shard : block_order())
         for (std::size_t i = shard * FeatureStore::kShard; i < std::min(conversations_.size(), (shard + 1) * FeatureStore::kShard); ++i) {
-            if (i < first_) continue;
-            auto groups = anchor_groups(conversations_[i], i, group_anchors_, key);
+            // The key of the cut must be the same in every epoch, else the thirds overlap.
+            auto groups = anchor_groups(conversations_[i], i, group_anchors_, seed_, place_.epoch % kThirds, kThirds);
             std::move(groups.begin(), groups.end(), std::back_inserter(groups_));
         }
     shuffle(groups_, key);

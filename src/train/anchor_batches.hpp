@@ -19,17 +19,21 @@ struct AnchorGroup {
     std::vector<std::int64_t> committed;
 };
 
-/// All anchors once an epoch, in an order that is a pure function of (seed, epoch). Conversations come in blocks of
-/// kBlock shards, so that a first pass over features that must be computed meets them shard by shard.
+/// A third of every conversation's anchors an epoch, another third in the next, in an order that is a pure function of
+/// (seed, epoch). Neighbouring anchors share most of their labels, so that a whole conversation in a row is learnt by
+/// heart: texts come back later instead. Conversations come in blocks of kBlock shards, so that a first pass over
+/// features that must be computed can begin before all of them are.
 class AnchorSampler {
 public:
     struct Place {
         std::int64_t epoch = 0, block = 0, group = 0;
     };
-    static constexpr std::size_t kBlock = 8;
+    static constexpr std::size_t kBlock = 32;
+    static constexpr std::int64_t kThirds = 3;
 
-    AnchorSampler(std::span<const Conversation> conversations, std::size_t first, std::int64_t group_anchors,
-                  std::int64_t batch_anchors, std::uint64_t seed);
+    /// `shards`: numbers of those to train on; `block`: shards of a block.
+    AnchorSampler(std::span<const Conversation> conversations, std::vector<std::size_t> shards, std::size_t block,
+                  std::int64_t group_anchors, std::int64_t batch_anchors, std::uint64_t seed);
 
     /// Groups of the next batch, at least batch_anchors anchors together.
     [[nodiscard]] std::vector<AnchorGroup> next();
@@ -42,15 +46,17 @@ private:
     void fill();
 
     std::span<const Conversation> conversations_;
-    std::size_t first_;
+    std::vector<std::size_t> shards_;
+    std::size_t block_;
     std::int64_t group_anchors_, batch_anchors_;
     std::uint64_t seed_;
     Place place_;
     std::vector<AnchorGroup> groups_;  // of the current block
 };
 
-/// Cuts a conversation's anchors into groups of `size`, in the order of `shuffle` keys of the given seed.
-[[nodiscard]] std::vector<AnchorGroup> anchor_groups(const Conversation& conversation, std::size_t index, std::int64_t size, std::uint64_t key);
+/// Part `part` of `parts` of a conversation's anchors, shuffled by `key`, in groups of at most `size`.
+[[nodiscard]] std::vector<AnchorGroup> anchor_groups(const Conversation& conversation, std::size_t index, std::int64_t size, std::uint64_t key,
+                                                     std::int64_t part = 0, std::int64_t parts = 1);
 
 /// Context rows of all groups one after another; anchors in group order.
 struct AnchorBatch {

@@ -20,6 +20,7 @@ std::vector<ChatMessage> messages_before_answer(const json& row) {
     for (const json& message : row.at("messages"))
         messages.push_back({message.at("role").get<std::string>(), message.at("content").get<std::string>()});
     if (!messages.empty() && messages.back().role == "assistant") messages.pop_back();
+    require(!messages.empty(), "there is no message before the answer");
     return messages;
 }
 

@@ -9,7 +9,7 @@
 
 #include <outrider/core/error.hpp>
 
-#include "vector_clones.hpp"
+#include "../vector_clones.hpp"
 
 namespace outrider {
 

@@ -68,6 +68,8 @@ std::unique_ptr<FeatureStore::Shard> FeatureStore::open(std::size_t shard) const
     }
 }
 
+bool FeatureStore::ready(std::size_t shard) const { return shards_.contains(shard) || open(shard) != nullptr; }
+
 void FeatureStore::compute(std::size_t shard) {
     require(verifier_ != nullptr, "FeatureStore: {} is not there, and there is no target to compute it with", path_of(shard).string());
     const auto began = std::chrono::steady_clock::now();

@@ -56,7 +56,7 @@ public:
           first_((static_cast<std::size_t>(options.held_out) + FeatureStore::kShard - 1) / FeatureStore::kShard * FeatureStore::kShard),
           store_(options.features.empty() ? options.output / "features" : options.features, target.head.fingerprint, target.head.hidden,
                  conversations_, target.verifier),
-          sampler_(conversations_, first_, options.group_anchors, options.batch_anchors, options.seed),
+          sampler_(make_sampler()),
           compute_(options.bf16 && multiplies_bf16() ? at::kBFloat16 : at::kFloat) {
         at::set_num_threads(1);  // the parts of a batch are what runs in parallel
         drop_held_out_prompts();
@@ -100,6 +100,19 @@ private:
         return options_.anchors > 0 ? static_cast<double>(run_.anchors) / static_cast<double>(options_.anchors) : consumed() / (60 * options_.minutes);
     }
 
+    /// With all features on disk an epoch is one block, else the blocks are what is computed before training goes on.
+    [[nodiscard]] AnchorSampler make_sampler() const {
+        std::vector<std::size_t> shards;
+        bool all_ready = true;
+        for (std::size_t shard = first_ / FeatureStore::kShard; shard < store_.shards(); ++shard) {
+            const bool ready = store_.ready(shard);
+            if (ready || !options_.stored_features) shards.push_back(shard);
+            all_ready = all_ready && (ready || options_.stored_features);
+        }
+        const std::size_t block = all_ready ? std::max<std::size_t>(1, shards.size()) : AnchorSampler::kBlock;
+        return {conversations_, std::move(shards), block, options_.group_anchors, options_.batch_anchors, options_.seed};
+    }
+
     /// A prompt may occur twice, answered greedily and by sampling; then the second answer must not be trained on.
     void drop_held_out_prompts() {
         const auto prompt = [](const Conversation& c) { return std::vector<TokenId>(c.tokens.begin(), c.tokens.begin() + static_cast<std::ptrdiff_t>(c.answer)); };
@@ -123,9 +136,18 @@ private:
         config_.norm_eps = head.norm_eps;
         config_.target_fingerprint = head.fingerprint;
         config_.target_name = target_.name;
-        config_.vocabulary = frequent_tokens(std::span(conversations_).subspan(first_), options_.vocabulary);
-        config_.embedding_scale = 1.0 / rms(head.embed(config_.vocabulary));
-        config_.feature_scale = 1.0 / rms(store_.features(0));
+        if (options_.resume) {
+            // Columns and scales are the first run's, also where the text has grown since.
+            const CtcConfig first = read_ctc_config(options_.output);
+            require(first.target_fingerprint == head.fingerprint, "train: {} belongs to target {}, this target is {}", options_.output.string(),
+                    first.target_fingerprint, head.fingerprint);
+            config_.vocabulary = first.vocabulary;
+            config_.embedding_scale = first.embedding_scale, config_.feature_scale = first.feature_scale;
+        } else {
+            config_.vocabulary = frequent_tokens(std::span(conversations_).subspan(first_), options_.vocabulary);
+            config_.embedding_scale = 1.0 / rms(head.embed(config_.vocabulary));
+            config_.feature_scale = 1.0 / rms(store_.features(0));
+        }
         column_.assign(static_cast<std::size_t>(head.vocabulary), -1);
         for (std::size_t i = 0; i < config_.vocabulary.size(); ++i) column_[static_cast<std::size_t>(config_.vocabulary[i])] = static_cast<std::int32_t>(i);
     }

@@ -24,7 +24,8 @@ enum class CtcTree : unsigned char {
 
 struct CtcDraftOptions {
     CtcTree tree = CtcTree::best_first;
-    std::int64_t top_k = 32;    ///< candidates per frame; their union over the frames is what a draft can name
+    std::int64_t top_k = 64;    ///< candidates per frame, whose union is what a draft can name; best-first drafts of
+                                ///< conditioned frames search the whole draft vocabulary instead
     std::int64_t chains = 2;    ///< of `sampled`
     std::uint64_t seed = 0;     ///< of `sampled`; draws are keyed by (seed, sequence, committed)
     int threads = 0;            ///< of the CPU's kernels; 0: one per physical core

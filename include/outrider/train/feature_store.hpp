@@ -32,6 +32,10 @@ public:
     /// [tokens, H] float16, row j the feature of token j. Views mapped memory: read-only, valid while the store lives.
     [[nodiscard]] at::Tensor features(std::size_t conversation);
 
+    /// Whether a shard is on disk and whole; otherwise the next features() of it computes it.
+    [[nodiscard]] bool ready(std::size_t shard) const;
+    [[nodiscard]] std::size_t shards() const noexcept { return (conversations_.size() + kShard - 1) / kShard; }
+
     [[nodiscard]] const std::filesystem::path& folder() const noexcept { return folder_; }
     /// Shards computed by this object, and the tokens in them.
     [[nodiscard]] std::int64_t computed_tokens() const noexcept { return computed_tokens_; }

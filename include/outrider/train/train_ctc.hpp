@@ -54,6 +54,7 @@ struct CtcTrainOptions {
     std::filesystem::path data;      ///< JSON lines, see conversations.hpp
     std::filesystem::path output;    ///< drafter folder, and checkpoint.safetensors beside its files
     std::filesystem::path features;  ///< where features are kept; empty: output/features
+    bool stored_features = false;    ///< leave out conversations whose features are not on disk yet
     ConversationOptions conversations = {};
     std::int64_t held_out = 128;     ///< conversations that are never trained on; rounded up to whole shards of 64
 

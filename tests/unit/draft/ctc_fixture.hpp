@@ -1,0 +1,53 @@
+// A toy target and a CTC drafter of a few thousand weights for it.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include <outrider/core/rng.hpp>
+#include <outrider/draft/ctc_network.hpp>
+
+namespace outrider::test {
+
+/// float64 noise in (-scale, scale), the same for every run.
+inline at::Tensor noise(std::vector<std::int64_t> shape, std::uint64_t seed, double scale) {
+    at::Tensor x = at::empty(shape, at::kDouble);
+    const RandomKey key(seed, 0, 0);
+    for (std::int64_t i = 0; i < x.numel(); ++i) x.data_ptr<double>()[i] = scale * (2 * key.uniform(static_cast<std::uint64_t>(i)) - 1);
+    return x;
+}
+
+inline constexpr std::int64_t kToyHidden = 32, kToyVocabulary = 40;
+
+inline TargetHead toy_head() {
+    const auto rows = [](at::Tensor table) {
+        return [table](std::span<const TokenId> ids) {
+            return table.index_select(0, at::tensor(std::vector<std::int64_t>(ids.begin(), ids.end()), at::kLong));
+        };
+    };
+    return {"toy", kToyHidden, kToyVocabulary, rows(noise({kToyVocabulary, kToyHidden}, 101, 1.0).to(at::kFloat)),
+            rows(noise({kToyVocabulary, kToyHidden}, 102, 1.0).to(at::kFloat)), noise({kToyHidden}, 103, 0.5).to(at::kFloat) + 1.0, 1e-5};
+}
+
+/// Names every second token of the toy vocabulary.
+inline CtcConfig toy_config(CtcConditioning conditioning) {
+    CtcConfig config;
+    config.hidden = kToyHidden, config.heads = 2, config.kv_heads = 1, config.head_dim = 32, config.intermediate = 48, config.frames = 4;
+    config.conditioning = conditioning, config.prefix_rank = 16;
+    config.target_fingerprint = "toy", config.target_name = "toy target";
+    for (TokenId token = 1; token < kToyVocabulary; token += 2) config.vocabulary.push_back(token);
+    return config;
+}
+
+/// Random weights, the prediction network's output included, so that conditioning matters.
+inline CtcWeights toy_weights(const CtcConfig& config, const TargetHead& head) {
+    CtcWeights weights = init_ctc_weights(config, head, 5);
+    weights.blank = noise({1, config.hidden}, 104, 0.3).to(at::kFloat);
+    if (weights.prefix_out.defined()) weights.prefix_out = noise(weights.prefix_out.sizes().vec(), 105, 0.5).to(at::kFloat);
+    return weights;
+}
+
+}  // namespace outrider::test

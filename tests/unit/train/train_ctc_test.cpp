@@ -1,0 +1,324 @@
+// A whole small training: data, features, steps, checkpoints, and agreement of training with inference.
+#include <catch2/catch_approx.hpp>
+#include <catch2/catch_test_macros.hpp>
+
+#include <nlohmann/json.hpp>
+
+#include <filesystem>
+#include <fstream>
+#include <set>
+
+#include <outrider/core/error.hpp>
+#include <outrider/draft/ctc_draft.hpp>
+#include <outrider/io/safetensors.hpp>
+#include <outrider/train/adamw.hpp>
+#include <outrider/train/ctc_loss.hpp>
+#include <outrider/train/feature_store.hpp>
+#include <outrider/train/teacher_forcing.hpp>
+#include <outrider/train/train_ctc.hpp>
+
+#include "../../../src/train/anchor_batches.hpp"
+#include "../draft/ctc_fixture.hpp"
+
+using namespace outrider;
+using namespace outrider::test;
+
+namespace {
+
+namespace fs = std::filesystem;
+
+/// A target whose next token is a function of the last two, and whose feature of a token tells that function's value
+/// through a fixed random table.
+class ToyVerifier final : public Verifier {
+public:
+    std::int64_t calls = 0;
+
+    static TokenId next(TokenId before, TokenId last) { return static_cast<TokenId>((3 * last + before + 1) % (kToyVocabulary / 2) * 2 + 1); }
+
+    Feedback prefill(std::span<const Prefill> prompts) override {
+        static const at::Tensor table = noise({kToyVocabulary, kToyHidden}, 300, 2).to(at::kFloat);
+        Feedback feedback;
+        for (const Prefill& prompt : prompts) {
+            ++calls;
+            std::vector<std::int64_t> ids;
+            for (std::size_t i = 0; i < prompt.tokens.size(); ++i) ids.push_back(next(i > 0 ? prompt.tokens[i - 1] : 0, prompt.tokens[i]));
+            // The pending token is a committed one here: its feature belongs to the text as well.
+            feedback.push_back({prompt.sequence, {prompt.tokens.begin(), prompt.tokens.end()}, table.index_select(0, at::tensor(ids, at::kLong)),
+                                prompt.pending, static_cast<std::int64_t>(prompt.tokens.size())});
+        }
+        return feedback;
+    }
+    TreeOutput verify(std::span<const SequenceTree>) override { fail("not needed"); }
+    Feedback commit(std::span<const SequenceAcceptance>) override { fail("not needed"); }
+    void release(SequenceId) override {}
+    std::int64_t vocabulary() const override { return kToyVocabulary; }
+    std::int64_t context() const override { return 4096; }
+};
+
+/// Prompts of toy messages: one token a character.
+std::vector<TokenId> encode(std::span<const ChatMessage> messages) {
+    std::vector<TokenId> tokens{0};
+    for (const char c : messages.front().content) tokens.push_back(static_cast<TokenId>(static_cast<unsigned char>(c) % kToyVocabulary));
+    return tokens;
+}
+
+fs::path scratch(const char* name) {
+    const fs::path folder = fs::temp_directory_path() / fmt::format("outrider_train_test_{}", name);
+    fs::remove_all(folder);
+    fs::create_directories(folder);
+    return folder;
+}
+
+fs::path toy_text(const fs::path& folder, int rows) {
+    const fs::path path = folder / "text.jsonl";
+    std::ofstream file(path);
+    for (int i = 0; i < rows; ++i) {
+        const std::string prompt = {static_cast<char>('a' + i % 26), static_cast<char>('A' + i / 26 % 26), static_cast<char>('0' + i % 7)};
+        std::vector<TokenId> tokens = encode(std::vector<ChatMessage>{{"user", prompt}});
+        const auto prompt_tokens = tokens.size();
+        while (tokens.size() < prompt_tokens + 24) tokens.push_back(ToyVerifier::next(tokens[tokens.size() - 2], tokens.back()));
+        file << nlohmann::json{{"messages", {{{"role", "user"}, {"content", prompt}}, {{"role", "assistant"}, {"content", "-"}}}}, {"prompt_tokens", prompt_tokens},
+                               {"completion_ids", std::vector<TokenId>(tokens.begin() + static_cast<std::ptrdiff_t>(prompt_tokens), tokens.end())},
+                               {"temperature", i % 4 == 3 ? 0.7 : 0.0}}.dump() << "\n";
+    }
+    return path;
+}
+
+CtcTrainOptions toy_options(const fs::path& folder, std::int64_t anchors) {
+    CtcTrainOptions options;
+    options.data = toy_text(folder, 160);
+    options.output = folder / "drafter", options.features = folder / "features";
+    options.held_out = 64, options.vocabulary = 32, options.frames = 4, options.labels = 3, options.prefix_rank = 16, options.intermediate = 64;
+    options.batch_anchors = 64, options.group_anchors = 8, options.anchors = anchors, options.learning_rate = 4e-3, options.ema = 0.9;
+    options.report_seconds = 0, options.checkpoint_minutes = 1e6, options.evaluate_minutes = 1e6, options.seed = 3;
+    return options;
+}
+
+TrainTarget toy_target(Verifier* verifier) { return {toy_head(), verifier, "toy target", encode}; }
+
+}  // namespace
+
+TEST_CASE("read_conversations: order, selection and errors") {
+    const fs::path folder = scratch("read");
+    const fs::path path = toy_text(folder, 40);
+    const auto all = read_conversations(path, encode), greedy = read_conversations(path, encode, {.greedy_only = true});
+    CHECK(all.size() == 40);
+    CHECK(greedy.size() == 30);
+    for (std::size_t i = 0; i < all.size(); ++i) {
+        CHECK(all[i].greedy == (i < 30));
+        CHECK(all[i].answer == 4);
+        CHECK(all[i].tokens.size() == 28);
+    }
+    CHECK(read_conversations(path, encode, {.limit = 7}).size() == 7);
+    CHECK_THROWS_AS(read_conversations(path, encode, {.max_tokens = 27}), Error);
+    CHECK_THROWS_AS(read_conversations(folder / "none", encode), Error);
+    CHECK_THROWS_AS(read_conversations(path, [](auto) { return std::vector<TokenId>{1, 2}; }), Error);  // another tokenizer
+    std::ofstream(folder / "bad.jsonl") << "{\"messages\": []}\n";
+    CHECK_THROWS_AS(read_conversations(folder / "bad.jsonl", encode), Error);
+    CHECK(hash_of(all) != hash_of(greedy));
+    const auto frequent = frequent_tokens(all, 5);
+    CHECK(frequent.size() == 5);
+    CHECK(std::is_sorted(frequent.begin(), frequent.end()));
+}
+
+TEST_CASE("FeatureStore computes once, reads back, and computes a damaged shard again") {
+    const fs::path folder = scratch("store");
+    const auto text = read_conversations(toy_text(folder, 80), encode);
+    ToyVerifier verifier;
+    at::Tensor first;
+    fs::path shard;
+    {
+        FeatureStore store(folder, "toy", kToyHidden, text, &verifier);
+        first = store.features(3).clone();
+        CHECK(verifier.calls == 64);
+        CHECK(first.size(0) == static_cast<std::int64_t>(text[3].tokens.size()));
+        CHECK(store.ready(0));
+        CHECK(!store.ready(1));
+        shard = store.folder() / "shard-00000.safetensors";
+    }
+    {
+        FeatureStore store(folder, "toy", kToyHidden, text, nullptr);
+        CHECK(at::equal(store.features(3), first));
+        CHECK_THROWS_AS((void)store.features(70), Error);  // not there, and no target
+    }
+    fs::resize_file(shard, fs::file_size(shard) / 2);
+    FeatureStore store(folder, "toy", kToyHidden, text, &verifier);
+    CHECK(at::equal(store.features(3), first));
+    CHECK(verifier.calls == 128);
+    FeatureStore other(folder, "another target", kToyHidden, text, nullptr);
+    CHECK_THROWS_AS((void)other.features(3), Error);
+}
+
+TEST_CASE("AnchorSampler: three epochs see every anchor once, in an order of the seed's") {
+    const fs::path folder = scratch("sampler");
+    const auto text = read_conversations(toy_text(folder, 130), encode);
+    std::set<std::pair<std::size_t, std::int64_t>> seen;
+    std::int64_t doubled = 0;
+    AnchorSampler sampler(text, {1, 2}, 1, 8, 64, 5), twin(text, {1, 2}, 1, 8, 64, 5);
+    std::vector<AnchorGroup> last;
+    while (sampler.place().epoch < 3) {
+        last = sampler.next();
+        if (sampler.place().epoch == 3) break;
+        for (const AnchorGroup& group : last)
+            for (const std::int64_t n : group.committed) {
+                CHECK(n >= text[group.conversation].answer - 1);
+                CHECK(n + 1 < static_cast<std::int64_t>(text[group.conversation].tokens.size()));
+                doubled += !seen.insert({group.conversation, n}).second;
+            }
+    }
+    // The last batch reaches over the end of the third epoch, so that a few anchors are left out above.
+    CHECK(doubled == 0);
+    CHECK(seen.size() > 66 * 24 - 128);
+    for (const auto& [conversation, n] : seen) CHECK(conversation >= 64);
+    for (int i = 0; i < 5; ++i) (void)twin.next();
+    const AnchorSampler::Place place = twin.place();
+    const auto expected = twin.next();
+    twin.restore({});
+    twin.restore(place);
+    const auto got = twin.next();
+    REQUIRE(got.size() == expected.size());
+    for (std::size_t i = 0; i < got.size(); ++i) CHECK((got[i].conversation == expected[i].conversation && got[i].committed == expected[i].committed));
+}
+
+TEST_CASE("AdamW takes the published step") {
+    at::Tensor w = noise({6, 7}, 1, 1).to(at::kFloat), b = noise({5}, 2, 1).to(at::kFloat);
+    at::Tensor expected_w = w.to(at::kDouble).clone(), m = at::zeros({6, 7}, at::kDouble), v = m.clone();
+    w.set_requires_grad(true), b.set_requires_grad(true);
+    AdamW optimiser({w, b}, {.weight_decay = 0.1, .clip = 1.0});
+    ThreadTeam team(2);
+    for (int step = 1; step <= 3; ++step) {
+        const at::Tensor g = noise({6, 7}, 10 + static_cast<std::uint64_t>(step), 1);
+        w.mutable_grad() = g.to(at::kFloat), b.mutable_grad() = at::zeros({5});
+        const double norm = g.norm().item<double>();
+        CHECK(optimiser.step(0.01, team) == Catch::Approx(norm).epsilon(1e-5));
+        const at::Tensor clipped = g / std::max(1.0, norm);
+        m = 0.9 * m + 0.1 * clipped, v = 0.95 * v + 0.05 * clipped * clipped;
+        const at::Tensor mean = m / (1 - std::pow(0.9, step)), square = v / (1 - std::pow(0.95, step));
+        expected_w = expected_w - 0.01 * 0.1 * expected_w - 0.01 * mean / (square.sqrt() + 1e-8);
+        CHECK((w.detach().to(at::kDouble) - expected_w).abs().max().item<double>() < 1e-6);
+    }
+    const at::Tensor before = w.detach().clone();
+    w.mutable_grad() = at::full({6, 7}, std::nan("")), b.mutable_grad() = at::zeros({5});
+    CHECK(!std::isfinite(optimiser.step(0.01, team)));
+    CHECK(at::equal(w.detach(), before));
+    CHECK(optimiser.steps() == 3);
+}
+
+TEST_CASE("train_ctc: the draft's probabilities are those of the loss") {
+    const TargetHead head = toy_head();
+    const CtcConfig config = toy_config(CtcConditioning::prefix);
+    const CtcWeights weights = toy_weights(config, head);
+    const fs::path folder = scratch("agree");
+    const auto text = read_conversations(toy_text(folder, 64), encode);
+    ToyVerifier verifier;
+    FeatureStore store(folder, "toy", kToyHidden, text, &verifier);
+    std::vector<std::int32_t> column(static_cast<std::size_t>(kToyVocabulary), -1);
+    for (std::size_t i = 0; i < config.vocabulary.size(); ++i) column[static_cast<std::size_t>(config.vocabulary[i])] = static_cast<std::int32_t>(i);
+    ThreadTeam team(1);
+    CtcDraft draft(config, weights, head, {.threads = 1, .kernels = false});
+    const CtcTables tables = make_ctc_tables(config, head, at::kFloat, at::kCPU);
+    for (const std::int64_t n : {4, 9, 17}) {
+        const std::vector<AnchorGroup> group{{5, {n}}};
+        const AnchorBatch batch = make_anchor_batch(group, text, store, column, 3, 3);
+        const CtcContext context = ctc_context(config, weights, tables, batch.next, batch.features, batch.positions, at::kFloat);
+        const CtcFrameScores frames = ctc_frames(config, weights, tables, context.fused.index_select(0, batch.row), batch.committed, {{context.keys, context.values, 1}}, at::kFloat);
+        const at::Tensor prefix = ctc_prefix_scores(config, weights, tables, batch.last, batch.last_but_one, batch.features.index_select(0, batch.row), at::kFloat);
+        CtcLossStats stats;
+        (void)ctc_loss({frames.logits, frames.gate, prefix, batch.labels}, {CtcLossKind::prefix, {1, 1, 1}}, stats, team);
+
+        const Conversation& c = text[5];
+        const SequenceFeedback feedback{n, {c.tokens.begin(), c.tokens.begin() + n}, store.features(5).slice(0, 0, n).to(at::kFloat), c.tokens[static_cast<std::size_t>(n)], n};
+        const TokenTree tree = draft.propose(std::span(&feedback, 1), {100000}).at(0).tree;
+        NodeIndex node = 0;
+        for (std::int64_t k = 1; k <= 3; ++k) {
+            node = tree.child(node, c.tokens[static_cast<std::size_t>(n + k)]);
+            REQUIRE(node != kNoNode);
+            CHECK(tree.log_q()[static_cast<std::size_t>(node)] == Catch::Approx(-stats.nll[static_cast<std::size_t>(k - 1)]).margin(2e-4));
+        }
+    }
+}
+
+TEST_CASE("train_ctc learns, resumes exactly, and leaves a drafter") {
+    const fs::path folder = scratch("run");
+    ToyVerifier verifier;
+    CtcTrainOptions options = toy_options(folder, 24000);
+    options.evaluate_minutes = 0;
+    std::vector<CtcTrainProgress> lines;
+    options.progress = [&](const CtcTrainProgress& line) { return lines.push_back(line), true; };
+    const CtcTrainResult whole = train_ctc(options, toy_target(&verifier));
+    CHECK(whole.finished);
+    CHECK(whole.last.anchors >= 24000);
+    CHECK(whole.last.loss < 0.5 * lines.front().loss);
+    REQUIRE(whole.last.held_out_beta.has_value());
+    CHECK(*whole.last.held_out_beta > 2.5);  // the text follows a rule, which held-out text follows too
+    CHECK(*lines.front().held_out_beta < 2.0);
+    CHECK(whole.last.skipped_steps == 0);
+
+    CtcDraft drafter = CtcDraft::load(options.output, toy_head(), {.threads = 1});
+    CHECK(nlohmann::json::parse(drafter.config().training).at("anchors") == whole.last.anchors);
+
+    // The same run, stopped twice.
+    CtcTrainOptions parts = options;
+    parts.output = folder / "parts";
+    parts.progress = [](const CtcTrainProgress& line) { return line.step != 40 && line.step != 90; };
+    CHECK(!train_ctc(parts, toy_target(nullptr)).finished);
+    parts.resume = true;
+    CHECK(!train_ctc(parts, toy_target(nullptr)).finished);
+    CHECK(train_ctc(parts, toy_target(nullptr)).finished);
+    const SafeTensors a = SafeTensors::open(options.output / "checkpoint.safetensors"), b = SafeTensors::open(parts.output / "checkpoint.safetensors");
+    for (const SafeTensor& tensor : a.tensors()) {
+        INFO(tensor.name);
+        CHECK(std::ranges::equal(tensor.data, b.tensor(tensor.name).data));
+    }
+    parts.prefix_rank = 8;
+    CHECK_THROWS_AS(train_ctc(parts, toy_target(nullptr)), Error);
+    fs::remove_all(folder);
+}
+
+TEST_CASE("train_ctc: the paper's objective and plain frames learn too") {
+    const fs::path folder = scratch("paper");
+    ToyVerifier verifier;
+    CtcTrainOptions options = toy_options(folder, 12000);
+    options.loss = CtcLossKind::ctc, options.conditioning = CtcConditioning::none;
+    double first = 0;
+    options.progress = [&](const CtcTrainProgress& line) {
+        if (line.step == 1) first = line.loss;
+        return true;
+    };
+    const CtcTrainResult result = train_ctc(options, toy_target(&verifier));
+    CHECK(result.last.loss < 0.7 * first);
+    CHECK(CtcDraft::load(options.output, toy_head(), {.threads = 1}).config().conditioning == CtcConditioning::none);
+    fs::remove_all(folder);
+}
+
+TEST_CASE("teacher_forced_rounds counts what a decoder would") {
+    /// Drafts the next `right` tokens of the text and a wrong one.
+    struct Knowing final : DraftModel {
+        std::vector<TokenId> text;
+        std::int64_t right = 2, forgotten = 0;
+        std::string_view kind() const override { return "knowing"; }
+        std::vector<SequenceTree> do_propose(std::span<const SequenceFeedback> feedback, DraftBudget) override {
+            std::vector<SequenceTree> trees;
+            for (const SequenceFeedback& it : feedback) {
+                CHECK(it.pending == text[static_cast<std::size_t>(it.committed)]);
+                TokenTree::Builder builder(it.pending);
+                NodeIndex node = 0;
+                for (std::int64_t k = 1; k <= right && it.committed + k < static_cast<std::int64_t>(text.size()); ++k)
+                    node = builder.add(node, text[static_cast<std::size_t>(it.committed + k)], 0.0F);
+                builder.add(node, 0, -1.0F);
+                trees.push_back({it.sequence, std::move(builder).build()});
+            }
+            return trees;
+        }
+        void do_forget(SequenceId) override { ++forgotten; }
+    } draft;
+    draft.text = {5, 6, 7, 8, 9, 10, 11, 12};  // prompt of two, six to emit
+    const std::vector<TeacherText> texts{{draft.text, 2, at::zeros({8, 4})}};
+    const DecodeStats stats = teacher_forced_rounds(draft, texts, 16);
+    CHECK(stats.tokens == 6);
+    CHECK(stats.rounds == 2);
+    CHECK(stats.accepted == 4);
+    CHECK(stats.beta() == 3.0);
+    CHECK(stats.accepted_per_depth == std::vector<std::int64_t>{2, 2, 0});
+    CHECK(draft.forgotten == 1);
+}
