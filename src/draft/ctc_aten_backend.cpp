@@ -18,7 +18,9 @@ struct AtenCache final : CtcCache {
             const std::int64_t capacity = std::max<std::int64_t>(64, 2 * end);
             const at::Tensor more_k = at::empty({capacity, k.size(1), k.size(2)}, k.options());
             const at::Tensor more_v = at::empty_like(more_k);
-            if (size > 0) more_k.slice(0, 0, size).copy_(keys.slice(0, 0, size)), more_v.slice(0, 0, size).copy_(values.slice(0, 0, size));
+            if (size > 0)
+                more_k.slice(0, 0, size).copy_(keys.slice(0, 0, size)),
+                    more_v.slice(0, 0, size).copy_(values.slice(0, 0, size));
             keys = more_k, values = more_v;
         }
         keys.slice(0, size, end).copy_(k);
@@ -51,10 +53,12 @@ public:
             committed.push_back(round.committed);
             fused.push_back(cache.size > 0 ? cache.last_fused : first_fused(round.pending));
             const at::Tensor empty = at::empty({0, config_.kv_heads, config_.head_dim}, weights_.fuse.options());
-            groups.push_back({cache.size > 0 ? cache.keys.slice(0, 0, cache.size) : empty, cache.size > 0 ? cache.values.slice(0, 0, cache.size) : empty, 1});
+            groups.push_back({cache.size > 0 ? cache.keys.slice(0, 0, cache.size) : empty,
+                              cache.size > 0 ? cache.values.slice(0, 0, cache.size) : empty, 1});
         }
-        const CtcFrameScores result = ctc_frames(config_, weights_, tables_, at::stack(fused),
-                                                 at::tensor(committed, at::kLong).to(options_.device()), groups, compute_);
+        const CtcFrameScores result =
+            ctc_frames(config_, weights_, tables_, at::stack(fused),
+                       at::tensor(committed, at::kLong).to(options_.device()), groups, compute_);
         copy(result.logits, scores.logits);
         copy(result.gate, scores.gate);
     }
@@ -72,7 +76,8 @@ private:
 
     /// u_{-1}: nothing is committed yet, so there is no feature.
     [[nodiscard]] at::Tensor first_fused(TokenId pending) const {
-        const at::Tensor input = at::cat({embed({pending}), at::zeros({1, config_.hidden}, weights_.fuse.options())}, -1);
+        const at::Tensor input =
+            at::cat({embed({pending}), at::zeros({1, config_.hidden}, weights_.fuse.options())}, -1);
         return at::linear(input, weights_.fuse).squeeze(0);
     }
 
@@ -113,7 +118,8 @@ private:
 
 }  // namespace
 
-std::unique_ptr<CtcBackend> make_aten_backend(const CtcConfig& config, const CtcWeights& weights, const TargetHead& head) {
+std::unique_ptr<CtcBackend> make_aten_backend(const CtcConfig& config, const CtcWeights& weights,
+                                              const TargetHead& head) {
     return std::make_unique<AtenBackend>(config, weights, head);
 }
 

@@ -24,10 +24,10 @@ public:
 /// One sequence of a round: the rows that became known, and where its frames begin.
 struct CtcRound {
     CtcCache* cache = nullptr;
-    std::int64_t committed = 0;      ///< n, the new rows included
-    std::vector<TokenId> next;       ///< [rows] x_{j+1} of the new rows j = n - rows .. n - 1
-    at::Tensor features;             ///< [rows, H] h_j
-    TokenId pending = kNoToken;      ///< x_n
+    std::int64_t committed = 0;  ///< n, the new rows included
+    std::vector<TokenId> next;   ///< [rows] x_{j+1} of the new rows j = n - rows .. n - 1
+    at::Tensor features;         ///< [rows, H] h_j
+    TokenId pending = kNoToken;  ///< x_n
 };
 
 /// Frames of all sequences of a round.
@@ -44,10 +44,12 @@ public:
     virtual void run(std::span<CtcRound> rounds, bool frames, CtcRoundScores& scores) = 0;
 };
 
-[[nodiscard]] std::unique_ptr<CtcBackend> make_aten_backend(const CtcConfig& config, const CtcWeights& weights, const TargetHead& head);
+[[nodiscard]] std::unique_ptr<CtcBackend> make_aten_backend(const CtcConfig& config, const CtcWeights& weights,
+                                                            const TargetHead& head);
 
 /// Packed 8-bit matrices and the CPU's kernels; the team must live as long as the backend. For sizes that fit them.
 [[nodiscard]] bool kernels_fit(const CtcConfig& config);
-[[nodiscard]] std::unique_ptr<CtcBackend> make_kernel_backend(const CtcConfig& config, const CtcWeights& weights, const TargetHead& head, ThreadTeam& team);
+[[nodiscard]] std::unique_ptr<CtcBackend> make_kernel_backend(const CtcConfig& config, const CtcWeights& weights,
+                                                              const TargetHead& head, ThreadTeam& team);
 
 }  // namespace outrider

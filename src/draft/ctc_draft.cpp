@@ -21,20 +21,24 @@ namespace {
 struct Known {
     std::unique_ptr<CtcCache> cache;
     std::int64_t committed = 0;
-    TokenId pending = kNoToken;      ///< of the last round; the next new token must be it
-    TokenId before = kNoToken;       ///< x_{n-1}
-    std::vector<float> feature = {}; ///< [H] h_{n-1}; empty while nothing is committed
+    TokenId pending = kNoToken;       ///< of the last round; the next new token must be it
+    TokenId before = kNoToken;        ///< x_{n-1}
+    std::vector<float> feature = {};  ///< [H] h_{n-1}; empty while nothing is committed
 };
 
 void check_fresh(const SequenceFeedback& feedback, const Known& known, bool first) {
     const auto count = static_cast<std::int64_t>(feedback.tokens.size());
     require(known.committed + count == feedback.committed,
-            "CtcDraft: sequence {} has {} committed tokens, this drafter saw {} and now gets {}; every round's feedback must reach "
-            "the drafter, from the prompt on", feedback.sequence, feedback.committed, known.committed, count);
+            "CtcDraft: sequence {} has {} committed tokens, this drafter saw {} and now gets {}; every round's "
+            "feedback must reach "
+            "the drafter, from the prompt on",
+            feedback.sequence, feedback.committed, known.committed, count);
     require(first || (count > 0 && feedback.tokens.front() == known.pending),
-            "CtcDraft: sequence {} continues with another token than the pending one of its last round; was `forget` left out?",
+            "CtcDraft: sequence {} continues with another token than the pending one of its last round; was `forget` "
+            "left out?",
             feedback.sequence);
-    require(count == 0 || (feedback.features.defined() && feedback.features.dim() == 2 && feedback.features.size(0) == count),
+    require(count == 0 ||
+                (feedback.features.defined() && feedback.features.dim() == 2 && feedback.features.size(0) == count),
             "CtcDraft: sequence {} brings {} tokens, expected as many rows of features", feedback.sequence, count);
 }
 
@@ -62,9 +66,11 @@ struct CtcDraft::State {
             const auto known = sequences.find(it.sequence);
             static const Known nothing{};
             check_fresh(it, known == sequences.end() ? nothing : known->second, known == sequences.end());
-            require(it.pending >= 0 && it.pending < vocabulary, "CtcDraft: pending token {} is outside the target's vocabulary of {}", it.pending, vocabulary);
-            require(it.tokens.empty() || it.features.size(1) == config.hidden, "CtcDraft: features of width {}, expected {}",
-                    it.tokens.empty() ? 0 : it.features.size(1), config.hidden);
+            require(it.pending >= 0 && it.pending < vocabulary,
+                    "CtcDraft: pending token {} is outside the target's vocabulary of {}", it.pending, vocabulary);
+            require(it.tokens.empty() || it.features.size(1) == config.hidden,
+                    "CtcDraft: features of width {}, expected {}", it.tokens.empty() ? 0 : it.features.size(1),
+                    config.hidden);
         }
         std::vector<CtcRound> rounds;
         for (const SequenceFeedback& it : feedback) {
@@ -96,7 +102,9 @@ struct CtcDraft::State {
                 const auto chains = static_cast<std::size_t>(std::clamp<std::int64_t>(options.chains, 1, nodes));
                 const RandomKey key(options.seed, static_cast<std::uint64_t>(it.sequence), it.committed,
                                     static_cast<std::uint64_t>(RandomPurpose::draft));
-                return sampler.draw(it.pending, frames, chains, static_cast<std::size_t>(nodes) / chains, key, condition).tree;
+                return sampler
+                    .draw(it.pending, frames, chains, static_cast<std::size_t>(nodes) / chains, key, condition)
+                    .tree;
             }
             case CtcTree::best_first:
             default:
@@ -115,14 +123,18 @@ struct CtcDraft::State {
             start = prediction->start(known.feature, known.before, it.pending);
             if (options.tree == CtcTree::best_first)
                 return search.tree(it.pending, logits, gate, config.vocabulary, nodes,
-                                   [&](std::span<const CtcPrefix> prefixes, float* out, std::int64_t stride) { prediction->scores(start, prefixes, out, stride); });
+                                   [&](std::span<const CtcPrefix> prefixes, float* out, std::int64_t stride) {
+                                       prediction->scores(start, prefixes, out, stride);
+                                   });
             prediction->fold_root(start, logits);
         }
         const DenseFrames dense{logits, gate, V, config.vocabulary, DenseFrames::Kind::gated_logits};
         builder.build(dense, {static_cast<std::size_t>(options.top_k), true}, frames);
         if (!prediction) return tree(it, nodes, Unconditioned{});
         prediction->choose(frames.tokens());
-        return tree(it, nodes, [&](const PrefixContext& prefix, std::span<float> factors) { prediction->factors(start, prefix, factors); });
+        return tree(it, nodes, [&](const PrefixContext& prefix, std::span<float> factors) {
+            prediction->factors(start, prefix, factors);
+        });
     }
 };
 
@@ -130,17 +142,21 @@ CtcDraft::CtcDraft(CtcConfig config, CtcWeights weights, const TargetHead& head,
     : state_(std::make_unique<State>()) {
     check_ctc_config(config);
     check_ctc_weights(config, weights);
-    require(config.target_fingerprint == head.fingerprint, "CtcDraft: the drafter belongs to target {} ({}), this target is {}; train one for it "
-            "with `outrider train`, or load the model it was made for", config.target_fingerprint, config.target_name, head.fingerprint);
+    require(config.target_fingerprint == head.fingerprint,
+            "CtcDraft: the drafter belongs to target {} ({}), this target is {}; train one for it "
+            "with `outrider train`, or load the model it was made for",
+            config.target_fingerprint, config.target_name, head.fingerprint);
     require(config.hidden == head.hidden && config.vocabulary.back() < head.vocabulary,
-            "CtcDraft: the drafter is made for width {} and a vocabulary above {}, the target has {} and {}", config.hidden,
-            config.vocabulary.back(), head.hidden, head.vocabulary);
+            "CtcDraft: the drafter is made for width {} and a vocabulary above {}, the target has {} and {}",
+            config.hidden, config.vocabulary.back(), head.hidden, head.vocabulary);
     require(options.top_k > 0, "CtcDraft: top_k is {}, expected at least 1", options.top_k);
     const bool kernels = options.kernels && weights.fuse.device().is_cpu() && kernels_fit(config);
     state_->team = std::make_unique<ThreadTeam>(options.threads);
-    state_->backend = kernels ? make_kernel_backend(config, weights, head, *state_->team) : make_aten_backend(config, weights, head);
+    state_->backend =
+        kernels ? make_kernel_backend(config, weights, head, *state_->team) : make_aten_backend(config, weights, head);
     if (config.conditioning == CtcConditioning::prefix)
-        state_->prediction.emplace(config, weights, head, kernels ? WeightFormat::int8 : WeightFormat::f32, *state_->team);
+        state_->prediction.emplace(config, weights, head, kernels ? WeightFormat::int8 : WeightFormat::f32,
+                                   *state_->team);
     state_->vocabulary = head.vocabulary;
     state_->options = options;
     state_->config = std::move(config);

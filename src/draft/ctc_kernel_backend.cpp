@@ -35,11 +35,23 @@ struct KernelCache final : CtcCache {
 class KernelBackend final : public CtcBackend {
 public:
     KernelBackend(const CtcConfig& config, const CtcWeights& weights, const TargetHead& head, ThreadTeam& team)
-        : config_(config), head_(head), team_(team), H_(config.hidden), N_(config.heads * config.head_dim), K_(config.kv_heads * config.head_dim),
-          attn_norm_(floats(weights.attn_norm)), mlp_norm_(floats(weights.mlp_norm)), final_norm_(floats(weights.final_norm)),
-          queries_(floats(weights.queries)), blank_(floats(weights.blank)), blank_bias_(floats(weights.blank_bias)[0]),
-          shape_{CacheFormat::f32, config.heads, config.kv_heads, config.head_dim, 1.0F / std::sqrt(static_cast<float>(config.head_dim))} {
-        const auto pack = [&](const at::Tensor& w) { return PackedLinear::pack(WeightFormat::int8, floats(w), w.size(0), w.size(1), &team_); };
+        : config_(config),
+          head_(head),
+          team_(team),
+          H_(config.hidden),
+          N_(config.heads * config.head_dim),
+          K_(config.kv_heads * config.head_dim),
+          attn_norm_(floats(weights.attn_norm)),
+          mlp_norm_(floats(weights.mlp_norm)),
+          final_norm_(floats(weights.final_norm)),
+          queries_(floats(weights.queries)),
+          blank_(floats(weights.blank)),
+          blank_bias_(floats(weights.blank_bias)[0]),
+          shape_{CacheFormat::f32, config.heads, config.kv_heads, config.head_dim,
+                 1.0F / std::sqrt(static_cast<float>(config.head_dim))} {
+        const auto pack = [&](const at::Tensor& w) {
+            return PackedLinear::pack(WeightFormat::int8, floats(w), w.size(0), w.size(1), &team_);
+        };
         fuse_ = pack(weights.fuse), qkv_ = pack(weights.qkv), kv_ = pack(weights.qkv.slice(0, N_));
         attn_out_ = pack(weights.attn_out), gate_up_ = pack(weights.gate_up), down_ = pack(weights.down);
         output_ = pack(head.output_rows(config.vocabulary));
@@ -50,7 +62,8 @@ public:
     void run(std::span<CtcRound> rounds, bool frames, CtcRoundScores& scores) override {
         const at::NoGradGuard no_grad;
         gather(rounds);
-        const auto sequences = static_cast<std::int64_t>(rounds.size()), T = config_.frames, V = static_cast<std::int64_t>(config_.vocabulary.size());
+        const auto sequences = static_cast<std::int64_t>(rounds.size()), T = config_.frames,
+                   V = static_cast<std::int64_t>(config_.vocabulary.size());
         const std::int64_t A = frames ? sequences * T : 0;
         reserve(rounds, A, frames);
         scores.logits.resize(static_cast<std::size_t>(A * V)), scores.gate.resize(static_cast<std::size_t>(A));
@@ -69,9 +82,11 @@ private:
         for (std::size_t r = 0; r < rounds.size(); ++r) {
             const auto rows = static_cast<std::int64_t>(rounds[r].next.size());
             if (rows > 0) first.emplace_back(&rounds[r], static_cast<std::int64_t>(tokens.size()));
-            for (std::int64_t i = 0; i < rows; ++i) positions_.push_back(rounds[r].committed - rows + i), owner_.push_back(r), kept_.push_back(1);
+            for (std::int64_t i = 0; i < rows; ++i)
+                positions_.push_back(rounds[r].committed - rows + i), owner_.push_back(r), kept_.push_back(1);
             tokens.insert(tokens.end(), rounds[r].next.begin(), rounds[r].next.end());
-            if (rounds[r].committed == 0) positions_.push_back(0), owner_.push_back(r), kept_.push_back(0), tokens.push_back(rounds[r].pending);
+            if (rounds[r].committed == 0)
+                positions_.push_back(0), owner_.push_back(r), kept_.push_back(0), tokens.push_back(rounds[r].pending);
         }
         rows_ = static_cast<std::int64_t>(tokens.size());
         input_.assign(static_cast<std::size_t>(rows_ * 2 * H_), 0.0F);
@@ -79,20 +94,26 @@ private:
         const std::vector<float> embedded = floats(head_.embed(tokens));
         for (std::int64_t i = 0; i < rows_; ++i)
             for (std::int64_t k = 0; k < H_; ++k)
-                input_[static_cast<std::size_t>(i * 2 * H_ + k)] = embedded[static_cast<std::size_t>(i * H_ + k)] * static_cast<float>(config_.embedding_scale);
+                input_[static_cast<std::size_t>(i * 2 * H_ + k)] =
+                    embedded[static_cast<std::size_t>(i * H_ + k)] * static_cast<float>(config_.embedding_scale);
         for (const auto& [round, begin] : first) {
             const std::vector<float> features = floats(round->features);
             for (std::size_t i = 0; i < features.size(); ++i) {
-                const std::int64_t row = begin + static_cast<std::int64_t>(i) / H_, k = static_cast<std::int64_t>(i) % H_;
-                input_[static_cast<std::size_t>((2 * row + 1) * H_ + k)] = features[i] * static_cast<float>(config_.feature_scale);
+                const std::int64_t row = begin + static_cast<std::int64_t>(i) / H_,
+                                   k = static_cast<std::int64_t>(i) % H_;
+                input_[static_cast<std::size_t>((2 * row + 1) * H_ + k)] =
+                    features[i] * static_cast<float>(config_.feature_scale);
             }
         }
     }
 
     void reserve(std::span<CtcRound> rounds, std::int64_t A, bool frames) {
-        const auto grow = [](std::vector<float>& v, std::int64_t n) { if (v.size() < static_cast<std::size_t>(n)) v.resize(static_cast<std::size_t>(n)); };
+        const auto grow = [](std::vector<float>& v, std::int64_t n) {
+            if (v.size() < static_cast<std::size_t>(n)) v.resize(static_cast<std::size_t>(n));
+        };
         const std::int64_t most = std::max(rows_, A);
-        grow(fused_, rows_ * H_), grow(new_kv_, rows_ * 2 * K_), grow(x_, A * H_), grow(qkv_out_, A * (N_ + 2 * K_)), grow(mixed_, A * N_), grow(inner_, A * 2 * config_.intermediate);
+        grow(fused_, rows_ * H_), grow(new_kv_, rows_ * 2 * K_), grow(x_, A * H_), grow(qkv_out_, A * (N_ + 2 * K_)),
+            grow(mixed_, A * N_), grow(inner_, A * 2 * config_.intermediate);
         grow(angles_, (most + 1) * config_.head_dim);
         std::int64_t longest = 0;
         attention_.clear();
@@ -101,7 +122,8 @@ private:
             cache.reserve(round.committed + config_.frames, K_);
             longest = std::max(longest, round.committed + config_.frames);
             if (!frames) continue;
-            const AttentionRow row{{cache.keys.data(), cache.values.data(), K_, config_.head_dim}, round.committed + config_.frames, {}};
+            const AttentionRow row{
+                {cache.keys.data(), cache.values.data(), K_, config_.head_dim}, round.committed + config_.frames, {}};
             attention_.insert(attention_.end(), static_cast<std::size_t>(config_.frames), row);
         }
         scratch_.resize(static_cast<std::size_t>(team_.size()));
@@ -112,7 +134,9 @@ private:
     void turn(float* heads, std::int64_t count, std::int64_t position, float* angles) const {
         const std::int64_t half = config_.head_dim / 2;
         for (std::int64_t i = 0; i < half; ++i) {
-            const double angle = static_cast<double>(position) * std::exp(-std::log(config_.rope_theta) * static_cast<double>(i) / static_cast<double>(half));
+            const double angle =
+                static_cast<double>(position) *
+                std::exp(-std::log(config_.rope_theta) * static_cast<double>(i) / static_cast<double>(half));
             angles[i] = static_cast<float>(std::cos(angle)), angles[half + i] = static_cast<float>(std::sin(angle));
         }
         rotate_heads(heads, count, config_.head_dim, angles, angles + half);
@@ -124,14 +148,16 @@ private:
         member.barrier();
         fuse_.multiply(member, rows_in_, fused_.data(), H_);
         member.barrier();
-        rows_in_.assign_rms_norm(member, fused_.data(), rows_, H_, H_, attn_norm_.data(), static_cast<float>(config_.norm_eps), WeightFormat::int8);
+        rows_in_.assign_rms_norm(member, fused_.data(), rows_, H_, H_, attn_norm_.data(),
+                                 static_cast<float>(config_.norm_eps), WeightFormat::int8);
         member.barrier();
         kv_.multiply(member, rows_in_, new_kv_.data(), 2 * K_);
         member.barrier();
         const auto mine = member.range(rows_);
         for (std::int64_t i = mine.begin; i < mine.end; ++i) {
             auto& cache = static_cast<KernelCache&>(*rounds[owner_[static_cast<std::size_t>(i)]].cache);
-            const bool last = i + 1 == rows_ || owner_[static_cast<std::size_t>(i + 1)] != owner_[static_cast<std::size_t>(i)];
+            const bool last =
+                i + 1 == rows_ || owner_[static_cast<std::size_t>(i + 1)] != owner_[static_cast<std::size_t>(i)];
             if (last) cache.last_fused.assign(fused_.data() + i * H_, fused_.data() + (i + 1) * H_);
             if (kept_[static_cast<std::size_t>(i)] == 0) continue;
             const std::int64_t position = positions_[static_cast<std::size_t>(i)];
@@ -167,7 +193,8 @@ private:
             std::copy_n(row + N_ + K_, K_, cache.values.data() + position * K_);
         }
         member.barrier();
-        attend(member, shape_, attention_, qkv_out_.data(), W, mixed_.data(), N_, scratch_[static_cast<std::size_t>(member.index())].data());
+        attend(member, shape_, attention_, qkv_out_.data(), W, mixed_.data(), N_,
+               scratch_[static_cast<std::size_t>(member.index())].data());
         member.barrier();
         rows_in_.assign(member, mixed_.data(), A, N_, N_, WeightFormat::int8);
         member.barrier();
@@ -217,7 +244,8 @@ private:
 
 bool kernels_fit(const CtcConfig& config) { return config.head_dim % 16 == 0; }
 
-std::unique_ptr<CtcBackend> make_kernel_backend(const CtcConfig& config, const CtcWeights& weights, const TargetHead& head, ThreadTeam& team) {
+std::unique_ptr<CtcBackend> make_kernel_backend(const CtcConfig& config, const CtcWeights& weights,
+                                                const TargetHead& head, ThreadTeam& team) {
     return std::make_unique<KernelBackend>(config, weights, head, team);
 }
 

@@ -18,7 +18,8 @@ using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
 struct MixedLinear : torch::autograd::Function<MixedLinear> {
-    static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& weight, at::ScalarType compute) {
+    static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& weight,
+                              at::ScalarType compute) {
         const at::Tensor x_low = x.to(compute), w_low = weight.to(compute);
         context->save_for_backward({x_low, w_low});
         context->saved_data["x"] = static_cast<std::int64_t>(x.scalar_type());
@@ -67,12 +68,20 @@ void set(at::Tensor& weight, at::IntArrayRef shape, double deviation, at::Genera
 }  // namespace
 
 std::vector<std::pair<std::string, at::Tensor*>> CtcWeights::named() {
-    std::vector<std::pair<std::string, at::Tensor*>> all = {
-        {"fuse", &fuse},           {"attn_norm", &attn_norm}, {"qkv", &qkv},
-        {"attn_out", &attn_out},   {"mlp_norm", &mlp_norm},   {"gate_up", &gate_up},
-        {"down", &down},           {"queries", &queries},     {"final_norm", &final_norm},
-        {"blank", &blank},         {"blank_bias", &blank_bias}, {"prefix_in", &prefix_in},
-        {"prefix_bias", &prefix_bias}, {"prefix_out", &prefix_out}};
+    std::vector<std::pair<std::string, at::Tensor*>> all = {{"fuse", &fuse},
+                                                            {"attn_norm", &attn_norm},
+                                                            {"qkv", &qkv},
+                                                            {"attn_out", &attn_out},
+                                                            {"mlp_norm", &mlp_norm},
+                                                            {"gate_up", &gate_up},
+                                                            {"down", &down},
+                                                            {"queries", &queries},
+                                                            {"final_norm", &final_norm},
+                                                            {"blank", &blank},
+                                                            {"blank_bias", &blank_bias},
+                                                            {"prefix_in", &prefix_in},
+                                                            {"prefix_bias", &prefix_bias},
+                                                            {"prefix_out", &prefix_out}};
     std::erase_if(all, [](const auto& entry) { return !entry.second->defined(); });
     return all;
 }
@@ -116,11 +125,12 @@ CtcWeights init_ctc_weights(const CtcConfig& config, const TargetHead& head, std
 
 void check_ctc_weights(const CtcConfig& config, const CtcWeights& weights) {
     const std::int64_t H = config.hidden, N = config.heads * config.head_dim, K = config.kv_heads * config.head_dim;
-    const std::int64_t I = config.intermediate, R = config.prefix_rank, V = static_cast<std::int64_t>(config.vocabulary.size());
+    const std::int64_t I = config.intermediate, R = config.prefix_rank,
+                       V = static_cast<std::int64_t>(config.vocabulary.size());
     const auto check = [](const char* name, const at::Tensor& tensor, std::vector<std::int64_t> shape) {
         require(tensor.defined(), "CTC drafter: weight {} is missing", name);
-        require(tensor.sizes() == at::IntArrayRef(shape), "CTC drafter: weight {} is [{}], its config asks for [{}]", name,
-                fmt::join(tensor.sizes().vec(), ", "), fmt::join(shape, ", "));
+        require(tensor.sizes() == at::IntArrayRef(shape), "CTC drafter: weight {} is [{}], its config asks for [{}]",
+                name, fmt::join(tensor.sizes().vec(), ", "), fmt::join(shape, ", "));
     };
     check("fuse", weights.fuse, {H, 2 * H});
     check("attn_norm", weights.attn_norm, {H});
@@ -144,51 +154,62 @@ at::Tensor mixed_linear(const at::Tensor& x, const at::Tensor& weight, at::Scala
     return MixedLinear::apply(x, weight, compute);
 }
 
-CtcContext ctc_context(const CtcConfig& config, const CtcWeights& weights, const CtcTables& tables, const at::Tensor& next,
-                       const at::Tensor& features, const at::Tensor& positions, at::ScalarType compute) {
+CtcContext ctc_context(const CtcConfig& config, const CtcWeights& weights, const CtcTables& tables,
+                       const at::Tensor& next, const at::Tensor& features, const at::Tensor& positions,
+                       at::ScalarType compute) {
     const std::int64_t N = config.heads * config.head_dim, K = config.kv_heads * config.head_dim, L = next.numel();
     const auto real = weights.attn_norm.scalar_type();
-    const at::Tensor input = at::cat({embed(tables, next), (features.to(real) * config.feature_scale).to(tables.embedding.scalar_type())}, -1);
+    const at::Tensor input = at::cat(
+        {embed(tables, next), (features.to(real) * config.feature_scale).to(tables.embedding.scalar_type())}, -1);
     const at::Tensor fused = mixed_linear(input, weights.fuse, compute).to(real);
     const at::Tensor normed = ctc_rms_norm(fused, weights.attn_norm, config.norm_eps, compute);
     const at::Tensor kv = mixed_linear(normed, weights.qkv.slice(0, N, N + 2 * K), compute);
     const at::Tensor keys = kv.slice(1, 0, K).reshape({L, config.kv_heads, config.head_dim});
-    return {fused, Rotation(config, positions, fused)(keys), kv.slice(1, K, 2 * K).reshape({L, config.kv_heads, config.head_dim})};
+    return {fused, Rotation(config, positions, fused)(keys),
+            kv.slice(1, K, 2 * K).reshape({L, config.kv_heads, config.head_dim})};
 }
 
-CtcFrameScores ctc_frames(const CtcConfig& config, const CtcWeights& weights, const CtcTables& tables, const at::Tensor& fused,
-                          const at::Tensor& committed, const std::vector<CtcAnchors>& groups, at::ScalarType compute) {
+CtcFrameScores ctc_frames(const CtcConfig& config, const CtcWeights& weights, const CtcTables& tables,
+                          const at::Tensor& fused, const at::Tensor& committed, const std::vector<CtcAnchors>& groups,
+                          at::ScalarType compute) {
     const std::int64_t A = fused.size(0), T = config.frames, H = config.hidden, D = config.head_dim;
     const std::int64_t N = config.heads * D, K = config.kv_heads * D;
     at::Tensor x = (fused.unsqueeze(1) + weights.queries.unsqueeze(0)).reshape({A * T, H});
-    const at::Tensor qkv = mixed_linear(ctc_rms_norm(x, weights.attn_norm, config.norm_eps, compute), weights.qkv, compute);
+    const at::Tensor qkv =
+        mixed_linear(ctc_rms_norm(x, weights.attn_norm, config.norm_eps, compute), weights.qkv, compute);
     const at::Tensor positions = (committed.unsqueeze(1) + at::arange(T, committed.options()).unsqueeze(0)).flatten();
     const Rotation rotate(config, positions, x);
     const at::Tensor q = rotate(qkv.slice(1, 0, N).reshape({A * T, config.heads, D})).view({A, T, config.heads, D});
-    const at::Tensor k = rotate(qkv.slice(1, N, N + K).reshape({A * T, config.kv_heads, D})).view({A, T, config.kv_heads, D});
+    const at::Tensor k =
+        rotate(qkv.slice(1, N, N + K).reshape({A * T, config.kv_heads, D})).view({A, T, config.kv_heads, D});
     const at::Tensor v = qkv.slice(1, N + K, N + 2 * K).reshape({A, T, config.kv_heads, D});
     std::vector<at::Tensor> mixed;
     std::int64_t first = 0;
     for (const CtcAnchors& group : groups) {
         const std::int64_t end = first + group.count;
         mixed.push_back(ctc_attention(q.slice(0, first, end), k.slice(0, first, end), v.slice(0, first, end),
-                                      group.keys.to(compute), group.values.to(compute), committed.slice(0, first, end)));
+                                      group.keys.to(compute), group.values.to(compute),
+                                      committed.slice(0, first, end)));
         first = end;
     }
     require(first == A, "ctc_frames: groups hold {} anchors, the batch {}", first, A);
     x = x + mixed_linear(at::cat(mixed), weights.attn_out, compute);
-    const at::Tensor inner = mixed_linear(ctc_rms_norm(x, weights.mlp_norm, config.norm_eps, compute), weights.gate_up, compute);
+    const at::Tensor inner =
+        mixed_linear(ctc_rms_norm(x, weights.mlp_norm, config.norm_eps, compute), weights.gate_up, compute);
     x = x + mixed_linear(ctc_silu_gate(inner), weights.down, compute);
     const at::Tensor y = ctc_rms_norm(x, weights.final_norm, config.norm_eps, compute);
-    return {mixed_linear(y, tables.output, compute), (at::linear(y.to(weights.blank.scalar_type()), weights.blank) + weights.blank_bias).flatten()};
+    return {mixed_linear(y, tables.output, compute),
+            (at::linear(y.to(weights.blank.scalar_type()), weights.blank) + weights.blank_bias).flatten()};
 }
 
-at::Tensor ctc_prefix_scores(const CtcConfig& config, const CtcWeights& weights, const CtcTables& tables, const at::Tensor& last,
-                             const at::Tensor& last_but_one, const at::Tensor& features, at::ScalarType compute) {
+at::Tensor ctc_prefix_scores(const CtcConfig& config, const CtcWeights& weights, const CtcTables& tables,
+                             const at::Tensor& last, const at::Tensor& last_but_one, const at::Tensor& features,
+                             at::ScalarType compute) {
     const std::int64_t A = last.size(0), P = last.size(1), H = config.hidden;
     const auto real = weights.prefix_in.scalar_type();
     const at::Tensor tokens = at::cat({embed(tables, last), embed(tables, last_but_one)}, -1);
-    const at::Tensor state = mixed_linear(features.to(real) * config.feature_scale, weights.prefix_in.slice(1, 2 * H), compute);
+    const at::Tensor state =
+        mixed_linear(features.to(real) * config.feature_scale, weights.prefix_in.slice(1, 2 * H), compute);
     const at::Tensor sum = mixed_linear(tokens, weights.prefix_in.slice(1, 0, 2 * H), compute).view({A, P, -1}) +
                            (state + weights.prefix_bias.to(compute)).unsqueeze(1);
     return mixed_linear(at::silu(sum).view({A * P, -1}), weights.prefix_out, compute);

@@ -21,10 +21,18 @@ using Output = Eigen::Map<Eigen::VectorXf>;
 
 }  // namespace
 
-CtcPrediction::CtcPrediction(const CtcConfig& config, const CtcWeights& weights, const TargetHead& head, WeightFormat format, ThreadTeam& team)
-    : hidden_(config.hidden), rank_(config.prefix_rank), embedding_scale_(config.embedding_scale), feature_scale_(config.feature_scale),
-      embed_(head.embed), team_(&team), bias_(floats(weights.prefix_bias)), out_(floats(weights.prefix_out)),
-      column_(static_cast<std::size_t>(head.vocabulary), -1), g_(static_cast<std::size_t>(rank_)) {
+CtcPrediction::CtcPrediction(const CtcConfig& config, const CtcWeights& weights, const TargetHead& head,
+                             WeightFormat format, ThreadTeam& team)
+    : hidden_(config.hidden),
+      rank_(config.prefix_rank),
+      embedding_scale_(config.embedding_scale),
+      feature_scale_(config.feature_scale),
+      embed_(head.embed),
+      team_(&team),
+      bias_(floats(weights.prefix_bias)),
+      out_(floats(weights.prefix_out)),
+      column_(static_cast<std::size_t>(head.vocabulary), -1),
+      g_(static_cast<std::size_t>(rank_)) {
     const at::Tensor w = weights.prefix_in.detach().to(at::kCPU, at::kFloat);
     const at::Tensor rows = head.embed(config.vocabulary).to(at::kCPU, at::kFloat) * embedding_scale_;
     const auto part = [&](std::int64_t i) { return w.slice(1, i * hidden_, (i + 1) * hidden_); };
@@ -38,7 +46,8 @@ CtcPrediction::CtcPrediction(const CtcConfig& config, const CtcWeights& weights,
         column_[static_cast<std::size_t>(config.vocabulary[i])] = static_cast<std::int32_t>(i);
 }
 
-void CtcPrediction::multiply(const PackedLinear& matrix, const float* x, std::int64_t rows, float* y, std::int64_t stride) const {
+void CtcPrediction::multiply(const PackedLinear& matrix, const float* x, std::int64_t rows, float* y,
+                             std::int64_t stride) const {
     team_->run([&](TeamMember& member) {
         rows_in_.assign(member, x, rows, matrix.in(), matrix.in(), matrix.format());
         member.barrier();
@@ -66,7 +75,8 @@ CtcPrediction::Start CtcPrediction::start(std::span<const float> feature, TokenI
     Output(result.base.data(), rank_) += Vector(bias_.data(), rank_);
     result.pending_last = part(by_last_, last_, pending);
     result.pending_second = part(by_second_, second_, pending);
-    result.before = before == kNoToken ? std::vector<float>(static_cast<std::size_t>(rank_), 0.0F) : part(by_second_, second_, before);
+    result.before = before == kNoToken ? std::vector<float>(static_cast<std::size_t>(rank_), 0.0F)
+                                       : part(by_second_, second_, before);
     return result;
 }
 
@@ -82,7 +92,9 @@ void CtcPrediction::scores(const Start& start, std::span<const CtcPrefix> prefix
     for (std::size_t i = 0; i < prefixes.size(); ++i) {
         const CtcPrefix& prefix = prefixes[i];
         const float* last = prefix.length == 0 ? start.pending_last.data() : row(last_, prefix.last);
-        const float* second = prefix.length == 0 ? start.before.data() : prefix.length == 1 ? start.pending_second.data() : row(second_, prefix.last_but_one);
+        const float* second = prefix.length == 0   ? start.before.data()
+                              : prefix.length == 1 ? start.pending_second.data()
+                                                   : row(second_, prefix.last_but_one);
         state_of(start.base.data(), last, second, g_.data() + i * static_cast<std::size_t>(rank_));
     }
     multiply(out_packed_, g_.data(), static_cast<std::int64_t>(prefixes.size()), out, stride);
@@ -95,7 +107,8 @@ void CtcPrediction::fold_root(const Start& start, std::span<float> logits) {
     scores(start, std::span(&empty, 1), root_.data(), static_cast<std::int64_t>(count));
     root_g_.assign(g_.begin(), g_.begin() + rank_);
     for (std::size_t begin = 0; begin < logits.size(); begin += count)
-        Output(logits.data() + begin, static_cast<Eigen::Index>(count)) += Vector(root_.data(), static_cast<Eigen::Index>(count));
+        Output(logits.data() + begin, static_cast<Eigen::Index>(count)) +=
+            Vector(root_.data(), static_cast<Eigen::Index>(count));
 }
 
 void CtcPrediction::choose(std::span<const TokenId> candidates) {
@@ -109,9 +122,13 @@ void CtcPrediction::choose(std::span<const TokenId> candidates) {
 
 void CtcPrediction::factors(const Start& start, const PrefixContext& prefix, std::span<float> out) {
     const std::size_t depth = prefix.candidates.size();
-    const auto column = [&](std::size_t back) { return chosen_[static_cast<std::size_t>(prefix.candidates[depth - back])]; };
+    const auto column = [&](std::size_t back) {
+        return chosen_[static_cast<std::size_t>(prefix.candidates[depth - back])];
+    };
     const float* last = depth == 0 ? start.pending_last.data() : row(last_, column(1));
-    const float* second = depth == 0 ? start.before.data() : depth == 1 ? start.pending_second.data() : row(second_, column(2));
+    const float* second = depth == 0   ? start.before.data()
+                          : depth == 1 ? start.pending_second.data()
+                                       : row(second_, column(2));
     g_.resize(static_cast<std::size_t>(rank_));
     state_of(start.base.data(), last, second, g_.data());
     for (std::size_t i = 0; i < g_.size(); ++i) g_[i] -= root_g_[i];

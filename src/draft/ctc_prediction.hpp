@@ -20,14 +20,15 @@ namespace outrider {
 class CtcPrediction {
 public:
     /// `format`: of the matrices that are multiplied as a whole. The team must live as long as this.
-    CtcPrediction(const CtcConfig& config, const CtcWeights& weights, const TargetHead& head, WeightFormat format, ThreadTeam& team);
+    CtcPrediction(const CtcConfig& config, const CtcWeights& weights, const TargetHead& head, WeightFormat format,
+                  ThreadTeam& team);
 
     /// The parts of one sequence in one round.
     struct Start {
-        std::vector<float> base;           ///< [R] W_3 h + b
-        std::vector<float> pending_last;   ///< [R] W_1 E(pending)
-        std::vector<float> pending_second; ///< [R] W_2 E(pending)
-        std::vector<float> before;         ///< [R] W_2 E(the last committed token); zero where there is none
+        std::vector<float> base;            ///< [R] W_3 h + b
+        std::vector<float> pending_last;    ///< [R] W_1 E(pending)
+        std::vector<float> pending_second;  ///< [R] W_2 E(pending)
+        std::vector<float> before;          ///< [R] W_2 E(the last committed token); zero where there is none
     };
     /// `before` may be kNoToken; `feature` [H] may be empty.
     [[nodiscard]] Start start(std::span<const float> feature, TokenId before, TokenId pending) const;
@@ -66,9 +67,9 @@ private:
     void state_of(const float* base, const float* last, const float* second, float* g) const;
     void multiply(const PackedLinear& matrix, const float* x, std::int64_t rows, float* y, std::int64_t stride) const;
 
-    std::vector<float> rows_, g_;       // [candidates, R] rows of out_, [prefixes, R]
-    std::vector<float> root_;           // [V] scores of the empty prefix
-    std::vector<float> root_g_;         // [R]
+    std::vector<float> rows_, g_;  // [candidates, R] rows of out_, [prefixes, R]
+    std::vector<float> root_;      // [V] scores of the empty prefix
+    std::vector<float> root_g_;    // [R]
 };
 
 }  // namespace outrider

@@ -48,7 +48,8 @@ OUTRIDER_CLONES void masses(const float* a, std::int64_t frames, const float* f,
 }
 
 /// q[c] = f[c] sum_t w[t] a[t][c].
-OUTRIDER_CLONES void children(const float* a, std::int64_t frames, const float* f, const float* w, std::int64_t stride, float* q) {
+OUTRIDER_CLONES void children(const float* a, std::int64_t frames, const float* f, const float* w, std::int64_t stride,
+                              float* q) {
     for (std::int64_t c = 0; c < stride; c += kWide) {
         Lanes sum{};
         for (std::int64_t t = 0; t < frames; ++t) sum += w[t] * get(a + t * stride + c);
@@ -85,7 +86,8 @@ TokenTree CtcSearch::tree(TokenId pending, std::span<const float> logits, std::s
             expand(level_, score);
             level_.clear();
             for (const NodeIndex node : next_)
-                if (nodes_[static_cast<std::size_t>(node)].psi >= threshold() && nodes_[static_cast<std::size_t>(node)].depth < static_cast<std::int32_t>(frames_))
+                if (nodes_[static_cast<std::size_t>(node)].psi >= threshold() &&
+                    nodes_[static_cast<std::size_t>(node)].depth < static_cast<std::int32_t>(frames_))
                     level_.push_back(node);
         }
     }
@@ -115,7 +117,8 @@ void CtcSearch::expand(std::span<const NodeIndex> level, const Score& score) {
     prefixes_.clear();
     for (const NodeIndex at : level) {
         const Node& node = nodes_[static_cast<std::size_t>(at)];
-        prefixes_.push_back({node.column, node.depth >= 2 ? nodes_[static_cast<std::size_t>(node.parent)].column : -1, node.depth});
+        prefixes_.push_back(
+            {node.column, node.depth >= 2 ? nodes_[static_cast<std::size_t>(node.parent)].column : -1, node.depth});
     }
     factors_.resize(level.size() * stride_);
     score(prefixes_, factors_.data(), static_cast<std::int64_t>(stride_));
@@ -124,7 +127,8 @@ void CtcSearch::expand(std::span<const NodeIndex> level, const Score& score) {
         // Scores grew the bar while this level was walked: what no longer beats it has no child that does.
         if (at > 0 && nodes_[static_cast<std::size_t>(at)].psi < threshold()) continue;
         float* factors = &factors_[i * stride_];
-        const float top = exponentials(factors, static_cast<std::int64_t>(columns_), static_cast<std::int64_t>(stride_));
+        const float top =
+            exponentials(factors, static_cast<std::int64_t>(columns_), static_cast<std::int64_t>(stride_));
         if (std::isnan(top)) continue;
         const std::size_t state = fresh_.size() / frames_;
         fresh_.resize(fresh_.size() + frames_), repeat_.resize(fresh_.size());
@@ -156,17 +160,21 @@ void CtcSearch::add_children(NodeIndex parent, const float* factors) {
     const Node above = nodes_[static_cast<std::size_t>(parent)];
     const float* fresh = &fresh_[static_cast<std::size_t>(above.state) * frames_];
     const float* repeat = &repeat_[static_cast<std::size_t>(above.state) * frames_];
-    children(a_.data(), static_cast<std::int64_t>(frames_), factors, fresh, static_cast<std::int64_t>(stride_), q_.data());
+    children(a_.data(), static_cast<std::int64_t>(frames_), factors, fresh, static_cast<std::int64_t>(stride_),
+             q_.data());
     if (above.column >= 0) {
         const auto last = static_cast<std::size_t>(above.column);
         q_[last] = 0;
         for (std::size_t t = 0; t < frames_; ++t) q_[last] += repeat[t] * a_[t * stride_ + last];
         q_[last] *= factors[last];
     }
-    const auto least = [&] { return std::max(static_cast<float>(threshold() / above.psi), std::numeric_limits<float>::min()); };
+    const auto least = [&] {
+        return std::max(static_cast<float>(threshold() / above.psi), std::numeric_limits<float>::min());
+    };
     float bar = least();
     const auto stride = static_cast<std::int64_t>(stride_);
-    for (std::int64_t block = find_block(q_.data(), 0, stride, bar); block < stride; block = find_block(q_.data(), block + kWide, stride, bar)) {
+    for (std::int64_t block = find_block(q_.data(), 0, stride, bar); block < stride;
+         block = find_block(q_.data(), block + kWide, stride, bar)) {
         for (std::int64_t c = block; c < block + kWide; ++c) {
             if (!(q_[static_cast<std::size_t>(c)] >= bar)) continue;
             const float q = std::min(q_[static_cast<std::size_t>(c)], 1.0F);
@@ -180,7 +188,8 @@ void CtcSearch::add_children(NodeIndex parent, const float* factors) {
             float* entry = &entry_[(nodes_.size() - 1) * frames_];
             const float* weight = c == above.column ? repeat : fresh;
             const auto column = static_cast<std::size_t>(c);
-            for (std::size_t t = 0; t < frames_; ++t) entry[t] = weight[t] * a_[t * stride_ + column] * factors[column] / q;
+            for (std::size_t t = 0; t < frames_; ++t)
+                entry[t] = weight[t] * a_[t * stride_ + column] * factors[column] / q;
             bar = least();
         }
     }
@@ -198,7 +207,9 @@ TokenTree CtcSearch::build(TokenId pending, std::span<const TokenId> vocabulary)
     std::vector<NodeIndex> place(nodes_.size(), 0);
     for (const NodeIndex at : order) {
         const Node& node = nodes_[static_cast<std::size_t>(at)];
-        place[static_cast<std::size_t>(at)] = builder.add(place[static_cast<std::size_t>(node.parent)], vocabulary[static_cast<std::size_t>(node.column)], std::log(node.q));
+        place[static_cast<std::size_t>(at)] =
+            builder.add(place[static_cast<std::size_t>(node.parent)], vocabulary[static_cast<std::size_t>(node.column)],
+                        std::log(node.q));
     }
     return std::move(builder).build();
 }

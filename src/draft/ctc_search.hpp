@@ -26,7 +26,8 @@ public:
     /// Fills [prefixes, stride] with s_l(c); columns from V on are never read.
     using Score = std::function<void(std::span<const CtcPrefix> prefixes, float* scores, std::int64_t stride)>;
 
-    /// `logits` [T, V], `gate` [T], `vocabulary` [V] target ids. A frame that holds NaN or +inf says nothing: it is blank.
+    /// `logits` [T, V], `gate` [T], `vocabulary` [V] target ids. A frame that holds NaN or +inf says nothing: it is
+    /// blank.
     [[nodiscard]] TokenTree tree(TokenId pending, std::span<const float> logits, std::span<const float> gate,
                                  std::span<const TokenId> vocabulary, std::int64_t nodes, const Score& score);
 
@@ -46,13 +47,13 @@ private:
     [[nodiscard]] TokenTree build(TokenId pending, std::span<const TokenId> vocabulary);
 
     std::size_t frames_ = 0, columns_ = 0, stride_ = 0, limit_ = 0;
-    std::vector<float> a_;               // [T, stride] exp(logits - row maximum)
-    std::vector<float> blank_, emit_;    // [T]
-    std::vector<float> factors_, q_, z_; // [level, stride], [stride], [T]
-    std::vector<float> fresh_, repeat_;  // [states, T] weights of a_t(c) f_l(c) in q(c | l); of c = last(l)
-    std::vector<float> entry_;           // [states, T] a_t(c) f_parent(c) weight / q: where the prefix's last label enters
+    std::vector<float> a_;                // [T, stride] exp(logits - row maximum)
+    std::vector<float> blank_, emit_;     // [T]
+    std::vector<float> factors_, q_, z_;  // [level, stride], [stride], [T]
+    std::vector<float> fresh_, repeat_;   // [states, T] weights of a_t(c) f_l(c) in q(c | l); of c = last(l)
+    std::vector<float> entry_;  // [states, T] a_t(c) f_parent(c) weight / q: where the prefix's last label enters
     std::vector<Node> nodes_;
-    std::vector<double> best_;           // the N largest psi, descending
+    std::vector<double> best_;  // the N largest psi, descending
     std::vector<NodeIndex> level_, next_;
     std::vector<CtcPrefix> prefixes_;
 };

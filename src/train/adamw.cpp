@@ -28,9 +28,11 @@ OUTRIDER_CLONES void update(float* __restrict w, const float* __restrict g, floa
 
 }  // namespace
 
-AdamW::AdamW(std::vector<at::Tensor> weights, const AdamWOptions& options) : weights_(std::move(weights)), options_(options) {
+AdamW::AdamW(std::vector<at::Tensor> weights, const AdamWOptions& options)
+    : weights_(std::move(weights)), options_(options) {
     for (const at::Tensor& w : weights_) {
-        require(w.scalar_type() == at::kFloat && w.is_cpu() && w.is_contiguous(), "AdamW: weights must be contiguous float32 on the CPU");
+        require(w.scalar_type() == at::kFloat && w.is_cpu() && w.is_contiguous(),
+                "AdamW: weights must be contiguous float32 on the CPU");
         first_.push_back(at::zeros_like(w.detach()));
         second_.push_back(at::zeros_like(w.detach()));
         average_.push_back(w.detach().clone());
@@ -52,14 +54,17 @@ double AdamW::step(double learning_rate, ThreadTeam& team) {
     const double correct1 = 1.0 - std::pow(options_.beta1, t), correct2 = std::sqrt(1.0 - std::pow(options_.beta2, t));
     for (std::size_t i = 0; i < weights_.size(); ++i) {
         if (!gradients[i].defined()) continue;
-        const Rates rates{static_cast<float>(options_.beta1), static_cast<float>(options_.beta2),
-                          static_cast<float>(options_.eps * correct2), static_cast<float>(learning_rate * correct2 / correct1),
+        const Rates rates{static_cast<float>(options_.beta1),
+                          static_cast<float>(options_.beta2),
+                          static_cast<float>(options_.eps * correct2),
+                          static_cast<float>(learning_rate * correct2 / correct1),
                           static_cast<float>(weights_[i].dim() > 1 ? learning_rate * options_.weight_decay : 0.0),
                           static_cast<float>(std::min(options_.ema, (1.0 + t) / (10.0 + t))),
                           static_cast<float>(norm > options_.clip ? options_.clip / norm : 1.0)};
         float* w = weights_[i].mutable_data_ptr<float>();
         const float* g = gradients[i].const_data_ptr<float>();
-        float *m = first_[i].mutable_data_ptr<float>(), *v = second_[i].mutable_data_ptr<float>(), *a = average_[i].mutable_data_ptr<float>();
+        float *m = first_[i].mutable_data_ptr<float>(), *v = second_[i].mutable_data_ptr<float>(),
+              *a = average_[i].mutable_data_ptr<float>();
         const std::int64_t count = weights_[i].numel();
         team.run([&](TeamMember& member) {
             const auto mine = member.range(count);

@@ -22,8 +22,8 @@ std::uint64_t key_of(std::uint64_t seed, std::int64_t epoch, std::uint64_t what)
 
 }  // namespace
 
-std::vector<AnchorGroup> anchor_groups(const Conversation& conversation, std::size_t index, std::int64_t size, std::uint64_t key,
-                                       std::int64_t part, std::int64_t parts) {
+std::vector<AnchorGroup> anchor_groups(const Conversation& conversation, std::size_t index, std::int64_t size,
+                                       std::uint64_t key, std::int64_t part, std::int64_t parts) {
     std::vector<std::int64_t> all;
     const auto length = static_cast<std::int64_t>(conversation.tokens.size());
     for (std::int64_t n = std::max<std::int64_t>(1, conversation.answer - 1); n + 1 < length; ++n) all.push_back(n);
@@ -33,15 +33,24 @@ std::vector<AnchorGroup> anchor_groups(const Conversation& conversation, std::si
     std::vector<AnchorGroup> groups;
     for (std::size_t begin = 0; begin < all.size(); begin += static_cast<std::size_t>(size)) {
         const std::size_t end = std::min(all.size(), begin + static_cast<std::size_t>(size));
-        groups.push_back({index, {all.begin() + static_cast<std::ptrdiff_t>(begin), all.begin() + static_cast<std::ptrdiff_t>(end)}});
+        groups.push_back(
+            {index,
+             {all.begin() + static_cast<std::ptrdiff_t>(begin), all.begin() + static_cast<std::ptrdiff_t>(end)}});
     }
     return groups;
 }
 
-AnchorSampler::AnchorSampler(std::span<const Conversation> conversations, std::vector<std::size_t> shards, std::size_t block,
-                             std::int64_t group_anchors, std::int64_t batch_anchors, std::uint64_t seed)
-    : conversations_(conversations), shards_(std::move(shards)), block_(block), group_anchors_(group_anchors), batch_anchors_(batch_anchors), seed_(seed) {
-    require(!shards_.empty(), "train: {} conversations, and none is left to train on beside those held out", conversations.size());
+AnchorSampler::AnchorSampler(std::span<const Conversation> conversations, std::vector<std::size_t> shards,
+                             std::size_t block, std::int64_t group_anchors, std::int64_t batch_anchors,
+                             std::uint64_t seed)
+    : conversations_(conversations),
+      shards_(std::move(shards)),
+      block_(block),
+      group_anchors_(group_anchors),
+      batch_anchors_(batch_anchors),
+      seed_(seed) {
+    require(!shards_.empty(), "train: {} conversations, and none is left to train on beside those held out",
+            conversations.size());
     fill();
 }
 
@@ -51,14 +60,16 @@ std::vector<std::size_t> AnchorSampler::block_order() const {
     if (place_.epoch > 0) shuffle(shards, key_of(seed_, place_.epoch, 0));
     const std::size_t from = static_cast<std::size_t>(place_.block) * block_;
     if (from >= shards.size()) return {};
-    return {shards.begin() + static_cast<std::ptrdiff_t>(from), shards.begin() + static_cast<std::ptrdiff_t>(std::min(shards.size(), from + block_))};
+    return {shards.begin() + static_cast<std::ptrdiff_t>(from),
+            shards.begin() + static_cast<std::ptrdiff_t>(std::min(shards.size(), from + block_))};
 }
 
 void AnchorSampler::fill() {
     groups_.clear();
     const std::uint64_t key = key_of(seed_, place_.epoch, 1 + static_cast<std::uint64_t>(place_.block));
     for (const std::size_t shard : block_order())
-        for (std::size_t i = shard * FeatureStore::kShard; i < std::min(conversations_.size(), (shard + 1) * FeatureStore::kShard); ++i) {
+        for (std::size_t i = shard * FeatureStore::kShard;
+             i < std::min(conversations_.size(), (shard + 1) * FeatureStore::kShard); ++i) {
             // The key of the cut must be the same in every epoch, else the thirds overlap.
             auto groups = anchor_groups(conversations_[i], i, group_anchors_, seed_, place_.epoch % kThirds, kThirds);
             std::move(groups.begin(), groups.end(), std::back_inserter(groups_));
@@ -87,8 +98,9 @@ std::vector<AnchorGroup> AnchorSampler::next() {
     return batch;
 }
 
-AnchorBatch make_anchor_batch(std::span<const AnchorGroup> groups, std::span<const Conversation> conversations, FeatureStore& store,
-                              std::span<const std::int32_t> column, std::int64_t labels, std::int64_t prefixes) {
+AnchorBatch make_anchor_batch(std::span<const AnchorGroup> groups, std::span<const Conversation> conversations,
+                              FeatureStore& store, std::span<const std::int32_t> column, std::int64_t labels,
+                              std::int64_t prefixes) {
     AnchorBatch batch;
     std::vector<std::int64_t> next, positions, row, committed, last, second;
     std::vector<std::int32_t> wanted;
@@ -102,12 +114,16 @@ AnchorBatch make_anchor_batch(std::span<const AnchorGroup> groups, std::span<con
         batch.context_end.push_back(begin + rows);
         batch.anchors.push_back(static_cast<std::int64_t>(group.committed.size()));
         features.push_back(store.features(group.conversation).slice(0, 0, rows));
-        for (std::int64_t j = 0; j < rows; ++j) next.push_back(text[static_cast<std::size_t>(j + 1)]), positions.push_back(j);
+        for (std::int64_t j = 0; j < rows; ++j)
+            next.push_back(text[static_cast<std::size_t>(j + 1)]), positions.push_back(j);
         for (const std::int64_t n : group.committed) {
             row.push_back(begin + n - 1);
             committed.push_back(n);
-            const auto token = [&](std::int64_t i) { return i < length ? std::int64_t{text[static_cast<std::size_t>(i)]} : std::int64_t{-1}; };
-            for (std::int64_t p = 0; p < prefixes; ++p) last.push_back(token(n + p)), second.push_back(token(n + p - 1));
+            const auto token = [&](std::int64_t i) {
+                return i < length ? std::int64_t{text[static_cast<std::size_t>(i)]} : std::int64_t{-1};
+            };
+            for (std::int64_t p = 0; p < prefixes; ++p)
+                last.push_back(token(n + p)), second.push_back(token(n + p - 1));
             bool usable = true;
             for (std::int64_t k = 1; k <= labels; ++k) {
                 const std::int64_t label = token(n + k);
@@ -121,7 +137,8 @@ AnchorBatch make_anchor_batch(std::span<const AnchorGroup> groups, std::span<con
     batch.next = at::tensor(next, at::kLong), batch.positions = at::tensor(positions, at::kLong);
     batch.features = at::cat(features);
     batch.row = at::tensor(row, at::kLong), batch.committed = at::tensor(committed, at::kLong);
-    batch.last = at::tensor(last, at::kLong).view({A, prefixes}), batch.last_but_one = at::tensor(second, at::kLong).view({A, prefixes});
+    batch.last = at::tensor(last, at::kLong).view({A, prefixes}),
+    batch.last_but_one = at::tensor(second, at::kLong).view({A, prefixes});
     batch.labels = at::tensor(wanted, at::kInt).view({A, labels});
     return batch;
 }

@@ -55,26 +55,28 @@ private:
 };
 
 /// Part `part` of `parts` of a conversation's anchors, shuffled by `key`, in groups of at most `size`.
-[[nodiscard]] std::vector<AnchorGroup> anchor_groups(const Conversation& conversation, std::size_t index, std::int64_t size, std::uint64_t key,
-                                                     std::int64_t part = 0, std::int64_t parts = 1);
+[[nodiscard]] std::vector<AnchorGroup> anchor_groups(const Conversation& conversation, std::size_t index,
+                                                     std::int64_t size, std::uint64_t key, std::int64_t part = 0,
+                                                     std::int64_t parts = 1);
 
 /// Context rows of all groups one after another; anchors in group order.
 struct AnchorBatch {
-    at::Tensor next;       ///< [N] int64 x_{j+1}
-    at::Tensor features;   ///< [N, H] h_j
-    at::Tensor positions;  ///< [N] int64 j
+    at::Tensor next;                                       ///< [N] int64 x_{j+1}
+    at::Tensor features;                                   ///< [N, H] h_j
+    at::Tensor positions;                                  ///< [N] int64 j
     std::vector<std::int64_t> context_begin, context_end;  ///< rows of each group
     std::vector<std::int64_t> anchors;                     ///< of each group
-    at::Tensor row;        ///< [A] int64 row of u_{n-1}
-    at::Tensor committed;  ///< [A] int64 n
+    at::Tensor row;                                        ///< [A] int64 row of u_{n-1}
+    at::Tensor committed;                                  ///< [A] int64 n
     at::Tensor last;          ///< [A, P] int64 last token of the drafted prefix of length p: the pending one at p = 0
     at::Tensor last_but_one;  ///< [A, P] int64
-    at::Tensor labels;     ///< [A, U] int32 columns of the draft vocabulary, -1 from the first unusable one on
+    at::Tensor labels;        ///< [A, U] int32 columns of the draft vocabulary, -1 from the first unusable one on
 };
 
 /// `column` [target vocabulary]: the draft vocabulary's column of a token or -1.
-[[nodiscard]] AnchorBatch make_anchor_batch(std::span<const AnchorGroup> groups, std::span<const Conversation> conversations,
-                                            FeatureStore& store, std::span<const std::int32_t> column, std::int64_t labels,
+[[nodiscard]] AnchorBatch make_anchor_batch(std::span<const AnchorGroup> groups,
+                                            std::span<const Conversation> conversations, FeatureStore& store,
+                                            std::span<const std::int32_t> column, std::int64_t labels,
                                             std::int64_t prefixes);
 
 }  // namespace outrider

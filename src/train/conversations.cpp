@@ -31,7 +31,8 @@ Conversation read_row(const json& row, const PromptEncoder& encode) {
     result.answer = static_cast<std::int64_t>(result.tokens.size());
     if (row.contains("prompt_tokens"))
         require(row.at("prompt_tokens").get<std::int64_t>() == result.answer,
-                "the prompt has {} tokens, this target encodes it to {}; was the text made by another model or chat template?",
+                "the prompt has {} tokens, this target encodes it to {}; was the text made by another model or chat "
+                "template?",
                 row.at("prompt_tokens").get<std::int64_t>(), result.answer);
     for (const json& id : row.at("completion_ids")) result.tokens.push_back(id.get<TokenId>());
     result.greedy = row.value("temperature", 0.0) == 0.0;
@@ -54,12 +55,14 @@ std::vector<Conversation> read_conversations(const std::filesystem::path& path, 
             Conversation conversation = read_row(row, encode);
             conversation.row = number;
             const auto length = static_cast<std::int64_t>(conversation.tokens.size());
-            if (length <= options.max_tokens && length >= conversation.answer + 2) all.push_back(std::move(conversation));
+            if (length <= options.max_tokens && length >= conversation.answer + 2)
+                all.push_back(std::move(conversation));
         } catch (const std::exception& error) {
             fail("{}, line {}: {}", path.string(), number + 1, error.what());
         }
     }
-    require(!all.empty(), "{}: no conversation to train on (an answer has at least 2 tokens, a conversation at most {})",
+    require(!all.empty(),
+            "{}: no conversation to train on (an answer has at least 2 tokens, a conversation at most {})",
             path.string(), options.max_tokens);
     std::sort(all.begin(), all.end(), [](const Conversation& a, const Conversation& b) {
         if (a.greedy != b.greedy) return a.greedy;

@@ -25,14 +25,25 @@ std::vector<std::pair<std::string, at::Tensor>> all_tensors(const CtcWeights& we
 
 }  // namespace
 
-void write_ctc_checkpoint(const std::filesystem::path& path, const CtcWeights& weights, AdamW& optimiser, const CtcRunState& state) {
+void write_ctc_checkpoint(const std::filesystem::path& path, const CtcWeights& weights, AdamW& optimiser,
+                          const CtcRunState& state) {
     const auto all = all_tensors(weights, optimiser);
     std::vector<SafeTensorView> views;
     for (const auto& [name, tensor] : all)
-        views.push_back({name, SafeDtype::f32, tensor.sizes().vec(), {static_cast<const std::byte*>(tensor.const_data_ptr()), static_cast<std::size_t>(tensor.nbytes())}});
-    const nlohmann::json run = {{"step", state.step}, {"anchors", state.anchors}, {"seconds", state.seconds},
-                                {"skipped_anchors", state.skipped_anchors}, {"skipped_steps", state.skipped_steps},
-                                {"optimiser_steps", optimiser.steps()}, {"epoch", state.place.epoch}, {"block", state.place.block}, {"group", state.place.group}};
+        views.push_back(
+            {name,
+             SafeDtype::f32,
+             tensor.sizes().vec(),
+             {static_cast<const std::byte*>(tensor.const_data_ptr()), static_cast<std::size_t>(tensor.nbytes())}});
+    const nlohmann::json run = {{"step", state.step},
+                                {"anchors", state.anchors},
+                                {"seconds", state.seconds},
+                                {"skipped_anchors", state.skipped_anchors},
+                                {"skipped_steps", state.skipped_steps},
+                                {"optimiser_steps", optimiser.steps()},
+                                {"epoch", state.place.epoch},
+                                {"block", state.place.block},
+                                {"group", state.place.group}};
     write_safetensors(path, views, {{"run", run.dump()}});
 }
 
@@ -40,7 +51,8 @@ CtcRunState read_ctc_checkpoint(const std::filesystem::path& path, const CtcWeig
     const SafeTensors file = SafeTensors::open(path);
     for (const auto& [name, tensor] : all_tensors(weights, optimiser)) {
         const SafeTensor& stored = file.tensor(name);
-        require(tensor.sizes() == at::IntArrayRef(stored.shape), "{}: {} has another shape than these options ask for; resume with the options of the first run",
+        require(tensor.sizes() == at::IntArrayRef(stored.shape),
+                "{}: {} has another shape than these options ask for; resume with the options of the first run",
                 path.string(), name);
         to_floats(stored, {static_cast<float*>(tensor.mutable_data_ptr()), static_cast<std::size_t>(tensor.numel())});
     }
@@ -49,8 +61,10 @@ CtcRunState read_ctc_checkpoint(const std::filesystem::path& path, const CtcWeig
     CtcRunState state;
     state.step = run.at("step").get<std::int64_t>(), state.anchors = run.at("anchors").get<std::int64_t>();
     state.seconds = run.at("seconds").get<double>();
-    state.skipped_anchors = run.at("skipped_anchors").get<std::int64_t>(), state.skipped_steps = run.at("skipped_steps").get<std::int64_t>();
-    state.place = {run.at("epoch").get<std::int64_t>(), run.at("block").get<std::int64_t>(), run.at("group").get<std::int64_t>()};
+    state.skipped_anchors = run.at("skipped_anchors").get<std::int64_t>(),
+    state.skipped_steps = run.at("skipped_steps").get<std::int64_t>();
+    state.place = {run.at("epoch").get<std::int64_t>(), run.at("block").get<std::int64_t>(),
+                   run.at("group").get<std::int64_t>()};
     return state;
 }
 

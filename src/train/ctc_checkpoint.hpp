@@ -18,9 +18,11 @@ struct CtcRunState {
 };
 
 /// Written beside and renamed, so that a killed run leaves the last whole one.
-void write_ctc_checkpoint(const std::filesystem::path& path, const CtcWeights& weights, AdamW& optimiser, const CtcRunState& state);
+void write_ctc_checkpoint(const std::filesystem::path& path, const CtcWeights& weights, AdamW& optimiser,
+                          const CtcRunState& state);
 
 /// Fills weights, moments and averages in place. Throws Error when names or shapes differ.
-[[nodiscard]] CtcRunState read_ctc_checkpoint(const std::filesystem::path& path, const CtcWeights& weights, AdamW& optimiser);
+[[nodiscard]] CtcRunState read_ctc_checkpoint(const std::filesystem::path& path, const CtcWeights& weights,
+                                              AdamW& optimiser);
 
 }  // namespace outrider

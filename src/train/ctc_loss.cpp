@@ -85,14 +85,35 @@ OUTRIDER_INLINE void gradients_body(const Real* a, std::int64_t T, const Real* s
 }
 
 // The vector paths of the three loops; see vector_clones.hpp.
-OUTRIDER_CLONES float exp_row(const BFloat16Bits* r, std::int64_t n, std::int64_t p, float* o) { return exp_row_body(r, n, p, o); }
-OUTRIDER_CLONES float exp_row(const float* r, std::int64_t n, std::int64_t p, float* o) { return exp_row_body(r, n, p, o); }
-OUTRIDER_CLONES double exp_row(const double* r, std::int64_t n, std::int64_t p, double* o) { return exp_row_body(r, n, p, o); }
-OUTRIDER_CLONES void normalisers(const float* a, std::int64_t T, const float* s, std::int64_t P, std::int64_t n, float* z) { normalisers_body(a, T, s, P, n, z); }
-OUTRIDER_CLONES void normalisers(const double* a, std::int64_t T, const double* s, std::int64_t P, std::int64_t n, double* z) { normalisers_body(a, T, s, P, n, z); }
-OUTRIDER_CLONES void gradients(const float* a, std::int64_t T, const float* s, std::int64_t P, std::int64_t n, std::int64_t p, const float* g, BFloat16Bits* x, BFloat16Bits* y) { gradients_body(a, T, s, P, n, p, g, x, y); }
-OUTRIDER_CLONES void gradients(const float* a, std::int64_t T, const float* s, std::int64_t P, std::int64_t n, std::int64_t p, const float* g, float* x, float* y) { gradients_body(a, T, s, P, n, p, g, x, y); }
-OUTRIDER_CLONES void gradients(const double* a, std::int64_t T, const double* s, std::int64_t P, std::int64_t n, std::int64_t p, const double* g, double* x, double* y) { gradients_body(a, T, s, P, n, p, g, x, y); }
+OUTRIDER_CLONES float exp_row(const BFloat16Bits* r, std::int64_t n, std::int64_t p, float* o) {
+    return exp_row_body(r, n, p, o);
+}
+OUTRIDER_CLONES float exp_row(const float* r, std::int64_t n, std::int64_t p, float* o) {
+    return exp_row_body(r, n, p, o);
+}
+OUTRIDER_CLONES double exp_row(const double* r, std::int64_t n, std::int64_t p, double* o) {
+    return exp_row_body(r, n, p, o);
+}
+OUTRIDER_CLONES void normalisers(const float* a, std::int64_t T, const float* s, std::int64_t P, std::int64_t n,
+                                 float* z) {
+    normalisers_body(a, T, s, P, n, z);
+}
+OUTRIDER_CLONES void normalisers(const double* a, std::int64_t T, const double* s, std::int64_t P, std::int64_t n,
+                                 double* z) {
+    normalisers_body(a, T, s, P, n, z);
+}
+OUTRIDER_CLONES void gradients(const float* a, std::int64_t T, const float* s, std::int64_t P, std::int64_t n,
+                               std::int64_t p, const float* g, BFloat16Bits* x, BFloat16Bits* y) {
+    gradients_body(a, T, s, P, n, p, g, x, y);
+}
+OUTRIDER_CLONES void gradients(const float* a, std::int64_t T, const float* s, std::int64_t P, std::int64_t n,
+                               std::int64_t p, const float* g, float* x, float* y) {
+    gradients_body(a, T, s, P, n, p, g, x, y);
+}
+OUTRIDER_CLONES void gradients(const double* a, std::int64_t T, const double* s, std::int64_t P, std::int64_t n,
+                               std::int64_t p, const double* g, double* x, double* y) {
+    gradients_body(a, T, s, P, n, p, g, x, y);
+}
 
 /// Usable labels of an anchor: named ones, as long as T frames can hold them.
 std::int64_t usable(const std::int32_t* labels, std::int64_t count, std::int64_t frames) {
@@ -123,18 +144,22 @@ template <typename Stored, typename Real>
 class Worker {
 public:
     Worker(const Shape& shape, const CtcLossOptions& options)
-        : shape_(shape), options_(options),
-          padded_((shape.columns + 2 * simd::kLanes<Real> - 1) / (2 * simd::kLanes<Real>) * (2 * simd::kLanes<Real>)),
-          a_(static_cast<std::size_t>(shape.frames * padded_)), s_(static_cast<std::size_t>(shape.prefixes * padded_), Real(1)),
-          a_top_(static_cast<std::size_t>(shape.frames)), s_top_(static_cast<std::size_t>(shape.prefixes)),
-          z_(static_cast<std::size_t>(shape.frames * shape.prefixes)), g_(z_.size()) {
+        : shape_(shape),
+          options_(options),
+          padded_((shape.columns + 2 * simd::kLanes<Real> - 1) / (2 * simd::kLanes<Real>)*(2 * simd::kLanes<Real>)),
+          a_(static_cast<std::size_t>(shape.frames * padded_)),
+          s_(static_cast<std::size_t>(shape.prefixes * padded_), Real(1)),
+          a_top_(static_cast<std::size_t>(shape.frames)),
+          s_top_(static_cast<std::size_t>(shape.prefixes)),
+          z_(static_cast<std::size_t>(shape.frames * shape.prefixes)),
+          g_(z_.size()) {
         stats.nll.assign(static_cast<std::size_t>(shape.labels), 0.0);
         stats.count.assign(static_cast<std::size_t>(shape.labels), 0);
     }
 
     /// Rows of one anchor; gradients are written in full.
-    void anchor(const Stored* logits, const Real* gate, const Stored* prefix, const std::int32_t* labels, Stored* d_logits,
-                Real* d_gate, Stored* d_prefix) {
+    void anchor(const Stored* logits, const Real* gate, const Stored* prefix, const std::int32_t* labels,
+                Stored* d_logits, Real* d_gate, Stored* d_prefix) {
         const std::int64_t T = shape_.frames, P = shape_.prefixes, V = shape_.columns;
         const std::int64_t U = usable(labels, shape_.labels, T);
         double loss = std::numeric_limits<double>::quiet_NaN();
@@ -172,26 +197,32 @@ private:
     void exponentials(const Stored* logits, const Stored* prefix) {
         const std::int64_t T = shape_.frames, P = shape_.prefixes, V = shape_.columns;
         for (std::int64_t t = 0; t < T; ++t)
-            a_top_[static_cast<std::size_t>(t)] = exp_row(logits + t * V, V, padded_, &a_[static_cast<std::size_t>(t * padded_)]);
+            a_top_[static_cast<std::size_t>(t)] =
+                exp_row(logits + t * V, V, padded_, &a_[static_cast<std::size_t>(t * padded_)]);
         if (shape_.conditioned)
             for (std::int64_t l = 0; l < P; ++l)
-                s_top_[static_cast<std::size_t>(l)] = exp_row(prefix + l * V, V, padded_, &s_[static_cast<std::size_t>(l * padded_)]);
+                s_top_[static_cast<std::size_t>(l)] =
+                    exp_row(prefix + l * V, V, padded_, &s_[static_cast<std::size_t>(l * padded_)]);
         normalisers(a_.data(), T, s_.data(), P, padded_, z_.data());
     }
 
     /// log softmax_c(a_t + s_l) of one token.
-    double log_p(const Stored* logits, const Stored* prefix, std::int64_t t, std::int64_t length, std::int32_t token) const {
+    double log_p(const Stored* logits, const Stored* prefix, std::int64_t t, std::int64_t length,
+                 std::int32_t token) const {
         const std::int64_t V = shape_.columns, l = row_of(length);
-        double x = static_cast<double>(simd::to_real<Stored, Real>(logits[t * V + token])) - static_cast<double>(a_top_[static_cast<std::size_t>(t)]);
+        double x = static_cast<double>(simd::to_real<Stored, Real>(logits[t * V + token])) -
+                   static_cast<double>(a_top_[static_cast<std::size_t>(t)]);
         if (shape_.conditioned)
-            x += static_cast<double>(simd::to_real<Stored, Real>(prefix[l * V + token])) - static_cast<double>(s_top_[static_cast<std::size_t>(l)]);
+            x += static_cast<double>(simd::to_real<Stored, Real>(prefix[l * V + token])) -
+                 static_cast<double>(s_top_[static_cast<std::size_t>(l)]);
         return x - std::log(static_cast<double>(z_[static_cast<std::size_t>(t * shape_.prefixes + l)]));
     }
 
     /// Whether the row of the prefix of all k labels exists (it matters to `stay` of the last label only).
     [[nodiscard]] bool has_row(std::int64_t length) const { return !shape_.conditioned || length < shape_.prefixes; }
 
-    void log_probabilities(const Stored* logits, const Real* gate, const Stored* prefix, const std::int32_t* labels, std::int64_t U) {
+    void log_probabilities(const Stored* logits, const Real* gate, const Stored* prefix, const std::int32_t* labels,
+                           std::int64_t U) {
         const std::int64_t T = shape_.frames;
         enter_.resize(static_cast<std::size_t>(U * T));
         stay_.resize(enter_.size());
@@ -208,19 +239,22 @@ private:
         }
     }
 
-    void differentiate(const std::int32_t* labels, std::int64_t U, const Real* gate, Stored* d_logits, Real* d_gate, Stored* d_prefix) {
+    void differentiate(const std::int32_t* labels, std::int64_t U, const Real* gate, Stored* d_logits, Real* d_gate,
+                       Stored* d_prefix) {
         const std::int64_t T = shape_.frames, P = shape_.prefixes, V = shape_.columns;
         std::fill(g_.begin(), g_.end(), Real(0));
         for (std::int64_t t = 0; t < T; ++t) {
             double emitted = 0.0;
             for (std::int64_t k = 0; k < U; ++k) {
-                const double enter = shape_.scale * recursion_.d_enter[at(k, t)], stay = shape_.scale * recursion_.d_stay[at(k, t)];
+                const double enter = shape_.scale * recursion_.d_enter[at(k, t)],
+                             stay = shape_.scale * recursion_.d_stay[at(k, t)];
                 g_[static_cast<std::size_t>(t * P + row_of(k))] -= static_cast<Real>(enter);
                 if (has_row(k + 1)) g_[static_cast<std::size_t>(t * P + row_of(k + 1))] -= static_cast<Real>(stay);
                 emitted += enter + stay;
             }
             const double blank = std::exp(log_sigmoid(gate[t]));
-            d_gate[t] = static_cast<Real>(shape_.scale * recursion_.d_blank[static_cast<std::size_t>(t)] * (1.0 - blank) - emitted * blank);
+            d_gate[t] = static_cast<Real>(
+                shape_.scale * recursion_.d_blank[static_cast<std::size_t>(t)] * (1.0 - blank) - emitted * blank);
         }
         for (std::size_t i = 0; i < g_.size(); ++i) g_[i] /= z_[i];
         gradients(a_.data(), T, s_.data(), P, V, padded_, g_.data(), d_logits, d_prefix);
@@ -252,8 +286,8 @@ struct LossAndGradients {
 };
 
 template <typename Stored, typename Real>
-LossAndGradients all_anchors(const CtcLossBatch& batch, const CtcLossOptions& options, const Shape& shape, CtcLossStats& stats,
-                             ThreadTeam& team) {
+LossAndGradients all_anchors(const CtcLossBatch& batch, const CtcLossOptions& options, const Shape& shape,
+                             CtcLossStats& stats, ThreadTeam& team) {
     LossAndGradients result{0.0, at::empty_like(batch.logits), at::empty_like(batch.gate),
                             shape.conditioned ? at::empty_like(batch.prefix) : at::Tensor{}};
     const auto* logits = static_cast<const Stored*>(batch.logits.const_data_ptr());
@@ -296,16 +330,21 @@ Shape checked(const CtcLossBatch& batch, const CtcLossOptions& options) {
     shape.frames = rows / shape.anchors, shape.columns = batch.logits.size(1);
     shape.conditioned = batch.prefix.defined();
     shape.prefixes = shape.conditioned ? prefix_rows(options.kind, shape.labels) : 1;
-    require(shape.prefixes <= kMaxPrefixes, "ctc_loss: {} labels an anchor, at most {}", shape.labels, kMaxPrefixes - 1);
-    require(!shape.conditioned || (batch.prefix.size(0) == shape.anchors * shape.prefixes && batch.prefix.size(1) == shape.columns &&
-                                   batch.prefix.scalar_type() == batch.logits.scalar_type() && batch.prefix.is_contiguous()),
-            "ctc_loss: prefix scores must be contiguous [{} * {}, {}] of the logits' type", shape.anchors, shape.prefixes, shape.columns);
-    require(batch.logits.is_contiguous() && batch.gate.is_contiguous(), "ctc_loss: logits and gates must be contiguous");
+    require(shape.prefixes <= kMaxPrefixes, "ctc_loss: {} labels an anchor, at most {}", shape.labels,
+            kMaxPrefixes - 1);
+    require(!shape.conditioned ||
+                (batch.prefix.size(0) == shape.anchors * shape.prefixes && batch.prefix.size(1) == shape.columns &&
+                 batch.prefix.scalar_type() == batch.logits.scalar_type() && batch.prefix.is_contiguous()),
+            "ctc_loss: prefix scores must be contiguous [{} * {}, {}] of the logits' type", shape.anchors,
+            shape.prefixes, shape.columns);
+    require(batch.logits.is_contiguous() && batch.gate.is_contiguous(),
+            "ctc_loss: logits and gates must be contiguous");
     double sum = 0.0;
     for (std::int64_t i = 0; i < shape.anchors; ++i) {
         const auto* labels = batch.labels.const_data_ptr<std::int32_t>() + i * shape.labels;
         for (std::int64_t k = 0; k < usable(labels, shape.labels, shape.frames); ++k) {
-            require(labels[k] < shape.columns, "ctc_loss: label {} of anchor {} is outside the {} columns", labels[k], i, shape.columns);
+            require(labels[k] < shape.columns, "ctc_loss: label {} of anchor {} is outside the {} columns", labels[k],
+                    i, shape.columns);
             sum += options.kind == CtcLossKind::ctc ? 1.0 : options.weights[static_cast<std::size_t>(k)];
         }
     }
@@ -313,7 +352,8 @@ Shape checked(const CtcLossBatch& batch, const CtcLossOptions& options) {
     return shape;
 }
 
-LossAndGradients dispatch(const CtcLossBatch& batch, const CtcLossOptions& options, CtcLossStats& stats, ThreadTeam& team) {
+LossAndGradients dispatch(const CtcLossBatch& batch, const CtcLossOptions& options, CtcLossStats& stats,
+                          ThreadTeam& team) {
     const Shape shape = checked(batch, options);
     switch (batch.logits.scalar_type()) {
         case at::kBFloat16:
@@ -334,10 +374,12 @@ using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
 struct CtcLossFunction : torch::autograd::Function<CtcLossFunction> {
-    static at::Tensor forward(AutogradContext* context, const at::Tensor& logits, const at::Tensor& gate, const at::Tensor& prefix,
-                              const at::Tensor& labels, const CtcLossOptions* options, CtcLossStats* stats, ThreadTeam* team) {
+    static at::Tensor forward(AutogradContext* context, const at::Tensor& logits, const at::Tensor& gate,
+                              const at::Tensor& prefix, const at::Tensor& labels, const CtcLossOptions* options,
+                              CtcLossStats* stats, ThreadTeam* team) {
         const bool conditioned = prefix.numel() > 0;  // an autograd function takes no undefined tensors
-        LossAndGradients result = dispatch({logits, gate, conditioned ? prefix : at::Tensor{}, labels}, *options, *stats, *team);
+        LossAndGradients result =
+            dispatch({logits, gate, conditioned ? prefix : at::Tensor{}, labels}, *options, *stats, *team);
         context->save_for_backward({result.d_logits, result.d_gate, result.d_prefix});
         return at::scalar_tensor(result.loss, gate.options());
     }
@@ -363,7 +405,8 @@ CtcLossStats& CtcLossStats::operator+=(const CtcLossStats& more) {
 
 double CtcLossStats::per_token(const std::vector<double>& weights) const {
     double sum = 0.0, norm = 0.0;
-    for (std::size_t k = 0; k < nll.size(); ++k) sum += weights[k] * nll[k], norm += weights[k] * static_cast<double>(count[k]);
+    for (std::size_t k = 0; k < nll.size(); ++k)
+        sum += weights[k] * nll[k], norm += weights[k] * static_cast<double>(count[k]);
     return norm > 0 ? sum / norm : 0.0;
 }
 

@@ -23,7 +23,8 @@ std::uint64_t hash_text(const std::string& text) {
 }
 
 template <typename T>
-SafeTensorView view(const char* name, SafeDtype dtype, std::vector<std::int64_t> shape, const T* data, std::size_t count) {
+SafeTensorView view(const char* name, SafeDtype dtype, std::vector<std::int64_t> shape, const T* data,
+                    std::size_t count) {
     return {name, dtype, std::move(shape), std::as_bytes(std::span(data, count))};
 }
 
@@ -37,7 +38,9 @@ struct FeatureStore::Shard {
 FeatureStore::FeatureStore(const std::filesystem::path& root, const std::string& fingerprint, std::int64_t hidden,
                            std::span<const Conversation> conversations, Verifier* verifier)
     : folder_(root / fmt::format("{:016x}", mix64(hash_text(fingerprint) ^ hash_of(conversations)))),
-      hidden_(hidden), conversations_(conversations), verifier_(verifier) {
+      hidden_(hidden),
+      conversations_(conversations),
+      verifier_(verifier) {
     std::filesystem::create_directories(folder_);
 }
 
@@ -60,7 +63,8 @@ std::unique_ptr<FeatureStore::Shard> FeatureStore::open(std::size_t shard) const
         const SafeTensor& tokens = result->file.tensor("tokens");
         const SafeTensor& features = result->file.tensor("features");
         const auto bytes = std::as_bytes(std::span(expected));
-        const bool fits = tokens.dtype == SafeDtype::i32 && std::ranges::equal(tokens.data, bytes) && features.dtype == SafeDtype::f16 &&
+        const bool fits = tokens.dtype == SafeDtype::i32 && std::ranges::equal(tokens.data, bytes) &&
+                          features.dtype == SafeDtype::f16 &&
                           features.elements() == hidden_ * static_cast<std::int64_t>(expected.size());
         return fits ? std::move(result) : nullptr;
     } catch (const Error&) {
@@ -71,7 +75,8 @@ std::unique_ptr<FeatureStore::Shard> FeatureStore::open(std::size_t shard) const
 bool FeatureStore::ready(std::size_t shard) const { return shards_.contains(shard) || open(shard) != nullptr; }
 
 void FeatureStore::compute(std::size_t shard) {
-    require(verifier_ != nullptr, "FeatureStore: {} is not there, and there is no target to compute it with", path_of(shard).string());
+    require(verifier_ != nullptr, "FeatureStore: {} is not there, and there is no target to compute it with",
+            path_of(shard).string());
     const auto began = std::chrono::steady_clock::now();
     const std::size_t begin = shard * kShard, end = std::min(conversations_.size(), begin + kShard);
     std::vector<at::Tensor> features(end - begin);
@@ -79,7 +84,9 @@ void FeatureStore::compute(std::size_t shard) {
         std::vector<Prefill> prompts;
         std::int64_t tokens = 0;
         const std::size_t first = i;
-        for (; i < end && (tokens == 0 || tokens + static_cast<std::int64_t>(conversations_[i].tokens.size()) <= kTokensPerCall); ++i) {
+        for (; i < end &&
+               (tokens == 0 || tokens + static_cast<std::int64_t>(conversations_[i].tokens.size()) <= kTokensPerCall);
+             ++i) {
             const std::vector<TokenId>& text = conversations_[i].tokens;
             prompts.push_back({kFirstSequence + static_cast<SequenceId>(i), text, text.back()});
             tokens += static_cast<std::int64_t>(text.size());
@@ -99,12 +106,16 @@ void FeatureStore::compute(std::size_t shard) {
         starts.push_back(static_cast<std::int64_t>(tokens.size()));
     }
     const auto count = static_cast<std::int64_t>(tokens.size());
-    require(all.size(0) == count && all.size(1) == hidden_, "FeatureStore: the target gave features [{}, {}], expected [{}, {}]",
-            all.size(0), all.size(1), count, hidden_);
-    write_safetensors(path_of(shard), std::vector<SafeTensorView>{
-        view("features", SafeDtype::f16, {count, hidden_}, static_cast<const std::uint16_t*>(all.const_data_ptr()), static_cast<std::size_t>(all.numel())),
-        view("tokens", SafeDtype::i32, {count}, tokens.data(), tokens.size()),
-        view("starts", SafeDtype::i64, {static_cast<std::int64_t>(starts.size())}, starts.data(), starts.size())});
+    require(all.size(0) == count && all.size(1) == hidden_,
+            "FeatureStore: the target gave features [{}, {}], expected [{}, {}]", all.size(0), all.size(1), count,
+            hidden_);
+    write_safetensors(
+        path_of(shard),
+        std::vector<SafeTensorView>{
+            view("features", SafeDtype::f16, {count, hidden_}, static_cast<const std::uint16_t*>(all.const_data_ptr()),
+                 static_cast<std::size_t>(all.numel())),
+            view("tokens", SafeDtype::i32, {count}, tokens.data(), tokens.size()),
+            view("starts", SafeDtype::i64, {static_cast<std::int64_t>(starts.size())}, starts.data(), starts.size())});
     computed_seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
 }
 

@@ -19,15 +19,19 @@ struct Running {
 SequenceFeedback feedback_of(const Running& run) {
     const auto begin = static_cast<std::size_t>(run.known), count = static_cast<std::size_t>(run.pending - run.known);
     const auto tokens = run.text->tokens.subspan(begin, count);
-    return {run.sequence, {tokens.begin(), tokens.end()}, run.text->features.slice(0, run.known, run.pending).to(at::kFloat),
-            run.text->tokens[static_cast<std::size_t>(run.pending)], run.pending};
+    return {run.sequence,
+            {tokens.begin(), tokens.end()},
+            run.text->features.slice(0, run.known, run.pending).to(at::kFloat),
+            run.text->tokens[static_cast<std::size_t>(run.pending)],
+            run.pending};
 }
 
 /// Nodes of the tree that the text goes through.
 std::int64_t accepted_by(const TokenTree& tree, const Running& run, DecodeStats& stats) {
     const auto next = run.text->tokens.subspan(static_cast<std::size_t>(run.pending) + 1);
     std::size_t place = 0;
-    const Acceptance walked = accept_walk(tree, [&](NodeIndex) { return place < next.size() ? next[place++] : kNoToken; });
+    const Acceptance walked =
+        accept_walk(tree, [&](NodeIndex) { return place < next.size() ? next[place++] : kNoToken; });
     const auto depth = static_cast<std::size_t>(tree.height());
     if (stats.drafted_per_depth.size() < depth) stats.drafted_per_depth.resize(depth, 0);
     if (stats.accepted_per_depth.size() < depth) stats.accepted_per_depth.resize(depth, 0);
@@ -42,7 +46,8 @@ DecodeStats teacher_forced_rounds(DraftModel& draft, std::span<const TeacherText
     std::vector<Running> running;
     for (const TeacherText& text : texts) {
         require(text.answer >= 1 && text.answer < static_cast<std::int64_t>(text.tokens.size()),
-                "teacher_forced_rounds: the answer begins at token {} of {}, expected 1 to one before the last", text.answer, text.tokens.size());
+                "teacher_forced_rounds: the answer begins at token {} of {}, expected 1 to one before the last",
+                text.answer, text.tokens.size());
         running.push_back({&text, kFirstSequence + static_cast<SequenceId>(running.size()), 0, text.answer - 1});
     }
     DecodeStats stats;

@@ -24,26 +24,28 @@ enum class CtcTree : unsigned char {
 
 struct CtcDraftOptions {
     CtcTree tree = CtcTree::best_first;
-    std::int64_t top_k = 64;    ///< candidates per frame, whose union is what a draft can name; best-first drafts of
-                                ///< conditioned frames search the whole draft vocabulary instead
-    std::int64_t chains = 2;    ///< of `sampled`
-    std::uint64_t seed = 0;     ///< of `sampled`; draws are keyed by (seed, sequence, committed)
-    int threads = 0;            ///< of the CPU's kernels; 0: one per physical core
-    bool kernels = true;        ///< on the CPU: packed int8 matrices and plain loops; false: tensor operations
+    std::int64_t top_k = 64;  ///< candidates per frame, whose union is what a draft can name; best-first drafts of
+                              ///< conditioned frames search the whole draft vocabulary instead
+    std::int64_t chains = 2;  ///< of `sampled`
+    std::uint64_t seed = 0;   ///< of `sampled`; draws are keyed by (seed, sequence, committed)
+    int threads = 0;          ///< of the CPU's kernels; 0: one per physical core
+    bool kernels = true;      ///< on the CPU: packed int8 matrices and plain loops; false: tensor operations
 };
 
 /// A trained CTC drafter. Movable; calls on one object take turns.
 class CtcDraft final : public DraftModel {
 public:
     /// `folder`: config.json and model.safetensors. Throws Error for damaged files and for another target.
-    [[nodiscard]] static CtcDraft load(const std::filesystem::path& folder, const TargetHead& head, const CtcDraftOptions& options = {});
+    [[nodiscard]] static CtcDraft load(const std::filesystem::path& folder, const TargetHead& head,
+                                       const CtcDraftOptions& options = {});
 
     /// The same, for anything that has a head(): a LlamaModel.
     template <typename Model>
-        requires requires(const Model& model) {
-            { model.head() } -> std::convertible_to<TargetHead>;
-        }
-    [[nodiscard]] static CtcDraft load(const std::filesystem::path& folder, const Model& model, const CtcDraftOptions& options = {}) {
+    requires requires(const Model& model) {
+        { model.head() } -> std::convertible_to<TargetHead>;
+    }
+    [[nodiscard]] static CtcDraft load(const std::filesystem::path& folder, const Model& model,
+                                       const CtcDraftOptions& options = {}) {
         return load(folder, TargetHead(model.head()), options);
     }
 
@@ -57,7 +59,8 @@ public:
     [[nodiscard]] const CtcConfig& config() const;
 
 protected:
-    [[nodiscard]] std::vector<SequenceTree> do_propose(std::span<const SequenceFeedback> feedback, DraftBudget budget) override;
+    [[nodiscard]] std::vector<SequenceTree> do_propose(std::span<const SequenceFeedback> feedback,
+                                                       DraftBudget budget) override;
     void do_forget(SequenceId sequence) override;
 
 private:

@@ -42,7 +42,8 @@ struct CtcTables {
     at::Tensor embedding;  ///< [target vocabulary, H] times embedding_scale; rows of tokens the drafter may meet
     at::Tensor output;     ///< [V, H] the target's output rows of the draft vocabulary
 };
-[[nodiscard]] CtcTables make_ctc_tables(const CtcConfig& config, const TargetHead& head, at::ScalarType type, at::Device device);
+[[nodiscard]] CtcTables make_ctc_tables(const CtcConfig& config, const TargetHead& head, at::ScalarType type,
+                                        at::Device device);
 
 /// Random start, a pure function of config and seed; float32 on the CPU.
 [[nodiscard]] CtcWeights init_ctc_weights(const CtcConfig& config, const TargetHead& head, std::uint64_t seed);
@@ -50,8 +51,8 @@ struct CtcTables {
 /// Shapes that the config asks for; throws Error naming the weight that differs or is missing.
 void check_ctc_weights(const CtcConfig& config, const CtcWeights& weights);
 
-/// y = x W^T, computed in `compute` whatever the operands' types; the result has type `compute`. Differentiable by both.
-/// With float32 weights and bfloat16 products this is mixed precision.
+/// y = x W^T, computed in `compute` whatever the operands' types; the result has type `compute`. Differentiable by
+/// both. With float32 weights and bfloat16 products this is mixed precision.
 [[nodiscard]] at::Tensor mixed_linear(const at::Tensor& x, const at::Tensor& weight, at::ScalarType compute);
 
 /// The context of one sequence (or conversation): u_0..u_{L-1} and the keys and values over them.
@@ -61,7 +62,8 @@ struct CtcContext {
     at::Tensor values;  ///< [L, kv_heads, head_dim]
 };
 
-/// Runs fuse, norm, k and v over rows of any sequences. `next` [L] int64: x_{j+1}; `features` [L, H]: h_j; `positions` [L] int64: j.
+/// Runs fuse, norm, k and v over rows of any sequences. `next` [L] int64: x_{j+1}; `features` [L, H]: h_j; `positions`
+/// [L] int64: j.
 [[nodiscard]] CtcContext ctc_context(const CtcConfig& config, const CtcWeights& weights, const CtcTables& tables,
                                      const at::Tensor& next, const at::Tensor& features, const at::Tensor& positions,
                                      at::ScalarType compute);

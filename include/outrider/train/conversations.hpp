@@ -25,15 +25,16 @@ struct Conversation {
 using PromptEncoder = std::function<std::vector<TokenId>(std::span<const ChatMessage>)>;
 
 struct ConversationOptions {
-    bool greedy_only = false;          ///< leave out what was sampled: right for a drafter that serves greedy decoding
-    std::int64_t max_tokens = 768;     ///< longer conversations are left out
-    std::int64_t limit = 0;            ///< take that many conversations only; 0: all
+    bool greedy_only = false;       ///< leave out what was sampled: right for a drafter that serves greedy decoding
+    std::int64_t max_tokens = 768;  ///< longer conversations are left out
+    std::int64_t limit = 0;         ///< take that many conversations only; 0: all
 };
 
 /// Reads JSON lines as `distill` writes them: `messages` (the last one is the answer), `prompt_tokens`,
 /// `completion_ids`, `temperature`. The prompt is encoded anew and must have prompt_tokens tokens. The order is that
 /// of a hash of the row, greedy ones first, so that any first part is a fair sample. Throws Error that names the line.
-[[nodiscard]] std::vector<Conversation> read_conversations(const std::filesystem::path& path, const PromptEncoder& encode,
+[[nodiscard]] std::vector<Conversation> read_conversations(const std::filesystem::path& path,
+                                                           const PromptEncoder& encode,
                                                            const ConversationOptions& options = {});
 
 /// The `count` tokens that occur most often in the answers, ascending; ties go to the smaller id.

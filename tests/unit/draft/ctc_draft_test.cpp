@@ -24,13 +24,19 @@ struct Text {
     std::vector<TokenId> tokens;
     at::Tensor features;
 
-    explicit Text(std::int64_t length, std::uint64_t seed = 1) : features(noise({length, kToyHidden}, seed, 2).to(at::kFloat)) {
-        for (std::int64_t i = 0; i < length; ++i) tokens.push_back(static_cast<TokenId>(mix64(seed ^ static_cast<std::uint64_t>(i)) % kToyVocabulary));
+    explicit Text(std::int64_t length, std::uint64_t seed = 1)
+        : features(noise({length, kToyHidden}, seed, 2).to(at::kFloat)) {
+        for (std::int64_t i = 0; i < length; ++i)
+            tokens.push_back(static_cast<TokenId>(mix64(seed ^ static_cast<std::uint64_t>(i)) % kToyVocabulary));
     }
 
     /// What a drafter that knows the first `known` tokens hears when `pending` is the index of the pending one.
     [[nodiscard]] SequenceFeedback feedback(std::int64_t known, std::int64_t pending, SequenceId id = 1) const {
-        return {id, {tokens.begin() + known, tokens.begin() + pending}, features.slice(0, known, pending), tokens[static_cast<std::size_t>(pending)], pending};
+        return {id,
+                {tokens.begin() + known, tokens.begin() + pending},
+                features.slice(0, known, pending),
+                tokens[static_cast<std::size_t>(pending)],
+                pending};
     }
 };
 
@@ -45,7 +51,8 @@ TokenTree one(CtcDraft& draft, const SequenceFeedback& feedback, std::int64_t no
 }
 
 bool same(const TokenTree& a, const TokenTree& b) {
-    return std::ranges::equal(a.tokens(), b.tokens()) && std::ranges::equal(a.parents(), b.parents()) && std::ranges::equal(a.log_q(), b.log_q());
+    return std::ranges::equal(a.tokens(), b.tokens()) && std::ranges::equal(a.parents(), b.parents()) &&
+           std::ranges::equal(a.log_q(), b.log_q());
 }
 
 /// log Psi of every node, by its path of tokens.
@@ -54,7 +61,8 @@ std::map<std::vector<TokenId>, double> paths_of(const TokenTree& tree) {
     for (NodeIndex node = 1; node < static_cast<NodeIndex>(tree.size()); ++node) {
         std::vector<TokenId> path;
         double log_psi = 0;
-        for (const NodeIndex step : path_to(tree, node)) path.push_back(tree.token(step)), log_psi += tree.log_q()[static_cast<std::size_t>(step)];
+        for (const NodeIndex step : path_to(tree, node))
+            path.push_back(tree.token(step)), log_psi += tree.log_q()[static_cast<std::size_t>(step)];
         paths[path] = log_psi;
     }
     return paths;
@@ -69,16 +77,24 @@ TEST_CASE("CtcSearch finds the tree of the exact prefix search over all tokens")
         const at::Tensor scores = noise({V + 1, V + 1, V}, seed + 100, 2).to(at::kFloat);  // by last two tokens
         std::vector<TokenId> vocabulary;
         for (TokenId c = 0; c < V; ++c) vocabulary.push_back(3 * c + 1);
-        const auto row = [&](std::int32_t last, std::int32_t second) { return scores.const_data_ptr<float>() + ((last + 1) * (V + 1) + second + 1) * V; };
-        const std::span<const float> a(logits.const_data_ptr<float>(), static_cast<std::size_t>(T * V)), g(gate.const_data_ptr<float>(), static_cast<std::size_t>(T));
+        const auto row = [&](std::int32_t last, std::int32_t second) {
+            return scores.const_data_ptr<float>() + ((last + 1) * (V + 1) + second + 1) * V;
+        };
+        const std::span<const float> a(logits.const_data_ptr<float>(), static_cast<std::size_t>(T * V)),
+            g(gate.const_data_ptr<float>(), static_cast<std::size_t>(T));
 
         CtcSearch search;
-        const TokenTree tree = search.tree(7, a, g, vocabulary, 24, [&](std::span<const CtcPrefix> prefixes, float* out, std::int64_t stride) {
-            for (std::size_t i = 0; i < prefixes.size(); ++i) std::copy_n(row(prefixes[i].last, prefixes[i].last_but_one), V, out + static_cast<std::int64_t>(i) * stride);
-        });
+        const TokenTree tree = search.tree(7, a, g, vocabulary, 24,
+                                           [&](std::span<const CtcPrefix> prefixes, float* out, std::int64_t stride) {
+                                               for (std::size_t i = 0; i < prefixes.size(); ++i)
+                                                   std::copy_n(row(prefixes[i].last, prefixes[i].last_but_one), V,
+                                                               out + static_cast<std::int64_t>(i) * stride);
+                                           });
 
         FrameBuilder builder;
-        const CtcFrames frames = builder.build({a, g, static_cast<std::size_t>(V), vocabulary, DenseFrames::Kind::gated_logits}, {static_cast<std::size_t>(V), true});
+        const CtcFrames frames =
+            builder.build({a, g, static_cast<std::size_t>(V), vocabulary, DenseFrames::Kind::gated_logits},
+                          {static_cast<std::size_t>(V), true});
         PrefixTreeSearch exact;
         const TokenTree expected = exact.tree(7, frames, 24, [&](const PrefixContext& l, std::span<float> factors) {
             const auto n = l.tokens.size();
@@ -98,7 +114,9 @@ TEST_CASE("CtcSearch finds the tree of the exact prefix search over all tokens")
 TEST_CASE("CtcSearch: frames and prefixes that hold NaN or infinities say nothing") {
     const std::vector<TokenId> vocabulary{0, 1, 2};
     const float nan = std::numeric_limits<float>::quiet_NaN(), inf = std::numeric_limits<float>::infinity();
-    const auto flat = [](std::span<const CtcPrefix> prefixes, float* out, std::int64_t stride) { std::fill_n(out, static_cast<std::int64_t>(prefixes.size()) * stride, 0.0F); };
+    const auto flat = [](std::span<const CtcPrefix> prefixes, float* out, std::int64_t stride) {
+        std::fill_n(out, static_cast<std::int64_t>(prefixes.size()) * stride, 0.0F);
+    };
     CtcSearch search;
     const std::vector<float> spoiled{nan, 0, 0, 0, inf, 0}, gate{0, 0};
     CHECK(search.tree(9, spoiled, gate, vocabulary, 8, flat).size() == 1);
@@ -106,7 +124,10 @@ TEST_CASE("CtcSearch: frames and prefixes that hold NaN or infinities say nothin
     const TokenTree tree = search.tree(9, half, gate, vocabulary, 8, flat);
     CHECK(tree.height() == 1);
     CHECK(tree.size() == 4);
-    CHECK(search.tree(9, half, gate, vocabulary, 8, [&](std::span<const CtcPrefix>, float* out, std::int64_t) { out[0] = nan; }).size() == 1);
+    CHECK(search
+              .tree(9, half, gate, vocabulary, 8,
+                    [&](std::span<const CtcPrefix>, float* out, std::int64_t) { out[0] = nan; })
+              .size() == 1);
     CHECK(search.tree(9, half, gate, vocabulary, 0, flat).size() == 1);
 }
 
@@ -136,8 +157,10 @@ TEST_CASE("CtcDraft: rounds one by one give the draft of the whole text at once"
 
 TEST_CASE("CtcDraft: kernels follow tensor operations") {
     const Text text(40);
-    CtcDraft reference = toy_draft(CtcConditioning::prefix, {.threads = 1, .kernels = false}), fast = toy_draft(CtcConditioning::prefix, {.threads = 2});
-    const auto a = paths_of(one(reference, text.feedback(0, 33), 40)), b = paths_of(one(fast, text.feedback(0, 33), 40));
+    CtcDraft reference = toy_draft(CtcConditioning::prefix, {.threads = 1, .kernels = false}),
+             fast = toy_draft(CtcConditioning::prefix, {.threads = 2});
+    const auto a = paths_of(one(reference, text.feedback(0, 33), 40)),
+               b = paths_of(one(fast, text.feedback(0, 33), 40));
     std::size_t shared = 0;
     for (const auto& [path, log_psi] : a) {
         if (!b.contains(path)) continue;
@@ -152,7 +175,8 @@ TEST_CASE("CtcDraft: a batch gives every sequence the draft it gets alone, bit f
     const std::vector<std::int64_t> pending{12, 0, 25};  // the second has a prompt of one token
     CtcDraft together = toy_draft();
     Feedback feedback;
-    for (std::size_t i = 0; i < texts.size(); ++i) feedback.push_back(texts[i].feedback(0, pending[i], static_cast<SequenceId>(i)));
+    for (std::size_t i = 0; i < texts.size(); ++i)
+        feedback.push_back(texts[i].feedback(0, pending[i], static_cast<SequenceId>(i)));
     const auto trees = together.propose(feedback, {12});
     for (std::size_t i = 0; i < texts.size(); ++i) {
         CtcDraft alone = toy_draft();
@@ -168,15 +192,15 @@ TEST_CASE("CtcDraft: a stale state is an error, never a bad draft") {
     const Text text(20);
     CtcDraft draft = toy_draft();
     (void)one(draft, text.feedback(0, 5));
-    CHECK_THROWS_AS(one(draft, text.feedback(7, 9)), Error);          // a gap
-    CHECK_THROWS_AS(one(draft, text.feedback(0, 5)), Error);          // the prompt again
+    CHECK_THROWS_AS(one(draft, text.feedback(7, 9)), Error);  // a gap
+    CHECK_THROWS_AS(one(draft, text.feedback(0, 5)), Error);  // the prompt again
     SequenceFeedback other = text.feedback(5, 8);
-    other.tokens[0] = other.tokens[0] == 0 ? 1 : 0;                   // not the pending token of the last round
+    other.tokens[0] = other.tokens[0] == 0 ? 1 : 0;  // not the pending token of the last round
     CHECK_THROWS_AS(one(draft, other), Error);
     SequenceFeedback bare = text.feedback(5, 8);
     bare.features = bare.features.slice(0, 0, 2);
     CHECK_THROWS_AS(one(draft, bare), Error);
-    CHECK(one(draft, text.feedback(5, 8)).drafted() == 12);           // errors changed nothing
+    CHECK(one(draft, text.feedback(5, 8)).drafted() == 12);  // errors changed nothing
     draft.forget(1);
     CHECK(one(draft, text.feedback(0, 4)).drafted() == 12);
     draft.forget(77);
@@ -184,9 +208,12 @@ TEST_CASE("CtcDraft: a stale state is an error, never a bad draft") {
 
 TEST_CASE("CtcDraft: the other ways from frames to a tree") {
     const Text text(20);
-    CtcDraft chains = toy_draft(CtcConditioning::prefix, {.tree = CtcTree::sampled, .chains = 3, .seed = 4, .threads = 1});
-    CtcDraft again = toy_draft(CtcConditioning::prefix, {.tree = CtcTree::sampled, .chains = 3, .seed = 4, .threads = 1});
-    CtcDraft seed = toy_draft(CtcConditioning::prefix, {.tree = CtcTree::sampled, .chains = 3, .seed = 5, .threads = 1});
+    CtcDraft chains =
+        toy_draft(CtcConditioning::prefix, {.tree = CtcTree::sampled, .chains = 3, .seed = 4, .threads = 1});
+    CtcDraft again =
+        toy_draft(CtcConditioning::prefix, {.tree = CtcTree::sampled, .chains = 3, .seed = 4, .threads = 1});
+    CtcDraft seed =
+        toy_draft(CtcConditioning::prefix, {.tree = CtcTree::sampled, .chains = 3, .seed = 5, .threads = 1});
     bool differs = false;
     for (std::int64_t n = 3; n < 15; ++n) {
         const TokenTree a = one(chains, text.feedback(n == 3 ? 0 : n - 1, n));
@@ -196,8 +223,10 @@ TEST_CASE("CtcDraft: the other ways from frames to a tree") {
     }
     CHECK(differs);
     for (const CtcConditioning conditioning : {CtcConditioning::none, CtcConditioning::prefix}) {
-        CtcDraft ranked = toy_draft(conditioning, {.tree = CtcTree::static_tree, .threads = 1}), best = toy_draft(conditioning, {.threads = 1});
-        const TokenTree a = one(ranked, text.feedback(0, 12), 63), b = one(best, text.feedback(0, 12), static_cast<std::int64_t>(a.drafted()));
+        CtcDraft ranked = toy_draft(conditioning, {.tree = CtcTree::static_tree, .threads = 1}),
+                 best = toy_draft(conditioning, {.threads = 1});
+        const TokenTree a = one(ranked, text.feedback(0, 12), 63),
+                        b = one(best, text.feedback(0, 12), static_cast<std::int64_t>(a.drafted()));
         const auto mass = [](const TokenTree& tree) {
             double sum = 0;
             for (const auto& [path, log_psi] : paths_of(tree)) sum += std::exp(log_psi);

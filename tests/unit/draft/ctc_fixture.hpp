@@ -16,7 +16,8 @@ namespace outrider::test {
 inline at::Tensor noise(std::vector<std::int64_t> shape, std::uint64_t seed, double scale) {
     at::Tensor x = at::empty(shape, at::kDouble);
     const RandomKey key(seed, 0, 0);
-    for (std::int64_t i = 0; i < x.numel(); ++i) x.data_ptr<double>()[i] = scale * (2 * key.uniform(static_cast<std::uint64_t>(i)) - 1);
+    for (std::int64_t i = 0; i < x.numel(); ++i)
+        x.data_ptr<double>()[i] = scale * (2 * key.uniform(static_cast<std::uint64_t>(i)) - 1);
     return x;
 }
 
@@ -28,14 +29,20 @@ inline TargetHead toy_head() {
             return table.index_select(0, at::tensor(std::vector<std::int64_t>(ids.begin(), ids.end()), at::kLong));
         };
     };
-    return {"toy", kToyHidden, kToyVocabulary, rows(noise({kToyVocabulary, kToyHidden}, 101, 1.0).to(at::kFloat)),
-            rows(noise({kToyVocabulary, kToyHidden}, 102, 1.0).to(at::kFloat)), noise({kToyHidden}, 103, 0.5).to(at::kFloat) + 1.0, 1e-5};
+    return {"toy",
+            kToyHidden,
+            kToyVocabulary,
+            rows(noise({kToyVocabulary, kToyHidden}, 101, 1.0).to(at::kFloat)),
+            rows(noise({kToyVocabulary, kToyHidden}, 102, 1.0).to(at::kFloat)),
+            noise({kToyHidden}, 103, 0.5).to(at::kFloat) + 1.0,
+            1e-5};
 }
 
 /// Names every second token of the toy vocabulary.
 inline CtcConfig toy_config(CtcConditioning conditioning) {
     CtcConfig config;
-    config.hidden = kToyHidden, config.heads = 2, config.kv_heads = 1, config.head_dim = 32, config.intermediate = 48, config.frames = 4;
+    config.hidden = kToyHidden, config.heads = 2, config.kv_heads = 1, config.head_dim = 32, config.intermediate = 48,
+    config.frames = 4;
     config.conditioning = conditioning, config.prefix_rank = 16;
     config.target_fingerprint = "toy", config.target_name = "toy target";
     for (TokenId token = 1; token < kToyVocabulary; token += 2) config.vocabulary.push_back(token);
@@ -46,7 +53,8 @@ inline CtcConfig toy_config(CtcConditioning conditioning) {
 inline CtcWeights toy_weights(const CtcConfig& config, const TargetHead& head) {
     CtcWeights weights = init_ctc_weights(config, head, 5);
     weights.blank = noise({1, config.hidden}, 104, 0.3).to(at::kFloat);
-    if (weights.prefix_out.defined()) weights.prefix_out = noise(weights.prefix_out.sizes().vec(), 105, 0.5).to(at::kFloat);
+    if (weights.prefix_out.defined())
+        weights.prefix_out = noise(weights.prefix_out.sizes().vec(), 105, 0.5).to(at::kFloat);
     return weights;
 }
 

@@ -47,9 +47,12 @@ void compare(const std::vector<at::Tensor>& inputs, at::ScalarType type, double 
 
 TEST_CASE("CTC network: loops of the layer agree with tensor operations in float64") {
     const at::Tensor committed = at::tensor(std::vector<std::int64_t>{3, 20, 11, 1}, at::kLong);
-    const auto attention = [](const std::vector<at::Tensor>& x) { return ctc_attention(x[0], x[1], x[2], x[3], x[4], x[5]); };
-    const std::vector<at::Tensor> inputs{noise({4, 3, 6, 16}, 1, 2), noise({4, 3, 2, 16}, 2, 2), noise({4, 3, 2, 16}, 3, 2),
-                                         noise({20, 2, 16}, 4, 2), noise({20, 2, 16}, 5, 2), committed};
+    const auto attention = [](const std::vector<at::Tensor>& x) {
+        return ctc_attention(x[0], x[1], x[2], x[3], x[4], x[5]);
+    };
+    const std::vector<at::Tensor> inputs{noise({4, 3, 6, 16}, 1, 2), noise({4, 3, 2, 16}, 2, 2),
+                                         noise({4, 3, 2, 16}, 3, 2), noise({20, 2, 16}, 4, 2),
+                                         noise({20, 2, 16}, 5, 2),   committed};
     compare(inputs, at::kFloat, 2e-6, attention);
     compare(inputs, at::kBFloat16, 2e-2, attention);
 
@@ -65,15 +68,19 @@ TEST_CASE("CTC network: loops of the layer agree with tensor operations in float
     compare({noise({5, 3, 32}, 8, 2)}, at::kFloat, 2e-6, rotate);
     compare({noise({5, 3, 32}, 8, 2)}, at::kBFloat16, 1e-2, rotate);
 
-    const auto norm = [](const std::vector<at::Tensor>& x) { return ctc_rms_norm(x[0], x[1], 1e-5, x[0].scalar_type()); };
+    const auto norm = [](const std::vector<at::Tensor>& x) {
+        return ctc_rms_norm(x[0], x[1], 1e-5, x[0].scalar_type());
+    };
     compare({noise({7, 48}, 9, 3), noise({48}, 10, 2)}, at::kFloat, 2e-6, norm);
 }
 
 TEST_CASE("CTC network: an anchor's frames do not see keys beyond its committed tokens, nor other anchors") {
-    const at::Tensor q = noise({2, 3, 4, 16}, 1, 2).to(at::kFloat), k = noise({2, 3, 2, 16}, 2, 2).to(at::kFloat), v = noise({2, 3, 2, 16}, 3, 2).to(at::kFloat);
+    const at::Tensor q = noise({2, 3, 4, 16}, 1, 2).to(at::kFloat), k = noise({2, 3, 2, 16}, 2, 2).to(at::kFloat),
+                     v = noise({2, 3, 2, 16}, 3, 2).to(at::kFloat);
     const at::Tensor keys = noise({9, 2, 16}, 4, 2).to(at::kFloat), values = noise({9, 2, 16}, 5, 2).to(at::kFloat);
     const auto run = [&](std::int64_t first, std::int64_t end, std::vector<std::int64_t> n, std::int64_t rows) {
-        return ctc_attention(q.slice(0, first, end), k.slice(0, first, end), v.slice(0, first, end), keys.slice(0, 0, rows), values.slice(0, 0, rows), at::tensor(n, at::kLong));
+        return ctc_attention(q.slice(0, first, end), k.slice(0, first, end), v.slice(0, first, end),
+                             keys.slice(0, 0, rows), values.slice(0, 0, rows), at::tensor(n, at::kLong));
     };
     const at::Tensor both = run(0, 2, {4, 9}, 9);
     CHECK(distance(both.slice(0, 0, 3), run(0, 1, {4}, 4)) < 1e-6);
@@ -85,16 +92,20 @@ TEST_CASE("CTC network: float32 and bfloat16 scores follow float64") {
     const TargetHead head = toy_head();
     const CtcConfig config = toy_config(CtcConditioning::prefix);
     const CtcWeights weights = toy_weights(config, head);
-    const at::Tensor next = at::arange(7, 19, at::kLong), features = noise({12, config.hidden}, 1, 2), positions = at::arange(12, at::kLong);
-    const at::Tensor row = at::tensor(std::vector<std::int64_t>{11, 4, 0}, at::kLong), last = at::tensor(std::vector<std::int64_t>{19, 3, 12, -1, 8, 9}, at::kLong).view({3, 2});
+    const at::Tensor next = at::arange(7, 19, at::kLong), features = noise({12, config.hidden}, 1, 2),
+                     positions = at::arange(12, at::kLong);
+    const at::Tensor row = at::tensor(std::vector<std::int64_t>{11, 4, 0}, at::kLong),
+                     last = at::tensor(std::vector<std::int64_t>{19, 3, 12, -1, 8, 9}, at::kLong).view({3, 2});
     const auto scores = [&](at::ScalarType compute) {
         const auto real = compute == at::kDouble ? at::kDouble : at::kFloat;
         CtcWeights w = weights;
         for (auto& [name, weight] : w.named()) *weight = weight->to(real);
         const CtcTables tables = make_ctc_tables(config, head, compute, at::kCPU);
         const CtcContext context = ctc_context(config, w, tables, next, features.to(real), positions, compute);
-        const CtcFrameScores frames = ctc_frames(config, w, tables, context.fused.index_select(0, row), row + 1, {{context.keys, context.values, 3}}, compute);
-        const at::Tensor prefix = ctc_prefix_scores(config, w, tables, last, last.flip(1), features.index_select(0, row).to(real), compute);
+        const CtcFrameScores frames = ctc_frames(config, w, tables, context.fused.index_select(0, row), row + 1,
+                                                 {{context.keys, context.values, 3}}, compute);
+        const at::Tensor prefix =
+            ctc_prefix_scores(config, w, tables, last, last.flip(1), features.index_select(0, row).to(real), compute);
         return std::vector<at::Tensor>{frames.logits, frames.gate, prefix};
     };
     const auto expected = scores(at::kDouble), in_float = scores(at::kFloat), in_bf16 = scores(at::kBFloat16);

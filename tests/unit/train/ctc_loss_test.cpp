@@ -16,7 +16,8 @@ namespace {
 at::Tensor noise(std::int64_t rows, std::int64_t columns, std::uint64_t seed, double scale) {
     at::Tensor x = at::empty({rows, columns}, at::kDouble);
     const RandomKey key(seed, 0, 0);
-    for (std::int64_t i = 0; i < rows * columns; ++i) x.data_ptr<double>()[i] = scale * (2 * key.uniform(static_cast<std::uint64_t>(i)) - 1);
+    for (std::int64_t i = 0; i < rows * columns; ++i)
+        x.data_ptr<double>()[i] = scale * (2 * key.uniform(static_cast<std::uint64_t>(i)) - 1);
     return x;
 }
 
@@ -45,7 +46,8 @@ struct Enumeration {
 
     double pi(std::int64_t t, std::int64_t length, std::int64_t token) const {
         const double* a = c.logits.data_ptr<double>() + (anchor * Case::T + t) * Case::V;
-        const double* s = c.prefix.defined() ? c.prefix.data_ptr<double>() + (anchor * rows + length) * Case::V : nullptr;
+        const double* s =
+            c.prefix.defined() ? c.prefix.data_ptr<double>() + (anchor * rows + length) * Case::V : nullptr;
         double z = 0;
         for (std::int64_t v = 0; v < Case::V; ++v) z += std::exp(a[v] + (s ? s[v] : 0.0));
         const double g = c.gate.data_ptr<double>()[anchor * Case::T + t];
@@ -63,7 +65,8 @@ struct Enumeration {
         walk(t + 1, done, false, p / (1 + std::exp(-g)));
         if (last_is_label && done > 0) {
             const auto length = static_cast<std::int64_t>(done);
-            if (done < y.size() || !c.prefix.defined() || length < rows) walk(t + 1, done, true, p * pi(t, length, y[done - 1]));
+            if (done < y.size() || !c.prefix.defined() || length < rows)
+                walk(t + 1, done, true, p * pi(t, length, y[done - 1]));
         }
         if (done < y.size() && !(last_is_label && done > 0 && y[done] == y[done - 1])) {
             const double q = p * pi(t, static_cast<std::int64_t>(done), y[done]);
@@ -73,17 +76,20 @@ struct Enumeration {
     }
 };
 
-double run(const Case& c, CtcLossKind kind, CtcLossStats& stats, at::ScalarType type = at::kDouble, Case* gradients = nullptr) {
+double run(const Case& c, CtcLossKind kind, CtcLossStats& stats, at::ScalarType type = at::kDouble,
+           Case* gradients = nullptr) {
     ThreadTeam team(2);
     const CtcLossOptions options{kind, {1.0, 0.8, 0.64}};
     const auto real = type == at::kDouble ? at::kDouble : at::kFloat;
     const bool grad = gradients != nullptr;
-    CtcLossBatch batch{c.logits.to(type).detach().set_requires_grad(grad), c.gate.to(real).detach().set_requires_grad(grad),
-                       c.prefix.defined() ? c.prefix.to(type).detach().set_requires_grad(grad) : at::Tensor{}, c.labels};
+    CtcLossBatch batch{
+        c.logits.to(type).detach().set_requires_grad(grad), c.gate.to(real).detach().set_requires_grad(grad),
+        c.prefix.defined() ? c.prefix.to(type).detach().set_requires_grad(grad) : at::Tensor{}, c.labels};
     const at::Tensor loss = ctc_loss(batch, options, stats, team);
     if (grad) {
         (2.0 * loss).backward();  // an outer factor must come through
-        gradients->logits = batch.logits.grad().to(at::kDouble) / 2, gradients->gate = batch.gate.grad().to(at::kDouble) / 2;
+        gradients->logits = batch.logits.grad().to(at::kDouble) / 2,
+        gradients->gate = batch.gate.grad().to(at::kDouble) / 2;
         if (c.prefix.defined()) gradients->prefix = batch.prefix.grad().to(at::kDouble) / 2;
     }
     return loss.item<double>();
@@ -103,7 +109,10 @@ TEST_CASE("ctc_loss equals the enumeration of all alignments") {
             for (std::size_t i = 0; i < labels.size(); ++i) {
                 double before = 1.0;
                 for (std::size_t k = 1; k <= labels[i].size(); ++k) {
-                    Enumeration e{c, static_cast<std::int64_t>(i), prefix_rows(kind, Case::U), {labels[i].begin(), labels[i].begin() + static_cast<std::ptrdiff_t>(k)}};
+                    Enumeration e{c,
+                                  static_cast<std::int64_t>(i),
+                                  prefix_rows(kind, Case::U),
+                                  {labels[i].begin(), labels[i].begin() + static_cast<std::ptrdiff_t>(k)}};
                     e.walk(0, 0, false, 1.0);
                     if (kind == CtcLossKind::prefix) expected -= w[k - 1] * std::log(e.starts / before);
                     if (kind == CtcLossKind::ctc && k == labels[i].size()) expected -= std::log(e.equals);
@@ -155,7 +164,8 @@ TEST_CASE("ctc_loss: float and bfloat16 follow double") {
     std::vector<at::Tensor> losses, gradients;
     for (const auto type : {at::kDouble, at::kFloat, at::kBFloat16}) {
         const auto real = type == at::kDouble ? at::kDouble : at::kFloat;
-        CtcLossBatch batch{c.logits.to(type).detach().set_requires_grad(true), c.gate.to(real), c.prefix.to(type).detach().set_requires_grad(true), c.labels};
+        CtcLossBatch batch{c.logits.to(type).detach().set_requires_grad(true), c.gate.to(real),
+                           c.prefix.to(type).detach().set_requires_grad(true), c.labels};
         CtcLossStats stats;
         const at::Tensor loss = ctc_loss(batch, options, stats, team);
         loss.backward();

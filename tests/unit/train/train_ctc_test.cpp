@@ -33,7 +33,9 @@ class ToyVerifier final : public Verifier {
 public:
     std::int64_t calls = 0;
 
-    static TokenId next(TokenId before, TokenId last) { return static_cast<TokenId>((3 * last + before + 1) % (kToyVocabulary / 2) * 2 + 1); }
+    static TokenId next(TokenId before, TokenId last) {
+        return static_cast<TokenId>((3 * last + before + 1) % (kToyVocabulary / 2) * 2 + 1);
+    }
 
     Feedback prefill(std::span<const Prefill> prompts) override {
         static const at::Tensor table = noise({kToyVocabulary, kToyHidden}, 300, 2).to(at::kFloat);
@@ -41,10 +43,14 @@ public:
         for (const Prefill& prompt : prompts) {
             ++calls;
             std::vector<std::int64_t> ids;
-            for (std::size_t i = 0; i < prompt.tokens.size(); ++i) ids.push_back(next(i > 0 ? prompt.tokens[i - 1] : 0, prompt.tokens[i]));
+            for (std::size_t i = 0; i < prompt.tokens.size(); ++i)
+                ids.push_back(next(i > 0 ? prompt.tokens[i - 1] : 0, prompt.tokens[i]));
             // The pending token is a committed one here: its feature belongs to the text as well.
-            feedback.push_back({prompt.sequence, {prompt.tokens.begin(), prompt.tokens.end()}, table.index_select(0, at::tensor(ids, at::kLong)),
-                                prompt.pending, static_cast<std::int64_t>(prompt.tokens.size())});
+            feedback.push_back({prompt.sequence,
+                                {prompt.tokens.begin(), prompt.tokens.end()},
+                                table.index_select(0, at::tensor(ids, at::kLong)),
+                                prompt.pending,
+                                static_cast<std::int64_t>(prompt.tokens.size())});
         }
         return feedback;
     }
@@ -58,7 +64,8 @@ public:
 /// Prompts of toy messages: one token a character.
 std::vector<TokenId> encode(std::span<const ChatMessage> messages) {
     std::vector<TokenId> tokens{0};
-    for (const char c : messages.front().content) tokens.push_back(static_cast<TokenId>(static_cast<unsigned char>(c) % kToyVocabulary));
+    for (const char c : messages.front().content)
+        tokens.push_back(static_cast<TokenId>(static_cast<unsigned char>(c) % kToyVocabulary));
     return tokens;
 }
 
@@ -73,13 +80,21 @@ fs::path toy_text(const fs::path& folder, int rows) {
     const fs::path path = folder / "text.jsonl";
     std::ofstream file(path);
     for (int i = 0; i < rows; ++i) {
-        const std::string prompt = {static_cast<char>('a' + i % 26), static_cast<char>('A' + i / 26 % 26), static_cast<char>('0' + i % 7)};
+        const std::string prompt = {static_cast<char>('a' + i % 26), static_cast<char>('A' + i / 26 % 26),
+                                    static_cast<char>('0' + i % 7)};
         std::vector<TokenId> tokens = encode(std::vector<ChatMessage>{{"user", prompt}});
         const auto prompt_tokens = tokens.size();
-        while (tokens.size() < prompt_tokens + 24) tokens.push_back(ToyVerifier::next(tokens[tokens.size() - 2], tokens.back()));
-        file << nlohmann::json{{"messages", {{{"role", "user"}, {"content", prompt}}, {{"role", "assistant"}, {"content", "-"}}}}, {"prompt_tokens", prompt_tokens},
-                               {"completion_ids", std::vector<TokenId>(tokens.begin() + static_cast<std::ptrdiff_t>(prompt_tokens), tokens.end())},
-                               {"temperature", i % 4 == 3 ? 0.7 : 0.0}}.dump() << "\n";
+        while (tokens.size() < prompt_tokens + 24)
+            tokens.push_back(ToyVerifier::next(tokens[tokens.size() - 2], tokens.back()));
+        file << nlohmann::json{{"messages",
+                                {{{"role", "user"}, {"content", prompt}}, {{"role", "assistant"}, {"content", "-"}}}},
+                               {"prompt_tokens", prompt_tokens},
+                               {"completion_ids",
+                                std::vector<TokenId>(tokens.begin() + static_cast<std::ptrdiff_t>(prompt_tokens),
+                                                     tokens.end())},
+                               {"temperature", i % 4 == 3 ? 0.7 : 0.0}}
+                    .dump()
+             << "\n";
     }
     return path;
 }
@@ -88,8 +103,10 @@ CtcTrainOptions toy_options(const fs::path& folder, std::int64_t anchors) {
     CtcTrainOptions options;
     options.data = toy_text(folder, 160);
     options.output = folder / "drafter", options.features = folder / "features";
-    options.held_out = 64, options.vocabulary = 32, options.frames = 4, options.labels = 3, options.prefix_rank = 16, options.intermediate = 64;
-    options.batch_anchors = 64, options.group_anchors = 8, options.anchors = anchors, options.learning_rate = 4e-3, options.ema = 0.9;
+    options.held_out = 64, options.vocabulary = 32, options.frames = 4, options.labels = 3, options.prefix_rank = 16,
+    options.intermediate = 64;
+    options.batch_anchors = 64, options.group_anchors = 8, options.anchors = anchors, options.learning_rate = 4e-3,
+    options.ema = 0.9;
     options.report_seconds = 0, options.checkpoint_minutes = 1e6, options.evaluate_minutes = 1e6, options.seed = 3;
     return options;
 }
@@ -112,7 +129,11 @@ TEST_CASE("read_conversations: order, selection and errors") {
     CHECK(read_conversations(path, encode, {.limit = 7}).size() == 7);
     CHECK_THROWS_AS(read_conversations(path, encode, {.max_tokens = 27}), Error);
     CHECK_THROWS_AS(read_conversations(folder / "none", encode), Error);
-    CHECK_THROWS_AS(read_conversations(path, [](auto) { return std::vector<TokenId>{1, 2}; }), Error);  // another tokenizer
+    CHECK_THROWS_AS(read_conversations(path,
+                                       [](auto) {
+                                           return std::vector<TokenId>{1, 2};
+                                       }),
+                    Error);  // another tokenizer
     std::ofstream(folder / "bad.jsonl") << "{\"messages\": []}\n";
     CHECK_THROWS_AS(read_conversations(folder / "bad.jsonl", encode), Error);
     CHECK(hash_of(all) != hash_of(greedy));
@@ -177,7 +198,8 @@ TEST_CASE("AnchorSampler: three epochs see every anchor once, in an order of the
     twin.restore(place);
     const auto got = twin.next();
     REQUIRE(got.size() == expected.size());
-    for (std::size_t i = 0; i < got.size(); ++i) CHECK((got[i].conversation == expected[i].conversation && got[i].committed == expected[i].committed));
+    for (std::size_t i = 0; i < got.size(); ++i)
+        CHECK((got[i].conversation == expected[i].conversation && got[i].committed == expected[i].committed));
 }
 
 TEST_CASE("AdamW takes the published step") {
@@ -213,27 +235,37 @@ TEST_CASE("train_ctc: the draft's probabilities are those of the loss") {
     ToyVerifier verifier;
     FeatureStore store(folder, "toy", kToyHidden, text, &verifier);
     std::vector<std::int32_t> column(static_cast<std::size_t>(kToyVocabulary), -1);
-    for (std::size_t i = 0; i < config.vocabulary.size(); ++i) column[static_cast<std::size_t>(config.vocabulary[i])] = static_cast<std::int32_t>(i);
+    for (std::size_t i = 0; i < config.vocabulary.size(); ++i)
+        column[static_cast<std::size_t>(config.vocabulary[i])] = static_cast<std::int32_t>(i);
     ThreadTeam team(1);
     CtcDraft draft(config, weights, head, {.threads = 1, .kernels = false});
     const CtcTables tables = make_ctc_tables(config, head, at::kFloat, at::kCPU);
     for (const std::int64_t n : {4, 9, 17}) {
         const std::vector<AnchorGroup> group{{5, {n}}};
         const AnchorBatch batch = make_anchor_batch(group, text, store, column, 3, 3);
-        const CtcContext context = ctc_context(config, weights, tables, batch.next, batch.features, batch.positions, at::kFloat);
-        const CtcFrameScores frames = ctc_frames(config, weights, tables, context.fused.index_select(0, batch.row), batch.committed, {{context.keys, context.values, 1}}, at::kFloat);
-        const at::Tensor prefix = ctc_prefix_scores(config, weights, tables, batch.last, batch.last_but_one, batch.features.index_select(0, batch.row), at::kFloat);
+        const CtcContext context =
+            ctc_context(config, weights, tables, batch.next, batch.features, batch.positions, at::kFloat);
+        const CtcFrameScores frames = ctc_frames(config, weights, tables, context.fused.index_select(0, batch.row),
+                                                 batch.committed, {{context.keys, context.values, 1}}, at::kFloat);
+        const at::Tensor prefix = ctc_prefix_scores(config, weights, tables, batch.last, batch.last_but_one,
+                                                    batch.features.index_select(0, batch.row), at::kFloat);
         CtcLossStats stats;
-        (void)ctc_loss({frames.logits, frames.gate, prefix, batch.labels}, {CtcLossKind::prefix, {1, 1, 1}}, stats, team);
+        (void)ctc_loss({frames.logits, frames.gate, prefix, batch.labels}, {CtcLossKind::prefix, {1, 1, 1}}, stats,
+                       team);
 
         const Conversation& c = text[5];
-        const SequenceFeedback feedback{n, {c.tokens.begin(), c.tokens.begin() + n}, store.features(5).slice(0, 0, n).to(at::kFloat), c.tokens[static_cast<std::size_t>(n)], n};
+        const SequenceFeedback feedback{n,
+                                        {c.tokens.begin(), c.tokens.begin() + n},
+                                        store.features(5).slice(0, 0, n).to(at::kFloat),
+                                        c.tokens[static_cast<std::size_t>(n)],
+                                        n};
         const TokenTree tree = draft.propose(std::span(&feedback, 1), {100000}).at(0).tree;
         NodeIndex node = 0;
         for (std::int64_t k = 1; k <= 3; ++k) {
             node = tree.child(node, c.tokens[static_cast<std::size_t>(n + k)]);
             REQUIRE(node != kNoNode);
-            CHECK(tree.log_q()[static_cast<std::size_t>(node)] == Catch::Approx(-stats.nll[static_cast<std::size_t>(k - 1)]).margin(2e-4));
+            CHECK(tree.log_q()[static_cast<std::size_t>(node)] ==
+                  Catch::Approx(-stats.nll[static_cast<std::size_t>(k - 1)]).margin(2e-4));
         }
     }
 }
@@ -265,7 +297,8 @@ TEST_CASE("train_ctc learns, resumes exactly, and leaves a drafter") {
     parts.resume = true;
     CHECK(!train_ctc(parts, toy_target(nullptr)).finished);
     CHECK(train_ctc(parts, toy_target(nullptr)).finished);
-    const SafeTensors a = SafeTensors::open(options.output / "checkpoint.safetensors"), b = SafeTensors::open(parts.output / "checkpoint.safetensors");
+    const SafeTensors a = SafeTensors::open(options.output / "checkpoint.safetensors"),
+                      b = SafeTensors::open(parts.output / "checkpoint.safetensors");
     for (const SafeTensor& tensor : a.tensors()) {
         INFO(tensor.name);
         CHECK(std::ranges::equal(tensor.data, b.tensor(tensor.name).data));
