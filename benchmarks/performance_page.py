@@ -1,0 +1,181 @@
+#!/usr/bin/env python3
+"""Puts the figures of benchmarks/performance.sh into docs/performance.md, between its marks.
+
+    performance_page.py FOLDER [--page docs/performance.md]            writes them
+    performance_page.py FOLDER --check                                 exit 1 if the page holds others
+
+A figure whose step was not run is said to be missing, in the page as well.
+"""
+import argparse
+import json
+import pathlib
+import re
+import sys
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE / "peers"))
+sys.path.insert(0, str(HERE))
+import compare_peers  # noqa: E402
+import compare_sets  # noqa: E402
+
+MARK = re.compile(r"(<!-- (\w+) -->\n).*?(<!-- /\2 -->)", re.S)
+
+# Weights in the matrices of SmolLM2-135M: 30 layers of q, k, v, o and three of the feed-forward; the output matrix.
+MATRIX_WEIGHTS = 30 * (576 * (576 + 2 * 192) + 576 * 576 + 3 * 576 * 1536) + 49152 * 576
+
+# What a symbol of the profile belongs to: the first pattern that is found in it.
+PARTS = [
+    ("matrices: integer tiles", r"kernels::.*\b(tile|multiply)\b"),
+    ("attention", r"attend|attention"),
+    ("quantising rows, norms, rotary, gate", r"quantise_row|norm|rotary|rope|silu|exponentials|PackedRows|add_row"),
+    ("argmax of the logits", r"largest|argmax"),
+    ("waiting at barriers", r"wait_at_barrier|ThreadTeam|sched_yield|futex"),
+]
+REST = "everything else: the loop, the rest of loading, the kernel"
+
+
+def read_pass(path):
+    """What target_pass printed: {title, times: {rows: milliseconds}, rest: [lines]}. Medians."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    times = {}
+    for line in lines[1:]:
+        match = re.match(r" *(\d+) +([\d.]+) ms +([\d.]+) ms", line)
+        if match:
+            times[int(match[1])] = float(match[2])
+    return {"title": lines[0], "times": times, "rest": [line for line in lines[1:] if "tokens/s" in line]}
+
+
+class Figures:
+    """One method a mark; each gives Markdown, or raises FileNotFoundError where its step was not run."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def path(self, name):
+        return self.folder / name
+
+    def load(self, name):
+        return json.loads(self.path(name).read_text(encoding="utf-8"))
+
+    def machine(self, step):
+        return self.path(f"{step}.machine.txt").read_text(encoding="utf-8").strip()
+
+    def limits(self):
+        kernels = self.load("kernels.json")
+        rates = {(row["format"], row["isa"]): row["multiplies_per_second"] for row in kernels["rows"]}
+        lines = ["| probe | rate |", "|---|---|",
+                 f"| reading memory, {kernels['threads']} threads | {kernels['bytes_per_second'] * 1e-9:.1f} GB/s |"]
+        for (form, isa), rate in rates.items():
+            lines.append(f"| multiply-adds, {form}, {isa}, weights in the second-level cache | {rate * 1e-9:.0f} G/s |")
+        return "\n".join(lines + ["", f"`benchmarks/performance.sh kernels`: {self.machine('kernels')}."])
+
+    def matrices(self):
+        kernels = self.load("kernels.json")
+        cells = {(row["format"], row["isa"], row["rows"]): row for row in kernels["rows"]}
+        rows = sorted({row["rows"] for row in kernels["rows"]})
+        kinds = list(dict.fromkeys((row["format"], row["isa"]) for row in kernels["rows"]))
+        lines = ["| | MB | " + " | ".join(f"n = {n}" for n in rows) + " |", "|---" * (len(rows) + 2) + "|"]
+        for form, isa in kinds:
+            first = cells[form, isa, rows[0]]
+            lines.append(f"| {form}, {isa}, ms | {first['megabytes']:.0f} | " +
+                         " | ".join(f"{cells[form, isa, n]['ms']:.2f}" for n in rows) + " |")
+            shares = []
+            for n in rows:
+                cell = cells[form, isa, n]
+                reading = cell["megabytes"] * 1e6 / kernels["bytes_per_second"]
+                counting = n * MATRIX_WEIGHTS / cell["multiplies_per_second"]
+                which = "m" if reading > counting else "a"
+                shares.append(f"{100 * max(reading, counting) / (1e-3 * cell['ms']):.0f} % {which}")
+            lines.append("| of the limit | | " + " | ".join(shares) + " |")
+        return "\n".join(lines + ["", "Of the limit: the larger of bytes / bandwidth (m) and multiply-adds / rate (a), over "
+                                      f"the time taken. {self.machine('kernels')}."])
+
+    def whole_pass(self):
+        runs = [read_pass(self.path(name)) for name in ("pass_stored.txt", "pass_stored_avx2.txt", "pass_bf16.txt")
+                if self.path(name).exists()]
+        if not runs:
+            raise FileNotFoundError("pass_stored.txt")
+        rows = sorted(set.intersection(*(set(run["times"]) for run in runs)))
+        lines = ["| whole pass, ms | " + " | ".join(f"n = {n}" for n in rows) + " |", "|---" * (len(rows) + 1) + "|"]
+        for run in runs:
+            title = re.sub(r", \d+ threads", "", run["title"].rsplit(", loaded", 1)[0])
+            lines.append(f"| {title} | " + " | ".join(f"{run['times'][n]:.2f}" for n in rows) + " |")
+            lines.append("| over n = 1 | " + " | ".join(f"{run['times'][n] / run['times'][1]:.2f}" for n in rows) + " |")
+        for run in runs:
+            lines += ["", f"{run['title']}: {'; '.join(run['rest'])}."]
+        return "\n".join(lines + ["", f"Medians, context 256. `benchmarks/performance.sh pass`: {self.machine('pass')}."])
+
+    def beside_matrices(self):
+        """What of a pass lies outside the matrices, by difference of two programs' times."""
+        kernels = self.load("kernels.json")
+        whole = {"stored": read_pass(self.path("pass_stored.txt")), "bf16": read_pass(self.path("pass_bf16.txt"))}
+        lines = ["| | rows | whole pass, ms | matrices, ms | the rest, ms | the rest for a row, us |", "|---" * 6 + "|"]
+        for form, run in whole.items():
+            isa = run["title"].split("path ")[1].split(",")[0]
+            for row in kernels["rows"]:
+                if row["format"] == form and row["isa"] == isa and row["rows"] in run["times"]:
+                    time = run["times"][row["rows"]]
+                    lines.append(f"| {form}, {isa} | {row['rows']} | {time:.2f} | {row['ms']:.2f} | {time - row['ms']:.2f} | "
+                                 f"{1e3 * (time - row['ms']) / row['rows']:.0f} |")
+        return "\n".join(lines + ["", "Two programs after one another, medians of the one and the best of the other: the "
+                                      "difference is rough where it is small."])
+
+    def profile(self):
+        sums = dict.fromkeys([name for name, _ in PARTS] + [REST], 0.0)
+        for line in self.path("profile.txt").read_text(encoding="utf-8").splitlines():
+            percent, _, symbol = line.split(" ", 2)
+            sums[next((name for name, pattern in PARTS if re.search(pattern, symbol)), REST)] += float(percent)
+        lines = ["| where the processor was | share of samples |", "|---|---|"]
+        lines += [f"| {name} | {value:.1f} % |" for name, value in sums.items()]
+        return "\n".join(lines + ["", "`benchmarks/performance.sh profile` (perf; twelve prompts read and answered plainly, "
+                                      f"stored weights): {self.machine('profile')}."])
+
+    def rounds(self):
+        return compare_sets.stages(self.load("rounds.json")) + f"\n`benchmarks/performance.sh rounds`: {self.machine('rounds')}."
+
+    def batch(self):
+        rows = sorted(self.load("batch.json"), key=lambda row: row["batch"])
+        sizes = list(dict.fromkeys(row["batch"] for row in rows))
+        drafters = list(dict.fromkeys(row["drafter"] for row in rows))
+        rate = {(row["batch"], row["drafter"]): row for row in rows}
+        lines = ["| tokens/s of all sequences | " + " | ".join(f"batch {size}" for size in sizes) + " |",
+                 "|---" * (len(sizes) + 1) + "|"]
+        for name in drafters:
+            lines.append(f"| {name} | " + " | ".join(f"{rate[size, name]['tokens_per_second']:.0f}" for size in sizes) + " |")
+            over = [f"{rate[size, name]['gamma']:.2f} ({rate[size, name]['gamma_low']:.2f} - "
+                    f"{rate[size, name]['gamma_high']:.2f})" for size in sizes]
+            if name != "none":
+                lines.append("| over plain | " + " | ".join(over) + " |")
+        return "\n".join(lines + ["", f"`benchmarks/performance.sh batch`: {self.machine('batch')}."])
+
+    def peers(self):
+        return compare_peers.table(self.load("peers.json")) + f"\n`benchmarks/performance.sh peers`: {self.machine('peers')}."
+
+
+def filled(page, figures):
+    def fill(match):
+        try:
+            text = getattr(figures, match[2])()
+        except FileNotFoundError as missing:
+            text = f"Not measured: no {pathlib.Path(missing.filename or str(missing)).name}."
+        return match[1] + text.rstrip("\n") + "\n" + match[3]
+
+    return MARK.sub(fill, page)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=pathlib.Path)
+    parser.add_argument("--page", type=pathlib.Path, default=HERE.parent / "docs/performance.md")
+    parser.add_argument("--check", action="store_true")
+    options = parser.parse_args()
+    old = options.page.read_text(encoding="utf-8")
+    new = filled(old, Figures(options.folder))
+    if options.check:
+        return 0 if new == old else f"{options.page} does not hold the figures of {options.folder}; write them anew"
+    options.page.write_text(new, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

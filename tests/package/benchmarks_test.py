@@ -1,0 +1,118 @@
+#!/usr/bin/env python3
+"""The arithmetic of the benchmark scripts on reports small enough to count by hand.
+
+    benchmarks_test.py ROOT
+"""
+import json
+import pathlib
+import sys
+import tempfile
+import unittest
+
+ROOT = pathlib.Path(sys.argv.pop(1)).resolve()
+sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "benchmarks/peers")]
+sys.dont_write_bytecode = True
+import compare_peers  # noqa: E402
+import compare_sets  # noqa: E402
+import performance_page  # noqa: E402
+
+
+def answer(tokens, seconds, **more):
+    return {"prompt_tokens": 11, "tokens": tokens, "text": str(tokens), "first_s": 0.5, "decode_tokens": tokens,
+            "decode_s": seconds, **more}
+
+
+def run(*answers):
+    return {"load_s": 1.0, "peak_mb": 100.0, "answers": list(answers)}
+
+
+class Peers(unittest.TestCase):
+    def test_rates(self):
+        answers = [answer(10, 1.0), answer(30, 1.0)]
+        self.assertEqual(compare_peers.decode_rate(answers), 20)
+        self.assertEqual(compare_peers.prefill_rate(answers), 22)
+        # Outrider's prefill leaves the prompt's last token to the first round
+        self.assertEqual(compare_peers.prefill_rate([answer(10, 1.0, prefill_s=0.1)]), 100)
+
+    def test_a_ratio_without_noise_has_no_width(self):
+        fast, slow = [run(answer(10, 1.0), answer(20, 2.0))] * 2, [run(answer(10, 4.0), answer(20, 8.0))] * 2
+        self.assertEqual(compare_peers.ratio(fast, slow, compare_peers.decode_rate), [4, 4, 4])
+
+    def test_an_interval_spans_what_prompts_differ_by(self):
+        base = [run(*[answer(10, 1.0)] * 8)]
+        mixed = [run(*[answer(10, 0.5)] * 4, *[answer(10, 2.0)] * 4)]
+        value, low, high = compare_peers.ratio(mixed, base, compare_peers.decode_rate)
+        self.assertAlmostEqual(value, 0.8)
+        self.assertTrue(0.5 <= low < 0.7 and 1.0 < high <= 2.0, (low, high))
+
+    def test_a_ratio_takes_only_what_both_have(self):
+        base = [run(answer(10, 1.0))]
+        more = [run(answer(10, 0.5), answer(10, 100.0)), run(answer(10, 100.0), answer(10, 100.0))]
+        self.assertEqual(compare_peers.ratio(more, base, compare_peers.decode_rate)[0], 2)
+
+    def test_rows(self):
+        arms = {"llama.cpp/plain": {"kind": "llama_cpp"}, "llama.cpp/ngram-mod": {"kind": "llama_cpp"},
+                "outrider/stored/none": {"kind": "outrider"}}
+        runs = {"llama.cpp/plain": [run(answer(10, 1.0), answer(20, 2.0))],
+                "llama.cpp/ngram-mod": [run(answer(10, 0.5), answer(21, 1.0))],
+                "outrider/stored/none": [run(answer(10, 0.25, rounds=5), answer(20, 0.5, rounds=15))]}
+        plain, lookup, ours = compare_peers.summarise(arms, runs)
+        self.assertEqual(lookup["same_text"], [1, 2])
+        self.assertIsNone(plain["same_text"])
+        self.assertEqual(ours["beta"], 1.5)
+        self.assertEqual(ours["decode_over"]["llama.cpp/plain"][0], 4)
+        self.assertEqual(ours["first_token_ms"], 500)
+
+
+class Sets(unittest.TestCase):
+    def test_a_report_becomes_rows(self):
+        row = {"drafter": "a/b/ctc+ngram", "rounds": 4, "beta": 2.5, "drafted": 20, "accepted_per_depth": [3, 1],
+               "tokens_per_second": 7.0, "gamma": 1.5, "gamma_low": 1.25, "gamma_high": 1.75, "host_share": 0.01,
+               "identical": False, "differences": [{}],
+               "seconds": {"prefill": 9.0, "draft": 0.001, "verify": 0.004, "accept": 0, "commit": 0, "other": 0}}
+        settings = {"prompts": "x/some.jsonl", "prompt_count": 3, "weights": "bf16", "tree": "best-first", "batch": 1,
+                    "nodes": 16, "max_tokens": 8, "temperature": 0.0}
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder) / "report.json"
+            path.write_text(json.dumps({"settings": settings, "rows": [row]}), encoding="utf-8")
+            rows = compare_sets.collect([path])
+        self.assertEqual(rows[0]["acceptance_per_depth"], [0.75, 0.25])
+        self.assertEqual(rows[0]["nodes_per_round"], 5)
+        self.assertEqual(rows[0]["microseconds_per_round"]["verify"], 1000)
+        self.assertNotIn("prefill", rows[0]["microseconds_per_round"])
+        self.assertIn("| some | bf16 | best-first | 1 | 16 | ctc+ngram | 2.50 | 0.75, 0.25 | 5.0 | 7.0 | "
+                      "1.50 (1.25 - 1.75) | 1.0 % | 1 of 3 differ |", compare_sets.table(rows))
+
+
+class Page(unittest.TestCase):
+    def test_figures_and_gaps(self):
+        page = "a\n<!-- whole_pass -->\nold\n<!-- /whole_pass -->\n<!-- rounds -->\n<!-- /rounds -->\nb\n"
+        with tempfile.TemporaryDirectory() as name:
+            folder = pathlib.Path(name)
+            (folder / "pass_stored.txt").write_text(
+                "stored, 97 MB, 2 threads, path vnni, loaded in 0.50 s\n  n   median      min   of n = 1\n"
+                "  1   4.00 ms   3.90 ms     1.00\n  6   6.00 ms   5.00 ms     1.50\n64 sequences: 1500 tokens/s\n",
+                encoding="utf-8")
+            (folder / "pass.machine.txt").write_text("a day, a machine\n", encoding="utf-8")
+            text = performance_page.filled(page, performance_page.Figures(folder))
+        self.assertIn("| over n = 1 | 1.00 | 1.50 |", text)
+        self.assertIn("64 sequences: 1500 tokens/s", text)
+        self.assertIn("a day, a machine", text)
+        self.assertNotIn("old", text)
+        self.assertIn("<!-- rounds -->\nNot measured: no rounds.json.\n<!-- /rounds -->\nb\n", text)
+
+    def test_limits(self):
+        cell = {"format": "stored", "isa": "vnni", "rows": 1, "ms": 4.0, "megabytes": 100.0, "multiplies_per_second": 1e12}
+        with tempfile.TemporaryDirectory() as name:
+            folder = pathlib.Path(name)
+            (folder / "kernels.json").write_text(json.dumps(
+                {"threads": 2, "bytes_per_second": 50e9, "rows": [cell]}), encoding="utf-8")
+            (folder / "kernels.machine.txt").write_text("a day\n", encoding="utf-8")
+            self.assertIn("| of the limit | | 50 % m |", performance_page.Figures(folder).matrices())
+
+    def test_the_models_weights(self):
+        self.assertEqual(performance_page.MATRIX_WEIGHTS, 134_479_872)
+
+
+if __name__ == "__main__":
+    unittest.main()
