@@ -102,8 +102,17 @@ class Figures:
             lines.append(f"| {title} | " + " | ".join(f"{run['times'][n]:.2f}" for n in rows) + " |")
             lines.append("| over n = 1 | " + " | ".join(f"{run['times'][n] / run['times'][1]:.2f}" for n in rows) + " |")
         for run in runs:
-            lines += ["", f"{run['title']}: {'; '.join(run['rest'])}."]
+            lines += ["", f"{run['title']}: {'; '.join(run['rest'])}." + self.reading(run)]
         return "\n".join(lines + ["", f"Medians, context 256. `benchmarks/performance.sh pass`: {self.machine('pass')}."])
+
+    def reading(self, run):
+        """How much of t(1) reading the weights alone would take."""
+        if not self.path("kernels.json").exists():
+            return ""
+        megabytes = float(re.search(r"(\d+) MB", run["title"])[1])
+        reading = 1e9 * megabytes / self.load("kernels.json")["bytes_per_second"]
+        return (f" Reading {megabytes:.0f} MB takes {reading:.2f} ms at the measured bandwidth, "
+                f"{100 * reading / run['times'][1]:.0f} % of n = 1.")
 
     def beside_matrices(self):
         """What of a pass lies outside the matrices, by difference of two programs' times."""

@@ -108,7 +108,10 @@ class Page(unittest.TestCase):
             (folder / "kernels.json").write_text(json.dumps(
                 {"threads": 2, "bytes_per_second": 50e9, "rows": [cell]}), encoding="utf-8")
             (folder / "kernels.machine.txt").write_text("a day\n", encoding="utf-8")
-            self.assertIn("| of the limit | | 50 % m |", performance_page.Figures(folder).matrices())
+            figures = performance_page.Figures(folder)
+            self.assertIn("| of the limit | | 50 % m |", figures.matrices())
+            self.assertIn("takes 2.00 ms at the measured bandwidth, 25 % of n = 1",
+                          figures.reading({"title": "stored, 100 MB, 2 threads", "times": {1: 8.0}}))
 
     def test_the_models_weights(self):
         self.assertEqual(performance_page.MATRIX_WEIGHTS, 134_479_872)
