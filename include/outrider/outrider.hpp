@@ -11,12 +11,18 @@
 #include <outrider/core/version.hpp>
 
 #include <outrider/tree/accept_walk.hpp>
+#include <outrider/tree/dice.hpp>
+#include <outrider/tree/draft_samples.hpp>
+#include <outrider/tree/lossy_rules.hpp>
+#include <outrider/tree/node_rules.hpp>
+#include <outrider/tree/path_rules.hpp>
 #include <outrider/tree/token_tree.hpp>
 #include <outrider/tree/tree_layout.hpp>
 #include <outrider/tree/tree_template.hpp>
 
 #include <outrider/ctc/alignment_sampling.hpp>
 #include <outrider/ctc/collapse.hpp>
+#include <outrider/ctc/draft_law.hpp>
 #include <outrider/ctc/frames.hpp>
 #include <outrider/ctc/prefix_forward.hpp>
 #include <outrider/ctc/prefix_tree.hpp>
