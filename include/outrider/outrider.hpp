@@ -43,8 +43,10 @@
 #include <outrider/io/gguf.hpp>
 #include <outrider/io/hf_config.hpp>
 #include <outrider/io/mapped_file.hpp>
+#include <outrider/io/named_tensors.hpp>
 #include <outrider/io/safetensors.hpp>
 #include <outrider/io/tokenizer.hpp>
+#include <outrider/io/torch_archive.hpp>
 
 #include <outrider/interface/acceptance_policy.hpp>
 #include <outrider/interface/concepts.hpp>

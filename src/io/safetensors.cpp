@@ -10,6 +10,7 @@
 
 #include "bits.hpp"
 #include "json_text.hpp"
+#include "shard_index.hpp"
 
 // Format: the README of Hugging Face's library `safetensors`.
 namespace outrider {
@@ -134,24 +135,6 @@ OneFile read_file(SharedBytes bytes, const std::string& name) {
 
 OneFile map_file(const std::filesystem::path& path) { return read_file(SharedBytes::map(path), path.string()); }
 
-/// Shards of a folder, each once, and where each tensor should be. Throws Error for names that leave the folder.
-std::map<std::string, std::string> read_index(const std::filesystem::path& path) {
-    const Json root = detail::read_json(path);
-    const auto map = root.is_object() ? root.find("weight_map") : root.end();
-    require(root.is_object() && map != root.end() && map->is_object(), "{}: expected weight_map, tensors with their "
-            "files", path.string());
-    std::map<std::string, std::string> result;
-    for (const auto& [tensor, file] : map->items()) {
-        const std::string shard = file.is_string() ? file.get<std::string>() : std::string();
-        require(!shard.empty() && shard != "." && shard != ".." &&
-                    shard.find_first_of(std::string_view("/\\\0", 3)) == std::string::npos,
-                "{}: tensor {} is in \"{}\"; expected the name of a file in the same folder", path.string(), tensor,
-                shard);
-        result.emplace(tensor, shard);
-    }
-    return result;
-}
-
 }  // namespace
 
 std::size_t safe_dtype_bytes(SafeDtype dtype) noexcept { return kDtypes[static_cast<std::size_t>(dtype)].bytes; }
@@ -175,7 +158,7 @@ struct SafeTensors::Contents {
     }
 
     void add_shards(const std::filesystem::path& folder, const std::filesystem::path& index_path) {
-        const auto places = read_index(index_path);
+        const auto places = detail::read_shard_index(index_path);
         std::set<std::string> shards;
         for (const auto& [tensor, shard] : places) shards.insert(shard);
         for (const std::string& shard : shards) add(map_file(folder / shard));

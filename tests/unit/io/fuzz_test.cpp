@@ -17,12 +17,15 @@
 #include <outrider/io/hf_config.hpp>
 #include <outrider/io/safetensors.hpp>
 #include <outrider/io/tokenizer.hpp>
+#include <outrider/io/torch_archive.hpp>
 
 #include "gguf_builder.hpp"
 #include "temporary_folder.hpp"
+#include "torch_archive_builder.hpp"
 
 using namespace outrider;
 using outrider::test::as_bytes;
+using outrider::test::build_archive;
 using outrider::test::GgufBuilder;
 
 namespace {
@@ -212,6 +215,32 @@ TEST_CASE("fuzz: safetensors index") {
         folder.write("model.safetensors.index.json", text);
         (void)SafeTensors::open(folder.path());
     });
+}
+
+TEST_CASE("fuzz: torch archive") {
+    // As torch.save writes a module: memo, shared storage, _metadata; one tensor is strided.
+    const std::string pickle = test::PickleBuilder()
+        .global("collections", "OrderedDict").raw(")R(").text("a").tensor("FloatStorage", "0", 6, 0, {2, 3}, {3, 1})
+        .raw("q\1").text("b").raw("h\1").text("c").tensor("FloatStorage", "0", 6, 1, {2, 2}, {1, 3})
+        .text("d").global("torch._utils", "_rebuild_parameter").tensor("HalfStorage", "1", 4, 0, {4}, {1})
+        .raw("\x88}\x87Ru}").text("_metadata").raw("}sb.").build();
+    const std::vector<std::string> storages = {std::string(24, '\5'), std::string(8, '\7')};
+    const auto read = [](const std::string& text) {
+        const TorchArchive file = TorchArchive::parse(SharedBytes::copy(as_bytes(text)), "fuzzed");
+        for (const SafeTensor& tensor : file.tensors()) (void)to_floats(tensor);
+    };
+    std::vector<std::string> words = {"PK\1\2", "PK\3\4", "PK\5\6", "PK\6\6", "PK\6\7", "made/", "data.pkl",
+                                      "data/1", "big", std::string(8, '\0'), std::string(8, '\xFF')};
+    SECTION("zip") { fuzz(build_archive(pickle, storages), words, read); }
+    SECTION("zip, 64-bit") { fuzz(build_archive(pickle, storages, {.wide = true}), words, read); }
+    SECTION("pickle") {
+        for (const char* word : {"}", "(", ")", "t", "\x85", "\x86", "\x87", "u", "s", "b", "R", "Q", ".", "N", "\x88",
+                                 "q\1", "h\1", "K\1", "J\xFF\xFF\xFF\x7F", "\x8A\x01\xFF", "ctorch\nLongStorage\n",
+                                 "ccollections\nOrderedDict\n"})
+            words.emplace_back(word);
+        words.emplace_back("X\1\0\0\0a", 6);
+        fuzz(pickle, words, [&](const std::string& text) { read(build_archive(text, storages)); });
+    }
 }
 
 TEST_CASE("fuzz: config.json") {
