@@ -71,8 +71,10 @@
 
 #include <outrider/verify/llama_verifier.hpp>
 
+#include <outrider/accept/draw_accept.hpp>
 #include <outrider/accept/greedy_match.hpp>
 #include <outrider/accept/logit_rows.hpp>
+#include <outrider/accept/lossy_accept.hpp>
 #include <outrider/accept/sampled_match.hpp>
 
 #include <outrider/decode/any_decoder.hpp>

@@ -36,6 +36,9 @@ std::vector<double> AutoBudget::chances(const TokenTree& tree) const {
 }
 
 std::vector<SequenceTree> AutoBudget::trim(std::vector<SequenceTree> trees) {
+    // What is kept of a sampled tree would depend on its draws, and the text's law on what is kept.
+    for (const SequenceTree& t : trees)
+        if (t.samples != nullptr) return trees;
     std::vector<Candidate> nodes;
     for (std::size_t t = 0; t < trees.size(); ++t) {
         const std::vector<double> chance = chances(trees[t].tree);

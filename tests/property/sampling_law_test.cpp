@@ -4,10 +4,14 @@
 
 #include <cmath>
 #include <map>
+#include <memory>
 #include <vector>
 
+#include <outrider/accept/draw_accept.hpp>
 #include <outrider/accept/sampled_match.hpp>
 #include <outrider/decode/speculative_decoder.hpp>
+#include <outrider/tree/dice.hpp>
+#include <outrider/tree/draft_samples.hpp>
 
 #include "fake_target.hpp"
 #include "hostile_drafters.hpp"
@@ -36,6 +40,58 @@ protected:
         tree.add(tree.add(0, 1, -1.0F), 2, -1.0F);
         return std::move(tree).build();
     }
+};
+
+/// Samples chains of at most 3 tokens from a law of its own, and chooses two nodes beside them.
+class DrawingDraft final : public KnowingDraft {
+public:
+    explicit DrawingDraft(std::size_t chains) : KnowingDraft(kLaw), chains_(chains) {}
+
+protected:
+    class Leaning final : public DraftLaw {
+    public:
+        /// 0.5 for one token, 0.1 for the four others, 0.1 for the end.
+        void conditional(std::span<const TokenId> path, std::span<double> q) const override {
+            for (double& x : q) x = 0.1;
+            q[(path.size() * 2 + 1) % q.size()] = 0.5;
+        }
+    };
+
+    std::vector<SequenceTree> do_propose(std::span<const SequenceFeedback> feedback, DraftBudget budget) override {
+        std::vector<SequenceTree> trees = KnowingDraft::do_propose(feedback, budget);
+        for (SequenceTree& t : trees) t.samples = std::move(drawn_[t.sequence]);
+        return trees;
+    }
+
+    TokenTree grow(SequenceId sequence, const std::vector<TokenId>& text, std::int64_t nodes) override {
+        if (nodes < 11) return TokenTree::root_only(text.back());
+        const auto law = std::make_shared<Leaning>();
+        KeyedDice dice(1234, static_cast<std::uint64_t>(sequence), static_cast<std::int64_t>(text.size()));
+        std::vector<DraftSamples::Chain> chains(chains_, {{}, true});
+        TokenTree::Builder tree(text.back());
+        for (DraftSamples::Chain& chain : chains) {
+            NodeIndex at = 0;
+            while (chain.cut && chain.tokens.size() < 3) {
+                std::vector<double> q(static_cast<std::size_t>(law_.vocabulary) + 1);
+                law->conditional(chain.tokens, std::span(q).first(q.size() - 1));
+                q.back() = 0.1;
+                const auto symbol = static_cast<TokenId>(dice.pick(q));
+                if (symbol == law_.vocabulary) {
+                    chain.cut = false;
+                } else {
+                    chain.tokens.push_back(symbol);
+                    at = tree.add(at, symbol, -0.7F);
+                }
+            }
+        }
+        tree.add(tree.add(0, 4, -1.0F), 2, -1.0F);
+        drawn_[sequence] = std::make_shared<DraftSamples>(DraftSamples::from_chains(law, chains));
+        return std::move(tree).build();
+    }
+
+private:
+    std::size_t chains_;
+    std::map<SequenceId, std::shared_ptr<const DraftSamples>> drawn_;
 };
 
 /// The negative control: a rule that draws afresh when its draw is no child, as if each path deserved a chance. It
@@ -78,9 +134,10 @@ std::map<std::vector<TokenId>, double> exact_law(const SamplingOptions& o) {
 
 /// Draws texts with seeds 0 .. n - 1 and returns Pearson's statistic over its degrees of freedom's standard deviation:
 /// (chi2 - df) / sqrt(2 df), near a standard normal when the law is right. Rare texts share one cell.
-template <typename Policy>
-double excess(const GenerationOptions& options, Policy policy, std::uint64_t n) {
-    SpeculativeDecoder decoder{StubbornDraft{kLaw}, FakeTarget{kLaw}, policy, {.nodes = 8, .max_batch = 32}};
+template <typename Policy, typename Draft = StubbornDraft>
+double excess(const GenerationOptions& options, Policy policy, std::uint64_t n, Draft draft = Draft{kLaw},
+              std::int64_t nodes = 11) {
+    SpeculativeDecoder decoder{std::move(draft), FakeTarget{kLaw}, policy, {.nodes = nodes, .max_batch = 32}};
     std::map<std::vector<TokenId>, double> count;
     std::vector<SequenceId> ids;
     for (std::uint64_t seed = 0; seed < n; ++seed) {
@@ -122,4 +179,20 @@ TEST_CASE("sampled texts follow the target's law under a hostile drafter", "[pro
 
 TEST_CASE("the test of the law sees a rule that redraws after rejection", "[property][law]") {
     CHECK(excess({.temperature = 1.0}, RedrawMatch{}, 12000) > 20.0);
+}
+
+TEST_CASE("a drafter's draws reach the policy, and texts keep the target's law", "[property][law]") {
+    const GenerationOptions o{.temperature = 0.9, .top_k = 4};
+    CHECK(excess(o, RejectionAccept{}, 6000, DrawingDraft{1}) < 3.5);
+    CHECK(excess(o, BlockAccept{}, 6000, DrawingDraft{1}) < 3.5);
+    CHECK(excess(o, KSeqAccept{}, 6000, DrawingDraft{2}) < 3.5);
+    CHECK(excess(o, TraversalAccept{}, 6000, DrawingDraft{3}) < 3.5);
+    CHECK(excess(o, UnifiedAccept{}, 6000, DrawingDraft{3}) < 3.5);
+    CHECK(excess(o, UnifiedAccept{}, 6000, DrawingDraft{2}, kAutoNodes) < 3.5);
+    SpeculativeDecoder chosen{StubbornDraft{kLaw}, FakeTarget{kLaw}, BlockAccept{}};
+    CHECK_THROWS_AS(chosen.generate({kPrompt}, {.max_tokens = 3, .temperature = 1.0}), Error);
+    SpeculativeDecoder greedy{DrawingDraft{3}, FakeTarget{kLaw}, TraversalAccept{}};
+    SpeculativeDecoder plain{NoDraft{}, FakeTarget{kLaw}, SampledMatch{}};
+    const GenerationOptions forty{.max_tokens = 40};
+    CHECK(greedy.generate({kPrompt}, forty).tokens == plain.generate({kPrompt}, forty).tokens);
 }

@@ -30,7 +30,7 @@ struct DecoderOptions {
 /// Decodes any number of sequences with one drafter, one target and one policy, each held by value, by unique_ptr or
 /// shared_ptr (choice at run time: SpeculativeDecoder{std::unique_ptr<DraftModel>{...}, ...}), or by reference
 /// (std::ref). The text of a sequence depends on target, policy, prompt and options alone: never on the drafter, the
-/// budget, or what is decoded beside it.
+/// budget, or what is decoded beside it (for policies that use a drafter's draws, its law does not).
 ///
 /// Sequences join and leave between rounds. Callbacks run inside `step` and may call join, cancel and take.
 ///
@@ -39,7 +39,8 @@ struct DecoderOptions {
 /// caches of ended sequences are released, the others are decoded on, and `step` throws the first exception once the
 /// round is over: call it again to go on. Not thread-safe; one decoder belongs to one thread.
 template <typename D, typename V, typename A>
-    requires Drafter<HeldType<D>> && TargetVerifier<HeldType<V>> && Acceptor<HeldType<A>>
+    requires Drafter<HeldType<D>> && TargetVerifier<HeldType<V>> && Acceptor<HeldType<A>> &&
+             Fits<HeldType<D>, HeldType<A>>
 class SpeculativeDecoder {
 public:
     SpeculativeDecoder(D drafter, V verifier, A policy, DecoderOptions options = {})
@@ -189,7 +190,9 @@ private:
         std::vector<bool> failed(trees.size(), false);
         for (std::size_t i = 0; i < trees.size(); ++i) {
             try {
-                Acceptance chosen = policy_->accept(trees[i].tree, rows_of(output, i), active_[i]->context());
+                SequenceContext context = active_[i]->context();
+                context.samples = trees[i].samples.get();
+                Acceptance chosen = policy_->accept(trees[i].tree, rows_of(output, i), context);
                 active_[i]->accept(trees[i].tree, chosen, verify_.part().vocabulary());
                 budget_.saw(trees[i].tree, chosen.path.size());
                 accepted.push_back({trees[i].sequence, std::move(chosen)});

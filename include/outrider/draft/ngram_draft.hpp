@@ -28,6 +28,8 @@ class NgramDraft final : public DraftModel {
 public:
     explicit NgramDraft(NgramOptions options = {});
 
+    static constexpr bool kSamples = false;  ///< see Fits
+
     [[nodiscard]] std::string_view kind() const override { return "ngram"; }
 
 protected:

@@ -37,6 +37,11 @@ concept Acceptor = requires(const A& policy, const TokenTree& tree, const TreeRo
     { policy.accept(tree, rows, context) } -> std::same_as<Acceptance>;
 };
 
+/// Whether a policy can decide for a drafter's trees, as far as types tell: a policy that says kNeedsDraws = true does
+/// not fit a drafter that says kSamples = false. Parts that say nothing are checked at the first accept.
+template <typename D, typename A>
+concept Fits = !(requires { requires A::kNeedsDraws; } && requires { requires !D::kSamples; });
+
 static_assert(Drafter<DraftModel> && TargetVerifier<Verifier> && Acceptor<AcceptancePolicy>);
 
 }  // namespace outrider

@@ -4,12 +4,14 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
 #include <outrider/core/options.hpp>
 #include <outrider/core/types.hpp>
 #include <outrider/tree/accept_walk.hpp>
+#include <outrider/tree/draft_samples.hpp>
 #include <outrider/tree/token_tree.hpp>
 
 namespace outrider {
@@ -37,10 +39,11 @@ struct DraftBudget {
     std::int64_t nodes = 16;  ///< nodes below the root; 0 asks for the root alone
 };
 
-/// One sequence's draft.
+/// One sequence's draft. A drafter that samples says what it drew; its other nodes must not depend on the draws.
 struct SequenceTree {
     SequenceId sequence = 0;
     TokenTree tree;
+    std::shared_ptr<const DraftSamples> samples = nullptr;  ///< null: every node was chosen, none drawn
 };
 
 /// The target's answer to the rows of all trees, one after another without padding.
@@ -67,6 +70,7 @@ struct SequenceContext {
     SequenceId sequence = 0;
     const SamplingOptions* sampling = nullptr;  ///< never null inside the loop
     std::span<const TokenId> text;              ///< prompt and text so far; the last one is the pending token
+    const DraftSamples* samples = nullptr;      ///< of the tree; null where no node was drawn
 };
 
 /// What the verifier keeps of one tree: the root, which becomes committed, and then `path`.

@@ -1,0 +1,78 @@
+#include <outrider/accept/draw_accept.hpp>
+
+#include <cstdint>
+#include <string_view>
+
+#include <outrider/core/error.hpp>
+#include <outrider/tree/dice.hpp>
+#include <outrider/tree/node_rules.hpp>
+#include <outrider/tree/path_rules.hpp>
+
+#include "target_law.hpp"
+
+namespace outrider {
+
+namespace {
+
+constexpr std::string_view name_of(DrawRule rule) {
+    switch (rule) {
+        case DrawRule::rejection: return "RejectionAccept";
+        case DrawRule::multi_step: return "MultiStepAccept";
+        case DrawRule::k_seq: return "KSeqAccept";
+        case DrawRule::unified: return "UnifiedAccept";
+        case DrawRule::block: return "BlockAccept";
+        case DrawRule::traversal: return "TraversalAccept";
+    }
+    return "";
+}
+
+/// Throws Error unless the rule is made for such a draft. Without draws a tree of the root alone suits every rule.
+void check(DrawRule rule, const TokenTree& tree, const DraftSamples* samples) {
+    const std::string_view name = name_of(rule);
+    if (samples == nullptr) {
+        require(rule == DrawRule::unified || tree.drafted() == 0,
+                "{}: the draft says nothing of draws, so its law q is unknown; use a drafter that samples "
+                "(SequenceTree::samples), or SampledMatch or UnifiedAccept for trees that are chosen",
+                name);
+        return;
+    }
+    require((rule != DrawRule::rejection && rule != DrawRule::block) || samples->is_chain(),
+            "{}: expected one sampled chain, got several draws at one point; use UnifiedAccept or TraversalAccept",
+            name);
+    require(rule != DrawRule::k_seq || samples->kind() == DraftSamples::Kind::independent,
+            "{}: expected independent draws, got draws without replacement; use MultiStepAccept or TraversalAccept",
+            name);
+}
+
+Acceptance decide(DrawRule rule, const TokenTree& tree, const DraftSamples* samples, TargetLaw& target,
+                  KeyedDice& dice) {
+    if (samples == nullptr) return accept_unified(tree, nullptr, target, dice);
+    switch (rule) {
+        case DrawRule::k_seq: return accept_by_nodes(tree, samples, target, dice, KSeqRule{});
+        case DrawRule::block: return accept_block(tree, *samples, target, dice);
+        case DrawRule::traversal: return accept_traversal(tree, *samples, target, dice);
+        default: return accept_unified(tree, samples, target, dice);
+    }
+}
+
+}  // namespace
+
+template <DrawRule Rule>
+Acceptance DrawAccept<Rule>::accept(const TokenTree& tree, const TreeRows& rows, const SequenceContext& context) const {
+    check(Rule, tree, context.samples);
+    TargetLaw target(tree, rows, context);
+    require(context.samples == nullptr || context.samples->largest_token() < target.vocabulary(),
+            "{}: token {} was drawn, the target's vocabulary has {}; map draft ids to target ids", name_of(Rule),
+            context.samples == nullptr ? kNoToken : context.samples->largest_token(), target.vocabulary());
+    KeyedDice dice(context.sampling->seed, context.sampling->stream, static_cast<std::int64_t>(context.text.size()));
+    return decide(Rule, tree, context.samples, target, dice);
+}
+
+template class DrawAccept<DrawRule::rejection>;
+template class DrawAccept<DrawRule::multi_step>;
+template class DrawAccept<DrawRule::k_seq>;
+template class DrawAccept<DrawRule::unified>;
+template class DrawAccept<DrawRule::block>;
+template class DrawAccept<DrawRule::traversal>;
+
+}  // namespace outrider
