@@ -111,12 +111,16 @@ private:
     }
 
     /// With all features on disk an epoch is one block, else the blocks are what is computed before training goes on.
-    [[nodiscard]] AnchorSampler make_sampler() const {
+    [[nodiscard]] AnchorSampler make_sampler() {
         std::vector<std::size_t> shards;
         bool all_ready = true;
         for (std::size_t shard = first_ / FeatureStore::kShard; shard < store_.shards(); ++shard) {
             const bool ready = store_.ready(shard);
-            if (ready || !options_.stored_features) shards.push_back(shard);
+            if (ready || !options_.stored_features) {
+                shards.push_back(shard);
+                trained_ +=
+                    std::min(conversations_.size(), (shard + 1) * FeatureStore::kShard) - shard * FeatureStore::kShard;
+            }
             all_ready = all_ready && (ready || options_.stored_features);
         }
         const std::size_t block = all_ready ? std::max<std::size_t>(1, shards.size()) : AnchorSampler::kBlock;
@@ -321,7 +325,7 @@ private:
         nlohmann::ordered_json record = {{"loss", options_.loss == CtcLossKind::prefix ? "prefix" : "ctc"},
                                          {"labels", options_.labels},
                                          {"label_decay", options_.label_decay},
-                                         {"conversations", conversations_.size() - first_},
+                                         {"conversations", trained_},
                                          {"held_out", first_},
                                          {"greedy_only", options_.conversations.greedy_only},
                                          {"anchors", run_.anchors},
@@ -350,7 +354,7 @@ private:
     TrainTarget target_;
     Clock::time_point began_;
     std::vector<Conversation> conversations_;
-    std::size_t first_;
+    std::size_t first_, trained_ = 0;  ///< held-out conversations come first; how many are trained on
     FeatureStore store_;
     AnchorSampler sampler_;
     at::ScalarType compute_;
