@@ -150,25 +150,30 @@ def run_peer(arm, prompts, ends, options, folder):
 
 
 def measure(arms, prompts, ends, options):
-    """Cells {arm: [run of repeat 0, ...]}."""
-    runs = {name: [] for name in arms}
+    """Cells {arm: [run of repeat 0, ...]}. An arm that fails is told and left out of what follows."""
+    runs, failed = {name: [] for name in arms}, set()
     names = list(arms)
     for repeat in range(options.repeats):
         for name in names[::-1] if repeat % 2 else names:
             arm, slow = arms[name], arms[name]["kind"] == "transformers"
-            if slow and repeat >= options.slow_repeats:
+            if name in failed or slow and repeat >= options.slow_repeats:
                 continue
             chosen = prompts[:options.slow_limit or None] if slow else prompts
             begin = time.perf_counter()
             with tempfile.TemporaryDirectory() as folder:
                 where = pathlib.Path(folder)
-                run = run_outrider(arm, chosen, options, where) if arm["kind"] == "outrider" else \
-                    run_peer(arm, chosen, ends, options, where)
+                try:
+                    run = run_outrider(arm, chosen, options, where) if arm["kind"] == "outrider" else \
+                        run_peer(arm, chosen, ends, options, where)
+                except RuntimeError as error:
+                    print(f"repeat {repeat + 1}, {name}: failed, {error}", file=sys.stderr, flush=True)
+                    failed.add(name)
+                    continue
             runs[name].append(run)
             rate = decode_rate(run["answers"])
             print(f"repeat {repeat + 1}, {name}: {rate:.1f} tokens/s ({time.perf_counter() - begin:.0f} s)",
                   file=sys.stderr, flush=True)
-    return runs
+    return {name: done for name, done in runs.items() if done}
 
 
 def decode_rate(answers):
@@ -217,6 +222,8 @@ def summarise(arms, runs):
     plain_of = {"outrider": "none", "llama_cpp": "plain", "transformers": "plain"}
     rows = []
     for name, arm in arms.items():
+        if name not in runs:
+            continue
         answers = [answer for run in runs[name] for answer in run["answers"]]
         row = {"arm": name, "repeats": len(runs[name]), "prompts": len(runs[name][0]["answers"]),
                "tokens": sum(a["tokens"] for a in answers), "decode_tokens_per_second": decode_rate(answers),
@@ -251,6 +258,8 @@ def table(report):
         cells.append("" if row["same_text"] is None else f"{row['same_text'][0]} of {row['same_text'][1]}")
         lines.append("| " + " | ".join(cells) + " |")
     s = report["settings"]
+    if report["failed"]:
+        lines += ["", f"Failed, and left out: {', '.join(report['failed'])}."]
     lines += ["", f"{s['model']}, {s['prompts']} ({s['prompt_count']} prompts, {s['max_tokens']} tokens at most, greedy), "
                   f"{s['threads']} threads, {s['nodes']} nodes; {s['repeats']} repeats in alternating order, transformers "
                   f"{s['slow_repeats']} over {s['slow_prompt_count']} prompts. {s['processor']}; {s['date']}. "
@@ -277,7 +286,7 @@ def main():
         return 0 if arms else 1
     prompts, ends = read_prompts(options)
     runs = measure(arms, prompts, ends, options)
-    logs = [run["log"] for name in arms for run in runs[name] if arms[name]["kind"] == "llama_cpp"]
+    logs = [run["log"] for name in runs for run in runs[name] if arms[name]["kind"] == "llama_cpp"]
     llama = next((line.strip() for log in logs for line in log.splitlines() if line.startswith("CPU")), "")
     slow = len(prompts[:options.slow_limit or None])
     report = {"settings": {"date": datetime.date.today().isoformat(), "model": options.model.name,
@@ -285,12 +294,12 @@ def main():
                            "max_tokens": options.max_tokens, "threads": options.threads, "nodes": options.nodes,
                            "repeats": options.repeats, "slow_repeats": min(options.slow_repeats, options.repeats),
                            "processor": processor(), "llama_cpp": llama},
-              "rows": summarise(arms, runs)}
+              "failed": [name for name in arms if name not in runs], "rows": summarise(arms, runs)}
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     options.output.with_suffix(".md").write_text(table(report), encoding="utf-8")
     print(table(report), end="")
-    return 0
+    return 1 if report["failed"] else 0
 
 
 if __name__ == "__main__":
