@@ -35,14 +35,14 @@ REST = "everything else: the loop, the rest of loading, the kernel"
 
 
 def read_pass(path):
-    """What target_pass printed: {title, times: {rows: milliseconds}, rest: [lines]}. Medians."""
+    """What target_pass printed: {title, times: {rows: milliseconds}, least: the same, rest: [lines]}; times are medians."""
     lines = path.read_text(encoding="utf-8").splitlines()
-    times = {}
+    times, least = {}, {}
     for line in lines[1:]:
         match = re.match(r" *(\d+) +([\d.]+) ms +([\d.]+) ms", line)
         if match:
-            times[int(match[1])] = float(match[2])
-    return {"title": lines[0], "times": times, "rest": [line for line in lines[1:] if "tokens/s" in line]}
+            times[int(match[1])], least[int(match[1])] = float(match[2]), float(match[3])
+    return {"title": lines[0], "times": times, "least": least, "rest": [line for line in lines[1:] if "tokens/s" in line]}
 
 
 class Figures:
@@ -122,12 +122,12 @@ class Figures:
         for form, run in whole.items():
             isa = run["title"].split("path ")[1].split(",")[0]
             for row in kernels["rows"]:
-                if row["format"] == form and row["isa"] == isa and row["rows"] in run["times"]:
-                    time = run["times"][row["rows"]]
+                if row["format"] == form and row["isa"] == isa and row["rows"] in run["least"]:
+                    time = run["least"][row["rows"]]
                     lines.append(f"| {form}, {isa} | {row['rows']} | {time:.2f} | {row['ms']:.2f} | {time - row['ms']:.2f} | "
                                  f"{1e3 * (time - row['ms']) / row['rows']:.0f} |")
-        return "\n".join(lines + ["", "Two programs after one another, medians of the one and the best of the other: the "
-                                      "difference is rough where it is small."])
+        return "\n".join(lines + ["", "Two programs after one another, the smallest times of both: the difference is rough, and "
+                                      "other work on the machine goes into it."])
 
     def profile(self):
         sums = dict.fromkeys([name for name, _ in PARTS] + [REST], 0.0)
@@ -156,6 +156,10 @@ class Figures:
             if name != "none":
                 lines.append("| over plain | " + " | ".join(over) + " |")
         return "\n".join(lines + ["", f"`benchmarks/performance.sh batch`: {self.machine('batch')}."])
+
+    def batch_rounds(self):
+        rows = [row for row in sorted(self.load("batch.json"), key=lambda row: row["batch"]) if row["batch"] in (1, 8, 64)]
+        return compare_sets.stages(rows)
 
     def peers(self):
         return compare_peers.table(self.load("peers.json")) + f"\n`benchmarks/performance.sh peers`: {self.machine('peers')}."
