@@ -84,15 +84,16 @@ public:
     [[nodiscard]] outrider::TreeOutput verify(std::span<const outrider::SequenceTree> trees) override {
         outrider::TreeOutput output;
         output.offsets = {0};
-        for (const auto& [sequence, tree] : trees)
-            output.offsets.push_back(output.offsets.back() + static_cast<std::int64_t>(tree.size()));
+        for (const outrider::SequenceTree& draft : trees)
+            output.offsets.push_back(output.offsets.back() + static_cast<std::int64_t>(draft.tree.size()));
         const std::int64_t rows = output.offsets.back();
         auto logits = std::make_shared<std::vector<float>>(static_cast<std::size_t>(rows * MarkovModel::kVocabulary));
         float* row = logits->data();
-        for (const auto& [sequence, tree] : trees) {
-            trees_.insert_or_assign(sequence, tree);
+        for (const outrider::SequenceTree& draft : trees) {
+            const outrider::TokenTree& tree = draft.tree;
+            trees_.insert_or_assign(draft.sequence, tree);
             for (outrider::NodeIndex node = 0; node < static_cast<outrider::NodeIndex>(tree.size()); ++node) {
-                model_->log_probabilities(committed_.at(sequence) + path_text(tree, node), row);
+                model_->log_probabilities(committed_.at(draft.sequence) + path_text(tree, node), row);
                 row += MarkovModel::kVocabulary;
             }
         }
