@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Outrider beside llama.cpp and transformers on one file, one set of prompts and one machine.
 #     benchmarks/peers/run.sh [options of compare_peers.py]      --help lists them; --install only makes the environment
-# The peers live in build/peers/venv, a throw-away virtual environment that this script makes (some 3 GB: PyPI's torch
+# The peers live in build/peers/venv, a throw-away virtual environment that this script makes (some 5 GB: PyPI's torch
 # loads its CUDA libraries even where it runs on the CPU). OUTRIDER_PEERS_PYTHON names an environment to use instead.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
