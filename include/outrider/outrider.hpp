@@ -13,6 +13,7 @@
 #include <outrider/tree/accept_walk.hpp>
 #include <outrider/tree/dice.hpp>
 #include <outrider/tree/draft_samples.hpp>
+#include <outrider/tree/listed_law.hpp>
 #include <outrider/tree/lossy_rules.hpp>
 #include <outrider/tree/node_rules.hpp>
 #include <outrider/tree/path_rules.hpp>
@@ -65,11 +66,17 @@
 #include <outrider/draft/ctc_config.hpp>
 #include <outrider/draft/ctc_draft.hpp>
 #include <outrider/draft/ctc_network.hpp>
+#include <outrider/draft/hydra_config.hpp>
+#include <outrider/draft/hydra_network.hpp>
+#include <outrider/draft/medusa_config.hpp>
+#include <outrider/draft/medusa_network.hpp>
 #include <outrider/draft/merged_draft.hpp>
+#include <outrider/draft/network_parts.hpp>
 #include <outrider/draft/ngram_draft.hpp>
 #include <outrider/draft/no_draft.hpp>
 
 #include <outrider/verify/llama_verifier.hpp>
+#include <outrider/verify/pass_times.hpp>
 
 #include <outrider/accept/draw_accept.hpp>
 #include <outrider/accept/greedy_match.hpp>
@@ -81,6 +88,7 @@
 #include <outrider/decode/auto_budget.hpp>
 #include <outrider/decode/limit_depth.hpp>
 #include <outrider/decode/make_drafter.hpp>
+#include <outrider/decode/owed_feedback.hpp>
 #include <outrider/decode/pass_cost.hpp>
 #include <outrider/decode/result.hpp>
 #include <outrider/decode/round_checks.hpp>
@@ -96,6 +104,12 @@
 #include <outrider/train/conversations.hpp>
 #include <outrider/train/ctc_loss.hpp>
 #include <outrider/train/ctc_recursion.hpp>
+#include <outrider/train/distill.hpp>
 #include <outrider/train/feature_store.hpp>
+#include <outrider/train/label_loss.hpp>
+#include <outrider/train/loss_stats.hpp>
 #include <outrider/train/teacher_forcing.hpp>
 #include <outrider/train/train_ctc.hpp>
+#include <outrider/train/train_hydra.hpp>
+#include <outrider/train/train_medusa.hpp>
+#include <outrider/train/train_options.hpp>

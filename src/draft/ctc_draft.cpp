@@ -5,6 +5,7 @@
 #include <outrider/core/error.hpp>
 #include <outrider/core/rng.hpp>
 #include <outrider/ctc/alignment_sampling.hpp>
+#include <outrider/ctc/draft_law.hpp>
 #include <outrider/ctc/frames.hpp>
 #include <outrider/ctc/prefix_tree.hpp>
 #include <outrider/ctc/static_tree.hpp>
@@ -94,26 +95,27 @@ struct CtcDraft::State {
     }
 
     template <typename Condition>
-    TokenTree tree(const SequenceFeedback& it, std::int64_t nodes, Condition&& condition) {
+    SequenceTree tree(const SequenceFeedback& it, std::int64_t nodes, Condition&& condition) {
         switch (options.tree) {
             case CtcTree::static_tree:
-                return static_tree.tree(it.pending, frames, medusa63(), nodes, condition);
+                return {it.sequence, static_tree.tree(it.pending, frames, medusa63(), nodes, condition)};
             case CtcTree::sampled: {
                 const auto chains = static_cast<std::size_t>(std::clamp<std::int64_t>(options.chains, 1, nodes));
                 const RandomKey key(options.seed, static_cast<std::uint64_t>(it.sequence), it.committed,
                                     static_cast<std::uint64_t>(RandomPurpose::draft));
-                return sampler
-                    .draw(it.pending, frames, chains, static_cast<std::size_t>(nodes) / chains, key, condition)
-                    .tree;
+                SampledDraft drawn = sampler.draw(it.pending, frames, chains, static_cast<std::size_t>(nodes) / chains,
+                                                  key, condition);
+                auto samples = std::make_shared<const DraftSamples>(samples_of(drawn, law_of(sampler, drawn, frames)));
+                return {it.sequence, std::move(drawn.tree), std::move(samples)};
             }
             case CtcTree::best_first:
             default:
-                return best_first.tree(it.pending, frames, nodes, condition);
+                return {it.sequence, best_first.tree(it.pending, frames, nodes, condition)};
         }
     }
 
     /// The tree of sequence `index` of the round from its frames.
-    TokenTree draft(const SequenceFeedback& it, std::size_t index, std::int64_t nodes) {
+    SequenceTree draft(const SequenceFeedback& it, std::size_t index, std::int64_t nodes) {
         const auto T = static_cast<std::size_t>(config.frames), V = config.vocabulary.size();
         const auto logits = std::span(scores.logits).subspan(index * T * V, T * V);
         const auto gate = std::span(scores.gate).subspan(index * T, T);
@@ -122,10 +124,11 @@ struct CtcDraft::State {
             const Known& known = sequences.at(it.sequence);
             start = prediction->start(known.feature, known.before, it.pending);
             if (options.tree == CtcTree::best_first)
-                return search.tree(it.pending, logits, gate, config.vocabulary, nodes,
-                                   [&](std::span<const CtcPrefix> prefixes, float* out, std::int64_t stride) {
-                                       prediction->scores(start, prefixes, out, stride);
-                                   });
+                return {it.sequence,
+                        search.tree(it.pending, logits, gate, config.vocabulary, nodes,
+                                    [&](std::span<const CtcPrefix> prefixes, float* out, std::int64_t stride) {
+                                        prediction->scores(start, prefixes, out, stride);
+                                    })};
             prediction->fold_root(start, logits);
         }
         const DenseFrames dense{logits, gate, V, config.vocabulary, DenseFrames::Kind::gated_logits};
@@ -173,6 +176,11 @@ CtcDraft CtcDraft::load(const std::filesystem::path& folder, const TargetHead& h
     return CtcDraft(std::move(config), std::move(weights), head, options);
 }
 
+DraftDraws CtcDraft::draws() const {
+    if (state_->options.tree != CtcTree::sampled) return DraftDraws::none;
+    return state_->options.chains <= 1 ? DraftDraws::chain : DraftDraws::independent;
+}
+
 const CtcConfig& CtcDraft::config() const { return state_->config; }
 
 std::vector<SequenceTree> CtcDraft::do_propose(std::span<const SequenceFeedback> feedback, DraftBudget budget) {
@@ -182,8 +190,9 @@ std::vector<SequenceTree> CtcDraft::do_propose(std::span<const SequenceFeedback>
     std::vector<SequenceTree> trees;
     trees.reserve(feedback.size());
     for (std::size_t i = 0; i < feedback.size(); ++i)
-        trees.push_back({feedback[i].sequence, budget.nodes > 0 ? state_->draft(feedback[i], i, budget.nodes)
-                                                                : TokenTree::root_only(feedback[i].pending)});
+        trees.push_back(budget.nodes > 0
+                            ? state_->draft(feedback[i], i, budget.nodes)
+                            : SequenceTree{feedback[i].sequence, TokenTree::root_only(feedback[i].pending)});
     return trees;
 }
 

@@ -18,6 +18,24 @@ MergedDraft::MergedDraft(std::vector<std::unique_ptr<DraftModel>> drafters) : dr
     }
 }
 
+DraftDraws MergedDraft::draws() const {
+    DraftDraws sum = DraftDraws::no_nodes;
+    for (const auto& drafter : drafters_) {
+        const DraftDraws one = drafter->draws();
+        if (one == DraftDraws::unknown || one > DraftDraws::certain) return one;
+        sum = std::max(sum, one);
+    }
+    return sum;
+}
+
+/// A node that was drawn may lose its place to likelier ones. Whether it does depends on the path to it and on other
+/// branches, never on what was drawn at it or below, since descendants rank behind it: so the draws may be passed on.
+void MergedDraft::keep_draws(const SequenceTree& tree, Draws& draws) {
+    if (tree.samples == nullptr) return;
+    auto& kept = draws[tree.sequence];
+    if (kept == nullptr || (kept->is_chosen() && !tree.samples->is_chosen())) kept = tree.samples;
+}
+
 void MergedDraft::do_forget(SequenceId sequence) {
     proposed_.erase(sequence);
     for (const auto& drafter : drafters_) drafter->forget(sequence);
@@ -29,16 +47,23 @@ std::vector<SequenceTree> MergedDraft::do_propose(std::span<const SequenceFeedba
         learn(trie, f);
         trie.assign(1, Node{f.pending});
     }
+    Draws draws;
     for (std::size_t d = 0; d < drafters_.size(); ++d) {
         const std::vector<SequenceTree> trees = drafters_[d]->propose(feedback, budget);
-        for (const SequenceTree& t : trees) join(proposed_[t.sequence], t.tree, static_cast<Agreement>(1U << d));
+        for (const SequenceTree& t : trees) {
+            join(proposed_[t.sequence], t.tree, static_cast<Agreement>(1U << d));
+            keep_draws(t, draws);
+        }
     }
     std::vector<SequenceTree> merged;
     merged.reserve(feedback.size());
     for (const SequenceFeedback& f : feedback) {
         Trie& trie = proposed_[f.sequence];
         weigh(trie);
-        merged.push_back({f.sequence, best_nodes(trie, budget.nodes)});
+        merged.push_back({f.sequence, best_nodes(trie, budget.nodes), std::move(draws[f.sequence])});
+        SequenceTree& last = merged.back();
+        if (last.samples != nullptr && last.samples->is_chosen())
+            last.samples = std::make_shared<const DraftSamples>(DraftSamples::chosen(last.tree));
     }
     return merged;
 }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <memory>
 #include <queue>
 
 #include <outrider/core/error.hpp>
@@ -66,6 +67,9 @@ std::vector<SequenceTree> NgramDraft::do_propose(std::span<const SequenceFeedbac
         History& history = histories_[f.sequence];
         update(history, f);
         trees.push_back({f.sequence, draft(history, budget.nodes)});
+        const TokenTree& tree = trees.back().tree;
+        if (tree.drafted() > 0)
+            trees.back().samples = std::make_shared<const DraftSamples>(DraftSamples::chosen(tree));
     }
     return trees;
 }

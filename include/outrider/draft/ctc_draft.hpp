@@ -19,14 +19,14 @@ namespace outrider {
 enum class CtcTree : unsigned char {
     best_first,   ///< the N most probable prefixes: the best tree under the drafter's belief
     static_tree,  ///< the paper's: ranked choices per frame (Medusa's 63), collapsed, duplicates merged
-    sampled,      ///< alignments drawn frame by frame and collapsed; their log_q are the law they were drawn from
+    sampled,      ///< alignments drawn frame by frame and collapsed, with their exact law (SequenceTree::samples)
 };
 
 struct CtcDraftOptions {
     CtcTree tree = CtcTree::best_first;
     std::int64_t top_k = 64;  ///< candidates per frame, whose union is what a draft can name; best-first drafts of
                               ///< conditioned frames search the whole draft vocabulary instead
-    std::int64_t chains = 2;  ///< of `sampled`
+    std::int64_t chains = 2;  ///< of `sampled`, independent of each other; 1 for rules that take one chain
     std::uint64_t seed = 0;   ///< of `sampled`; draws are keyed by (seed, sequence, committed)
     int threads = 0;          ///< of the CPU's kernels; 0: one per physical core
     bool kernels = true;      ///< on the CPU: packed int8 matrices and plain loops; false: tensor operations
@@ -56,6 +56,7 @@ public:
     CtcDraft& operator=(CtcDraft&&) noexcept;
 
     [[nodiscard]] std::string_view kind() const override { return "ctc"; }
+    [[nodiscard]] DraftDraws draws() const override;
     [[nodiscard]] const CtcConfig& config() const;
 
 protected:

@@ -6,12 +6,12 @@
 #include <c10/core/ScalarType.h>
 
 #include <cstdint>
+#include <outrider/draft/ctc_config.hpp>
+#include <outrider/draft/network_parts.hpp>
+#include <outrider/interface/target_head.hpp>
 #include <string>
 #include <utility>
 #include <vector>
-
-#include <outrider/draft/ctc_config.hpp>
-#include <outrider/interface/target_head.hpp>
 
 namespace outrider {
 
@@ -33,15 +33,12 @@ struct CtcWeights {
     at::Tensor prefix_out;   ///< [V, R] starts as zero: training begins with plain frames
 
     /// Names as in model.safetensors, in this order; undefined ones left out.
-    [[nodiscard]] std::vector<std::pair<std::string, at::Tensor*>> named();
-    [[nodiscard]] std::vector<std::pair<std::string, const at::Tensor*>> named() const;
+    [[nodiscard]] NamedWeights named();
+    [[nodiscard]] NamedConstWeights named() const;
 };
 
-/// Frozen tables of the target, in the type that products are computed in.
-struct CtcTables {
-    at::Tensor embedding;  ///< [target vocabulary, H] times embedding_scale; rows of tokens the drafter may meet
-    at::Tensor output;     ///< [V, H] the target's output rows of the draft vocabulary
-};
+/// The target's embeddings and its output rows of the draft vocabulary.
+using CtcTables = TargetTables;
 [[nodiscard]] CtcTables make_ctc_tables(const CtcConfig& config, const TargetHead& head, at::ScalarType type,
                                         at::Device device);
 
@@ -50,10 +47,6 @@ struct CtcTables {
 
 /// Shapes that the config asks for; throws Error naming the weight that differs or is missing.
 void check_ctc_weights(const CtcConfig& config, const CtcWeights& weights);
-
-/// y = x W^T, computed in `compute` whatever the operands' types; the result has type `compute`. Differentiable by
-/// both. With float32 weights and bfloat16 products this is mixed precision.
-[[nodiscard]] at::Tensor mixed_linear(const at::Tensor& x, const at::Tensor& weight, at::ScalarType compute);
 
 /// The context of one sequence (or conversation): u_0..u_{L-1} and the keys and values over them.
 struct CtcContext {
@@ -68,11 +61,8 @@ struct CtcContext {
                                      const at::Tensor& next, const at::Tensor& features, const at::Tensor& positions,
                                      at::ScalarType compute);
 
-/// Anchors that share a context: `count` of them, one after another in the batch.
-struct CtcAnchors {
-    at::Tensor keys, values;  ///< [L, kv_heads, head_dim], L may be 0
-    std::int64_t count = 1;
-};
+/// Anchors that share a context.
+using CtcAnchors = ContextGroup;
 
 struct CtcFrameScores {
     at::Tensor logits;  ///< [A * T, V] of type `compute`: scores over the draft vocabulary, blank apart

@@ -26,6 +26,8 @@ namespace outrider {
 /// true: one Calibration for each set of drafters that agree, since a token that two propose is another kind of guess
 /// than a token that one proposes while the other differs. Siblings that sum to more than one are scaled down. What is
 /// learned is shared by all sequences and a function of the history alone.
+/// Of the drafters that sample, the first one's draws are the merged tree's (SequenceTree::samples), and all other nodes
+/// stand beside them; where none samples, but one is certain of a path, the merged tree's likeliest path.
 class MergedDraft final : public DraftModel {
 public:
     /// At least one drafter, at most 16, none null.
@@ -38,6 +40,7 @@ public:
 
     /// The kinds joined, "ctc+ngram".
     [[nodiscard]] std::string_view kind() const override { return kind_; }
+    [[nodiscard]] DraftDraws draws() const override;
 
 protected:
     [[nodiscard]] std::vector<SequenceTree> do_propose(std::span<const SequenceFeedback> feedback,
@@ -65,6 +68,8 @@ private:
         return all;
     }
 
+    using Draws = std::unordered_map<SequenceId, std::shared_ptr<const DraftSamples>>;
+    static void keep_draws(const SequenceTree& tree, Draws& draws);
     void learn(const Trie& proposed, const SequenceFeedback& feedback);
     static void join(Trie& trie, const TokenTree& tree, Agreement who);
     void weigh(Trie& trie) const;

@@ -28,9 +28,9 @@ class NgramDraft final : public DraftModel {
 public:
     explicit NgramDraft(NgramOptions options = {});
 
-    static constexpr bool kSamples = false;  ///< see Fits
-
     [[nodiscard]] std::string_view kind() const override { return "ngram"; }
+    /// The likeliest path is said to be a draw from point masses.
+    [[nodiscard]] DraftDraws draws() const override { return DraftDraws::certain; }
 
 protected:
     [[nodiscard]] std::vector<SequenceTree> do_propose(std::span<const SequenceFeedback> feedback,

@@ -13,6 +13,7 @@ namespace outrider {
 class NoDraft final : public DraftModel {
 public:
     [[nodiscard]] std::string_view kind() const override { return "none"; }
+    [[nodiscard]] DraftDraws draws() const override { return DraftDraws::no_nodes; }
 
 protected:
     [[nodiscard]] std::vector<SequenceTree> do_propose(std::span<const SequenceFeedback> feedback,

@@ -1,0 +1,53 @@
+// What the folders of all trained drafters have in common: config.json with kind, version, target, draft vocabulary and
+// training record, and model.safetensors in bfloat16.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <nlohmann/json.hpp>
+#include <outrider/draft/network_parts.hpp>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace outrider {
+
+/// Reads folder/config.json and hands it to `take`; every exception of `take` becomes an Error that names the file.
+void read_drafter_json(const std::filesystem::path& folder, const std::function<void(const nlohmann::json&)>& take);
+
+/// Throws Error unless the file says this kind and version.
+void check_drafter_kind(const nlohmann::json& file, std::string_view kind, int version);
+
+/// Writes `file` and `vocabulary` (one line) to folder/config.json, by way of a second file.
+void write_drafter_json(const std::filesystem::path& folder, nlohmann::ordered_json file,
+                        const std::vector<TokenId>& vocabulary);
+
+/// 1 to 2^20: beyond any model; keeps products of sizes in range.
+void check_drafter_size(std::string_view drafter, std::string_view name, std::int64_t value);
+/// Ascending ids.
+void check_draft_vocabulary(std::string_view drafter, const std::vector<TokenId>& vocabulary);
+/// At most `heads` rows of shares in [0, 1].
+void check_accuracies(std::string_view drafter, const std::vector<std::vector<double>>& accuracies, std::int64_t heads);
+/// Sizes of a decoder layer.
+void check_layer_sizes(std::string_view drafter, const LayerSizes& sizes, std::int64_t intermediate);
+
+[[nodiscard]] std::string_view name(HeadOutput output);
+/// Throws Error for another word.
+[[nodiscard]] HeadOutput head_output(std::string_view word);
+
+/// A weight, its name in the file and the shape it must have; -1: any length.
+struct WantedWeight {
+    std::string name;
+    at::Tensor* weight;
+    std::vector<std::int64_t> shape;
+};
+
+void check_weights(std::string_view drafter, const std::vector<WantedWeight>& wanted);
+
+/// Fills all of `wanted` with float32 tensors. Throws Error that names what is missing, left over or misshapen.
+void read_weights(const std::filesystem::path& folder, std::string_view drafter,
+                  const std::vector<WantedWeight>& wanted);
+void write_weights(const std::filesystem::path& folder, std::string_view kind, const NamedConstWeights& weights);
+
+}  // namespace outrider

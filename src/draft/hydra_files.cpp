@@ -1,0 +1,106 @@
+// A Hydra drafter's folder: config.json and model.safetensors.
+#include <outrider/core/error.hpp>
+
+#include "weight_layout.hpp"
+
+namespace outrider {
+
+namespace {
+
+constexpr const char* kDrafter = "Hydra drafter";
+
+void take_prefix_layer(const nlohmann::json& layer, HydraConfig& config) {
+    config.prefix_layer = true;
+    config.attention_heads = layer.at("heads").get<std::int64_t>();
+    config.kv_heads = layer.at("kv_heads").get<std::int64_t>();
+    config.head_dim = layer.at("head_dim").get<std::int64_t>();
+    config.intermediate = layer.at("intermediate").get<std::int64_t>();
+    config.rope_theta = layer.at("rope_theta").get<double>();
+    config.norm_eps = layer.at("norm_eps").get<double>();
+}
+
+HydraConfig from_json(const nlohmann::json& file) {
+    HydraConfig config;
+    check_drafter_kind(file, "hydra", HydraConfig::kVersion);
+    const nlohmann::json& sizes = file.at("sizes");
+    config.hidden = sizes.at("hidden").get<std::int64_t>();
+    config.heads = sizes.at("heads").get<std::int64_t>();
+    config.blocks = sizes.at("blocks").get<std::int64_t>();
+    const auto residual = file.at("residual").get<std::string>();
+    require(residual == "feature" || residual == "matrix", "residual is \"{}\", expected \"feature\" or \"matrix\"",
+            residual);
+    config.residual = residual == "matrix" ? HydraResidual::matrix : HydraResidual::feature;
+    config.output = head_output(file.at("output").get<std::string>());
+    config.output_bias = file.at("output_bias").get<bool>();
+    if (!file.at("prefix_layer").is_null()) take_prefix_layer(file.at("prefix_layer"), config);
+    config.embedding_scale = file.at("embedding_scale").get<double>();
+    config.feature_scale = file.at("feature_scale").get<double>();
+    config.target_fingerprint = file.at("target").at("fingerprint").get<std::string>();
+    config.target_name = file.at("target").at("name").get<std::string>();
+    config.vocabulary = file.at("vocabulary").get<std::vector<TokenId>>();
+    config.accuracies = file.value("accuracies", config.accuracies);
+    config.training = file.value("training", nlohmann::json::object()).dump();
+    check_hydra_config(config);
+    return config;
+}
+
+}  // namespace
+
+void check_hydra_config(const HydraConfig& config) {
+    check_drafter_size(kDrafter, "hidden", config.hidden);
+    check_drafter_size(kDrafter, "heads", config.heads);
+    check_drafter_size(kDrafter, "blocks", config.blocks);
+    require(config.heads <= 64 && config.blocks <= 64, "{}: {} heads of {} blocks, at most 64 of each", kDrafter,
+            config.heads, config.blocks);
+    if (config.prefix_layer)
+        check_layer_sizes(
+            kDrafter, {config.attention_heads, config.kv_heads, config.head_dim, config.rope_theta, config.norm_eps},
+            config.intermediate);
+    require(!config.output_bias || config.output != HeadOutput::target,
+            "{}: an output bias belongs to an output matrix of its own, not to the target's", kDrafter);
+    require(config.embedding_scale > 0 && config.feature_scale > 0, "{}: scales are {} and {}, expected above 0",
+            kDrafter, config.embedding_scale, config.feature_scale);
+    check_draft_vocabulary(kDrafter, config.vocabulary);
+    check_accuracies(kDrafter, config.accuracies, config.heads);
+}
+
+HydraConfig read_hydra_config(const std::filesystem::path& folder) {
+    HydraConfig config;
+    read_drafter_json(folder, [&](const nlohmann::json& file) { config = from_json(file); });
+    return config;
+}
+
+void write_hydra_config(const std::filesystem::path& folder, const HydraConfig& config) {
+    check_hydra_config(config);
+    nlohmann::ordered_json layer;  // null without one
+    if (config.prefix_layer)
+        layer = {{"heads", config.attention_heads}, {"kv_heads", config.kv_heads},
+                 {"head_dim", config.head_dim},     {"intermediate", config.intermediate},
+                 {"rope_theta", config.rope_theta}, {"norm_eps", config.norm_eps}};
+    write_drafter_json(folder,
+                       {{"kind", "hydra"},
+                        {"version", HydraConfig::kVersion},
+                        {"target", {{"name", config.target_name}, {"fingerprint", config.target_fingerprint}}},
+                        {"sizes", {{"hidden", config.hidden}, {"heads", config.heads}, {"blocks", config.blocks}}},
+                        {"residual", config.residual == HydraResidual::matrix ? "matrix" : "feature"},
+                        {"output", name(config.output)},
+                        {"output_bias", config.output_bias},
+                        {"prefix_layer", layer},
+                        {"embedding_scale", config.embedding_scale},
+                        {"feature_scale", config.feature_scale},
+                        {"accuracies", config.accuracies},
+                        {"training", nlohmann::ordered_json::parse(config.training)}},
+                       config.vocabulary);
+}
+
+HydraWeights read_hydra_weights(const std::filesystem::path& folder, const HydraConfig& config) {
+    HydraWeights weights;
+    read_weights(folder, kDrafter, layout(config, weights));
+    return weights;
+}
+
+void write_hydra_weights(const std::filesystem::path& folder, const HydraWeights& weights) {
+    write_weights(folder, "hydra", weights.named());
+}
+
+}  // namespace outrider
