@@ -3,7 +3,9 @@
 
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
+#include <algorithm>
 #include <charconv>
 #include <limits>
 #include <memory>
@@ -106,7 +108,7 @@ void add_nodes(CLI::App& app, DecodingArguments& decoding) {
            [&decoding](const std::string& text) {
                decoding.nodes = text == "auto" ? std::nullopt : std::optional<std::int64_t>(std::stoll(text));
            },
-           "Nodes of a draft tree, or auto: as many as pay on this machine")
+           "Nodes of a draft tree; auto: as many as pay on this machine, none where drafting does not")
         ->check(CLI::Validator(
             [](std::string& text) {
                 return text == "auto" || whole(0, 4096)(text).empty()
@@ -115,9 +117,50 @@ void add_nodes(CLI::App& app, DecodingArguments& decoding) {
             },
             ""))
         ->type_name("N|auto")
-        ->default_str("16");
-    app.add_option("--tree", decoding.tree, "How a CTC drafter makes a tree of its frames")
-        ->check(CLI::IsMember({"best-first", "static", "sampled"}))
+        ->default_str("auto");
+    app.add_option("--pass-times", decoding.pass_times,
+                   "File where auto remembers what passes cost here; default: in the user's cache folder; none")
+        ->type_name("FILE")
+        ->capture_default_str();
+    app.add_option("--tree", decoding.tree,
+                   "How a drafter that has a law makes trees; auto: sampled where the policy needs draws, else "
+                   "best-first")
+        ->check(CLI::IsMember({"auto", "best-first", "static", "sampled"}))
+        ->capture_default_str();
+    app.add_option("--chains", decoding.chains, "Chains of a sampled tree; 0: as suits the policy")
+        ->check(whole(0, 64))
+        ->capture_default_str();
+}
+
+void add_policy(CLI::App& app, DecodingArguments& decoding) {
+    std::vector<std::string> names;
+    for (const PolicyInfo& policy : policies()) names.emplace_back(policy.name);
+    PolicyOptions& o = decoding.policy;
+    app.add_option("--accept", decoding.accept,
+                   "Acceptance policy; what begins with lossy changes the text, the others keep the target's law")
+        ->check(CLI::IsMember(names))
+        ->capture_default_str();
+    const auto not_negative = number("a number of at least 0", [](double x) { return x >= 0; });
+    app.add_option("--typical-eps", o.typical.eps, "lossy_typical: the largest threshold")
+        ->check(number("a number from 0 to 1", [](double x) { return x >= 0 && x <= 1; }))
+        ->capture_default_str();
+    app.add_option("--typical-delta", o.typical.delta, "lossy_typical: threshold over exp(-entropy)")
+        ->check(not_negative)
+        ->capture_default_str();
+    app.add_option_function<std::int64_t>(
+           "--accept-top",
+           [&o](std::int64_t n) { o.top_k = o.top_beta.beta = static_cast<std::size_t>(n); },
+           "lossy_top_k, lossy_top_beta: accept what is among the N most probable")
+        ->check(whole(1))
+        ->default_str("3");
+    app.add_option("--accept-gap", o.top_beta.tau, "lossy_top_beta: and at most so many nats below the best")
+        ->check(not_negative)
+        ->capture_default_str();
+    app.add_option("--accept-distance", o.distance, "lossy_distance: accept ids this near the best one's")
+        ->check(whole(0))
+        ->capture_default_str();
+    app.add_option("--minimum-block", o.minimum_block, "Lossy policies: tokens of a round that are not asked about")
+        ->check(whole(1, 4096))
         ->capture_default_str();
 }
 
@@ -140,6 +183,7 @@ void add_generate(CLI::App& app, GenerateArguments& a) {
     add_limit(app, a.limit);
     add_sampling(app, a.decoding, 128);
     add_nodes(app, a.decoding);
+    add_policy(app, a.decoding);
     add_batch(app, a.decoding);
     app.add_option("--json", a.json, "One JSON line per prompt into this file; -: standard output instead of texts");
 }
@@ -156,13 +200,26 @@ void add_compare(CLI::App& app, CompareArguments& a) {
     add_limit(app, a.limit);
     add_sampling(app, a.decoding, 128);
     add_nodes(app, a.decoding);
+    add_policy(app, a.decoding);
     add_batch(app, a.decoding);
     app.add_option("--json", a.json, "Settings and rows as JSON into this file; -: standard output instead of the table");
 }
 
 void add_distill(CLI::App& app, DistillArguments& a) {
     add_model(app, a.model);
-    app.add_option("--prompts", a.prompts, kPromptsHelp)->required();
+    auto* source = app.add_option_group("source", "Where prompts come from");
+    source->add_option("--prompts", a.prompts, kPromptsHelp);
+    source->add_option("--self-prompts", a.self_prompts,
+                       "No prompts at hand: answer N that the target makes up itself, those in the output counted")
+        ->check(whole(1))
+        ->type_name("N");
+    source->require_option(1);
+    app.add_option("--prompt-temperature", a.prompt_temperature, "Of --self-prompts; higher: more varied, less sensible")
+        ->check(number("a number above 0", [](double x) { return x > 0 && x <= 100; }))
+        ->capture_default_str();
+    app.add_option("--exclude", a.exclude,
+                   "Prompts files to measure on: made-up prompts that share words with them in a row are dropped")
+        ->take_all();
     app.add_option("-o,--output", a.output, "JSON lines to train on; prompts that it holds already are skipped")
         ->required();
     add_limit(app, a.limit);
@@ -171,32 +228,125 @@ void add_distill(CLI::App& app, DistillArguments& a) {
     add_batch(app, a.decoding);
 }
 
-void add_train(CLI::App& app, TrainArguments& a) {
-    add_model(app, a.model);
-    app.add_option("--kind", a.kind, "Kind of drafter")->required()->check(CLI::IsMember({"ctc"}));
-    app.add_option("--data", a.data, "JSON lines made by `outrider distill`")->required();
-    app.add_option("-o,--output", a.output, "Folder of the drafter; its checkpoint goes there too")->required();
+CLI::Validator above_zero() {
+    return number("a number above 0", [](double x) { return x > 0 && x <= 1e9; });
+}
+
+CLI::Validator at_most_one() {
+    return number("a number above 0, at most 1", [](double x) { return x > 0 && x <= 1; });
+}
+
+CLI::Validator share() {
+    return number("a number from 0 to 1", [](double x) { return x >= 0 && x <= 1; });
+}
+
+void add_text_to_train(CLI::App& app, TrainArguments& a) {
+    app.add_option("--data", a.data, "JSON lines made by `outrider distill`; may be given several times")
+        ->required()
+        ->take_all()
+        ->expected(1)
+        ->allow_extra_args(false);
+    app.add_flag("--greedy-only", a.greedy_only, "Leave out answers that were sampled");
+    app.add_option("--limit", a.limit, "Take N conversations only; 0: all")->check(whole(0))->type_name("N");
+    app.add_option("--most-tokens", a.most_tokens, "Leave out longer conversations (default: 768)")
+        ->check(whole(4))
+        ->type_name("N");
+    app.add_option("--held-out", a.held_out, "Conversations set aside to measure on (default: 128)")->check(whole(1));
+    app.add_option("--features", a.features, "Where the target's features are kept (default: in the output folder)");
+    app.add_flag("--stored-features", a.stored_features, "Leave out conversations whose features are not there yet");
+}
+
+void add_schedule(CLI::App& app, TrainArguments& a) {
     app.add_option("--minutes", a.minutes, "Train this long; a resumed run counts what it had (default: 60)")
-        ->check(number("a number above 0", [](double x) { return x > 0 && x <= 1e9; }));
+        ->check(above_zero());
     app.add_option("--anchors", a.anchors, "Train on so many positions instead; such a run repeats exactly")
         ->check(whole(0, std::numeric_limits<std::int64_t>::max()));
     app.add_flag("--resume", a.resume, "Go on from the checkpoint in the output folder");
-    app.add_option("--loss", a.loss, "ctc: the paper's")->check(CLI::IsMember({"prefix", "ctc"}))->capture_default_str();
-    app.add_option("--conditioning", a.conditioning, "What frames know of the drafted prefix; none: the paper's way")
-        ->check(CLI::IsMember({"prefix", "none"}))
-        ->capture_default_str();
-    app.add_option("--vocabulary", a.vocabulary, "Tokens that the drafter can name (default: 4096)")->check(whole(1));
-    app.add_option("--frames", a.frames, "Frames of one pass (default: 8)")->check(whole(1, 64));
-    app.add_option("--labels", a.labels, "Tokens of the text that a position's loss looks at (default: 6)")->check(whole(1, 64));
-    app.add_option("--label-decay", a.label_decay, "Weight of each of them over the one before (default: 0.8)")
-        ->check(number("a number above 0, at most 1", [](double x) { return x > 0 && x <= 1; }));
-    app.add_option("--limit", a.limit, "Take N conversations only; 0: all")->check(whole(0))->type_name("N");
-    app.add_option("--held-out", a.held_out, "Conversations set aside to measure on (default: 128)")->check(whole(1));
-    app.add_option("--learning-rate", a.learning_rate, "Highest rate (default: 0.001)")
-        ->check(number("a number above 0", [](double x) { return x > 0 && x <= 1; }));
-    app.add_flag("--greedy-only", a.greedy_only, "Leave out answers that were sampled");
-    app.add_option("--features", a.features, "Where the target's features are kept (default: in the output folder)");
+    app.add_option("--from", a.from, "Drafter folder to start from: its weights and vocabulary, a fresh schedule");
+    app.add_option("--learning-rate", a.learning_rate, "Highest rate (default: 0.001)")->check(at_most_one());
+    app.add_option("--warmup", a.warmup, "Part of the run that the rate rises over (default: 0.01)")->check(share());
+    app.add_option("--final-rate", a.final_rate, "Rate at the end, of the highest (default: 0.02)")->check(share());
+    app.add_option("--weight-decay", a.weight_decay, "Of matrices (default: 0.01)")->check(share());
+    app.add_option("--clip", a.clip, "Largest norm of the gradient (default: 1)")->check(above_zero());
+    app.add_option("--ema", a.ema, "Decay of the averaged weights, which are what is kept (default: 0.999)")
+        ->check(number("a number from 0 to below 1", [](double x) { return x >= 0 && x < 1; }));
+    app.add_option("--batch-anchors", a.batch_anchors, "Positions a step (default: 256)")->check(whole(1));
+    app.add_option("--group-anchors", a.group_anchors, "Positions of one conversation in a step (default: by kind)")
+        ->check(whole(1));
+    app.add_flag("--f32", a.f32, "Products in float32 where bfloat16 is faster");
     app.add_option("--seed", a.seed, "Of initial weights and of the order of the data")->capture_default_str();
+    app.add_option("--report-seconds", a.report_seconds, "Time between lines of progress (default: 20)")
+        ->check(above_zero());
+    app.add_option("--checkpoint-minutes", a.checkpoint_minutes, "Between checkpoints (default: 4)")
+        ->check(above_zero());
+    app.add_option("--evaluate-minutes", a.evaluate_minutes, "Between held-out measurements (default: 8)")
+        ->check(above_zero());
+    app.add_option("--evaluate-conversations", a.evaluate_conversations, "Held-out texts of each (default: 24)")
+        ->check(whole(1));
+}
+
+// Options that some kinds of drafters have; given with another kind they are wrong usage.
+void add_sizes(CLI::App& app, TrainArguments& a) {
+    using Kinds = std::vector<std::string>;
+    auto table = std::make_shared<std::vector<std::pair<CLI::Option*, Kinds>>>();
+    const auto of = [table](Kinds kinds, CLI::Option* option) {
+        option->group(fmt::format("Sizes and loss of {}", fmt::join(kinds, ", ")));
+        table->emplace_back(option, std::move(kinds));
+        return option;
+    };
+    const Kinds ctc{"ctc"}, heads{"medusa", "hydra"}, hydra{"hydra"}, layer{"ctc", "hydra"};
+    app.add_option("--vocabulary", a.vocabulary, "Tokens that the drafter can name (default: 4096)")->check(whole(1));
+    app.add_option("--label-decay", a.label_decay, "Weight of each label over the one before (default: 0.8)")
+        ->check(at_most_one());
+    of(ctc, app.add_option("--loss", a.loss, "ctc: the paper's (default: prefix)"))
+        ->check(CLI::IsMember({"prefix", "ctc"}));
+    of(ctc, app.add_option("--conditioning", a.conditioning,
+                           "What frames know of the drafted prefix; none: the paper's way (default: prefix)"))
+        ->check(CLI::IsMember({"prefix", "none"}));
+    of(ctc, app.add_option("--frames", a.frames, "Frames of one pass (default: 8)"))->check(whole(1, 64));
+    of(ctc, app.add_option("--labels", a.labels, "Tokens of the text that a position's loss looks at (default: 6)"))
+        ->check(whole(1, 15));
+    of(ctc, app.add_option("--prefix-rank", a.prefix_rank, "Width of the prediction network (default: 256)"))
+        ->check(whole(1));
+    of(heads, app.add_option("--draft-heads", a.draft_heads, "Depth of drafts (default: medusa 5, hydra 4)"))
+        ->check(whole(1, 15));
+    of(heads, app.add_option("--blocks", a.blocks, "Layers of each head (default: 1)"))->check(whole(1, 64));
+    of(heads, app.add_option("--output-rows", a.output_rows,
+                             "Output matrix: one a head, one for all, or the target's frozen one (default: medusa "
+                             "shared, hydra target)"))
+        ->check(CLI::IsMember({"own", "shared", "target"}));
+    of(heads, app.add_option("--teacher", a.teacher,
+                             "Share of the target's own distribution in the loss, beside its text (default: 0)"))
+        ->check(share());
+    of(hydra, app.add_option("--prefix-layer", a.prefix_layer, "Hydra++: a decoder layer over the text (default: on)"))
+        ->check(CLI::IsMember({"on", "off"}));
+    of(hydra, app.add_option("--residual", a.residual,
+                             "What a head's first layer adds to: the feature, or a matrix of all it sees, as published "
+                             "(default: feature)"))
+        ->check(CLI::IsMember({"feature", "matrix"}));
+    of(hydra, app.add_flag("--output-bias", a.output_bias, "A bias beside own or shared output matrices, as published"));
+    of(layer, app.add_option("--attention-heads", a.attention_heads, "Of the decoder layer (default: by hidden size)"))
+        ->check(whole(1, 1024));
+    of(layer, app.add_option("--kv-heads", a.kv_heads, "Of the decoder layer (default: a third of its heads)"))
+        ->check(whole(1, 1024));
+    of(layer, app.add_option("--intermediate", a.intermediate, "Of its MLP (default: 8/3 of hidden)"))->check(whole(1));
+    app.parse_complete_callback([table, &a] {
+        for (const auto& [option, kinds] : *table)
+            if (option->count() > 0 && std::find(kinds.begin(), kinds.end(), a.kind) == kinds.end())
+                throw CLI::ValidationError(option->get_name(), fmt::format("belongs to {}, not to {}",
+                                                                           fmt::join(kinds, " and "), a.kind));
+    });
+}
+
+void add_train(CLI::App& app, TrainArguments& a) {
+    add_model(app, a.model);
+    app.add_option("--kind", a.kind, "Kind of drafter; hydra with its prefix layer is Hydra++")
+        ->required()
+        ->check(CLI::IsMember({"ctc", "medusa", "hydra"}));
+    app.add_option("-o,--output", a.output, "Folder of the drafter; its checkpoint goes there too")->required();
+    add_text_to_train(app, a);
+    add_schedule(app, a);
+    add_sizes(app, a);
 }
 
 void add_inspect(CLI::App& app, InspectArguments& a) {
@@ -206,6 +356,7 @@ void add_inspect(CLI::App& app, InspectArguments& a) {
     app.add_option("-p,--prompt", a.prompt, "The prompt")->required();
     add_sampling(app, a.decoding, 64);
     add_nodes(app, a.decoding);
+    add_policy(app, a.decoding);
 }
 
 void add_tokenize(CLI::App& app, TokenizeArguments& a) {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include <outrider/core/options.hpp>
+#include <outrider/decode/make_policy.hpp>
 
 namespace outrider::cli {
 
@@ -24,8 +25,12 @@ struct ModelArguments {
 /// How texts are decoded.
 struct DecodingArguments {
     GenerationOptions generation;
-    std::string tree = "best-first";         ///< how a CTC drafter makes trees of its frames
-    std::optional<std::int64_t> nodes = 16;  ///< tree nodes a round and sequence; nullopt: chosen by measurement
+    std::string accept = "match";            ///< acceptance policy, see make_policy
+    PolicyOptions policy;
+    std::string tree = "auto";               ///< sampled where the policy needs draws, else best-first; static
+    std::int64_t chains = 0;                 ///< of a sampled tree; 0: one where the policy takes one, else two
+    std::optional<std::int64_t> nodes;       ///< tree nodes a round and sequence; nullopt: as many as pay
+    std::string pass_times = "default";      ///< file of measured passes, "default", or "none"
     std::int64_t batch = 1;                  ///< sequences decoded together
 };
 
@@ -51,7 +56,10 @@ struct CompareArguments {
 struct DistillArguments {
     ModelArguments model;
     DecodingArguments decoding;
-    std::string prompts;
+    std::string prompts;             ///< file; empty: the target makes prompts up
+    std::int64_t self_prompts = 0;   ///< answers to prompts that it made up, those in the output counted
+    double prompt_temperature = 1.0;
+    std::vector<std::string> exclude;  ///< files of prompts that made-up ones must not resemble
     std::string output;
     std::int64_t limit = 0;
 };
@@ -60,17 +68,30 @@ struct DistillArguments {
 struct TrainArguments {
     ModelArguments model;
     std::string kind;
-    std::string data;
+    std::vector<std::string> data;
     std::string output;
+    std::string from;      ///< drafter folder to start from; empty: random weights
     std::string features;  ///< where target features are kept; empty: in the output folder
-    std::string loss = "prefix", conditioning = "prefix";
-    std::optional<std::int64_t> vocabulary, frames, labels, held_out;
-    std::optional<double> label_decay, learning_rate, minutes;
+    bool stored_features = false;
+
+    std::optional<std::string> loss, conditioning;  ///< ctc
+    std::optional<std::int64_t> frames, labels, prefix_rank;
+    std::optional<std::int64_t> draft_heads, blocks;  ///< medusa, hydra
+    std::optional<std::string> output_rows;
+    std::optional<double> teacher;
+    std::optional<std::string> residual, prefix_layer;  ///< hydra
+    bool output_bias = false;
+    std::optional<std::int64_t> attention_heads, kv_heads, intermediate;  ///< ctc, hydra
+
+    std::optional<std::int64_t> vocabulary, held_out, batch_anchors, group_anchors, most_tokens, evaluate_conversations;
+    std::optional<double> label_decay, learning_rate, warmup, final_rate, weight_decay, clip, ema;
+    std::optional<double> minutes, report_seconds, checkpoint_minutes, evaluate_minutes;
     std::int64_t limit = 0;    ///< conversations taken; 0: all
     std::int64_t anchors = 0;  ///< above 0: so many instead of so many minutes
     std::uint64_t seed = 0;
     bool greedy_only = false;
     bool resume = false;
+    bool f32 = false;
 };
 
 struct InspectArguments {

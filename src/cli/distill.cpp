@@ -4,14 +4,20 @@
 #include <nlohmann/json.hpp>
 
 #include <algorithm>
+#include <charconv>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
+#include <functional>
+#include <memory>
+#include <optional>
 #include <set>
+#include <string_view>
 #include <utility>
 
-#include <outrider/core/utf8_stream.hpp>
+#include <outrider/accept/sampled_match.hpp>
 #include <outrider/draft/no_draft.hpp>
+#include <outrider/train/distill.hpp>
 
 #include "arguments.hpp"
 #include "engine.hpp"
@@ -40,74 +46,124 @@ std::set<std::string> finished_ids(const std::string& path) {
     return ids;
 }
 
-struct Job {
-    SequenceId sequence;
-    std::size_t row;
-    std::int64_t prompt_tokens;
+/// Prompts of a file that are not done. Those that do not fit into the target's context are left out, saying so.
+class FilePrompts {
+public:
+    FilePrompts(const LlamaModel& model, std::vector<PromptRow> rows, const std::set<std::string>& done, std::int64_t context)
+        : model_(model), rows_(std::move(rows)), done_(done), context_(context) {}
+
+    std::optional<DistillPrompt> operator()() {
+        for (; at_ < rows_.size(); ++at_) {
+            const PromptRow& row = rows_[at_];
+            if (done_.contains(row.id)) continue;
+            Prompt prompt = make_prompt(model_, row, false);
+            if (std::ssize(prompt.tokens) >= context_) {
+                fmt::print(stderr, "left out: prompt '{}' has {} tokens, the target's context {}\n", row.id,
+                           prompt.tokens.size(), context_);
+                continue;
+            }
+            std::vector<ChatMessage> messages = row.messages;
+            if (row.text) messages.push_back({"user", *row.text});
+            return DistillPrompt{row.id, std::move(prompt), std::move(messages), at_++};
+        }
+        return std::nullopt;
+    }
+
+    [[nodiscard]] std::int64_t to_do() const {
+        std::int64_t count = 0;
+        for (const PromptRow& row : rows_) count += done_.contains(row.id) ? 0 : 1;
+        return count;
+    }
+
+private:
+    const LlamaModel& model_;
+    std::vector<PromptRow> rows_;
+    const std::set<std::string>& done_;
+    std::int64_t context_;
+    std::size_t at_ = 0;
 };
 
-nlohmann::ordered_json to_json(const PromptRow& row, const Job& job, const GenerationResult& result, double temperature) {
-    nlohmann::ordered_json messages = nlohmann::ordered_json::array();
-    for (const ChatMessage& message : row.messages)
-        messages.push_back({{"role", message.role}, {"content", message.content}});
-    if (row.text) messages.push_back({{"role", "user"}, {"content", *row.text}});
-    messages.push_back({{"role", "assistant"}, {"content", to_valid_utf8(result.text)}});
-    return {{"id", row.id},
-            {"temperature", temperature},
-            {"finish", to_string(result.finish)},
-            {"messages", std::move(messages)},
-            {"prompt_tokens", job.prompt_tokens},
-            {"completion_ids", result.tokens}};
+/// How many of the ids are "self/SEED/number", and the number after the largest.
+std::pair<std::int64_t, std::uint64_t> self_prompts_done(const std::set<std::string>& ids, std::uint64_t seed) {
+    const std::string prefix = fmt::format("self/{}/", seed);
+    std::int64_t count = 0;
+    std::uint64_t next = 0;
+    for (const std::string& id : ids) {
+        if (!id.starts_with(prefix)) continue;
+        std::uint64_t number = 0;
+        std::from_chars(id.data() + prefix.size(), id.data() + id.size(), number);
+        ++count, next = std::max(next, number + 1);
+    }
+    return {count, next};
 }
 
-/// Queues every prompt that is not done. Those that do not fit into the target's context are left out, saying so.
-std::vector<Job> queue(AnyDecoder& decoder, const LlamaModel& model, const std::vector<PromptRow>& rows,
-                       const std::set<std::string>& done, const DistillArguments& arguments) {
-    std::vector<Job> jobs;
-    for (std::size_t i = 0; i < rows.size(); ++i) {
-        if (done.contains(rows[i].id)) continue;
-        try {
-            Prompt prompt = make_prompt(model, rows[i], false);
-            const auto tokens = std::ssize(prompt.tokens);
-            jobs.push_back({decoder.join(std::move(prompt), options_for(arguments.decoding, i)), i, tokens});
-        } catch (const Error& error) {
-            fmt::print(stderr, "left out: prompt '{}': {}\n", rows[i].id, error.what());
-        }
+/// Writes lines as they come, and shows how far it is.
+class Writer {
+public:
+    Writer(const std::string& path, std::int64_t all)
+        : path_(path), out_(path, std::ios::app), progress_("distill", all) {
+        require(out_.is_open(), "--output: '{}' cannot be written", path);
     }
-    return jobs;
+
+    bool operator()(const DistilledText& text) {
+        out_ << distilled_line(text) << std::endl;
+        require(out_.good(), "--output: writing '{}' failed", path_);
+        ++texts_, tokens_ += std::ssize(text.answer.tokens);
+        progress_.update(texts_, fmt::format("{} tokens", tokens_));
+        return true;
+    }
+
+private:
+    std::string path_;
+    std::ofstream out_;
+    Progress progress_;
+    std::int64_t texts_ = 0, tokens_ = 0;
+};
+
+DistillTotals answer_file(const DistillArguments& arguments, const LlamaModel& model, AnyDecoder& decoder,
+                          const std::set<std::string>& done) {
+    FilePrompts prompts(model, read_prompts(arguments.prompts, arguments.limit), done, decoder.verifier().context());
+    Writer writer(arguments.output, prompts.to_do());
+    return distill(decoder, std::ref(prompts), std::ref(writer), arguments.decoding.generation);
+}
+
+DistillTotals answer_self(const DistillArguments& arguments, const LlamaModel& model, AnyDecoder& decoder,
+                          const std::set<std::string>& done) {
+    SelfPromptOptions options;
+    options.drawing.temperature = arguments.prompt_temperature;
+    options.drawing.seed = arguments.decoding.generation.seed;
+    for (const std::string& file : arguments.exclude)
+        for (const PromptRow& row : read_prompts(file, 0)) {
+            if (row.text) options.excluded.add(*row.text);
+            for (const ChatMessage& message : row.messages)
+                if (message.role == "user") options.excluded.add(message.content);
+        }
+    const auto [count, next] = self_prompts_done(done, options.drawing.seed);
+    AnyDecoder sampler(std::make_unique<NoDraft>(), std::make_unique<LlamaVerifier>(model),
+                       std::make_unique<SampledMatch>(),
+                       {.nodes = 0, .max_batch = static_cast<std::size_t>(arguments.decoding.batch)});
+    options.at_once = std::max<std::int64_t>(4 * arguments.decoding.batch, 64);
+    SelfPrompts prompts(sampler, model.user_turn(), [&](std::string_view user) { return model.chat(user); },
+                        std::move(options), next);
+    std::int64_t left = arguments.self_prompts - count;
+    Writer writer(arguments.output, std::max<std::int64_t>(left, 0));
+    const DistillTotals totals = distill(
+        decoder, [&] { return left-- > 0 ? std::optional(prompts.next()) : std::nullopt; }, std::ref(writer),
+        arguments.decoding.generation);
+    fmt::print(stderr, "{} prompts drawn, {} of them dropped\n", prompts.drawn(), prompts.dropped());
+    return totals;
 }
 
 }  // namespace
 
 int run(const DistillArguments& arguments) {
-    const std::vector<PromptRow> rows = read_prompts(arguments.prompts, arguments.limit);
     const std::set<std::string> done = finished_ids(arguments.output);
     const LlamaModel model = load_model(arguments.model);
     AnyDecoder decoder = make_decoder(model, std::make_unique<NoDraft>(), arguments.decoding);
-    std::vector<Job> jobs = queue(decoder, model, rows, done, arguments);
-    const std::int64_t all = std::ssize(jobs);
-
-    std::ofstream out(arguments.output, std::ios::app);
-    require(out.is_open(), "--output: '{}' cannot be written", arguments.output);
-    Progress progress("distill", all);
-    std::int64_t tokens = 0;
-    while (!jobs.empty()) {
-        decoder.step();
-        // Only the first of the queue can have been decoded.
-        const auto looked = std::min(std::ssize(jobs), arguments.decoding.batch);
-        const auto finished = [&](const Job& job) {
-            if (!decoder.finished(job.sequence)) return false;
-            const GenerationResult result = decoder.take(job.sequence);
-            out << to_json(rows[job.row], job, result, arguments.decoding.generation.temperature).dump() << std::endl;
-            tokens += result.stats.tokens;
-            return true;
-        };
-        const auto end = std::remove_if(jobs.begin(), jobs.begin() + looked, finished);
-        jobs.erase(end, jobs.begin() + looked);
-        require(out.good(), "--output: writing '{}' failed", arguments.output);
-        progress.update(all - std::ssize(jobs), fmt::format("{} tokens", tokens));
-    }
-    fmt::print(stderr, "{}: {} answers, {} tokens; {} were there already\n", arguments.output, all, tokens, done.size());
+    const DistillTotals totals = arguments.self_prompts > 0 ? answer_self(arguments, model, decoder, done)
+                                                            : answer_file(arguments, model, decoder, done);
+    fmt::print(stderr, "{}: {} answers, {} tokens; {} were there already\n", arguments.output, totals.texts,
+               totals.tokens, done.size());
     return 0;
 }
 

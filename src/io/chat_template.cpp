@@ -101,10 +101,11 @@ void write_chatml(std::span<const ChatMessage> messages, const std::string& defa
         out.special("<|im_end|>");
         out.text("\n");
     };
-    if (!default_system.empty() && messages.front().role != "system") turn("system", default_system);
+    if (!default_system.empty() && (messages.empty() || messages.front().role != "system"))
+        turn("system", default_system);
     for (const ChatMessage& message : messages) turn(message.role, message.content);
     out.special("<|im_start|>");
-    out.text("assistant\n");
+    out.text(messages.empty() ? "user\n" : "assistant\n");
 }
 
 void write_llama3(std::span<const ChatMessage> messages, const std::string& system_head, TurnWriter& out) {
@@ -121,15 +122,19 @@ void write_llama3(std::span<const ChatMessage> messages, const std::string& syst
         out.special("<|eot_id|>");
     };
     out.bos();
-    if (!system_head.empty() && messages.front().role != "system") turn("system", system_head, "");
+    if (!system_head.empty() && (messages.empty() || messages.front().role != "system")) turn("system", system_head, "");
     for (const ChatMessage& message : messages) {
         turn(message.role, message.role == "system" ? std::string_view(system_head) : std::string_view(),
              message.content);
     }
-    head("assistant");
+    head(messages.empty() ? "user" : "assistant");
 }
 
 void write_llama2(std::span<const ChatMessage> messages, TurnWriter& out) {
+    if (messages.empty()) {
+        out.bos();
+        return out.text("[INST]");
+    }
     const Turns chat(messages, "llama2");
     for (std::size_t i = 0; i < chat.turns.size(); ++i) {
         if (i % 2 == 1) {
@@ -149,11 +154,16 @@ void write_llama2(std::span<const ChatMessage> messages, TurnWriter& out) {
 }
 
 void write_vicuna(std::span<const ChatMessage> messages, TurnWriter& out) {
-    const Turns chat(messages, "vicuna");
+    constexpr std::string_view kSystem =
+        "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, "
+        "detailed, and polite answers to the user's questions.";
     out.bos();
-    out.text(!chat.system.empty() ? chat.system
-                                  : "A chat between a curious user and an artificial intelligence assistant. The "
-                                    "assistant gives helpful, detailed, and polite answers to the user's questions.");
+    if (messages.empty()) {
+        out.text(kSystem);
+        return out.text(" USER:");
+    }
+    const Turns chat(messages, "vicuna");
+    out.text(!chat.system.empty() ? std::string_view(chat.system) : kSystem);
     out.text(" ");
     for (std::size_t i = 0; i < chat.turns.size(); ++i) {
         const bool user = i % 2 == 0;
@@ -175,7 +185,7 @@ void write_zephyr(std::span<const ChatMessage> messages, TurnWriter& out) {
         out.eos();
         out.text("\n");
     }
-    out.mark("<|assistant|>");
+    out.mark(messages.empty() ? "<|user|>" : "<|assistant|>");
     out.text("\n");
 }
 
@@ -237,6 +247,20 @@ ChatTemplate ChatTemplate::detect(std::string_view source) {
 
 std::vector<TokenId> ChatTemplate::encode(std::span<const ChatMessage> messages, const Tokenizer& tokenizer) const {
     require(!messages.empty(), "a conversation without messages; expected at least one");
+    return write(messages, tokenizer);
+}
+
+std::vector<TokenId> ChatTemplate::encode_user_opening(const Tokenizer& tokenizer) const {
+    return write({}, tokenizer);
+}
+
+std::string ChatTemplate::user_ending() const {
+    if (format_ == Format::llama2) return "[/INST]";
+    if (format_ == Format::vicuna) return "ASSISTANT:";
+    return {};
+}
+
+std::vector<TokenId> ChatTemplate::write(std::span<const ChatMessage> messages, const Tokenizer& tokenizer) const {
     TurnWriter out(tokenizer);
     switch (format_) {
         case Format::chatml: write_chatml(messages, default_system_, out); break;

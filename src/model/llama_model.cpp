@@ -3,6 +3,7 @@
 #include <outrider/core/error.hpp>
 #include <outrider/io/gguf.hpp>
 #include <outrider/io/safetensors.hpp>
+#include <outrider/tensor/thread_team.hpp>
 
 #include "model_backend.hpp"
 
@@ -37,6 +38,7 @@ struct LlamaModel::State {
     std::shared_ptr<const Tokenizer> tokenizer;
     std::shared_ptr<const ModelBackend> backend;
     at::Device device = at::kCPU;
+    int threads = 0;
     std::string fingerprint;
     std::optional<ChatTemplate> chat_template;
     std::string no_template;  // why there is none
@@ -65,6 +67,7 @@ LlamaModel LlamaModel::load(const std::filesystem::path& path, const Options& op
     require(options.threads >= 0, "threads is {}, expected 0 (one per physical core) or more", options.threads);
     require(!kernels || options.device.is_cpu(), "the kernels run on the CPU, not on {}; use Backend::automatic",
             options.device.str());
+    state->threads = options.threads > 0 ? options.threads : ThreadTeam::physical_cores();
     Weights weights = options.weights;
     if (!kernels && weights == Weights::automatic) weights = options.device.is_cpu() ? Weights::f32 : Weights::bf16;
     state->backend = kernels ? make_kernel_backend(state->source, state->config, weights, options.threads)
@@ -87,6 +90,7 @@ LlamaModel LlamaModel::load(const std::filesystem::path& path, const Options& op
 const LlamaConfig& LlamaModel::config() const { return state_->config; }
 const Tokenizer& LlamaModel::tokenizer() const { return *state_->tokenizer; }
 at::Device LlamaModel::device() const { return state_->device; }
+int LlamaModel::threads() const { return state_->threads; }
 Weights LlamaModel::weights() const { return state_->backend->weights(); }
 std::string LlamaModel::weights_description() const { return state_->backend->description(); }
 std::size_t LlamaModel::weight_bytes() const { return state_->backend->bytes(); }
@@ -103,6 +107,15 @@ Prompt LlamaModel::chat(std::span<const ChatMessage> messages) const {
     return {.tokens = state_->chat_template->encode(messages, *state_->tokenizer),
             .end_ids = state_->end_ids,
             .text = state_->tokenizer};
+}
+
+UserTurn LlamaModel::user_turn() const {
+    require(state_->chat_template.has_value(), "{}", state_->no_template);
+    UserTurn turn{.prompt = {.tokens = state_->chat_template->encode_user_opening(*state_->tokenizer),
+                             .end_ids = state_->end_ids,
+                             .text = state_->tokenizer}};
+    if (const std::string ending = state_->chat_template->user_ending(); !ending.empty()) turn.stop.push_back(ending);
+    return turn;
 }
 
 Prompt LlamaModel::raw(std::string_view text) const {

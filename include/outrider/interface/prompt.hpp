@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <string>
 #include <vector>
 
 #include <outrider/core/detokenizer.hpp>
@@ -14,6 +15,12 @@ struct Prompt {
     std::vector<TokenId> tokens;                      ///< at least one
     std::vector<TokenId> end_ids = {};                ///< the model's own end tokens
     std::shared_ptr<const Detokenizer> text = nullptr;  ///< needed by text callbacks and stop strings
+};
+
+/// The beginning of a conversation, up to where the user's words come next.
+struct UserTurn {
+    Prompt prompt;
+    std::vector<std::string> stop = {};  ///< strings that end the user's words where no end token does
 };
 
 }  // namespace outrider

@@ -34,6 +34,13 @@ public:
     /// format does not have, and a vocabulary without the format's special tokens.
     [[nodiscard]] std::vector<TokenId> encode(std::span<const ChatMessage> messages, const Tokenizer& tokenizer) const;
 
+    /// Ids of a conversation in which the user's words come next, after the default system turn where there is one. The
+    /// target can write such words itself.
+    [[nodiscard]] std::vector<TokenId> encode_user_opening(const Tokenizer& tokenizer) const;
+
+    /// The string that ends the user's words; empty where a token of the vocabulary does.
+    [[nodiscard]] std::string user_ending() const;
+
     [[nodiscard]] std::string name() const;
 
     /// The system turn that is put first when a conversation brings none; empty: none is put.
@@ -42,6 +49,9 @@ public:
 private:
     enum class Format { chatml, llama2, llama3, vicuna, zephyr };
     explicit ChatTemplate(Format format) : format_(format) {}
+
+    /// No messages: up to the user's words.
+    [[nodiscard]] std::vector<TokenId> write(std::span<const ChatMessage> messages, const Tokenizer& tokenizer) const;
 
     Format format_;
     bool dated_ = false;  // Llama 3.1: dates before the system's text

@@ -49,6 +49,8 @@ public:
     [[nodiscard]] const LlamaConfig& config() const;
     [[nodiscard]] const Tokenizer& tokenizer() const;
     [[nodiscard]] at::Device device() const;
+    /// Of the kernels.
+    [[nodiscard]] int threads() const;
     /// The one in use, never `automatic`.
     [[nodiscard]] Weights weights() const;
     /// "f32", "bf16", "stored (q4_1, q8_0)", ...
@@ -62,6 +64,9 @@ public:
     /// Error when the checkpoint's chat template is none of the built-in ones and no name was given.
     [[nodiscard]] Prompt chat(std::string_view user) const;
     [[nodiscard]] Prompt chat(std::span<const ChatMessage> messages) const;
+    /// The conversation up to where the user's words come next: what follows, the target writes as the user (see
+    /// train/distill.hpp). Throws Error like chat.
+    [[nodiscard]] UserTurn user_turn() const;
     /// The text itself, special tokens in it read as such, behind the begin token where the model has one.
     [[nodiscard]] Prompt raw(std::string_view text) const;
 

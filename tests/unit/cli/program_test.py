@@ -127,6 +127,39 @@ class Compare(Case):
         self.assertEqual(len(json.loads(out)["rows"]), 1)
 
 
+class Distill(Case):
+    def lines(self, data):
+        return [json.loads(line) for line in data.read_text().splitlines()]
+
+    def test_the_target_makes_prompts_up(self):
+        data = self.path / "self.jsonl"
+        distill = ("distill", "--model", MODEL, "--threads", 1, "--batch", 16, "--output", data, "-n", 8, "--seed", 3)
+        outrider(*distill, "--self-prompts", 5)
+        first = self.lines(data)
+        self.assertEqual(len(first), 5)
+        self.assertEqual(len({line["messages"][0]["content"] for line in first}), 5)
+        for line in first:
+            self.assertRegex(line["id"], r"^self/3/\d+$")
+            self.assertEqual([message["role"] for message in line["messages"]], ["user", "assistant"])
+        _, err = outrider(*distill, "--self-prompts", 9)
+        self.assertIn("5 were there already", err)
+        ids = [line["id"] for line in self.lines(data)]
+        self.assertEqual(len(set(ids)), 9)
+        # What was measured on stays out: with the made-up prompts excluded, a fresh run has none of them.
+        prompts = self.write("measured.jsonl", "".join(json.dumps({"prompt": line["messages"][0]["content"]}) + "\n"
+                                                       for line in self.lines(data)))
+        again = self.path / "again.jsonl"
+        outrider("distill", "--model", MODEL, "--threads", 1, "--batch", 16, "--output", again, "-n", 8, "--seed", 3,
+                 "--self-prompts", 5, "--exclude", prompts)
+        long = {line["messages"][0]["content"] for line in first if len(line["messages"][0]["content"].split()) >= 8}
+        self.assertFalse(long & {line["messages"][0]["content"] for line in self.lines(again)})
+
+    def test_errors(self):
+        self.fails("distill", "--model", MODEL, "--output", self.path / "x", words=["--prompts", "--self-prompts"], status=2)
+        self.fails("distill", "--model", MODEL, "--output", self.path / "x", "--self-prompts", 2, "--exclude",
+                   "nowhere.jsonl", words=["nowhere.jsonl"])
+
+
 class Tokenize(Case):
     def test_strings_come_back(self):
         texts = ["", "hello  world 123", "zeile\nzwei\t\"", "grün 😀", "<|im_start|>user"]

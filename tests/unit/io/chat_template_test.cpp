@@ -182,3 +182,26 @@ TEST_CASE("chat: conversations and vocabularies that do not fit") {
     CHECK_THROWS_AS(encode("vicuna", {{"user", "x"}, {"assistant", "y"}}, *tokenizer), Error);
     CHECK_THROWS_AS(encode("vicuna", {{"user", "x"}, {"system", "y"}, {"user", "z"}}, *tokenizer), Error);
 }
+
+TEST_CASE("chat: the opening of a user's turn is what a conversation begins with") {
+    const auto opening = [](const ChatTemplate& chat, const Tokenizer& tokenizer) {
+        std::string got;
+        for (const TokenId id : chat.encode_user_opening(tokenizer)) got += tokenizer.piece(id);
+        return got;
+    };
+    const auto chatml = with_special({"<|im_start|>", "<|im_end|>"});
+    CHECK(opening(ChatTemplate::by_name("chatml"), *chatml) == "<|im_start|>user\n");
+    const auto system = ChatTemplate::detect("{{ '<|im_start|>system\nBe kind.<|im_end|>\n' }}<|im_start|>");
+    CHECK(opening(system, *chatml) == "<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\n");
+    CHECK(system.user_ending().empty());
+    const auto llama3 =
+        with_special({"<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"});
+    CHECK(opening(ChatTemplate::by_name("llama3"), *llama3) ==
+          "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\n");
+    const auto words = with_special({"<s>", "</s>"});
+    CHECK(opening(ChatTemplate::by_name("llama2"), *words) == "<s>[INST]");
+    CHECK(ChatTemplate::by_name("llama2").user_ending() == "[/INST]");
+    CHECK(opening(ChatTemplate::by_name("vicuna"), *words).ends_with("questions. USER:"));
+    CHECK(ChatTemplate::by_name("vicuna").user_ending() == "ASSISTANT:");
+    CHECK(opening(ChatTemplate::by_name("zephyr"), *words) == "<|user|>\n");
+}

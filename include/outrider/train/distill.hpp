@@ -1,0 +1,103 @@
+// Text to train drafters on, written by the target itself: answers to prompts, and prompts that it makes up.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <unordered_set>
+#include <vector>
+
+#include <outrider/core/options.hpp>
+#include <outrider/decode/any_decoder.hpp>
+#include <outrider/decode/result.hpp>
+#include <outrider/interface/prompt.hpp>
+#include <outrider/io/chat_template.hpp>
+
+namespace outrider {
+
+/// A prompt to answer.
+struct DistillPrompt {
+    std::string id;
+    Prompt prompt;
+    std::vector<ChatMessage> messages;  ///< what `prompt` was made of; written out with the answer
+    std::uint64_t stream = 0;           ///< of the answer's draws, see SamplingOptions
+};
+
+/// An answer.
+struct DistilledText {
+    std::string id;
+    std::vector<ChatMessage> messages;  ///< before the answer
+    std::int64_t prompt_tokens = 0;
+    double temperature = 0.0;
+    GenerationResult answer;
+};
+
+/// The line of JSON, without a line break, that read_conversations reads.
+[[nodiscard]] std::string distilled_line(const DistilledText& text);
+
+struct DistillTotals {
+    std::int64_t texts = 0, tokens = 0;
+};
+
+/// Answers every prompt that `next` gives until it gives none. A prompt is asked for when a place of the decoder's batch
+/// is free, so batches stay full to the end and a source may make prompts up as it goes. `take` gets answers in the order
+/// in which they end; it returns false to stop, which loses what is being decoded. `options.stream` is the prompt's.
+/// Throws what the decoder throws, and what `next` and `take` throw.
+DistillTotals distill(AnyDecoder& decoder, const std::function<std::optional<DistillPrompt>()>& next,
+                      const std::function<bool(const DistilledText&)>& take, const GenerationOptions& options);
+
+/// What a set of prompts has in common with a text, in runs of six words (letters and digits, lower case).
+class PromptOverlap {
+public:
+    void add(std::string_view prompt);
+
+    /// Part of the text's runs that occur in the prompts added, in [0, 1]; 0 for a text shorter than a run.
+    [[nodiscard]] double share(std::string_view text) const;
+
+private:
+    std::unordered_set<std::uint64_t> runs_;  ///< hashes
+};
+
+struct SelfPromptOptions {
+    /// How prompts are drawn; a prompt that does not end by itself within max_tokens is dropped.
+    GenerationOptions drawing = {.max_tokens = 160, .temperature = 1.0, .top_p = 0.95, .top_k = 200};
+    std::int64_t at_once = 256;      ///< prompts drawn together
+    std::int64_t min_tokens = 6;     ///< shorter ones are dropped
+    double most_overlap = 0.2;       ///< those that share more of their runs of six words with `excluded` are dropped
+    PromptOverlap excluded = {};     ///< prompts that drafters are measured on
+};
+
+/// Prompts that an instruction-tuned target makes up: given the chat template up to where a user's words begin, it
+/// writes such words (Magpie, Xu et al. 2024, arXiv 2406.08464). They are as varied as what it was tuned on, and need no
+/// data. Prompt i of a seed is a pure function of target, template and options; ids are "self/SEED/i".
+class SelfPrompts {
+public:
+    /// `opening`: LlamaModel::user_turn() of the target of `decoder`, whose policy must sample (SampledMatch). `encode`:
+    /// the prompt that asks for an answer, LlamaModel::chat. `first`: number of the first prompt to draw.
+    SelfPrompts(AnyDecoder& decoder, UserTurn opening, std::function<Prompt(std::string_view)> encode,
+                SelfPromptOptions options, std::uint64_t first = 0);
+
+    /// The next one, drawing more when none is left. Throws Error when a whole draw gives nothing that can be used.
+    [[nodiscard]] DistillPrompt next();
+
+    /// How many were drawn, and of these dropped.
+    [[nodiscard]] std::uint64_t drawn() const noexcept { return drawn_; }
+    [[nodiscard]] std::uint64_t dropped() const noexcept { return dropped_; }
+
+private:
+    void draw();
+    [[nodiscard]] bool usable(const GenerationResult& result, std::string_view text);
+
+    AnyDecoder& decoder_;
+    UserTurn opening_;
+    std::function<Prompt(std::string_view)> encode_;
+    SelfPromptOptions options_;
+    std::uint64_t number_, drawn_ = 0, dropped_ = 0;
+    std::unordered_set<std::string> seen_;  ///< beginnings
+    std::vector<DistillPrompt> ready_;      ///< the last is next
+};
+
+}  // namespace outrider

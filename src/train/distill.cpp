@@ -1,0 +1,172 @@
+#include <outrider/train/distill.hpp>
+
+#include <nlohmann/json.hpp>
+
+#include <algorithm>
+#include <array>
+#include <utility>
+
+#include <outrider/core/error.hpp>
+#include <outrider/core/rng.hpp>
+#include <outrider/core/utf8_stream.hpp>
+
+namespace outrider {
+
+namespace {
+
+constexpr std::size_t kRun = 6;  ///< words
+
+/// Calls `f` with the hash of every run of kRun words.
+template <typename F>
+void for_runs(std::string_view text, F&& f) {
+    std::array<std::uint64_t, kRun> words{};
+    std::size_t count = 0;
+    std::uint64_t word = 0;
+    const auto end_word = [&] {
+        if (word == 0) return;
+        words[count++ % kRun] = std::exchange(word, 0);
+        if (count < kRun) return;
+        std::uint64_t run = 0;
+        for (std::size_t i = 0; i < kRun; ++i) run = mix64(run ^ words[(count + i) % kRun]);
+        f(run);
+    };
+    for (const char c : text) {
+        const auto u = static_cast<unsigned char>(c);
+        const bool letter = u >= 'a' && u <= 'z', capital = u >= 'A' && u <= 'Z', digit = u >= '0' && u <= '9';
+        if (letter || capital || digit || u >= 0x80)
+            word = mix64(word ^ (capital ? u - 'A' + 'a' : u));
+        else
+            end_word();
+    }
+    end_word();
+}
+
+std::string_view trimmed(std::string_view text) {
+    constexpr std::string_view kSpaces = " \t\r\n\v\f";
+    const auto first = text.find_first_not_of(kSpaces);
+    if (first == std::string_view::npos) return {};
+    return text.substr(first, text.find_last_not_of(kSpaces) - first + 1);
+}
+
+}  // namespace
+
+std::string distilled_line(const DistilledText& text) {
+    nlohmann::ordered_json messages = nlohmann::ordered_json::array();
+    for (const ChatMessage& message : text.messages)
+        messages.push_back({{"role", message.role}, {"content", to_valid_utf8(message.content)}});
+    messages.push_back({{"role", "assistant"}, {"content", to_valid_utf8(text.answer.text)}});
+    const nlohmann::ordered_json line = {{"id", text.id},
+                                         {"temperature", text.temperature},
+                                         {"finish", to_string(text.answer.finish)},
+                                         {"messages", std::move(messages)},
+                                         {"prompt_tokens", text.prompt_tokens},
+                                         {"completion_ids", text.answer.tokens}};
+    return line.dump();
+}
+
+DistillTotals distill(AnyDecoder& decoder, const std::function<std::optional<DistillPrompt>()>& next,
+                      const std::function<bool(const DistilledText&)>& take, const GenerationOptions& options) {
+    struct Job {
+        SequenceId sequence;
+        DistilledText text;
+    };
+    std::vector<Job> jobs;
+    DistillTotals totals;
+    const auto finish = [&](Job& job) {
+        if (!decoder.finished(job.sequence)) return false;
+        job.text.answer = decoder.take(job.sequence);
+        return true;
+    };
+    for (bool more = true, go_on = true; go_on;) {
+        while (more && jobs.size() < decoder.max_batch()) {
+            std::optional<DistillPrompt> prompt = next();
+            more = prompt.has_value();
+            if (!more) break;
+            GenerationOptions own = options;
+            own.stream = prompt->stream;
+            DistilledText text{std::move(prompt->id), std::move(prompt->messages), std::ssize(prompt->prompt.tokens),
+                               options.temperature, {}};
+            jobs.push_back({decoder.join(std::move(prompt->prompt), std::move(own)), std::move(text)});
+        }
+        if (jobs.empty()) break;
+        decoder.step();
+        const auto ended = std::stable_partition(jobs.begin(), jobs.end(), [&](Job& job) { return !finish(job); });
+        for (auto job = ended; job != jobs.end() && go_on; ++job) {
+            ++totals.texts, totals.tokens += std::ssize(job->text.answer.tokens);
+            go_on = take(job->text);
+        }
+        jobs.erase(ended, jobs.end());
+        if (!go_on)
+            for (const Job& job : jobs) decoder.cancel(job.sequence), (void)decoder.take(job.sequence);
+    }
+    return totals;
+}
+
+void PromptOverlap::add(std::string_view prompt) {
+    for_runs(prompt, [this](std::uint64_t run) { runs_.insert(run); });
+}
+
+double PromptOverlap::share(std::string_view text) const {
+    std::int64_t runs = 0, common = 0;
+    for_runs(text, [&](std::uint64_t run) { ++runs, common += runs_.contains(run) ? 1 : 0; });
+    return runs == 0 ? 0.0 : static_cast<double>(common) / static_cast<double>(runs);
+}
+
+SelfPrompts::SelfPrompts(AnyDecoder& decoder, UserTurn opening, std::function<Prompt(std::string_view)> encode,
+                         SelfPromptOptions options, std::uint64_t first)
+    : decoder_(decoder),
+      opening_(std::move(opening)),
+      encode_(std::move(encode)),
+      options_(std::move(options)),
+      number_(first) {
+    require(options_.at_once > 0, "SelfPrompts: {} prompts drawn at once; expected at least 1", options_.at_once);
+    require(options_.drawing.temperature > 0,
+            "SelfPrompts: temperature {}; prompts drawn greedily are all the same, expected above 0",
+            options_.drawing.temperature);
+    options_.drawing.stop.insert(options_.drawing.stop.end(), opening_.stop.begin(), opening_.stop.end());
+}
+
+DistillPrompt SelfPrompts::next() {
+    if (ready_.empty()) draw();
+    DistillPrompt prompt = std::move(ready_.back());
+    ready_.pop_back();
+    return prompt;
+}
+
+bool SelfPrompts::usable(const GenerationResult& result, std::string_view text) {
+    constexpr std::size_t kBeginning = 60;  // prompts that begin alike are answered alike
+    return result.finish == FinishReason::stop && std::ssize(result.tokens) >= options_.min_tokens && !text.empty() &&
+           to_valid_utf8(text) == text && options_.excluded.share(text) <= options_.most_overlap &&
+           seen_.emplace(text.substr(0, kBeginning)).second;
+}
+
+void SelfPrompts::draw() {
+    std::vector<SequenceId> sequences;
+    const std::uint64_t begin = number_;
+    for (std::int64_t i = 0; i < options_.at_once; ++i) {
+        GenerationOptions own = options_.drawing;
+        own.stream = number_++;
+        sequences.push_back(decoder_.join(opening_.prompt, std::move(own)));
+    }
+    while (!std::all_of(sequences.begin(), sequences.end(), [&](SequenceId id) { return decoder_.finished(id); }))
+        decoder_.step();
+    for (std::size_t i = 0; i < sequences.size(); ++i) {
+        const GenerationResult result = decoder_.take(sequences[i]);
+        const std::string_view text = trimmed(result.text);
+        ++drawn_;
+        if (!usable(result, text)) {
+            ++dropped_;
+            continue;
+        }
+        const std::uint64_t number = begin + i;
+        ready_.push_back({fmt::format("self/{}/{}", options_.drawing.seed, number), encode_(text),
+                          {{"user", std::string(text)}}, number});
+    }
+    require(!ready_.empty(),
+            "SelfPrompts: none of {} prompts that the target made up can be used (they must end by themselves, differ, "
+            "and not resemble the excluded ones); is it tuned on conversations?",
+            sequences.size());
+    std::reverse(ready_.begin(), ready_.end());
+}
+
+}  // namespace outrider
