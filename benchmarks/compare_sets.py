@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """Drafters over several prompt files, tree sizes, tree kinds and weight formats, in one table.
 
-    compare_sets.py --prompts FILE... --drafters none,ngram,DIR [--nodes 6,16,64] [--weights stored] [--tree best-first] -o DIR
+    compare_sets.py --prompts FILE... --drafters none,ngram,DIR [--nodes 6,16,64] [--temperature 0,1] [--weights stored]
+                    [--tree best-first] -o DIR
     compare_sets.py --collect REPORT.json... -o DIR         only tables and pictures of reports of `outrider compare`
 
 Runs `outrider compare` once for every combination and keeps each report in DIR/reports; one that is there already is not
-run again, so a stopped run goes on. Writes DIR/strategies.json and DIR/strategies.md, and with --plots DIR/beta.png and
-DIR/acceptance.png (matplotlib; the environment of benchmarks/peers/run.sh has it).
+run again, so a stopped run goes on. Writes DIR/strategies.json and DIR/strategies.md, and with --plots DIR/beta.png,
+DIR/acceptance.png and DIR/time.png (matplotlib; the environment of benchmarks/peers/run.sh has it).
 """
 import argparse
 import itertools
@@ -33,7 +34,7 @@ def parse_arguments():
     parser.add_argument("--batch", type=words, default=["1"])
     parser.add_argument("--limit", type=int, default=0)
     parser.add_argument("-n", "--max-tokens", type=int, default=128)
-    parser.add_argument("--temperature", type=float, default=0)
+    parser.add_argument("--temperature", type=words, default=["0"])
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--model", type=pathlib.Path, default=MODEL)
     parser.add_argument("--program", type=pathlib.Path, default=ROOT / "build/release/outrider")
@@ -48,9 +49,9 @@ def run_all(options):
     folder = options.output / "reports"
     folder.mkdir(parents=True, exist_ok=True)
     reports = []
-    for prompts, weights, tree, batch, nodes in itertools.product(options.prompts, options.weights, options.tree,
-                                                                  options.batch, options.nodes):
-        report = folder / f"{prompts.stem}-{weights}-{tree}-batch{batch}-nodes{nodes}.json"
+    for prompts, weights, tree, batch, temperature, nodes in itertools.product(
+            options.prompts, options.weights, options.tree, options.batch, options.temperature, options.nodes):
+        report = folder / f"{prompts.stem}-{weights}-{tree}-batch{batch}-temperature{temperature}-nodes{nodes}.json"
         reports.append(report)
         if report.exists():
             continue
@@ -58,7 +59,7 @@ def run_all(options):
         subprocess.run([options.program, "compare", "--model", options.model, "--prompts", prompts, "--drafters",
                         options.drafters, "--nodes", nodes, "--weights", weights, "--tree", tree, "--batch", batch,
                         "--limit", str(options.limit), "--max-tokens", str(options.max_tokens), "--temperature",
-                        str(options.temperature), "--threads", str(options.threads), "--json", part], check=True)
+                        temperature, "--threads", str(options.threads), "--json", part], check=True)
         part.rename(report)
     return reports
 
@@ -90,13 +91,13 @@ def collect(paths):
 
 
 def table(rows):
-    lines = ["| prompts | weights | tree | batch | nodes | drafter | beta | kept at depth 1, 2, 3, ... | nodes a round | "
-             "tokens/s | gamma, 95 % interval | host | same text |", "|---" * 13 + "|"]
+    lines = ["| prompts | weights | tree | batch | temperature | nodes | drafter | beta | kept at depth 1, 2, 3, ... | nodes a round | "
+             "tokens/s | gamma, 95 % interval | host | same text |", "|---" * 14 + "|"]
     for r in rows:
         depths = ", ".join(f"{value:.2f}" for value in r["acceptance_per_depth"][:6])
         same = "yes" if r["identical"] else f"{r['differing']} of {r['prompt_count']} differ"
-        lines.append(f"| {r['prompts']} | {r['weights']} | {r['tree']} | {r['batch']} | {r['nodes']} | {r['drafter']} | "
-                     f"{r['beta']:.2f} | {depths} | {r['nodes_per_round']:.1f} | {r['tokens_per_second']:.1f} | "
+        lines.append(f"| {r['prompts']} | {r['weights']} | {r['tree']} | {r['batch']} | {r['temperature']:g} | {r['nodes']} | "
+                     f"{r['drafter']} | {r['beta']:.2f} | {depths} | {r['nodes_per_round']:.1f} | {r['tokens_per_second']:.1f} | "
                      f"{r['gamma']:.2f} ({r['gamma_low']:.2f} - {r['gamma_high']:.2f}) | {100 * r['host_share']:.1f} % | "
                      f"{same} |")
     lines += ["", "Kept at depth d: the share of rounds that kept a node of depth d. Gamma: plain decoding's time per token "
@@ -107,11 +108,12 @@ def table(rows):
 def stages(rows):
     """Where a round's time goes, in microseconds."""
     names = list(rows[0]["microseconds_per_round"])
-    lines = ["| prompts | weights | batch | nodes | drafter | " + " | ".join(names) + " | round | host |",
-             "|---" * (len(names) + 7) + "|"]
+    lines = ["| prompts | weights | batch | temperature | nodes | drafter | " + " | ".join(names) + " | round | host |",
+             "|---" * (len(names) + 8) + "|"]
     for r in rows:
         parts = r["microseconds_per_round"]
-        lines.append(f"| {r['prompts']} | {r['weights']} | {r['batch']} | {r['nodes']} | {r['drafter']} | " +
+        lines.append(f"| {r['prompts']} | {r['weights']} | {r['batch']} | {r['temperature']:g} | {r['nodes']} | "
+                     f"{r['drafter']} | " +
                      " | ".join(f"{parts[name]:.1f}" for name in names) +
                      f" | {sum(parts.values()):.1f} | {100 * r['host_share']:.1f} % |")
     lines += ["", "Microseconds for each sequence's round: stages of the loop, summed over a run and divided by its rounds "
@@ -120,7 +122,7 @@ def stages(rows):
 
 
 def panels_of(rows):
-    key = ("prompts", "weights", "tree", "batch")
+    key = ("prompts", "weights", "tree", "batch", "temperature")
     return [(values, [r for r in rows if tuple(r[k] for k in key) == values])
             for values in dict.fromkeys(tuple(r[k] for k in key) for r in rows)]
 
@@ -142,14 +144,16 @@ def figure_of(panels, draw, bottom):
                                 sharey=True)
     for axis, (values, rows) in zip(axes.flat, panels):
         draw(axis, rows)
-        prompts, weights, tree, batch = values
+        prompts, weights, tree, batch, temperature = values
         axis.set_title(f"{prompts}, {weights.split(' ')[0]}" + ("" if tree == "best-first" else f", {tree}") +
-                       ("" if batch == 1 else f", batch {batch}"), fontsize=10)
+                       ("" if batch == 1 else f", batch {batch}") +
+                       ("" if temperature == 0 else f", temperature {temperature:g}"), fontsize=10)
         axis.grid(alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)
         axis.label_outer(remove_inner_ticks=False)
         axis.tick_params(labelbottom=True)
-    axes[0][0].set_ylim(bottom=bottom)
+    if bottom is not None:
+        axes[0][0].set_ylim(bottom=bottom)
     for axis in axes.flat[len(panels):]:
         axis.set_visible(False)
     handles, labels = axes[0][0].get_legend_handles_labels()
@@ -186,6 +190,26 @@ def plot(rows, folder):
         axis.set_xlabel(f"depth in trees of {shown} nodes")
         axis.set_ylabel("rounds that kept it")
 
+    def time(axis, panel):
+        """Milliseconds a token, stage upon stage, in trees of the smallest size."""
+        sizes = {r["nodes"] for r in panel if r["nodes"] != "auto"}
+        shown = min(sizes) if sizes else "auto"
+        bars = [r for r in panel if r["nodes"] == shown]
+        floor = [0.0] * len(bars)
+        for i, stage in enumerate(bars[0]["microseconds_per_round"]):
+            heights = [r["microseconds_per_round"][stage] / r["beta"] / 1000 for r in bars]
+            axis.barh(range(len(bars)), heights, left=floor, label=stage, color=f"C{i}")
+            floor = [a + b for a, b in zip(floor, heights)]
+        axis.set_yticks(range(len(bars)), [r["drafter"] for r in bars], fontsize=7)
+        axis.invert_yaxis()
+        axis.set_xlabel(f"ms a token in trees of {shown} nodes")
+
+    def with_plain(panel):
+        return [r for r in rows if r["drafter"] == "none" and panel and
+                all(r[k] == panel[0][k] for k in ("prompts", "weights", "tree", "batch", "temperature"))] + panel
+
+    timed = [(values, with_plain(panel)) for values, panel in panels]
+    figure_of(timed, time, None).savefig(folder / "time.png", dpi=120)
     for name, draw, bottom in (("beta", beta, 1), ("acceptance", acceptance, 0)):
         figure_of(panels, draw, bottom).savefig(folder / f"{name}.png", dpi=120)
 
