@@ -2,10 +2,16 @@
 #include <ATen/Parallel.h>
 #include <fmt/format.h>
 
+#include <csignal>
 #include <cstdio>
 #include <filesystem>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 
 #include <outrider/train/train_ctc.hpp>
+#include <outrider/train/train_hydra.hpp>
+#include <outrider/train/train_medusa.hpp>
 
 #include "arguments.hpp"
 #include "engine.hpp"
@@ -13,44 +19,128 @@
 namespace outrider::cli {
 namespace {
 
-CtcTrainOptions options_from(const TrainArguments& a) {
-    CtcTrainOptions options;
-    options.data = a.data;
-    options.output = a.output;
-    options.features = a.features;
+volatile std::sig_atomic_t stop_asked = 0;
+
+/// The first interrupt ends the run after its next line of progress, with a checkpoint; a second one ends it at once.
+void on_signal(int signal) {
+    stop_asked = 1;
+    std::signal(signal, SIG_DFL);
+}
+
+/// Every step makes and drops the same large tensors. By default glibc gets each from the kernel and gives it back,
+/// which costs a page fault for every 4 KB of it, each step anew.
+void keep_large_blocks() {
+#ifdef __GLIBC__
+    mallopt(M_MMAP_THRESHOLD, 1 << 30);
+    mallopt(M_TRIM_THRESHOLD, 1 << 30);
+    mallopt(M_TOP_PAD, 64 << 20);
+#endif
+}
+
+template <typename From, typename To>
+void take(const std::optional<From>& given, To& option) {
+    if (given) option = static_cast<To>(*given);
+}
+
+TrainOptions common_options(const TrainArguments& a) {
+    TrainOptions options;
+    options.data.assign(a.data.begin(), a.data.end());
+    options.output = a.output, options.features = a.features, options.from = a.from;
+    options.stored_features = a.stored_features;
     options.conversations.greedy_only = a.greedy_only;
-    if (a.held_out) options.held_out = *a.held_out;
-    if (a.vocabulary) options.vocabulary = *a.vocabulary;
-    if (a.frames) options.frames = *a.frames;
-    if (a.labels) options.labels = *a.labels;
-    if (a.label_decay) options.label_decay = *a.label_decay;
     options.conversations.limit = a.limit;
-    if (a.learning_rate) options.learning_rate = *a.learning_rate;
-    if (a.minutes) options.minutes = *a.minutes;
-    if (a.loss == "ctc") options.loss = CtcLossKind::ctc;
-    if (a.conditioning == "none") options.conditioning = CtcConditioning::none;
+    take(a.most_tokens, options.conversations.max_tokens);
+    take(a.held_out, options.held_out);
+    take(a.vocabulary, options.vocabulary);
+    take(a.label_decay, options.label_decay);
+    take(a.learning_rate, options.learning_rate);
+    take(a.warmup, options.warmup);
+    take(a.final_rate, options.final_rate);
+    take(a.weight_decay, options.weight_decay);
+    take(a.clip, options.clip);
+    take(a.ema, options.ema);
+    take(a.batch_anchors, options.batch_anchors);
+    take(a.group_anchors, options.group_anchors);
+    take(a.minutes, options.minutes);
+    take(a.report_seconds, options.report_seconds);
+    take(a.checkpoint_minutes, options.checkpoint_minutes);
+    take(a.evaluate_minutes, options.evaluate_minutes);
+    take(a.evaluate_conversations, options.evaluate_conversations);
     options.anchors = a.anchors;
     options.seed = a.seed;
     options.resume = a.resume;
-    options.progress = [](const CtcTrainProgress& progress) {
+    options.bf16 = !a.f32;
+    options.progress = [](const TrainProgress& progress) {
         fmt::print(stderr, "{}\n", describe(progress));
-        return true;
+        return stop_asked == 0;
     };
     return options;
+}
+
+CtcTrainOptions ctc_options(const TrainArguments& a) {
+    CtcTrainOptions options;
+    take(a.frames, options.frames);
+    take(a.labels, options.labels);
+    take(a.prefix_rank, options.prefix_rank);
+    take(a.attention_heads, options.heads);
+    take(a.kv_heads, options.kv_heads);
+    take(a.intermediate, options.intermediate);
+    if (a.loss == "ctc") options.loss = CtcLossKind::ctc;
+    if (a.conditioning == "none") options.conditioning = CtcConditioning::none;
+    return options;
+}
+
+void take_output(const std::optional<std::string>& given, HeadOutput& option) {
+    if (given) option = *given == "own" ? HeadOutput::own : *given == "shared" ? HeadOutput::shared : HeadOutput::target;
+}
+
+MedusaTrainOptions medusa_options(const TrainArguments& a) {
+    MedusaTrainOptions options;
+    take(a.draft_heads, options.heads);
+    take(a.blocks, options.blocks);
+    take(a.teacher, options.teacher);
+    take_output(a.output_rows, options.output);
+    return options;
+}
+
+HydraTrainOptions hydra_options(const TrainArguments& a) {
+    HydraTrainOptions options;
+    take(a.draft_heads, options.heads);
+    take(a.blocks, options.blocks);
+    take(a.teacher, options.teacher);
+    take_output(a.output_rows, options.output);
+    take(a.attention_heads, options.attention_heads);
+    take(a.kv_heads, options.kv_heads);
+    take(a.intermediate, options.intermediate);
+    options.output_bias = a.output_bias;
+    if (a.residual == "matrix") options.residual = HydraResidual::matrix;
+    if (a.prefix_layer) options.prefix_layer = *a.prefix_layer == "on";
+    return options;
+}
+
+TrainResult train(const TrainArguments& a, const TrainTarget& target) {
+    if (a.kind == "medusa") return train_medusa(common_options(a), medusa_options(a), target);
+    if (a.kind == "hydra") return train_hydra(common_options(a), hydra_options(a), target);
+    return train_ctc(common_options(a), ctc_options(a), target);
 }
 
 }  // namespace
 
 int run(const TrainArguments& arguments) {
+    keep_large_blocks();
+    std::signal(SIGINT, on_signal);
+    std::signal(SIGTERM, on_signal);
     if (arguments.model.threads > 0) at::set_num_threads(arguments.model.threads);
     const LlamaModel model = load_model(arguments.model);
     LlamaVerifier verifier(model);
     const auto encode = [&model](std::span<const ChatMessage> messages) { return model.chat(messages).tokens; };
     const std::string name = std::filesystem::path(arguments.model.path).filename().string();
-    const CtcTrainResult result = train_ctc(options_from(arguments), {model.head(), &verifier, name, encode});
-    const auto& last = result.last;
-    fmt::print("{}: {} steps, {} anchors, {:.0f} s, loss {:.3f}{}\n", arguments.output, last.step, last.anchors, last.seconds,
-               last.loss, last.held_out_beta ? fmt::format(", held-out beta {:.2f}", *last.held_out_beta) : "");
+    const TrainResult result = train(arguments, {model.head(), &verifier, name, encode});
+    const TrainProgress& last = result.last;
+    fmt::print("{}: {} steps, {} anchors, {:.0f} s, loss {:.3f}{}{}\n", arguments.output, last.step, last.anchors,
+               last.seconds, last.loss,
+               last.held_out_beta ? fmt::format(", held-out beta {:.2f}", *last.held_out_beta) : "",
+               result.finished ? "" : ", stopped; --resume goes on");
     return 0;
 }
 

@@ -98,48 +98,71 @@ std::vector<AnchorGroup> AnchorSampler::next() {
     return batch;
 }
 
+namespace {
+
+/// The token at a place, -1 behind the end.
+std::int64_t token_at(const std::vector<TokenId>& text, std::int64_t i) {
+    return i < static_cast<std::int64_t>(text.size()) ? std::int64_t{text[static_cast<std::size_t>(i)]}
+                                                      : std::int64_t{-1};
+}
+
+/// Columns of the labels of the anchor with n committed tokens.
+void append_labels(std::vector<std::int32_t>& wanted, const std::vector<TokenId>& text, std::int64_t n,
+                   std::span<const std::int32_t> column, const AnchorNeeds& needs) {
+    bool usable = true;
+    for (std::int64_t k = 1; k <= needs.labels; ++k) {
+        const std::int64_t label = token_at(text, n + k);
+        const std::int32_t at = label < 0 ? -1 : column[static_cast<std::size_t>(label)];
+        usable = (usable || !needs.label_ends) && at >= 0;
+        wanted.push_back(usable ? at : -1);
+    }
+}
+
+/// [U, anchors, H] of one group.
+at::Tensor features_ahead(const AnchorGroup& group, const at::Tensor& features, std::int64_t labels) {
+    std::vector<std::int64_t> rows;
+    for (std::int64_t k = 0; k < labels; ++k)
+        for (const std::int64_t n : group.committed) rows.push_back(std::min(n + k, features.size(0) - 1));
+    return features.index_select(0, at::tensor(rows, at::kLong))
+        .view({labels, static_cast<std::int64_t>(group.committed.size()), features.size(1)});
+}
+
+}  // namespace
+
 AnchorBatch make_anchor_batch(std::span<const AnchorGroup> groups, std::span<const Conversation> conversations,
-                              FeatureStore& store, std::span<const std::int32_t> column, std::int64_t labels,
-                              std::int64_t prefixes) {
+                              FeatureStore& store, std::span<const std::int32_t> column, const AnchorNeeds& needs) {
     AnchorBatch batch;
     std::vector<std::int64_t> next, positions, row, committed, last, second;
     std::vector<std::int32_t> wanted;
-    std::vector<at::Tensor> features;
+    std::vector<at::Tensor> features, ahead;
     for (const AnchorGroup& group : groups) {
         const std::vector<TokenId>& text = conversations[group.conversation].tokens;
-        const auto length = static_cast<std::int64_t>(text.size());
         const std::int64_t rows = *std::max_element(group.committed.begin(), group.committed.end());
         const auto begin = static_cast<std::int64_t>(next.size());
         batch.context_begin.push_back(begin);
         batch.context_end.push_back(begin + rows);
         batch.anchors.push_back(static_cast<std::int64_t>(group.committed.size()));
-        features.push_back(store.features(group.conversation).slice(0, 0, rows));
+        const at::Tensor all = store.features(group.conversation);
+        features.push_back(all.slice(0, 0, rows));
+        if (needs.ahead) ahead.push_back(features_ahead(group, all, needs.labels));
         for (std::int64_t j = 0; j < rows; ++j)
             next.push_back(text[static_cast<std::size_t>(j + 1)]), positions.push_back(j);
         for (const std::int64_t n : group.committed) {
             row.push_back(begin + n - 1);
             committed.push_back(n);
-            const auto token = [&](std::int64_t i) {
-                return i < length ? std::int64_t{text[static_cast<std::size_t>(i)]} : std::int64_t{-1};
-            };
-            for (std::int64_t p = 0; p < prefixes; ++p)
-                last.push_back(token(n + p)), second.push_back(token(n + p - 1));
-            bool usable = true;
-            for (std::int64_t k = 1; k <= labels; ++k) {
-                const std::int64_t label = token(n + k);
-                const std::int32_t at = label < 0 ? -1 : column[static_cast<std::size_t>(label)];
-                usable = usable && at >= 0;
-                wanted.push_back(usable ? at : -1);
-            }
+            for (std::int64_t p = 0; p < needs.prefixes; ++p)
+                last.push_back(token_at(text, n + p)), second.push_back(token_at(text, n + p - 1));
+            append_labels(wanted, text, n, column, needs);
         }
     }
     const auto A = static_cast<std::int64_t>(row.size());
     batch.next = at::tensor(next, at::kLong), batch.positions = at::tensor(positions, at::kLong);
     batch.features = at::cat(features);
     batch.row = at::tensor(row, at::kLong), batch.committed = at::tensor(committed, at::kLong);
-    batch.last = at::tensor(last, at::kLong).view({A, prefixes}),
-    batch.last_but_one = at::tensor(second, at::kLong).view({A, prefixes});
-    batch.labels = at::tensor(wanted, at::kInt).view({A, labels});
+    batch.last = at::tensor(last, at::kLong).view({A, needs.prefixes}),
+    batch.last_but_one = at::tensor(second, at::kLong).view({A, needs.prefixes});
+    batch.labels = at::tensor(wanted, at::kInt).view({A, needs.labels});
+    if (needs.ahead) batch.ahead = at::cat(ahead, 1);
     return batch;
 }
 

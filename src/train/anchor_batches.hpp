@@ -59,6 +59,16 @@ private:
                                                      std::int64_t size, std::uint64_t key, std::int64_t part = 0,
                                                      std::int64_t parts = 1);
 
+/// What a network looks at beside its context.
+struct AnchorNeeds {
+    std::int64_t labels = 0;    ///< U
+    std::int64_t prefixes = 0;  ///< P, lengths of drafted prefixes
+    /// Whether a label outside the draft vocabulary ends an anchor's labels: right for networks whose guesses depend on
+    /// the labels before them, since no draft can go that way. Else only that one is left out.
+    bool label_ends = true;
+    bool ahead = false;         ///< the features at the labels too, for a teacher
+};
+
 /// Context rows of all groups one after another; anchors in group order.
 struct AnchorBatch {
     at::Tensor next;                                       ///< [N] int64 x_{j+1}
@@ -70,13 +80,14 @@ struct AnchorBatch {
     at::Tensor committed;                                  ///< [A] int64 n
     at::Tensor last;          ///< [A, P] int64 last token of the drafted prefix of length p: the pending one at p = 0
     at::Tensor last_but_one;  ///< [A, P] int64
-    at::Tensor labels;        ///< [A, U] int32 columns of the draft vocabulary, -1 from the first unusable one on
+    at::Tensor labels;        ///< [A, U] int32 columns of the draft vocabulary; -1: not usable
+    at::Tensor ahead;         ///< [U, A, H] the feature h_{n+k-1} that the target wrote label k = 1..U of an anchor from,
+                              ///< any row where the text has ended; undefined unless asked for
 };
 
 /// `column` [target vocabulary]: the draft vocabulary's column of a token or -1.
 [[nodiscard]] AnchorBatch make_anchor_batch(std::span<const AnchorGroup> groups,
                                             std::span<const Conversation> conversations, FeatureStore& store,
-                                            std::span<const std::int32_t> column, std::int64_t labels,
-                                            std::int64_t prefixes);
+                                            std::span<const std::int32_t> column, const AnchorNeeds& needs);
 
 }  // namespace outrider

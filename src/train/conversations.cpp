@@ -39,10 +39,8 @@ Conversation read_row(const json& row, const PromptEncoder& encode) {
     return result;
 }
 
-}  // namespace
-
-std::vector<Conversation> read_conversations(const std::filesystem::path& path, const PromptEncoder& encode,
-                                             const ConversationOptions& options) {
+std::vector<Conversation> read_file(const std::filesystem::path& path, std::size_t text, const PromptEncoder& encode,
+                                    const ConversationOptions& options) {
     std::ifstream file(path);
     require(file.good(), "{}: cannot be read; expected JSON lines as `outrider distill` writes them", path.string());
     std::vector<Conversation> all;
@@ -53,7 +51,7 @@ std::vector<Conversation> read_conversations(const std::filesystem::path& path, 
             const json row = json::parse(line);
             if (options.greedy_only && row.value("temperature", 0.0) > 0.0) continue;
             Conversation conversation = read_row(row, encode);
-            conversation.row = number;
+            conversation.row = number, conversation.text = text;
             const auto length = static_cast<std::int64_t>(conversation.tokens.size());
             if (length <= options.max_tokens && length >= conversation.answer + 2)
                 all.push_back(std::move(conversation));
@@ -64,9 +62,37 @@ std::vector<Conversation> read_conversations(const std::filesystem::path& path, 
     require(!all.empty(),
             "{}: no conversation to train on (an answer has at least 2 tokens, a conversation at most {})",
             path.string(), options.max_tokens);
+    return all;
+}
+
+std::uint64_t hash_more(std::uint64_t hash, const Conversation& conversation) {
+    hash = mix64(hash ^ static_cast<std::uint64_t>(conversation.answer));
+    for (const TokenId token : conversation.tokens) hash = mix64(hash ^ static_cast<std::uint64_t>(token));
+    return hash;
+}
+
+}  // namespace
+
+std::vector<Conversation> read_conversations(const std::filesystem::path& path, const PromptEncoder& encode,
+                                             const ConversationOptions& options) {
+    return read_conversations(std::span(&path, 1), encode, options);
+}
+
+std::vector<Conversation> read_conversations(std::span<const std::filesystem::path> paths, const PromptEncoder& encode,
+                                             const ConversationOptions& options) {
+    require(!paths.empty(), "train: no text given");
+    std::vector<Conversation> all;
+    for (std::size_t text = 0; text < paths.size(); ++text) {
+        for (std::size_t other = 0; other < text; ++other)
+            require(!std::filesystem::exists(paths[text]) || !std::filesystem::equivalent(paths[text], paths[other]),
+                    "train: {} is given twice", paths[text].string());
+        std::vector<Conversation> more = read_file(paths[text], text, encode, options);
+        std::move(more.begin(), more.end(), std::back_inserter(all));
+    }
     std::sort(all.begin(), all.end(), [](const Conversation& a, const Conversation& b) {
         if (a.greedy != b.greedy) return a.greedy;
-        return mix64(static_cast<std::uint64_t>(a.row)) < mix64(static_cast<std::uint64_t>(b.row));
+        if (a.row != b.row) return mix64(static_cast<std::uint64_t>(a.row)) < mix64(static_cast<std::uint64_t>(b.row));
+        return a.text < b.text;
     });
     if (options.limit > 0 && options.limit < static_cast<std::int64_t>(all.size()))
         all.resize(static_cast<std::size_t>(options.limit));
@@ -90,10 +116,14 @@ std::vector<TokenId> frequent_tokens(std::span<const Conversation> conversations
 
 std::uint64_t hash_of(std::span<const Conversation> conversations) {
     std::uint64_t hash = 0;
-    for (const Conversation& conversation : conversations) {
-        hash = mix64(hash ^ static_cast<std::uint64_t>(conversation.answer));
-        for (const TokenId token : conversation.tokens) hash = mix64(hash ^ static_cast<std::uint64_t>(token));
-    }
+    for (const Conversation& conversation : conversations) hash = hash_more(hash, conversation);
+    return hash;
+}
+
+std::uint64_t hash_of(std::span<const Conversation> conversations, std::size_t text) {
+    std::uint64_t hash = 0;
+    for (const Conversation& conversation : conversations)
+        if (conversation.text == text) hash = hash_more(hash, conversation);
     return hash;
 }
 

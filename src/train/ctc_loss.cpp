@@ -3,42 +3,18 @@
 #include <outrider/train/ctc_loss.hpp>
 
 #include <cmath>
-#include <cstring>
 #include <limits>
-#include <mutex>
 
 #include <outrider/core/error.hpp>
 
 #include "../vector_clones.hpp"
+#include "exp_rows.hpp"
 
 namespace outrider {
 
 namespace {
 
 constexpr std::int64_t kMaxPrefixes = 16;
-
-/// exp(row - max) into `out` [padded], zeros behind `count`. Returns the maximum.
-template <typename Stored, typename Real>
-OUTRIDER_INLINE Real exp_row_body(const Stored* row, std::int64_t count, std::int64_t padded, Real* out) {
-    using V = simd::Vector<Real>;
-    constexpr std::int64_t L = simd::kLanes<Real>;
-    V top = V{} + std::numeric_limits<Real>::lowest();
-    std::int64_t i = 0;
-    for (; i + L <= count; i += L) {
-        const V x = simd::load<Stored, Real>(row + i);
-        simd::put(out + i, x);
-        top = x > top ? x : top;
-    }
-    Real highest = std::numeric_limits<Real>::lowest();
-    for (std::int64_t j = 0; j < L; ++j) highest = top[j] > highest ? top[j] : highest;
-    for (; i < count; ++i) {
-        out[i] = simd::to_real<Stored, Real>(row[i]);
-        highest = out[i] > highest ? out[i] : highest;
-    }
-    for (std::int64_t j = 0; j < padded; j += L) simd::put(out + j, simd::exp(simd::get(out + j) - highest));
-    for (; i < padded; ++i) out[i] = 0;
-    return highest;
-}
 
 /// z[t * P + l] = sum_c a[t][c] s[l][c].
 template <typename Real>
@@ -84,16 +60,7 @@ OUTRIDER_INLINE void gradients_body(const Real* a, std::int64_t T, const Real* s
     }
 }
 
-// The vector paths of the three loops; see vector_clones.hpp.
-OUTRIDER_CLONES float exp_row(const BFloat16Bits* r, std::int64_t n, std::int64_t p, float* o) {
-    return exp_row_body(r, n, p, o);
-}
-OUTRIDER_CLONES float exp_row(const float* r, std::int64_t n, std::int64_t p, float* o) {
-    return exp_row_body(r, n, p, o);
-}
-OUTRIDER_CLONES double exp_row(const double* r, std::int64_t n, std::int64_t p, double* o) {
-    return exp_row_body(r, n, p, o);
-}
+// The vector paths of the loops; see vector_clones.hpp.
 OUTRIDER_CLONES void normalisers(const float* a, std::int64_t T, const float* s, std::int64_t P, std::int64_t n,
                                  float* z) {
     normalisers_body(a, T, s, P, n, z);
@@ -146,7 +113,7 @@ public:
     Worker(const Shape& shape, const CtcLossOptions& options)
         : shape_(shape),
           options_(options),
-          padded_((shape.columns + 2 * simd::kLanes<Real> - 1) / (2 * simd::kLanes<Real>)*(2 * simd::kLanes<Real>)),
+          padded_(padded_row<Real>(shape.columns)),
           a_(static_cast<std::size_t>(shape.frames * padded_)),
           s_(static_cast<std::size_t>(shape.prefixes * padded_), Real(1)),
           a_top_(static_cast<std::size_t>(shape.frames)),
@@ -184,7 +151,7 @@ public:
         differentiate(labels, U, gate, d_logits, d_gate, d_prefix);
     }
 
-    CtcLossStats stats;
+    LossStats stats;
     double total = 0.0;
 
 private:
@@ -287,7 +254,7 @@ struct LossAndGradients {
 
 template <typename Stored, typename Real>
 LossAndGradients all_anchors(const CtcLossBatch& batch, const CtcLossOptions& options, const Shape& shape,
-                             CtcLossStats& stats, ThreadTeam& team) {
+                             LossStats& stats, ThreadTeam& team) {
     LossAndGradients result{0.0, at::empty_like(batch.logits), at::empty_like(batch.gate),
                             shape.conditioned ? at::empty_like(batch.prefix) : at::Tensor{}};
     const auto* logits = static_cast<const Stored*>(batch.logits.const_data_ptr());
@@ -297,7 +264,7 @@ LossAndGradients all_anchors(const CtcLossBatch& batch, const CtcLossOptions& op
     auto* d_logits = static_cast<Stored*>(result.d_logits.mutable_data_ptr());
     auto* d_gate = static_cast<Real*>(result.d_gate.mutable_data_ptr());
     auto* d_prefix = shape.conditioned ? static_cast<Stored*>(result.d_prefix.mutable_data_ptr()) : nullptr;
-    std::vector<CtcLossStats> shares(static_cast<std::size_t>(team.size()));
+    std::vector<LossStats> shares(static_cast<std::size_t>(team.size()));
     std::vector<double> totals(shares.size(), 0.0);
     team.run([&](TeamMember& member) {
         Worker<Stored, Real> worker(shape, options);
@@ -352,7 +319,7 @@ Shape checked(const CtcLossBatch& batch, const CtcLossOptions& options) {
     return shape;
 }
 
-LossAndGradients dispatch(const CtcLossBatch& batch, const CtcLossOptions& options, CtcLossStats& stats,
+LossAndGradients dispatch(const CtcLossBatch& batch, const CtcLossOptions& options, LossStats& stats,
                           ThreadTeam& team) {
     const Shape shape = checked(batch, options);
     switch (batch.logits.scalar_type()) {
@@ -376,7 +343,7 @@ using torch::autograd::variable_list;
 struct CtcLossFunction : torch::autograd::Function<CtcLossFunction> {
     static at::Tensor forward(AutogradContext* context, const at::Tensor& logits, const at::Tensor& gate,
                               const at::Tensor& prefix, const at::Tensor& labels, const CtcLossOptions* options,
-                              CtcLossStats* stats, ThreadTeam* team) {
+                              LossStats* stats, ThreadTeam* team) {
         const bool conditioned = prefix.numel() > 0;  // an autograd function takes no undefined tensors
         LossAndGradients result =
             dispatch({logits, gate, conditioned ? prefix : at::Tensor{}, labels}, *options, *stats, *team);
@@ -396,21 +363,7 @@ struct CtcLossFunction : torch::autograd::Function<CtcLossFunction> {
 
 }  // namespace
 
-CtcLossStats& CtcLossStats::operator+=(const CtcLossStats& more) {
-    if (nll.size() < more.nll.size()) nll.resize(more.nll.size(), 0.0), count.resize(more.nll.size(), 0);
-    for (std::size_t k = 0; k < more.nll.size(); ++k) nll[k] += more.nll[k], count[k] += more.count[k];
-    skipped += more.skipped;
-    return *this;
-}
-
-double CtcLossStats::per_token(const std::vector<double>& weights) const {
-    double sum = 0.0, norm = 0.0;
-    for (std::size_t k = 0; k < nll.size(); ++k)
-        sum += weights[k] * nll[k], norm += weights[k] * static_cast<double>(count[k]);
-    return norm > 0 ? sum / norm : 0.0;
-}
-
-at::Tensor ctc_loss(const CtcLossBatch& batch, const CtcLossOptions& options, CtcLossStats& stats, ThreadTeam& team) {
+at::Tensor ctc_loss(const CtcLossBatch& batch, const CtcLossOptions& options, LossStats& stats, ThreadTeam& team) {
     const at::Tensor prefix = batch.prefix.defined() ? batch.prefix : at::empty({0}, batch.logits.options());
     return CtcLossFunction::apply(batch.logits, batch.gate, prefix, batch.labels, &options, &stats, &team);
 }

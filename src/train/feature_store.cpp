@@ -35,28 +35,49 @@ struct FeatureStore::Shard {
     std::vector<std::int64_t> starts;
 };
 
+struct FeatureStore::Text {
+    std::filesystem::path folder;
+    std::vector<std::size_t> conversations;  // its own, in order
+    std::vector<std::unique_ptr<Shard>> shards;
+
+    [[nodiscard]] std::filesystem::path path_of(std::size_t shard) const {
+        return folder / fmt::format("shard-{:05d}.safetensors", shard);
+    }
+};
+
 FeatureStore::FeatureStore(const std::filesystem::path& root, const std::string& fingerprint, std::int64_t hidden,
                            std::span<const Conversation> conversations, Verifier* verifier)
-    : folder_(root / fmt::format("{:016x}", mix64(hash_text(fingerprint) ^ hash_of(conversations)))),
-      hidden_(hidden),
-      conversations_(conversations),
-      verifier_(verifier) {
-    std::filesystem::create_directories(folder_);
+    : hidden_(hidden), conversations_(conversations), verifier_(verifier) {
+    for (std::size_t i = 0; i < conversations.size(); ++i) {
+        const std::size_t text = conversations[i].text;
+        if (texts_.size() <= text) texts_.resize(text + 1);
+        places_.push_back({text, texts_[text].conversations.size()});
+        texts_[text].conversations.push_back(i);
+    }
+    for (std::size_t text = 0; text < texts_.size(); ++text) {
+        texts_[text].folder =
+            root / fmt::format("{:016x}", mix64(hash_text(fingerprint) ^ hash_of(conversations, text)));
+        texts_[text].shards.resize((texts_[text].conversations.size() + kShard - 1) / kShard);
+        std::filesystem::create_directories(texts_[text].folder);
+    }
 }
 
 FeatureStore::~FeatureStore() = default;
 
-std::filesystem::path FeatureStore::path_of(std::size_t shard) const {
-    return folder_ / fmt::format("shard-{:05d}.safetensors", shard);
+const std::filesystem::path& FeatureStore::folder(std::size_t text) const { return texts_.at(text).folder; }
+
+/// Numbers of a shard's conversations.
+std::span<const std::size_t> FeatureStore::members(const Text& text, std::size_t shard) const {
+    const std::size_t begin = shard * kShard;
+    return std::span(text.conversations).subspan(begin, std::min(kShard, text.conversations.size() - begin));
 }
 
-std::unique_ptr<FeatureStore::Shard> FeatureStore::open(std::size_t shard) const {
-    if (!std::filesystem::exists(path_of(shard))) return nullptr;
+std::unique_ptr<FeatureStore::Shard> FeatureStore::open(const Text& text, std::size_t shard) const {
+    if (!std::filesystem::exists(text.path_of(shard))) return nullptr;
     try {
-        auto result = std::make_unique<Shard>(Shard{SafeTensors::open(path_of(shard)), {0}});
+        auto result = std::make_unique<Shard>(Shard{SafeTensors::open(text.path_of(shard)), {0}});
         std::vector<TokenId> expected;
-        const std::size_t end = std::min(conversations_.size(), (shard + 1) * kShard);
-        for (std::size_t i = shard * kShard; i < end; ++i) {
+        for (const std::size_t i : members(text, shard)) {
             expected.insert(expected.end(), conversations_[i].tokens.begin(), conversations_[i].tokens.end());
             result->starts.push_back(static_cast<std::int64_t>(expected.size()));
         }
@@ -72,65 +93,72 @@ std::unique_ptr<FeatureStore::Shard> FeatureStore::open(std::size_t shard) const
     }
 }
 
-bool FeatureStore::ready(std::size_t shard) const { return shards_.contains(shard) || open(shard) != nullptr; }
+FeatureStore::Shard* FeatureStore::opened(Text& text, std::size_t shard) {
+    if (!text.shards[shard]) text.shards[shard] = open(text, shard);
+    return text.shards[shard].get();
+}
 
-void FeatureStore::compute(std::size_t shard) {
+bool FeatureStore::ready(std::size_t conversation) {
+    const Place place = places_[conversation];
+    return opened(texts_[place.text], place.index / kShard) != nullptr;
+}
+
+void FeatureStore::compute(const Text& text, std::size_t shard) {
+    const std::filesystem::path path = text.path_of(shard);
     require(verifier_ != nullptr, "FeatureStore: {} is not there, and there is no target to compute it with",
-            path_of(shard).string());
+            path.string());
     const auto began = std::chrono::steady_clock::now();
-    const std::size_t begin = shard * kShard, end = std::min(conversations_.size(), begin + kShard);
-    std::vector<at::Tensor> features(end - begin);
-    for (std::size_t i = begin; i < end;) {
+    const auto wanted = members(text, shard);
+    std::vector<at::Tensor> features;
+    std::vector<TokenId> all_tokens;
+    std::vector<std::int64_t> starts{0};
+    for (std::size_t i = 0; i < wanted.size();) {
         std::vector<Prefill> prompts;
         std::int64_t tokens = 0;
-        const std::size_t first = i;
-        for (; i < end &&
-               (tokens == 0 || tokens + static_cast<std::int64_t>(conversations_[i].tokens.size()) <= kTokensPerCall);
-             ++i) {
-            const std::vector<TokenId>& text = conversations_[i].tokens;
-            prompts.push_back({kFirstSequence + static_cast<SequenceId>(i), text, text.back()});
-            tokens += static_cast<std::int64_t>(text.size());
+        for (; i < wanted.size(); ++i) {
+            const std::vector<TokenId>& own = conversations_[wanted[i]].tokens;
+            const auto count = static_cast<std::int64_t>(own.size());
+            if (tokens > 0 && tokens + count > kTokensPerCall) break;
+            prompts.push_back({kFirstSequence + static_cast<SequenceId>(wanted[i]), own, own.back()});
+            tokens += count;
+            all_tokens.insert(all_tokens.end(), own.begin(), own.end());
+            starts.push_back(static_cast<std::int64_t>(all_tokens.size()));
         }
         const Feedback feedback = verifier_->prefill(prompts);
         for (std::size_t k = 0; k < prompts.size(); ++k) {
-            features[first - begin + k] = feedback[k].features.to(at::kCPU, at::kHalf).contiguous();
+            features.push_back(feedback[k].features.to(at::kCPU, at::kHalf).contiguous());
             verifier_->release(prompts[k].sequence);
         }
         computed_tokens_ += tokens;
     }
     const at::Tensor all = at::cat(features);
-    std::vector<TokenId> tokens;
-    std::vector<std::int64_t> starts{0};
-    for (std::size_t i = begin; i < end; ++i) {
-        tokens.insert(tokens.end(), conversations_[i].tokens.begin(), conversations_[i].tokens.end());
-        starts.push_back(static_cast<std::int64_t>(tokens.size()));
-    }
-    const auto count = static_cast<std::int64_t>(tokens.size());
+    const auto count = static_cast<std::int64_t>(all_tokens.size());
     require(all.size(0) == count && all.size(1) == hidden_,
             "FeatureStore: the target gave features [{}, {}], expected [{}, {}]", all.size(0), all.size(1), count,
             hidden_);
     write_safetensors(
-        path_of(shard),
-        std::vector<SafeTensorView>{
-            view("features", SafeDtype::f16, {count, hidden_}, static_cast<const std::uint16_t*>(all.const_data_ptr()),
-                 static_cast<std::size_t>(all.numel())),
-            view("tokens", SafeDtype::i32, {count}, tokens.data(), tokens.size()),
-            view("starts", SafeDtype::i64, {static_cast<std::int64_t>(starts.size())}, starts.data(), starts.size())});
+        path, std::vector<SafeTensorView>{
+                  view("features", SafeDtype::f16, {count, hidden_},
+                       static_cast<const std::uint16_t*>(all.const_data_ptr()), static_cast<std::size_t>(all.numel())),
+                  view("tokens", SafeDtype::i32, {count}, all_tokens.data(), all_tokens.size()),
+                  view("starts", SafeDtype::i64, {static_cast<std::int64_t>(starts.size())}, starts.data(),
+                       starts.size())});
     computed_seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
 }
 
 at::Tensor FeatureStore::features(std::size_t conversation) {
-    const std::size_t shard = conversation / kShard;
-    std::unique_ptr<Shard>& entry = shards_[shard];
-    if (!entry) entry = open(shard);
-    if (!entry) {
-        compute(shard);
-        entry = open(shard);
-        require(entry != nullptr, "FeatureStore: {} was written and cannot be read back", path_of(shard).string());
+    const Place place = places_.at(conversation);
+    Text& text = texts_[place.text];
+    const std::size_t number = place.index / kShard, row = place.index % kShard;
+    Shard* shard = opened(text, number);
+    if (!shard) {
+        compute(text, number);
+        shard = opened(text, number);
+        require(shard != nullptr, "FeatureStore: {} was written and cannot be read back",
+                text.path_of(number).string());
     }
-    const std::int64_t begin = entry->starts[conversation % kShard], end = entry->starts[conversation % kShard + 1];
-    const SafeTensor& tensor = entry->file.tensor("features");
-    auto* data = const_cast<std::byte*>(tensor.data.data()) + begin * hidden_ * 2;
+    const std::int64_t begin = shard->starts[row], end = shard->starts[row + 1];
+    auto* data = const_cast<std::byte*>(shard->file.tensor("features").data.data()) + begin * hidden_ * 2;
     return at::from_blob(data, {end - begin, hidden_}, at::TensorOptions().dtype(at::kHalf));
 }
 

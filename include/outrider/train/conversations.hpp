@@ -18,6 +18,7 @@ struct Conversation {
     std::vector<TokenId> tokens;
     std::int64_t answer = 0;  ///< tokens of the prompt: the answer begins here
     std::int64_t row = 0;     ///< line of the file, from 0
+    std::size_t text = 0;     ///< which file, where several are joined
     bool greedy = true;       ///< written at temperature 0
 };
 
@@ -37,10 +38,17 @@ struct ConversationOptions {
                                                            const PromptEncoder& encode,
                                                            const ConversationOptions& options = {});
 
+/// Several files as one set, in the same order by row: each file's own order stays, so that what was computed for the
+/// files alone serves the set as well (see FeatureStore). Throws Error for a file that is given twice.
+[[nodiscard]] std::vector<Conversation> read_conversations(std::span<const std::filesystem::path> paths,
+                                                           const PromptEncoder& encode,
+                                                           const ConversationOptions& options = {});
+
 /// The `count` tokens that occur most often in the answers, ascending; ties go to the smaller id.
 [[nodiscard]] std::vector<TokenId> frequent_tokens(std::span<const Conversation> conversations, std::int64_t count);
 
-/// Tells sets of conversations apart: a hash of all their tokens in order.
+/// Tells sets of conversations apart: a hash of all their tokens in order; the second takes those of one text only.
 [[nodiscard]] std::uint64_t hash_of(std::span<const Conversation> conversations);
+[[nodiscard]] std::uint64_t hash_of(std::span<const Conversation> conversations, std::size_t text);
 
 }  // namespace outrider

@@ -8,23 +8,13 @@
 
 #include <outrider/tensor/thread_team.hpp>
 #include <outrider/train/ctc_recursion.hpp>
+#include <outrider/train/loss_stats.hpp>
 
 namespace outrider {
 
 struct CtcLossOptions {
     CtcLossKind kind = CtcLossKind::prefix;
     std::vector<double> weights;  ///< [U] w_k, by label
-};
-
-/// Sums over a batch, by label: how much was learnt from, and the loss there.
-struct CtcLossStats {
-    std::vector<double> nll;          ///< [U] sum of -log q(y_k | y_<k), in nats
-    std::vector<std::int64_t> count;  ///< [U] anchors with a usable label k
-    std::int64_t skipped = 0;         ///< anchors left out because their loss was not finite
-
-    CtcLossStats& operator+=(const CtcLossStats& more);
-    /// Mean over labels with the given weights: the number to watch.
-    [[nodiscard]] double per_token(const std::vector<double>& weights) const;
 };
 
 /// The tensors of one batch. Frames t = 1..T over the V columns of the draft vocabulary.
@@ -49,7 +39,7 @@ struct CtcLossBatch {
 /// The gradient is computed with the loss, one anchor at a time: because exp(a + s) = exp(a) exp(s), the normalisers
 /// are products of two small matrices and no [A, T, P, V] array exists (reference: Graves et al. 2006; the split after
 /// transducers' prediction networks, Graves 2012). CPU tensors only.
-[[nodiscard]] at::Tensor ctc_loss(const CtcLossBatch& batch, const CtcLossOptions& options, CtcLossStats& stats,
+[[nodiscard]] at::Tensor ctc_loss(const CtcLossBatch& batch, const CtcLossOptions& options, LossStats& stats,
                                   ThreadTeam& team);
 
 }  // namespace outrider

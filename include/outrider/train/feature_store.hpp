@@ -6,7 +6,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
-#include <map>
 #include <memory>
 #include <span>
 #include <string>
@@ -17,14 +16,16 @@
 
 namespace outrider {
 
-/// Shards of `kShard` conversations, one safetensors file each with `features` [tokens, H] in half precision, `tokens`
-/// and `starts`. The folder is named after target and text, so that other text or another target never reads them; a
-/// shard that is damaged or of other text is computed again. Not thread-safe.
+/// Shards of `kShard` conversations of one text, one safetensors file each with `features` [tokens, H] in half
+/// precision, `tokens` and `starts`. Every text has a folder of its own, named after target and text: another target or
+/// text never reads it, and a text that is joined with others, or others with it, finds what it has. A shard that is
+/// damaged or of other text is computed again. Not thread-safe.
 class FeatureStore {
 public:
     static constexpr std::size_t kShard = 64;
 
-    /// The conversations must live as long as the store. `verifier` may be null: then every shard must be on disk.
+    /// The conversations' tokens must stay as they are while the store lives. `verifier` may be null: then every shard
+    /// must be on disk.
     FeatureStore(const std::filesystem::path& root, const std::string& fingerprint, std::int64_t hidden,
                  std::span<const Conversation> conversations, Verifier* verifier);
     ~FeatureStore();
@@ -32,27 +33,32 @@ public:
     /// [tokens, H] float16, row j the feature of token j. Views mapped memory: read-only, valid while the store lives.
     [[nodiscard]] at::Tensor features(std::size_t conversation);
 
-    /// Whether a shard is on disk and whole; otherwise the next features() of it computes it.
-    [[nodiscard]] bool ready(std::size_t shard) const;
-    [[nodiscard]] std::size_t shards() const noexcept { return (conversations_.size() + kShard - 1) / kShard; }
+    /// Whether a conversation's features are on disk and whole; otherwise features() of it computes its shard.
+    [[nodiscard]] bool ready(std::size_t conversation);
 
-    [[nodiscard]] const std::filesystem::path& folder() const noexcept { return folder_; }
-    /// Shards computed by this object, and the tokens in them.
+    /// Of a text, in the order of the conversations' `text`.
+    [[nodiscard]] const std::filesystem::path& folder(std::size_t text = 0) const;
+    /// Tokens in the shards that this object computed, and the time that took.
     [[nodiscard]] std::int64_t computed_tokens() const noexcept { return computed_tokens_; }
     [[nodiscard]] double computed_seconds() const noexcept { return computed_seconds_; }
 
 private:
     struct Shard;
+    struct Text;
+    struct Place {
+        std::size_t text = 0, index = 0;  // among the text's own conversations
+    };
 
-    [[nodiscard]] std::filesystem::path path_of(std::size_t shard) const;
-    [[nodiscard]] std::unique_ptr<Shard> open(std::size_t shard) const;  // null when it is not there or does not fit
-    void compute(std::size_t shard);
+    [[nodiscard]] std::span<const std::size_t> members(const Text& text, std::size_t shard) const;
+    [[nodiscard]] std::unique_ptr<Shard> open(const Text& text, std::size_t shard) const;  // null: not there or unfit
+    [[nodiscard]] Shard* opened(Text& text, std::size_t shard);
+    void compute(const Text& text, std::size_t shard);
 
-    std::filesystem::path folder_;
     std::int64_t hidden_;
     std::span<const Conversation> conversations_;
     Verifier* verifier_;
-    std::map<std::size_t, std::unique_ptr<Shard>> shards_;
+    std::vector<Place> places_;  // of each conversation
+    std::vector<Text> texts_;
     std::int64_t computed_tokens_ = 0;
     double computed_seconds_ = 0;
 };

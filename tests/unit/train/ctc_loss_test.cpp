@@ -76,7 +76,7 @@ struct Enumeration {
     }
 };
 
-double run(const Case& c, CtcLossKind kind, CtcLossStats& stats, at::ScalarType type = at::kDouble,
+double run(const Case& c, CtcLossKind kind, LossStats& stats, at::ScalarType type = at::kDouble,
            Case* gradients = nullptr) {
     ThreadTeam team(2);
     const CtcLossOptions options{kind, {1.0, 0.8, 0.64}};
@@ -101,7 +101,7 @@ TEST_CASE("ctc_loss equals the enumeration of all alignments") {
     for (const bool conditioned : {false, true})
         for (const CtcLossKind kind : {CtcLossKind::prefix, CtcLossKind::ctc}) {
             const Case c(conditioned, kind, 7);
-            CtcLossStats stats;
+            LossStats stats;
             const double loss = run(c, kind, stats);
             const std::vector<std::vector<int>> labels = {{0, 1, 2}, {3, 3, 4}, {2}, {1, 1}};
             const double w[] = {1.0, 0.8, 0.64};
@@ -132,7 +132,7 @@ TEST_CASE("ctc_loss: gradients agree with central differences") {
         for (const CtcLossKind kind : {CtcLossKind::prefix, CtcLossKind::ctc}) {
             const Case c(conditioned, kind, 11);
             Case g(conditioned, kind, 11);
-            CtcLossStats stats;
+            LossStats stats;
             run(c, kind, stats, at::kDouble, &g);
             const auto compare = [&](const at::Tensor& value, const at::Tensor& gradient) {
                 double* x = value.data_ptr<double>();
@@ -166,7 +166,7 @@ TEST_CASE("ctc_loss: float and bfloat16 follow double") {
         const auto real = type == at::kDouble ? at::kDouble : at::kFloat;
         CtcLossBatch batch{c.logits.to(type).detach().set_requires_grad(true), c.gate.to(real),
                            c.prefix.to(type).detach().set_requires_grad(true), c.labels};
-        CtcLossStats stats;
+        LossStats stats;
         const at::Tensor loss = ctc_loss(batch, options, stats, team);
         loss.backward();
         losses.push_back(loss.to(at::kDouble));
@@ -183,7 +183,7 @@ TEST_CASE("ctc_loss: an anchor without finite loss gives no gradient and is coun
     Case c(true, CtcLossKind::prefix, 5);
     c.logits.data_ptr<double>()[1] = std::nan("");
     Case g(true, CtcLossKind::prefix, 5);
-    CtcLossStats stats;
+    LossStats stats;
     const double loss = run(c, CtcLossKind::prefix, stats, at::kDouble, &g);
     CHECK(std::isfinite(loss));
     CHECK(stats.skipped == 1);

@@ -1,14 +1,10 @@
 // A whole small training: data, features, steps, checkpoints, and agreement of training with inference.
 #include <catch2/catch_approx.hpp>
 #include <catch2/catch_test_macros.hpp>
+#include <catch2/matchers/catch_matchers_string.hpp>
 
-#include <nlohmann/json.hpp>
-
-#include <filesystem>
-#include <fstream>
 #include <set>
 
-#include <outrider/core/error.hpp>
 #include <outrider/draft/ctc_draft.hpp>
 #include <outrider/io/safetensors.hpp>
 #include <outrider/train/adamw.hpp>
@@ -18,100 +14,19 @@
 #include <outrider/train/train_ctc.hpp>
 
 #include "../../../src/train/anchor_batches.hpp"
-#include "../draft/ctc_fixture.hpp"
+#include "train_fixture.hpp"
 
 using namespace outrider;
 using namespace outrider::test;
+using Catch::Matchers::ContainsSubstring;
 
 namespace {
 
-namespace fs = std::filesystem;
-
-/// A target whose next token is a function of the last two, and whose feature of a token tells that function's value
-/// through a fixed random table.
-class ToyVerifier final : public Verifier {
-public:
-    std::int64_t calls = 0;
-
-    static TokenId next(TokenId before, TokenId last) {
-        return static_cast<TokenId>((3 * last + before + 1) % (kToyVocabulary / 2) * 2 + 1);
-    }
-
-    Feedback prefill(std::span<const Prefill> prompts) override {
-        static const at::Tensor table = noise({kToyVocabulary, kToyHidden}, 300, 2).to(at::kFloat);
-        Feedback feedback;
-        for (const Prefill& prompt : prompts) {
-            ++calls;
-            std::vector<std::int64_t> ids;
-            for (std::size_t i = 0; i < prompt.tokens.size(); ++i)
-                ids.push_back(next(i > 0 ? prompt.tokens[i - 1] : 0, prompt.tokens[i]));
-            // The pending token is a committed one here: its feature belongs to the text as well.
-            feedback.push_back({prompt.sequence,
-                                {prompt.tokens.begin(), prompt.tokens.end()},
-                                table.index_select(0, at::tensor(ids, at::kLong)),
-                                prompt.pending,
-                                static_cast<std::int64_t>(prompt.tokens.size())});
-        }
-        return feedback;
-    }
-    TreeOutput verify(std::span<const SequenceTree>) override { fail("not needed"); }
-    Feedback commit(std::span<const SequenceAcceptance>) override { fail("not needed"); }
-    void release(SequenceId) override {}
-    std::int64_t vocabulary() const override { return kToyVocabulary; }
-    std::int64_t context() const override { return 4096; }
-};
-
-/// Prompts of toy messages: one token a character.
-std::vector<TokenId> encode(std::span<const ChatMessage> messages) {
-    std::vector<TokenId> tokens{0};
-    for (const char c : messages.front().content)
-        tokens.push_back(static_cast<TokenId>(static_cast<unsigned char>(c) % kToyVocabulary));
-    return tokens;
-}
-
-fs::path scratch(const char* name) {
-    const fs::path folder = fs::temp_directory_path() / fmt::format("outrider_train_test_{}", name);
-    fs::remove_all(folder);
-    fs::create_directories(folder);
-    return folder;
-}
-
-fs::path toy_text(const fs::path& folder, int rows) {
-    const fs::path path = folder / "text.jsonl";
-    std::ofstream file(path);
-    for (int i = 0; i < rows; ++i) {
-        const std::string prompt = {static_cast<char>('a' + i % 26), static_cast<char>('A' + i / 26 % 26),
-                                    static_cast<char>('0' + i % 7)};
-        std::vector<TokenId> tokens = encode(std::vector<ChatMessage>{{"user", prompt}});
-        const auto prompt_tokens = tokens.size();
-        while (tokens.size() < prompt_tokens + 24)
-            tokens.push_back(ToyVerifier::next(tokens[tokens.size() - 2], tokens.back()));
-        file << nlohmann::json{{"messages",
-                                {{{"role", "user"}, {"content", prompt}}, {{"role", "assistant"}, {"content", "-"}}}},
-                               {"prompt_tokens", prompt_tokens},
-                               {"completion_ids",
-                                std::vector<TokenId>(tokens.begin() + static_cast<std::ptrdiff_t>(prompt_tokens),
-                                                     tokens.end())},
-                               {"temperature", i % 4 == 3 ? 0.7 : 0.0}}
-                    .dump()
-             << "\n";
-    }
-    return path;
-}
-
-CtcTrainOptions toy_options(const fs::path& folder, std::int64_t anchors) {
+CtcTrainOptions toy_ctc() {
     CtcTrainOptions options;
-    options.data = toy_text(folder, 160);
-    options.output = folder / "drafter", options.features = folder / "features";
-    options.held_out = 64, options.vocabulary = 32, options.frames = 4, options.labels = 3, options.prefix_rank = 16,
-    options.intermediate = 64;
-    options.batch_anchors = 64, options.group_anchors = 8, options.anchors = anchors, options.learning_rate = 4e-3,
-    options.ema = 0.9;
-    options.report_seconds = 0, options.checkpoint_minutes = 1e6, options.evaluate_minutes = 1e6, options.seed = 3;
+    options.frames = 4, options.labels = 3, options.prefix_rank = 16, options.intermediate = 64;
     return options;
 }
-
-TrainTarget toy_target(Verifier* verifier) { return {toy_head(), verifier, "toy target", encode}; }
 
 }  // namespace
 
@@ -153,8 +68,8 @@ TEST_CASE("FeatureStore computes once, reads back, and computes a damaged shard 
         first = store.features(3).clone();
         CHECK(verifier.calls == 64);
         CHECK(first.size(0) == static_cast<std::int64_t>(text[3].tokens.size()));
-        CHECK(store.ready(0));
-        CHECK(!store.ready(1));
+        CHECK(store.ready(63));
+        CHECK(!store.ready(64));
         shard = store.folder() / "shard-00000.safetensors";
     }
     {
@@ -243,14 +158,14 @@ TEST_CASE("train_ctc: the draft's probabilities are those of the loss") {
     int compared = 0;
     for (const std::int64_t n : {4, 9, 17}) {
         const std::vector<AnchorGroup> group{{5, {n}}};
-        const AnchorBatch batch = make_anchor_batch(group, text, store, column, 3, 3);
+        const AnchorBatch batch = make_anchor_batch(group, text, store, column, {3, 3});
         const CtcContext context =
             ctc_context(config, weights, tables, batch.next, batch.features, batch.positions, at::kFloat);
         const CtcFrameScores frames = ctc_frames(config, weights, tables, context.fused.index_select(0, batch.row),
                                                  batch.committed, {{context.keys, context.values, 1}}, at::kFloat);
         const at::Tensor prefix = ctc_prefix_scores(config, weights, tables, batch.last, batch.last_but_one,
                                                     batch.features.index_select(0, batch.row), at::kFloat);
-        CtcLossStats stats;
+        LossStats stats;
         (void)ctc_loss({frames.logits, frames.gate, prefix, batch.labels}, {CtcLossKind::prefix, {1, 1, 1}}, stats,
                        team);
 
@@ -276,16 +191,16 @@ TEST_CASE("train_ctc: the draft's probabilities are those of the loss") {
 TEST_CASE("train_ctc learns, resumes exactly, and leaves a drafter") {
     const fs::path folder = scratch("run");
     ToyVerifier verifier;
-    CtcTrainOptions untrained = toy_options(folder, 64);
+    TrainOptions untrained = toy_options(folder, 64);
     untrained.output = folder / "untrained";
-    const CtcTrainResult start = train_ctc(untrained, toy_target(&verifier));
+    const TrainResult start = train_ctc(untrained, toy_ctc(), toy_target(&verifier));
     REQUIRE(start.last.held_out_beta.has_value());
     CHECK(*start.last.held_out_beta < 2.0);
 
-    CtcTrainOptions options = toy_options(folder, 24000);
-    std::vector<CtcTrainProgress> lines;
-    options.progress = [&](const CtcTrainProgress& line) { return lines.push_back(line), true; };
-    const CtcTrainResult whole = train_ctc(options, toy_target(&verifier));
+    TrainOptions options = toy_options(folder, 24000);
+    std::vector<TrainProgress> lines;
+    options.progress = [&](const TrainProgress& line) { return lines.push_back(line), true; };
+    const TrainResult whole = train_ctc(options, toy_ctc(), toy_target(&verifier));
     CHECK(whole.finished);
     CHECK(whole.last.anchors >= 24000);
     CHECK(whole.last.loss < 0.5 * lines.front().loss);
@@ -297,35 +212,38 @@ TEST_CASE("train_ctc learns, resumes exactly, and leaves a drafter") {
     CHECK(nlohmann::json::parse(drafter.config().training).at("anchors") == whole.last.anchors);
 
     // The same run, stopped twice.
-    CtcTrainOptions parts = options;
+    TrainOptions parts = options;
     parts.output = folder / "parts";
-    parts.progress = [](const CtcTrainProgress& line) { return line.step != 40 && line.step != 90; };
-    CHECK(!train_ctc(parts, toy_target(nullptr)).finished);
+    parts.progress = [](const TrainProgress& line) { return line.step != 40 && line.step != 90; };
+    CHECK(!train_ctc(parts, toy_ctc(), toy_target(nullptr)).finished);
     parts.resume = true;
-    CHECK(!train_ctc(parts, toy_target(nullptr)).finished);
-    CHECK(train_ctc(parts, toy_target(nullptr)).finished);
+    CHECK(!train_ctc(parts, toy_ctc(), toy_target(nullptr)).finished);
+    CHECK(train_ctc(parts, toy_ctc(), toy_target(nullptr)).finished);
     const SafeTensors a = SafeTensors::open(options.output / "checkpoint.safetensors"),
                       b = SafeTensors::open(parts.output / "checkpoint.safetensors");
     for (const SafeTensor& tensor : a.tensors()) {
         INFO(tensor.name);
         CHECK(std::ranges::equal(tensor.data, b.tensor(tensor.name).data));
     }
-    parts.prefix_rank = 8;
-    CHECK_THROWS_AS(train_ctc(parts, toy_target(nullptr)), Error);
+    CtcTrainOptions narrow = toy_ctc();
+    narrow.prefix_rank = 8;
+    CHECK_THROWS_WITH(train_ctc(parts, narrow, toy_target(nullptr)),
+                      ContainsSubstring("prefix rank 8") && ContainsSubstring("has 16"));
     fs::remove_all(folder);
 }
 
 TEST_CASE("train_ctc: the paper's objective and plain frames learn too") {
     const fs::path folder = scratch("paper");
     ToyVerifier verifier;
-    CtcTrainOptions options = toy_options(folder, 12000);
-    options.loss = CtcLossKind::ctc, options.conditioning = CtcConditioning::none;
+    TrainOptions options = toy_options(folder, 12000);
+    CtcTrainOptions paper = toy_ctc();
+    paper.loss = CtcLossKind::ctc, paper.conditioning = CtcConditioning::none;
     double first = 0;
-    options.progress = [&](const CtcTrainProgress& line) {
+    options.progress = [&](const TrainProgress& line) {
         if (line.step == 1) first = line.loss;
         return true;
     };
-    const CtcTrainResult result = train_ctc(options, toy_target(&verifier));
+    const TrainResult result = train_ctc(options, paper, toy_target(&verifier));
     CHECK(result.last.loss < 0.7 * first);
     CHECK(CtcDraft::load(options.output, toy_head(), {.threads = 1}).config().conditioning == CtcConditioning::none);
     fs::remove_all(folder);

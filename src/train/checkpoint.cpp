@@ -1,4 +1,4 @@
-#include "ctc_checkpoint.hpp"
+#include "checkpoint.hpp"
 
 #include <nlohmann/json.hpp>
 
@@ -10,24 +10,22 @@ namespace outrider {
 namespace {
 
 /// All tensors of a run under the names of the file.
-std::vector<std::pair<std::string, at::Tensor>> all_tensors(const CtcWeights& weights, AdamW& optimiser) {
+std::vector<std::pair<std::string, at::Tensor>> all_tensors(const std::vector<std::string>& names, AdamW& optimiser) {
     std::vector<std::pair<std::string, at::Tensor>> all;
-    std::size_t i = 0;
-    for (const auto& [name, weight] : weights.named()) {
-        all.emplace_back("weight." + name, optimiser.weights()[i].detach());
-        all.emplace_back("first." + name, optimiser.first_moments()[i]);
-        all.emplace_back("second." + name, optimiser.second_moments()[i]);
-        all.emplace_back("average." + name, optimiser.averages()[i]);
-        ++i;
+    for (std::size_t i = 0; i < names.size(); ++i) {
+        all.emplace_back("weight." + names[i], optimiser.weights()[i].detach());
+        all.emplace_back("first." + names[i], optimiser.first_moments()[i]);
+        all.emplace_back("second." + names[i], optimiser.second_moments()[i]);
+        all.emplace_back("average." + names[i], optimiser.averages()[i]);
     }
     return all;
 }
 
 }  // namespace
 
-void write_ctc_checkpoint(const std::filesystem::path& path, const CtcWeights& weights, AdamW& optimiser,
-                          const CtcRunState& state) {
-    const auto all = all_tensors(weights, optimiser);
+void write_checkpoint(const std::filesystem::path& path, const std::vector<std::string>& names, AdamW& optimiser,
+                          const RunState& state) {
+    const auto all = all_tensors(names, optimiser);
     std::vector<SafeTensorView> views;
     for (const auto& [name, tensor] : all)
         views.push_back(
@@ -47,9 +45,9 @@ void write_ctc_checkpoint(const std::filesystem::path& path, const CtcWeights& w
     write_safetensors(path, views, {{"run", run.dump()}});
 }
 
-CtcRunState read_ctc_checkpoint(const std::filesystem::path& path, const CtcWeights& weights, AdamW& optimiser) {
+RunState read_checkpoint(const std::filesystem::path& path, const std::vector<std::string>& names, AdamW& optimiser) {
     const SafeTensors file = SafeTensors::open(path);
-    for (const auto& [name, tensor] : all_tensors(weights, optimiser)) {
+    for (const auto& [name, tensor] : all_tensors(names, optimiser)) {
         const SafeTensor& stored = file.tensor(name);
         require(tensor.sizes() == at::IntArrayRef(stored.shape),
                 "{}: {} has another shape than these options ask for; resume with the options of the first run",
@@ -58,7 +56,7 @@ CtcRunState read_ctc_checkpoint(const std::filesystem::path& path, const CtcWeig
     }
     const auto run = nlohmann::json::parse(file.metadata().at("run"));
     optimiser.set_steps(run.at("optimiser_steps").get<std::int64_t>());
-    CtcRunState state;
+    RunState state;
     state.step = run.at("step").get<std::int64_t>(), state.anchors = run.at("anchors").get<std::int64_t>();
     state.seconds = run.at("seconds").get<double>();
     state.skipped_anchors = run.at("skipped_anchors").get<std::int64_t>(),

@@ -1,0 +1,381 @@
+#include "trainer.hpp"
+
+#include <ATen/Parallel.h>
+
+#include <chrono>
+#include <cmath>
+#include <numbers>
+
+#include <outrider/core/error.hpp>
+#include <outrider/train/adamw.hpp>
+#include <outrider/train/feature_store.hpp>
+#include <outrider/train/teacher_forcing.hpp>
+
+#include "checkpoint.hpp"
+
+namespace outrider {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point begin) { return std::chrono::duration<double>(Clock::now() - begin).count(); }
+
+double rms(const at::Tensor& x) { return std::sqrt(x.to(at::kFloat).square().mean().item<double>()); }
+
+/// Whether bfloat16 products are faster than float32 ones here.
+bool multiplies_bf16() {
+#if defined(__x86_64__) && defined(__GNUC__)
+    return __builtin_cpu_supports("avx512bf16") != 0;
+#else
+    return false;
+#endif
+}
+
+void check(const TrainOptions& options, const TrainTarget& target) {
+    require(!options.output.empty(), "train: no output folder given");
+    require(target.encode != nullptr, "train: the target has no encoder for prompts");
+    require(options.batch_anchors > 0 && options.group_anchors >= 0,
+            "train: batches of {} anchors in groups of {}, expected above 0 (groups of 0: as the kind likes)",
+            options.batch_anchors, options.group_anchors);
+    require(options.anchors > 0 || options.minutes > 0,
+            "train: {} minutes and {} anchors, expected one of them above 0", options.minutes, options.anchors);
+    require(options.held_out > 0, "train: {} held-out conversations, expected at least 1", options.held_out);
+}
+
+/// All conversations; a limit is not applied here, so that the features of a first part are found by later runs on more.
+std::vector<Conversation> read_all(const TrainOptions& options, const TrainTarget& target) {
+    ConversationOptions all = options.conversations;
+    all.limit = 0;
+    return read_conversations(options.data, target.encode, all);
+}
+
+/// The run: everything that lives from the first step to the last.
+class Trainer {
+    static constexpr std::size_t kParts = 2;
+
+public:
+    Trainer(const TrainOptions& options, const TrainTarget& target, const LearnerMaker& make)
+        : options_(options),
+          target_(target),
+          began_(Clock::now()),
+          conversations_(read_all(options, target)),
+          first_((static_cast<std::size_t>(options.held_out) + FeatureStore::kShard - 1) / FeatureStore::kShard *
+                 FeatureStore::kShard),
+          store_(options.features.empty() ? options.output / "features" : options.features, target.head.fingerprint,
+                 target.head.hidden, conversations_, target.verifier),
+          compute_(options.bf16 && multiplies_bf16() ? at::kBFloat16 : at::kFloat) {
+        at::set_num_threads(1);  // the parts of a batch are what runs in parallel
+        drop_held_out_prompts();
+        learner_ = make(basis());
+        drop_missing_features();
+        sampler_ = make_sampler();
+        column_.assign(static_cast<std::size_t>(target.head.vocabulary), -1);
+        const std::vector<TokenId> columns = learner_->vocabulary();
+        for (std::size_t i = 0; i < columns.size(); ++i)
+            column_[static_cast<std::size_t>(columns[i])] = static_cast<std::int32_t>(i);
+        std::vector<at::Tensor> leaves = learner_->weights();
+        for (at::Tensor& leaf : leaves) leaf.set_requires_grad(true);
+        optimiser_.emplace(
+            leaves, AdamWOptions{.weight_decay = options.weight_decay, .clip = options.clip, .ema = options.ema});
+        if (options.resume) {
+            run_ = read_checkpoint(checkpoint_path(), learner_->names(), *optimiser_);
+            sampler_->restore(run_.place);
+            before_ = run_.seconds;
+        }
+    }
+
+    TrainResult run() {
+        TrainResult result;
+        double reported = consumed(), saved = consumed(), evaluated = consumed();
+        for (bool go_on = true; go_on && fraction() < 1.0;) {
+            step();
+            const double now = consumed();
+            if (now - reported < options_.report_seconds && fraction() < 1.0) continue;
+            TrainProgress line = progress(now - reported);
+            if (now - evaluated >= 60 * options_.evaluate_minutes || fraction() >= 1.0)
+                evaluate(line), evaluated = consumed();
+            if (now - saved >= 60 * options_.checkpoint_minutes || fraction() >= 1.0) save(line), saved = consumed();
+            if (options_.progress && !options_.progress(line)) go_on = false;
+            if (!go_on && !line.checkpoint) save(line);
+            reported = consumed();
+            result = {line, fraction() >= 1.0};
+        }
+        return result;
+    }
+
+private:
+    [[nodiscard]] std::filesystem::path checkpoint_path() const { return options_.output / "checkpoint.safetensors"; }
+    [[nodiscard]] double consumed() const { return before_ + seconds_since(began_); }
+    [[nodiscard]] double fraction() const {
+        return options_.anchors > 0 ? static_cast<double>(run_.anchors) / static_cast<double>(options_.anchors)
+                                    : consumed() / (60 * options_.minutes);
+    }
+    /// What the run takes of the text: all, or the first ones up to the limit.
+    [[nodiscard]] std::span<const Conversation> used() const {
+        const auto limit = static_cast<std::size_t>(options_.conversations.limit);
+        return std::span(conversations_).first(limit > 0 ? std::min(limit, conversations_.size())
+                                                         : conversations_.size());
+    }
+    [[nodiscard]] bool available(std::size_t conversation) {
+        return !options_.stored_features || store_.ready(conversation);
+    }
+    static void learn_nothing_from(Conversation& conversation) {
+        conversation.answer = static_cast<std::int64_t>(conversation.tokens.size());
+    }
+
+    /// A prompt may occur twice, answered greedily and by sampling; then the second answer must not be trained on.
+    void drop_held_out_prompts() {
+        const auto prompt = [](const Conversation& c) {
+            return std::vector<TokenId>(c.tokens.begin(), c.tokens.begin() + static_cast<std::ptrdiff_t>(c.answer));
+        };
+        std::map<std::vector<TokenId>, bool> held;
+        for (std::size_t i = 0; i < std::min(first_, conversations_.size()); ++i)
+            held[prompt(conversations_[i])] = true;
+        for (std::size_t i = first_; i < conversations_.size(); ++i)
+            if (held.contains(prompt(conversations_[i]))) learn_nothing_from(conversations_[i]);
+    }
+
+    void drop_missing_features() {
+        for (std::size_t i = first_; i < used().size(); ++i)
+            if (available(i))
+                ++trained_;
+            else
+                learn_nothing_from(conversations_[i]);
+    }
+
+    [[nodiscard]] LearnerBasis basis() {
+        const TargetHead& head = target_.head;
+        LearnerBasis basis{head, target_.name, options_.seed, compute_, options_.label_decay};
+        if (options_.resume) {
+            basis.folder = options_.output;
+        } else if (!options_.from.empty()) {
+            basis.folder = options_.from, basis.take_weights = true;
+        } else {
+            const auto text = used().subspan(std::min(first_, used().size()));
+            basis.vocabulary = frequent_tokens(text, options_.vocabulary);
+            std::size_t some = 0;
+            while (some + 1 < used().size() && !available(some)) ++some;
+            basis.embedding_scale = 1.0 / rms(head.embed(basis.vocabulary));
+            basis.feature_scale = 1.0 / rms(store_.features(some));
+        }
+        return basis;
+    }
+
+    /// With all features on disk an epoch is one block, else the blocks are what is computed before training goes on.
+    [[nodiscard]] AnchorSampler make_sampler() {
+        std::vector<std::size_t> shards;
+        bool all_ready = true;
+        constexpr std::size_t kShard = FeatureStore::kShard;
+        for (std::size_t begin = first_; begin < used().size(); begin += kShard) {
+            bool any = false;
+            for (std::size_t i = begin; i < std::min(used().size(), begin + kShard); ++i) {
+                any = any || available(i);
+                all_ready = all_ready && (options_.stored_features || store_.ready(i));
+            }
+            if (any) shards.push_back(begin / kShard);
+        }
+        const std::size_t block = all_ready ? std::max<std::size_t>(1, shards.size()) : AnchorSampler::kBlock;
+        const std::int64_t group = options_.group_anchors > 0 ? options_.group_anchors : learner_->group_anchors();
+        return {used(), std::move(shards), block, group, options_.batch_anchors, options_.seed};
+    }
+
+    [[nodiscard]] AnchorBatch batch_of(std::span<const AnchorGroup> groups) {
+        return make_anchor_batch(groups, conversations_, store_, column_, learner_->needs());
+    }
+
+    [[nodiscard]] double rate() const {
+        const double part = std::min(1.0, fraction());
+        const double rise = std::min(1.0, (static_cast<double>(run_.step) + 1) / 20.0) *
+                            std::min(1.0, options_.warmup > 0 ? part / options_.warmup + 0.02 : 1.0);
+        const double fall = 0.5 * (1.0 + std::cos(std::numbers::pi * part));
+        return options_.learning_rate * rise * (options_.final_rate + (1.0 - options_.final_rate) * fall);
+    }
+
+    /// Gradients of a batch, part by part in parallel: threads meet once a step, not once an operation. The cut does
+    /// not depend on the number of threads, so neither does the result.
+    LossStats differentiate(std::span<const AnchorGroup> groups) {
+        const std::size_t parts = std::min<std::size_t>(kParts, groups.size());
+        std::vector<AnchorBatch> batches;
+        for (std::size_t i = 0; i < parts; ++i)
+            batches.push_back(batch_of(groups.subspan(i * groups.size() / parts,
+                                                      (i + 1) * groups.size() / parts - i * groups.size() / parts)));
+        std::vector<LossStats> stats(parts);
+        std::vector<std::vector<at::Tensor>> gradients(parts);
+        std::vector<double> share(parts, 0.0);
+        team_.run([&](TeamMember& member) {
+            const auto mine = member.range(static_cast<std::int64_t>(parts));
+            for (auto i = static_cast<std::size_t>(mine.begin); i < static_cast<std::size_t>(mine.end); ++i) {
+                ThreadTeam alone(1);
+                std::vector<at::Tensor> leaves;
+                for (const at::Tensor& weight : optimiser_->weights())
+                    leaves.push_back(weight.detach().set_requires_grad(true));
+                learner_->loss(leaves, batches[i], stats[i], alone).backward();
+                for (const at::Tensor& leaf : leaves) gradients[i].push_back(leaf.grad());
+                for (std::size_t k = 0; k < stats[i].count.size(); ++k)
+                    share[i] += learner_->label_weights()[k] * static_cast<double>(stats[i].count[k]);
+            }
+        });
+        combine(gradients, share);
+        LossStats all;
+        for (const LossStats& part : stats) all += part;
+        return all;
+    }
+
+    /// The parts' mean losses, weighted by their sums of label weights, are the batch's.
+    void combine(const std::vector<std::vector<at::Tensor>>& gradients, const std::vector<double>& share) {
+        double sum = 0.0;
+        for (const double part : share) sum += part;
+        const at::NoGradGuard no_grad;
+        for (std::size_t w = 0; w < optimiser_->weights().size(); ++w) {
+            at::Tensor total;
+            for (std::size_t i = 0; i < gradients.size(); ++i) {
+                if (!gradients[i][w].defined() || sum == 0.0) continue;
+                const at::Tensor scaled = gradients[i][w] * (share[i] / sum);
+                total = total.defined() ? total.add_(scaled) : scaled;
+            }
+            optimiser_->weights()[w].mutable_grad() = total;
+        }
+    }
+
+    void step() {
+        const std::vector<AnchorGroup> groups = sampler_->next();
+        const LossStats stats = differentiate(groups);
+        rate_ = rate();
+        const double norm = optimiser_->step(rate_, team_);
+        if (std::isfinite(norm))
+            gradient_norm_ = norm;
+        else
+            ++run_.skipped_steps;
+        for (const AnchorGroup& group : groups)
+            run_.anchors += static_cast<std::int64_t>(group.committed.size()),
+                anchors_since_ += static_cast<std::int64_t>(group.committed.size());
+        run_.skipped_anchors += stats.skipped;
+        stats_ += stats;
+        ++run_.step;
+        run_.place = sampler_->place();
+    }
+
+    TrainProgress progress(double seconds) {
+        TrainProgress line;
+        line.step = run_.step, line.anchors = run_.anchors, line.epoch = run_.place.epoch;
+        line.seconds = consumed(), line.fraction = std::min(1.0, fraction());
+        line.loss = stats_.per_token(learner_->label_weights());
+        for (std::size_t k = 0; k < stats_.nll.size(); ++k)
+            line.loss_by_label.push_back(stats_.count[k] > 0 ? stats_.nll[k] / static_cast<double>(stats_.count[k])
+                                                             : 0.0);
+        line.anchors_per_second = static_cast<double>(anchors_since_) / seconds;
+        line.learning_rate = rate_, line.gradient_norm = gradient_norm_;
+        line.skipped_anchors = run_.skipped_anchors, line.skipped_steps = run_.skipped_steps;
+        line.feature_tokens = store_.computed_tokens();
+        stats_ = {};
+        anchors_since_ = 0;
+        return line;
+    }
+
+    /// The averaged weights, as they are exported: copies, for a drafter may keep them.
+    [[nodiscard]] std::vector<at::Tensor> averaged() {
+        std::vector<at::Tensor> weights;
+        for (const at::Tensor& average : optimiser_->averages()) weights.push_back(average.clone());
+        return weights;
+    }
+
+    void evaluate(TrainProgress& line) {
+        const at::NoGradGuard no_grad;
+        const std::vector<at::Tensor> weights = averaged();
+        LossStats stats;
+        std::vector<TeacherText> texts;
+        const auto count = std::min({first_, used().size(), static_cast<std::size_t>(options_.evaluate_conversations)});
+        for (std::size_t i = 0; i < count; ++i) {
+            const Conversation& conversation = conversations_[i];
+            const std::vector<AnchorGroup> groups = anchor_groups(conversation, i, kHeldOutAnchors, 0);
+            if (groups.empty() || !available(i)) continue;
+            (void)learner_->loss(weights, batch_of(std::span(groups).first(1)), stats, team_);
+            texts.push_back({conversation.tokens, conversation.answer, store_.features(i)});
+        }
+        line.held_out_loss = stats.per_token(learner_->label_weights());
+        if (const std::unique_ptr<DraftModel> draft = learner_->draft(weights)) {
+            const DecodeStats rounds = teacher_forced_rounds(*draft, texts, 16);
+            line.held_out_beta = rounds.beta();
+            for (const std::int64_t kept : rounds.accepted_per_depth)
+                line.held_out_accepted.push_back(static_cast<double>(kept) / static_cast<double>(rounds.rounds));
+        }
+        last_evaluation_ = line;
+    }
+
+    void save(TrainProgress& line) {
+        run_.seconds = consumed();
+        std::filesystem::create_directories(options_.output);
+        write_checkpoint(checkpoint_path(), learner_->names(), *optimiser_, run_);
+        nlohmann::ordered_json record = learner_->record();
+        record.update({{"label_decay", options_.label_decay},
+                       {"conversations", trained_},
+                       {"held_out", first_},
+                       {"greedy_only", options_.conversations.greedy_only},
+                       {"anchors", run_.anchors},
+                       {"steps", run_.step},
+                       {"epochs", run_.place.epoch},
+                       {"seconds", std::round(run_.seconds)},
+                       {"learning_rate", options_.learning_rate},
+                       {"batch_anchors", options_.batch_anchors},
+                       {"ema", options_.ema},
+                       {"seed", options_.seed},
+                       {"products", compute_ == at::kBFloat16 ? "bfloat16" : "float32"},
+                       {"training_loss", line.loss},
+                       {"skipped_anchors", run_.skipped_anchors},
+                       {"skipped_steps", run_.skipped_steps}});
+        if (last_evaluation_) {
+            record["held_out_loss"] = *last_evaluation_->held_out_loss;
+            if (last_evaluation_->held_out_beta) record["held_out_beta_16_nodes"] = *last_evaluation_->held_out_beta;
+        }
+        learner_->write(options_.output, averaged(), record.dump());
+        line.checkpoint = true;
+    }
+
+    static constexpr std::int64_t kHeldOutAnchors = 32;  ///< of a conversation, in the held-out loss
+
+    TrainOptions options_;
+    TrainTarget target_;
+    Clock::time_point began_;
+    std::vector<Conversation> conversations_;
+    std::size_t first_, trained_ = 0;  ///< held-out conversations come first; how many are trained on
+    FeatureStore store_;
+    at::ScalarType compute_;
+    ThreadTeam team_;
+    std::unique_ptr<Learner> learner_;
+    std::optional<AnchorSampler> sampler_;
+    std::optional<AdamW> optimiser_;
+    std::vector<std::int32_t> column_;
+    RunState run_;
+    double before_ = 0.0, rate_ = 0.0, gradient_norm_ = 0.0;
+    LossStats stats_;
+    std::int64_t anchors_since_ = 0;
+    std::optional<TrainProgress> last_evaluation_;
+};
+
+}  // namespace
+
+std::string describe(const TrainProgress& p) {
+    std::string text = fmt::format("{:5.1f} %  {:7.0f} s  step {:6}  anchors {:8}  epoch {}  loss {:.3f} (",
+                                   100 * p.fraction, p.seconds, p.step, p.anchors, p.epoch, p.loss);
+    for (std::size_t k = 0; k < p.loss_by_label.size(); ++k)
+        text += fmt::format("{}{:.2f}", k > 0 ? " " : "", p.loss_by_label[k]);
+    text += fmt::format(")  {:4.0f} anchors/s  lr {:.2e}  |g| {:.2f}", p.anchors_per_second, p.learning_rate,
+                        p.gradient_norm);
+    if (p.skipped_anchors + p.skipped_steps > 0)
+        text += fmt::format("  skipped {} anchors, {} steps", p.skipped_anchors, p.skipped_steps);
+    if (p.feature_tokens > 0) text += fmt::format("  features of {} tokens computed", p.feature_tokens);
+    if (p.held_out_loss) text += fmt::format("  held out: loss {:.3f}", *p.held_out_loss);
+    if (p.held_out_beta) text += fmt::format(", beta {:.3f}", *p.held_out_beta);
+    for (std::size_t d = 0; d < p.held_out_accepted.size(); ++d)
+        text += fmt::format("{}{:.3f}", d == 0 ? " accepted " : " ", p.held_out_accepted[d]);
+    if (p.checkpoint) text += "  checkpoint";
+    return text;
+}
+
+TrainResult run_training(const TrainOptions& options, const TrainTarget& target, const LearnerMaker& make) {
+    check(options, target);
+    return Trainer(options, target, make).run();
+}
+
+}  // namespace outrider

@@ -1,0 +1,13 @@
+// The run itself: data, held-out split, batches, schedule, optimiser, checkpoints, evaluation. One for all drafters.
+#pragma once
+
+#include <outrider/train/train_options.hpp>
+
+#include "learner.hpp"
+
+namespace outrider {
+
+/// Trains what `make` makes until the plan is fulfilled. Throws Error for options that do not fit.
+TrainResult run_training(const TrainOptions& options, const TrainTarget& target, const LearnerMaker& make);
+
+}  // namespace outrider
