@@ -2,45 +2,124 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 namespace outrider {
 
 namespace {
 
-constexpr std::array<std::int64_t, 10> kFirstSizes{0, 3, 7, 1, 15, 0, 5, 3, 7, 15};  // nodes a sequence, to measure t
-constexpr std::int64_t kNeighbourEvery = 16;
-constexpr std::int64_t kProbeEvery = 48;
-constexpr double kFade = 0.97;        // weight of the past from one drafting round to the next
-constexpr double kPriorNodes = 4.0;   // expected hits that the drafter's own word counts for
+constexpr std::int64_t kUnknownRounds = 2;     // plain, where nothing was measured beforehand
+constexpr std::int64_t kPlainEvery = 64;       // an open budget looks at a plain round again
+constexpr std::int64_t kNeighbourEvery = 32;   // and at a neighbouring size
+constexpr std::int64_t kFirstInterval = 16, kLongestInterval = 256;  // rounds from probe to probe
+constexpr double kProbeShare = 0.01;           // of all time, at most, goes into probes
+constexpr double kLeastGain = 1.02;            // that a perfect drafter must promise
+constexpr double kCheap = 0.004;               // a drafter that costs this part of a round is always run
+constexpr double kMargin = 0.01;               // tokens of each sequence that verifying nodes must promise
+constexpr double kFade = 0.97;                 // weight of the past from one open round to the next
+constexpr double kLeastDrafts = 4;             // drafts before the budget may close for their value
+constexpr double kLeastCounted = 12;           // rounds before it may close for what really came of them
+constexpr double kSteadyTokens = 8, kAmortised = 32;  // new tokens of a draft; rounds that a catch-up is spread over
+constexpr double kMostLost = 2.0;              // plain rounds, before it closes whatever is still hoped for
+constexpr double kPriorTrust = 0.85;           // of the drafter's own word, before anything is known,
+constexpr double kPriorHits = 2.0;             // which counts for so many expected hits
+constexpr double kRecentPrior = 6.0;           // expected hits that the long record counts for beside the recent one
+constexpr double kSlow = 0.99, kFast = 0.9;    // memory of the records, from tree to tree
+constexpr double kProbeMemory = 0.7;           // a probe comes after a long time: what was seen before counts less
 
 }  // namespace
 
-DraftBudget AutoBudget::choose(std::size_t) {
-    drafting_ = !plain_ || ++since_probe_ >= kProbeEvery;
-    if (drafting_) since_probe_ = 0;
-    return {drafting_ ? most_ : 0};
+void AutoBudget::DraftCost::learn(std::int64_t sequences, std::int64_t tokens, double seconds) {
+    const auto s = double(sequences), n = double(tokens);
+    if (n > kSteadyTokens * s) {  // catching up
+        if (weight > 0) token += (std::max(0.0, seconds - sequence * s) / n - token) * (token > 0 ? 0.25 : 1.0);
+        else sequence = seconds / (s + n / kAmortised), token = sequence / kAmortised;
+        return;
+    }
+    weight = std::min(weight + 1, 16.0);
+    sequence += (seconds / s - sequence) / weight;
+}
+
+double AutoBudget::DraftCost::operator()(std::int64_t sequences, std::int64_t tokens) const {
+    const auto s = double(sequences);
+    return sequence * s + token * std::max(0.0, double(tokens) - kSteadyTokens * s) / kAmortised;
+}
+
+void AutoBudget::DepthRecord::add(double hoped, double came, double memory) {
+    expected = expected * kSlow * memory + hoped, came_true = came_true * kSlow * memory + came;
+    expected_lately = expected_lately * kFast + hoped, came_true_lately = came_true_lately * kFast + came;
+}
+
+/// `above`: the factor of the depth above, which is believed where little was seen of this one.
+double AutoBudget::DepthRecord::factor(double above) const {
+    const double slow = (came_true + kPriorHits * above) / (expected + kPriorHits);
+    return (came_true_lately + kRecentPrior * slow) / (expected_lately + kRecentPrior);
 }
 
 double AutoBudget::gain() const { return plain_tokens_ > 0 ? tokens_ / plain_tokens_ : 1.0; }
 
+/// Whether nodes that all come true would gain anything.
+bool AutoBudget::could_gain(std::int64_t sequences, std::int64_t drafting) const {
+    const double plain = cost_(sequences), draft = draft_cost_(drafting, 0);
+    if (plain <= 0) return true;
+    for (std::int64_t rows = PassCost::above(sequences); rows <= sequences + most_ * drafting;) {
+        if (double(rows) / (cost_(rows) + draft) > kLeastGain * double(sequences) / plain) return true;
+        const std::int64_t next = PassCost::above(rows);
+        if (next == rows) break;
+        rows = next;
+    }
+    return false;
+}
+
+AutoBudget::Round AutoBudget::choose_round(std::int64_t sequences) {
+    ++rounds_;
+    if (!measured_ && rounds_ <= kUnknownRounds) return Round::plain;
+    const std::int64_t few = std::max<std::int64_t>(1, sequences / 8);
+    if (asked_ == 0) asked_ = few;
+    if (!could_gain(sequences, few)) return Round::plain;
+    if (open_) return ++open_rounds_ % kPlainEvery == 0 ? Round::plain : Round::drafting;
+    return ++since_probe_ >= interval_ ? Round::probe : Round::plain;
+}
+
+DraftPlan AutoBudget::plan(std::span<const std::int64_t> owed) {
+    const auto sequences = static_cast<std::int64_t>(owed.size());
+    drafting_ = owed_ = 0, round_value_ = 0;
+    round_ = sequences > 0 ? choose_round(sequences) : Round::plain;
+    if (round_ == Round::plain) return {};
+    drafting_ = round_ == Round::probe ? std::max<std::int64_t>(1, sequences / 8) : std::min(asked_, sequences);
+    DraftPlan plan{std::vector<std::size_t>(owed.size()), {}};
+    std::iota(plan.drafting.begin(), plan.drafting.end(), std::size_t{0});
+    if (drafting_ < sequences) {  // those that the drafter need not catch up with
+        std::stable_sort(plan.drafting.begin(), plan.drafting.end(),
+                         [&](std::size_t a, std::size_t b) { return owed[a] < owed[b]; });
+        plan.drafting.resize(static_cast<std::size_t>(drafting_));
+        std::sort(plan.drafting.begin(), plan.drafting.end());
+    }
+    for (const std::size_t i : plan.drafting) owed_ += owed[i];
+    plan.budget.nodes = std::clamp<std::int64_t>(std::llround(2 * nodes_used_) + 2, 1, most_);
+    return plan;
+}
+
 /// Path probabilities, corrected by depth; never above the parent's.
 std::vector<double> AutoBudget::chances(const TokenTree& tree) const {
+    std::array<double, kDepths> factor{};
+    for (std::size_t d = 0; d < kDepths; ++d) factor[d] = depths_[d].factor(d == 0 ? kPriorTrust : factor[d - 1]);
     std::vector<double> raw(tree.size(), 1.0), chance(tree.size(), 1.0);
     for (std::size_t i = 1; i < tree.size(); ++i) {
         const auto parent = static_cast<std::size_t>(tree.parents()[i]);
         raw[i] = raw[parent] * std::exp(double(tree.log_q()[i]));
-        const DepthRecord& d = depths_[std::min(static_cast<std::size_t>(tree.depths()[i]), kDepths) - 1];
-        chance[i] = std::min(chance[parent], raw[i] * (d.came_true + kPriorNodes) / (d.expected + kPriorNodes));
+        const std::size_t d = std::min(static_cast<std::size_t>(tree.depths()[i]), kDepths) - 1;
+        chance[i] = std::min(chance[parent], raw[i] * factor[d]);
     }
     return chance;
 }
 
 std::vector<SequenceTree> AutoBudget::trim(std::vector<SequenceTree> trees) {
-    // What is kept of a sampled tree would depend on its draws, and the text's law on what is kept.
-    for (const SequenceTree& t : trees)
-        if (t.samples != nullptr) return trees;
+    if (drafting_ == 0) return trees;
     std::vector<Candidate> nodes;
+    bool drawn = false;
     for (std::size_t t = 0; t < trees.size(); ++t) {
+        drawn = drawn || trees[t].samples != nullptr;
         const std::vector<double> chance = chances(trees[t].tree);
         for (std::size_t i = 1; i < chance.size(); ++i)
             nodes.push_back({chance[i], static_cast<std::uint32_t>(t), static_cast<NodeIndex>(i)});
@@ -50,13 +129,19 @@ std::vector<SequenceTree> AutoBudget::trim(std::vector<SequenceTree> trees) {
     std::stable_sort(nodes.begin(), nodes.end(),
                      [](const Candidate& a, const Candidate& b) { return a.chance > b.chance; });
     const std::size_t count = best_count(nodes, static_cast<std::int64_t>(trees.size()));
-    if (count == nodes.size()) return trees;
     std::vector<std::vector<bool>> keep(trees.size());
+    std::vector<std::size_t> kept_nodes(trees.size(), 0);
     for (std::size_t t = 0; t < trees.size(); ++t) keep[t].assign(trees[t].tree.size(), false);
-    for (std::size_t i = 0; i < count; ++i) keep[nodes[i].tree][static_cast<std::size_t>(nodes[i].node)] = true;
+    for (std::size_t i = 0; i < count; ++i)
+        keep[nodes[i].tree][static_cast<std::size_t>(nodes[i].node)] = true, ++kept_nodes[nodes[i].tree];
+    nodes_used_ = std::max(0.95 * nodes_used_, double(*std::max_element(kept_nodes.begin(), kept_nodes.end())));
+    // What is kept of a sampled tree would depend on its draws, and the text's law on what is kept: the next rounds ask
+    // for less instead.
+    if (drawn || count == nodes.size()) return trees;
     for (std::size_t t = 0; t < trees.size(); ++t) {
         const TokenTree& whole = trees[t].tree;
-        TokenTree::Builder kept(whole.token(0), whole.size());
+        if (kept_nodes[t] == whole.drafted()) continue;
+        TokenTree::Builder kept(whole.token(0), kept_nodes[t]);
         std::vector<NodeIndex> place(whole.size(), 0);
         for (std::size_t i = 1; i < whole.size(); ++i)
             if (keep[t][i])
@@ -67,28 +152,26 @@ std::vector<SequenceTree> AutoBudget::trim(std::vector<SequenceTree> trees) {
     return trees;
 }
 
-/// How many of the candidates, likeliest first, to verify.
+/// How many of the candidates, likeliest first, to verify; and what that is worth against a plain pass.
 std::size_t AutoBudget::best_count(const std::vector<Candidate>& sorted, std::int64_t sequences) {
-    if (!drafting_) return 0;
     const auto all = static_cast<std::int64_t>(sorted.size());
-    const std::int64_t round = drafting_rounds_++;
-    if (round < static_cast<std::int64_t>(kFirstSizes.size()))
-        return static_cast<std::size_t>(std::min(all, kFirstSizes[static_cast<std::size_t>(round)] * sequences));
-    const double plain = cost_(sequences);
-    if (plain <= 0) return sorted.size();
-    const double rate = std::max(gain(), 1.0) * double(sequences) / plain;
+    const double plain = cost_(sequences), plain_rate = double(sequences) / plain;
+    const double rate = std::max(gain(), 1.0) * plain_rate, margin = kMargin * double(sequences);
     std::int64_t best = 0;
-    double tokens = 0, best_value = -rate * plain;
+    double tokens = 0, best_value = margin;
     for (std::int64_t n = 1; n <= all; ++n) {
         tokens += sorted[static_cast<std::size_t>(n - 1)].chance;
-        if (const double value = tokens - rate * cost_(sequences + n); value > best_value) best_value = value, best = n;
+        const double more = cost_(sequences + n) - plain;
+        if (const double value = tokens - rate * more; value > best_value) best_value = value, best = n;
+        round_value_ = std::max(round_value_, tokens - plain_rate * more - margin);
     }
-    if (round % kNeighbourEvery == 0) {
-        const std::int64_t rows = round % (2 * kNeighbourEvery) == 0 ? PassCost::above(sequences + best)
-                                                                     : PassCost::below(sequences + best);
-        best = std::clamp<std::int64_t>(rows - sequences, 0, all);
+    if (round_ == Round::probe) best = std::max(best, drafting_);
+    if (round_ == Round::drafting && best > 0 && open_rounds_ % kNeighbourEvery == kNeighbourEvery / 2) {
+        const bool up = open_rounds_ % (2 * kNeighbourEvery) < kNeighbourEvery;
+        const std::int64_t rows = up ? PassCost::above(sequences + best) : PassCost::below(sequences + best);
+        best = std::max<std::int64_t>(rows - sequences, 1);
     }
-    return static_cast<std::size_t>(best);
+    return static_cast<std::size_t>(std::min(best, all));
 }
 
 void AutoBudget::saw(const TokenTree& tree, std::size_t accepted) {
@@ -98,25 +181,58 @@ void AutoBudget::saw(const TokenTree& tree, std::size_t accepted) {
         raw[i] = raw[static_cast<std::size_t>(tree.parents()[i])] * std::exp(double(tree.log_q()[i]));
         if (const auto d = static_cast<std::size_t>(tree.depths()[i]); d <= kDepths) expected[d - 1] += raw[i];
     }
-    for (std::size_t d = 0; d < std::min(kDepths, static_cast<std::size_t>(tree.height())); ++d) {
-        DepthRecord& record = depths_[d];
-        record.expected = record.expected * 0.995 + expected[d];
-        record.came_true = record.came_true * 0.995 + (accepted > d ? 1.0 : 0.0);
-    }
+    const double memory = round_ == Round::probe ? kProbeMemory : 1.0;
+    for (std::size_t d = 0; d < std::min(kDepths, static_cast<std::size_t>(tree.height())); ++d)
+        depths_[d].add(expected[d], accepted > d ? 1.0 : 0.0, memory);
 }
 
 void AutoBudget::learn(const RoundReport& report) {
     if (report.sequences == 0) return;
     const auto sequences = static_cast<std::int64_t>(report.sequences);
     cost_.learn(sequences + report.drafted, report.verify_seconds);
-    ++rounds_;
-    const bool measured = drafting_rounds_ > static_cast<std::int64_t>(kFirstSizes.size());
-    if (!drafting_ || !measured) return;
-    // A round that drafts against the plain rounds that fit into its time.
-    tokens_ = tokens_ * kFade + double(sequences + report.accepted);
-    plain_tokens_ = plain_tokens_ * kFade +
-                    double(sequences) * (report.draft_seconds + report.verify_seconds) / cost_(sequences);
-    if (drafting_rounds_ > static_cast<std::int64_t>(kFirstSizes.size()) + 8) plain_ = gain() < (plain_ ? 1.02 : 0.99);
+    if (drafting_ == 0) return;
+    draft_cost_.learn(drafting_, owed_, report.draft_seconds);
+    settle(report);
+}
+
+/// Whether drafting goes on, and of how many sequences; and when the next probe is due.
+void AutoBudget::settle(const RoundReport& report) {
+    const auto sequences = static_cast<std::int64_t>(report.sequences);
+    const double plain = cost_(sequences), rate = double(sequences) / plain;
+    // What catching up takes is spent once, for all rounds to come.
+    const bool catching_up = double(owed_) > kSteadyTokens * double(drafting_);
+    const double draft = catching_up ? std::min(report.draft_seconds, draft_cost_(drafting_, owed_)) : report.draft_seconds;
+    const double spent = draft + report.verify_seconds;
+    const double loss = spent - double(sequences + report.accepted) / rate;  // seconds against plain decoding
+    value_ = value_ * (round_ == Round::probe ? 0.5 : kFade) + round_value_;
+    valued_ = valued_ * (round_ == Round::probe ? 0.5 : kFade) + double(drafting_);
+    const double cost = rate * draft_cost_(drafting_, owed_);  // tokens that plain decoding makes meanwhile
+    const bool pays = value_ / valued_ * double(drafting_) > cost || cost < kCheap * double(sequences);
+    if (round_ == Round::probe) {
+        since_probe_ = 0;
+        if (pays) {
+            open_ = true, asked_ = drafting_;
+            tokens_ = plain_tokens_ = counted_ = lost_ = 0;
+            return;
+        }
+        interval_ = report.accepted > 0 ? interval_ / 2 : interval_ * 2;
+    } else {
+        tokens_ = tokens_ * kFade + double(sequences + report.accepted);
+        plain_tokens_ = plain_tokens_ * kFade + rate * spent;
+        counted_ = counted_ * kFade + 1;
+        lost_ = lost_ * kFade + loss / plain;
+        if (pays) asked_ = std::min(2 * std::min(asked_, sequences), std::max(asked_, sequences));
+        const bool losing = counted_ > kLeastCounted ? gain() < 0.98 : lost_ > kMostLost && gain() < 0.8;
+        const bool early = valued_ < kLeastDrafts && lost_ < kMostLost && could_gain(sequences, drafting_);
+        if (!losing && (pays || early)) return;
+        open_ = false, since_probe_ = 0;
+        if (losing) value_ = 0;
+        interval_ = counted_ > kLeastCounted && !losing ? kFirstInterval : std::max(kFirstInterval, 2 * interval_);
+    }
+    const double really_lost = loss - draft + (round_ == Round::probe ? report.draft_seconds : draft);
+    const double apart = std::min(1e6, std::max(really_lost, 0.0) / (kProbeShare * plain));
+    interval_ = std::max(std::clamp<std::int64_t>(interval_, kFirstInterval / 2, kLongestInterval),
+                         static_cast<std::int64_t>(apart));
 }
 
 }  // namespace outrider

@@ -5,15 +5,16 @@
 namespace outrider {
 
 void check_trees(const std::vector<SequenceTree>& trees, const std::vector<std::unique_ptr<Session>>& sessions,
-                 std::int64_t vocabulary) {
-    require(trees.size() == sessions.size(), "Drafter: {} trees for {} sequences; return one for each, in order",
-            trees.size(), sessions.size());
+                 std::span<const std::size_t> drafting, std::int64_t vocabulary) {
+    require(trees.size() == drafting.size(), "Drafter: {} trees for {} sequences; return one for each, in order",
+            trees.size(), drafting.size());
     for (std::size_t i = 0; i < trees.size(); ++i) {
         const TokenTree& tree = trees[i].tree;
-        require(trees[i].sequence == sessions[i]->id(), "Drafter: tree {} belongs to sequence {}, expected sequence {}",
-                i, trees[i].sequence, sessions[i]->id());
-        require(tree.token(0) == sessions[i]->pending(), "Drafter: tree {} has root {}, expected the pending token {}",
-                i, tree.token(0), sessions[i]->pending());
+        const Session& session = *sessions[drafting[i]];
+        require(trees[i].sequence == session.id(), "Drafter: tree {} belongs to sequence {}, expected sequence {}", i,
+                trees[i].sequence, session.id());
+        require(tree.token(0) == session.pending(), "Drafter: tree {} has root {}, expected the pending token {}", i,
+                tree.token(0), session.pending());
         for (const TokenId token : tree.tokens())
             require(token < vocabulary, "Drafter: tree {} holds token {}, outside the target's vocabulary of {}", i,
                     token, vocabulary);

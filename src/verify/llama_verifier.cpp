@@ -1,9 +1,11 @@
 #include <outrider/verify/llama_verifier.hpp>
 
 #include <cstring>
+#include <mutex>
 #include <unordered_set>
 
 #include <outrider/core/error.hpp>
+#include <outrider/verify/pass_times.hpp>
 
 namespace outrider {
 namespace {
@@ -226,6 +228,19 @@ Feedback LlamaVerifier::commit(std::span<const SequenceAcceptance> accepted) {
                             .committed = sequence.cache.committed()});
     }
     return feedback;
+}
+
+std::vector<PassTime> LlamaVerifier::pass_times() {
+    const std::filesystem::path file = options_.pass_times_file.value_or(default_pass_times_file());
+    const std::string key = pass_times_key(model_);
+    if (auto known = read_pass_times(file, key)) return *std::move(known);
+    static std::mutex mutex;
+    static std::unordered_map<std::string, std::vector<PassTime>> measured;  // where no file can be written
+    const std::scoped_lock lock(mutex);
+    std::vector<PassTime>& times = measured[key];
+    if (times.empty()) times = measure_pass_times(model_, *pass_);
+    write_pass_times(file, key, times);
+    return times;
 }
 
 void LlamaVerifier::release(SequenceId sequence) { sequences_.erase(sequence); }

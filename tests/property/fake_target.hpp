@@ -121,10 +121,13 @@ public:
     [[nodiscard]] std::int64_t vocabulary() const override { return law_.vocabulary; }
     [[nodiscard]] std::int64_t context() const override { return law_.context; }
 
+    [[nodiscard]] std::vector<PassTime> pass_times() override { return times; }
+
     /// Sequences whose caches are held.
     [[nodiscard]] std::size_t held() const { return caches_.size(); }
     [[nodiscard]] const FakeLaw& law() const { return law_; }
 
+    std::vector<PassTime> times;  ///< what it says passes cost
     bool gives_argmax = true;
     bool throw_in_verify = false;
     TokenId nan_after = kNoToken;  ///< rows after this token are NaN

@@ -1,16 +1,23 @@
-// Trees as large as they pay for: the measured cost of a target pass against the calibrated chances of the drafted
-// nodes.
+// Trees as large as they pay for, and none where they do not: the cost of a target pass and of the drafter against the
+// calibrated chances of the drafted nodes.
 #pragma once
 
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include <outrider/decode/pass_cost.hpp>
 #include <outrider/interface/round.hpp>
 
 namespace outrider {
+
+/// Which sequences of a round draft (indices, ascending; the drafter is not run when there are none), and how much.
+struct DraftPlan {
+    std::vector<std::size_t> drafting;
+    DraftBudget budget;
+};
 
 /// What a round cost and gained, told to the budget after it.
 struct RoundReport {
@@ -21,17 +28,25 @@ struct RoundReport {
     double verify_seconds = 0;  ///< verify and commit
 };
 
-/// Each round the drafter proposes up to `most` nodes a sequence, and of all sequences' nodes together the likeliest n
-/// are kept, n maximising (expected tokens) - R * t(rows): R is the present rate in tokens a second, t the measured
-/// cost of a pass. That is the rule that maximises the long-run rate (Dinkelbach 1967). A node's chance is its path's
-/// probability by the drafter, corrected by what came true at its depth. The first rounds try several sizes to measure
-/// t; later every 16th tries a neighbouring size. Where drafting does not pay at all, it decodes plainly and asks the
-/// drafter again once in 48 rounds.
+/// The drafter proposes, and of all sequences' nodes together the likeliest n are kept, n maximising
+/// (expected tokens) - R * t(rows): R is the present rate in tokens a second, t the cost of a pass. That is the rule
+/// that maximises the long-run rate (Dinkelbach 1967). A node's chance is its path's probability by the drafter,
+/// corrected by what came true at its depth.
+///
+/// Drafting is open while what it is expected to gain exceeds what the drafter costs; else rounds are plain and the
+/// drafter is not run, but for a probe now and then: of an eighth of the sequences, one node for each at least, the next
+/// one twice as far away when nothing came of it, and never so often that probes could cost more than a hundredth of the
+/// time. A batch opens by probing too, and doubles the sequences that draft while that pays. Where passes are such
+/// that not even a perfect drafter could gain, none is ever run.
 class AutoBudget {
 public:
-    explicit AutoBudget(std::int64_t most) : most_(most) {}
+    /// Up to `most` nodes for each sequence. `measured`: see PassCost.
+    explicit AutoBudget(std::int64_t most, std::span<const PassTime> measured = {})
+        : most_(most), cost_(measured), measured_(!measured.empty()) {}
 
-    [[nodiscard]] DraftBudget choose(std::size_t sequences);
+    /// `owed`: for each sequence, the tokens that the drafter has not seen yet.
+    [[nodiscard]] DraftPlan plan(std::span<const std::int64_t> owed);
+    /// Trees of all sequences of the round; those that do not draft have their root alone.
     [[nodiscard]] std::vector<SequenceTree> trim(std::vector<SequenceTree> trees);
     /// A tree as it was verified, and how deep it was accepted.
     void saw(const TokenTree& tree, std::size_t accepted);
@@ -39,29 +54,55 @@ public:
 
     /// Estimated speed of drafting rounds over plain ones; 1 before anything is known.
     [[nodiscard]] double gain() const;
+    /// Whether the next rounds draft.
+    [[nodiscard]] bool open() const noexcept { return open_; }
 
 private:
+    enum class Round : unsigned char { plain, probe, drafting };
+
     struct Candidate {
         double chance = 0;
         std::uint32_t tree = 0;
         NodeIndex node = 0;
     };
 
-    [[nodiscard]] std::vector<double> chances(const TokenTree& tree) const;
-    [[nodiscard]] std::size_t best_count(const std::vector<Candidate>& sorted, std::int64_t sequences);
+    /// What the drafter costs: for each sequence, and for each token that it has to catch up with.
+    struct DraftCost {
+        double sequence = 0, token = 0, weight = 0;
+        void learn(std::int64_t sequences, std::int64_t tokens, double seconds);
+        [[nodiscard]] double operator()(std::int64_t sequences, std::int64_t tokens) const;
+    };
 
     static constexpr std::size_t kDepths = 16;
-    struct DepthRecord {
-        double expected = 0, came_true = 0;
+    struct DepthRecord {  ///< fading, slowly and fast
+        double expected = 0, came_true = 0, expected_lately = 0, came_true_lately = 0;
+        void add(double hoped, double came, double memory);
+        [[nodiscard]] double factor(double above) const;
     };
+
+    [[nodiscard]] Round choose_round(std::int64_t sequences);
+    [[nodiscard]] bool could_gain(std::int64_t sequences, std::int64_t drafting) const;
+    [[nodiscard]] std::vector<double> chances(const TokenTree& tree) const;
+    [[nodiscard]] std::size_t best_count(const std::vector<Candidate>& sorted, std::int64_t sequences);
+    void settle(const RoundReport& report);
 
     std::int64_t most_;
     PassCost cost_;
-    std::array<DepthRecord, kDepths> depths_{};  ///< [depth - 1], fading
-    double tokens_ = 0, plain_tokens_ = 0;  ///< of drafting rounds, fading: emitted, and what plain rounds would have
-    std::int64_t rounds_ = 0, drafting_rounds_ = 0, since_probe_ = 0;
-    bool plain_ = false;     ///< drafting does not pay at present
-    bool drafting_ = false;  ///< the round that is running drafts
+    bool measured_;
+    DraftCost draft_cost_;
+    std::array<DepthRecord, kDepths> depths_{};  ///< [depth - 1]
+    double tokens_ = 0, plain_tokens_ = 0, counted_ = 0;  ///< of open rounds, fading: emitted, what plain rounds would
+                                                          ///< have in the same time, rounds
+    double lost_ = 0;                ///< plain rounds that drafting cost since it was opened, fading
+    double value_ = 0, valued_ = 0;  ///< fading: tokens expected to be gained by verifying, and drafts that did
+    std::int64_t rounds_ = 0, open_rounds_ = 0, since_probe_ = 0, interval_ = 0;
+    std::int64_t asked_ = 0;       ///< sequences that an open round asks; grows while drafting pays
+    double nodes_used_ = 8;        ///< of one tree, fading maximum
+    bool open_ = true;
+
+    Round round_ = Round::plain;  ///< the round that is running, with what follows
+    std::int64_t drafting_ = 0, owed_ = 0;
+    double round_value_ = 0;
 };
 
 }  // namespace outrider

@@ -1,8 +1,10 @@
 // What the loop checks of the values that parts of a host's own hand it: cheap, once a round, in every build.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include <outrider/decode/session.hpp>
@@ -10,9 +12,10 @@
 
 namespace outrider {
 
-/// One tree for each session in order, its root the pending token, its tokens in the vocabulary. Throws Error.
+/// One tree for each session that drafts (indices), in order, its root the pending token, its tokens in the vocabulary.
+/// Throws Error.
 void check_trees(const std::vector<SequenceTree>& trees, const std::vector<std::unique_ptr<Session>>& sessions,
-                 std::int64_t vocabulary);
+                 std::span<const std::size_t> drafting, std::int64_t vocabulary);
 
 /// Row offsets that fit the trees, and as many logits and features as there are rows. Throws Error.
 void check_output(const TreeOutput& output, const std::vector<SequenceTree>& trees);

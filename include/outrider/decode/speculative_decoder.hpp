@@ -14,6 +14,7 @@
 
 #include <outrider/core/error.hpp>
 #include <outrider/decode/limit_depth.hpp>
+#include <outrider/decode/owed_feedback.hpp>
 #include <outrider/decode/round_checks.hpp>
 #include <outrider/decode/session.hpp>
 #include <outrider/decode/stage.hpp>
@@ -23,7 +24,8 @@
 namespace outrider {
 
 struct DecoderOptions {
-    std::int64_t nodes = 16;  ///< nodes that each sequence may draft in a round; 0: plain; kAutoNodes: as many as pay
+    /// Nodes that each sequence may draft in a round; 0: plain; kAutoNodes: as many as pay, see AutoBudget.
+    std::int64_t nodes = kAutoNodes;
     std::size_t max_batch = 64;  ///< sequences decoded together; more wait their turn
 };
 
@@ -47,6 +49,8 @@ public:
         : draft_(std::move(drafter)), verify_(std::move(verifier)), policy_(std::move(policy)),
           budget_(options.nodes), max_batch_(options.max_batch) {
         require(max_batch_ > 0, "DecoderOptions: max_batch is 0; expected at least 1");
+        if constexpr (requires { policy_.part().check_draws(draft_.part().draws()); })
+            policy_.part().check_draws(draft_.part().draws());
     }
     SpeculativeDecoder(SpeculativeDecoder&&) = default;
     SpeculativeDecoder& operator=(SpeculativeDecoder&&) = delete;
@@ -70,6 +74,7 @@ public:
         stepping_ = true;
         admit();
         if (!active_.empty()) {
+            look_at_costs();
             const double start = now_seconds();
             draft_.lap(), verify_.lap(), policy_.lap();  // what a round that failed may have left
             try {
@@ -129,6 +134,7 @@ public:
         return std::move(node.mapped());
     }
 
+    [[nodiscard]] std::size_t max_batch() const noexcept { return max_batch_; }
     [[nodiscard]] std::size_t active() const noexcept { return active_.size(); }
     [[nodiscard]] std::size_t waiting() const noexcept { return waiting_.size(); }
     [[nodiscard]] HeldType<D>& drafter() { return draft_.part(); }
@@ -138,12 +144,36 @@ private:
     using Sessions = std::vector<std::unique_ptr<Session>>;
 
     void round() {
-        const auto trees    = usable(draft_->propose(feedback_, budget_.choose(active_.size())));
+        const auto trees    = usable(draft(budget_.plan(owed_.tokens())));
         const auto output   = verify_->verify(trees);
         const auto accepted = accept_each(trees, output);
         if (accepted.empty()) return;  // the policy threw for every one
-        feedback_           = verify_->commit(accepted);
+        owe(verify_->commit(accepted));
         emit();
+    }
+
+    /// Trees of the sequences that draft, the root alone for the others, all in the order of active_.
+    [[nodiscard]] std::vector<SequenceTree> draft(const DraftPlan& plan) {
+        std::vector<SequenceTree> trees, drafted;
+        for (const auto& session : active_)
+            trees.push_back({session->id(), TokenTree::root_only(session->pending())});
+        if (plan.drafting.empty()) return trees;
+        drafted = draft_->propose(owed_.take(plan.drafting), plan.budget);
+        check_trees(drafted, active_, plan.drafting, verify_.part().vocabulary());
+        for (std::size_t i = 0; i < drafted.size(); ++i) trees[plan.drafting[i]] = std::move(drafted[i]);
+        return trees;
+    }
+
+    /// Before the first round that could draft: what passes cost, where the verifier can tell.
+    void look_at_costs() {
+        if (looked_ || !budget_.automatic()) return;
+        looked_ = true;
+        if constexpr (requires { draft_.part().kind(); })
+            if (draft_.part().kind() == "none") return;
+        if constexpr (requires { verify_.part().pass_times(); }) {
+            const std::vector<PassTime> times = verify_.part().pass_times();
+            budget_.measured(times);
+        }
     }
 
     /// Prefills those that wait, in one ragged batch.
@@ -163,7 +193,7 @@ private:
             check_feedback(first, joining);
             const double share = verify_.lap() / static_cast<double>(joining.size());
             for (const auto& session : joining) session->stats().seconds.prefill += share;
-            std::move(first.begin(), first.end(), std::back_inserter(feedback_));
+            for (SequenceFeedback& one : first) owed_.join(std::move(one));
             std::move(joining.begin(), joining.end(), std::back_inserter(active_));
         } catch (...) {
             for (const auto& session : joining) session->fail(std::current_exception());
@@ -172,9 +202,8 @@ private:
         }
     }
 
-    /// The drafter's trees, checked, and without nodes that the texts could not use.
+    /// The trees without nodes that the texts could not use, and as many of the others as pay.
     [[nodiscard]] std::vector<SequenceTree> usable(std::vector<SequenceTree> trees) {
-        check_trees(trees, active_, verify_.part().vocabulary());
         for (std::size_t i = 0; i < trees.size(); ++i)
             trees[i].tree = limit_depth(std::move(trees[i].tree), active_[i]->left() - 1);
         return budget_.trim(std::move(trees));
@@ -206,9 +235,14 @@ private:
         return accepted;
     }
 
+    /// What was committed is owed to the drafter.
+    void owe(Feedback committed) {
+        check_feedback(committed, active_);
+        owed_.add(std::move(committed));
+    }
+
     void emit() {
         times_.commit = verify_.lap();
-        check_feedback(feedback_, active_);
         for (const auto& session : active_) {
             if (session->ended()) continue;  // cancelled by another's callback
             try {
@@ -242,13 +276,10 @@ private:
     void drop(const std::vector<bool>& marked) {
         if (std::find(marked.begin(), marked.end(), true) == marked.end()) return;
         Sessions leaving, staying;
-        Feedback kept;
-        for (std::size_t i = 0; i < active_.size(); ++i) {
+        for (std::size_t i = 0; i < active_.size(); ++i)
             (marked[i] ? leaving : staying).push_back(std::move(active_[i]));
-            if (!marked[i] && i < feedback_.size()) kept.push_back(std::move(feedback_[i]));
-        }
         active_ = std::move(staying);
-        feedback_ = std::move(kept);
+        owed_.drop(marked);
         retire(leaving);
     }
 
@@ -284,13 +315,14 @@ private:
     Stage<A> policy_;
     TreeBudget budget_;
     std::size_t max_batch_;
-    Sessions active_;                               ///< in the order of feedback_
-    Feedback feedback_;                             ///< what the drafter learns next
+    Sessions active_;
+    OwedFeedback owed_;                             ///< of active_, in its order: what the drafter learns next
     std::deque<std::unique_ptr<Session>> waiting_;  ///< joined, not yet prefilled
     std::unordered_map<SequenceId, GenerationResult> finished_;
     std::exception_ptr first_error_;
     StageSeconds times_;  ///< of the round that is running
     bool stepping_ = false;
+    bool looked_ = false;  ///< for the costs of passes
 };
 
 }  // namespace outrider

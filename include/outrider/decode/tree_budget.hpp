@@ -3,7 +3,9 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <numeric>
 #include <optional>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -16,19 +18,29 @@ namespace outrider {
 /// As a number of nodes: see AutoBudget.
 inline constexpr std::int64_t kAutoNodes = -1;
 
-/// `choose` before the drafter, `trim` after it, `saw` for each verified tree, `learn` at the end of the round.
+/// `plan` before the drafter, `trim` after it, `saw` for each verified tree, `learn` at the end of the round.
 class TreeBudget {
 public:
     /// `nodes` for each sequence, or kAutoNodes: then up to `most`.
-    explicit TreeBudget(std::int64_t nodes = 16, std::int64_t most = 32) : nodes_(nodes) {
+    explicit TreeBudget(std::int64_t nodes = kAutoNodes, std::int64_t most = 32) : nodes_(nodes), most_(most) {
         require(nodes >= 0 || nodes == kAutoNodes,
                 "TreeBudget: {} nodes; expected 0 (plain decoding) or more, or kAutoNodes", nodes);
         if (nodes == kAutoNodes) auto_.emplace(most);
     }
 
-    /// What each of `sequences` may draft in the next round.
-    [[nodiscard]] DraftBudget choose(std::size_t sequences) {
-        return auto_ ? auto_->choose(sequences) : DraftBudget{nodes_};
+    [[nodiscard]] bool automatic() const noexcept { return auto_.has_value(); }
+
+    /// Starts an automatic budget afresh from what passes cost here.
+    void measured(std::span<const PassTime> times) {
+        if (auto_) auto_.emplace(most_, times);
+    }
+
+    /// Which sequences draft in the next round. `owed`: for each, the tokens that the drafter has not seen yet.
+    [[nodiscard]] DraftPlan plan(std::span<const std::int64_t> owed) {
+        if (auto_) return auto_->plan(owed);
+        DraftPlan all{std::vector<std::size_t>(owed.size()), {nodes_}};
+        std::iota(all.drafting.begin(), all.drafting.end(), std::size_t{0});
+        return all;
     }
 
     [[nodiscard]] std::vector<SequenceTree> trim(std::vector<SequenceTree> trees) {
@@ -44,7 +56,7 @@ public:
     }
 
 private:
-    std::int64_t nodes_;
+    std::int64_t nodes_, most_;
     std::optional<AutoBudget> auto_;
 };
 

@@ -9,9 +9,10 @@
 
 namespace outrider {
 
-/// Proposes trees. Protocol: `propose` is called once a round with the feedback of every sequence that drafts, in any
-/// order, and returns one tree for each, in that order. A sequence's first feedback carries its prompt; the drafter
-/// makes its state then, and drops it in `forget`. A drafter whose state does not fit the feedback (a gap between what
+/// Proposes trees. Protocol: `propose` is called at most once a round with the feedback of every sequence that drafts,
+/// in any order, and returns one tree for each, in that order. A round may leave sequences out; what they commit
+/// meanwhile comes with their next feedback. A sequence's first feedback begins with its prompt; the drafter makes its
+/// state then, and drops it in `forget`. A drafter whose state does not fit the feedback (a gap between what
 /// it saw and feedback.committed) throws Error: a stale state is never quietly a bad draft.
 /// A host's own drafter need not derive from this class: any type with a matching `propose` satisfies Drafter.
 class DraftModel {
@@ -31,6 +32,9 @@ public:
 
     /// Short name for reports: "none", "ngram", "ctc", "ctc+ngram", ...
     [[nodiscard]] virtual std::string_view kind() const = 0;
+
+    /// What its trees bring for policies that need draws. A decoder asks once, before the first round.
+    [[nodiscard]] virtual DraftDraws draws() const { return DraftDraws::unknown; }
 
 protected:
     [[nodiscard]] virtual std::vector<SequenceTree> do_propose(std::span<const SequenceFeedback> feedback,

@@ -27,7 +27,7 @@ struct Prefill {
 /// What a drafter learns of one sequence, in the same call that asks for its next tree.
 struct SequenceFeedback {
     SequenceId sequence = 0;
-    std::vector<TokenId> tokens;    ///< newly committed, in text order; on a sequence's first feedback, its prompt
+    std::vector<TokenId> tokens;    ///< committed since the drafter was last asked, in text order, the prompt included
     at::Tensor features;            ///< [tokens, F] the target's final-norm hidden states of `tokens`, on its device
     TokenId pending = kNoToken;     ///< root of the next tree
     std::int64_t committed = 0;     ///< tokens in the KV cache, `tokens` included: the position of the next root

@@ -9,6 +9,12 @@
 
 namespace outrider {
 
+/// What one pass costs: see Verifier::pass_times.
+struct PassTime {
+    std::int64_t rows = 0;
+    double seconds = 0;
+};
+
 /// Runs the target and owns its KV caches. Protocol for one sequence: prefill, then rounds of verify and commit, then
 /// release. Sequences join and leave between rounds; a round may hold any subset of them, each at most once.
 /// Between calls the KV cache of a sequence holds exactly its committed tokens: `verify` may add rows, `commit` keeps
@@ -36,6 +42,10 @@ public:
 
     /// Most tokens, prompt and text together, that a sequence can hold; drafts never reach beyond it.
     [[nodiscard]] virtual std::int64_t context() const = 0;
+
+    /// What passes of several sizes cost here, rows ascending; empty: unknown. Asked for once, before the first round
+    /// that could draft, by a decoder that chooses the trees' sizes. May take a second.
+    [[nodiscard]] virtual std::vector<PassTime> pass_times() { return {}; }
 };
 
 }  // namespace outrider

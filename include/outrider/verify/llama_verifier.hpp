@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <filesystem>
 #include <memory>
 #include <optional>
 #include <span>
@@ -21,6 +22,8 @@ class LlamaVerifier final : public Verifier {
 public:
     struct Options {
         std::int64_t prefill_rows = 512;  ///< prompts run in forwards of at most this many rows; never changes results
+        /// Where pass_times() remembers what it measured; empty: nowhere; nullopt: default_pass_times_file().
+        std::optional<std::filesystem::path> pass_times_file = {};
     };
 
     explicit LlamaVerifier(LlamaModel model, Options options);
@@ -32,6 +35,8 @@ public:
     void release(SequenceId sequence) override;
     [[nodiscard]] std::int64_t vocabulary() const override { return model_.config().vocabulary; }
     [[nodiscard]] std::int64_t context() const override { return model_.config().context; }
+    /// Read from the file, or measured, which takes a second; see pass_times.hpp.
+    [[nodiscard]] std::vector<PassTime> pass_times() override;
 
     [[nodiscard]] const LlamaModel& model() const noexcept { return model_; }
     /// Sequences known.

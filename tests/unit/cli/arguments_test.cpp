@@ -35,11 +35,13 @@ TEST_CASE("generate takes what the design names, with its defaults") {
     CHECK(plain.decoding.generation.max_tokens == 128);
     CHECK(plain.decoding.generation.temperature == 0.0);
     CHECK_FALSE(plain.prompt.has_value());
+    CHECK_FALSE(plain.decoding.nodes.has_value());
+    CHECK(plain.decoding.pass_times == "default");
 
     const auto full = command<GenerateArguments>(
         {"generate", "--model", "m", "--drafter", "dir+ngram", "--prompt", "", "--raw", "--max-tokens", "7",
          "--temperature", "0.5", "--top-p", "0.9", "--top-k", "40", "--min-p", "0.1", "--repetition-penalty", "1.1",
-         "--seed", "18446744073709551615", "--nodes", "auto", "--batch", "3", "--weights", "bf16", "--threads", "2",
+         "--seed", "18446744073709551615", "--nodes", "5", "--batch", "3", "--pass-times", "t.json", "--weights", "bf16", "--threads", "2",
          "--stop", "a", "--stop", "b, c", "--json", "out"});
     CHECK(full.drafter == "dir+ngram");
     CHECK(full.prompt == "");
@@ -50,7 +52,10 @@ TEST_CASE("generate takes what the design names, with its defaults") {
     CHECK((g.max_tokens == 7 && g.temperature == 0.5 && g.top_p == 0.9 && g.top_k == 40 && g.min_p == 0.1));
     CHECK((g.repetition_penalty == 1.1 && g.seed == 18446744073709551615ULL));
     CHECK(g.stop == std::vector<std::string>{"a", "b, c"});
-    CHECK_FALSE(full.decoding.nodes.has_value());
+    CHECK(full.decoding.nodes == 5);
+    CHECK(full.decoding.pass_times == "t.json");
+    CHECK_FALSE(command<GenerateArguments>({"generate", "-m", "m", "--nodes", "3", "--nodes", "auto"})
+                    .decoding.nodes.has_value());
     CHECK(full.decoding.batch == 3);
     CHECK(full.json == "out");
 }

@@ -10,131 +10,200 @@ using namespace outrider;
 
 namespace {
 
-/// A world without a model: a pass over n rows takes `pass(n)`, a draft `draft` seconds, and the next token is the
-/// drafter's i-th guess with probability `guess[i]`, whatever the depth.
+/// A world without a model: a pass over n rows takes `pass(n)`, a draft `draft` seconds for each sequence and
+/// `catch_up` for each token it has not seen, and the next token is the drafter's i-th guess with probability
+/// `guess(round)[i]`, whatever the depth.
 struct World {
     std::function<double(std::int64_t)> pass;
     double draft = 0;
-    std::vector<double> guess;
+    std::function<std::vector<double>(int round)> guess;
     double overstated = 1.0;  ///< the drafter's log_q claims guess^(1 / overstated)
+    double catch_up = 1e-5;
+    std::int64_t prompt = 100;
+    double noise = 0.1;
 };
 
-/// Tokens a second of `rounds` rounds of a batch under a budget; the first `warm` are not counted.
-double speed(const World& world, TreeBudget budget, std::size_t sequences, int rounds, int warm,
-             std::uint64_t seed = 1) {
+std::function<std::vector<double>(int)> always(std::vector<double> guess) {
+    return [guess](int) { return guess; };
+}
+
+/// The drafter's tree: always the likeliest node next.
+TokenTree best_first(const std::vector<double>& guess, double overstated, std::int64_t nodes) {
+    TokenTree::Builder tree(0);
+    std::vector<std::pair<double, std::pair<NodeIndex, std::size_t>>> open;  // probability, parent and guess
+    const auto offer = [&](double p, NodeIndex parent, std::size_t g) {
+        if (g < guess.size()) open.push_back({p * guess[g], {parent, g}});
+    };
+    offer(1.0, 0, 0);
+    std::vector<double> path{1.0};
+    while (!open.empty() && static_cast<std::int64_t>(tree.size()) <= nodes) {
+        const auto best = std::max_element(open.begin(), open.end());
+        const auto [p, where] = *best;
+        open.erase(best);
+        const double q = std::pow(guess[where.second], 1.0 / overstated);
+        const NodeIndex node =
+            tree.add(where.first, static_cast<TokenId>(where.second), static_cast<float>(std::log(q)));
+        path.push_back(p);
+        offer(path[static_cast<std::size_t>(where.first)], where.first, where.second + 1);
+        offer(p, node, 0);
+    }
+    return std::move(tree).build();
+}
+
+struct Outcome {
+    double speed = 0;  ///< tokens a second
+    std::int64_t drafts = 0;
+};
+
+/// `rounds` rounds of a batch under a budget.
+Outcome play(const World& world, TreeBudget budget, std::size_t sequences, int rounds, std::uint64_t seed = 1) {
     std::mt19937_64 engine(seed);
     std::uniform_real_distribution<> uniform(0, 1);
+    std::vector<std::int64_t> owed(sequences, world.prompt);
     double seconds = 0, tokens = 0;
+    Outcome outcome;
     for (int round = 0; round < rounds; ++round) {
-        const DraftBudget asked = budget.choose(sequences);
+        const std::vector<double> guess = world.guess(round);
+        const DraftPlan plan = budget.plan(owed);
+        RoundReport report{sequences, 0, 0, 0, 0};
         std::vector<SequenceTree> trees;
-        for (std::size_t s = 0; s < sequences; ++s) {
-            TokenTree::Builder tree(0);
-            // Breadth by guesses: node i carries guesses below every node in turn, likeliest first.
-            std::vector<std::pair<double, NodeIndex>> open{{1.0, 0}};
-            while (static_cast<std::int64_t>(tree.size()) <= asked.nodes) {
-                const auto best = std::max_element(open.begin(), open.end());
-                const auto [p, node] = *best;
-                open.erase(best);
-                for (std::size_t g = 0; g < world.guess.size() && static_cast<std::int64_t>(tree.size()) <= asked.nodes;
-                     ++g) {
-                    const double q = std::pow(world.guess[g], 1.0 / world.overstated);
-                    const NodeIndex child = tree.add(node, static_cast<TokenId>(g), static_cast<float>(std::log(q)));
-                    open.emplace_back(p * world.guess[g], child);
-                }
-                if (world.guess.empty()) break;
-            }
-            trees.push_back({static_cast<SequenceId>(s), std::move(tree).build()});
+        for (std::size_t s = 0; s < sequences; ++s)
+            trees.push_back({static_cast<SequenceId>(s), TokenTree::root_only(0)});
+        for (const std::size_t s : plan.drafting) {
+            if (plan.budget.nodes > 0) trees[s].tree = best_first(guess, world.overstated, plan.budget.nodes);
+            if (plan.budget.nodes > 0) report.draft_seconds += world.draft + world.catch_up * double(owed[s]);
+            owed[s] = 0;
         }
+        outcome.drafts += static_cast<std::int64_t>(plan.drafting.size());
         trees = budget.trim(std::move(trees));
-        RoundReport report{sequences, 0, 0, asked.nodes > 0 ? world.draft : 0.0, 0};
-        for (const SequenceTree& t : trees) {
+        for (std::size_t s = 0; s < sequences; ++s) {
             std::size_t kept = 0;
             for (NodeIndex at = 0;; ++kept) {
                 double u = uniform(engine);
                 std::size_t g = 0;
-                while (g < world.guess.size() && u >= world.guess[g]) u -= world.guess[g++];
-                at = t.tree.child(at, static_cast<TokenId>(g));
+                while (g < guess.size() && u >= guess[g]) u -= guess[g++];
+                at = g < guess.size() ? trees[s].tree.child(at, static_cast<TokenId>(g)) : kNoNode;
                 if (at == kNoNode) break;
             }
-            budget.saw(t.tree, kept);
-            report.drafted += static_cast<std::int64_t>(t.tree.drafted());
+            budget.saw(trees[s].tree, kept);
+            owed[s] += static_cast<std::int64_t>(kept) + 1;
+            report.drafted += static_cast<std::int64_t>(trees[s].tree.drafted());
             report.accepted += static_cast<std::int64_t>(kept);
         }
-        const double noise = 0.9 + 0.2 * uniform(engine);
+        const double noise = 1 - world.noise + 2 * world.noise * uniform(engine);
         report.verify_seconds = world.pass(static_cast<std::int64_t>(sequences) + report.drafted) * noise;
         budget.learn(report);
-        if (round < warm) continue;
         seconds += report.draft_seconds + report.verify_seconds;
         tokens += double(sequences) + double(report.accepted);
     }
-    return tokens / seconds;
+    outcome.speed = tokens / seconds;
+    return outcome;
+}
+
+TreeBudget measured(const World& world) {
+    TreeBudget budget(kAutoNodes);
+    std::vector<PassTime> times;
+    for (const std::int64_t rows : {1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128}) times.push_back({rows, world.pass(rows)});
+    budget.measured(times);
+    return budget;
 }
 
 double flat_then_linear(std::int64_t n) { return n <= 6 ? 3e-3 : 3e-3 + 4e-4 * double(n - 6); }
+double small_cpu(std::int64_t n) { return 2.2e-3 + 7e-4 * double(n) + (n > 8 ? 2e-4 * double(n - 8) : 0.0); }
+double nearly_linear(std::int64_t n) { return 1e-3 + 5e-4 * double(n); }
+double nearly_flat(std::int64_t n) { return 5e-3 + 1e-5 * double(n); }
+
+const std::vector<std::pair<const char*, std::function<double(std::int64_t)>>> kMachines{
+    {"flat, then linear", flat_then_linear},
+    {"small CPU", small_cpu},
+    {"nearly linear", nearly_linear},
+    {"nearly flat", nearly_flat}};
+
+struct Named {
+    const char* name;
+    World world;  ///< `pass` is put in
+};
+
+const std::vector<Named> kDrafters{
+    {"perfect", {{}, 2e-4, always({0.999})}},
+    {"good", {{}, 2e-4, always({0.6, 0.15, 0.05})}},
+    {"free and mostly useless", {{}, 5e-6, always({0.1, 0.02})}},
+    {"claims far too much", {{}, 2e-4, always({0.5, 0.2}), 3.0}},
+    {"useless", {{}, 6e-4, always({0.02, 0.01})}},
+    {"useless and claims all", {{}, 6e-4, always({0.02, 0.01}), 20.0}},
+    {"useless and costly", {{}, 5e-3, always({0.05, 0.01}), 4.0}},
+    {"costly", {{}, 3e-3, always({0.6, 0.15, 0.05})}},
+    {"useless, then good",
+     {{}, 4e-4, [](int round) { return round < 1500 ? std::vector{0.02} : std::vector{0.8, 0.1}; }}},
+    {"good, then useless",
+     {{}, 4e-4, [](int round) { return round < 1500 ? std::vector{0.8, 0.1} : std::vector{0.02}; }, 2.0}},
+};
 
 }  // namespace
 
-TEST_CASE("auto comes close to the best fixed size, whatever the machine and the drafter", "[budget]") {
-    const std::vector<World> worlds{
-        {flat_then_linear, 2e-4, {0.6, 0.15, 0.05}},
-        {flat_then_linear, 2e-4, {0.85, 0.05}},
-        {[](std::int64_t n) { return 1e-3 + 5e-4 * double(n); }, 1e-4, {0.6, 0.15, 0.05}},
-        {[](std::int64_t n) { return 5e-3 + 1e-5 * double(n); }, 1e-3, {0.7, 0.1, 0.05, 0.02}},
-        {flat_then_linear, 2e-4, {0.5, 0.2}, 3.0},  // claims far too much
-    };
-    for (std::size_t w = 0; w < worlds.size(); ++w)
-        for (const std::size_t sequences : {1, 4}) {
-            double best = 0;
-            for (const std::int64_t nodes : {0, 1, 2, 3, 4, 5, 6, 8, 12, 16, 24, 32})
-                best = std::max(best, speed(worlds[w], TreeBudget(nodes), sequences, 2000, 100));
-            const double found = speed(worlds[w], TreeBudget(kAutoNodes), sequences, 2000, 100);
-            CAPTURE(w, sequences, found / best);
-            CHECK(found > 0.93 * best);
+TEST_CASE("auto never loses to plain decoding, and comes close to the best fixed size", "[budget]") {
+    for (const auto& [machine, pass] : kMachines)
+        for (const Named& drafter : kDrafters)
+            for (const std::size_t sequences : {1, 2, 8, 64})
+                for (const bool known : {true, false}) {
+                    World world = drafter.world;
+                    world.pass = pass;
+                    const int rounds = 3000;
+                    const double plain = play(world, TreeBudget(0), sequences, rounds).speed;
+                    double best = plain;
+                    for (const std::int64_t nodes : {1, 2, 3, 4, 6, 8, 12, 16, 24, 32})
+                        if (sequences < 64 || nodes < 5)
+                            best = std::max(best, play(world, TreeBudget(nodes), sequences, rounds / 3).speed);
+                    if (world.guess(0) != world.guess(2999)) {  // the best fixed size over the whole
+                        best = plain;
+                        for (const std::int64_t nodes : {1, 3, 6, 12})
+                            best = std::max(best, play(world, TreeBudget(nodes), sequences, rounds).speed);
+                    }
+                    const Outcome found =
+                        play(world, known ? measured(world) : TreeBudget(kAutoNodes), sequences, rounds);
+                    CAPTURE(machine, drafter.name, sequences, known, found.drafts, best / plain);
+                    INFO("over plain " << found.speed / plain << ", over the best " << found.speed / best);
+                    CHECK(found.speed >= 0.97 * plain);
+                    // Where nothing was measured beforehand, sizes have to be found out one by one.
+                    if (known || (sequences == 1 && world.pass(32) > 2 * world.pass(1)))
+                        CHECK(found.speed >= 0.9 * best);
+                }
+}
+
+TEST_CASE("auto costs next to nothing in a short run", "[budget]") {
+    for (const Named& drafter : kDrafters)
+        for (const std::size_t sequences : {1, 8, 64}) {
+            World world = drafter.world;
+            world.pass = small_cpu;
+            double share = 0;
+            for (std::uint64_t seed = 1; seed <= 10; ++seed)
+                share += 0.1 * play(world, measured(world), sequences, 100, seed).speed /
+                         play(world, TreeBudget(0), sequences, 100, seed).speed;
+            CAPTURE(drafter.name, sequences);
+            CHECK(share >= (drafter.world.draft > 2e-3 ? 0.91 : 0.94));
         }
 }
 
-TEST_CASE("auto decodes plainly when drafting does not pay, and loses next to nothing", "[budget]") {
-    const World useless{flat_then_linear, 1.5e-3, {0.05, 0.01}};
-    for (const std::size_t sequences : {1, 8}) {
-        const double plain = speed(useless, TreeBudget(0), sequences, 3000, 0);
-        CHECK(speed(useless, TreeBudget(kAutoNodes), sequences, 3000, 0) > 0.97 * plain);  // from the first round on
-        CHECK(speed(useless, TreeBudget(16), sequences, 3000, 0) < 0.8 * plain);
-    }
+TEST_CASE("no drafter is run where not even a perfect one could gain", "[budget]") {
+    World world = kDrafters[0].world;
+    world.pass = [](std::int64_t n) { return 1e-3 * double(n); };
+    CHECK(play(world, measured(world), 8, 500).drafts == 0);
 }
 
 TEST_CASE("auto takes up drafting again when it starts to pay", "[budget]") {
-    AutoBudget learning(32);
-    const auto play = [&](int rounds, double draft, double accepted_share) {
-        std::mt19937_64 engine(2);
-        std::int64_t drafting = 0;
-        for (int i = 0; i < rounds; ++i) {
-            const DraftBudget asked = learning.choose(1);
-            TokenTree::Builder tree(0);
-            NodeIndex at = 0;
-            for (std::int64_t n = 0; n < std::min<std::int64_t>(asked.nodes, 4); ++n) at = tree.add(at, 1, -0.2F);
-            std::vector<SequenceTree> trees;
-            trees.push_back({1, std::move(tree).build()});
-            trees = learning.trim(std::move(trees));
-            std::size_t kept = 0;
-            while (kept < trees[0].tree.drafted() && std::uniform_real_distribution<>(0, 1)(engine) < accepted_share)
-                ++kept;
-            learning.saw(trees[0].tree, kept);
-            const auto n = static_cast<std::int64_t>(trees[0].tree.drafted());
-            learning.learn(
-                {1, n, static_cast<std::int64_t>(kept), asked.nodes > 0 ? draft : 0.0, flat_then_linear(1 + n)});
-            drafting += asked.nodes > 0 ? 1 : 0;
-        }
-        return drafting;
-    };
-    CHECK(play(1000, 1.5e-3, 0.05) < 150);
-    CHECK(play(2000, 1e-4, 0.9) > 800);
-    CHECK(learning.gain() > 1.5);
+    World world{small_cpu, 2e-4, [](int round) { return round < 2000 ? std::vector{0.02} : std::vector{0.85}; }};
+    const std::int64_t before = play(world, measured(world), 1, 2000).drafts;
+    CHECK(before > 5);  // probes
+    CHECK(before < 100);
+    CHECK(play(world, measured(world), 1, 4000).drafts > before + 1000);
 }
 
-TEST_CASE("a fixed budget leaves trees alone", "[budget]") {
+TEST_CASE("a fixed budget leaves trees alone and asks for every sequence", "[budget]") {
     TreeBudget budget(5);
-    CHECK(budget.choose(3).nodes == 5);
+    const std::vector<std::int64_t> owed{4, 0, 9};
+    const DraftPlan plan = budget.plan(owed);
+    CHECK(plan.budget.nodes == 5);
+    CHECK(plan.drafting == std::vector<std::size_t>{0, 1, 2});
     std::vector<SequenceTree> trees;
     TokenTree::Builder tree(1);
     tree.add(0, 2, -30.0F);
@@ -147,18 +216,35 @@ TEST_CASE("the cost curve follows what is measured and never falls", "[budget]")
     PassCost cost;
     CHECK(cost(4) == 0.0);
     cost.learn(1, 3.0);
-    CHECK(cost(1) == 3.0);
-    cost.learn(8, 4.0);
-    CHECK(cost(8) == 4.0);
-    CHECK(cost(4) > 3.0);
-    CHECK(cost(4) < 4.0);
-    CHECK(cost(16) == Catch::Approx(8.0));  // never seen: in proportion
-    cost.learn(16, 2.0);                    // faster than 8 rows: noise, or luck
-    CHECK(cost(16) == 4.0);
-    for (int i = 0; i < 100; ++i) cost.learn(8, 1e-9), cost.learn(1, 1e-9), cost.learn(16, 7.0);
+    CHECK(cost(1) == Catch::Approx(3.0));
+    CHECK(cost(6) == Catch::Approx(6.0));  // never seen: as if a pass cost four rows more
+    for (int i = 0; i < 20; ++i) cost.learn(8, 4.0), cost.learn(1, 3.0);
+    CHECK(cost(8) == Catch::Approx(4.0).epsilon(0.05));
+    CHECK(cost(4) > 2.9);
+    CHECK(cost(4) < 4.1);
+    for (int i = 0; i < 20; ++i) cost.learn(16, 2.0);  // faster than 8 rows: noise, or luck
+    CHECK(cost(16) >= cost(8));
+    for (int i = 0; i < 100; ++i) cost.learn(8, 1e-9), cost.learn(1, 1e-9), cost.learn(16, 1e-9);
     CHECK(cost(8) < 0.1);
-    for (std::int64_t n = 1; n < 300; ++n) CHECK(cost(n) <= cost(n + 1));
+    for (std::int64_t n = 1; n < 1300; ++n) CHECK(cost(n) <= cost(n + 1));
     CHECK(PassCost::above(16) == 20);
     CHECK(PassCost::below(16) == 14);
     CHECK(PassCost::below(1) == 1);
+}
+
+TEST_CASE("the cost curve starts from what was measured beforehand, and keeps its shape", "[budget]") {
+    const std::vector<PassTime> times{{1, 2.0}, {4, 2.5}, {8, 4.5}, {16, 8.0}};
+    PassCost cost(times);
+    for (const PassTime& t : times) CHECK(cost(t.rows) == Catch::Approx(t.seconds));
+    CHECK(cost(2) == Catch::Approx(2.0 + 0.5 / 3));
+    CHECK(cost(32) == Catch::Approx(15.0));  // the last slope
+    for (int i = 0; i < 200; ++i) cost.learn(4, 5.0);  // a machine that is half as fast by now
+    CHECK(cost(4) == Catch::Approx(5.0).epsilon(0.02));
+    CHECK(cost(16) == Catch::Approx(16.0).epsilon(0.05));
+    PassCost flat(std::vector<PassTime>{{1, 1.0}, {8, 1.0}});
+    CHECK(flat(8) == 1.0);
+    CHECK(flat(64) > 2.0);  // nothing tells that further rows are free
+    cost.learn(4, 0.0);
+    cost.learn(4, std::nan(""));  // no times at all: ignored
+    CHECK(cost(4) == Catch::Approx(5.0).epsilon(0.02));
 }

@@ -70,7 +70,7 @@ private:
 TEST_CASE("one prompt decodes to the target's own greedy text", "[decode]") {
     for (const std::vector<TokenId>& prompt : {std::vector<TokenId>{3}, std::vector<TokenId>{1, 2, 3, 4}}) {
         SpeculativeDecoder plain{NoDraft{}, FakeTarget{kLaw}, GreedyMatch{}};
-        SpeculativeDecoder ngram{NgramDraft{}, FakeTarget{kLaw}, SampledMatch{}};
+        SpeculativeDecoder ngram{NgramDraft{}, FakeTarget{kLaw}, SampledMatch{}, {.nodes = 16}};
         const auto expected = plain_greedy(kLaw, prompt, 200);
         const GenerationResult a = plain.generate({prompt}, {.max_tokens = 200});
         const GenerationResult b = ngram.generate({prompt}, {.max_tokens = 200});
@@ -118,7 +118,7 @@ TEST_CASE("a host's own drafter need not derive from anything", "[decode]") {
         TokenId token = 1;
     };
     static_assert(Drafter<Own>);
-    SpeculativeDecoder decoder{Own{}, FakeTarget{kLaw}, GreedyMatch{}};
+    SpeculativeDecoder decoder{Own{}, FakeTarget{kLaw}, GreedyMatch{}, {.nodes = 1}};
     CHECK(decoder.generate({{1, 2}}, {.max_tokens = 30}).tokens == plain_greedy(kLaw, {1, 2}, 30));
     decoder.drafter().token = 99;
     CHECK_THROWS_WITH(decoder.generate({{1, 2}}), ContainsSubstring("outside the target's vocabulary"));
@@ -245,7 +245,7 @@ TEST_CASE("a policy that throws for one sequence leaves the others in step", "[d
 TEST_CASE("a stage that throws ends what it was called for, and the decoder goes on", "[decode][errors]") {
     bool broken = false;
     FakeTarget target(kLaw);
-    SpeculativeDecoder decoder{FragileDraft{broken}, std::ref(target), GreedyMatch{}, {.max_batch = 2}};
+    SpeculativeDecoder decoder{FragileDraft{broken}, std::ref(target), GreedyMatch{}, {.nodes = 4, .max_batch = 2}};
     for (const bool in_draft : {true, false}) {
         const SequenceId a = decoder.join({{1}}), b = decoder.join({{2}}),
                          waits = decoder.join({{3}}, {.max_tokens = 9});
@@ -304,7 +304,7 @@ TEST_CASE("several joiners are prefilled together, and the batch is limited", "[
 }
 
 TEST_CASE("times are shared equally and add up", "[decode]") {
-    SpeculativeDecoder decoder{NgramDraft{}, FakeTarget{kLaw}, GreedyMatch{}};
+    SpeculativeDecoder decoder{NgramDraft{}, FakeTarget{kLaw}, GreedyMatch{}, {.nodes = 16}};
     const double start = now_seconds();
     std::vector<SequenceId> ids;
     for (TokenId i = 0; i < 4; ++i) ids.push_back(decoder.join({{i}}, {.max_tokens = 40}));
@@ -320,4 +320,53 @@ TEST_CASE("times are shared equally and add up", "[decode]") {
     CHECK(sum.seconds.prefill > 0);
     CHECK(sum.seconds.decoding() + sum.seconds.prefill <= total);
     CHECK(sum.tokens == 160);
+}
+
+TEST_CASE("a drafter that is not asked learns all of it later", "[decode]") {
+    const auto feedback = [](SequenceId id, std::vector<TokenId> tokens, TokenId pending, std::int64_t committed) {
+        SequenceFeedback f{id, std::move(tokens), {}, pending, committed};
+        f.features = at::empty({static_cast<std::int64_t>(f.tokens.size()), 2}, at::kFloat);
+        for (std::size_t i = 0; i < f.tokens.size(); ++i) f.features[static_cast<std::int64_t>(i)].fill_(f.tokens[i]);
+        return f;
+    };
+    OwedFeedback owed;
+    owed.join(feedback(7, {1, 2}, 3, 2));
+    owed.join(feedback(8, {}, 4, 0));  // a prompt of one token
+    CHECK(owed.tokens() == std::vector<std::int64_t>{2, 0});
+    owed.add({feedback(7, {3, 5}, 6, 4), feedback(8, {4}, 9, 1)});
+    owed.add({feedback(7, {6}, 10, 5), feedback(8, {9, 11}, 12, 3)});
+    owed.join(feedback(9, {13}, 14, 1));
+    CHECK(owed.tokens() == std::vector<std::int64_t>{5, 3, 1});
+    const auto check = [](const SequenceFeedback& f, SequenceId id, const std::vector<TokenId>& tokens, TokenId pending) {
+        CHECK(f.sequence == id);
+        CHECK(f.tokens == tokens);
+        CHECK(f.pending == pending);
+        REQUIRE(f.features.sizes() == at::IntArrayRef{static_cast<std::int64_t>(tokens.size()), 2});
+        for (std::size_t i = 0; i < tokens.size(); ++i)
+            CHECK(f.features[static_cast<std::int64_t>(i)][1].item<float>() == float(tokens[i]));
+    };
+    const std::vector<std::size_t> outer{0, 2};
+    const Feedback taken = owed.take(outer);
+    REQUIRE(taken.size() == 2);
+    check(taken[0], 7, {1, 2, 3, 5, 6}, 10);
+    check(taken[1], 9, {13}, 14);
+    CHECK(taken[0].committed == 5);
+    CHECK(owed.tokens() == std::vector<std::int64_t>{0, 3, 0});
+    owed.drop({true, false, false});
+    owed.add({feedback(8, {12}, 15, 4), feedback(9, {14}, 16, 2)});
+    const std::vector<std::size_t> both{0, 1};
+    const Feedback rest = owed.take(both);
+    check(rest[0], 8, {4, 9, 11, 12}, 15);
+    check(rest[1], 9, {14}, 16);
+    CHECK(rest[0].committed == 4);
+}
+
+TEST_CASE("where passes cost such that nothing can gain, the drafter is never asked", "[decode]") {
+    FakeTarget target(kLaw);
+    target.times = {{1, 1.0}, {1024, 1024.0}};
+    bool broken = true;  // it would throw
+    SpeculativeDecoder decoder{FragileDraft{broken}, std::ref(target), GreedyMatch{}};
+    CHECK(decoder.generate({{1, 2}}, {.max_tokens = 30}).tokens == plain_greedy(kLaw, {1, 2}, 30));
+    SpeculativeDecoder asked{FragileDraft{broken}, std::ref(target), GreedyMatch{}, {.nodes = 1}};
+    CHECK_THROWS_AS(asked.generate({{1, 2}}), std::runtime_error);
 }

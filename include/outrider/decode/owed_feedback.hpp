@@ -1,0 +1,42 @@
+// What the target committed and the drafter has not seen yet, sequence by sequence.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include <outrider/interface/round.hpp>
+
+namespace outrider {
+
+/// A drafter that is not asked every round gets the feedback of the rounds between as one. Entries stand in the order
+/// in which the sequences joined.
+class OwedFeedback {
+public:
+    /// A sequence's first feedback: its prompt.
+    void join(SequenceFeedback first);
+
+    /// A round's feedback, one entry for each sequence in order.
+    void add(Feedback committed);
+
+    /// Tokens owed, for each sequence.
+    [[nodiscard]] std::vector<std::int64_t> tokens() const;
+
+    /// The whole feedback of these sequences (indices, in the order given); nothing is owed to them any more.
+    [[nodiscard]] Feedback take(std::span<const std::size_t> which);
+
+    /// Forgets the marked sequences.
+    void drop(const std::vector<bool>& marked);
+
+private:
+    struct Owed {
+        SequenceFeedback feedback;         ///< `features` apart
+        std::vector<at::Tensor> features;  ///< round by round
+    };
+    std::vector<Owed> owed_;
+};
+
+}  // namespace outrider

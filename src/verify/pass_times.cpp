@@ -1,0 +1,161 @@
+#include <outrider/verify/pass_times.hpp>
+
+#include <nlohmann/json.hpp>
+
+#include <chrono>
+#include <cmath>
+#include <cstdlib>
+#include <fstream>
+#include <iterator>
+#include <random>
+#include <system_error>
+
+#include <ATen/core/grad_mode.h>
+
+#include <outrider/core/version.hpp>
+#include <outrider/tensor/isa.hpp>
+#include <outrider/tensor/thread_team.hpp>
+
+namespace outrider {
+namespace {
+
+using Json = nlohmann::json;
+
+constexpr std::int64_t kContext = 256;
+constexpr std::array<std::int64_t, 15> kSizes{1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256};
+constexpr int kRepeats = 5;
+constexpr std::size_t kMostKeys = 64;  // a file that has more is begun afresh
+constexpr std::size_t kMostBytes = 1 << 20;
+constexpr int kVersion1 = 1;
+
+double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+
+std::string processor() {
+    std::ifstream info("/proc/cpuinfo");
+    for (std::string line; std::getline(info, line);)
+        if (line.starts_with("model name")) return line.substr(std::min(line.find(':') + 2, line.size()));
+    return "unknown processor";
+}
+
+bool plausible(const std::vector<PassTime>& times) {
+    for (std::size_t i = 0; i < times.size(); ++i)
+        if (times[i].rows < 1 || !(times[i].seconds > 0) || !std::isfinite(times[i].seconds) ||
+            (i > 0 && times[i].rows <= times[i - 1].rows))
+            return false;
+    return !times.empty();
+}
+
+/// The whole file; an empty one when it is none of ours.
+Json read_all(const std::filesystem::path& file) {
+    const Json fresh = {{"version", kVersion1}, {"passes", Json::object()}};
+    std::error_code error;
+    if (file.empty() || std::filesystem::file_size(file, error) > kMostBytes || error) return fresh;
+    std::ifstream in(file, std::ios::binary);
+    const std::string text{std::istreambuf_iterator<char>(in), {}};
+    Json all = Json::parse(text, nullptr, false);
+    const bool ours = all.is_object() && all.contains("version") && all["version"] == kVersion1 &&
+                      all.contains("passes") && all["passes"].is_object();
+    return ours ? all : fresh;
+}
+
+}  // namespace
+
+std::vector<PassTime> measure_pass_times(const LlamaModel& model, TargetPass& pass, double seconds) {
+    const at::NoGradGuard no_grad;
+    const std::int64_t room = model.config().context, context = std::min(kContext, room / 2);
+    const std::vector<TokenId> tokens(static_cast<std::size_t>(kSizes.back()), TokenId{0});
+    KvCache cache = pass.make_cache();
+    const auto forward = [&](std::int64_t rows) {
+        const RowSegment segment{.cache = &cache, .tokens = std::span(tokens).first(static_cast<std::size_t>(rows)),
+                                 .parents = {}};
+        const double start = now();
+        const PassOutput output = pass.forward(std::span(&segment, 1), true);
+        if (!model.device().is_cpu()) (void)output.logits.sum().item<float>();  // waits for the device
+        return now() - start;
+    };
+    const double start = now();
+    const auto spent = [&](double share) { return now() - start > share * seconds; };
+    cache.reserve(context + 1);
+    while (cache.committed() < context) {  // real keys and values: their kind decides how fast arithmetic is
+        const std::int64_t rows = std::min<std::int64_t>(context - cache.committed(), 64);
+        cache.reserve(rows);
+        forward(rows);
+        cache.append(rows);
+        if (spent(0.25)) break;
+    }
+    std::vector<PassTime> times;
+    forward(1);
+    for (const std::int64_t rows : kSizes) {
+        if (cache.committed() + rows >= room) break;
+        if (!times.empty()) {  // what the next size would take, by the last ones
+            const double next = times.back().seconds * double(rows) / double(times.back().rows);
+            if (times.size() >= 2 && now() - start + next > seconds) break;
+        }
+        cache.reserve(rows);
+        double least = forward(rows);
+        for (int i = 1; i < kRepeats && !spent(0.9) && least < 0.05 * seconds; ++i)
+            least = std::min(least, forward(rows));
+        if (!times.empty()) least = std::max(least, times.back().seconds);
+        times.push_back({rows, least});
+    }
+    return times;
+}
+
+std::string pass_times_key(const LlamaModel& model) {
+    const bool cpu = model.device().is_cpu();
+    return fmt::format("{} | {} | {} | {} threads | {}", model.fingerprint(), model.weights_description(),
+                       cpu ? fmt::format("{}, {}", processor(), name(active_isa())) : model.device().str(),
+                       cpu ? model.threads() : 0, kVersion);
+}
+
+std::filesystem::path default_pass_times_file() {
+    const auto set = [](const char* name) {
+        const char* value = std::getenv(name);
+        return value != nullptr && *value != '\0' ? std::filesystem::path(value) : std::filesystem::path();
+    };
+    const std::filesystem::path cache = set("XDG_CACHE_HOME"), home = set("HOME");
+    if (cache.is_absolute()) return cache / "outrider" / "pass_times.json";
+    return home.is_absolute() ? home / ".cache" / "outrider" / "pass_times.json" : std::filesystem::path();
+}
+
+std::optional<std::vector<PassTime>> read_pass_times(const std::filesystem::path& file, std::string_view key) {
+    const Json all = read_all(file);
+    const auto found = all["passes"].find(std::string(key));
+    if (found == all["passes"].end() || !found->is_array()) return {};
+    std::vector<PassTime> times;
+    for (const Json& pair : *found) {
+        if (!pair.is_array() || pair.size() != 2 || !pair[0].is_number_integer() || !pair[1].is_number()) return {};
+        times.push_back({pair[0].get<std::int64_t>(), pair[1].get<double>()});
+    }
+    if (!plausible(times)) return {};
+    return times;
+}
+
+bool write_pass_times(const std::filesystem::path& file, std::string_view key, const std::vector<PassTime>& times) {
+    if (file.empty() || !plausible(times)) return false;
+    Json all = read_all(file);
+    if (all["passes"].size() >= kMostKeys) all["passes"] = Json::object();
+    Json list = Json::array();
+    for (const PassTime& t : times) list.push_back({t.rows, t.seconds});
+    all["passes"][std::string(key)] = std::move(list);
+    std::error_code error;
+    std::filesystem::create_directories(file.parent_path(), error);
+    std::filesystem::path fresh = file;
+    fresh += fmt::format(".{:08x}", std::random_device{}());
+    {
+        std::ofstream out(fresh, std::ios::binary);
+        out << all.dump(1, ' ', false, Json::error_handler_t::replace) << '\n';
+        out.close();
+        if (!out) {
+            std::filesystem::remove(fresh, error);
+            return false;
+        }
+    }
+    std::filesystem::rename(fresh, file, error);
+    if (!error) return true;
+    std::error_code ignored;
+    std::filesystem::remove(fresh, ignored);
+    return false;
+}
+
+}  // namespace outrider
