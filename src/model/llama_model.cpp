@@ -2,7 +2,7 @@
 
 #include <outrider/core/error.hpp>
 #include <outrider/io/gguf.hpp>
-#include <outrider/io/safetensors.hpp>
+#include <outrider/io/named_tensors.hpp>
 #include <outrider/tensor/thread_team.hpp>
 
 #include "model_backend.hpp"
@@ -26,7 +26,7 @@ Checkpoint open_gguf(const std::filesystem::path& path) {
 Checkpoint open_folder(const std::filesystem::path& folder) {
     const LlamaConfig config = LlamaConfig::from_hf(folder);
     return {config,
-            std::make_shared<WeightSource>(WeightSource::from_safetensors(SafeTensors::open(folder), config)),
+            std::make_shared<WeightSource>(WeightSource::from_hf(NamedTensors::open(folder), config)),
             Tokenizer::from_json(folder / "tokenizer.json")};
 }
 
@@ -48,8 +48,9 @@ struct LlamaModel::State {
 
 LlamaModel LlamaModel::load(const std::filesystem::path& path, const Options& options) {
     std::error_code error;
-    require(std::filesystem::exists(path, error), "model {}: no such file or folder; expected a GGUF file or a Hugging "
-            "Face folder with config.json, *.safetensors and tokenizer.json", path.string());
+    require(std::filesystem::exists(path, error), "model {}: no such file or folder; expected a GGUF file or a "
+            "Hugging Face folder with config.json, weights (*.safetensors or pytorch_model*.bin) and tokenizer.json or "
+            "tokenizer.model", path.string());
     Checkpoint checkpoint = std::filesystem::is_directory(path) ? open_folder(path) : open_gguf(path);
     const auto state = std::make_shared<State>();
     state->config = std::move(checkpoint.config);

@@ -15,7 +15,7 @@
 
 namespace outrider {
 
-class SafeTensors;
+class NamedTensors;
 
 /// Names: "embed", "norm", "output" (not when tied), "L.attention_norm", "L.q", "L.k", "L.v", "L.o", "L.mlp_norm",
 /// "L.gate", "L.up", "L.down" with L the layer's number. Matrices are [out, in]; rows of q and k are in the order of
@@ -24,7 +24,7 @@ class WeightSource {
 public:
     /// Throw Error for tensors that are missing, extra, misshaped or of a type that cannot be read.
     [[nodiscard]] static WeightSource from_gguf(const GgufFile& file, const LlamaConfig& config);
-    [[nodiscard]] static WeightSource from_safetensors(const SafeTensors& file, const LlamaConfig& config);
+    [[nodiscard]] static WeightSource from_hf(const NamedTensors& file, const LlamaConfig& config);
 
     [[nodiscard]] GgmlType type(const std::string& name) const { return at(name).type; }
     [[nodiscard]] std::int64_t rows(const std::string& name) const { return at(name).rows; }

@@ -1,5 +1,5 @@
 #include <outrider/core/error.hpp>
-#include <outrider/io/safetensors.hpp>
+#include <outrider/io/named_tensors.hpp>
 
 #include "weight_source.hpp"
 
@@ -19,7 +19,7 @@ GgmlType ggml_type(const SafeTensor& tensor, const std::string& file) {
 
 }  // namespace
 
-WeightSource WeightSource::from_safetensors(const SafeTensors& file, const LlamaConfig& config) {
+WeightSource WeightSource::from_hf(const NamedTensors& file, const LlamaConfig& config) {
     WeightSource source;
     source.drop_pages_ = [file](std::span<const std::byte> part) { file.drop_pages(part); };
     FileTensors tensors;

@@ -41,8 +41,9 @@ public:
         std::string chat_template = {};  ///< name of a built-in one; empty: chosen from the checkpoint's own
     };
 
-    /// `path`: a GGUF file, or a Hugging Face folder (config.json, *.safetensors, tokenizer.json). Throws Error for
-    /// unsupported architectures and features, and for missing, extra or misshaped tensors, by name.
+    /// `path`: a GGUF file, or a Hugging Face folder: config.json, weights (model*.safetensors, else pytorch_model*.bin),
+    /// and tokenizer.json or tokenizer.model. Throws Error for unsupported architectures and features, and for missing,
+    /// extra or misshaped tensors, by name.
     [[nodiscard]] static LlamaModel load(const std::filesystem::path& path, const Options& options);
     [[nodiscard]] static LlamaModel load(const std::filesystem::path& path) { return load(path, Options{}); }
 

@@ -9,6 +9,7 @@
 #include <outrider/io/safetensors.hpp>
 #include <outrider/model/llama_model.hpp>
 
+#include "../io/torch_archive_builder.hpp"
 #include "golden.hpp"
 
 using namespace outrider;
@@ -101,6 +102,48 @@ TEST_CASE("The head's tables are the checkpoint's own") {
     CHECK_THROWS_AS(head.embed(std::vector<TokenId>{280}), Error);
     const TargetHead tied = LlamaModel::load(kGguf).head();
     CHECK(at::equal(tied.embed(ids), tied.output_rows(ids)));
+}
+
+TEST_CASE("A folder with pytorch_model.bin is the same model as one with model.safetensors") {
+    const HfCopy copy;
+    const SafeTensors file = SafeTensors::open(kHf);
+    std::vector<SafeTensorView> tensors;
+    for (const SafeTensor& t : file.tensors()) tensors.push_back({t.name, t.dtype, t.shape, t.data});
+    const auto write = [&](const char* name, std::span<const SafeTensorView> part) {
+        std::ofstream(copy.folder() / name, std::ios::binary) << test::build_archive(part);
+    };
+    const LlamaModel expected = LlamaModel::load(copy.folder());
+    const auto logits = [](const LlamaModel& model) {
+        const auto pass = model.make_pass();
+        return all_logits(*pass, {3, 17, 204, 9, 9, 120});
+    };
+    const auto check_same = [&] {
+        const LlamaModel model = LlamaModel::load(copy.folder());
+        CHECK(model.fingerprint() == expected.fingerprint());
+        CHECK(at::equal(logits(model), logits(expected)));
+        std::vector<TokenId> ids(280);
+        for (std::size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<TokenId>(i);
+        CHECK(at::equal(model.head().embed(ids), expected.head().embed(ids)));
+        CHECK(at::equal(model.head().output_rows(ids), expected.head().output_rows(ids)));
+    };
+    // Safetensors win where both are there: these bytes are no archive.
+    std::ofstream(copy.folder() / "pytorch_model.bin", std::ios::binary) << "neither zip nor pickle";
+    check_same();
+    std::filesystem::remove(copy.folder() / "pytorch_model.bin");
+    std::filesystem::remove(copy.folder() / "model.safetensors");
+    check_load_fails(copy.folder(), "pytorch_model.bin");
+    write("pytorch_model.bin", tensors);
+    check_same();
+    std::filesystem::remove(copy.folder() / "pytorch_model.bin");
+    const auto shards = std::span<const SafeTensorView>(tensors);
+    write("1.bin", shards.first(7));
+    write("2.bin", shards.subspan(7));
+    nlohmann::json index;
+    for (std::size_t i = 0; i < tensors.size(); ++i) index["weight_map"][tensors[i].name] = i < 7 ? "1.bin" : "2.bin";
+    std::ofstream(copy.folder() / "pytorch_model.bin.index.json") << index.dump();
+    check_same();
+    write("2.bin", shards.subspan(8));
+    check_load_fails(copy.folder(), "should be in 2.bin");
 }
 
 TEST_CASE("A head outlives its model's handle") {
