@@ -26,22 +26,30 @@ constexpr std::string_view name_of(DrawRule rule) {
     return "";
 }
 
-/// Throws Error unless the rule is made for such a draft. Without draws a tree of the root alone suits every rule.
-void check(DrawRule rule, const TokenTree& tree, const DraftSamples* samples) {
+/// Throws Error unless the rule is made for such drafts.
+void check(DrawRule rule, DraftDraws draws) {
     const std::string_view name = name_of(rule);
-    if (samples == nullptr) {
-        require(rule == DrawRule::unified || tree.drafted() == 0,
-                "{}: the draft says nothing of draws, so its law q is unknown; use a drafter that samples "
-                "(SequenceTree::samples), or SampledMatch or UnifiedAccept for trees that are chosen",
-                name);
-        return;
-    }
-    require((rule != DrawRule::rejection && rule != DrawRule::block) || samples->is_chain(),
-            "{}: expected one sampled chain, got several draws at one point; use UnifiedAccept or TraversalAccept",
+    require(rule == DrawRule::unified || draws != DraftDraws::none,
+            "{}: the draft says nothing of draws, so its law q is unknown; use a drafter that samples "
+            "(SequenceTree::samples; for CTC the tree `sampled`), or SampledMatch or UnifiedAccept for trees that are "
+            "chosen",
             name);
-    require(rule != DrawRule::k_seq || samples->kind() == DraftSamples::Kind::independent,
+    const bool several = draws == DraftDraws::independent || draws == DraftDraws::without_replacement;
+    require((rule != DrawRule::rejection && rule != DrawRule::block) || !several,
+            "{}: expected one sampled chain, got several draws at one point; draw one chain, or use UnifiedAccept or "
+            "TraversalAccept",
+            name);
+    require(rule != DrawRule::k_seq || draws != DraftDraws::without_replacement,
             "{}: expected independent draws, got draws without replacement; use MultiStepAccept or TraversalAccept",
             name);
+}
+
+/// Of one tree; without draws the root alone suits every rule.
+DraftDraws draws_of(const TokenTree& tree, const DraftSamples* samples) {
+    if (samples == nullptr) return tree.drafted() == 0 ? DraftDraws::no_nodes : DraftDraws::none;
+    if (samples->is_chain()) return DraftDraws::chain;
+    return samples->kind() == DraftSamples::Kind::independent ? DraftDraws::independent
+                                                              : DraftDraws::without_replacement;
 }
 
 Acceptance decide(DrawRule rule, const TokenTree& tree, const DraftSamples* samples, TargetLaw& target,
@@ -59,13 +67,18 @@ Acceptance decide(DrawRule rule, const TokenTree& tree, const DraftSamples* samp
 
 template <DrawRule Rule>
 Acceptance DrawAccept<Rule>::accept(const TokenTree& tree, const TreeRows& rows, const SequenceContext& context) const {
-    check(Rule, tree, context.samples);
+    check(Rule, draws_of(tree, context.samples));
     TargetLaw target(tree, rows, context);
     require(context.samples == nullptr || context.samples->largest_token() < target.vocabulary(),
             "{}: token {} was drawn, the target's vocabulary has {}; map draft ids to target ids", name_of(Rule),
             context.samples == nullptr ? kNoToken : context.samples->largest_token(), target.vocabulary());
     KeyedDice dice(context.sampling->seed, context.sampling->stream, static_cast<std::int64_t>(context.text.size()));
     return decide(Rule, tree, context.samples, target, dice);
+}
+
+template <DrawRule Rule>
+void DrawAccept<Rule>::check_draws(DraftDraws draws) const {
+    check(Rule, draws);
 }
 
 template class DrawAccept<DrawRule::rejection>;

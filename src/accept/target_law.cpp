@@ -1,5 +1,6 @@
 #include "target_law.hpp"
 
+#include <algorithm>
 #include <cmath>
 
 #include <outrider/core/error.hpp>
@@ -16,29 +17,89 @@ const SamplingOptions& options_of(const SequenceContext& context) {
 
 }  // namespace
 
+double TargetRow::operator[](std::size_t token) const {
+    if (temperature_ == 0.0) return token == static_cast<std::size_t>(best_) ? 1.0 : 0.0;
+    if (!truncated_) return std::exp((double(logits_[token]) - double(top_)) / temperature_) / sum_;
+    const auto id = static_cast<TokenId>(token);
+    const auto at = std::lower_bound(kept_.begin(), kept_.end(), id,
+                                     [](const Kept& kept, TokenId wanted) { return kept.token < wanted; });
+    return at != kept_.end() && at->token == id ? at->p : 0.0;
+}
+
+std::size_t TargetRow::rank(std::size_t token) const {
+    const float logit = logits_[token];
+    if (temperature_ == 0.0 && token != static_cast<std::size_t>(best_))
+        return token < static_cast<std::size_t>(best_) ? token + 1 : token;  // all but one are equal
+    if (truncated_ && (*this)[token] == 0.0) return kept_.size();
+    std::size_t before = 0;
+    for (std::size_t i = 0; i < token; ++i) before += logits_[i] >= logit ? 1 : 0;
+    for (std::size_t i = token + 1; i < logits_.size(); ++i) before += logits_[i] > logit ? 1 : 0;
+    return before;
+}
+
+double TargetRow::entropy() const {
+    if (temperature_ > 0.0 && !truncated_) return softmax_entropy(logits_, top_, temperature_, sum_, 1e-5);
+    if (temperature_ == 0.0) return -std::log(1.0 + 1e-5);
+    double entropy = 0;
+    for (const Kept& kept : kept_) entropy -= kept.p * std::log(kept.p + 1e-5);
+    return entropy;
+}
+
+void TargetRow::write(std::span<double> p) const {
+    if (temperature_ > 0.0 && !truncated_) {
+        softmax_weights(logits_, top_, temperature_, 1.0 / sum_, p);
+        return;
+    }
+    std::fill(p.begin(), p.end(), 0.0);
+    if (temperature_ == 0.0) p[static_cast<std::size_t>(best_)] = 1.0;
+    for (const Kept& kept : kept_) p[static_cast<std::size_t>(kept.token)] = kept.p;
+}
+
 TargetLaw::TargetLaw(const TokenTree& tree, const TreeRows& rows, const SequenceContext& context,
                      double greedy_temperature)
     : tree_(tree), context_(context), options_(options_of(context)),
       temperature_(options_.temperature > 0 ? options_.temperature : greedy_temperature),
-      vocabulary_(rows.logits.defined() ? rows.logits.size(-1) : 0), rows_(rows) {
+      vocabulary_(rows.logits.defined() ? rows.logits.size(-1) : 0), rows_(rows),
+      held_(tree.size()) {
     require(rows.logits.defined(), "TreeRows: this policy reads logits; the verifier gave only argmax");
 }
 
-std::span<const float> TargetLaw::edited(NodeIndex node) {
+/// The row itself where it lies ready; a copy in `memory` where it is changed, or comes from elsewhere.
+std::span<const float> TargetLaw::edited(NodeIndex node, std::vector<float>& memory) {
     const std::span<const float> row = rows_.row(node);
-    if (!options_.logit_hook && options_.repetition_penalty == 1.0) return row;
+    const bool edits = options_.logit_hook || options_.repetition_penalty != 1.0;
+    if (!edits && rows_.lies_ready()) return row;
+    memory.assign(row.begin(), row.end());
+    if (!edits) return memory;
     text_.assign(context_.text.begin(), context_.text.end());
     for (const NodeIndex step : path_to(tree_, node)) text_.push_back(tree_.token(step));
-    logits_.assign(row.begin(), row.end());
-    if (options_.logit_hook) options_.logit_hook(text_, logits_);
-    if (options_.repetition_penalty != 1.0)
-        penalise_repetition(logits_, options_.repetition_penalty, text_, seen_);
-    return logits_;
+    if (options_.logit_hook) options_.logit_hook(text_, memory);
+    if (options_.repetition_penalty != 1.0) penalise_repetition(memory, options_.repetition_penalty, text_, seen_);
+    return memory;
 }
 
-std::span<const double> TargetLaw::operator()(NodeIndex node) {
-    const std::span<const float> logits = edited(node);
-    const RowMaximum top = row_maximum(logits);
+void TargetLaw::truncate(Held& held) {
+    TargetRow& row = held.row;
+    SamplingOptions warped = options_;
+    warped.temperature = temperature_;
+    double sum = 0;
+    for (const TokenId token : truncation_.keep(row.logits_, row.top_, warped)) {
+        const double logit = row.logits_[static_cast<std::size_t>(token)];
+        held.kept.push_back({token, std::exp((logit - double(row.top_)) / temperature_)});
+        sum += held.kept.back().p;
+    }
+    for (TargetRow::Kept& kept : held.kept) kept.p /= sum;
+    std::sort(held.kept.begin(), held.kept.end(), [](const auto& a, const auto& b) { return a.token < b.token; });
+    row.truncated_ = true;
+    row.kept_ = held.kept;
+}
+
+TargetRow TargetLaw::operator()(NodeIndex node) {
+    Held& held = held_[static_cast<std::size_t>(node)];
+    if (held.made) return held.row;
+    TargetRow& row = held.row;
+    row.logits_ = edited(node, held.logits);
+    const RowMaximum top = row_maximum(row.logits_);
     require(!top.has_nan && top.value < INFINITY,
             "The target's logits after node {} are not finite; the model or its input is broken (weights, dtype range, "
             "cache) or the logit hook is, so no token can be chosen",
@@ -46,22 +107,15 @@ std::span<const double> TargetLaw::operator()(NodeIndex node) {
     require(top.value > -INFINITY,
             "Every token is forbidden after node {}: all logits are -infinity; a logit hook must leave one at least",
             node);
-    p_.assign(logits.size(), 0.0);
-    if (temperature_ == 0.0) {
-        p_[static_cast<std::size_t>(top.token)] = 1.0;
-        return p_;
-    }
-    double sum = 0;
-    const auto keep = [&](std::size_t i) { sum += p_[i] = std::exp((double(logits[i]) - top.value) / temperature_); };
-    if (Truncation::is_idle(options_)) {
-        for (std::size_t i = 0; i < p_.size(); ++i) keep(i);
-    } else {
-        SamplingOptions warped = options_;
-        warped.temperature = temperature_;
-        for (const TokenId token : truncation_.keep(logits, top.value, warped)) keep(static_cast<std::size_t>(token));
-    }
-    for (double& x : p_) x /= sum;
-    return p_;
+    row.best_ = top.token;
+    row.top_ = top.value;
+    row.temperature_ = temperature_;
+    if (temperature_ > 0.0 && Truncation::is_idle(options_))
+        row.sum_ = softmax_total(row.logits_, top.value, temperature_);
+    else if (temperature_ > 0.0)
+        truncate(held);
+    held.made = true;
+    return row;
 }
 
 }  // namespace outrider

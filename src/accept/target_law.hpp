@@ -1,8 +1,10 @@
 // The target's law after each node of one tree, as the request's sampling options make it.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include <outrider/accept/logit_rows.hpp>
@@ -13,7 +15,42 @@
 
 namespace outrider {
 
-/// Lives for one accept. Order of the warpers: logit hook, repetition penalty, temperature, top-k, top-p, min-p.
+/// The law after one node: what is needed of it is computed when it is asked for. A LawRow (tree/node_rules.hpp).
+class TargetRow {
+public:
+    TargetRow() = default;
+
+    [[nodiscard]] std::size_t size() const { return logits_.size(); }
+    /// p of one token.
+    [[nodiscard]] double operator[](std::size_t token) const;
+    /// p of every token. p [V]
+    void write(std::span<double> p) const;
+
+    /// The most probable token.
+    [[nodiscard]] TokenId best() const { return best_; }
+    /// How many tokens are more probable; equal ones rank by id.
+    [[nodiscard]] std::size_t rank(std::size_t token) const;
+    /// -sum p ln(p + 1e-5)
+    [[nodiscard]] double entropy() const;
+
+private:
+    friend class TargetLaw;
+
+    struct Kept {
+        TokenId token;
+        double p;
+    };
+
+    std::span<const float> logits_;  ///< [V] after hook and penalty
+    TokenId best_ = kNoToken;
+    float top_ = 0;                    ///< its logit
+    double temperature_ = 0, sum_ = 1;  ///< p(x) = exp((logit - top) / temperature) / sum; temperature 0: all on best_
+    bool truncated_ = false;
+    std::span<const Kept> kept_;       ///< where truncated: tokens by id, the only ones that have a probability
+};
+
+/// Lives for one accept; a node's row is made once, and lives as long. Order of the warpers: logit hook, repetition
+/// penalty, temperature, top-k, top-p, min-p.
 class TargetLaw {
 public:
     /// `greedy_temperature` stands for temperature 0; if it is 0 too, the law is the largest logit's token alone.
@@ -22,12 +59,20 @@ public:
 
     [[nodiscard]] std::int64_t vocabulary() const { return vocabulary_; }
 
-    /// [V] probabilities that sum to 1; valid until the next call. Throws Error for logits that are not finite, or that
-    /// forbid every token.
-    [[nodiscard]] std::span<const double> operator()(NodeIndex node);
+    /// The row of `node`. Throws Error for logits that are not finite, or that forbid every token.
+    [[nodiscard]] TargetRow operator()(NodeIndex node);
 
 private:
-    [[nodiscard]] std::span<const float> edited(NodeIndex node);
+    /// The memory behind a row, where it is not the verifier's.
+    struct Held {
+        bool made = false;
+        TargetRow row;
+        std::vector<float> logits;
+        std::vector<TargetRow::Kept> kept;
+    };
+
+    [[nodiscard]] std::span<const float> edited(NodeIndex node, std::vector<float>& memory);
+    void truncate(Held& held);
 
     const TokenTree& tree_;
     const SequenceContext& context_;
@@ -36,10 +81,9 @@ private:
     std::int64_t vocabulary_;
     LogitRows rows_;
     Truncation truncation_;
-    std::vector<float> logits_;
+    std::vector<Held> held_;  ///< [nodes]
     std::vector<TokenId> text_;
     std::vector<bool> seen_;
-    std::vector<double> p_;
 };
 
 }  // namespace outrider

@@ -6,6 +6,8 @@
 #include <cmath>
 #include <limits>
 
+#include "../vector_clones.hpp"
+
 namespace outrider {
 
 namespace {
@@ -14,7 +16,7 @@ constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
 
 /// e^max(x, -87) for x <= 0, relative error below 3e-7, written so that the compiler makes vectors of it: the bits of
 /// negative floats are ordered as integers, and a minimum of integers needs no branch.
-inline float exp_negative(float x) {
+OUTRIDER_INLINE float exp_negative(float x) {
     constexpr auto kLeast = std::bit_cast<std::int32_t>(-87.0F);
     constexpr auto kSign = std::numeric_limits<std::int32_t>::min();
     x = std::bit_cast<float>(std::min(std::bit_cast<std::int32_t>(x) | kSign, kLeast));
@@ -32,7 +34,7 @@ inline float exp_negative(float x) {
 }
 
 /// Sum of e^((logit - maximum) * per_temperature).
-double total_weight(std::span<const float> logits, float maximum, float per_temperature) {
+OUTRIDER_INLINE double sum_of_weights(std::span<const float> logits, float maximum, float per_temperature) {
     constexpr std::size_t kBlock = 256, kLanes = 8;
     double sum = 0;
     std::array<float, kBlock> weight{};
@@ -47,6 +49,44 @@ double total_weight(std::span<const float> logits, float maximum, float per_temp
         for (const float part : lane) sum += double(part);
     }
     return sum;
+}
+
+/// The same bits on every machine, since top-p decides by it.
+double total_weight(std::span<const float> logits, float maximum, float per_temperature) {
+    return sum_of_weights(logits, maximum, per_temperature);
+}
+
+OUTRIDER_CLONES double fast_total(std::span<const float> logits, float maximum, float per_temperature) {
+    return sum_of_weights(logits, maximum, per_temperature);
+}
+
+OUTRIDER_CLONES void weights_of(const float* logits, std::size_t count, float maximum, float per_temperature,
+                                double scale, double* weights) {
+    for (std::size_t i = 0; i < count; ++i) {
+        const float x = (logits[i] - maximum) * per_temperature;
+        const float weight = exp_negative(x);
+        weights[i] = x > -87.0F ? scale * double(weight) : 0.0;
+    }
+}
+
+/// What `count` small entries, p / epsilon <= 0.01, give to the entropy: ln(p + e) = ln e + u - u^2 / 2, u = p / e.
+OUTRIDER_CLONES double small_terms(const float* p, std::size_t count, float epsilon) {
+    constexpr std::size_t kLanes = 16;
+    const float per_epsilon = 1.0F / epsilon, log_epsilon = std::log(epsilon);
+    std::array<float, kLanes> lane{};
+    for (std::size_t i = 0; i < count; i += kLanes)
+        for (std::size_t l = 0; l < kLanes; ++l) {
+            const float u = p[i + l] * per_epsilon;
+            lane[l] -= p[i + l] * (log_epsilon + u - 0.5F * u * u);
+        }
+    double sum = 0;
+    for (const float part : lane) sum += double(part);
+    return sum;
+}
+
+OUTRIDER_CLONES void block_of_shares(const float* logits, std::size_t count, float maximum, float per_temperature,
+                                     float scale, float* p) {
+    for (std::size_t i = 0; i < count; ++i) p[i] = scale * exp_negative((logits[i] - maximum) * per_temperature);
 }
 
 /// The tokens whose logit is at least `floor` (and above -infinity), in id order. Blocks without one are passed over.
@@ -73,6 +113,39 @@ struct LargerLogit {
 };
 
 }  // namespace
+
+double softmax_total(std::span<const float> logits, float maximum, double temperature) {
+    return fast_total(logits, maximum, static_cast<float>(1.0 / temperature));
+}
+
+void softmax_weights(std::span<const float> logits, float maximum, double temperature, double scale,
+                     std::span<double> weights) {
+    weights_of(logits.data(), logits.size(), maximum, static_cast<float>(1.0 / temperature), scale, weights.data());
+}
+
+double softmax_entropy(std::span<const float> logits, float maximum, double temperature, double total,
+                       double epsilon) {
+    constexpr std::size_t kBlock = 256;
+    const auto small = static_cast<float>(0.01 * epsilon);
+    std::array<float, kBlock> p;
+    double entropy = 0;
+    for (std::size_t begin = 0; begin < logits.size(); begin += kBlock) {
+        const std::size_t count = std::min(kBlock, logits.size() - begin);
+        p.fill(0.0F);
+        block_of_shares(logits.data() + begin, count, maximum, static_cast<float>(1.0 / temperature),
+                        static_cast<float>(1.0 / total), p.data());
+        float largest = 0;
+        for (const float x : p) largest = std::max(largest, x);
+        if (largest > small)
+            for (float& x : p)
+                if (x > small) {
+                    entropy -= double(x) * std::log(double(x) + epsilon);
+                    x = 0.0F;
+                }
+        entropy += small_terms(p.data(), kBlock, static_cast<float>(epsilon));
+    }
+    return entropy;
+}
 
 RowMaximum row_maximum(std::span<const float> logits) {
     constexpr std::size_t kLanes = 16, kBlock = 1024;

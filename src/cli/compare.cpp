@@ -97,7 +97,9 @@ nlohmann::ordered_json settings(const CompareArguments& a, const LlamaModel& mod
             {"prompt_count", prompts},
             {"drafters", a.drafters},
             {"nodes", nodes},
+            {"accept", a.decoding.accept},
             {"tree", a.decoding.tree},
+            {"chains", a.decoding.chains},
             {"batch", a.decoding.batch},
             {"max_tokens", g.max_tokens},
             {"temperature", g.temperature},
@@ -160,10 +162,14 @@ int run(const CompareArguments& arguments) {
     contenders.reserve(names.size());
     for (const std::string& name : names) {
         auto drafter = load_drafter(name, model, arguments.model, arguments.decoding);
-        contenders.push_back({name, make_decoder(model, std::move(drafter), arguments.decoding)});
+        DecodingArguments decoding = arguments.decoding;
+        if (name == "none") decoding.accept = "match";  // the target's own text, whatever is compared with it
+        contenders.push_back({name, make_decoder(model, std::move(drafter), decoding)});
     }
     run_all(contenders, questions, arguments.decoding);
 
+    const TextPromise promise =
+        promise_at(policy_info(arguments.decoding.accept), arguments.decoding.generation.temperature);
     const auto is_plain = [](const Contender& contender) { return contender.name == "none"; };
     const Contender& plain = *std::find_if(contenders.begin(), contenders.end(), is_plain);
     std::vector<Row> rows;
@@ -172,9 +178,12 @@ int run(const CompareArguments& arguments) {
     for (Contender& contender : contenders) {
         rows.push_back(summarise(contender.name, std::string(contender.decoder.drafter().kind()), questions.ids,
                                  plain.outcomes, contender.outcomes));
-        if (arguments.decoding.generation.temperature == 0.0)
-            add_logit_gaps(rows.back(), model, questions, plain, contender);
-        report["rows"].push_back(to_json(rows.back()));
+        Row& row = rows.back();
+        if (contender.name != "none") row.promise = promise;
+        if (row.promise == TextPromise::same_law) row.differences.clear();  // other draws, not differences
+        if (row.promise == TextPromise::same_text && arguments.decoding.generation.temperature == 0.0)
+            add_logit_gaps(row, model, questions, plain, contender);
+        report["rows"].push_back(to_json(row));
     }
     if (arguments.json != "-") fmt::print("{}", to_table(rows));
     json.write(report);

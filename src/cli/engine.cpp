@@ -6,9 +6,8 @@
 #include <utility>
 #include <vector>
 
-#include <outrider/accept/greedy_match.hpp>
-#include <outrider/accept/sampled_match.hpp>
 #include <outrider/decode/make_drafter.hpp>
+#include <outrider/decode/make_policy.hpp>
 
 namespace outrider::cli {
 
@@ -21,18 +20,16 @@ LlamaModel load_model(const ModelArguments& arguments) {
     return LlamaModel::load(arguments.path, options);
 }
 
-std::unique_ptr<AcceptancePolicy> make_policy(const GenerationOptions& options) {
-    if (options.temperature == 0.0 && options.repetition_penalty == 1.0) return std::make_unique<GreedyMatch>();
-    return std::make_unique<SampledMatch>();
-}
-
 AnyDecoder make_decoder(const LlamaModel& model, std::unique_ptr<DraftModel> drafter,
                         const DecodingArguments& arguments) {
     DecoderOptions options;
     options.max_batch = static_cast<std::size_t>(arguments.batch);
     options.nodes = arguments.nodes.value_or(kAutoNodes);
-    return AnyDecoder(std::move(drafter), std::make_unique<LlamaVerifier>(model), make_policy(arguments.generation),
-                      options);
+    LlamaVerifier::Options target;
+    if (arguments.pass_times == "none") target.pass_times_file = std::filesystem::path();
+    else if (arguments.pass_times != "default") target.pass_times_file = arguments.pass_times;
+    return AnyDecoder(std::move(drafter), std::make_unique<LlamaVerifier>(model, target),
+                      make_policy(arguments.accept, arguments.policy), options);
 }
 
 std::unique_ptr<DraftModel> load_drafter(const std::string& name, const LlamaModel& model,
@@ -40,8 +37,11 @@ std::unique_ptr<DraftModel> load_drafter(const std::string& name, const LlamaMod
     DrafterOptions options;
     options.ctc.threads = model_arguments.threads;
     options.ctc.seed = arguments.generation.seed;
+    const PolicyInfo& policy = policy_info(arguments.accept);
+    const bool sampled = arguments.tree == "sampled" || (arguments.tree == "auto" && policy.needs_draws);
+    options.ctc.chains = arguments.chains > 0 ? arguments.chains : policy.one_chain ? 1 : 2;
     if (arguments.tree == "static") options.ctc.tree = CtcTree::static_tree;
-    if (arguments.tree == "sampled") options.ctc.tree = CtcTree::sampled;
+    if (sampled) options.ctc.tree = CtcTree::sampled;
     return make_drafter(name, model.head(), options);
 }
 

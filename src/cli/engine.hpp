@@ -17,11 +17,9 @@ namespace outrider::cli {
 
 [[nodiscard]] LlamaModel load_model(const ModelArguments& arguments);
 
-/// Greedy match for plain greedy decoding, sampled match for everything else.
-[[nodiscard]] std::unique_ptr<AcceptancePolicy> make_policy(const GenerationOptions& options);
-
+/// With the policy that the arguments name. Throws Error for a drafter that does not fit it.
 [[nodiscard]] AnyDecoder make_decoder(const LlamaModel& model, std::unique_ptr<DraftModel> drafter,
-                                   const DecodingArguments& arguments);
+                                      const DecodingArguments& arguments);
 
 /// A drafter by name, made as the arguments say.
 [[nodiscard]] std::unique_ptr<DraftModel> load_drafter(const std::string& name, const LlamaModel& model,

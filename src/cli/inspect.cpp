@@ -6,6 +6,8 @@
 #include <cstdio>
 
 
+#include <outrider/decode/make_policy.hpp>
+
 #include "arguments.hpp"
 #include "engine.hpp"
 #include "text.hpp"
@@ -28,7 +30,8 @@ int run(const InspectArguments& arguments) {
     const LlamaModel model = load_model(arguments.model);
     const Prompt prompt = make_prompt(model, {"prompt", arguments.prompt, {}}, arguments.model.raw);
     const auto drafter = load_drafter(arguments.drafter, model, arguments.model, arguments.decoding);
-    const auto policy = make_policy(arguments.decoding.generation);
+    const auto policy = make_policy(arguments.decoding.accept, arguments.decoding.policy);
+    policy->check_draws(drafter->draws());
     const SamplingOptions sampling = arguments.decoding.generation.sampling();
     const auto piece = [&](TokenId token) { return quote(model.tokenizer().piece(token)); };
     LlamaVerifier verifier(model);
@@ -46,7 +49,7 @@ int run(const InspectArguments& arguments) {
         trees[0].tree = limit_depth(std::move(trees[0].tree), room);
         const TokenTree& tree = trees[0].tree;
         const TreeOutput output = verifier.verify(trees);
-        const Acceptance accepted = policy->accept(tree, rows_of(output, 0), {0, &sampling, text});
+        const Acceptance accepted = policy->accept(tree, rows_of(output, 0), {0, &sampling, text, trees[0].samples.get()});
         std::string words;
         for (const TokenId token : emitted(tree, accepted)) {
             text.push_back(token), words += ' ' + piece(token);

@@ -40,6 +40,24 @@ double tokens_per_second(const DecodeStats& stats) {
     return seconds > 0 ? static_cast<double>(stats.tokens) / seconds : 0.0;
 }
 
+/// "same text", "same law" or "lossy".
+const char* to_string(TextPromise promise) {
+    switch (promise) {
+        case TextPromise::same_text: return "same text";
+        case TextPromise::same_law: return "same law";
+        case TextPromise::lossy: break;
+    }
+    return "lossy";
+}
+
+/// What the table says of a row's texts.
+std::string verdict(const Row& row) {
+    const std::size_t differ = row.differences.size();
+    if (row.promise == TextPromise::same_law) return "same law";
+    if (row.promise == TextPromise::lossy) return fmt::format("lossy, {} differ", differ);
+    return differ == 0 ? "yes" : fmt::format("no, {} differ", differ);
+}
+
 /// The part of decoding that is neither the target's forward nor the drafter.
 double host_share(const StageSeconds& seconds) {
     const double all = seconds.decoding();
@@ -113,7 +131,9 @@ ordered_json to_json(const Row& row) {
     result["gamma"] = row.gain.gamma;
     result["gamma_low"] = row.gain.low;
     result["gamma_high"] = row.gain.high;
-    result["identical"] = row.differences.empty();
+    result["text"] = to_string(row.promise);
+    result["identical"] = nullptr;
+    if (row.promise == TextPromise::same_text) result["identical"] = row.differences.empty();
     result["differences"] = std::move(differences);
     result["seconds"] = std::move(seconds);
     return result;
@@ -131,7 +151,7 @@ std::string to_table(std::span<const Row> rows) {
                          fmt::format("{:.1f}", tokens_per_second(total)), fmt::format("{:.2f}", row.gain.gamma),
                          fmt::format("{:.2f} - {:.2f}", row.gain.low, row.gain.high),
                          fmt::format("{:.1f} %", 100 * host_share(total.seconds)),
-                         row.differences.empty() ? "yes" : fmt::format("no, {} differ", row.differences.size())});
+                         verdict(row)});
     }
     return table(cells);
 }

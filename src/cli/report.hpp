@@ -12,6 +12,7 @@
 #include <nlohmann/json_fwd.hpp>
 #include <outrider/core/stats.hpp>
 #include <outrider/core/types.hpp>
+#include <outrider/decode/make_policy.hpp>
 
 namespace outrider::cli {
 
@@ -39,6 +40,7 @@ struct Row {
     DecodeStats total;
     Gain gain;
     std::vector<Difference> differences;
+    TextPromise promise = TextPromise::same_text;  ///< only such a text must be the plain one; see to_table
 };
 
 /// First position at which the two differ (the length of the shorter one when it is a beginning of the other), or
@@ -55,7 +57,8 @@ struct Row {
 [[nodiscard]] nlohmann::ordered_json to_json(const DecodeStats& stats);
 [[nodiscard]] nlohmann::ordered_json to_json(const Row& row);
 
-/// The table that people read.
+/// The table that people read. Its last column: "yes" or "no, N differ" where the texts must be the same; "same law"
+/// where they are other draws from the target's law; "lossy, N differ".
 [[nodiscard]] std::string to_table(std::span<const Row> rows);
 
 }  // namespace outrider::cli

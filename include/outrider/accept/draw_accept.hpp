@@ -27,6 +27,7 @@ public:
 
     [[nodiscard]] Acceptance accept(const TokenTree& tree, const TreeRows& rows,
                                     const SequenceContext& context) const override;
+    void check_draws(DraftDraws draws) const override;
 };
 
 using RejectionAccept = DrawAccept<DrawRule::rejection>;

@@ -17,8 +17,9 @@ public:
     /// Throws Error unless the logits are [nodes, V], or undefined beside a defined argmax.
     explicit LogitRows(const TreeRows& rows);
 
-    /// [V] the row of `node`; valid until the next call.
+    /// [V] the row of `node`; valid until the next call, or where rows lie ready as long as the logits.
     [[nodiscard]] std::span<const float> row(NodeIndex node);
+    [[nodiscard]] bool lies_ready() const { return base_ != nullptr; }
 
     /// The largest logit's token: the verifier's own where it gave one, else the lowest id among the largest. Throws
     /// Error when the row holds NaN (beside a given argmax: when the logit it names is NaN).

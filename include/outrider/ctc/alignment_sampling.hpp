@@ -57,6 +57,10 @@ public:
         return {std::move(builder).build(), std::move(drawn)};
     }
 
+    /// q(c | l) of every candidate after `node` of the last draw: q [stride], zero beyond the candidates. The frames of
+    /// that draw must still live.
+    void conditional(NodeIndex node, Scalar* q) const { forward_.children(state_[static_cast<std::size_t>(node)], q); }
+
 private:
     static constexpr std::int32_t kUnlisted = -2;
 

@@ -15,6 +15,8 @@
 #include <outrider/ctc/frames.hpp>
 #include <outrider/ctc/prefix_forward.hpp>
 #include <outrider/tree/draft_samples.hpp>
+#include <outrider/tree/listed_law.hpp>
+#include <outrider/tree/tree_layout.hpp>
 
 namespace outrider {
 
@@ -28,6 +30,12 @@ public:
         : frames_(std::move(frames)), condition_(std::move(condition)) {}
 
     void conditional(std::span<const TokenId> path, std::span<double> q) const override {
+        std::vector<TokenShare> shares;
+        list(path, q.size(), shares);
+        for (const TokenShare& share : shares) q[static_cast<std::size_t>(share.token)] = share.q;
+    }
+
+    void list(std::span<const TokenId> path, std::size_t vocabulary, std::vector<TokenShare>& shares) const override {
         BasicPrefixForward<Scalar> forward;
         forward.start(frames_);
         std::remove_cv_t<Condition> condition = condition_;
@@ -40,12 +48,12 @@ public:
             state = forward.expand_entered(state, candidate, condition);
         }
         for (const TokenId token : tokens)
-            require(static_cast<std::size_t>(token) < q.size(),
-                    "CtcLaw: candidate {} is outside the target's vocabulary of {}", token, q.size());
+            require(static_cast<std::size_t>(token) < vocabulary,
+                    "CtcLaw: candidate {} is outside the target's vocabulary of {}", token, vocabulary);
         std::vector<Scalar> row(frames_.stride());
         forward.children(state, row.data());
         for (std::size_t c = 0; c < tokens.size(); ++c)
-            q[static_cast<std::size_t>(tokens[c])] = std::min(1.0, static_cast<double>(row[c]));
+            if (row[c] > 0) shares.push_back({tokens[c], std::min(1.0, static_cast<double>(row[c]))});
     }
 
 private:
@@ -54,6 +62,25 @@ private:
 };
 
 using CtcLaw = BasicCtcLaw<float>;
+
+/// The law of the sampler's last draw, at every node of its tree: for conditions that live no longer than the draw.
+template <typename Scalar>
+[[nodiscard]] std::shared_ptr<const ListedLaw> law_of(const BasicAlignmentSampler<Scalar>& sampler,
+                                                      const SampledDraft& draft,
+                                                      const BasicCtcFrames<Scalar>& frames) {
+    auto law = std::make_shared<ListedLaw>();
+    std::vector<Scalar> row(frames.stride());
+    for (NodeIndex node = 0; static_cast<std::size_t>(node) < draft.tree.size(); ++node) {
+        sampler.conditional(node, row.data());
+        std::vector<TokenId> path;
+        for (const NodeIndex step : path_to(draft.tree, node)) path.push_back(draft.tree.token(step));
+        std::vector<TokenShare> shares;
+        for (std::size_t c = 0; c < frames.candidates(); ++c)
+            if (row[c] > 0) shares.push_back({frames.tokens()[c], std::min(1.0, static_cast<double>(row[c]))});
+        law->add(std::move(path), std::move(shares));
+    }
+    return law;
+}
 
 /// The draws behind a sampled tree. Nodes may be added to the tree, or dropped from it, afterwards.
 [[nodiscard]] inline DraftSamples samples_of(const SampledDraft& draft, std::shared_ptr<const DraftLaw> law) {

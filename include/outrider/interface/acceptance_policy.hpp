@@ -14,6 +14,9 @@ public:
     /// The accepted path and the next pending token. `rows.logits` is [tree.size(), V].
     [[nodiscard]] virtual Acceptance accept(const TokenTree& tree, const TreeRows& rows,
                                             const SequenceContext& context) const = 0;
+
+    /// Throws Error where it could decide for no tree of such a drafter. A decoder asks once, before the first round.
+    virtual void check_draws(DraftDraws) const {}
 };
 
 }  // namespace outrider

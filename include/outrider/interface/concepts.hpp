@@ -38,7 +38,8 @@ concept Acceptor = requires(const A& policy, const TokenTree& tree, const TreeRo
 };
 
 /// Whether a policy can decide for a drafter's trees, as far as types tell: a policy that says kNeedsDraws = true does
-/// not fit a drafter that says kSamples = false. Parts that say nothing are checked at the first accept.
+/// not fit a drafter that says kSamples = false. What types do not tell is checked when a decoder is made (DraftModel's
+/// draws, AcceptancePolicy's check_draws), or at the first accept.
 template <typename D, typename A>
 concept Fits = !(requires { requires A::kNeedsDraws; } && requires { requires !D::kSamples; });
 

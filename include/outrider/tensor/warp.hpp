@@ -20,6 +20,17 @@ struct RowMaximum {
 /// One pass over a row. `logits` must not be empty.
 [[nodiscard]] RowMaximum row_maximum(std::span<const float> logits);
 
+/// sum of e^((logit - maximum) / temperature), to a relative error of 3e-7. `maximum` is the row's largest logit.
+[[nodiscard]] double softmax_total(std::span<const float> logits, float maximum, double temperature);
+
+/// weights[i] = scale * e^((logits[i] - maximum) / temperature), to the same error; 0 below e^-87.
+void softmax_weights(std::span<const float> logits, float maximum, double temperature, double scale,
+                     std::span<double> weights);
+
+/// -sum p ln(p + epsilon) of p = e^((logit - maximum) / temperature) / total, to 1e-6.
+[[nodiscard]] double softmax_entropy(std::span<const float> logits, float maximum, double temperature, double total,
+                                     double epsilon);
+
 /// CTRL's repetition penalty (Keskar et al. 2019): each distinct token of `text` and `more` once, positive logits
 /// divided, negative multiplied.
 void penalise_repetition(std::span<float> logits, double penalty, std::span<const TokenId> text,

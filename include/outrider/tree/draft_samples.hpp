@@ -10,8 +10,26 @@
 
 #include <outrider/core/error.hpp>
 #include <outrider/core/types.hpp>
+#include <outrider/tree/token_tree.hpp>
 
 namespace outrider {
+
+/// What a drafter's trees bring for policies that need draws, as far as it is known before the first one.
+enum class DraftDraws : unsigned char {
+    unknown,              ///< checked tree by tree
+    no_nodes,             ///< roots alone: every policy can decide for them
+    none,                 ///< nodes are chosen, and nothing is said of q
+    certain,              ///< one path of a chosen tree, as DraftSamples::chosen says it
+    chain,                ///< one chain
+    independent,          ///< several chains, independent of each other
+    without_replacement,  ///< several draws at a node, without replacement
+};
+
+/// q of one token.
+struct TokenShare {
+    TokenId token = kNoToken;
+    double q = 0;
+};
 
 /// The law that a drafter drew its tokens from: exactly the one, with whatever temperature and truncation was used.
 class DraftLaw {
@@ -21,6 +39,15 @@ public:
     /// Writes q(c | path) for every token c: q [V], all zero on entry. `path`: the tokens below the root, in text
     /// order. The sum is 1 - q(end | path): what is missing from 1 is the probability that the draft ends here.
     virtual void conditional(std::span<const TokenId> path, std::span<double> q) const = 0;
+
+    /// The same as a list: appends each token of `vocabulary` with q > 0, once. Overridden where few tokens have any,
+    /// so that acceptance need not look at the others.
+    virtual void list(std::span<const TokenId> path, std::size_t vocabulary, std::vector<TokenShare>& shares) const {
+        std::vector<double> q(vocabulary, 0.0);
+        conditional(path, q);
+        for (std::size_t i = 0; i < q.size(); ++i)
+            if (q[i] > 0) shares.push_back({static_cast<TokenId>(i), q[i]});
+    }
 };
 
 /// A draw that ended the draft: a symbol like any other, of probability q(end | path), which the target never says.
@@ -55,6 +82,10 @@ public:
         samples.add_level(0, alive, 0);
         return samples;
     }
+
+    /// Of a tree that was chosen: its likeliest path is a draw from point masses, cut at its end, so that every rule for
+    /// one chain takes the tree; the other nodes stand beside it. Each step goes to the child of largest log_q.
+    [[nodiscard]] static DraftSamples chosen(const TokenTree& tree);
 
     /// A trie without draws, to be grown with `add`.
     DraftSamples(std::shared_ptr<const DraftLaw> law, Kind kind) : law_(std::move(law)), kind_(kind), points_(1) {
@@ -93,6 +124,9 @@ public:
     /// Largest token drawn, kEndOfDraft if there is none.
     [[nodiscard]] TokenId largest_token() const noexcept { return largest_; }
 
+    /// Made by `chosen`: the draws were certain, so that any node may be dropped.
+    [[nodiscard]] bool is_chosen() const noexcept { return chosen_; }
+
     /// Whether the draws are one chain: no point has more than one.
     [[nodiscard]] bool is_chain() const noexcept {
         for (const auto& draws : points_)
@@ -123,6 +157,49 @@ private:
     Kind kind_;
     std::vector<std::vector<Draw>> points_;
     TokenId largest_ = kEndOfDraft;
+    bool chosen_ = false;
 };
+
+/// q = 1 for the next token of one path, and nothing anywhere else.
+class PointMassLaw final : public DraftLaw {
+public:
+    explicit PointMassLaw(std::vector<TokenId> chain) : chain_(std::move(chain)) {}
+
+    void conditional(std::span<const TokenId> path, std::span<double> q) const override {
+        if (const TokenId next = after(path); next != kNoToken && static_cast<std::size_t>(next) < q.size())
+            q[static_cast<std::size_t>(next)] = 1.0;
+    }
+    void list(std::span<const TokenId> path, std::size_t vocabulary, std::vector<TokenShare>& shares) const override {
+        if (const TokenId next = after(path); next != kNoToken && static_cast<std::size_t>(next) < vocabulary)
+            shares.push_back({next, 1.0});
+    }
+
+private:
+    [[nodiscard]] TokenId after(std::span<const TokenId> path) const {
+        if (path.size() >= chain_.size()) return kNoToken;
+        for (std::size_t i = 0; i < path.size(); ++i)
+            if (path[i] != chain_[i]) return kNoToken;
+        return chain_[path.size()];
+    }
+
+    std::vector<TokenId> chain_;
+};
+
+inline DraftSamples DraftSamples::chosen(const TokenTree& tree) {
+    std::vector<TokenId> tokens;
+    for (NodeIndex at = 0;;) {
+        NodeIndex next = kNoNode;
+        for (auto i = static_cast<std::size_t>(at) + 1; i < tree.size(); ++i)
+            if (tree.parents()[i] == at &&
+                (next == kNoNode || tree.log_q()[i] > tree.log_q()[static_cast<std::size_t>(next)]))
+                next = static_cast<NodeIndex>(i);
+        if (next == kNoNode) break;
+        tokens.push_back(tree.token(at = next));
+    }
+    const Chain chain{tokens, true};
+    DraftSamples samples = from_chains(std::make_shared<PointMassLaw>(std::move(tokens)), std::span(&chain, 1));
+    samples.chosen_ = true;
+    return samples;
+}
 
 }  // namespace outrider

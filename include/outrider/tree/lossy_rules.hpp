@@ -17,55 +17,69 @@
 
 namespace outrider {
 
-/// `prepare(p)` takes the target's law after a node, then `accepts(x)` says whether a child x of it will do.
-template <typename C>
-concept LossyCriterion = requires(C criterion, std::span<const double> p, TokenId token) {
-    criterion.prepare(p);
-    { criterion.accepts(token) } -> std::same_as<bool>;
-};
-
-/// Index of the largest entry, the lowest among equals.
-[[nodiscard]] inline TokenId most_probable(std::span<const double> p) {
-    return static_cast<TokenId>(std::max_element(p.begin(), p.end()) - p.begin());
+/// Index of the largest entry, the lowest among equals. A row that knows its own is asked.
+template <LawRow Row>
+[[nodiscard]] TokenId most_probable(const Row& p) {
+    if constexpr (requires { p.best(); }) return p.best();
+    std::size_t best = 0;
+    for (std::size_t i = 1; i < p.size(); ++i)
+        if (p[i] > p[best]) best = i;
+    return static_cast<TokenId>(best);
 }
+
+/// How many tokens are more probable than this one; equal probabilities rank by id.
+template <LawRow Row>
+[[nodiscard]] std::size_t rank_of(const Row& p, TokenId token) {
+    const auto x = static_cast<std::size_t>(token);
+    if constexpr (requires { p.rank(x); }) return p.rank(x);
+    const double share = p[x];
+    std::size_t before = 0;
+    for (std::size_t i = 0; i < p.size(); ++i) before += p[i] > share || (p[i] == share && i < x) ? 1 : 0;
+    return before;
+}
+
+/// -sum p ln(p + 1e-5), Medusa's entropy.
+template <LawRow Row>
+[[nodiscard]] double entropy_of(const Row& p) {
+    if constexpr (requires { p.entropy(); }) return p.entropy();
+    double entropy = 0;
+    for (std::size_t i = 0; i < p.size(); ++i) entropy -= p[i] * std::log(p[i] + 1e-5);
+    return entropy;
+}
+
+/// `prepare(p)` takes the target's law after a node, then `accepts(p, x)` says whether a child x of it will do.
+template <typename C, typename Row = std::vector<double>>
+concept LossyCriterion = requires(C criterion, const Row& p, TokenId token) {
+    criterion.prepare(p);
+    { criterion.accepts(p, token) } -> std::same_as<bool>;
+};
 
 /// Typical acceptance (Medusa, Cai et al. 2024): p(x) > min(eps, delta exp(-H)), H = -sum p ln(p + 1e-5).
 struct TypicalCriterion {
     double eps = 0.09;
     double delta = 0.3;
 
-    void prepare(std::span<const double> p) {
-        p_ = p;
-        double entropy = 0;
-        for (const double x : p) entropy -= x * std::log(x + 1e-5);
-        threshold_ = std::min(eps, delta * std::exp(-entropy));
+    void prepare(const LawRow auto& p) { threshold_ = std::min(eps, delta * std::exp(-entropy_of(p))); }
+    [[nodiscard]] bool accepts(const LawRow auto& p, TokenId token) const {
+        return p[static_cast<std::size_t>(token)] > threshold_;
     }
-    [[nodiscard]] bool accepts(TokenId token) const { return p_[static_cast<std::size_t>(token)] > threshold_; }
 
-    std::span<const double> p_ = {};
     double threshold_ = 0;
 };
 
 /// Top-beta acceptance (SpecDec, Xia et al. 2022): x is among the `beta` most probable tokens and its log-probability
 /// lies at most `tau` below the largest. With tau infinite: the top-k criterion of blockwise decoding (Stern et al.
-/// 2018). beta 1 is greedy match. Equal probabilities rank by id.
+/// 2018). beta 1 is greedy match, the exact criterion of blockwise decoding. Equal probabilities rank by id.
 struct TopBetaCriterion {
     std::size_t beta = 3;
     double tau = std::numeric_limits<double>::infinity();
 
-    void prepare(std::span<const double> p) {
-        p_ = p;
-        top_ = p[static_cast<std::size_t>(most_probable(p))];
-    }
-    [[nodiscard]] bool accepts(TokenId token) const {
-        const auto x = static_cast<std::size_t>(token);
-        if (!(p_[x] > 0) || std::log(top_) - std::log(p_[x]) > tau) return false;
-        std::size_t before = 0;
-        for (std::size_t i = 0; i < p_.size(); ++i) before += p_[i] > p_[x] || (p_[i] == p_[x] && i < x) ? 1 : 0;
-        return before < beta;
+    void prepare(const LawRow auto& p) { top_ = p[static_cast<std::size_t>(most_probable(p))]; }
+    [[nodiscard]] bool accepts(const LawRow auto& p, TokenId token) const {
+        const double share = p[static_cast<std::size_t>(token)];
+        return share > 0 && std::log(top_) - std::log(share) <= tau && rank_of(p, token) < beta;
     }
 
-    std::span<const double> p_ = {};
     double top_ = 0;
 };
 
@@ -74,8 +88,8 @@ struct TopBetaCriterion {
 struct DistanceCriterion {
     TokenId eps = 2;
 
-    void prepare(std::span<const double> p) { best_ = most_probable(p); }
-    [[nodiscard]] bool accepts(TokenId token) const { return std::abs(token - best_) <= eps; }
+    void prepare(const LawRow auto& p) { best_ = most_probable(p); }
+    [[nodiscard]] bool accepts(const LawRow auto&, TokenId token) const { return std::abs(token - best_) <= eps; }
 
     TokenId best_ = 0;
 };
@@ -97,11 +111,11 @@ template <TargetRows Target, LossyCriterion Criterion>
     NodeIndex best = 0;
     for (std::size_t at = 0; at < tree.size(); ++at) {
         if (!good[at] || !asked[at]) continue;
-        const std::span<const double> p = target(static_cast<NodeIndex>(at));
+        const auto& p = target(static_cast<NodeIndex>(at));
         criterion.prepare(p);
         for (std::size_t i = at + 1; i < tree.size(); ++i) {
             if (tree.parents()[i] != static_cast<NodeIndex>(at)) continue;
-            good[i] = tree.depths()[i] <= unasked || criterion.accepts(tree.tokens()[i]);
+            good[i] = tree.depths()[i] <= unasked || criterion.accepts(p, tree.tokens()[i]);
             if (good[i]) score[i] = score[at] + std::log(p[static_cast<std::size_t>(tree.tokens()[i])]);
         }
     }

@@ -6,6 +6,7 @@
 #include <concepts>
 #include <cstddef>
 #include <span>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -17,67 +18,149 @@
 
 namespace outrider {
 
-/// The target's law after a node: [V] probabilities that sum to 1, valid until the next call.
-template <typename T>
-concept TargetRows = requires(T&& target, NodeIndex node) {
-    { target(node) } -> std::convertible_to<std::span<const double>>;
+/// A law over V tokens: p of one, asked for as it is needed.
+template <typename R>
+concept LawRow = requires(const R& row, std::size_t token) {
+    { row.size() } -> std::convertible_to<std::size_t>;
+    { row[token] } -> std::convertible_to<double>;
 };
 
-/// p and q of one node, as a rule changes them.
-struct NodeLaws {
-    std::vector<double> p;  ///< [V] what is left of the target's law, normalised
-    std::vector<double> q;  ///< [V] the law of the next draw
-    double end = 0;         ///< q(end)
+/// The target's law after a node, which sums to 1. A span is valid until the next call and is copied; any other row is
+/// kept as it is, for as long as the rule runs.
+template <typename T>
+concept TargetRows = requires(T&& target, NodeIndex node) {
+    { target(node) } -> LawRow;
+};
 
-    void load(std::span<const double> target) { p.assign(target.begin(), target.end()); }
+template <typename Target>
+using HeldRow = std::conditional_t<
+    std::convertible_to<std::invoke_result_t<Target, NodeIndex>, std::span<const double>>, std::vector<double>,
+    std::remove_cvref_t<std::invoke_result_t<Target, NodeIndex>>>;
+
+/// p and q of one node, as a rule changes them. Only tokens that q names are looked at one by one: the others keep their
+/// proportions, whatever is rejected, so that a rule costs as much as q is long, and a pick one pass over the row.
+template <LawRow Row = std::vector<double>>
+class NodeLaws {
+public:
+    void load(std::span<const double> target)
+        requires std::same_as<Row, std::vector<double>>
+    {
+        row_.assign(target.begin(), target.end());
+        reset();
+    }
+    void load(Row target)
+        requires(!std::same_as<Row, std::vector<double>>)
+    {
+        row_ = std::move(target);
+        reset();
+    }
 
     /// Takes q at `path` from the law. Call after load.
     void load(const DraftLaw& law, std::span<const TokenId> path) {
-        q.assign(p.size(), 0.0);
-        law.conditional(path, q);
-        double sum = 0;
-        for (const double x : q) sum += x;
-        end = std::max(0.0, 1.0 - sum);
-    }
-
-    [[nodiscard]] double p_of(TokenId token) const {
-        return token == kEndOfDraft ? 0.0 : p[static_cast<std::size_t>(token)];
-    }
-    [[nodiscard]] double q_of(TokenId token) const {
-        return token == kEndOfDraft ? end : q[static_cast<std::size_t>(token)];
+        shares_.clear();
+        law.list(path, row_.size(), shares_);
+        double named = 0, sum = 0;
+        for (const TokenShare& share : shares_) {
+            const double p = row_[static_cast<std::size_t>(share.token)];
+            named_.push_back({share.token, p, share.q});
+            named += p, sum += share.q;
+        }
+        end_ = std::max(0.0, 1.0 - sum);
+        others_ = std::max(0.0, 1.0 - named);
+        if (others_ < kRounding || named_.size() == row_.size()) others_ = 0;
     }
 
     /// r p(x) / q(x) up to 1: the chance that a draw is accepted; 0 where p(x) is 0, and so for the end.
     [[nodiscard]] double chance(TokenId token, double r = 1.0) const {
-        const double wanted = r * p_of(token);
-        return wanted > 0 ? std::min(1.0, wanted / q_of(token)) : 0.0;
+        if (token == kEndOfDraft) return 0.0;
+        const Named x = of(token);
+        const double wanted = r * x.p;
+        return wanted > 0 ? std::min(1.0, wanted / x.q) : 0.0;
+    }
+
+    /// sum over tokens of f(p, q), where f(p, 0) = p f(1, 0).
+    template <typename F>
+    [[nodiscard]] double sum(F&& f) const {
+        double total = scale_ * others_ * f(1.0, 0.0);
+        for (const Named& x : named_) total += f(x.p, x.q);
+        return total;
+    }
+
+    /// p = norm(f(p, q)), where f >= 0 and f(p, 0) = p f(1, 0). Where nothing is left p stays. Returns the sum before
+    /// normalising.
+    template <typename F>
+    double replace(F&& f) {
+        const double total = sum(f);
+        if (!(total > 0)) return total;
+        scale_ *= f(1.0, 0.0) / total;
+        for (Named& x : named_) x.p = f(x.p, x.q) / total;
+        return total;
     }
 
     /// sum (r p - q)+.
-    [[nodiscard]] double excess(double r = 1.0) const {
-        double sum = 0;
-        for (std::size_t i = 0; i < p.size(); ++i) sum += std::max(r * p[i] - q[i], 0.0);
-        return sum;
-    }
+    [[nodiscard]] double excess(double r = 1.0) const { return sum(Excess{r}); }
 
     /// p = norm((r p - q)+): what a rejection leaves. Where nothing is left (rounding; exactly then no draw is ever
     /// rejected) p stays. Returns the sum before normalising.
-    double reject(double r = 1.0) {
-        const double sum = excess(r);
-        if (sum > 0)
-            for (std::size_t i = 0; i < p.size(); ++i) p[i] = std::max(r * p[i] - q[i], 0.0) / sum;
-        return sum;
-    }
+    double reject(double r = 1.0) { return replace(Excess{r}); }
 
     /// q without a symbol, normalised: the law of the next draw without replacement.
     void remove(TokenId token) {
-        (token == kEndOfDraft ? end : q[static_cast<std::size_t>(token)]) = 0.0;
-        double sum = end;
-        for (const double x : q) sum += x;
+        double sum = token == kEndOfDraft ? end_ = 0.0 : end_;
+        for (Named& x : named_) sum += x.token == token ? x.q = 0.0 : x.q;
         if (!(sum > 0)) return;
-        for (double& x : q) x /= sum;
-        end /= sum;
+        for (Named& x : named_) x.q /= sum;
+        end_ /= sum;
     }
+
+    /// A draw from p.
+    template <Dice D>
+    [[nodiscard]] TokenId pick(D& dice) {
+        weights_.resize(row_.size());
+        write_row();
+        if (scale_ != 1.0)
+            for (double& w : weights_) w *= scale_;
+        for (const Named& x : named_) weights_[static_cast<std::size_t>(x.token)] = x.p;
+        return static_cast<TokenId>(dice.pick(weights_));
+    }
+
+private:
+    static constexpr double kRounding = 1e-13;  ///< less than this is no mass
+
+    struct Named {
+        TokenId token;
+        double p, q;
+    };
+    struct Excess {
+        double r;
+        double operator()(double p, double q) const { return std::max(r * p - q, 0.0); }
+    };
+
+    void reset() {
+        named_.clear();
+        scale_ = 1, others_ = 1, end_ = 0;
+    }
+
+    [[nodiscard]] Named of(TokenId token) const {
+        for (const Named& x : named_)
+            if (x.token == token) return x;
+        return {token, scale_ * row_[static_cast<std::size_t>(token)], 0.0};
+    }
+
+    void write_row() {
+        if constexpr (requires { row_.write(std::span<double>(weights_)); })
+            row_.write(std::span<double>(weights_));
+        else
+            for (std::size_t i = 0; i < weights_.size(); ++i) weights_[i] = row_[i];
+    }
+
+    Row row_{};                 ///< the target's law as it was
+    double scale_ = 1;          ///< what it is multiplied by for tokens that q does not name
+    double others_ = 1;         ///< their sum in row_
+    double end_ = 0;            ///< q(end)
+    std::vector<Named> named_;  ///< p and q now of those that it names
+    std::vector<TokenShare> shares_;
+    std::vector<double> weights_;
 };
 
 /// What a node rule decides: the token, and the draws that hold below it.
@@ -91,13 +174,13 @@ struct Emission {
 template <TargetRows Target, Dice D, typename Rule>
 void node_walk(const TokenTree& tree, const DraftSamples* samples, Target&& target, D& dice, Rule&& rule,
                NodeIndex node, std::int32_t point, std::vector<TokenId> path, Acceptance& result) {
-    NodeLaws laws;
+    NodeLaws<HeldRow<Target&>> laws;
     for (;;) {
         laws.load(target(node));
         const auto draws = samples != nullptr ? samples->draws(point) : std::span<const DraftSamples::Draw>{};
         Emission chosen;
         if (draws.empty()) {
-            chosen.token = static_cast<TokenId>(dice.pick(laws.p));
+            chosen.token = laws.pick(dice);
         } else {
             laws.load(samples->law(), path);
             chosen = rule(draws, laws, dice);
@@ -119,14 +202,14 @@ void node_walk(const TokenTree& tree, const DraftSamples* samples, Target&& targ
 struct RejectionRule {
     bool replaced = true;
 
-    template <Dice D>
-    [[nodiscard]] Emission operator()(std::span<const DraftSamples::Draw> draws, NodeLaws& laws, D& dice) const {
+    template <typename Laws, Dice D>
+    [[nodiscard]] Emission operator()(std::span<const DraftSamples::Draw> draws, Laws& laws, D& dice) const {
         for (const auto& draw : draws) {
             if (dice.accept(laws.chance(draw.token))) return {draw.token, draw.point};
             laws.reject();
             if (!replaced) laws.remove(draw.token);
         }
-        return {static_cast<TokenId>(dice.pick(laws.p)), kNoPoint};
+        return {laws.pick(dice), kNoPoint};
     }
 };
 
@@ -135,10 +218,9 @@ struct RejectionRule {
 /// x ~ p - min(q, p / rho) P / beta.
 /// Exact wherever rho beta >= P; the least such rho accepts most.
 struct KSeqRule {
-    static double beta(const NodeLaws& laws, double rho) {
-        double sum = 0;
-        for (std::size_t i = 0; i < laws.p.size(); ++i) sum += std::min(laws.q[i], laws.p[i] / rho);
-        return sum;
+    template <typename Laws>
+    static double beta(const Laws& laws, double rho) {
+        return laws.sum([rho](double p, double q) { return std::min(q, p / rho); });
     }
 
     static double chance_of_any(double beta, std::size_t k) {
@@ -149,7 +231,8 @@ struct KSeqRule {
 
     /// The least rho in [1, k] with rho beta >= P, by bisection: rho beta rises with rho and P falls. The end on the
     /// exact side is returned.
-    [[nodiscard]] static double best_rho(const NodeLaws& laws, std::size_t k) {
+    template <typename Laws>
+    [[nodiscard]] static double best_rho(const Laws& laws, std::size_t k) {
         const auto exact = [&](double rho) {
             const double b = beta(laws, rho);
             return rho * b >= chance_of_any(b, k);
@@ -163,18 +246,15 @@ struct KSeqRule {
         return high;
     }
 
-    template <Dice D>
-    [[nodiscard]] Emission operator()(std::span<const DraftSamples::Draw> draws, NodeLaws& laws, D& dice) const {
+    template <typename Laws, Dice D>
+    [[nodiscard]] Emission operator()(std::span<const DraftSamples::Draw> draws, Laws& laws, D& dice) const {
         const double rho = best_rho(laws, draws.size());
         for (const auto& draw : draws)
             if (dice.accept(laws.chance(draw.token, 1 / rho))) return {draw.token, draw.point};
         const double b = beta(laws, rho);
         const double share = b > 0 ? chance_of_any(b, draws.size()) / b : 0.0;
-        std::vector<double> rest(laws.p.size());
-        double sum = 0;
-        for (std::size_t i = 0; i < rest.size(); ++i)
-            sum += rest[i] = std::max(0.0, laws.p[i] - std::min(laws.q[i], laws.p[i] / rho) * share);
-        return {static_cast<TokenId>(dice.pick(sum > 0 ? rest : laws.p)), kNoPoint};
+        laws.replace([&](double p, double q) { return std::max(0.0, p - std::min(q, p / rho) * share); });
+        return {laws.pick(dice), kNoPoint};
     }
 };
 

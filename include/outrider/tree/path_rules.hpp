@@ -31,7 +31,7 @@ template <TargetRows Target, Dice D>
     };
     std::vector<Step> steps{{0, 0, 1.0, 1.0}};
     std::vector<TokenId> path;
-    NodeLaws laws;
+    NodeLaws<HeldRow<Target&>> laws;
     for (std::size_t i = 0;; ++i) {
         Step& at = steps[i];
         const auto draws = samples.draws(at.point);
@@ -61,7 +61,7 @@ template <TargetRows Target, Dice D>
         laws.load(samples.law(), path);
         laws.reject(at.r);
     }
-    result.pending = static_cast<TokenId>(dice.pick(laws.p));
+    result.pending = laws.pick(dice);
     const NodeIndex next = tree.child(at.node, result.pending);
     if (next == kNoNode) return result;
     result.path.push_back(next);
@@ -90,7 +90,7 @@ public:
 private:
     /// Whether the path ends at `node` or below. result_.path holds the nodes down to `node`, path_ their tokens.
     bool visit(NodeIndex node, std::int32_t point, double r) {
-        NodeLaws laws;
+        NodeLaws<HeldRow<Target&>> laws;
         laws.load(target_(node));
         const auto draws = samples_.draws(point);
         if (!draws.empty()) laws.load(samples_.law(), path_);
@@ -101,7 +101,7 @@ private:
             if (!replaced_) laws.remove(draw.token);
         }
         if (!dice_.accept(node == 0 ? 1.0 : r)) return false;
-        result_.pending = static_cast<TokenId>(dice_.pick(laws.p));
+        result_.pending = laws.pick(dice_);
         if (const NodeIndex next = tree_.child(node, result_.pending); next != kNoNode) {
             result_.path.push_back(next);
             path_.push_back(result_.pending);

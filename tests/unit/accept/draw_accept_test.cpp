@@ -25,8 +25,11 @@ using namespace outrider::enumeration;
 using Catch::Matchers::ContainsSubstring;
 
 static_assert(Acceptor<UnifiedAccept> && Acceptor<LossyTypical>);
-static_assert(!Fits<NgramDraft, BlockAccept> && !Fits<NgramDraft, KSeqAccept>);
-static_assert(Fits<NgramDraft, UnifiedAccept> && Fits<NgramDraft, SampledMatch>);
+struct ChoosingDraft {
+    static constexpr bool kSamples = false;
+};
+static_assert(!Fits<ChoosingDraft, BlockAccept> && !Fits<ChoosingDraft, KSeqAccept>);
+static_assert(Fits<ChoosingDraft, UnifiedAccept> && Fits<ChoosingDraft, SampledMatch> && Fits<NgramDraft, BlockAccept>);
 static_assert(Fits<DraftModel, BlockAccept>);  // known at run time only
 
 namespace {

@@ -177,7 +177,7 @@ TEST_CASE("nodes that were drawn but not verified change nothing about the law",
 
 TEST_CASE("k-SEQ takes the least exact rho", "[rules]") {
     for (std::uint64_t seed = 0; seed < 40; ++seed) {
-        NodeLaws laws;
+        NodeLaws<> laws;
         laws.load(Table(seed, 5, 0.2)(Text{}));
         laws.load(TableLaw(Table(seed + 500, 5, 0.2, 0.5)), {});
         for (const std::size_t k : {1U, 2U, 4U, 7U}) {
@@ -193,18 +193,18 @@ namespace {
 
 /// x ~ p where the draft has ended, although q is sub-normalised in the ratio.
 struct MixedEnds {
-    template <Dice D>
-    Emission operator()(std::span<const DraftSamples::Draw> draws, NodeLaws& laws, D& dice) const {
-        if (draws[0].token == kEndOfDraft) return {static_cast<TokenId>(dice.pick(laws.p)), kNoPoint};
+    template <typename Laws, Dice D>
+    Emission operator()(std::span<const DraftSamples::Draw> draws, Laws& laws, D& dice) const {
+        if (draws[0].token == kEndOfDraft) return {laws.pick(dice), kNoPoint};
         return RejectionRule{}(draws, laws, dice);
     }
 };
 
 /// Rule V1: x ~ p where the draft has ended, and q renormalised over tokens elsewhere. Exact, and accepts less than V2.
 struct Renormalised {
-    template <Dice D>
-    Emission operator()(std::span<const DraftSamples::Draw> draws, NodeLaws& laws, D& dice) const {
-        if (draws[0].token == kEndOfDraft) return {static_cast<TokenId>(dice.pick(laws.p)), kNoPoint};
+    template <typename Laws, Dice D>
+    Emission operator()(std::span<const DraftSamples::Draw> draws, Laws& laws, D& dice) const {
+        if (draws[0].token == kEndOfDraft) return {laws.pick(dice), kNoPoint};
         laws.remove(kEndOfDraft);
         return RejectionRule{}(draws, laws, dice);
     }
@@ -212,16 +212,13 @@ struct Renormalised {
 
 /// k-SEQ with a rho that is too small.
 struct EagerKSeq {
-    template <Dice D>
-    Emission operator()(std::span<const DraftSamples::Draw> draws, NodeLaws& laws, D& dice) const {
+    template <typename Laws, Dice D>
+    Emission operator()(std::span<const DraftSamples::Draw> draws, Laws& laws, D& dice) const {
         for (const auto& draw : draws)
             if (dice.accept(laws.chance(draw.token))) return {draw.token, draw.point};
         const double beta = KSeqRule::beta(laws, 1.0), share = KSeqRule::chance_of_any(beta, draws.size()) / beta;
-        std::vector<double> rest(laws.p.size());
-        double sum = 0;
-        for (std::size_t i = 0; i < rest.size(); ++i)
-            sum += rest[i] = std::max(0.0, laws.p[i] - std::min(laws.q[i], laws.p[i]) * share);
-        return {static_cast<TokenId>(dice.pick(sum > 0 ? rest : laws.p)), kNoPoint};
+        laws.replace([&](double p, double q) { return std::max(0.0, p - std::min(q, p) * share); });
+        return {laws.pick(dice), kNoPoint};
     }
 };
 
