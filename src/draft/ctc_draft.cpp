@@ -13,35 +13,18 @@
 #include "ctc_backend.hpp"
 #include "ctc_prediction.hpp"
 #include "ctc_search.hpp"
+#include "progress.hpp"
 
 namespace outrider {
 
 namespace {
 
 /// What is known of one sequence.
-struct Known {
+struct Known : Progress {
     std::unique_ptr<CtcCache> cache;
-    std::int64_t committed = 0;
-    TokenId pending = kNoToken;       ///< of the last round; the next new token must be it
     TokenId before = kNoToken;        ///< x_{n-1}
     std::vector<float> feature = {};  ///< [H] h_{n-1}; empty while nothing is committed
 };
-
-void check_fresh(const SequenceFeedback& feedback, const Known& known, bool first) {
-    const auto count = static_cast<std::int64_t>(feedback.tokens.size());
-    require(known.committed + count == feedback.committed,
-            "CtcDraft: sequence {} has {} committed tokens, this drafter saw {} and now gets {}; every round's "
-            "feedback must reach "
-            "the drafter, from the prompt on",
-            feedback.sequence, feedback.committed, known.committed, count);
-    require(first || (count > 0 && feedback.tokens.front() == known.pending),
-            "CtcDraft: sequence {} continues with another token than the pending one of its last round; was `forget` "
-            "left out?",
-            feedback.sequence);
-    require(count == 0 ||
-                (feedback.features.defined() && feedback.features.dim() == 2 && feedback.features.size(0) == count),
-            "CtcDraft: sequence {} brings {} tokens, expected as many rows of features", feedback.sequence, count);
-}
 
 }  // namespace
 
@@ -65,13 +48,8 @@ struct CtcDraft::State {
     std::vector<CtcRound> take_up(std::span<const SequenceFeedback> feedback) {
         for (const SequenceFeedback& it : feedback) {
             const auto known = sequences.find(it.sequence);
-            static const Known nothing{};
-            check_fresh(it, known == sequences.end() ? nothing : known->second, known == sequences.end());
-            require(it.pending >= 0 && it.pending < vocabulary,
-                    "CtcDraft: pending token {} is outside the target's vocabulary of {}", it.pending, vocabulary);
-            require(it.tokens.empty() || it.features.size(1) == config.hidden,
-                    "CtcDraft: features of width {}, expected {}", it.tokens.empty() ? 0 : it.features.size(1),
-                    config.hidden);
+            check_progress("CtcDraft", it, known == sequences.end() ? nullptr : &known->second, config.hidden,
+                           vocabulary);
         }
         std::vector<CtcRound> rounds;
         for (const SequenceFeedback& it : feedback) {

@@ -6,14 +6,11 @@
 
 #include <outrider/core/error.hpp>
 
+#include "layer_kernels.hpp"
+
 namespace outrider {
 
 namespace {
-
-std::vector<float> floats(const at::Tensor& tensor) {
-    const at::Tensor flat = tensor.detach().to(at::kCPU, at::kFloat).contiguous();
-    return {flat.const_data_ptr<float>(), flat.const_data_ptr<float>() + flat.numel()};
-}
 
 using Matrix = Eigen::Map<const Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>>;
 using Vector = Eigen::Map<const Eigen::VectorXf>;
@@ -29,18 +26,18 @@ CtcPrediction::CtcPrediction(const CtcConfig& config, const CtcWeights& weights,
       feature_scale_(config.feature_scale),
       embed_(head.embed),
       team_(&team),
-      bias_(floats(weights.prefix_bias)),
-      out_(floats(weights.prefix_out)),
+      bias_(floats_of(weights.prefix_bias)),
+      out_(floats_of(weights.prefix_out)),
       column_(static_cast<std::size_t>(head.vocabulary), -1),
       g_(static_cast<std::size_t>(rank_)) {
     const at::Tensor w = weights.prefix_in.detach().to(at::kCPU, at::kFloat);
     const at::Tensor rows = head.embed(config.vocabulary).to(at::kCPU, at::kFloat) * embedding_scale_;
     const auto part = [&](std::int64_t i) { return w.slice(1, i * hidden_, (i + 1) * hidden_); };
-    last_ = floats(at::linear(rows, part(0)));
-    second_ = floats(at::linear(rows, part(1)));
-    by_last_ = PackedLinear::pack(WeightFormat::f32, floats(part(0)), rank_, hidden_, team_);
-    by_second_ = PackedLinear::pack(WeightFormat::f32, floats(part(1)), rank_, hidden_, team_);
-    by_feature_ = PackedLinear::pack(WeightFormat::f32, floats(part(2)), rank_, hidden_, team_);
+    last_ = floats_of(at::linear(rows, part(0)));
+    second_ = floats_of(at::linear(rows, part(1)));
+    by_last_ = PackedLinear::pack(WeightFormat::f32, floats_of(part(0)), rank_, hidden_, team_);
+    by_second_ = PackedLinear::pack(WeightFormat::f32, floats_of(part(1)), rank_, hidden_, team_);
+    by_feature_ = PackedLinear::pack(WeightFormat::f32, floats_of(part(2)), rank_, hidden_, team_);
     out_packed_ = PackedLinear::pack(format, out_, static_cast<std::int64_t>(config.vocabulary.size()), rank_, team_);
     for (std::size_t i = 0; i < config.vocabulary.size(); ++i)
         column_[static_cast<std::size_t>(config.vocabulary[i])] = static_cast<std::int32_t>(i);
@@ -62,7 +59,7 @@ std::vector<float> CtcPrediction::product(const PackedLinear& matrix, std::span<
 }
 
 CtcPrediction::Start CtcPrediction::start(std::span<const float> feature, TokenId before, TokenId pending) const {
-    const auto embedding = [&](TokenId token) { return floats(embed_(std::span(&token, 1)) * embedding_scale_); };
+    const auto embedding = [&](TokenId token) { return floats_of(embed_(std::span(&token, 1)) * embedding_scale_); };
     const auto part = [&](const PackedLinear& matrix, const std::vector<float>& table, TokenId token) {
         const std::int32_t column = column_[static_cast<std::size_t>(token)];
         if (column >= 0) return std::vector<float>(row(table, column), row(table, column) + rank_);

@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "../vector_clones.hpp"
+#include "score_rows.hpp"
 
 namespace outrider {
 
@@ -15,22 +16,6 @@ using simd::get;
 using simd::put;
 using Lanes = simd::Vector<float>;
 constexpr std::int64_t kWide = simd::kLanes<float>;
-
-/// In place: exp(x - max) of `count` values, zeros up to `padded`. Returns the maximum; NaN where one is among them.
-OUTRIDER_CLONES float exponentials(float* x, std::int64_t count, std::int64_t padded) {
-    for (std::int64_t i = count; i < padded; ++i) x[i] = -3e38F;
-    Lanes top = get(x), check{};
-    for (std::int64_t i = 0; i < padded; i += kWide) {
-        const Lanes v = get(x + i);
-        top = v > top ? v : top;
-        check += v * 0.0F;  // NaN for NaN and infinities
-    }
-    float highest = top[0], sound = check[0];
-    for (std::int64_t j = 1; j < kWide; ++j) highest = top[j] > highest ? top[j] : highest, sound += check[j];
-    for (std::int64_t i = 0; i < padded; i += kWide) put(x + i, simd::exp(get(x + i) - highest));
-    for (std::int64_t i = count; i < padded; ++i) x[i] = 0.0F;
-    return sound == 0.0F ? highest : std::numeric_limits<float>::quiet_NaN();
-}
 
 /// z[t] = sum_c a[t][c] f[c].
 OUTRIDER_CLONES void masses(const float* a, std::int64_t frames, const float* f, std::int64_t stride, float* z) {
@@ -55,18 +40,6 @@ OUTRIDER_CLONES void children(const float* a, std::int64_t frames, const float* 
         for (std::int64_t t = 0; t < frames; ++t) sum += w[t] * get(a + t * stride + c);
         put(q + c, sum * get(f + c));
     }
-}
-
-/// The first block of 16 from `begin` on that holds a value >= least, or `stride`.
-OUTRIDER_CLONES std::int64_t find_block(const float* q, std::int64_t begin, std::int64_t stride, float least) {
-    for (; begin < stride; begin += kWide) {
-        const auto reach = get(q + begin) >= least;
-        simd::Ints any = reach;
-        std::int32_t hits = 0;
-        for (std::int64_t j = 0; j < kWide; ++j) hits |= any[j];
-        if (hits != 0) return begin;
-    }
-    return stride;
 }
 
 }  // namespace
@@ -95,7 +68,7 @@ TokenTree CtcSearch::tree(TokenId pending, std::span<const float> logits, std::s
 }
 
 void CtcSearch::load(std::span<const float> logits, std::span<const float> gate) {
-    stride_ = (columns_ + 31) / 32 * 32;
+    stride_ = padded_row(columns_);
     a_.resize(frames_ * stride_);
     q_.resize(stride_), z_.resize(frames_);
     blank_.assign(frames_, 1.0F), emit_.assign(frames_, 0.0F);

@@ -1,0 +1,29 @@
+// What computes Medusa's heads during decoding.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <memory>
+#include <outrider/draft/medusa_network.hpp>
+#include <outrider/interface/target_head.hpp>
+#include <outrider/tensor/thread_team.hpp>
+#include <vector>
+
+namespace outrider {
+
+class MedusaBackend {
+public:
+    virtual ~MedusaBackend() = default;
+    /// `features` [S, H] on any device. Fills `scores` [S * K, stride], row s * K + k: head k's scores for sequence s;
+    /// columns from V on are left alone.
+    virtual void run(const at::Tensor& features, std::int64_t stride, std::vector<float>& scores) = 0;
+};
+
+[[nodiscard]] std::unique_ptr<MedusaBackend> make_medusa_aten(const MedusaConfig& config, const MedusaWeights& weights,
+                                                              const TargetHead& head);
+/// Packed 8-bit matrices and the CPU's kernels; the team must live as long as the backend.
+[[nodiscard]] std::unique_ptr<MedusaBackend> make_medusa_kernels(const MedusaConfig& config,
+                                                                 const MedusaWeights& weights, const TargetHead& head,
+                                                                 ThreadTeam& team);
+
+}  // namespace outrider
