@@ -11,7 +11,8 @@ if(TARGET outrider)
     install(TARGETS outrider EXPORT outrider-library FILE_SET HEADERS)
     install(EXPORT outrider-library NAMESPACE outrider:: FILE outrider-library-targets.cmake
             DESTINATION ${outrider_package_dir})
-    install(FILES cmake/OutriderTorch.cmake cmake/OutriderPcre2.cmake DESTINATION ${outrider_package_dir})
+    install(FILES cmake/OutriderTorch.cmake cmake/OutriderPcre2.cmake cmake/OutriderSentencePiece.cmake
+            DESTINATION ${outrider_package_dir})
 endif()
 if(TARGET outrider_program)
     install(TARGETS outrider_program RUNTIME)

@@ -18,7 +18,7 @@ namespace {
 
 /// The tokenizer alone: no weights are read.
 std::shared_ptr<const Tokenizer> load_tokenizer(const std::filesystem::path& path) {
-    if (std::filesystem::is_directory(path)) return Tokenizer::from_json(path / "tokenizer.json");
+    if (std::filesystem::is_directory(path)) return Tokenizer::from_folder(path);
     return Tokenizer::from_gguf(GgufFile::open(path));
 }
 

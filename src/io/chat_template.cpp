@@ -20,6 +20,13 @@ public:
     void token(TokenId id) {
         close();
         ids_.push_back(id);
+        place_ = TextPlace::middle;
+    }
+
+    /// What comes next is encoded as a text of its own.
+    void begin_text() {
+        close();
+        place_ = TextPlace::start;
     }
 
     /// A special token of the format. Throws Error when the vocabulary has none of that name.
@@ -36,8 +43,11 @@ public:
         else text(name);
     }
 
+    [[nodiscard]] bool has(std::string_view name) const { return tokenizer_.find_special(name).has_value(); }
+
     void bos() {
         if (const auto id = tokenizer_.bos()) token(*id);
+        begin_text();
     }
 
     /// The end of a turn; nothing else keeps turns apart in the formats that use it.
@@ -55,7 +65,8 @@ public:
 
 private:
     void close() {
-        const auto more = tokenizer_.encode(open_, SpecialText::plain);
+        if (open_.empty()) return;
+        const auto more = tokenizer_.encode(open_, SpecialText::plain, place_);
         ids_.insert(ids_.end(), more.begin(), more.end());
         open_.clear();
     }
@@ -63,6 +74,7 @@ private:
     const Tokenizer& tokenizer_;
     std::vector<TokenId> ids_;
     std::string open_;
+    TextPlace place_ = TextPlace::start;  // of open_
 };
 
 /// Without the white space at both ends (Jinja's trim).
@@ -153,6 +165,32 @@ void write_llama2(std::span<const ChatMessage> messages, TurnWriter& out) {
     }
 }
 
+/// Mistral 7B Instruct. Its marks are words in the first two versions and tokens from the third on, where each text
+/// between them is encoded as one of its own (mistral-common). A system text comes before the first user's words.
+void write_mistral(std::span<const ChatMessage> messages, TurnWriter& out) {
+    const bool tokens = out.has("[INST]") && out.has("[/INST]");
+    const auto mark = [&](const char* name, std::string_view before, std::string_view behind) {
+        if (!tokens) return out.text(fmt::format("{}{}{}", before, name, behind));
+        out.special(name);
+        out.begin_text();
+    };
+    out.bos();
+    if (messages.empty()) return mark("[INST]", "", "");
+    const Turns chat(messages, "mistral");
+    for (std::size_t i = 0; i < chat.turns.size(); ++i) {
+        if (i % 2 == 1) {
+            if (!tokens) out.text(" ");
+            out.text(chat.turns[i].content);
+            out.eos();
+            continue;
+        }
+        mark("[INST]", "", " ");
+        if (i == 0 && !chat.system.empty()) out.text(chat.system + "\n\n");
+        out.text(chat.turns[i].content);
+        mark("[/INST]", " ", "");
+    }
+}
+
 void write_vicuna(std::span<const ChatMessage> messages, TurnWriter& out) {
     constexpr std::string_view kSystem =
         "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, "
@@ -189,10 +227,10 @@ void write_zephyr(std::span<const ChatMessage> messages, TurnWriter& out) {
     out.text("\n");
 }
 
-constexpr std::array kNames = {"chatml", "llama2", "llama3", "vicuna", "zephyr"};
+constexpr std::array kNames = {"chatml", "llama2", "llama3", "mistral", "vicuna", "zephyr"};
 
-constexpr const char* kRemedy = "pass a built-in template by name (chatml, llama2, llama3, vicuna, zephyr: --template "
-                                "NAME, or the option chat_template), or use prompts without one (--raw)";
+constexpr const char* kRemedy = "pass a built-in template by name (chatml, llama2, llama3, mistral, vicuna, zephyr: "
+                                "--template NAME, or the option chat_template), or use prompts without one (--raw)";
 
 /// The text of ChatML's system turn where the source has it as a literal; empty where it has none.
 std::string literal_system(std::string_view source) {
@@ -233,6 +271,8 @@ ChatTemplate ChatTemplate::detect(std::string_view source) {
         return result;
     }
     if (has("[INST]") && has("<<SYS>>")) return ChatTemplate(Format::llama2);
+    // Later versions have turns of their own for the system's text.
+    if (has("[INST]") && has("[/INST]") && !has("[SYSTEM_PROMPT]")) return ChatTemplate(Format::mistral);
     if (has("USER: ") && has("ASSISTANT:")) return ChatTemplate(Format::vicuna);
     // Phi-3 has the same marks and ends turns by <|end|>.
     if (has("<|user|>") && has("<|assistant|>") && has("eos_token") && !has("<|end|>")) {
@@ -255,7 +295,7 @@ std::vector<TokenId> ChatTemplate::encode_user_opening(const Tokenizer& tokenize
 }
 
 std::string ChatTemplate::user_ending() const {
-    if (format_ == Format::llama2) return "[/INST]";
+    if (format_ == Format::llama2 || format_ == Format::mistral) return "[/INST]";
     if (format_ == Format::vicuna) return "ASSISTANT:";
     return {};
 }
@@ -270,6 +310,7 @@ std::vector<TokenId> ChatTemplate::write(std::span<const ChatMessage> messages, 
             write_llama3(messages, dated_ ? "Cutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n" : "",
                          out);
             break;
+        case Format::mistral: write_mistral(messages, out); break;
         case Format::vicuna: write_vicuna(messages, out); break;
         case Format::zephyr: write_zephyr(messages, out); break;
     }

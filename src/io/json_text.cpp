@@ -39,4 +39,26 @@ Json read_json(const std::filesystem::path& path) {
     return parse_json({reinterpret_cast<const char*>(file.span().data()), file.size()}, path.string());
 }
 
+const Json& field(const Json& object, const char* key) {
+    static const Json kNull;
+    if (!object.is_object()) return kNull;
+    const auto found = object.find(key);
+    return found != object.end() ? *found : kNull;
+}
+
+bool flag(const Json& object, const char* key, bool fallback) {
+    const Json& value = field(object, key);
+    return value.is_boolean() ? value.get<bool>() : fallback;
+}
+
+std::string text(const Json& object, const char* key) {
+    const Json& value = field(object, key);
+    return value.is_string() ? value.get<std::string>() : std::string();
+}
+
+std::string shown(const Json& value) {
+    const std::string whole = value.dump(-1, ' ', true);
+    return whole.size() > 300 ? whole.substr(0, 300) + "..." : whole;
+}
+
 }  // namespace outrider::detail

@@ -18,4 +18,14 @@ using Json = nlohmann::json;
 /// Parses a whole file. Throws Error.
 [[nodiscard]] Json read_json(const std::filesystem::path& path);
 
+/// `object[key]`, or null where there is none.
+[[nodiscard]] const Json& field(const Json& object, const char* key);
+
+/// The value at `key` where it is of that kind, else `fallback` or "".
+[[nodiscard]] bool flag(const Json& object, const char* key, bool fallback);
+[[nodiscard]] std::string text(const Json& object, const char* key);
+
+/// A value for messages: one line of ASCII, cut when long.
+[[nodiscard]] std::string shown(const Json& value);
+
 }  // namespace outrider::detail

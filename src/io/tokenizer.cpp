@@ -17,7 +17,9 @@ class PlainEncoder {
 public:
     PlainEncoder(const TokenizerState& state, std::vector<TokenId>& out) : state_(state), out_(out) {}
 
-    void encode(std::string_view text) {
+    /// `first`: the text begins here.
+    void encode(std::string_view text, bool first) {
+        if (state_.pieces) return state_.pieces->encode(text, first, out_);
         for (const std::string_view word : state_.words.words(text)) {
             if (word.size() == 1 || word.size() > kCachedBytes) {
                 state_.model->encode(word, scratch_, out_);
@@ -65,10 +67,9 @@ std::pair<std::string, std::string> split_merge(const std::string& line) {
 }
 
 void TokenizerState::finish(const std::string& name) {
-    bytes.resize(entries.size());
     special.assign(entries.size(), false);
-    for (std::size_t i = 0; i < entries.size(); ++i) {
-        bytes[i] = detail::bytes_of_entry(entries[i]).value_or(entries[i]);
+    for (std::size_t i = bytes.size(); i < entries.size(); ++i) {
+        bytes.push_back(detail::bytes_of_entry(entries[i]).value_or(entries[i]));
     }
     for (std::size_t i = 0; i < added.size(); ++i) {
         const AddedToken& token = added[i];
@@ -79,7 +80,7 @@ void TokenizerState::finish(const std::string& name) {
         bytes[id] = token.special ? std::string() : token.text;
         special[id] = token.special;
         require(added_by_text.emplace(token.text, i).second, "{}: the added token {} occurs twice", name, token.text);
-        added_by_byte[static_cast<std::uint8_t>(token.text[0])].push_back(i);
+        if (token.own_search) added_by_byte[static_cast<std::uint8_t>(token.text[0])].push_back(i);
     }
     for (auto& indices : added_by_byte) {
         std::ranges::stable_sort(indices, std::greater{}, [&](std::size_t i) { return added[i].text.size(); });
@@ -109,12 +110,13 @@ std::optional<std::size_t> TokenizerState::added_at(std::string_view text, bool 
 Tokenizer::Tokenizer(std::unique_ptr<const TokenizerState> state) : state_(std::move(state)) {}
 Tokenizer::~Tokenizer() = default;
 
-std::vector<TokenId> Tokenizer::encode(std::string_view text, SpecialText special) const {
+std::vector<TokenId> Tokenizer::encode(std::string_view text, SpecialText special, TextPlace place) const {
     std::string repaired;
     if (!is_valid_utf8(text)) text = repaired = to_valid_utf8(text);
     std::vector<TokenId> ids;
     ids.reserve(text.size() / 4 + 8);
     PlainEncoder plain(*state_, ids);
+    const bool starts = place == TextPlace::start;
     std::size_t start = 0;  // of the text that is not encoded yet
     for (std::size_t i = 0; i < text.size();) {
         const auto found = state_->added_at(text.substr(i), special == SpecialText::parse);
@@ -125,19 +127,21 @@ std::vector<TokenId> Tokenizer::encode(std::string_view text, SpecialText specia
         const AddedToken& token = state_->added[*found];
         std::string_view before = text.substr(start, i - start);
         if (token.strip_left) before.remove_suffix(spaces_before(before));
-        plain.encode(before);
+        plain.encode(before, starts && start == 0);
         ids.push_back(token.id);
         i += token.text.size();
         if (token.strip_right) i += spaces_after(text.substr(i));
         start = i;
     }
-    plain.encode(text.substr(start));
+    plain.encode(text.substr(start), starts && start == 0);
     return ids;
 }
 
-std::string Tokenizer::decode(std::span<const TokenId> tokens) const {
+std::string Tokenizer::decode(std::span<const TokenId> tokens, TextPlace place) const {
     std::string text;
     for (const TokenId token : tokens) text += bytes(token);
+    const bool prefixed = place == TextPlace::start && state_->pieces && state_->pieces->has_prefix();
+    if (prefixed && text.starts_with(' ')) text.erase(0, 1);
     return text;
 }
 

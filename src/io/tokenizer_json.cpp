@@ -1,6 +1,4 @@
 #include <algorithm>
-#include <fstream>
-#include <iterator>
 
 #include <outrider/core/error.hpp>
 #include <outrider/io/tokenizer.hpp>
@@ -12,31 +10,11 @@
 namespace outrider {
 namespace {
 
+using detail::field;
+using detail::flag;
 using detail::Json;
-
-/// `object[key]`, or null where there is none.
-const Json& field(const Json& object, const char* key) {
-    static const Json kNull;
-    if (!object.is_object()) return kNull;
-    const auto found = object.find(key);
-    return found != object.end() ? *found : kNull;
-}
-
-bool flag(const Json& object, const char* key, bool fallback) {
-    const Json& value = field(object, key);
-    return value.is_boolean() ? value.get<bool>() : fallback;
-}
-
-std::string text(const Json& object, const char* key) {
-    const Json& value = field(object, key);
-    return value.is_string() ? value.get<std::string>() : std::string();
-}
-
-/// A value for messages: one line of ASCII, cut when long.
-std::string shown(const Json& value) {
-    const std::string whole = value.dump(-1, ' ', true);
-    return whole.size() > 300 ? whole.substr(0, 300) + "..." : whole;
-}
+using detail::shown;
+using detail::text;
 
 [[noreturn]] void unsupported(const std::string& name, const char* part, const Json& what) {
     fail("{}: the {} {} is not supported", name, part, shown(what));
@@ -110,8 +88,6 @@ void read_model(const std::string& name, const Json& model, TokenizerState& stat
     const std::string type = text(model, "type");
     require(type == "BPE" || (type.empty() && field(model, "merges").is_array()),
             "{}: the tokenizer's model is \"{}\"; expected BPE", name, type);
-    require(!flag(model, "byte_fallback", false), "{}: a SentencePiece vocabulary (byte_fallback); expected byte-level "
-            "BPE", name);
     require(text(model, "continuing_subword_prefix").empty() && text(model, "end_of_word_suffix").empty() &&
                 !field(model, "dropout").is_number(),
             "{}: dropout, subword prefixes and word suffixes are not supported", name);
@@ -138,46 +114,6 @@ void read_model(const std::string& name, const Json& model, TokenizerState& stat
     state.model.emplace(state.entries, merges, options);
 }
 
-std::optional<TokenId> added_token(const TokenizerState& state, const std::string& name) {
-    const auto found = std::ranges::find(state.added, name, &AddedToken::text);
-    return found != state.added.end() ? std::optional(found->id) : std::nullopt;
-}
-
-/// A token of tokenizer_config.json: its text, or an object with it.
-std::optional<TokenId> config_token(const TokenizerState& state, const Json& value) {
-    return added_token(state, value.is_string() ? value.get<std::string>() : text(value, "content"));
-}
-
-void read_config(const std::filesystem::path& path, TokenizerState& state) {
-    if (!std::filesystem::exists(path)) return;
-    const Json config = detail::read_json(path);
-    if (const auto bos = config_token(state, field(config, "bos_token"))) state.bos = bos;
-    state.eos = config_token(state, field(config, "eos_token"));
-    state.adds_bos = flag(config, "add_bos_token", state.adds_bos);
-    const Json& source = field(config, "chat_template");
-    if (source.is_string()) state.chat_template = source.get<std::string>();
-    if (!source.is_array()) return;
-    for (const Json& named : source) {  // several templates by name
-        if (text(named, "name") == "default") state.chat_template = text(named, "template");
-    }
-}
-
-/// End ids of generation_config.json or, without one, of the model's config.json.
-void read_end_ids(const std::filesystem::path& folder, TokenizerState& state) {
-    std::filesystem::path path = folder / "generation_config.json";
-    if (!std::filesystem::exists(path)) path = folder / "config.json";
-    if (!std::filesystem::exists(path)) return;
-    const Json config = detail::read_json(path);
-    const Json& ids = field(config, "eos_token_id");
-    for (const Json& id : ids.is_array() ? ids : Json::array({ids})) {
-        if (!id.is_number_integer() || id == -1) continue;  // -1 is some files' "none"
-        if (!id.is_number_unsigned() || id.get<std::uint64_t>() >= state.entries.size()) {
-            fail("{}: the end id {} is outside the vocabulary of {}", path.string(), shown(id), state.entries.size());
-        }
-        state.end_ids.push_back(id.get<TokenId>());
-    }
-}
-
 /// The special token that the post-processor puts before a text; empty when none.
 std::string first_token(const Json& step) {
     if (text(step, "type") == "Sequence" && field(step, "processors").is_array()) {
@@ -190,17 +126,14 @@ std::string first_token(const Json& step) {
     return text(field(single[0], "SpecialToken"), "id");
 }
 
-std::string read_text(const std::filesystem::path& path) {
-    std::ifstream file(path, std::ios::binary);
-    return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-}
-
 }  // namespace
 
 std::shared_ptr<const Tokenizer> Tokenizer::from_json(const std::filesystem::path& path) {
     const std::string name = path.string();
     const Json root = detail::read_json(path);
     require(root.is_object(), "{}: expected a JSON object", name);
+    require(!flag(field(root, "model"), "byte_fallback", false), "{}: converted from a SentencePiece vocabulary "
+            "(byte_fallback), which is read as it was: put the model's tokenizer.model into the folder", name);
     auto state = std::make_unique<TokenizerState>();
     const Json& normalizer = field(root, "normalizer");
     if (!normalizer.is_null() && text(normalizer, "type") != "NFC") unsupported(name, "normalizer", normalizer);
@@ -209,14 +142,9 @@ std::shared_ptr<const Tokenizer> Tokenizer::from_json(const std::filesystem::pat
     }
     read_vocabulary(name, root, *state);
     read_model(name, field(root, "model"), *state);
-    state->bos = added_token(*state, first_token(field(root, "post_processor")));
+    state->bos = state->find_added(first_token(field(root, "post_processor")));
     state->adds_bos = state->bos.has_value();
-    const auto folder = path.parent_path();
-    read_config(folder / "tokenizer_config.json", *state);
-    read_end_ids(folder, *state);
-    if (std::filesystem::exists(folder / "chat_template.jinja")) {
-        state->chat_template = read_text(folder / "chat_template.jinja");
-    }
+    state->read_neighbours(path.parent_path());
     state->finish(name);
     return std::make_shared<const Tokenizer>(std::move(state));
 }

@@ -1,7 +1,8 @@
-// What a Tokenizer is made of; filled by its two readers (GGUF, tokenizer.json).
+// What a Tokenizer is made of; filled by its readers (GGUF, tokenizer.json, tokenizer.model).
 #pragma once
 
 #include <array>
+#include <filesystem>
 #include <memory>
 #include <optional>
 #include <string>
@@ -13,6 +14,7 @@
 
 #include "byte_level_bpe.hpp"
 #include "pre_tokenizer.hpp"
+#include "sentencepiece_encoder.hpp"
 
 namespace outrider {
 
@@ -23,14 +25,16 @@ struct AddedToken {
     bool special = true;      ///< found only with SpecialText::parse, adds no bytes to a text
     bool strip_left = false;  ///< takes the white space before it (lstrip) or after it (rstrip)
     bool strip_right = false;
+    bool own_search = true;   ///< false: the model finds it in text by itself
 };
 
 struct TokenizerState {
     std::vector<std::string> entries;  ///< as in the file, by id; empty: no token
-    std::vector<std::string> bytes;    ///< what each adds to a text, by id
+    std::vector<std::string> bytes;    ///< what each adds to a text, by id; derived when empty
     std::vector<AddedToken> added;
-    detail::PreTokenizer words;
+    detail::PreTokenizer words;                          ///< of byte-level BPE, like the next
     std::optional<detail::ByteLevelBpe> model;
+    std::optional<detail::SentencePieceEncoder> pieces;  ///< instead of both
     std::optional<TokenId> bos, eos;
     bool adds_bos = false;
     std::vector<TokenId> end_ids;
@@ -43,6 +47,16 @@ struct TokenizerState {
 
     /// Checks `added`, bos and end ids, and derives the rest. `name` stands in messages. Throws Error.
     void finish(const std::string& name);
+
+    /// The id of an added token.
+    [[nodiscard]] std::optional<TokenId> find_added(const std::string& name) const;
+
+    /// Whether an added token is special.
+    [[nodiscard]] bool added_special(TokenId id) const;
+
+    /// bos, eos, chat template and end ids of tokenizer_config.json, generation_config.json or config.json, and
+    /// chat_template.jinja, where they exist. After `entries` and `added` are there. Throws Error.
+    void read_neighbours(const std::filesystem::path& folder);
 
     /// Index of the added token at the front of `text`, the longest; nothing if none.
     [[nodiscard]] std::optional<std::size_t> added_at(std::string_view text, bool with_special) const;

@@ -151,20 +151,25 @@ at::Tensor AtenPass::attend(const at::Tensor& qkv, std::int64_t layer, std::span
     return outputs.size() == 1 ? outputs[0] : at::cat(outputs, 0);
 }
 
-/// Which slots each row does not see.
-at::Tensor hidden_slots(const RowSegment& segment) {
+/// Which slots each row does not see: those of no ancestor, and with a window > 0 those `window` or more positions back.
+at::Tensor hidden_slots(const RowSegment& segment, const std::vector<std::int64_t>& position, std::int64_t window) {
     const auto rows = static_cast<std::int64_t>(segment.tokens.size());
     const std::int64_t committed = segment.cache->committed();
     at::Tensor hidden = at::zeros({rows, committed + rows}, at::kBool);
+    if (window > 0) {
+        const at::Tensor own = at::tensor(position, at::kLong);
+        const at::Tensor all = at::cat({at::arange(committed, at::kLong), own});
+        hidden.copy_(all.unsqueeze(0).le((own - window).unsqueeze(1)));
+    }
     if (segment.parents.empty()) {
-        hidden.slice(1, committed).copy_(at::ones({rows, rows}, at::kBool).triu(1));
+        hidden.slice(1, committed).logical_or_(at::ones({rows, rows}, at::kBool).triu(1));
         return hidden;
     }
     const Visibility visible(segment.parents);
     auto cells = hidden.accessor<bool, 2>();
     for (std::int64_t i = 0; i < rows; ++i)
         for (std::int64_t j = 0; j < rows; ++j)
-            cells[i][committed + j] = !visible.sees(static_cast<NodeIndex>(i), static_cast<NodeIndex>(j));
+            cells[i][committed + j] |= !visible.sees(static_cast<NodeIndex>(i), static_cast<NodeIndex>(j));
     return hidden;
 }
 
@@ -176,10 +181,10 @@ PassOutput AtenPass::forward(std::span<const RowSegment> segments, bool with_log
     for (const RowSegment& segment : segments) {
         const auto rows = static_cast<std::int64_t>(segment.tokens.size());
         segment.cache->reserve(rows);
-        blocks.push_back({.cache = segment.cache, .begin = static_cast<std::int64_t>(tokens.size()), .rows = rows,
-                          .hidden = hidden_slots(segment).to(device)});
-        tokens.insert(tokens.end(), segment.tokens.begin(), segment.tokens.end());
         const std::vector<std::int64_t> own = row_positions(segment);
+        blocks.push_back({.cache = segment.cache, .begin = static_cast<std::int64_t>(tokens.size()), .rows = rows,
+                          .hidden = hidden_slots(segment, own, c.window).to(device)});
+        tokens.insert(tokens.end(), segment.tokens.begin(), segment.tokens.end());
         at_position.insert(at_position.end(), own.begin(), own.end());
     }
     const at::Tensor angles = at::outer(at::tensor(at_position, at::kLong).to(device).to(at::kFloat), model_->rope);

@@ -157,6 +157,7 @@ private:
 
     void lay_out(std::span<const RowSegment> segments);
     void add_segment(const RowSegment& segment);
+    void narrow(std::size_t row, std::int64_t first);
     void make_room(bool with_logits);
     void run(TeamMember& member, float* features, float* logits, std::int64_t* argmax);
     void embed(TeamMember& member);
@@ -184,8 +185,10 @@ private:
 void KernelPass::lay_out(std::span<const RowSegment> segments) {
     rows_.clear(), seen_.clear(), slots_.clear();
     for (const RowSegment& segment : segments) add_segment(segment);
-    for (std::size_t i = 0; i < rows_.size(); ++i)
+    for (std::size_t i = 0; i < rows_.size(); ++i) {
         seen_[i].slots = std::span(slots_).subspan(rows_[i].first_slot, rows_[i].slots);
+        if (model_->config.window > 0) narrow(i, rows_[i].position - model_->config.window + 1);
+    }
     n_ = static_cast<std::int64_t>(rows_.size());
 }
 
@@ -219,6 +222,24 @@ void KernelPass::add_segment(const RowSegment& segment) {
         rows_.push_back(row);
         seen_.push_back({.cache = view, .committed = run});
     }
+}
+
+// Position `first` is the oldest that the row sees; slot s of its run holds position s. A view of the cache that begins
+// there, or no run at all when the window reaches back into the tree only.
+void KernelPass::narrow(std::size_t row, std::int64_t first) {
+    AttentionRow& seen = seen_[row];
+    if (first <= 0) return;
+    if (first >= seen.committed) {
+        seen.slots = seen.slots.subspan(static_cast<std::size_t>(first - seen.committed));
+        seen.committed = 0;
+        return;
+    }
+    const std::int64_t bytes = first * seen.cache.slot_stride * element_bytes(shape_.format);
+    seen.cache.keys = static_cast<const std::byte*>(seen.cache.keys) + bytes;
+    seen.cache.values = static_cast<const std::byte*>(seen.cache.values) + bytes;
+    seen.committed -= first;
+    for (std::int32_t& slot : std::span(slots_).subspan(rows_[row].first_slot, rows_[row].slots))
+        slot -= static_cast<std::int32_t>(first);
 }
 
 void KernelPass::make_room(bool with_logits) {

@@ -9,12 +9,6 @@
 namespace outrider {
 namespace {
 
-void reject_window(std::optional<std::int64_t> window, std::int64_t context, const std::string& name) {
-    require(!window || *window <= 0 || *window >= context,
-            "{}: a sliding attention window of {} tokens is smaller than the context of {}, which is not supported; "
-            "use a model with full attention", name, window.value_or(0), context);
-}
-
 RopeScaling gguf_scaling(const GgufFile& file) {
     const std::string kind = file.find_string("llama.rope.scaling.type").value_or("none");
     if (kind == "none") return {};
@@ -63,7 +57,8 @@ LlamaConfig LlamaConfig::from_gguf(const GgufFile& file) {
     config.tied_output = !file.has_tensor("output.weight");
     config.rope = gguf_scaling(file);
     if (file.has_tensor("rope_freqs.weight")) config.rope_divisors = to_floats(file.tensor("rope_freqs.weight"));
-    reject_window(file.find_integer("llama.attention.sliding_window"), config.context, file.name());
+    const std::int64_t window = file.find_integer("llama.attention.sliding_window").value_or(0);
+    if (window < config.context) config.window = window;
     config.check();
     return config;
 }
@@ -81,6 +76,7 @@ void LlamaConfig::check() const {
     positive(feed_forward, "feed-forward size");
     positive(vocabulary, "vocabulary size");
     positive(context, "context length");
+    require(window >= 0, "model \"{}\": a sliding attention window of {} tokens; expected a positive number", name, window);
     require(heads % kv_heads == 0, "model \"{}\": {} attention heads over {} key-value heads; expected a multiple", name,
             heads, kv_heads);
     require(head_dim % 2 == 0, "model \"{}\": heads of {} dimensions; expected an even number", name, head_dim);

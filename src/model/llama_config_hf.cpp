@@ -29,9 +29,6 @@ void reject_unsupported(const HfConfig& hf) {
     require(!hf.mlp_bias, "{}: mlp_bias is not supported; expected a model without biases", hf.name);
     require(hf.hidden_act == "silu", "{}: hidden_act \"{}\" is not supported; expected \"silu\"", hf.name,
             hf.hidden_act);
-    require(!hf.sliding_window || *hf.sliding_window >= hf.max_positions,
-            "{}: a sliding attention window of {} tokens is smaller than the context of {}, which is not supported; "
-            "use a model with full attention", hf.name, hf.sliding_window.value_or(0), hf.max_positions);
 }
 
 }  // namespace
@@ -52,6 +49,7 @@ LlamaConfig LlamaConfig::from_hf(const std::filesystem::path& folder) {
                        .norm_eps = hf.rms_norm_eps,
                        .tied_output = hf.tie_word_embeddings,
                        .rope = hf_scaling(hf)};
+    if (hf.sliding_window.value_or(config.context) < config.context) config.window = *hf.sliding_window;
     config.check();
     return config;
 }

@@ -1,6 +1,7 @@
 #include <outrider/model/llama_model.hpp>
 
 #include <outrider/core/error.hpp>
+#include <outrider/core/rng.hpp>
 #include <outrider/io/gguf.hpp>
 #include <outrider/io/named_tensors.hpp>
 #include <outrider/tensor/thread_team.hpp>
@@ -27,7 +28,7 @@ Checkpoint open_folder(const std::filesystem::path& folder) {
     const LlamaConfig config = LlamaConfig::from_hf(folder);
     return {config,
             std::make_shared<WeightSource>(WeightSource::from_hf(NamedTensors::open(folder), config)),
-            Tokenizer::from_json(folder / "tokenizer.json")};
+            Tokenizer::from_folder(folder)};
 }
 
 }  // namespace
@@ -130,6 +131,16 @@ Prompt LlamaModel::raw(std::string_view text) const {
     return prompt;
 }
 
+/// A hash of every token's bytes and of the count.
+static std::string tokenizer_fingerprint(const Tokenizer& tokenizer) {
+    std::uint64_t hash = mix64(static_cast<std::uint64_t>(tokenizer.size()));
+    for (TokenId token = 0; token < static_cast<TokenId>(tokenizer.size()); ++token) {
+        for (const char c : tokenizer.piece(token)) hash = mix64(hash ^ static_cast<unsigned char>(c));
+        hash = mix64(hash ^ 0x100);
+    }
+    return fmt::format("{:016x}", hash);
+}
+
 TargetHead LlamaModel::head() const {
     const auto reader = [state = state_](const char* table) {
         return [state, table](std::span<const TokenId> ids) {
@@ -145,7 +156,8 @@ TargetHead LlamaModel::head() const {
             .embed = reader("embed"),
             .output_rows = reader(state_->config.tied_output ? "embed" : "output"),
             .final_norm = state_->norm,
-            .norm_eps = state_->config.norm_eps};
+            .norm_eps = state_->config.norm_eps,
+            .tokenizer = tokenizer_fingerprint(tokenizer())};
 }
 
 }  // namespace outrider

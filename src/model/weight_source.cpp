@@ -161,6 +161,7 @@ std::string WeightSource::fingerprint(const LlamaConfig& config) const {
                                     config.feed_forward, config.vocabulary})
         hash = mix64(hash ^ static_cast<std::uint64_t>(size));
     hash = hash_text(hash, fmt::format("{} {} {}", config.rope_theta, config.norm_eps, config.tied_output));
+    if (config.window > 0) hash = mix64(hash ^ static_cast<std::uint64_t>(config.window));
     for (const auto& [name, entry] : entries_) {
         hash = hash_text(hash, name + ggml_name(entry.type));
         // Samples of the middle and of the end: cheap, and any other training differs.

@@ -19,11 +19,11 @@ struct ChatMessage {
 };
 
 /// An immutable value. Contents are plain text: the name of a special token in them is text, so no user can close a
-/// turn where the format marks turns by special tokens (chatml, llama3, zephyr's ends). Llama 2 and Vicuna mark turns
-/// by ordinary words, which no encoding can tell from a user's.
+/// turn where the format marks turns by special tokens (chatml, llama3, zephyr's ends). Llama 2, Vicuna and the first
+/// Mistral models mark turns by ordinary words, which no encoding can tell from a user's.
 class ChatTemplate {
 public:
-    /// chatml, llama2, llama3, vicuna or zephyr. Throws Error for another name.
+    /// chatml, llama2, llama3, mistral, vicuna or zephyr. Throws Error for another name.
     [[nodiscard]] static ChatTemplate by_name(std::string_view name);
 
     /// By marks in the Jinja `source` of a checkpoint. ChatML's and Llama 3.1's default system turns are taken from it.
@@ -47,7 +47,7 @@ public:
     [[nodiscard]] const std::string& default_system() const noexcept { return default_system_; }
 
 private:
-    enum class Format { chatml, llama2, llama3, vicuna, zephyr };
+    enum class Format { chatml, llama2, llama3, mistral, vicuna, zephyr };
     explicit ChatTemplate(Format format) : format_(format) {}
 
     /// No messages: up to the user's words.

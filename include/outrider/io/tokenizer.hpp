@@ -1,4 +1,4 @@
-// Text to token ids and back: byte-level BPE, from GGUF metadata or a tokenizer.json.
+// Text to token ids and back: byte-level BPE and SentencePiece, from GGUF metadata or Hugging Face files.
 #pragma once
 
 #include <cstdint>
@@ -22,17 +22,37 @@ struct TokenizerState;  // src/io/tokenizer_state.hpp
 /// always `plain`, so that no user can close a turn.
 enum class SpecialText { plain, parse };
 
+/// Whether a text begins here or goes on behind other tokens. It matters to SentencePiece vocabularies alone: they put a
+/// space before a text.
+enum class TextPlace { start, middle };
+
 /// Immutable and safe to share between threads.
+///
+/// SentencePiece and spaces: the vocabularies of Llama 2 and its kin write "Hello" as "\u2581Hello", a space before the
+/// text. In texts with special tokens every part behind one gets it too, as in Llama's own code, llama.cpp and
+/// `transformers` (legacy); only the first part does where the files say so (prepend_scheme "first", or "legacy": false
+/// without a tokenizer.json). bytes() always spells it out, so the bytes of tokens can be joined in any pieces and no
+/// space is lost or doubled; decode() leaves the first one out, being the inverse of encode().
 class Tokenizer final : public Detokenizer {
 public:
-    /// From the keys tokenizer.ggml.* of a GGUF file. Throws Error for a missing or damaged vocabulary, a model other
-    /// than byte-level BPE ("gpt2"), and a pre-tokeniser that is not known; each is named.
+    /// From the keys tokenizer.ggml.* of a GGUF file: byte-level BPE ("gpt2") or SentencePiece BPE ("llama"). Throws
+    /// Error for a missing or damaged vocabulary, another model, and a pre-tokeniser that is not known; each is named.
     [[nodiscard]] static std::shared_ptr<const Tokenizer> from_gguf(const GgufFile& file);
 
-    /// From a tokenizer.json. The files beside it say the rest, where they exist: tokenizer_config.json (bos and eos
-    /// tokens, chat template), chat_template.jinja, generation_config.json or config.json (end ids). The normaliser NFC
-    /// is accepted and not applied: text is taken as composed. Throws Error.
+    /// From a Hugging Face folder: its tokenizer.json, or its tokenizer.model where that is all there is or the other
+    /// one holds a SentencePiece vocabulary. Throws Error.
+    [[nodiscard]] static std::shared_ptr<const Tokenizer> from_folder(const std::filesystem::path& folder);
+
+    /// From a tokenizer.json with byte-level BPE. The files beside it say the rest, where they exist:
+    /// tokenizer_config.json (bos and eos tokens, chat template), chat_template.jinja, generation_config.json or
+    /// config.json (end ids). The normaliser NFC is accepted and not applied: text is taken as composed. Throws Error;
+    /// for one that was converted from SentencePiece too, which needs its tokenizer.model.
     [[nodiscard]] static std::shared_ptr<const Tokenizer> from_json(const std::filesystem::path& path);
+
+    /// From a SentencePiece tokenizer.model, BPE or unigram. The files beside it say the rest as for from_json; tokens
+    /// that were added later are those of tokenizer_config.json (added_tokens_decoder) and added_tokens.json. A prompt
+    /// begins with bos unless tokenizer_config.json says otherwise. Throws Error.
+    [[nodiscard]] static std::shared_ptr<const Tokenizer> from_sentencepiece(const std::filesystem::path& path);
 
     ~Tokenizer() override;
 
@@ -40,10 +60,12 @@ public:
     /// no token for (rare control characters, in some) become its unknown token, or are left out where it has none:
     /// so do Python's `tokenizers` and llama.cpp. Tokens that the vocabulary marks as added but not special are found in
     /// plain text too, as text.
-    [[nodiscard]] std::vector<TokenId> encode(std::string_view text, SpecialText special) const;
+    [[nodiscard]] std::vector<TokenId> encode(std::string_view text, SpecialText special,
+                                              TextPlace place = TextPlace::start) const;
 
-    /// The bytes of `tokens` joined, special tokens left out; see Utf8Stream and to_valid_utf8 for text.
-    [[nodiscard]] std::string decode(std::span<const TokenId> tokens) const;
+    /// The bytes of `tokens` joined, special tokens left out; see Utf8Stream and to_valid_utf8 for text. At the start of
+    /// a text the space is left out that encode() put there.
+    [[nodiscard]] std::string decode(std::span<const TokenId> tokens, TextPlace place = TextPlace::start) const;
 
     [[nodiscard]] std::string bytes(TokenId token) const override;
 

@@ -31,6 +31,7 @@ struct LlamaConfig {
     std::int64_t feed_forward = 0;
     std::int64_t vocabulary = 0;    ///< V
     std::int64_t context = 0;       ///< most positions
+    std::int64_t window = 0;        ///< newest positions that a token sees, its own among them; 0: all
     double rope_theta = 10000.0;
     double norm_eps = 1e-5;
     bool tied_output = false;       ///< the output matrix is the embedding

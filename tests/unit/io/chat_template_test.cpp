@@ -94,6 +94,16 @@ TEST_CASE("chat: llama2") {
     check_text(ChatTemplate::by_name("llama2"), {{"user", " Hi "}}, *tokenizer, "<s>[INST] Hi [/INST]");
 }
 
+TEST_CASE("chat: mistral, by words and by tokens") {
+    const auto words = with_special({"<s>", "</s>"}), tokens = with_special({"<s>", "</s>", "[INST]", "[/INST]"});
+    const ChatTemplate chat = ChatTemplate::by_name("mistral");
+    check_text(chat, kChat, *words,
+               "<s>[INST] Be brief.\n\n What is a tide?  [/INST] \nThe sea, breathing.\n</s>[INST] More [/INST]");
+    check_text(chat, kChat, *tokens,
+               "<s>[INST]Be brief.\n\n What is a tide? [/INST]\nThe sea, breathing.\n</s>[INST]More[/INST]");
+    CHECK(chat.user_ending() == "[/INST]");
+}
+
 TEST_CASE("chat: vicuna") {
     const auto tokenizer = with_special({"<s>", "</s>"});
     check_text(ChatTemplate::by_name("vicuna"), kChat, *tokenizer,
@@ -137,11 +147,13 @@ TEST_CASE("chat: detection by marks") {
     CHECK(name("{{'<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>'}}") == "chatml");
     CHECK(name("{{ '[INST] <<SYS>>\\n' + content }}") == "llama2");
     CHECK(name("{{ '<|start_header_id|>' + role + '<|end_header_id|>' + '<|eot_id|>' }}") == "llama3");
+    CHECK(name("{{ '[INST] ' + content + ' [/INST]' }}") == "mistral");
     CHECK(name("{{ 'USER: ' + content + ' ASSISTANT:' }}") == "vicuna");
     CHECK(name("{{ '<|user|>\\n' + content + eos_token }}{{ '<|assistant|>' }}") == "zephyr");
     for (const char* unknown :
          {"", "{{ content }}", "{{ '<|user|>\\n' + content + '<|end|>\\n<|assistant|>' + eos_token }}",
-          "{{ '[INST] ' + content + ' [/INST]' }}", "{{ '<|im_start|>user<|im_sep|>' + content + '<|im_end|>' }}"}) {
+          "{{ '[SYSTEM_PROMPT]' + system + '[/SYSTEM_PROMPT][INST]' + content + '[/INST]' }}",
+          "{{ '<|im_start|>user<|im_sep|>' + content + '<|im_end|>' }}"}) {
         CHECK_THROWS_MATCHES(ChatTemplate::detect(unknown), Error,
                              MessageMatches(ContainsSubstring("--raw") && ContainsSubstring("zephyr")));
     }

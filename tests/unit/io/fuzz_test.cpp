@@ -19,6 +19,7 @@
 #include <outrider/io/tokenizer.hpp>
 #include <outrider/io/torch_archive.hpp>
 
+#include "../../../src/io/sentencepiece_file.hpp"
 #include "gguf_builder.hpp"
 #include "temporary_folder.hpp"
 #include "torch_archive_builder.hpp"
@@ -140,7 +141,7 @@ void fuzz(const std::string& input, const std::vector<std::string>& words,
 
 void use(const Tokenizer& tokenizer) {
     for (const SpecialText mode : {SpecialText::plain, SpecialText::parse}) {
-        (void)tokenizer.decode(tokenizer.encode("ab <end> ab12  a\n", mode));
+        (void)tokenizer.decode(tokenizer.encode("ab <end> ab12  a\u2019\n", mode));
     }
     for (std::int64_t id = 0; id < tokenizer.size(); ++id) (void)tokenizer.piece(static_cast<TokenId>(id));
     try {
@@ -160,6 +161,41 @@ std::string small_gguf() {
     b.scalar<std::uint32_t>("tokenizer.ggml.eos_token_id", 7).text("tokenizer.chat_template", "<|im_start|>system\nx");
     b.tensor("token_embd.weight", {32, 2}, 8, std::string(68, '\1'));
     b.tensor("norm.weight", {4}, 0, std::string(16, '\2')).tensor("k", {256}, 12, std::string(144, '\3'));
+    return b.build();
+}
+
+/// A vocabulary of a few pieces; the unigram one with the golden vocabulary's rules of normalisation.
+detail::SentencePieceFile small_pieces(bool bpe) {
+    using detail::PieceKind;
+    detail::SentencePieceFile file;
+    file.bpe = bpe;
+    file.pieces = {{"<unk>", 0, PieceKind::unknown}, {"<s>", 0, PieceKind::control}, {"</s>", 0, PieceKind::control}};
+    float score = -1;
+    for (const char* text : {"ab", "\xE2\x96\x81" "a", "a", "b", "\xE2\x96\x81", "1", "n", "e", "d", "<", ">"})
+        file.pieces.push_back({text, score -= 1, PieceKind::normal});
+    file.pieces.push_back({"12", 0, PieceKind::user_defined});
+    file.pieces.push_back({"nd", -20, PieceKind::unused});
+    if (bpe) return file;
+    const auto golden = SharedBytes::map(OUTRIDER_SOURCE_DIR "/tests/golden/sentencepiece/unigram.model");
+    const std::string_view bytes(reinterpret_cast<const char*>(golden.span().data()), golden.span().size());
+    file.charsmap = detail::SentencePieceFile::parse(bytes, "golden").charsmap;
+    REQUIRE(file.charsmap.size() > 1000);
+    return file;
+}
+
+std::string small_pieces_gguf() {
+    std::vector<std::string> tokens;
+    std::vector<float> scores;
+    std::vector<std::int32_t> kinds;
+    for (const detail::Piece& piece : small_pieces(true).pieces) {
+        tokens.push_back(piece.text);
+        scores.push_back(piece.score);
+        kinds.push_back(static_cast<std::int32_t>(piece.kind));
+    }
+    GgufBuilder b;
+    b.text("tokenizer.ggml.model", "llama").array("tokenizer.ggml.tokens", tokens);
+    b.array("tokenizer.ggml.scores", scores).array("tokenizer.ggml.token_type", kinds);
+    b.scalar<std::uint32_t>("tokenizer.ggml.bos_token_id", 1).scalar("tokenizer.ggml.add_space_prefix", true);
     return b.build();
 }
 
@@ -191,6 +227,38 @@ void read_gguf(const std::string& text) {
 TEST_CASE("fuzz: gguf and its tokenizer") {
     std::vector<std::string> words = {std::string(8, '\0'), std::string(8, '\xFF'), "GGUF", "\xFF", "a"};
     fuzz(small_gguf(), words, read_gguf);
+}
+
+TEST_CASE("fuzz: gguf with a SentencePiece vocabulary") {
+    std::vector<std::string> words = {std::string(8, '\0'), std::string(8, '\xFF'), "<0x41>", "\xE2\x96\x81", "a"};
+    fuzz(small_pieces_gguf(), words, [](const std::string& text) {
+        use(*Tokenizer::from_gguf(GgufFile::parse(SharedBytes::copy(as_bytes(text)), "fuzzed")));
+    });
+}
+
+TEST_CASE("fuzz: tokenizer.model and its neighbours") {
+    const test::TemporaryFolder folder;
+    const auto load = [&](const char* name) {
+        return [&folder, name](const std::string& text) {
+            folder.write(name, text);
+            use(*Tokenizer::from_folder(folder.path()));
+        };
+    };
+    const std::vector<std::string> words = {std::string(8, '\0'), std::string(8, '\xFF'), "\x0A", "\x18\x06", "\x1A\x04",
+                                            "\xE2\x96\x81", std::string("\x15\0\0\x80\x7F", 5), "\x10\x00"};
+    for (const bool bpe : {true, false}) {
+        DYNAMIC_SECTION((bpe ? "bpe" : "unigram")) {
+            const std::string model = small_pieces(bpe).write();
+            fuzz(model, words, load("tokenizer.model"), inputs() / 2);
+            folder.write("tokenizer.model", model);
+        }
+    }
+    folder.write("tokenizer.model", small_pieces(true).write());
+    const std::string config = R"({"added_tokens_decoder": {"9": {"content": "<end>", "special": true}, "2": {"content": "ab"}},)"
+                               R"("eos_token": "<end>", "legacy": false, "chat_template": "x"})";
+    fuzz(config, kJsonWords, load("tokenizer_config.json"), inputs() / 5);
+    folder.write("tokenizer_config.json", config);
+    fuzz(R"({"<end>": 9, "<more>": 10})", kJsonWords, load("added_tokens.json"), inputs() / 5);
 }
 
 TEST_CASE("fuzz: safetensors") {

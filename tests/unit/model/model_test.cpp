@@ -182,9 +182,6 @@ TEST_CASE("Configurations that cannot run are rejected by name") {
     rejected("vocab_size", 100, "embed_tokens");
     CHECK_NOTHROW(LlamaModel::load(copy.folder()));
     copy.configure("model_type", "mistral");
-    copy.configure("sliding_window", 100);
-    check_load_fails(copy.folder(), "sliding");
-    copy.configure("sliding_window", 512);
     CHECK_NOTHROW(LlamaModel::load(copy.folder()));
 }
 
