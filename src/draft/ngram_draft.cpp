@@ -60,13 +60,22 @@ NgramDraft::NgramDraft(NgramOptions options) : options_(options) {
             }
 }
 
+std::string_view NgramDraft::kind() const {
+    switch (options_.mode) {
+        case NgramMode::copy: return "ngram:copy";
+        case NgramMode::max_gram: return "ngram:maxgram";
+        default: return "ngram";
+    }
+}
+
 std::vector<SequenceTree> NgramDraft::do_propose(std::span<const SequenceFeedback> feedback, DraftBudget budget) {
     std::vector<SequenceTree> trees;
     trees.reserve(feedback.size());
     for (const SequenceFeedback& f : feedback) {
         History& history = histories_[f.sequence];
         update(history, f);
-        trees.push_back({f.sequence, draft(history, budget.nodes)});
+        trees.push_back({f.sequence, options_.mode == NgramMode::copy ? copy(history, budget.nodes)
+                                                                      : draft(history, budget.nodes)});
         const TokenTree& tree = trees.back().tree;
         if (tree.drafted() > 0)
             trees.back().samples = std::make_shared<const DraftSamples>(DraftSamples::chosen(tree));
@@ -93,8 +102,66 @@ void NgramDraft::update(History& history, const SequenceFeedback& f) {
         actual.push_back(f.pending);
         return actual;
     }());
-    for (std::size_t i = known == 0 ? 0 : 1; i < f.tokens.size(); ++i) append(history, f.tokens[i]);
-    append(history, f.pending);
+    const auto take = [&](TokenId token) {
+        if (options_.mode == NgramMode::max_gram && !history.text.empty()) count_bigram(history.text.back(), token);
+        append(history, token);
+        if (options_.mode == NgramMode::copy && known > 0) follow(history, token);
+    };
+    for (std::size_t i = known == 0 ? 0 : 1; i < f.tokens.size(); ++i) take(f.tokens[i]);
+    take(f.pending);
+    if (options_.mode == NgramMode::copy && known == 0) index_prompt(history);
+}
+
+void NgramDraft::index_prompt(History& history) const {
+    const std::span<const TokenId> text(history.text);
+    history.prompt = text.size();
+    for (std::size_t end = 1; end < text.size(); ++end)
+        for (auto n = static_cast<std::size_t>(options_.min_match);
+             n <= std::min(end, static_cast<std::size_t>(options_.max_match)); ++n) {
+            const auto [it, fresh] =
+                history.places.try_emplace(key_of(text.subspan(end - n, n)), static_cast<std::int32_t>(end));
+            if (!fresh) it->second = kSeveral;
+        }
+}
+
+/// The output has gained a token: the place in the prompt goes on with it, or is sought anew.
+void NgramDraft::follow(History& history, TokenId token) const {
+    const std::span<const TokenId> text(history.text);
+    const bool agrees = history.source >= 0 && text[static_cast<std::size_t>(history.source)] == token;
+    history.source = agrees ? history.source + 1 : -1;
+    history.run = agrees ? history.run + 1 : 0;
+    if (history.source >= static_cast<std::int32_t>(history.prompt)) history.source = -1;
+    if (history.source >= 0) return;
+    const std::size_t output = text.size() - history.prompt;
+    for (auto n = std::min(static_cast<std::size_t>(options_.max_match), output);
+         n >= static_cast<std::size_t>(options_.min_match); --n) {
+        const auto it = history.places.find(key_of(text.last(n)));
+        if (it == history.places.end() || it->second < 0) continue;
+        history.source = it->second;
+        history.run = static_cast<std::int32_t>(n);
+        return;
+    }
+}
+
+TokenTree NgramDraft::copy(History& history, std::int64_t nodes) const {
+    history.drafted.clear();
+    TokenTree::Builder tree(history.text.back(), static_cast<std::size_t>(std::max<std::int64_t>(nodes, 0)));
+    if (history.source < 0) return std::move(tree).build();
+    NodeIndex at = 0;
+    for (std::int64_t i = 0; i < nodes; ++i) {
+        const auto from = static_cast<std::size_t>(history.source + i);
+        if (from >= history.prompt) break;
+        const Kind kind{bucket_of(history.run + static_cast<std::int32_t>(i)), 0, 0};
+        history.drafted.push_back({history.text[from], at, kind});
+        at = tree.add(at, history.text[from], static_cast<float>(std::log(probability(kind))));
+    }
+    return std::move(tree).build();
+}
+
+void NgramDraft::count_bigram(TokenId first, TokenId second) {
+    Successor& successor = bigrams_[first];
+    if (successor.lead == 0) successor.token = second;
+    successor.lead += successor.token == second ? 1 : -1;
 }
 
 /// Walks the last proposal along what the target chose: every child on the way was a trial.
@@ -148,7 +215,8 @@ void NgramDraft::continuations(const History& history, std::span<const TokenId> 
         found.push_back({token, place, match, 1});
     };
     std::int32_t followed_place = -1;
-    if (followed != nullptr && static_cast<std::size_t>(followed->place) + 1 < text.size()) {
+    const auto branches = options_.mode == NgramMode::max_gram ? std::size_t{1} : static_cast<std::size_t>(options_.branches);
+    if (followed != nullptr && followed->place >= 0 && static_cast<std::size_t>(followed->place) + 1 < text.size()) {
         followed_place = followed->place + 1;
         offer(followed_place, followed->match + 1);
     }
@@ -164,13 +232,15 @@ void NgramDraft::continuations(const History& history, std::span<const TokenId> 
             if (place != followed_place && (match == length || (match > length && n == longest))) offer(place, match);
             place = history.older[static_cast<std::size_t>(place)][n - 1];
         }
-        if (found.size() >= static_cast<std::size_t>(options_.branches)) break;
+        if (found.size() >= branches) break;
     }
     std::stable_sort(found.begin(), found.end(), [](const auto& a, const auto& b) {
         return a.match != b.match ? a.match > b.match : a.votes > b.votes;
     });
-    if (found.size() > static_cast<std::size_t>(options_.branches))
-        found.resize(static_cast<std::size_t>(options_.branches));
+    if (found.size() > branches) found.resize(branches);
+    if (!found.empty() || options_.mode != NgramMode::max_gram) return;
+    if (const auto it = bigrams_.find(context.back()); it != bigrams_.end())
+        found.push_back({it->second.token, -1, 0, 1});
 }
 
 double NgramDraft::probability(Kind kind) const {
@@ -208,8 +278,8 @@ TokenTree NgramDraft::draft(History& history, std::int64_t nodes) const {
         const bool contested = found.size() > 1 && bucket_of(found[1].match) == bucket_of(found[0].match);
         for (std::size_t rank = 0; rank < found.size(); ++rank) {
             const auto agreement = static_cast<std::uint8_t>(contested ? 2 : found[0].votes > 1 ? 1 : 0);
-            const Kind kind{bucket_of(found[rank].match), static_cast<std::uint8_t>(std::min(rank, kRanks - 1)),
-                            agreement};
+            const std::size_t place = found[rank].match == 0 ? kRanks - 1 : std::min(rank, kRanks - 1);  // 0: a bigram
+            const Kind kind{bucket_of(found[rank].match), static_cast<std::uint8_t>(place), agreement};
             open.push({path + std::log(probability(kind)), order++, node, found[rank], kind});
         }
     };

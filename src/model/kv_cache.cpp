@@ -46,6 +46,11 @@ void KvCache::append(std::int64_t rows) {
     committed_ += rows;
 }
 
+void KvCache::truncate(std::int64_t committed) {
+    OUTRIDER_ASSERT(committed >= 0 && committed <= committed_);
+    committed_ = committed;
+}
+
 void KvCache::keep(std::span<const NodeIndex> path) {
     OUTRIDER_ASSERT(committed_ < capacity_);
     std::size_t in_place = 0;

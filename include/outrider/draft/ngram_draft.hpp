@@ -13,7 +13,16 @@
 
 namespace outrider {
 
+enum class NgramMode : unsigned char {
+    lookup,   ///< a tree of what followed the longest matches, in the prompt or in the output (Saxena 2023)
+    copy,     ///< the prompt from the place that the output follows; after a divergence, from behind the only place where
+              ///< the output's newest tokens stand in the prompt (Sun et al. 2021, for texts that are edited)
+    max_gram, ///< a chain of what followed the longest match, then by bigrams (Max-Gram of cascade drafting, Chen et al.
+              ///< 2023); the bigrams are those of every text that this drafter saw
+};
+
 struct NgramOptions {
+    NgramMode mode = NgramMode::lookup;
     std::int64_t max_match = 4;   ///< longest n-gram that is indexed; matches are then measured up to 32 tokens back
     std::int64_t min_match = 1;   ///< shortest that counts
     std::int64_t candidates = 8;  ///< earlier places looked at for each n-gram, newest first
@@ -28,7 +37,8 @@ class NgramDraft final : public DraftModel {
 public:
     explicit NgramDraft(NgramOptions options = {});
 
-    [[nodiscard]] std::string_view kind() const override { return "ngram"; }
+    /// "ngram", "ngram:copy" or "ngram:maxgram"
+    [[nodiscard]] std::string_view kind() const override;
     /// The likeliest path is said to be a draw from point masses.
     [[nodiscard]] DraftDraws draws() const override { return DraftDraws::certain; }
 
@@ -62,12 +72,22 @@ private:
         std::unordered_map<std::uint64_t, std::int32_t> newest;  ///< n-gram -> index of its newest successor
         std::vector<std::array<std::int32_t, kMaxMatch>> older;  ///< [index][n - 1] the one before that, or -1
         std::vector<Drafted> drafted;                            ///< the last proposal, root not included
+        // Of `copy`:
+        std::size_t prompt = 0;    ///< tokens of the prompt
+        std::int32_t source = -1;  ///< the next token to copy, an index in the prompt; -1: the place is lost
+        std::int32_t run = 0;      ///< tokens that agree before it
+        std::unordered_map<std::uint64_t, std::int32_t> places;  ///< n-gram of the prompt -> its successor, or kSeveral
     };
 
     void update(History& history, const SequenceFeedback& feedback);
     void learn(const std::vector<Drafted>& drafted, std::span<const TokenId> actual);
     void append(History& history, TokenId token) const;
     [[nodiscard]] TokenTree draft(History& history, std::int64_t nodes) const;
+    static constexpr std::int32_t kSeveral = -2;
+    void index_prompt(History& history) const;
+    void follow(History& history, TokenId token) const;
+    [[nodiscard]] TokenTree copy(History& history, std::int64_t nodes) const;
+    void count_bigram(TokenId first, TokenId second);
     void continuations(const History& history, std::span<const TokenId> context, const Continuation* followed,
                        std::vector<Continuation>& found) const;
     [[nodiscard]] double probability(Kind kind) const;
@@ -75,6 +95,11 @@ private:
 
     NgramOptions options_;
     std::unordered_map<SequenceId, History> histories_;
+    struct Successor {
+        TokenId token = kNoToken;
+        std::int32_t lead = 0;  ///< a majority vote (Boyer and Moore 1981)
+    };
+    std::unordered_map<TokenId, Successor> bigrams_;
     struct Count {
         double hits = 0, trials = 0;
     };

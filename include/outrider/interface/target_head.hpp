@@ -21,6 +21,7 @@ struct TargetHead {
     std::function<at::Tensor(std::span<const TokenId>)> output_rows;  ///< ids [n] -> float32 [n, H]
     at::Tensor final_norm;        ///< [H] float32 weight of the RMS norm before the output matrix
     double norm_eps = 1e-5;
+    std::string tokenizer = {};   ///< tells tokenizers apart: equal only where every id means the same bytes
 };
 
 }  // namespace outrider

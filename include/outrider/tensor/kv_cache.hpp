@@ -49,6 +49,9 @@ public:
     /// Commits the first `rows` slots behind the committed ones: a prompt's chunk, in text order.
     void append(std::int64_t rows);
 
+    /// Takes back all but the first `committed` tokens. For drafters, whose tokens are guesses; targets never do it.
+    void truncate(std::int64_t committed);
+
     /// Commits slot 0 behind the committed ones (the root) and then the slots `path` (ascending, > 0), moving the
     /// latter directly behind the root.
     void keep(std::span<const NodeIndex> path);

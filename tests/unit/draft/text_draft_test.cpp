@@ -168,6 +168,59 @@ TEST_CASE("ngram's log_q follows what comes true", "[ngram]") {
         CHECK(learned(share) == Catch::Approx(share).margin(0.12));  // 2 has most votes
 }
 
+TEST_CASE("ngram:copy follows the prompt, and finds its place again behind a divergence", "[ngram]") {
+    NgramDraft drafter({.mode = NgramMode::copy});
+    CHECK(drafter.kind() == "ngram:copy");
+    //                                       the prompt: 10 .. 19, then 1; the output: 10 11 12, 99 for 13, 14 15 ...
+    std::vector<TokenId> text{10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 1, 10, 11, 12, 99, 14, 15, 16, 17, 18, 19, 2, 2};
+    Replay replay(drafter, text, 11);
+    CHECK(replay.round(4).drafted() == 0);  // nothing is said yet
+    TokenTree tree = replay.round(4);       // 10 is unique in the prompt
+    CHECK(path_tokens(tree, 4) == std::vector<TokenId>{11, 12, 13, 14});
+    CHECK(replay.accepted == 2);
+    CHECK(replay.round(4).drafted() == 0);  // 99 is nowhere in the prompt
+    tree = replay.round(9);                 // behind 14 the prompt goes on to its end, and no further
+    CHECK(path_tokens(tree, 6) == std::vector<TokenId>{15, 16, 17, 18, 19, 1});
+    CHECK(tree.drafted() == 6);
+    CHECK(replay.accepted == 5);
+    NgramDraft twice({.mode = NgramMode::copy, .max_match = 2});
+    Replay unsure(twice, std::vector<TokenId>{5, 6, 7, 5, 8, 1, 5, 8, 1, 3}, 6);
+    unsure.round(4);
+    CHECK(unsure.round(4).drafted() == 0);  // 5 stands in the prompt twice
+    CHECK(path_tokens(unsure.round(4), 1) == std::vector<TokenId>{1});
+}
+
+TEST_CASE("ngram:maxgram copies behind the longest match and goes on by bigrams of all texts", "[ngram]") {
+    NgramDraft drafter({.mode = NgramMode::max_gram});
+    CHECK(drafter.kind() == "ngram:maxgram");
+    Replay replay(drafter, std::vector<TokenId>{7, 1, 2, 3, 9, 2, 3, 5, 1, 2, 3, 9}, 11);
+    const TokenTree tree = replay.round(4);  // as prompt lookup without branches
+    CHECK(path_tokens(tree, 4) == std::vector<TokenId>{9, 2, 3, 5});
+    Replay other(drafter, std::vector<TokenId>{40, 41, 7, 50}, 3, 2);  // 7 never occurred here, but in the first text
+    const TokenTree learned = other.round(2);
+    REQUIRE(learned.drafted() >= 1);
+    CHECK(learned.token(1) == 1);
+    NgramDraft lookup;
+    Replay fresh(lookup, std::vector<TokenId>{7, 1, 2}, 2, 1), blank(lookup, std::vector<TokenId>{40, 41, 7, 50}, 3, 2);
+    fresh.round(2);
+    CHECK(blank.round(2).drafted() == 0);
+}
+
+TEST_CASE("ngram says that its likeliest path is certain", "[ngram]") {
+    NgramDraft drafter;
+    const std::vector<SequenceFeedback> feedback{
+        {.sequence = 1, .tokens = {7, 1, 2, 3, 9, 2, 3, 5, 1, 2}, .features = {}, .pending = 3, .committed = 10}};
+    const SequenceTree drawn = drafter.propose(feedback, {8}).front();
+    REQUIRE(drawn.samples != nullptr);
+    CHECK(drawn.samples->is_chosen());
+    CHECK(drawn.samples->is_chain());
+    REQUIRE(drawn.samples->draws(0).size() == 1);
+    CHECK(drawn.samples->draws(0)[0].token == drawn.tree.token(1));
+    std::vector<double> q(10, 0.0);
+    drawn.samples->law().conditional({}, q);
+    CHECK(q[static_cast<std::size_t>(drawn.tree.token(1))] == 1.0);
+}
+
 TEST_CASE("ngram rejects feedback with a gap and starts afresh after forget", "[ngram]") {
     NgramDraft drafter;
     SequenceFeedback f{.sequence = 4, .tokens = {1, 2, 3}, .features = {}, .pending = 4, .committed = 3};
