@@ -110,6 +110,16 @@ std::string_view medusa_prefix(const NamedTensors& file) {
     return whole ? kMedusaPrefix : std::string_view{};
 }
 
+/// rate[i] = theta^(-i / n) may be rounded to 16 bits; thetas are round numbers, so two digits are enough. The last rate
+/// is the one that says them best.
+double theta_of(const at::Tensor& rate) {
+    const auto n = static_cast<double>(rate.numel());
+    const double theta = std::pow(rate[-1].item<double>(), -n / (n - 1));
+    const double unit = std::pow(10.0, std::floor(std::log10(theta)) - 1);
+    const double two_digits = std::round(theta / unit) * unit;
+    return std::abs(theta - two_digits) < 0.01 * theta ? two_digits : theta;
+}
+
 /// Sizes of the prefix layer that its tensors do not tell: from its rotary buffer, else from config.json.
 void take_rotation(Taker& take, const nlohmann::json& hints, std::int64_t query_rows, HydraConfig& config) {
     const std::string name = std::string(kPrefixLayer) + "layers.0.self_attn.rotary_emb.inv_freq";
@@ -117,11 +127,7 @@ void take_rotation(Taker& take, const nlohmann::json& hints, std::int64_t query_
     if (take.has(name)) {
         const at::Tensor rate = take(name).to(at::kDouble);
         config.head_dim = 2 * rate.numel();
-        if (rate.numel() > 1) config.rope_theta = std::pow(rate[1].item<double>(), -static_cast<double>(rate.numel()));
-        // The buffer holds rounded numbers; thetas are whole.
-        config.rope_theta = std::abs(config.rope_theta - std::round(config.rope_theta)) < 1e-2 * config.rope_theta
-                                ? std::round(config.rope_theta)
-                                : config.rope_theta;
+        if (!hints.contains("rope_theta") && rate.numel() > 1) config.rope_theta = theta_of(rate);
     } else {
         const auto heads = hints.value("num_attention_heads", std::int64_t{0});
         require(

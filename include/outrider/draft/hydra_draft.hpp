@@ -46,6 +46,7 @@ public:
     HydraDraft& operator=(HydraDraft&&) noexcept;
 
     [[nodiscard]] std::string_view kind() const override { return "hydra"; }
+    [[nodiscard]] DraftDraws draws() const override { return DraftDraws::none; }
     [[nodiscard]] const HydraConfig& config() const;
 
 protected:

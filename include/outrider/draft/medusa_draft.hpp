@@ -45,6 +45,7 @@ public:
     MedusaDraft& operator=(MedusaDraft&&) noexcept;
 
     [[nodiscard]] std::string_view kind() const override { return "medusa"; }
+    [[nodiscard]] DraftDraws draws() const override { return DraftDraws::none; }
     [[nodiscard]] const MedusaConfig& config() const;
 
 protected:

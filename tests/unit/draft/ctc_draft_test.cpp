@@ -19,53 +19,10 @@ using namespace outrider::test;
 
 namespace {
 
-/// A text of `length` tokens and features for it.
-struct Text {
-    std::vector<TokenId> tokens;
-    at::Tensor features;
-
-    explicit Text(std::int64_t length, std::uint64_t seed = 1)
-        : features(noise({length, kToyHidden}, seed, 2).to(at::kFloat)) {
-        for (std::int64_t i = 0; i < length; ++i)
-            tokens.push_back(static_cast<TokenId>(mix64(seed ^ static_cast<std::uint64_t>(i)) % kToyVocabulary));
-    }
-
-    /// What a drafter that knows the first `known` tokens hears when `pending` is the index of the pending one.
-    [[nodiscard]] SequenceFeedback feedback(std::int64_t known, std::int64_t pending, SequenceId id = 1) const {
-        return {id,
-                {tokens.begin() + known, tokens.begin() + pending},
-                features.slice(0, known, pending),
-                tokens[static_cast<std::size_t>(pending)],
-                pending};
-    }
-};
-
 CtcDraft toy_draft(CtcConditioning conditioning = CtcConditioning::prefix, CtcDraftOptions options = {.threads = 1}) {
     const TargetHead head = toy_head();
     const CtcConfig config = toy_config(conditioning);
     return {config, toy_weights(config, head), head, options};
-}
-
-TokenTree one(CtcDraft& draft, const SequenceFeedback& feedback, std::int64_t nodes = 12) {
-    return draft.propose(std::span(&feedback, 1), {nodes}).at(0).tree;
-}
-
-bool same(const TokenTree& a, const TokenTree& b) {
-    return std::ranges::equal(a.tokens(), b.tokens()) && std::ranges::equal(a.parents(), b.parents()) &&
-           std::ranges::equal(a.log_q(), b.log_q());
-}
-
-/// log Psi of every node, by its path of tokens.
-std::map<std::vector<TokenId>, double> paths_of(const TokenTree& tree) {
-    std::map<std::vector<TokenId>, double> paths;
-    for (NodeIndex node = 1; node < static_cast<NodeIndex>(tree.size()); ++node) {
-        std::vector<TokenId> path;
-        double log_psi = 0;
-        for (const NodeIndex step : path_to(tree, node))
-            path.push_back(tree.token(step)), log_psi += tree.log_q()[static_cast<std::size_t>(step)];
-        paths[path] = log_psi;
-    }
-    return paths;
 }
 
 }  // namespace

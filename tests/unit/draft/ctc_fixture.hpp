@@ -3,12 +3,16 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <cstdint>
+#include <map>
 #include <span>
 #include <vector>
 
 #include <outrider/core/rng.hpp>
 #include <outrider/draft/ctc_network.hpp>
+#include <outrider/interface/draft_model.hpp>
+#include <outrider/tree/tree_layout.hpp>
 
 namespace outrider::test {
 
@@ -56,6 +60,50 @@ inline CtcWeights toy_weights(const CtcConfig& config, const TargetHead& head) {
     if (weights.prefix_out.defined())
         weights.prefix_out = noise(weights.prefix_out.sizes().vec(), 105, 0.5).to(at::kFloat);
     return weights;
+}
+
+/// One sequence's tree.
+inline TokenTree one(DraftModel& draft, const SequenceFeedback& feedback, std::int64_t nodes = 12) {
+    return draft.propose(std::span(&feedback, 1), {nodes}).at(0).tree;
+}
+
+/// A text of `length` tokens and features for it.
+struct Text {
+    std::vector<TokenId> tokens;
+    at::Tensor features;
+
+    explicit Text(std::int64_t length, std::uint64_t seed = 1)
+        : features(noise({length, kToyHidden}, seed, 2).to(at::kFloat)) {
+        for (std::int64_t i = 0; i < length; ++i)
+            tokens.push_back(static_cast<TokenId>(mix64(seed ^ static_cast<std::uint64_t>(i)) % kToyVocabulary));
+    }
+
+    /// What a drafter that knows the first `known` tokens hears when `pending` is the index of the pending one.
+    [[nodiscard]] SequenceFeedback feedback(std::int64_t known, std::int64_t pending, SequenceId id = 1) const {
+        return {id,
+                {tokens.begin() + known, tokens.begin() + pending},
+                features.slice(0, known, pending),
+                tokens[static_cast<std::size_t>(pending)],
+                pending};
+    }
+};
+
+inline bool same(const TokenTree& a, const TokenTree& b) {
+    return std::ranges::equal(a.tokens(), b.tokens()) && std::ranges::equal(a.parents(), b.parents()) &&
+           std::ranges::equal(a.log_q(), b.log_q());
+}
+
+/// log Psi of every node, by its path of tokens.
+inline std::map<std::vector<TokenId>, double> paths_of(const TokenTree& tree) {
+    std::map<std::vector<TokenId>, double> paths;
+    for (NodeIndex node = 1; node < static_cast<NodeIndex>(tree.size()); ++node) {
+        std::vector<TokenId> path;
+        double log_psi = 0;
+        for (const NodeIndex step : path_to(tree, node))
+            path.push_back(tree.token(step)), log_psi += tree.log_q()[static_cast<std::size_t>(step)];
+        paths[path] = log_psi;
+    }
+    return paths;
 }
 
 }  // namespace outrider::test

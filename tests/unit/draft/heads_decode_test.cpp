@@ -1,0 +1,147 @@
+// A small Llama with Medusa and Hydra: the text is that of plain decoding, whatever they draft.
+#include <ATen/ATen.h>
+
+#include <catch2/catch_test_macros.hpp>
+#include <filesystem>
+#include <outrider/accept/greedy_match.hpp>
+#include <outrider/accept/sampled_match.hpp>
+#include <outrider/decode/any_decoder.hpp>
+#include <outrider/decode/make_drafter.hpp>
+#include <outrider/draft/hydra_draft.hpp>
+#include <outrider/draft/medusa_draft.hpp>
+#include <outrider/draft/merged_draft.hpp>
+#include <outrider/draft/no_draft.hpp>
+#include <outrider/io/safetensors.hpp>
+#include <outrider/verify/llama_verifier.hpp>
+
+#include "ctc_fixture.hpp"
+
+using namespace outrider;
+using outrider::test::noise;
+
+namespace {
+
+const std::string kTiny = OUTRIDER_SOURCE_DIR "/tests/golden/model/tiny-gguf/tiny.gguf";
+
+/// Heads near their start, so that some drafts come true where the text repeats itself.
+template <typename Weights>
+Weights stirred(Weights weights) {
+    std::uint64_t seed = 40;
+    for (auto& [name, weight] : weights.named())
+        *weight = *weight + noise(weight->sizes().vec(), seed++, 0.01).to(at::kFloat);
+    return weights;
+}
+
+MedusaConfig medusa_for(const TargetHead& head) {
+    MedusaConfig config;
+    config.hidden = head.hidden, config.heads = 4, config.output = HeadOutput::target;
+    config.target_fingerprint = head.fingerprint;
+    return config;
+}
+
+HydraConfig hydra_for(const TargetHead& head) {
+    HydraConfig config;
+    config.hidden = head.hidden, config.heads = 4, config.target_fingerprint = head.fingerprint;
+    config.prefix_layer = true;
+    config.attention_heads = 2, config.kv_heads = 1, config.head_dim = 16, config.intermediate = 32;
+    for (TokenId token = 0; token < static_cast<TokenId>(head.vocabulary); token += 2)
+        config.vocabulary.push_back(token);
+    return config;
+}
+
+std::vector<std::unique_ptr<DraftModel>> drafters(const TargetHead& head) {
+    const auto medusa = [&](HeadDraftOptions options) {
+        return std::make_unique<MedusaDraft>(medusa_for(head), stirred(init_medusa_weights(medusa_for(head), head, 1)),
+                                             head, options);
+    };
+    const auto hydra = [&](HeadDraftOptions options) {
+        return std::make_unique<HydraDraft>(hydra_for(head), stirred(init_hydra_weights(hydra_for(head), head, 1)),
+                                            head, options);
+    };
+    std::vector<std::unique_ptr<DraftModel>> all, parts;
+    all.push_back(medusa({.threads = 1}));
+    all.push_back(medusa({.tree = HeadTree::static_tree, .threads = 1}));
+    all.push_back(hydra({.threads = 1}));
+    all.push_back(hydra({.tree = HeadTree::static_tree, .threads = 1, .kernels = false}));
+    parts.push_back(medusa({.threads = 1}));
+    parts.push_back(hydra({.threads = 1}));
+    all.push_back(std::make_unique<MergedDraft>(std::move(parts)));
+    return all;
+}
+
+std::vector<std::vector<TokenId>> texts(const LlamaModel& model, std::unique_ptr<DraftModel> drafter, bool greedy,
+                                        std::int64_t nodes, std::int64_t& accepted) {
+    std::unique_ptr<AcceptancePolicy> policy;
+    if (greedy)
+        policy = std::make_unique<GreedyMatch>();
+    else
+        policy = std::make_unique<SampledMatch>();
+    AnyDecoder decoder(std::move(drafter), std::make_unique<LlamaVerifier>(model), std::move(policy), {.nodes = nodes});
+    const std::vector<std::vector<TokenId>> prompts{{5, 9, 31, 7}, {12}, {100, 101, 100, 101, 100, 101, 100}};
+    std::vector<SequenceId> ids;
+    for (std::size_t i = 0; i < prompts.size(); ++i) {
+        GenerationOptions options{.max_tokens = 40, .stop_at_end = false};
+        if (!greedy) options.temperature = 0.8, options.seed = 7, options.stream = i;
+        ids.push_back(decoder.join({prompts[i]}, options));
+    }
+    while (decoder.step()) {
+    }
+    std::vector<std::vector<TokenId>> all;
+    for (const SequenceId id : ids) {
+        const GenerationResult result = decoder.take(id);
+        accepted += result.stats.accepted;
+        all.push_back(result.tokens);
+    }
+    return all;
+}
+
+}  // namespace
+
+TEST_CASE("Medusa and Hydra do not change a word, in a batch, greedy and sampled") {
+    const LlamaModel model = LlamaModel::load(kTiny, {.threads = 1});
+    for (const bool greedy : {true, false}) {
+        std::int64_t none = 0, accepted = 0;
+        const auto expected = texts(model, std::make_unique<NoDraft>(), greedy, 8, none);
+        for (const std::int64_t nodes : {3, 16})
+            for (auto& drafter : drafters(model.head())) {
+                INFO(drafter->kind() << ", " << nodes << " nodes, greedy " << greedy);
+                CHECK(texts(model, std::move(drafter), greedy, nodes, accepted) == expected);
+            }
+        CHECK(none == 0);
+        CHECK(accepted > 0);
+    }
+}
+
+TEST_CASE("make_drafter tells drafters' folders apart") {
+    namespace fs = std::filesystem;
+    const LlamaModel model = LlamaModel::load(kTiny, {.threads = 1});
+    const TargetHead head = model.head();
+    const fs::path folder = fs::temp_directory_path() / "outrider_heads_decode_test";
+    fs::remove_all(folder);
+    write_medusa_config(folder / "m", medusa_for(head));
+    write_medusa_weights(folder / "m", init_medusa_weights(medusa_for(head), head, 1));
+    write_hydra_config(folder / "h", hydra_for(head));
+    write_hydra_weights(folder / "h", init_hydra_weights(hydra_for(head), head, 1));
+    const DrafterOptions options{.heads = {.threads = 1}};
+    CHECK(make_drafter((folder / "m").string(), head, options)->kind() == "medusa");
+    CHECK(make_drafter((folder / "h").string() + "+ngram", head, options)->kind() == "hydra+ngram");
+    // As published: no kind in config.json, or no config.json.
+    fs::create_directories(folder / "p");
+    MedusaWeights weights = init_medusa_weights(medusa_for(head), head, 1);
+    std::vector<at::Tensor> kept;
+    std::vector<SafeTensorView> views;
+    for (std::size_t i = 0; i < weights.heads.size(); ++i)
+        for (const auto& [name, tensor] : {std::pair{".0.linear.weight", weights.heads[i][0].weight},
+                                           std::pair{".0.linear.bias", weights.heads[i][0].bias}}) {
+            kept.push_back(tensor.contiguous());
+            views.push_back({std::to_string(i) + name,
+                             SafeDtype::f32,
+                             kept.back().sizes().vec(),
+                             {static_cast<const std::byte*>(kept.back().const_data_ptr()),
+                              static_cast<std::size_t>(kept.back().nbytes())}});
+        }
+    write_safetensors(folder / "p" / "medusa_lm_head.safetensors", views, {});
+    CHECK(make_drafter((folder / "p").string(), head, options)->kind() == "medusa");
+    CHECK(make_drafter((folder / "p" / "medusa_lm_head.safetensors").string(), head, options)->kind() == "medusa");
+    fs::remove_all(folder);
+}

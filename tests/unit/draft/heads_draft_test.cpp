@@ -1,0 +1,415 @@
+// Medusa and Hydra around their networks: exact trees, waves, caches, batches, stale state, folders.
+#include <catch2/catch_approx.hpp>
+#include <catch2/catch_test_macros.hpp>
+#include <catch2/matchers/catch_matchers_exception.hpp>
+#include <catch2/matchers/catch_matchers_string.hpp>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <limits>
+#include <outrider/core/error.hpp>
+#include <outrider/draft/hydra_draft.hpp>
+#include <outrider/draft/medusa_draft.hpp>
+#include <set>
+
+#include "../../../src/draft/path_search.hpp"
+#include "../../../src/draft/score_rows.hpp"
+#include "heads_fixture.hpp"
+
+using namespace outrider;
+using namespace outrider::test;
+using Catch::Matchers::ContainsSubstring;
+using Catch::Matchers::MessageMatches;
+
+namespace {
+
+using Path = std::vector<TokenId>;
+/// log probabilities of the children of a path below the root.
+using Conditional = std::function<Numbers(const Path&)>;
+
+Numbers log_softmax(Numbers x) {
+    double sum = 0;
+    const double top = *std::max_element(x.begin(), x.end());
+    for (const double v : x) sum += std::exp(v - top);
+    for (double& v : x) v -= top + std::log(sum);
+    return x;
+}
+
+/// Every path of at most `heads` tokens with its log probability, likeliest first.
+std::vector<std::pair<double, Path>> all_paths(const Conditional& conditional, std::span<const TokenId> vocabulary,
+                                               std::size_t heads) {
+    std::vector<std::pair<double, Path>> paths;
+    const std::function<void(const Path&, double)> grow = [&](const Path& path, double above) {
+        if (path.size() == heads) return;
+        const Numbers q = conditional(path);
+        for (std::size_t c = 0; c < vocabulary.size(); ++c) {
+            Path longer = path;
+            longer.push_back(vocabulary[c]);
+            paths.emplace_back(above + q[c], longer);
+            grow(longer, above + q[c]);
+        }
+    };
+    grow({}, 0.0);
+    std::sort(paths.begin(), paths.end(), [](const auto& a, const auto& b) { return a.first > b.first; });
+    return paths;
+}
+
+void check_best(const TokenTree& tree, const std::vector<std::pair<double, Path>>& expected, std::size_t nodes,
+                double margin) {
+    const auto got = paths_of(tree);
+    REQUIRE(got.size() == nodes);
+    for (std::size_t i = 0; i < nodes; ++i) {
+        REQUIRE(got.contains(expected[i].second));
+        CHECK(got.at(expected[i].second) == Catch::Approx(expected[i].first).margin(margin));
+    }
+}
+
+/// A law over children that depends on the whole path.
+Conditional random_law(std::uint64_t seed, std::size_t columns) {
+    return [=](const Path& path) {
+        std::uint64_t key = seed;
+        for (const TokenId token : path) key = mix64(key ^ static_cast<std::uint64_t>(token + 1));
+        return log_softmax(numbers(noise({static_cast<std::int64_t>(columns)}, key, 3)));
+    };
+}
+
+PathSearch::Score scorer(const std::vector<Conditional>& laws, std::size_t columns, std::size_t& rows_scored) {
+    return [&laws, columns, &rows_scored](std::span<const PathRow> rows, float* out) {
+        std::size_t head = 0;
+        for (std::size_t i = 0; i < rows.size(); ++i) {
+            CHECK(rows[i].path.size() - 1 >= head);  // by head, ascending
+            head = rows[i].path.size() - 1;
+            const Numbers q = laws[rows[i].sequence](Path(rows[i].path.begin() + 1, rows[i].path.end()));
+            for (std::size_t c = 0; c < columns; ++c) out[i * padded_row(columns) + c] = static_cast<float>(q[c] + 5);
+        }
+        rows_scored += rows.size();
+    };
+}
+
+struct Kind {
+    std::string name;
+    std::function<std::unique_ptr<DraftModel>(HeadDraftOptions)> make;
+    Conditional (*law)(const Text&, std::int64_t pending);  ///< by plain loops
+};
+
+template <typename Draft, typename Config>
+std::unique_ptr<DraftModel> made(const Config& config, const HeadDraftOptions& options) {
+    const TargetHead head = toy_head();
+    return std::make_unique<Draft>(config, toy_weights(config, head), head, options);
+}
+
+std::vector<Numbers> rows_of_text(const Text& text, std::int64_t n) {
+    std::vector<Numbers> rows;
+    for (std::int64_t j = 0; j < n; ++j) rows.push_back(numbers(text.features[j]));
+    return rows;
+}
+
+template <HeadOutput Output>
+Conditional medusa_law(const Text& text, std::int64_t pending) {
+    const TargetHead head = toy_head();
+    const MedusaConfig config = toy_medusa(Output, 2);
+    const MedusaWeights weights = toy_weights(config, head);
+    const Numbers h = numbers(text.features[pending - 1]);
+    const TargetTables tables = make_target_tables(head, config.vocabulary, 1.0, at::kFloat, at::kCPU);
+    std::vector<Numbers> laws;
+    for (std::size_t k = 0; k < 3; ++k)
+        laws.push_back(log_softmax(
+            plain_medusa(weights, medusa_output(config, weights, tables, static_cast<std::int64_t>(k)), k, h)));
+    return [laws](const Path& path) { return laws[path.size()]; };
+}
+
+template <bool Prefix, HydraResidual Residual, HeadOutput Output, std::int64_t Blocks>
+Conditional hydra_law(const Text& text, std::int64_t pending) {
+    const TargetHead head = toy_head();
+    const HydraConfig config = toy_hydra(Prefix, Residual, Output, Blocks);
+    const HydraWeights weights = toy_weights(config, head);
+    const Numbers ground = plain_ground(config, weights, rows_of_text(text, pending));
+    const at::Tensor rows = head.output_rows(config.vocabulary);
+    const TokenId root = text.tokens[static_cast<std::size_t>(pending)];
+    return [=](const Path& path) {
+        Path whole{root};
+        whole.insert(whole.end(), path.begin(), path.end());
+        return log_softmax(plain_hydra(config, weights, rows, head, ground, whole));
+    };
+}
+
+std::vector<Kind> kinds() {
+    const auto medusa = [](HeadOutput output) {
+        return [output](const HeadDraftOptions& o) { return made<MedusaDraft>(toy_medusa(output, 2), o); };
+    };
+    const auto hydra = [](bool prefix, HydraResidual residual, HeadOutput output, std::int64_t blocks) {
+        return
+            [=](const HeadDraftOptions& o) { return made<HydraDraft>(toy_hydra(prefix, residual, output, blocks), o); };
+    };
+    using enum HydraResidual;
+    return {{"medusa, shared", medusa(HeadOutput::shared), medusa_law<HeadOutput::shared>},
+            {"medusa, own", medusa(HeadOutput::own), medusa_law<HeadOutput::own>},
+            {"hydra", hydra(false, feature, HeadOutput::target, 1), hydra_law<false, feature, HeadOutput::target, 1>},
+            {"hydra++", hydra(true, feature, HeadOutput::shared, 1), hydra_law<true, feature, HeadOutput::shared, 1>},
+            {"hydra++, as published", hydra(true, matrix, HeadOutput::own, 2),
+             hydra_law<true, matrix, HeadOutput::own, 2>}};
+}
+
+}  // namespace
+
+TEST_CASE("PathSearch finds the likeliest of all paths, and scores few of them") {
+    const std::vector<TokenId> vocabulary{2, 3, 5, 7, 11, 13, 17};
+    const std::vector<TokenId> pending{1, 4, 6};
+    PathSearch search;
+    std::size_t scored = 0, most = 0;
+    for (const std::int64_t nodes : {1, 5, 16, 40})
+        for (std::uint64_t seed = 1; seed <= 6; ++seed) {
+            std::vector<Conditional> laws;
+            for (std::uint64_t s = 0; s < 3; ++s) laws.push_back(random_law(10 * seed + s, vocabulary.size()));
+            const auto trees =
+                search.best_first(pending, vocabulary, 4, nodes, scorer(laws, vocabulary.size(), scored));
+            most += 3 * (1 + 7 + 49 + 343);
+            for (std::size_t s = 0; s < 3; ++s) {
+                CHECK(trees[s].token(0) == pending[s]);
+                check_best(trees[s], all_paths(laws[s], vocabulary, 4), static_cast<std::size_t>(nodes), 1e-4);
+                PathSearch other;  // alone: the same bits
+                std::size_t unused = 0;
+                const std::vector<Conditional> own{laws[s]};
+                CHECK(same(trees[s], other.best_first(std::span(&pending[s], 1), vocabulary, 4, nodes,
+                                                      scorer(own, vocabulary.size(), unused))[0]));
+            }
+        }
+    CHECK(scored * 10 < most);
+    CHECK(search.best_first(pending, vocabulary, 4, 0, [](auto, float*) { FAIL("nothing was to be scored"); }).size() ==
+          3);
+}
+
+TEST_CASE("PathSearch: static shapes take ranks within each parent's own list") {
+    const std::vector<TokenId> vocabulary{2, 3, 5, 7, 11};
+    const TreeTemplate shape({{0}, {2}, {0, 1}, {2, 0}, {2, 0, 3}}, 5, 3);
+    const std::vector<Conditional> laws{random_law(5, 5)};
+    const TokenId root = 9;
+    PathSearch search;
+    std::size_t scored = 0;
+    const auto got = paths_of(search.ranked(std::span(&root, 1), vocabulary, shape, 63, scorer(laws, 5, scored))[0]);
+    CHECK(scored == 4);  // one row per node with children
+    std::map<Path, double> expected;
+    for (const TreeTemplate::Choice& choice : shape.choices()) {
+        Path path;
+        double sum = 0;
+        for (const int rank : choice) {
+            const Numbers q = laws[0](path);
+            std::vector<std::size_t> order{0, 1, 2, 3, 4};
+            std::sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return q[a] > q[b]; });
+            sum += q[order[static_cast<std::size_t>(rank)]];
+            path.push_back(vocabulary[order[static_cast<std::size_t>(rank)]]);
+        }
+        expected[path] = sum;
+    }
+    REQUIRE(got.size() == expected.size());
+    for (const auto& [path, sum] : expected) CHECK(got.at(path) == Catch::Approx(sum).margin(1e-4));
+    CHECK(search.ranked(std::span(&root, 1), vocabulary, shape, 2, scorer(laws, 5, scored))[0].drafted() == 2);
+}
+
+TEST_CASE("PathSearch: rows that hold NaN or infinities have no children") {
+    const std::vector<TokenId> vocabulary{0, 1, 2};
+    const TokenId root = 9;
+    for (const float spoiled : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
+        PathSearch search;
+        const auto score = [&](std::span<const PathRow> rows, float* out) {
+            for (std::size_t i = 0; i < rows.size(); ++i) {
+                std::fill_n(out + i * padded_row(3), 3, 0.0F);
+                if (rows[i].path.size() == 2) out[i * padded_row(3)] = spoiled;
+            }
+        };
+        const TokenTree tree = search.best_first(std::span(&root, 1), vocabulary, 3, 8, score)[0];
+        CHECK(tree.height() == 1);
+        CHECK(tree.drafted() == 3);
+    }
+}
+
+TEST_CASE("rank_row: falling, ties by column, nothing for zeros") {
+    std::vector<float> q(64, 0.0F);
+    q[3] = 0.2F, q[17] = 0.3F, q[18] = 0.2F, q[39] = 0.3F;
+    std::vector<TokenId> vocabulary;
+    for (TokenId c = 0; c < 40; ++c) vocabulary.push_back(100 + c);
+    RankedTokens ranked;
+    rank_row(q.data(), vocabulary, 3, ranked);
+    CHECK(ranked.tokens == std::vector<TokenId>{117, 139, 103});
+    rank_row(q.data(), vocabulary, 30, ranked);
+    CHECK(ranked.tokens == std::vector<TokenId>{117, 139, 103, 118});
+    CHECK(ranked.log_q[0] == Catch::Approx(std::log(0.3)));
+    rank_row(q.data(), vocabulary, 0, ranked);
+    CHECK(ranked.tokens.empty());
+}
+
+TEST_CASE("heads draft the likeliest paths by their network, restated") {
+    const Text text(20);
+    for (const Kind& kind : kinds()) {
+        INFO(kind.name);
+        const auto draft = kind.make({.threads = 1, .kernels = false});
+        const auto vocabulary = toy_draft_vocabulary();
+        const auto expected = all_paths(kind.law(text, 12), vocabulary, 3);
+        check_best(one(*draft, text.feedback(0, 12), 25), expected, 25, 1e-4);
+        // The next round sees the committed path's features.
+        check_best(one(*draft, text.feedback(12, 15), 10), all_paths(kind.law(text, 15), vocabulary, 3), 10, 1e-4);
+        // 8-bit weights and rows: nearly the same tree.
+        const auto fast = kind.make({.threads = 2});
+        const auto got = paths_of(one(*fast, text.feedback(0, 12), 25));
+        std::size_t shared = 0;
+        double off = 0;
+        for (std::size_t i = 0; i < 25; ++i) {
+            const auto found = got.find(expected[i].second);
+            if (found == got.end()) continue;
+            ++shared;
+            off += std::abs(found->second - expected[i].first);
+            CHECK(std::abs(found->second - expected[i].first) < 0.6);
+        }
+        CHECK(shared >= 20);
+        CHECK(off / static_cast<double>(shared) < 0.15);
+    }
+}
+
+TEST_CASE("heads: rounds one by one give the draft of the whole text at once") {
+    const Text text(30);
+    for (const Kind& kind : kinds())
+        for (const bool kernels : {false, true}) {
+            INFO(kind.name << ", kernels " << kernels);
+            const auto draft = kind.make({.threads = 1, .kernels = kernels});
+            (void)one(*draft, text.feedback(0, 5));
+            (void)one(*draft, text.feedback(5, 6), 0);  // no nodes wanted: the state must follow all the same
+            (void)one(*draft, text.feedback(6, 13));
+            const auto stepped = paths_of(one(*draft, text.feedback(13, 20)));
+            const auto fresh = kind.make({.threads = 1, .kernels = kernels});
+            const TokenTree whole = one(*fresh, text.feedback(0, 20));
+            REQUIRE(stepped.size() == 12);
+            for (const auto& [path, log_psi] : paths_of(whole)) {
+                REQUIRE(stepped.contains(path));
+                CHECK(std::abs(stepped.at(path) - log_psi) < 1e-4);
+            }
+            const auto other = kind.make({.threads = 1, .kernels = kernels});
+            CHECK(!same(one(*other, Text(30, 2).feedback(0, 20)), whole));
+        }
+}
+
+TEST_CASE("heads: a batch gives every sequence the draft it gets alone, bit for bit") {
+    const std::vector<Text> texts{Text(20, 1), Text(9, 2), Text(31, 3)};
+    const std::vector<std::int64_t> pending{12, 0, 25};  // the second has a prompt of one token
+    for (const Kind& kind : kinds()) {
+        INFO(kind.name);
+        const auto together = kind.make({.threads = 2});
+        Feedback feedback;
+        for (std::size_t i = 0; i < texts.size(); ++i)
+            feedback.push_back(texts[i].feedback(0, pending[i], static_cast<SequenceId>(i)));
+        const auto trees = together->propose(feedback, {12});
+        for (std::size_t i = 0; i < texts.size(); ++i) {
+            const auto alone = kind.make({.threads = 1});
+            CHECK(same(trees[i].tree, one(*alone, feedback[i])));
+            CHECK(trees[i].tree.drafted() == (pending[i] == 0 ? 0 : 12));  // nothing committed, nothing to draft from
+        }
+        CHECK(one(*together, texts[1].feedback(0, 3, 1)).drafted() == 12);
+        CHECK(together->propose({}, {12}).empty());
+    }
+}
+
+TEST_CASE("heads: a stale state is an error, never a bad draft") {
+    const Text text(20);
+    for (const Kind& kind : kinds()) {
+        INFO(kind.name);
+        const auto draft = kind.make({.threads = 1});
+        (void)one(*draft, text.feedback(0, 5));
+        CHECK_THROWS_AS(one(*draft, text.feedback(7, 9)), Error);
+        CHECK_THROWS_AS(one(*draft, text.feedback(0, 5)), Error);
+        SequenceFeedback other = text.feedback(5, 8);
+        other.tokens[0] = other.tokens[0] == 0 ? 1 : 0;
+        CHECK_THROWS_AS(one(*draft, other), Error);
+        SequenceFeedback bare = text.feedback(5, 8);
+        bare.features = bare.features.slice(1, 0, 8);
+        CHECK_THROWS_AS(one(*draft, bare), Error);
+        CHECK(one(*draft, text.feedback(5, 8)).drafted() == 12);  // errors changed nothing
+        draft->forget(1);
+        CHECK(one(*draft, text.feedback(0, 4)).drafted() == 12);
+        draft->forget(77);
+    }
+}
+
+TEST_CASE("heads: static and measured shapes") {
+    const Text text(20);
+    for (const Kind& kind : kinds()) {
+        INFO(kind.name);
+        HeadDraftOptions options{.tree = HeadTree::static_tree, .choices = {{0}, {0, 1}, {1}}, .threads = 1};
+        const auto fixed = kind.make(options);
+        const TokenTree small = one(*fixed, text.feedback(0, 12), 63);
+        CHECK(small.drafted() == 3);
+        CHECK(small.height() == 2);
+        // Medusa's shape is four deep, these have three heads.
+        const auto published = kind.make({.tree = HeadTree::static_tree, .threads = 1});
+        CHECK(one(*published, text.feedback(0, 12), 63).drafted() == 61);
+        // {0} .5, {1} .2, {0,0} .15, {2} .1, then {1,0} .06, {0,1} .05
+        const auto measured = kind.make({.tree = HeadTree::measured, .threads = 1});
+        const TokenTree four = one(*measured, text.feedback(0, 12), 4);
+        CHECK(four.drafted() == 4);
+        CHECK(std::ranges::count(four.depths(), 1) == 3);
+        CHECK(std::ranges::count(four.depths(), 2) == 1);
+        options.choices = {{0}, {0, 0}, {0, 0, 0}, {0, 0, 0, 0}};
+        CHECK_THROWS_MATCHES(kind.make(options), Error, MessageMatches(ContainsSubstring("depth 4")));
+        options.choices = {{20}};
+        CHECK_THROWS_MATCHES(kind.make(options), Error, MessageMatches(ContainsSubstring("rank 20")));
+        options.choices = {{0, 1}};
+        CHECK_THROWS_MATCHES(kind.make(options), Error, MessageMatches(ContainsSubstring("no parent")));
+    }
+    MedusaConfig unmeasured = toy_medusa(HeadOutput::shared);
+    unmeasured.accuracies.clear();
+    CHECK_THROWS_MATCHES(made<MedusaDraft>(unmeasured, {.tree = HeadTree::measured}), Error,
+                         MessageMatches(ContainsSubstring("no accuracies")));
+}
+
+TEST_CASE("heads: folders keep a drafter, and refuse what does not fit") {
+    const std::filesystem::path folder = std::filesystem::temp_directory_path() / "outrider_heads_draft_test";
+    const TargetHead head = toy_head();
+    const Text text(20);
+    const auto rounded = [](auto weights) {
+        for (auto& [name, weight] : weights.named()) *weight = weight->to(at::kBFloat16).to(at::kFloat);
+        return weights;
+    };
+    for (const HeadOutput output : {HeadOutput::own, HeadOutput::shared, HeadOutput::target}) {
+        std::filesystem::remove_all(folder);
+        MedusaConfig config = toy_medusa(output, 2, output == HeadOutput::own);
+        config.training = R"({"anchors":17})";
+        const MedusaWeights weights = rounded(toy_weights(config, head));
+        write_medusa_config(folder, config), write_medusa_weights(folder, weights);
+        MedusaDraft stored = MedusaDraft::load(folder, head), direct(config, weights, head);
+        CHECK(same(one(stored, text.feedback(0, 12)), one(direct, text.feedback(0, 12))));
+        CHECK(stored.config().training == config.training);
+        CHECK(stored.config().vocabulary == config.vocabulary);
+        CHECK(stored.config().accuracies == config.accuracies);
+        CHECK_THROWS_AS(HydraDraft::load(folder, head), Error);
+    }
+    for (const bool prefix : {false, true})
+        for (const HydraResidual residual : {HydraResidual::feature, HydraResidual::matrix}) {
+            std::filesystem::remove_all(folder);
+            const HydraConfig config = toy_hydra(prefix, residual, prefix ? HeadOutput::shared : HeadOutput::target, 2);
+            const HydraWeights weights = rounded(toy_weights(config, head));
+            write_hydra_config(folder, config), write_hydra_weights(folder, weights);
+            HydraDraft stored = HydraDraft::load(folder, head), direct(config, weights, head);
+            CHECK(same(one(stored, text.feedback(0, 12)), one(direct, text.feedback(0, 12))));
+            CHECK(stored.config().prefix_layer == prefix);
+            CHECK(stored.config().accuracies == config.accuracies);
+        }
+    TargetHead other = head;
+    other.fingerprint = "another";
+    CHECK_THROWS_MATCHES(HydraDraft::load(folder, other), Error,
+                         MessageMatches(ContainsSubstring("belongs to target toy")));
+    CHECK_THROWS_AS(HydraDraft::load(folder / "nowhere", head), Error);
+    HydraConfig larger = toy_hydra(true, HydraResidual::matrix, HeadOutput::shared, 2);
+    larger.intermediate = 64;
+    write_hydra_config(folder, larger);
+    CHECK_THROWS_MATCHES(HydraDraft::load(folder, head), Error, MessageMatches(ContainsSubstring("prefix.gate_up")));
+    larger = toy_hydra(true, HydraResidual::matrix, HeadOutput::shared, 1);
+    write_hydra_config(folder, larger);
+    CHECK_THROWS_MATCHES(HydraDraft::load(folder, head), Error, MessageMatches(ContainsSubstring("heads.0.1.")));
+    larger.heads = 4;
+    write_hydra_config(folder, larger);
+    CHECK_THROWS_MATCHES(HydraDraft::load(folder, head), Error,
+                         MessageMatches(ContainsSubstring("heads.3.0.weight is missing")));
+    std::ofstream(folder / "config.json") << R"({"kind": "hydra", "version": 1})";
+    CHECK_THROWS_MATCHES(HydraDraft::load(folder, head), Error, MessageMatches(ContainsSubstring("sizes")));
+    std::ofstream(folder / "config.json") << R"({"kind": "medusa", "version": 9})";
+    CHECK_THROWS_MATCHES(MedusaDraft::load(folder, head), Error, MessageMatches(ContainsSubstring("version is 9")));
+    std::filesystem::remove_all(folder);
+}
