@@ -10,13 +10,14 @@ namespace {
 
 constexpr std::int64_t kUnknownRounds = 2;     // plain, where nothing was measured beforehand
 constexpr std::int64_t kPlainEvery = 64;       // an open budget looks at a plain round again
-constexpr std::int64_t kNeighbourEvery = 32;   // and at a neighbouring size
+constexpr double kExploreShare = 0.01;         // of all time, at most, goes into sizes that do not seem best
 constexpr std::int64_t kFirstInterval = 16, kLongestInterval = 256;  // rounds from probe to probe
 constexpr double kProbeShare = 0.01;           // of all time, at most, goes into probes
-constexpr double kLeastGain = 1.02;            // that a perfect drafter must promise
+constexpr double kLeastGain = 1.05;            // that a perfect drafter must promise
 constexpr double kCheap = 0.004;               // a drafter that costs this part of a round is always run
 constexpr double kMargin = 0.01;               // tokens of each sequence that verifying nodes must promise
 constexpr double kFade = 0.97;                 // weight of the past from one open round to the next
+constexpr std::int64_t kFirstNodes = 3;        // of a tree at first; each draft seen allows one more
 constexpr double kLeastDrafts = 4;             // drafts before the budget may close for their value
 constexpr double kLeastCounted = 12;           // rounds before it may close for what really came of them
 constexpr double kSteadyTokens = 8, kAmortised = 32;  // new tokens of a draft; rounds that a catch-up is spread over
@@ -31,18 +32,29 @@ constexpr double kProbeMemory = 0.7;           // a probe comes after a long tim
 
 void AutoBudget::DraftCost::learn(std::int64_t sequences, std::int64_t tokens, double seconds) {
     const auto s = double(sequences), n = double(tokens);
-    if (n > kSteadyTokens * s) {  // catching up
-        if (weight > 0) token += (std::max(0.0, seconds - sequence * s) / n - token) * (token > 0 ? 0.25 : 1.0);
-        else sequence = seconds / (s + n / kAmortised), token = sequence / kAmortised;
+    const bool catching_up = n > kSteadyTokens * s;
+    if (weight == 0 && catching_up) {
+        sequence = seconds / (s + n / kAmortised), token = sequence / kAmortised;
+        return;
+    }
+    if (weight >= 3) seconds = std::min(seconds, 1.5 * once(sequences, tokens));  // not by one slow moment alone
+    if (catching_up) {
+        token += 0.25 * (std::max(0.0, seconds - sequence * s) / n - token);
         return;
     }
     weight = std::min(weight + 1, 16.0);
     sequence += (seconds / s - sequence) / weight;
 }
 
-double AutoBudget::DraftCost::operator()(std::int64_t sequences, std::int64_t tokens) const {
+/// What it takes now, catching up included.
+double AutoBudget::DraftCost::once(std::int64_t sequences, std::int64_t tokens) const {
     const auto s = double(sequences);
-    return sequence * s + token * std::max(0.0, double(tokens) - kSteadyTokens * s) / kAmortised;
+    return sequence * s + token * std::max(0.0, double(tokens) - kSteadyTokens * s);
+}
+
+/// The same with catching up spread over the rounds to come.
+double AutoBudget::DraftCost::lasting(std::int64_t sequences, std::int64_t tokens) const {
+    return sequence * double(sequences) + (once(sequences, tokens) - sequence * double(sequences)) / kAmortised;
 }
 
 void AutoBudget::DepthRecord::add(double hoped, double came, double memory) {
@@ -60,7 +72,7 @@ double AutoBudget::gain() const { return plain_tokens_ > 0 ? tokens_ / plain_tok
 
 /// Whether nodes that all come true would gain anything.
 bool AutoBudget::could_gain(std::int64_t sequences, std::int64_t drafting) const {
-    const double plain = cost_(sequences), draft = draft_cost_(drafting, 0);
+    const double plain = cost_(sequences), draft = draft_cost_.once(drafting, 0);
     if (plain <= 0) return true;
     for (std::int64_t rows = PassCost::above(sequences); rows <= sequences + most_ * drafting;) {
         if (double(rows) / (cost_(rows) + draft) > kLeastGain * double(sequences) / plain) return true;
@@ -74,7 +86,7 @@ bool AutoBudget::could_gain(std::int64_t sequences, std::int64_t drafting) const
 AutoBudget::Round AutoBudget::choose_round(std::int64_t sequences) {
     ++rounds_;
     if (!measured_ && rounds_ <= kUnknownRounds) return Round::plain;
-    const std::int64_t few = std::max<std::int64_t>(1, sequences / 8);
+    const std::int64_t few = probe_size(sequences);
     if (asked_ == 0) asked_ = few;
     if (!could_gain(sequences, few)) return Round::plain;
     if (open_) return ++open_rounds_ % kPlainEvery == 0 ? Round::plain : Round::drafting;
@@ -86,7 +98,7 @@ DraftPlan AutoBudget::plan(std::span<const std::int64_t> owed) {
     drafting_ = owed_ = 0, round_value_ = 0;
     round_ = sequences > 0 ? choose_round(sequences) : Round::plain;
     if (round_ == Round::plain) return {};
-    drafting_ = round_ == Round::probe ? std::max<std::int64_t>(1, sequences / 8) : std::min(asked_, sequences);
+    drafting_ = round_ == Round::probe ? probe_size(sequences) : std::min(asked_, sequences);
     DraftPlan plan{std::vector<std::size_t>(owed.size()), {}};
     std::iota(plan.drafting.begin(), plan.drafting.end(), std::size_t{0});
     if (drafting_ < sequences) {  // those that the drafter need not catch up with
@@ -165,13 +177,30 @@ std::size_t AutoBudget::best_count(const std::vector<Candidate>& sorted, std::in
         if (const double value = tokens - rate * more; value > best_value) best_value = value, best = n;
         round_value_ = std::max(round_value_, tokens - plain_rate * more - margin);
     }
-    if (round_ == Round::probe) best = std::max(best, drafting_);
-    if (round_ == Round::drafting && best > 0 && open_rounds_ % kNeighbourEvery == kNeighbourEvery / 2) {
-        const bool up = open_rounds_ % (2 * kNeighbourEvery) < kNeighbourEvery;
-        const std::int64_t rows = up ? PassCost::above(sequences + best) : PassCost::below(sequences + best);
-        best = std::max<std::int64_t>(rows - sequences, 1);
-    }
-    return static_cast<std::size_t>(std::min(best, all));
+    best = std::min({best, all, drafting_ * (kFirstNodes + drafts_)});
+    if (round_ == Round::probe) return static_cast<std::size_t>(std::min(std::max(best, drafting_), all));
+    const auto worth = [&](std::int64_t n) {
+        double sum = 0;
+        for (std::int64_t i = 0; i < n; ++i) sum += sorted[static_cast<std::size_t>(i)].chance;
+        return sum - rate * (cost_(sequences + n) - plain);
+    };
+    return static_cast<std::size_t>(explore(best, all, sequences, [&](std::int64_t n) { return worth(n) / rate; }));
+}
+
+/// Now and then a size that does not seem best, for what passes of that size really take: in turns the next larger and
+/// the next smaller, once what that seems to lose has been saved up. `worth`: seconds that n nodes seem to gain.
+std::int64_t AutoBudget::explore(std::int64_t best, std::int64_t all, std::int64_t sequences,
+                                 const std::function<double(std::int64_t)>& worth) {
+    const double plain = cost_(sequences);
+    credit_ = std::min(credit_ + kExploreShare * plain, 2 * plain);
+    const bool up = best == 0 || explored_ % 2 == 0;
+    const std::int64_t rows = up ? PassCost::above(sequences + best) : PassCost::below(sequences + best);
+    const std::int64_t other = std::max<std::int64_t>(rows - sequences, 1);
+    if (other == best || other > all) return best;
+    const double price = std::max(0.0, worth(best) - worth(other)) + 8 * kExploreShare * plain;
+    if (price > credit_) return best;
+    credit_ -= price, ++explored_;
+    return other;
 }
 
 void AutoBudget::saw(const TokenTree& tree, std::size_t accepted) {
@@ -195,18 +224,18 @@ void AutoBudget::learn(const RoundReport& report) {
     settle(report);
 }
 
-/// Whether drafting goes on, and of how many sequences; and when the next probe is due.
+/// Whether drafting goes on, and of how many sequences; and when the next probe is due. All by what rounds like this one
+/// take, not by what this one took: on a machine that does other work too, a single round says little.
 void AutoBudget::settle(const RoundReport& report) {
     const auto sequences = static_cast<std::int64_t>(report.sequences);
     const double plain = cost_(sequences), rate = double(sequences) / plain;
-    // What catching up takes is spent once, for all rounds to come.
-    const bool catching_up = double(owed_) > kSteadyTokens * double(drafting_);
-    const double draft = catching_up ? std::min(report.draft_seconds, draft_cost_(drafting_, owed_)) : report.draft_seconds;
-    const double spent = draft + report.verify_seconds;
-    const double loss = spent - double(sequences + report.accepted) / rate;  // seconds against plain decoding
+    const double draft = draft_cost_.lasting(drafting_, owed_), verify = cost_(sequences + report.drafted);
+    const double emitted = double(sequences + report.accepted);
+    const double loss = draft + verify - emitted / rate;  // seconds against plain decoding
     value_ = value_ * (round_ == Round::probe ? 0.5 : kFade) + round_value_;
     valued_ = valued_ * (round_ == Round::probe ? 0.5 : kFade) + double(drafting_);
-    const double cost = rate * draft_cost_(drafting_, owed_);  // tokens that plain decoding makes meanwhile
+    drafts_ += drafting_;
+    const double cost = rate * draft;  // tokens that plain decoding makes meanwhile
     const bool pays = value_ / valued_ * double(drafting_) > cost || cost < kCheap * double(sequences);
     if (round_ == Round::probe) {
         since_probe_ = 0;
@@ -217,8 +246,8 @@ void AutoBudget::settle(const RoundReport& report) {
         }
         interval_ = report.accepted > 0 ? interval_ / 2 : interval_ * 2;
     } else {
-        tokens_ = tokens_ * kFade + double(sequences + report.accepted);
-        plain_tokens_ = plain_tokens_ * kFade + rate * spent;
+        tokens_ = tokens_ * kFade + emitted;
+        plain_tokens_ = plain_tokens_ * kFade + rate * (draft + verify);
         counted_ = counted_ * kFade + 1;
         lost_ = lost_ * kFade + loss / plain;
         if (pays) asked_ = std::min(2 * std::min(asked_, sequences), std::max(asked_, sequences));
@@ -229,10 +258,15 @@ void AutoBudget::settle(const RoundReport& report) {
         if (losing) value_ = 0;
         interval_ = counted_ > kLeastCounted && !losing ? kFirstInterval : std::max(kFirstInterval, 2 * interval_);
     }
-    const double really_lost = loss - draft + (round_ == Round::probe ? report.draft_seconds : draft);
-    const double apart = std::min(1e6, std::max(really_lost, 0.0) / (kProbeShare * plain));
+    const double probe = round_ == Round::probe ? loss - draft + draft_cost_.once(drafting_, owed_) : probe_loss(sequences);
     interval_ = std::max(std::clamp<std::int64_t>(interval_, kFirstInterval / 2, kLongestInterval),
-                         static_cast<std::int64_t>(apart));
+                         static_cast<std::int64_t>(std::clamp(probe / (kProbeShare * plain), 0.0, 1e6)));
+}
+
+/// Seconds that a probe costs where nothing comes of it.
+double AutoBudget::probe_loss(std::int64_t sequences) const {
+    const std::int64_t few = probe_size(sequences);
+    return draft_cost_.once(few, few) + cost_(sequences + few) - cost_(sequences);
 }
 
 }  // namespace outrider

@@ -2,6 +2,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include <algorithm>
+#include <array>
 #include <chrono>
 #include <cmath>
 #include <cstdlib>
@@ -23,10 +25,10 @@ using Json = nlohmann::json;
 
 constexpr std::int64_t kContext = 256;
 constexpr std::array<std::int64_t, 15> kSizes{1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256};
-constexpr int kRepeats = 5;
+constexpr int kRepeats = 9;
 constexpr std::size_t kMostKeys = 64;  // a file that has more is begun afresh
 constexpr std::size_t kMostBytes = 1 << 20;
-constexpr int kVersion1 = 1;
+constexpr int kFormat = 1;
 
 double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
@@ -45,15 +47,32 @@ bool plausible(const std::vector<PassTime>& times) {
     return !times.empty();
 }
 
+/// Neighbours that fall share their mean (pool adjacent violators).
+void never_falling(std::vector<PassTime>& times) {
+    std::vector<std::pair<double, std::size_t>> pools;  // mean, how many
+    for (const PassTime& time : times) {
+        pools.emplace_back(time.seconds, 1);
+        while (pools.size() > 1 && pools[pools.size() - 2].first > pools.back().first) {
+            const auto [mean, count] = pools.back();
+            pools.pop_back();
+            auto& [before, many] = pools.back();
+            before = (before * double(many) + mean * double(count)) / double(many + count), many += count;
+        }
+    }
+    std::size_t at = 0;
+    for (const auto& [mean, count] : pools)
+        for (std::size_t i = 0; i < count; ++i) times[at++].seconds = mean;
+}
+
 /// The whole file; an empty one when it is none of ours.
 Json read_all(const std::filesystem::path& file) {
-    const Json fresh = {{"version", kVersion1}, {"passes", Json::object()}};
+    const Json fresh = {{"version", kFormat}, {"passes", Json::object()}};
     std::error_code error;
     if (file.empty() || std::filesystem::file_size(file, error) > kMostBytes || error) return fresh;
     std::ifstream in(file, std::ios::binary);
     const std::string text{std::istreambuf_iterator<char>(in), {}};
     Json all = Json::parse(text, nullptr, false);
-    const bool ours = all.is_object() && all.contains("version") && all["version"] == kVersion1 &&
+    const bool ours = all.is_object() && all.contains("version") && all["version"] == kFormat &&
                       all.contains("passes") && all["passes"].is_object();
     return ours ? all : fresh;
 }
@@ -84,20 +103,29 @@ std::vector<PassTime> measure_pass_times(const LlamaModel& model, TargetPass& pa
         if (spent(0.25)) break;
     }
     std::vector<PassTime> times;
+    std::vector<std::vector<double>> seen;
     forward(1);
     for (const std::int64_t rows : kSizes) {
         if (cache.committed() + rows >= room) break;
-        if (!times.empty()) {  // what the next size would take, by the last ones
+        if (times.size() >= 2) {  // what this size would take, by the last one
             const double next = times.back().seconds * double(rows) / double(times.back().rows);
-            if (times.size() >= 2 && now() - start + next > seconds) break;
+            if (now() - start + next > 0.4 * seconds) break;
         }
         cache.reserve(rows);
-        double least = forward(rows);
-        for (int i = 1; i < kRepeats && !spent(0.9) && least < 0.05 * seconds; ++i)
-            least = std::min(least, forward(rows));
-        if (!times.empty()) least = std::max(least, times.back().seconds);
-        times.push_back({rows, least});
+        times.push_back({rows, forward(rows)});
+        seen.push_back({times.back().seconds});
     }
+    // Again and again over all sizes: a moment in which the machine is busy meets each at most once.
+    for (int i = 1; i < kRepeats && !spent(1.0); ++i)
+        for (std::size_t s = 0; s < times.size(); ++s) {
+            if (now() - start + times[s].seconds > seconds) break;
+            seen[s].push_back(forward(times[s].rows));
+        }
+    for (std::size_t s = 0; s < times.size(); ++s) {
+        std::sort(seen[s].begin(), seen[s].end());
+        times[s].seconds = seen[s][seen[s].size() / 2];
+    }
+    never_falling(times);
     return times;
 }
 

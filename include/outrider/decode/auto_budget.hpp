@@ -5,6 +5,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <vector>
 
@@ -70,7 +71,8 @@ private:
     struct DraftCost {
         double sequence = 0, token = 0, weight = 0;
         void learn(std::int64_t sequences, std::int64_t tokens, double seconds);
-        [[nodiscard]] double operator()(std::int64_t sequences, std::int64_t tokens) const;
+        [[nodiscard]] double once(std::int64_t sequences, std::int64_t tokens) const;
+        [[nodiscard]] double lasting(std::int64_t sequences, std::int64_t tokens) const;
     };
 
     static constexpr std::size_t kDepths = 16;
@@ -84,7 +86,11 @@ private:
     [[nodiscard]] bool could_gain(std::int64_t sequences, std::int64_t drafting) const;
     [[nodiscard]] std::vector<double> chances(const TokenTree& tree) const;
     [[nodiscard]] std::size_t best_count(const std::vector<Candidate>& sorted, std::int64_t sequences);
+    [[nodiscard]] std::int64_t explore(std::int64_t best, std::int64_t all, std::int64_t sequences,
+                                       const std::function<double(std::int64_t)>& worth);
     void settle(const RoundReport& report);
+    [[nodiscard]] double probe_loss(std::int64_t sequences) const;
+    [[nodiscard]] static std::int64_t probe_size(std::int64_t sequences) { return sequences < 16 ? 1 : sequences / 8; }
 
     std::int64_t most_;
     PassCost cost_;
@@ -95,8 +101,10 @@ private:
                                                           ///< have in the same time, rounds
     double lost_ = 0;                ///< plain rounds that drafting cost since it was opened, fading
     double value_ = 0, valued_ = 0;  ///< fading: tokens expected to be gained by verifying, and drafts that did
-    std::int64_t rounds_ = 0, open_rounds_ = 0, since_probe_ = 0, interval_ = 0;
+    std::int64_t rounds_ = 0, open_rounds_ = 0, drafts_ = 0, since_probe_ = 0, interval_ = 0;
     std::int64_t asked_ = 0;       ///< sequences that an open round asks; grows while drafting pays
+    std::int64_t explored_ = 0;
+    double credit_ = 0;            ///< seconds saved up for exploring
     double nodes_used_ = 8;        ///< of one tree, fading maximum
     bool open_ = true;
 

@@ -13,7 +13,7 @@
 namespace outrider {
 
 /// Times forwards of 1, 2, 4, 6, 8, 12, 16, ... rows over a context of 256, smallest first, until `seconds` are spent
-/// or the model's context is full. The smallest of several times, so that other work on the machine goes in little.
+/// or the model's context is full. Medians of several sweeps: the decoder will live with the machine's other work too.
 [[nodiscard]] std::vector<PassTime> measure_pass_times(const LlamaModel& model, TargetPass& pass, double seconds = 1.0);
 
 /// Tells apart what a pass's time depends on: checkpoint, weights, processor or device, instructions, threads, and the

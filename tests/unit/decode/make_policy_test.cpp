@@ -6,6 +6,7 @@
 
 #include <outrider/core/error.hpp>
 #include <outrider/decode/make_policy.hpp>
+#include <outrider/interface/acceptance_policy.hpp>
 
 using namespace outrider;
 using Catch::Matchers::ContainsSubstring;
