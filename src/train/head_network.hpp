@@ -18,4 +18,22 @@ void check_heads(std::int64_t heads, double teacher);
                                     const std::vector<double>& label_weights, double teacher, at::ScalarType compute,
                                     LossStats& stats, ThreadTeam& team);
 
+/// How often the text's token was the head's r-th.
+class RankTally {
+public:
+    explicit RankTally(std::int64_t heads);
+
+    /// [K, A, V] logits and [A, K] labels, of which negative ones are left out.
+    void add(const at::Tensor& logits, const at::Tensor& labels);
+
+    /// [K][kRanks] shares of the labels there; 0 for a head without any.
+    [[nodiscard]] std::vector<std::vector<double>> shares() const;
+
+    static constexpr std::int64_t kRanks = 32;
+
+private:
+    std::vector<std::vector<std::int64_t>> hits_;  // [K][kRanks]
+    std::vector<std::int64_t> count_;              // [K]
+};
+
 }  // namespace outrider

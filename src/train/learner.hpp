@@ -61,6 +61,8 @@ public:
     [[nodiscard]] virtual at::Tensor loss(std::span<const at::Tensor> weights, const AnchorBatch& batch,
                                           LossStats& stats, ThreadTeam& team) const = 0;
     [[nodiscard]] virtual std::unique_ptr<DraftModel> draft(std::span<const at::Tensor> weights) const = 0;
+    /// Measures on held-out anchors what the kind's config keeps beside its sizes.
+    virtual void measure(std::span<const at::Tensor> weights, std::span<const AnchorBatch> held_out) = 0;
 
     /// What this kind adds to the training record, and the record of the drafter that the run started from, if any.
     [[nodiscard]] virtual nlohmann::ordered_json record() const = 0;

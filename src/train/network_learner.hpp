@@ -33,10 +33,12 @@ struct LayerChoice {
 ///     labels(), group_anchors(), needs(), record()
 ///     sizes(config) -> NamedSizes                          all that decides about shapes
 ///     config(head) -> Config                               with the sizes of its options
-///     set_scales(config, embedding, feature), copy_scales(config, from)
+///     set_scales(config, embedding, feature)
+///     copy_measured(config, from)                          scales, and what measure() measured
 ///     read_config(folder), write_config(folder, config), read_weights(folder, config), write_weights(folder, weights)
 ///     init(config, head, seed) -> Weights,  tables(config, head, compute) -> Tables
 ///     loss(config, weights, tables, batch, label_weights, compute, stats, team) -> at::Tensor
+///     measure(config, weights, tables, batches, compute)
 ///     draft(config, weights, head) -> std::unique_ptr<DraftModel>
 template <typename Network>
 class NetworkLearner final : public Learner {
@@ -83,6 +85,9 @@ public:
     std::unique_ptr<DraftModel> draft(std::span<const at::Tensor> weights) const override {
         return network_.draft(config_, with(weights), basis_.head);
     }
+    void measure(std::span<const at::Tensor> weights, std::span<const AnchorBatch> held_out) override {
+        network_.measure(config_, with(weights), tables_, held_out, basis_.compute);
+    }
 
     nlohmann::ordered_json record() const override {
         nlohmann::ordered_json record = network_.record();
@@ -104,7 +109,7 @@ private:
                 folder.string(), first.target_fingerprint, basis_.head.fingerprint);
         require_same_sizes(folder, network_.sizes(config_), network_.sizes(first));
         config_.vocabulary = first.vocabulary;
-        network_.copy_scales(config_, first);
+        network_.copy_measured(config_, first);
         const auto record = nlohmann::ordered_json::parse(first.training);
         if (basis_.take_weights)
             from_ = record;

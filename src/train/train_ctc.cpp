@@ -51,7 +51,7 @@ struct CtcNetwork {
     static void set_scales(CtcConfig& config, double embedding, double feature) {
         config.embedding_scale = embedding, config.feature_scale = feature;
     }
-    static void copy_scales(CtcConfig& config, const CtcConfig& from) {
+    static void copy_measured(CtcConfig& config, const CtcConfig& from) {
         set_scales(config, from.embedding_scale, from.feature_scale);
     }
 
@@ -84,6 +84,8 @@ struct CtcNetwork {
                                        batch.features.index_select(0, batch.row), compute);
         return ctc_loss({frames.logits, frames.gate, prefix, batch.labels}, {options.loss, label_weights}, stats, team);
     }
+
+    static void measure(CtcConfig&, const CtcWeights&, const CtcTables&, std::span<const AnchorBatch>, at::ScalarType) {}
 
     [[nodiscard]] static std::unique_ptr<DraftModel> draft(const CtcConfig& config, const CtcWeights& weights,
                                                            const TargetHead& head) {

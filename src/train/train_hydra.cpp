@@ -1,5 +1,6 @@
 #include <outrider/train/train_hydra.hpp>
 
+#include <outrider/draft/hydra_draft.hpp>
 #include <outrider/draft/hydra_network.hpp>
 
 #include "head_network.hpp"
@@ -58,8 +59,9 @@ struct HydraNetwork {
     static void set_scales(HydraConfig& config, double embedding, double feature) {
         config.embedding_scale = embedding, config.feature_scale = feature;
     }
-    static void copy_scales(HydraConfig& config, const HydraConfig& from) {
+    static void copy_measured(HydraConfig& config, const HydraConfig& from) {
         set_scales(config, from.embedding_scale, from.feature_scale);
+        config.accuracies = from.accuracies;
     }
 
     [[nodiscard]] static HydraConfig read_config(const std::filesystem::path& folder) {
@@ -82,9 +84,9 @@ struct HydraNetwork {
         return make_target_tables(head, config.vocabulary, config.embedding_scale, compute, at::kCPU);
     }
 
-    [[nodiscard]] at::Tensor loss(const HydraConfig& config, const HydraWeights& weights, const TargetTables& tables,
-                                  const AnchorBatch& batch, const std::vector<double>& label_weights,
-                                  at::ScalarType compute, LossStats& stats, ThreadTeam& team) const {
+    [[nodiscard]] static at::Tensor logits(const HydraConfig& config, const HydraWeights& weights,
+                                           const TargetTables& tables, const AnchorBatch& batch,
+                                           at::ScalarType compute) {
         std::vector<ContextGroup> groups;
         if (config.prefix_layer) {
             const LayerContext context = hydra_context(config, weights, batch.features, batch.positions, compute);
@@ -92,13 +94,26 @@ struct HydraNetwork {
         }
         const at::Tensor ground = hydra_ground(config, weights, batch.features.index_select(0, batch.row),
                                                batch.committed, groups, compute);
-        const at::Tensor logits = hydra_logits(config, weights, tables, ground, batch.last, compute);
-        return heads_loss(logits, batch, tables, label_weights, options.teacher, compute, stats, team);
+        return hydra_logits(config, weights, tables, ground, batch.last, compute);
     }
 
-    [[nodiscard]] static std::unique_ptr<DraftModel> draft(const HydraConfig&, const HydraWeights&,
-                                                           const TargetHead&) {
-        return nullptr;
+    [[nodiscard]] at::Tensor loss(const HydraConfig& config, const HydraWeights& weights, const TargetTables& tables,
+                                  const AnchorBatch& batch, const std::vector<double>& label_weights,
+                                  at::ScalarType compute, LossStats& stats, ThreadTeam& team) const {
+        return heads_loss(logits(config, weights, tables, batch, compute), batch, tables, label_weights,
+                          options.teacher, compute, stats, team);
+    }
+
+    static void measure(HydraConfig& config, const HydraWeights& weights, const TargetTables& tables,
+                        std::span<const AnchorBatch> batches, at::ScalarType compute) {
+        RankTally tally(config.heads);
+        for (const AnchorBatch& batch : batches) tally.add(logits(config, weights, tables, batch, compute), batch.labels);
+        config.accuracies = tally.shares();
+    }
+
+    [[nodiscard]] static std::unique_ptr<DraftModel> draft(const HydraConfig& config, const HydraWeights& weights,
+                                                           const TargetHead& head) {
+        return std::make_unique<HydraDraft>(config, weights, head);
     }
 };
 

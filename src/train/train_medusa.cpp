@@ -1,5 +1,6 @@
 #include <outrider/train/train_medusa.hpp>
 
+#include <outrider/draft/medusa_draft.hpp>
 #include <outrider/draft/medusa_network.hpp>
 
 #include "head_network.hpp"
@@ -39,7 +40,7 @@ struct MedusaNetwork {
         return config;
     }
     static void set_scales(MedusaConfig&, double, double) {}
-    static void copy_scales(MedusaConfig&, const MedusaConfig&) {}
+    static void copy_measured(MedusaConfig& config, const MedusaConfig& from) { config.accuracies = from.accuracies; }
 
     [[nodiscard]] static MedusaConfig read_config(const std::filesystem::path& folder) {
         return read_medusa_config(folder);
@@ -61,17 +62,28 @@ struct MedusaNetwork {
         return make_target_tables(head, config.vocabulary, 1.0, compute, at::kCPU);
     }
 
+    [[nodiscard]] static at::Tensor logits(const MedusaConfig& config, const MedusaWeights& weights,
+                                           const TargetTables& tables, const AnchorBatch& batch,
+                                           at::ScalarType compute) {
+        return medusa_logits(config, weights, tables, batch.features.index_select(0, batch.row), compute);
+    }
+
     [[nodiscard]] at::Tensor loss(const MedusaConfig& config, const MedusaWeights& weights, const TargetTables& tables,
                                   const AnchorBatch& batch, const std::vector<double>& label_weights,
                                   at::ScalarType compute, LossStats& stats, ThreadTeam& team) const {
-        const at::Tensor logits =
-            medusa_logits(config, weights, tables, batch.features.index_select(0, batch.row), compute);
-        return heads_loss(logits, batch, tables, label_weights, options.teacher, compute, stats, team);
+        return heads_loss(logits(config, weights, tables, batch, compute), batch, tables, label_weights, options.teacher, compute, stats, team);
     }
 
-    [[nodiscard]] static std::unique_ptr<DraftModel> draft(const MedusaConfig&, const MedusaWeights&,
-                                                           const TargetHead&) {
-        return nullptr;
+    static void measure(MedusaConfig& config, const MedusaWeights& weights, const TargetTables& tables,
+                        std::span<const AnchorBatch> batches, at::ScalarType compute) {
+        RankTally tally(config.heads);
+        for (const AnchorBatch& batch : batches) tally.add(logits(config, weights, tables, batch, compute), batch.labels);
+        config.accuracies = tally.shares();
+    }
+
+    [[nodiscard]] static std::unique_ptr<DraftModel> draft(const MedusaConfig& config, const MedusaWeights& weights,
+                                                           const TargetHead& head) {
+        return std::make_unique<MedusaDraft>(config, weights, head);
     }
 };
 

@@ -283,23 +283,25 @@ private:
     void evaluate(TrainProgress& line) {
         const at::NoGradGuard no_grad;
         const std::vector<at::Tensor> weights = averaged();
-        LossStats stats;
+        std::vector<AnchorBatch> batches;
         std::vector<TeacherText> texts;
         const auto count = std::min({first_, used().size(), static_cast<std::size_t>(options_.evaluate_conversations)});
         for (std::size_t i = 0; i < count; ++i) {
             const Conversation& conversation = conversations_[i];
             const std::vector<AnchorGroup> groups = anchor_groups(conversation, i, kHeldOutAnchors, 0);
             if (groups.empty() || !available(i)) continue;
-            (void)learner_->loss(weights, batch_of(std::span(groups).first(1)), stats, team_);
+            batches.push_back(batch_of(std::span(groups).first(1)));
             texts.push_back({conversation.tokens, conversation.answer, store_.features(i)});
         }
+        LossStats stats;
+        for (const AnchorBatch& batch : batches) (void)learner_->loss(weights, batch, stats, team_);
+        learner_->measure(weights, batches);
         line.held_out_loss = stats.per_token(learner_->label_weights());
-        if (const std::unique_ptr<DraftModel> draft = learner_->draft(weights)) {
-            const DecodeStats rounds = teacher_forced_rounds(*draft, texts, 16);
-            line.held_out_beta = rounds.beta();
-            for (const std::int64_t kept : rounds.accepted_per_depth)
-                line.held_out_accepted.push_back(static_cast<double>(kept) / static_cast<double>(rounds.rounds));
-        }
+        const std::unique_ptr<DraftModel> draft = learner_->draft(weights);
+        const DecodeStats rounds = teacher_forced_rounds(*draft, texts, 16);
+        line.held_out_beta = rounds.beta();
+        for (const std::int64_t kept : rounds.accepted_per_depth)
+            line.held_out_accepted.push_back(static_cast<double>(kept) / static_cast<double>(rounds.rounds));
         last_evaluation_ = line;
     }
 
@@ -326,7 +328,7 @@ private:
                        {"skipped_steps", run_.skipped_steps}});
         if (last_evaluation_) {
             record["held_out_loss"] = *last_evaluation_->held_out_loss;
-            if (last_evaluation_->held_out_beta) record["held_out_beta_16_nodes"] = *last_evaluation_->held_out_beta;
+            record["held_out_beta_16_nodes"] = *last_evaluation_->held_out_beta;
         }
         learner_->write(options_.output, averaged(), record.dump());
         line.checkpoint = true;
@@ -365,8 +367,8 @@ std::string describe(const TrainProgress& p) {
     if (p.skipped_anchors + p.skipped_steps > 0)
         text += fmt::format("  skipped {} anchors, {} steps", p.skipped_anchors, p.skipped_steps);
     if (p.feature_tokens > 0) text += fmt::format("  features of {} tokens computed", p.feature_tokens);
-    if (p.held_out_loss) text += fmt::format("  held out: loss {:.3f}", *p.held_out_loss);
-    if (p.held_out_beta) text += fmt::format(", beta {:.3f}", *p.held_out_beta);
+    if (p.held_out_loss)
+        text += fmt::format("  held out: loss {:.3f}, beta {:.3f}", *p.held_out_loss, *p.held_out_beta);
     for (std::size_t d = 0; d < p.held_out_accepted.size(); ++d)
         text += fmt::format("{}{:.3f}", d == 0 ? " accepted " : " ", p.held_out_accepted[d]);
     if (p.checkpoint) text += "  checkpoint";

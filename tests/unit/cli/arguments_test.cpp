@@ -76,6 +76,10 @@ TEST_CASE("compare splits drafters at commas, distill has its own defaults") {
     const auto train = command<TrainArguments>({"train", "--model", "m", "--kind", "ctc", "--data", "d", "--output", "o",
                                                 "--resume", "--minutes", "1.5"});
     CHECK((train.resume && train.minutes == 1.5));
+    const auto heads = command<TrainArguments>({"train", "--model", "m", "--kind", "hydra", "--data", "d", "--data", "e",
+                                                "--output", "o", "--from", "f", "--draft-heads", "3", "--prefix-layer", "off"});
+    CHECK(heads.data == std::vector<std::string>{"d", "e"});
+    CHECK((heads.from == "f" && heads.draft_heads == 3 && heads.prefix_layer == "off" && !heads.frames));
 }
 
 TEST_CASE("wrong usage is status 2, help and version are 0") {
@@ -104,6 +108,8 @@ TEST_CASE("wrong usage is status 2, help and version are 0") {
         {"compare", "--model", "m", "--prompts", "p"},
         {"compare", "--model", "m", "--drafters", "none"},
         {"train", "--model", "m", "--kind", "oracle", "--data", "d", "--output", "o"},
+        {"train", "--model", "m", "--kind", "medusa", "--data", "d", "--output", "o", "--frames", "4"},
+        {"train", "--model", "m", "--kind", "ctc", "--data", "d", "--output", "o", "--draft-heads", "4"},
         {"tokenize"},
     };
     for (const auto& words : wrong) {

@@ -211,15 +211,17 @@ TEST_CASE("train_ctc learns, resumes exactly, and leaves a drafter") {
     CtcDraft drafter = CtcDraft::load(options.output, toy_head(), {.threads = 1});
     CHECK(nlohmann::json::parse(drafter.config().training).at("anchors") == whole.last.anchors);
 
-    // The same run, stopped twice.
-    TrainOptions parts = options;
+    // A shorter run, whole and stopped twice.
+    TrainOptions parts = toy_options(folder, 7000);
+    parts.output = folder / "whole";
+    CHECK(train_ctc(parts, toy_ctc(), toy_target(nullptr)).finished);
     parts.output = folder / "parts";
     parts.progress = [](const TrainProgress& line) { return line.step != 40 && line.step != 90; };
     CHECK(!train_ctc(parts, toy_ctc(), toy_target(nullptr)).finished);
     parts.resume = true;
     CHECK(!train_ctc(parts, toy_ctc(), toy_target(nullptr)).finished);
     CHECK(train_ctc(parts, toy_ctc(), toy_target(nullptr)).finished);
-    const SafeTensors a = SafeTensors::open(options.output / "checkpoint.safetensors"),
+    const SafeTensors a = SafeTensors::open(folder / "whole/checkpoint.safetensors"),
                       b = SafeTensors::open(parts.output / "checkpoint.safetensors");
     for (const SafeTensor& tensor : a.tensors()) {
         INFO(tensor.name);

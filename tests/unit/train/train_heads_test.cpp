@@ -3,8 +3,12 @@
 #include <catch2/catch_test_macros.hpp>
 #include <catch2/matchers/catch_matchers_string.hpp>
 
+#include <numeric>
+
 #include <outrider/draft/ctc_config.hpp>
+#include <outrider/draft/hydra_draft.hpp>
 #include <outrider/draft/hydra_network.hpp>
+#include <outrider/draft/medusa_draft.hpp>
 #include <outrider/draft/medusa_network.hpp>
 #include <outrider/io/safetensors.hpp>
 #include <outrider/train/feature_store.hpp>
@@ -13,6 +17,7 @@
 #include <outrider/train/train_medusa.hpp>
 
 #include "../../../src/train/anchor_batches.hpp"
+#include "../../../src/train/head_network.hpp"
 #include "train_fixture.hpp"
 
 using namespace outrider;
@@ -26,6 +31,60 @@ HydraTrainOptions toy_hydra(bool prefix_layer) {
     options.heads = 3, options.prefix_layer = prefix_layer, options.intermediate = 64;
     return options;
 }
+
+/// Moves every weight away from where it starts, which is the target's own output for any input.
+template <typename Weights>
+Weights stirred(Weights weights) {
+    std::uint64_t seed = 400;
+    for (auto& [name, weight] : weights.named())
+        *weight = *weight + noise(weight->sizes().vec(), ++seed, 0.2).to(at::kFloat);
+    return weights;
+}
+
+/// Compares the log_q of a draft along the text with what the loss calls the labels' cross-entropy.
+struct Agreement {
+    std::vector<Conversation> text;
+    ToyVerifier verifier;
+    FeatureStore store;
+    std::vector<TokenId> vocabulary;
+    int compared = 0;
+
+    explicit Agreement(const fs::path& folder)
+        : text(read_conversations(toy_text(folder, 64), encode)), store(folder, "toy", kToyHidden, text, &verifier) {
+        for (TokenId token = 1; token < kToyVocabulary; token += 2) vocabulary.push_back(token);
+    }
+
+    /// `logits` of a batch: [K, A, V].
+    void check(DraftModel& draft, std::int64_t heads, const std::function<at::Tensor(const AnchorBatch&)>& logits) {
+        std::vector<std::int32_t> column(static_cast<std::size_t>(kToyVocabulary), -1);
+        for (std::size_t i = 0; i < vocabulary.size(); ++i)
+            column[static_cast<std::size_t>(vocabulary[i])] = static_cast<std::int32_t>(i);
+        ThreadTeam team(1);
+        for (const std::int64_t n : {4, 9, 17}) {
+            const std::vector<AnchorGroup> group{{5, {n}}};
+            const AnchorBatch batch =
+                make_anchor_batch(group, text, store, column, {.labels = heads, .prefixes = heads});
+            LossStats stats;
+            (void)label_loss({logits(batch), batch.labels, {}},
+                             {std::vector<double>(static_cast<std::size_t>(heads), 1.0), 0.0}, stats, team);
+            const Conversation& c = text[5];
+            const SequenceFeedback feedback{n,
+                                            {c.tokens.begin(), c.tokens.begin() + n},
+                                            store.features(5).slice(0, 0, n).to(at::kFloat),
+                                            c.tokens[static_cast<std::size_t>(n)],
+                                            n};
+            const TokenTree tree = draft.propose(std::span(&feedback, 1), {420}).at(0).tree;
+            NodeIndex node = 0;
+            for (std::int64_t k = 1; k <= heads; ++k) {
+                node = tree.child(node, c.tokens[static_cast<std::size_t>(n + k)]);
+                if (node == kNoNode) break;  // not among the most probable
+                ++compared;
+                CHECK(tree.log_q()[static_cast<std::size_t>(node)] ==
+                      Catch::Approx(-stats.nll[static_cast<std::size_t>(k - 1)]).margin(2e-4));
+            }
+        }
+    }
+};
 
 /// All numbers of a checkpoint.
 void check_same(const fs::path& one, const fs::path& other) {
@@ -70,6 +129,61 @@ TEST_CASE("make_anchor_batch: labels that end or are left out, features at the l
     CHECK(at::equal(left_out.ahead[0][1], store.features(2)[length - 2]));
 }
 
+TEST_CASE("RankTally counts at which rank the label was") {
+    RankTally tally(2);
+    const at::Tensor logits = at::tensor({0.1, 0.9, 0.5, 3.0, 2.0, 1.0,   // head 0: two anchors
+                                          0.0, 1.0, 2.0, 1.0, 0.0, 2.0},  // head 1
+                                         at::kFloat)
+                                  .view({2, 2, 3});
+    tally.add(logits, at::tensor({2, 0, 0, -1}, at::kInt).view({2, 2}));  // rows: anchors
+    const auto shares = tally.shares();
+    REQUIRE((shares.size() == 2 && shares[0].size() == RankTally::kRanks));
+    CHECK((shares[0][0] == 0.5 && shares[0][1] == 0.5 && shares[0][2] == 0.0));
+    CHECK((shares[1][0] == 0.0 && shares[1][1] == 0.0 && shares[1][2] == 1.0));
+    CHECK(RankTally(1).shares()[0][0] == 0.0);
+}
+
+TEST_CASE("Heads: the draft's probabilities are those of the loss") {
+    Agreement agreement(scratch("heads_agree"));
+    const TargetHead head = toy_head();
+    const HeadDraftOptions plain{.threads = 1, .kernels = false};
+    {
+        MedusaConfig config;
+        config.hidden = kToyHidden, config.heads = 2, config.vocabulary = agreement.vocabulary;
+        config.target_fingerprint = "toy";
+        const MedusaWeights weights = stirred(init_medusa_weights(config, head, 7));
+        const TargetTables tables = make_target_tables(head, config.vocabulary, 1.0, at::kFloat, at::kCPU);
+        MedusaDraft draft(config, weights, head, plain);
+        agreement.check(draft, 2, [&](const AnchorBatch& batch) {
+            return medusa_logits(config, weights, tables, batch.features.index_select(0, batch.row), at::kFloat);
+        });
+    }
+    for (const bool prefix_layer : {false, true}) {
+        HydraConfig config;
+        config.hidden = kToyHidden, config.heads = 2, config.vocabulary = agreement.vocabulary;
+        config.target_fingerprint = "toy", config.prefix_layer = prefix_layer;
+        config.embedding_scale = 1.5, config.feature_scale = 0.5;
+        if (prefix_layer)
+            config.attention_heads = 2, config.kv_heads = 1, config.head_dim = 16, config.intermediate = 48;
+        const HydraWeights weights = stirred(init_hydra_weights(config, head, 7));
+        const TargetTables tables =
+            make_target_tables(head, config.vocabulary, config.embedding_scale, at::kFloat, at::kCPU);
+        HydraDraft draft(config, weights, head, plain);
+        agreement.check(draft, 2, [&](const AnchorBatch& batch) {
+            std::vector<ContextGroup> groups;
+            if (prefix_layer) {
+                const LayerContext context =
+                    hydra_context(config, weights, batch.features, batch.positions, at::kFloat);
+                groups = context_groups(batch, context.keys, context.values);
+            }
+            const at::Tensor ground = hydra_ground(config, weights, batch.features.index_select(0, batch.row),
+                                                   batch.committed, groups, at::kFloat);
+            return hydra_logits(config, weights, tables, ground, batch.last, at::kFloat);
+        });
+    }
+    CHECK(agreement.compared >= 12);
+}
+
 TEST_CASE("train_medusa learns what independent heads can, with every kind of output and with a teacher") {
     const fs::path folder = scratch("medusa");
     ToyVerifier verifier;
@@ -86,11 +200,16 @@ TEST_CASE("train_medusa learns what independent heads can, with every kind of ou
         CHECK(result.last.loss_by_label.size() == 2);
         CHECK(result.last.loss < 0.75 * first);
         CHECK(result.last.held_out_loss.has_value());
+        CHECK(result.last.held_out_beta.value_or(0.0) > 1.0);
         const MedusaConfig config = read_medusa_config(options.output);
         CHECK((config.heads == 2 && config.output == output));
         CHECK(config.target_fingerprint == "toy");
         CHECK(nlohmann::json::parse(config.training).at("anchors") == result.last.anchors);
         CHECK(read_medusa_weights(options.output, config).heads.size() == 2);
+        REQUIRE(config.accuracies.size() == 2);
+        const std::vector<double>& shares = config.accuracies[0];
+        CHECK(std::accumulate(shares.begin(), shares.end(), 0.0) == Catch::Approx(1.0));  // fewer columns than ranks
+        CHECK(shares[0] > 0.1);  // chance is 1 in 20
     }
     fs::remove_all(folder);
 }
@@ -107,6 +226,9 @@ TEST_CASE("train_hydra: heads see the tokens before theirs, the prefix layer see
         const HydraConfig config = read_hydra_config(options.output);
         CHECK(config.prefix_layer == prefix_layer);
         CHECK(config.embedding_scale != 1.0);
+        REQUIRE(config.accuracies.size() == 3);
+        CHECK(config.accuracies[1][0] > 0.5);  // head 1 is told what it needs to know
+        CHECK(result.last.held_out_beta.value_or(0.0) > (prefix_layer ? 2.0 : 1.2));
         CHECK(config.prefix_layer == read_hydra_weights(options.output, config).prefix.qkv.defined());
     }
     // The next token is a function of the last two. Head 0 knows one of them from its feature and the other from the
