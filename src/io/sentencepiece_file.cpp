@@ -158,7 +158,7 @@ bool charsmap_holds(std::string_view map) {
     };
     for (std::size_t i = 0; i < units; ++i) {
         const std::uint32_t u = unit(i);
-        if (u >> 31 != 0) continue;  // a value, not a step
+        if (i > 0 && u >> 31 != 0) continue;  // a value, not a step; the root is walked whatever it says
         const std::size_t next = i ^ (static_cast<std::size_t>(u >> 10) << ((u & 0x200) >> 6));
         if ((next | 255) >= units) return false;  // any byte of text may follow
         if ((u & 0x100) != 0 && (unit(next) & 0x7FFFFFFF) >= replacements) return false;
