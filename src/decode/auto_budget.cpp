@@ -131,7 +131,7 @@ std::vector<SequenceTree> AutoBudget::trim(std::vector<SequenceTree> trees) {
     std::vector<Candidate> nodes;
     bool drawn = false;
     for (std::size_t t = 0; t < trees.size(); ++t) {
-        drawn = drawn || trees[t].samples != nullptr;
+        drawn = drawn || (trees[t].samples != nullptr && !trees[t].samples->is_chosen());
         const std::vector<double> chance = chances(trees[t].tree);
         for (std::size_t i = 1; i < chance.size(); ++i)
             nodes.push_back({chance[i], static_cast<std::uint32_t>(t), static_cast<NodeIndex>(i)});

@@ -100,7 +100,7 @@ std::vector<PassTime> measure_pass_times(const LlamaModel& model, TargetPass& pa
         cache.reserve(rows);
         forward(rows);
         cache.append(rows);
-        if (spent(0.25)) break;
+        if (spent(0.15)) break;
     }
     std::vector<PassTime> times;
     std::vector<std::vector<double>> seen;
@@ -109,7 +109,7 @@ std::vector<PassTime> measure_pass_times(const LlamaModel& model, TargetPass& pa
         if (cache.committed() + rows >= room) break;
         if (times.size() >= 2) {  // what this size would take, by the last one
             const double next = times.back().seconds * double(rows) / double(times.back().rows);
-            if (now() - start + next > 0.4 * seconds) break;
+            if (now() - start + next > 0.5 * seconds) break;
         }
         cache.reserve(rows);
         times.push_back({rows, forward(rows)});

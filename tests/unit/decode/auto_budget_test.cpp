@@ -234,6 +234,28 @@ TEST_CASE("a fixed budget leaves trees alone and asks for every sequence", "[bud
     CHECK_THROWS_AS(TreeBudget(-2), Error);
 }
 
+TEST_CASE("auto trims trees that were chosen, and leaves those that were drawn", "[budget]") {
+    struct Law final : DraftLaw {
+        void conditional(std::span<const TokenId>, std::span<double> q) const override { q[1] = 1.0; }
+    };
+    for (const bool drawn : {false, true}) {
+        TreeBudget budget(kAutoNodes);
+        budget.measured(std::vector<PassTime>{{1, 1.0}, {2, 1.1}, {8, 8.0}, {64, 64.0}});
+        const DraftPlan plan = budget.plan(std::vector<std::int64_t>{5});
+        REQUIRE(plan.drafting.size() == 1);
+        TokenTree::Builder builder(0);
+        const std::vector<double> hopeless(20, 1e-6);
+        for (std::size_t i = 0; i < hopeless.size(); ++i)
+            (void)builder.add(0, static_cast<TokenId>(i + 1), static_cast<float>(std::log(i == 0 ? 0.9 : hopeless[i])));
+        std::vector<SequenceTree> trees;
+        trees.push_back({1, std::move(builder).build()});
+        const std::vector<DraftSamples::Chain> chains{{{1}, true}};
+        trees[0].samples = std::make_shared<const DraftSamples>(
+            drawn ? DraftSamples::from_chains(std::make_shared<Law>(), chains) : DraftSamples::chosen(trees[0].tree));
+        CHECK(budget.trim(trees)[0].tree.drafted() == (drawn ? 20 : 1));
+    }
+}
+
 TEST_CASE("the cost curve follows what is measured and never falls", "[budget]") {
     PassCost cost;
     CHECK(cost(4) == 0.0);
