@@ -17,6 +17,7 @@
 #include <outrider/tree/lossy_rules.hpp>
 #include <outrider/tree/node_rules.hpp>
 #include <outrider/tree/path_rules.hpp>
+#include <outrider/tree/ranked_tree.hpp>
 #include <outrider/tree/token_tree.hpp>
 #include <outrider/tree/tree_layout.hpp>
 #include <outrider/tree/tree_template.hpp>
@@ -50,6 +51,7 @@
 #include <outrider/io/torch_archive.hpp>
 
 #include <outrider/interface/acceptance_policy.hpp>
+#include <outrider/interface/causal_model.hpp>
 #include <outrider/interface/concepts.hpp>
 #include <outrider/interface/draft_model.hpp>
 #include <outrider/interface/prompt.hpp>
@@ -66,15 +68,21 @@
 #include <outrider/draft/ctc_config.hpp>
 #include <outrider/draft/ctc_draft.hpp>
 #include <outrider/draft/ctc_network.hpp>
+#include <outrider/draft/head_options.hpp>
 #include <outrider/draft/hydra_config.hpp>
+#include <outrider/draft/hydra_draft.hpp>
 #include <outrider/draft/hydra_network.hpp>
+#include <outrider/draft/lm_draft.hpp>
 #include <outrider/draft/medusa_config.hpp>
+#include <outrider/draft/medusa_draft.hpp>
 #include <outrider/draft/medusa_network.hpp>
 #include <outrider/draft/merged_draft.hpp>
 #include <outrider/draft/network_parts.hpp>
 #include <outrider/draft/ngram_draft.hpp>
 #include <outrider/draft/no_draft.hpp>
+#include <outrider/draft/published_heads.hpp>
 
+#include <outrider/verify/llama_causal_model.hpp>
 #include <outrider/verify/llama_verifier.hpp>
 #include <outrider/verify/pass_times.hpp>
 
@@ -88,6 +96,7 @@
 #include <outrider/decode/auto_budget.hpp>
 #include <outrider/decode/limit_depth.hpp>
 #include <outrider/decode/make_drafter.hpp>
+#include <outrider/decode/make_policy.hpp>
 #include <outrider/decode/owed_feedback.hpp>
 #include <outrider/decode/pass_cost.hpp>
 #include <outrider/decode/result.hpp>

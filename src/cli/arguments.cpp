@@ -61,7 +61,7 @@ void add_model(CLI::App& app, ModelArguments& model) {
         ->check(whole(0, 1024))
         ->capture_default_str();
     app.add_option("--template", model.chat_template, "Chat template by name, instead of the one the file names")
-        ->check(CLI::IsMember({"chatml", "llama2", "llama3", "vicuna", "zephyr"}));
+        ->check(CLI::IsMember({"chatml", "llama2", "llama3", "mistral", "vicuna", "zephyr"}));
 }
 
 void add_raw(CLI::App& app, ModelArguments& model) {
@@ -123,9 +123,9 @@ void add_nodes(CLI::App& app, DecodingArguments& decoding) {
         ->type_name("FILE")
         ->capture_default_str();
     app.add_option("--tree", decoding.tree,
-                   "How a drafter that has a law makes trees; auto: sampled where the policy needs draws, else "
-                   "best-first")
-        ->check(CLI::IsMember({"auto", "best-first", "static", "sampled"}))
+                   "How a drafter that has a law makes trees; measured: by a Medusa's or Hydra's measured accuracies; auto: "
+                   "sampled where the policy needs draws, else best-first")
+        ->check(CLI::IsMember({"auto", "best-first", "static", "measured", "sampled"}))
         ->capture_default_str();
     app.add_option("--chains", decoding.chains, "Chains of a sampled tree; 0: as suits the policy")
         ->check(whole(0, 64))
@@ -171,7 +171,7 @@ void add_limit(CLI::App& app, std::int64_t& limit) {
 }
 
 constexpr const char* kPromptsHelp = "JSON lines with `prompt`, `turns` or `messages`, and an `id`; -: standard input";
-constexpr const char* kDrafterHelp = "none, ngram, a drafter's folder, or several joined with +";
+constexpr const char* kDrafterHelp = "none, ngram, ngram:copy, ngram:maxgram, a drafter's folder, lm:CHECKPOINT, or several joined with +";
 
 void add_generate(CLI::App& app, GenerateArguments& a) {
     add_model(app, a.model);

@@ -10,8 +10,12 @@
 #include <vector>
 
 #include <outrider/core/error.hpp>
+#include <outrider/draft/hydra_draft.hpp>
+#include <outrider/draft/medusa_draft.hpp>
 #include <outrider/draft/merged_draft.hpp>
 #include <outrider/draft/no_draft.hpp>
+#include <outrider/draft/published_heads.hpp>
+#include <outrider/verify/llama_causal_model.hpp>
 
 namespace outrider {
 namespace {
@@ -31,19 +35,43 @@ nlohmann::json read_config(const fs::path& folder) {
     }
 }
 
+/// A checkpoint as its authors published it: a file, or a folder of theirs. Null for anything else.
+std::unique_ptr<DraftModel> load_published(const fs::path& path, const TargetHead& target, const DrafterOptions& options) {
+    if (!is_published(path)) return nullptr;
+    const std::string kind = published_kind(path);
+    if (kind == "medusa") return std::make_unique<MedusaDraft>(MedusaDraft::load(path, target, options.heads));
+    if (kind == "hydra") return std::make_unique<HydraDraft>(HydraDraft::load(path, target, options.heads));
+    return nullptr;
+}
+
 std::unique_ptr<DraftModel> load_folder(const fs::path& folder, const TargetHead& target, const DrafterOptions& options) {
     const nlohmann::json config = read_config(folder);
     const std::string kind = config.is_object() ? config.value("kind", std::string()) : std::string();
     if (kind == "ctc") return std::make_unique<CtcDraft>(CtcDraft::load(folder, target, options.ctc));
-    fail("{}: drafter of kind '{}'; this version knows ctc", (folder / "config.json").string(), kind);
+    if (kind == "medusa") return std::make_unique<MedusaDraft>(MedusaDraft::load(folder, target, options.heads));
+    if (kind == "hydra") return std::make_unique<HydraDraft>(HydraDraft::load(folder, target, options.heads));
+    fail("{}: drafter of kind '{}'; this version knows ctc, medusa and hydra", (folder / "config.json").string(), kind);
+}
+
+std::unique_ptr<DraftModel> load_lm(const std::string& path, const TargetHead& target, const DrafterOptions& options) {
+    auto model = std::make_unique<LlamaCausalModel>(LlamaModel::load(path, options.lm_model));
+    return std::make_unique<LmDraft>(std::move(model), target, options.lm);
 }
 
 std::unique_ptr<DraftModel> make_one(std::string_view name, const TargetHead& target, const DrafterOptions& options) {
     if (name == "none") return std::make_unique<NoDraft>();
-    if (name == "ngram") return std::make_unique<NgramDraft>(options.ngram);
+    if (name.starts_with("lm:")) return load_lm(std::string(name.substr(3)), target, options);
+    if (name == "ngram" || name.starts_with("ngram:")) {
+        NgramOptions ngram = options.ngram;
+        if (name == "ngram:copy") ngram.mode = NgramMode::copy;
+        else if (name == "ngram:maxgram") ngram.mode = NgramMode::max_gram;
+        else require(name == "ngram", "unknown drafter '{}': of n-grams there are ngram, ngram:copy, ngram:maxgram", name);
+        return std::make_unique<NgramDraft>(ngram);
+    }
+    if (auto published = load_published(fs::path(name), target, options)) return published;
     std::error_code error;
     if (fs::is_directory(fs::path(name), error)) return load_folder(fs::path(name), target, options);
-    fail("unknown drafter '{}': expected none, ngram, the folder of a trained drafter, or several of them joined with +",
+    fail("unknown drafter '{}': expected none, ngram, ngram:copy, ngram:maxgram, lm:CHECKPOINT, the folder of a trained drafter, or several of them joined with +",
          name);
 }
 

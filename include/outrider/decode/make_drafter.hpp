@@ -8,9 +8,12 @@
 #include <string_view>
 
 #include <outrider/draft/ctc_draft.hpp>
+#include <outrider/draft/head_options.hpp>
+#include <outrider/draft/lm_draft.hpp>
 #include <outrider/draft/ngram_draft.hpp>
 #include <outrider/interface/draft_model.hpp>
 #include <outrider/interface/target_head.hpp>
+#include <outrider/model/llama_model.hpp>
 
 namespace outrider {
 
@@ -18,9 +21,12 @@ namespace outrider {
 struct DrafterOptions {
     NgramOptions ngram = {};
     CtcDraftOptions ctc = {};
+    HeadDraftOptions heads = {};  ///< of Medusa and Hydra
+    LmDraftOptions lm = {};
+    LlamaModel::Options lm_model = {};  ///< how the checkpoint of an lm drafter is loaded
 };
 
-/// `name`: "none", "ngram", the folder of a trained drafter, or several joined with '+' ("drafters/mine+ngram"; their
+/// `name`: "none", "ngram", "ngram:copy", "ngram:maxgram", "lm:" and a checkpoint of the target's tokenizer, the folder of a trained drafter, or several joined with '+' ("drafters/mine+ngram"; their
 /// trees are merged). `target` is what a trained drafter borrows from (LlamaModel::head()); none and ngram never look
 /// at it. Throws Error for an unknown name, and for a drafter of another target.
 [[nodiscard]] std::unique_ptr<DraftModel> make_drafter(std::string_view name, const TargetHead& target,

@@ -33,6 +33,9 @@ TEST_CASE("drafters by name, alone and joined") {
     CHECK(make_drafter("none", nobody)->kind() == "none");
     CHECK(make_drafter("ngram", nobody)->kind() == "ngram");
     CHECK(make_drafter("ngram+none", nobody)->kind() == "ngram+none");
+    CHECK(make_drafter("ngram:copy", nobody)->kind() == "ngram:copy");
+    CHECK(make_drafter("ngram:maxgram+ngram", nobody)->kind() == "ngram:maxgram+ngram");
+    CHECK_THROWS_WITH(make_drafter("ngram:other", nobody), ContainsSubstring("ngram:maxgram"));
     CHECK_THROWS_WITH(make_drafter("", nobody), ContainsSubstring("unknown drafter ''"));
     CHECK_THROWS_WITH(make_drafter("ngram+", nobody), ContainsSubstring("unknown drafter ''"));
     CHECK_THROWS_WITH(make_drafter("oracle", nobody), ContainsSubstring("oracle") && ContainsSubstring("ngram"));

@@ -164,6 +164,7 @@ TEST_CASE("published heads: the file itself, and what is not of that form") {
     CHECK(read_published_medusa(torch / "medusa_legacy.pt").first.heads == 5);
     CHECK(read_published_medusa(torch / "medusa_v2.pt").first.output == HeadOutput::target);
     CHECK(read_published_hydra(torch / "hydra_prefix_mlp.pt").first.blocks == 4);
+    CHECK(read_published_hydra(torch / "hydra_prefix_mlp.pt").first.rope_theta == 10000.0);  // from rounded rates
 
     CHECK(published_kind(torch / "views.pt").empty());
     CHECK(published_kind(torch / "nowhere.pt").empty());
