@@ -1,6 +1,5 @@
 #include <outrider/decode/make_policy.hpp>
 
-#include <array>
 #include <cmath>
 #include <string>
 
@@ -11,16 +10,6 @@
 
 namespace outrider {
 namespace {
-
-using enum TextPromise;
-
-constexpr std::array kPolicies{
-    PolicyInfo{"match", same_text, false, false},     PolicyInfo{"rejection", same_law, true, true},
-    PolicyInfo{"multi_step", same_law, true, false},  PolicyInfo{"kseq", same_law, true, false},
-    PolicyInfo{"unified", same_law, false, false},    PolicyInfo{"block", same_law, true, true},
-    PolicyInfo{"traversal", same_law, true, false},   PolicyInfo{"lossy_typical", lossy, false, false},
-    PolicyInfo{"lossy_top_k", lossy, false, false},   PolicyInfo{"lossy_distance", lossy, false, false},
-    PolicyInfo{"lossy_top_beta", lossy, false, false}};
 
 void check(const PolicyOptions& o) {
     require(o.typical.eps >= 0 && o.typical.eps <= 1 && o.typical.delta >= 0,
@@ -35,8 +24,6 @@ void check(const PolicyOptions& o) {
 }
 
 }  // namespace
-
-std::span<const PolicyInfo> policies() { return kPolicies; }
 
 const PolicyInfo& policy_info(std::string_view name) {
     std::string known;

@@ -1,6 +1,7 @@
 // Acceptance policies chosen by name at run time: for programs whose user says which one.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
@@ -29,8 +30,21 @@ struct PolicyInfo {
     bool one_chain = false;    ///< and of these, only single chains
 };
 
+inline constexpr std::array kPolicies{
+    PolicyInfo{"match", TextPromise::same_text, false, false},
+    PolicyInfo{"rejection", TextPromise::same_law, true, true},
+    PolicyInfo{"multi_step", TextPromise::same_law, true, false},
+    PolicyInfo{"kseq", TextPromise::same_law, true, false},
+    PolicyInfo{"unified", TextPromise::same_law, false, false},
+    PolicyInfo{"block", TextPromise::same_law, true, true},
+    PolicyInfo{"traversal", TextPromise::same_law, true, false},
+    PolicyInfo{"lossy_typical", TextPromise::lossy, false, false},
+    PolicyInfo{"lossy_top_k", TextPromise::lossy, false, false},
+    PolicyInfo{"lossy_distance", TextPromise::lossy, false, false},
+    PolicyInfo{"lossy_top_beta", TextPromise::lossy, false, false}};
+
 /// Every policy that has a name.
-[[nodiscard]] std::span<const PolicyInfo> policies();
+[[nodiscard]] constexpr std::span<const PolicyInfo> policies() { return kPolicies; }
 
 /// Throws Error for an unknown name, with the names that are known.
 [[nodiscard]] const PolicyInfo& policy_info(std::string_view name);

@@ -121,6 +121,31 @@ class Compare(Case):
         self.assertEqual((plain["beta"], plain["gamma"], plain["drafted"]), (1.0, 1.0, 0))
         self.assertEqual(len(out.decode().splitlines()), 4)
 
+    def rows(self, *more):
+        out, _ = outrider("compare", "--model", MODEL, "--threads", 1, "--prompts", self.prompts(), "--limit", 2, "-n", 12,
+                          "--json", "-", *more)
+        return json.loads(out)["rows"]
+
+    def test_a_policy_is_held_to_what_it_promises(self):
+        for accept in ("unified", "block", "rejection"):
+            for row in self.rows("--drafters", f"ngram,lm:{MODEL}", "--accept", accept):
+                # greedy: the same text by every lossless policy
+                self.assertEqual((row["text"], row["identical"]), ("same text", True))
+            plain, drawn = self.rows("--drafters", f"lm:{MODEL}", "--accept", accept, "--temperature", 0.8)
+            self.assertEqual((plain["text"], plain["identical"]), ("same text", True))
+            self.assertEqual((drawn["text"], drawn["identical"], drawn["differences"]), ("same law", None, []))
+        _, loose = self.rows("--drafters", f"lm:{MODEL}", "--accept", "lossy_top_k", "--accept-top", 280, "--nodes", 4,
+                             "--minimum-block", 2)
+        self.assertEqual((loose["text"], loose["identical"]), ("lossy", None))
+        self.assertGreater(loose["beta"], 1.9)  # a node of every tree is accepted
+
+    def test_policies_refuse_drafts_without_draws(self):
+        base = ("generate", "--model", MODEL, "--prompt", "a", "-n", 4)
+        self.fails(*base, "--accept", "rejection", "--tree", "best-first", "--drafter", f"lm:{MODEL}",
+                   words=["drafter that samples"])
+        self.fails(*base, "--accept", "block", "--chains", 2, "--drafter", f"lm:{MODEL}", words=["one sampled chain"])
+        self.fails(*base, "--accept", "lossless", words=["lossless"], status=2)
+
     def test_stdout_is_json_alone_when_asked(self):
         out, _ = outrider("compare", "--model", MODEL, "--drafters", "none", "--prompts", self.prompts(2), "-n", 4,
                           "--json", "-")

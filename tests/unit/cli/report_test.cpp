@@ -83,6 +83,14 @@ TEST_CASE("a row has the fields of the design, sums and differences") {
     CHECK(json["host_share"] == Catch::Approx(0.25));
     CHECK(json["gamma"] == 2.0);
     CHECK(json["identical"] == false);
+    CHECK(json["text"] == "same text");
+    Row other = row;
+    other.promise = TextPromise::lossy;
+    CHECK(to_json(other)["identical"].is_null());
+    CHECK(to_table(std::vector<Row>{other}).find("lossy, 1 differ") != std::string::npos);
+    other.promise = TextPromise::same_law;
+    CHECK(to_json(other)["text"] == "same law");
+    CHECK(to_table(std::vector<Row>{other}).find("same law") != std::string::npos);
     CHECK(json["differences"][0] == nlohmann::ordered_json({{"id", "b"}, {"position", 1}, {"logit_gap", 0.5}}));
     const std::vector<Row> rows = {summarise("none", "none", ids, plain, plain), row};
     const std::string text = to_table(rows);
