@@ -178,7 +178,8 @@ std::size_t AutoBudget::best_count(const std::vector<Candidate>& sorted, std::in
         round_value_ = std::max(round_value_, tokens - plain_rate * more - margin);
     }
     best = std::min({best, all, drafting_ * (kFirstNodes + drafts_)});
-    if (round_ == Round::probe) return static_cast<std::size_t>(std::min(std::max(best, drafting_), all));
+    if (round_ == Round::probe)  // of sizes in turn, whose costs it learns too
+        return static_cast<std::size_t>(std::min(std::max(best, drafting_ * (1 + probes_++ % 3)), all));
     const auto worth = [&](std::int64_t n) {
         double sum = 0;
         for (std::int64_t i = 0; i < n; ++i) sum += sorted[static_cast<std::size_t>(i)].chance;
@@ -192,7 +193,7 @@ std::size_t AutoBudget::best_count(const std::vector<Candidate>& sorted, std::in
 std::int64_t AutoBudget::explore(std::int64_t best, std::int64_t all, std::int64_t sequences,
                                  const std::function<double(std::int64_t)>& worth) {
     const double plain = cost_(sequences);
-    credit_ = std::min(credit_ + kExploreShare * plain, 2 * plain);
+    credit_ = std::min((drafts_ == 0 ? plain : credit_) + kExploreShare * plain, 2 * plain);
     const bool up = best == 0 || explored_ % 2 == 0;
     const std::int64_t rows = up ? PassCost::above(sequences + best) : PassCost::below(sequences + best);
     const std::int64_t other = std::max<std::int64_t>(rows - sequences, 1);

@@ -103,7 +103,7 @@ private:
     double value_ = 0, valued_ = 0;  ///< fading: tokens expected to be gained by verifying, and drafts that did
     std::int64_t rounds_ = 0, open_rounds_ = 0, drafts_ = 0, since_probe_ = 0, interval_ = 0;
     std::int64_t asked_ = 0;       ///< sequences that an open round asks; grows while drafting pays
-    std::int64_t explored_ = 0;
+    std::int64_t explored_ = 0, probes_ = 0;
     double credit_ = 0;            ///< seconds saved up for exploring
     double nodes_used_ = 8;        ///< of one tree, fading maximum
     bool open_ = true;
