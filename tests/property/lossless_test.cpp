@@ -11,7 +11,9 @@
 #include <outrider/accept/greedy_match.hpp>
 #include <outrider/accept/sampled_match.hpp>
 #include <outrider/decode/speculative_decoder.hpp>
+#include <outrider/draft/lm_draft.hpp>
 
+#include "fake_causal_model.hpp"
 #include "fake_target.hpp"
 #include "hostile_drafters.hpp"
 #include "plain_loop.hpp"
@@ -81,22 +83,29 @@ public:
         };
         switch (kind) {
             case 0: return std::make_unique<NoDraft>();
-            case 1: return std::make_unique<NgramDraft>();
+            case 1: return std::make_unique<NgramDraft>(NgramOptions{.mode = static_cast<NgramMode>(pick(0, 2))});
             case 2: return std::make_unique<RandomDraft>(law_, seed, 0.3);
             case 3: return std::make_unique<RandomDraft>(law_, seed, 1.0);  // the deepest chain
             case 4: return oracle_draft(0.0, false);
             case 5: return oracle_draft(1.0, false);
             case 6: return oracle_draft(0.8, true);
+            case 7: {
+                FakeLaw own = law_;
+                own.seed += static_cast<std::uint64_t>(pick(0, 1));
+                LmDraftOptions options{.tree = static_cast<LmTree>(pick(0, 2)), .max_depth = pick(1, 6)};
+                options.width = pick(1, 5), options.top_k = pick(1, 40), options.chains = pick(1, 3), options.seed = seed;
+                return std::make_unique<LmDraft>(std::make_unique<FakeCausalModel>(own), fake_head(law_), options);
+            }
             default: {
                 std::vector<std::unique_ptr<DraftModel>> parts;
                 parts.push_back(drafter(pick(0, 3)));
-                parts.push_back(drafter(pick(4, 6), oracle));
+                parts.push_back(drafter(pick(4, 7), oracle));
                 if (pick(0, 1) == 0) parts.push_back(std::make_unique<NgramDraft>());
                 return std::make_unique<MergedDraft>(std::move(parts));
             }
         }
     }
-    static constexpr std::int64_t kKinds = 8;
+    static constexpr std::int64_t kKinds = 9;
 
 private:
     std::mt19937_64 engine_;
