@@ -4,15 +4,17 @@
     compare_sets.py --prompts FILE... --drafters none,ngram,DIR [--nodes 6,16,64] [--temperature 0,1] [--weights stored]
                     [--tree best-first] -o DIR
     compare_sets.py --collect REPORT.json... -o DIR         only tables and pictures of reports of `outrider compare`
+    compare_sets.py --rows FILE --page PAGE [--check]       puts drafts.md of a kept strategies.json between the page's marks
 
 Runs `outrider compare` once for every combination and keeps each report in DIR/reports; one that is there already is not
-run again, so a stopped run goes on. Writes DIR/strategies.json and DIR/strategies.md, and with --plots DIR/beta.png,
-DIR/acceptance.png and DIR/time.png (matplotlib; the environment of benchmarks/peers/run.sh has it).
+run again, so a stopped run goes on. Writes DIR/strategies.json, DIR/strategies.md and, without times, DIR/drafts.md, and with
+--plots DIR/beta.png, DIR/acceptance.png and DIR/time.png (matplotlib; the environment of benchmarks/peers/run.sh has it).
 """
 import argparse
 import itertools
 import json
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -40,8 +42,14 @@ def parse_arguments():
     parser.add_argument("--program", type=pathlib.Path, default=ROOT / "build/release/outrider")
     parser.add_argument("--collect", nargs="+", type=pathlib.Path, help="reports to tabulate; nothing is run")
     parser.add_argument("--plots", action="store_true")
-    parser.add_argument("-o", "--output", type=pathlib.Path, required=True)
-    return parser.parse_args()
+    parser.add_argument("-o", "--output", type=pathlib.Path)
+    parser.add_argument("--rows", type=pathlib.Path, help="a strategies.json that was kept")
+    parser.add_argument("--page", type=pathlib.Path, help="where its table goes, between <!-- drafts --> and <!-- /drafts -->")
+    parser.add_argument("--check", action="store_true", help="only tell whether the page holds it")
+    options = parser.parse_args()
+    if (options.rows is None) != (options.page is None) or (options.output is None) == (options.page is None):
+        parser.error("give either -o, or --rows and --page")
+    return options
 
 
 def run_all(options):
@@ -102,6 +110,20 @@ def table(rows):
                      f"{same} |")
     lines += ["", "Kept at depth d: the share of rounds that kept a node of depth d. Gamma: plain decoding's time per token "
                   "over the drafter's, within one run."]
+    return "\n".join(lines) + "\n"
+
+
+def drafts(rows):
+    """What does not depend on the machine or on what else it does: beta, acceptance, sameness of texts."""
+    lines = ["| prompts | weights | temperature | nodes | drafter | beta | kept at depth 1, 2, 3, ... | nodes a round | same text |",
+             "|---" * 9 + "|"]
+    for r in rows:
+        if r["drafter"] == "none":
+            continue
+        depths = ", ".join(f"{value:.2f}" for value in r["acceptance_per_depth"][:6])
+        same = "yes" if r["identical"] else f"{r['differing']} of {r['prompt_count']} differ"
+        lines.append(f"| {r['prompts']} ({r['prompt_count']}) | {r['weights'].split(' ')[0]} | {r['temperature']:g} | {r['nodes']} | "
+                     f"{r['drafter']} | {r['beta']:.2f} | {depths} | {r['nodes_per_round']:.1f} | {same} |")
     return "\n".join(lines) + "\n"
 
 
@@ -214,11 +236,27 @@ def plot(rows, folder):
         figure_of(panels, draw, bottom).savefig(folder / f"{name}.png", dpi=120)
 
 
+def write_page(options):
+    old = options.page.read_text(encoding="utf-8")
+    mark = re.compile(r"(<!-- drafts -->\n).*?(<!-- /drafts -->)", re.DOTALL)
+    if not mark.search(old):
+        sys.exit(f"{options.page}: no marks <!-- drafts --> and <!-- /drafts -->")
+    found = drafts(json.loads(options.rows.read_text(encoding="utf-8")))
+    new = mark.sub(lambda match: match[1] + found + match[2], old)
+    if options.check:
+        return 0 if new == old else f"{options.page} does not hold the figures of {options.rows}; write them anew"
+    options.page.write_text(new, encoding="utf-8")
+    return 0
+
+
 def main():
     options = parse_arguments()
+    if options.page:
+        return write_page(options)
     options.output.mkdir(parents=True, exist_ok=True)
     rows = collect(options.collect or run_all(options))
     (options.output / "strategies.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    (options.output / "drafts.md").write_text(drafts(rows), encoding="utf-8")
     text = table(rows) + "\n" + stages(rows)
     (options.output / "strategies.md").write_text(text, encoding="utf-8")
     if options.plots:

@@ -27,9 +27,10 @@ def table(report):
         nodes = row["drafted"] / row["rounds"]
         lines.append(f"| {name_of(row['drafter'])} | {row['beta']:.2f} | {nodes:.1f} | {row['tokens_per_second']:.0f} | "
                      f"{row['gamma']:.2f} ({row['gamma_low']:.2f} - {row['gamma_high']:.2f}) | {same} |")
+    size = "as many nodes as pay" if settings["nodes"] == "auto" else f"{settings['nodes']} nodes"
     lines.append("")
     lines.append(f"{pathlib.Path(settings['model']).name}, weights {settings['weights']}, {settings['prompt_count']} prompts "
-                 f"of up to {settings['max_tokens']} tokens, {settings['nodes']} nodes, batch {settings['batch']}, "
+                 f"of up to {settings['max_tokens']} tokens, {size}, batch {settings['batch']}, "
                  f"temperature {settings['temperature']:g}. Gamma is the ratio of decoding times within one run.")
     return "\n".join(lines) + "\n"
 

@@ -61,7 +61,7 @@ int run(const InspectArguments& arguments) {
         feedback = verifier.commit(std::span(&kept, 1));
     }
     const auto answer = std::span(text).subspan(prompt.tokens.size());
-    fmt::print("text: {}\n", quote(model.tokenizer().decode(answer)));
+    fmt::print("text: {}\n", quote(model.tokenizer().decode(answer, TextPlace::middle)));
     return 0;
 }
 

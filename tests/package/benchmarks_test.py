@@ -80,8 +80,9 @@ class Sets(unittest.TestCase):
         self.assertEqual(rows[0]["nodes_per_round"], 5)
         self.assertEqual(rows[0]["microseconds_per_round"]["verify"], 1000)
         self.assertNotIn("prefill", rows[0]["microseconds_per_round"])
-        self.assertIn("| some | bf16 | best-first | 1 | 16 | ctc+ngram | 2.50 | 0.75, 0.25 | 5.0 | 7.0 | "
+        self.assertIn("| some | bf16 | best-first | 1 | 0 | 16 | ctc+ngram | 2.50 | 0.75, 0.25 | 5.0 | 7.0 | "
                       "1.50 (1.25 - 1.75) | 1.0 % | 1 of 3 differ |", compare_sets.table(rows))
+        self.assertIn("| some (3) | bf16 | 0 | 16 | ctc+ngram | 2.50 | 0.75, 0.25 | 5.0 | 1 of 3 differ |", compare_sets.drafts(rows))
 
 
 class Page(unittest.TestCase):
