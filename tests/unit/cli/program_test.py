@@ -234,7 +234,7 @@ class Train(Case):
         self.assertEqual(config["kind"], "ctc")
 
         out, _ = outrider("compare", "--model", MODEL, "--threads", 1, "--drafters", f"none,{drafter},{drafter}+ngram",
-                          "--prompts", prompts, "--limit", 2, "-n", 24, "--json", "-")
+                          "--prompts", prompts, "--limit", 2, "-n", 24, "--nodes", 8, "--json", "-")
         rows = json.loads(out)["rows"]
         self.assertEqual([row["kind"] for row in rows], ["none", "ctc", "ctc+ngram"])
         self.assertTrue(all(row["identical"] for row in rows))
