@@ -56,8 +56,9 @@ struct Outcome {
     std::int64_t drafts = 0;
 };
 
-/// `rounds` rounds of a batch under a budget.
-Outcome play(const World& world, TreeBudget budget, std::size_t sequences, int rounds, std::uint64_t seed = 1) {
+/// `rounds` rounds of a batch under a budget; the speed is that of all but the first `warm`.
+Outcome play(const World& world, TreeBudget budget, std::size_t sequences, int rounds, std::uint64_t seed = 1,
+             int warm = 0) {
     std::mt19937_64 engine(seed), other(seed + 1000);
     std::uniform_real_distribution<> uniform(0, 1);
     std::vector<std::int64_t> owed(sequences, world.prompt);
@@ -98,6 +99,7 @@ Outcome play(const World& world, TreeBudget budget, std::size_t sequences, int r
         report.verify_seconds = world.pass(static_cast<std::int64_t>(sequences) + report.drafted) * slowed();
         report.draft_seconds *= slowed();
         budget.learn(report);
+        if (round < warm) continue;
         seconds += report.draft_seconds + report.verify_seconds;
         tokens += double(sequences) + double(report.accepted);
     }
@@ -173,6 +175,30 @@ TEST_CASE("auto never loses to plain decoding, and comes close to the best fixed
                     if (known || (sequences == 1 && world.pass(32) > 2 * world.pass(1)))
                         CHECK(found.speed >= (known ? 0.9 : 0.8) * best);
                 }
+}
+
+TEST_CASE("auto comes close to the best fixed size once it has settled", "[budget]") {
+    const std::vector<World> worlds{
+        {flat_then_linear, 2e-4, always({0.6, 0.15, 0.05})},
+        {flat_then_linear, 2e-4, always({0.85, 0.05})},
+        {nearly_linear, 1e-4, always({0.6, 0.15, 0.05})},
+        {nearly_flat, 1e-3, always({0.7, 0.1, 0.05, 0.02})},
+        {flat_then_linear, 2e-4, always({0.5, 0.2}), 3.0},  // claims far too much
+    };
+    for (std::size_t w = 0; w < worlds.size(); ++w)
+        for (const std::size_t sequences : {1, 4})
+            for (const bool known : {true, false}) {
+                double best = 0;
+                for (const std::int64_t nodes : {0, 1, 2, 3, 4, 5, 6, 8, 12, 16, 24, 32})
+                    best = std::max(best, play(worlds[w], TreeBudget(nodes), sequences, 2000, 1, 100).speed);
+                const double found =
+                    play(worlds[w], known ? measured(worlds[w]) : TreeBudget(kAutoNodes), sequences, 2000, 1, 100).speed;
+                CAPTURE(w, sequences, known, found / best);
+                // Known shortfall: a verifier that cannot tell what passes cost reaches 0.81 to 0.86 of the best on the
+                // nearly flat machine, and 0.91 with the drafter that claims too much. What must not get worse is here.
+                const double least = known || w < 3 ? 0.93 : w == 3 ? 0.8 : 0.9;
+                CHECK(found > least * best);
+            }
 }
 
 TEST_CASE("auto keeps its head on a machine that stalls", "[budget]") {
