@@ -1,5 +1,5 @@
 // Mutated files: every loader gives a result or an Error; no crash, no other exception, no allocation out of proportion.
-// OUTRIDER_FUZZ_INPUTS sets the number of inputs for each loader (10000).
+// The number of inputs: see ../../mutation.hpp.
 #include <catch2/catch_test_macros.hpp>
 
 #include <algorithm>
@@ -11,7 +11,6 @@
 #include <vector>
 
 #include <outrider/core/error.hpp>
-#include <outrider/core/rng.hpp>
 #include <outrider/io/chat_template.hpp>
 #include <outrider/io/gguf.hpp>
 #include <outrider/io/hf_config.hpp>
@@ -20,6 +19,7 @@
 #include <outrider/io/torch_archive.hpp>
 
 #include "../../../src/io/sentencepiece_file.hpp"
+#include "../../mutation.hpp"
 #include "gguf_builder.hpp"
 #include "temporary_folder.hpp"
 #include "torch_archive_builder.hpp"
@@ -27,7 +27,9 @@
 using namespace outrider;
 using outrider::test::as_bytes;
 using outrider::test::build_archive;
+using outrider::test::fuzz_inputs;
 using outrider::test::GgufBuilder;
+using outrider::test::kJsonWords;
 
 namespace {
 
@@ -60,82 +62,11 @@ void operator delete[](void* p, std::size_t) noexcept { std::free(p); }
 
 namespace {
 
-/// One to four changes of a file; a pure function of (input, n).
-class Mutator {
-public:
-    Mutator(std::string input, std::int64_t n, const std::vector<std::string>& words)
-        : text_(std::move(input)), key_(20240607, 0, n), words_(words) {
-        const std::uint64_t changes = 1 + next() % 4;
-        for (std::uint64_t i = 0; i < changes && !text_.empty(); ++i) change();
-    }
-
-    [[nodiscard]] const std::string& text() const { return text_; }
-
-private:
-    std::uint64_t next() { return key_.bits(drawn_++); }
-    std::size_t place() { return static_cast<std::size_t>(next() % text_.size()); }
-
-    void change() {
-        const std::size_t at = place();
-        const std::size_t length = std::min<std::size_t>(1 + next() % 16, text_.size() - at);
-        switch (next() % 9) {
-            case 0: text_[at] = static_cast<char>(text_[at] ^ (1 << next() % 8)); break;
-            case 1: text_[at] = static_cast<char>(next()); break;
-            case 2: number<std::uint32_t>(at); break;
-            case 3: number<std::uint64_t>(at); break;
-            case 4: text_.resize(at); break;
-            case 5: text_.erase(at, length); break;
-            case 6: text_.insert(place(), text_.substr(at, length)); break;
-            case 7: text_.replace(at, length, words_[next() % words_.size()]); break;
-            default: text_.insert(at, words_[next() % words_.size()]); break;
-        }
-    }
-
-    /// An integer that tends to overflow something.
-    template <typename T>
-    void number(std::size_t at) {
-        if (at + sizeof(T) > text_.size()) return;
-        const T shifted = static_cast<T>(T{1} << next() % (8 * sizeof(T)));
-        const T choices[] = {T{0}, static_cast<T>(~T{0}), shifted, static_cast<T>(shifted - 1),
-                             static_cast<T>(~shifted), static_cast<T>(next() % 64)};
-        const T value = choices[next() % std::size(choices)];
-        std::copy_n(reinterpret_cast<const char*>(&value), sizeof(T), text_.begin() + static_cast<std::ptrdiff_t>(at));
-    }
-
-    std::string text_;
-    RandomKey key_;
-    const std::vector<std::string>& words_;
-    std::uint64_t drawn_ = 0;
-};
-
-const std::vector<std::string> kJsonWords = {
-    "{", "}", "[", "]", ",", ":", "\"", "null", "true", "-1", "0", "1e999", "18446744073709551615", "9223372036854775808",
-    "4611686018427387904", "0.5", "\\u0000", "\\ud800", "\xFF", "\"F32\"", "\"shape\":", "[[[[[[[[", "{\"a\":", "\"\""};
-
-std::int64_t inputs() {
-    const char* set = std::getenv("OUTRIDER_FUZZ_INPUTS");
-    return set != nullptr ? std::atoll(set) : 10'000;
-}
-
-/// Runs `load` on `count` mutations of `input`. It must throw nothing but Error, and both outcomes must occur.
+/// See test::fuzz; no load may allocate out of proportion.
 void fuzz(const std::string& input, const std::vector<std::string>& words,
-          const std::function<void(const std::string&)>& load, std::int64_t count = inputs()) {
-    REQUIRE_NOTHROW(load(input));
+          const std::function<void(const std::string&)>& load, std::int64_t count = fuzz_inputs()) {
     largest_allocation = 0;
-    std::int64_t good = 0, bad = 0;
-    for (std::int64_t n = 0; n < count; ++n) {
-        const Mutator mutated(input, n, words);
-        try {
-            load(mutated.text());
-            ++good;
-        } catch (const Error&) {
-            ++bad;
-        } catch (const std::exception& other) {
-            FAIL("input " << n << ": " << other.what());
-        }
-    }
-    CHECK(good > count / 1000);
-    CHECK(bad > count / 5);
+    test::fuzz(input, words, load, count);
     CHECK(largest_allocation < std::size_t{4} << 20);  // the inputs have some hundred bytes
 }
 
@@ -249,16 +180,16 @@ TEST_CASE("fuzz: tokenizer.model and its neighbours") {
     for (const bool bpe : {true, false}) {
         DYNAMIC_SECTION((bpe ? "bpe" : "unigram")) {
             const std::string model = small_pieces(bpe).write();
-            fuzz(model, words, load("tokenizer.model"), inputs() / 2);
+            fuzz(model, words, load("tokenizer.model"), fuzz_inputs() / 2);
             folder.write("tokenizer.model", model);
         }
     }
     folder.write("tokenizer.model", small_pieces(true).write());
     const std::string config = R"({"added_tokens_decoder": {"9": {"content": "<end>", "special": true}, "2": {"content": "ab"}},)"
                                R"("eos_token": "<end>", "legacy": false, "chat_template": "x"})";
-    fuzz(config, kJsonWords, load("tokenizer_config.json"), inputs() / 5);
+    fuzz(config, kJsonWords, load("tokenizer_config.json"), fuzz_inputs() / 5);
     folder.write("tokenizer_config.json", config);
-    fuzz(R"({"<end>": 9, "<more>": 10})", kJsonWords, load("added_tokens.json"), inputs() / 5);
+    fuzz(R"({"<end>": 9, "<more>": 10})", kJsonWords, load("added_tokens.json"), fuzz_inputs() / 5);
 }
 
 TEST_CASE("fuzz: safetensors") {
@@ -343,7 +274,22 @@ TEST_CASE("fuzz: tokenizer.json and its neighbours") {
     };
     fuzz(tokenizer, kJsonWords, load("tokenizer.json"));
     folder.write("tokenizer.json", tokenizer);
-    fuzz(config, kJsonWords, load("tokenizer_config.json"), inputs() / 5);
+    fuzz(config, kJsonWords, load("tokenizer_config.json"), fuzz_inputs() / 5);
     folder.write("tokenizer_config.json", config);
-    fuzz(generation, kJsonWords, load("generation_config.json"), inputs() / 5);
+    fuzz(generation, kJsonWords, load("generation_config.json"), fuzz_inputs() / 5);
+}
+
+TEST_CASE("fuzz: chat template") {
+    const std::vector<std::string> words = {"<|im_start|>", "<|im_end|>", "<|im_start|>system\\n", "<|start_header_id|>",
+                                            "<|end_header_id|>", "<|eot_id|>", "[INST]", "[/INST]", "<<SYS>>", "USER: ",
+                                            "ASSISTANT:", "<|user|>", "<|assistant|>", "eos_token", "<|end|>", "\\n", "'",
+                                            "\"", "{", "\xFF", std::string(8, '\0')};
+    const std::string source = "{% if x %}{{ '<|im_start|>system\\nBe brief.<|im_end|>\\n' }}{% endif %}"
+                               "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] }}";
+    fuzz(source, words, [](const std::string& text) {
+        const ChatTemplate chat = ChatTemplate::detect(text);
+        CHECK_NOTHROW(ChatTemplate::by_name(chat.name()));
+        if (chat.default_system().size() > text.size()) FAIL("a system turn longer than the template");
+        (void)chat.user_ending();
+    });
 }
