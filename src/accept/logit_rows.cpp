@@ -36,6 +36,8 @@ LogitRows::LogitRows(const TreeRows& rows) : logits_(rows.logits), argmax_(rows.
 
 std::span<const float> LogitRows::row(NodeIndex node) {
     require(logits_.defined(), "TreeRows: this policy reads logits; the verifier gave only argmax");
+    require(node >= 0 && node < logits_.size(0), "TreeRows: no logits for node {}; there are {} rows", node,
+            logits_.size(0));
     if (base_ != nullptr) return {base_ + node * stride_, static_cast<std::size_t>(width_)};
     copy_ = logits_.select(0, node).to(at::kCPU, at::kFloat).contiguous();
     return {copy_.const_data_ptr<float>(), static_cast<std::size_t>(width_)};
@@ -43,6 +45,8 @@ std::span<const float> LogitRows::row(NodeIndex node) {
 
 TokenId LogitRows::argmax(NodeIndex node) {
     if (picks_ == nullptr) return checked_argmax(row(node), node);
+    require(node >= 0 && node < argmax_.numel() && (!logits_.defined() || node < logits_.size(0)),
+            "TreeRows: no logits or no argmax for node {}; return a row for every node of the tree", node);
     const std::int64_t pick = picks_[node];
     if (logits_.defined()) {
         require(pick >= 0 && pick < width_, "TreeRows: argmax {} of node {} is outside the vocabulary of {}", pick,

@@ -4,18 +4,8 @@
 #include <cmath>
 
 #include <outrider/core/error.hpp>
-#include <outrider/tree/tree_layout.hpp>
 
 namespace outrider {
-
-namespace {
-
-const SamplingOptions& options_of(const SequenceContext& context) {
-    require(context.sampling != nullptr, "Acceptance: SequenceContext::sampling is missing; it says how to sample");
-    return *context.sampling;
-}
-
-}  // namespace
 
 double TargetRow::operator[](std::size_t token) const {
     if (temperature_ == 0.0) return token == static_cast<std::size_t>(best_) ? 1.0 : 0.0;
@@ -57,30 +47,15 @@ void TargetRow::write(std::span<double> p) const {
 
 TargetLaw::TargetLaw(const TokenTree& tree, const TreeRows& rows, const SequenceContext& context,
                      double greedy_temperature)
-    : tree_(tree), context_(context), options_(options_of(context)),
-      temperature_(options_.temperature > 0 ? options_.temperature : greedy_temperature),
-      vocabulary_(rows.logits.defined() ? rows.logits.size(-1) : 0), rows_(rows),
-      held_(tree.size()) {
+    : rows_(tree, rows, context),
+      temperature_(rows_.options().temperature > 0 ? rows_.options().temperature : greedy_temperature),
+      vocabulary_(rows.logits.defined() ? rows.logits.size(-1) : 0), held_(tree.size()) {
     require(rows.logits.defined(), "TreeRows: this policy reads logits; the verifier gave only argmax");
-}
-
-/// The row itself where it lies ready; a copy in `memory` where it is changed, or comes from elsewhere.
-std::span<const float> TargetLaw::edited(NodeIndex node, std::vector<float>& memory) {
-    const std::span<const float> row = rows_.row(node);
-    const bool edits = options_.logit_hook || options_.repetition_penalty != 1.0;
-    if (!edits && rows_.lies_ready()) return row;
-    memory.assign(row.begin(), row.end());
-    if (!edits) return memory;
-    text_.assign(context_.text.begin(), context_.text.end());
-    for (const NodeIndex step : path_to(tree_, node)) text_.push_back(tree_.token(step));
-    if (options_.logit_hook) options_.logit_hook(text_, memory);
-    if (options_.repetition_penalty != 1.0) penalise_repetition(memory, options_.repetition_penalty, text_, seen_);
-    return memory;
 }
 
 void TargetLaw::truncate(Held& held) {
     TargetRow& row = held.row;
-    SamplingOptions warped = options_;
+    SamplingOptions warped = rows_.options();
     warped.temperature = temperature_;
     double sum = 0;
     for (const TokenId token : truncation_.keep(row.logits_, row.top_, warped)) {
@@ -98,20 +73,13 @@ TargetRow TargetLaw::operator()(NodeIndex node) {
     Held& held = held_[static_cast<std::size_t>(node)];
     if (held.made) return held.row;
     TargetRow& row = held.row;
-    row.logits_ = edited(node, held.logits);
-    const RowMaximum top = row_maximum(row.logits_);
-    require(!top.has_nan && top.value < INFINITY,
-            "The target's logits after node {} are not finite; the model or its input is broken (weights, dtype range, "
-            "cache) or the logit hook is, so no token can be chosen",
-            node);
-    require(top.value > -INFINITY,
-            "Every token is forbidden after node {}: all logits are -infinity; a logit hook must leave one at least",
-            node);
-    row.best_ = top.token;
-    row.top_ = top.value;
+    const EditedRow edited = rows_.row(node, held.logits);
+    row.logits_ = edited.logits;
+    row.best_ = edited.top.token;
+    row.top_ = edited.top.value;
     row.temperature_ = temperature_;
-    if (temperature_ > 0.0 && Truncation::is_idle(options_))
-        row.sum_ = softmax_total(row.logits_, top.value, temperature_);
+    if (temperature_ > 0.0 && Truncation::is_idle(rows_.options()))
+        row.sum_ = softmax_total(row.logits_, row.top_, temperature_);
     else if (temperature_ > 0.0)
         truncate(held);
     held.made = true;

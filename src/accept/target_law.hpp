@@ -7,11 +7,12 @@
 #include <utility>
 #include <vector>
 
-#include <outrider/accept/logit_rows.hpp>
 #include <outrider/core/options.hpp>
 #include <outrider/interface/round.hpp>
 #include <outrider/tensor/warp.hpp>
 #include <outrider/tree/token_tree.hpp>
+
+#include "edited_rows.hpp"
 
 namespace outrider {
 
@@ -71,19 +72,13 @@ private:
         std::vector<TargetRow::Kept> kept;
     };
 
-    [[nodiscard]] std::span<const float> edited(NodeIndex node, std::vector<float>& memory);
     void truncate(Held& held);
 
-    const TokenTree& tree_;
-    const SequenceContext& context_;
-    const SamplingOptions& options_;
+    EditedRows rows_;
     double temperature_;
     std::int64_t vocabulary_;
-    LogitRows rows_;
     Truncation truncation_;
     std::vector<Held> held_;  ///< [nodes]
-    std::vector<TokenId> text_;
-    std::vector<bool> seen_;
 };
 
 }  // namespace outrider

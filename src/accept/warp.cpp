@@ -6,6 +6,8 @@
 #include <cmath>
 #include <limits>
 
+#include <outrider/core/error.hpp>
+
 #include "../vector_clones.hpp"
 
 namespace outrider {
@@ -178,6 +180,9 @@ RowMaximum row_maximum(std::span<const float> logits) {
 
 void penalise_repetition(std::span<float> logits, double penalty, std::span<const TokenId> text,
                          std::vector<bool>& scratch) {
+    for (const TokenId token : text)
+        require(token >= 0 && static_cast<std::size_t>(token) < logits.size(),
+                "penalise_repetition: token {} of the text is outside the vocabulary of {}", token, logits.size());
     scratch.resize(logits.size(), false);
     const auto factor = static_cast<float>(penalty);
     for (const TokenId token : text) {

@@ -31,8 +31,8 @@ void softmax_weights(std::span<const float> logits, float maximum, double temper
 [[nodiscard]] double softmax_entropy(std::span<const float> logits, float maximum, double temperature, double total,
                                      double epsilon);
 
-/// CTRL's repetition penalty (Keskar et al. 2019): each distinct token of `text` and `more` once, positive logits
-/// divided, negative multiplied.
+/// CTRL's repetition penalty (Keskar et al. 2019): each distinct token of `text` once, positive logits divided, negative
+/// multiplied. `scratch`: all false, any length, and so again afterwards. Throws Error for a token outside the row.
 void penalise_repetition(std::span<float> logits, double penalty, std::span<const TokenId> text,
                          std::vector<bool>& scratch);
 

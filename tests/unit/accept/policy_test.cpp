@@ -137,3 +137,38 @@ TEST_CASE("the penalty counts the drafted path too", "[accept]") {
     CHECK(a.path == std::vector<NodeIndex>{1, 3});
     CHECK(a.pending == 0);
 }
+
+TEST_CASE("a hook may decode something else on its thread", "[accept]") {
+    const TokenTree tree = small_tree();
+    Request inner, outer;
+    inner.sampling.repetition_penalty = 4.0;
+    inner.text.assign(500, 3);
+    const at::Tensor others = at::ones({4, 900});
+    outer.sampling.temperature = 1e-4;
+    outer.sampling.logit_hook = [&](std::span<const TokenId> text, std::span<float> logits) {
+        (void)SampledMatch{}.accept(tree, {others, {}}, inner.context());
+        CHECK(text[0] == 4);
+        CHECK(logits.size() == 6);
+        if (text.size() == 4) logits[0] = 50.0F;
+    };
+    const Acceptance a = SampledMatch{}.accept(tree, {rows_picking({1, 2, 0, 4}), {}}, outer.context());
+    CHECK(a.path == std::vector<NodeIndex>{1, 3});
+    CHECK(a.pending == 0);
+}
+
+TEST_CASE("rows that are not there and ids outside the row are refused", "[accept]") {
+    const TokenTree tree = small_tree();
+    Request request;
+    const at::Tensor logits = rows_picking({1, 2, 0, 4}), few = logits.slice(0, 0, 3);
+    CHECK_THROWS_WITH(GreedyMatch{}.accept(tree, {few, {}}, request.context()), ContainsSubstring("node 3"));
+    CHECK_THROWS_WITH(GreedyMatch{}.accept(tree, {few, at::argmax(logits, 1)}, request.context()),
+                      ContainsSubstring("node 3"));
+    CHECK_THROWS_WITH(GreedyMatch{}.accept(tree, {logits, at::argmax(few, 1)}, request.context()),
+                      ContainsSubstring("node 3"));
+    request.sampling.repetition_penalty = 2.0;
+    for (const TokenId token : {-1, 6}) {
+        request.text = {4, token, 5};
+        CHECK_THROWS_WITH(SampledMatch{}.accept(tree, {logits, {}}, request.context()),
+                          ContainsSubstring("outside the vocabulary of 6"));
+    }
+}

@@ -1,0 +1,62 @@
+#include "edited_rows.hpp"
+
+#include <cmath>
+
+#include <outrider/core/error.hpp>
+#include <outrider/tree/tree_layout.hpp>
+
+namespace outrider {
+
+namespace {
+
+const SamplingOptions& options_of(const SequenceContext& context) {
+    require(context.sampling != nullptr, "Acceptance: SequenceContext::sampling is missing; it says how to sample");
+    return *context.sampling;
+}
+
+RowMaximum checked_maximum(std::span<const float> logits, NodeIndex node) {
+    const RowMaximum top = row_maximum(logits);
+    require(!top.has_nan && top.value < INFINITY,
+            "The target's logits after node {} are not finite; the model or its input is broken (weights, dtype range, "
+            "cache) or the logit hook is, so no token can be chosen",
+            node);
+    require(top.value > -INFINITY,
+            "Every token is forbidden after node {}: all logits are -infinity; a logit hook must leave one at least",
+            node);
+    return top;
+}
+
+}  // namespace
+
+EditedRows::EditedRows(const TokenTree& tree, const TreeRows& rows, const SequenceContext& context)
+    : tree_(tree), context_(context), options_(options_of(context)), rows_(rows) {}
+
+EditedRow EditedRows::row(NodeIndex node, std::vector<float>& memory) {
+    std::span<const float> row = rows_.row(node);
+    if (edits() || !rows_.lies_ready()) {
+        memory.assign(row.begin(), row.end());
+        if (edits()) edit(node, memory);
+        row = memory;
+    }
+    return {row, checked_maximum(row, node)};
+}
+
+void EditedRows::edit(NodeIndex node, std::vector<float>& logits) {
+    read_text(node);
+    if (options_.logit_hook) options_.logit_hook(text_, logits);
+    if (options_.repetition_penalty != 1.0)
+        penalise_repetition(logits, options_.repetition_penalty, text_, seen_);
+}
+
+/// A walk downwards adds a token a node.
+void EditedRows::read_text(NodeIndex node) {
+    if (node > 0 && tree_.parent(node) == last_) {
+        text_.push_back(tree_.token(node));
+    } else {
+        text_.assign(context_.text.begin(), context_.text.end());
+        for (const NodeIndex step : path_to(tree_, node)) text_.push_back(tree_.token(step));
+    }
+    last_ = node;
+}
+
+}  // namespace outrider

@@ -1,0 +1,50 @@
+// A tree's rows of logits as every choice starts from them: after the request's hook and repetition penalty, and sound.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include <outrider/accept/logit_rows.hpp>
+#include <outrider/core/options.hpp>
+#include <outrider/interface/round.hpp>
+#include <outrider/tensor/warp.hpp>
+#include <outrider/tree/token_tree.hpp>
+
+namespace outrider {
+
+/// One node's row. At least one logit is finite, none is NaN or +infinity.
+struct EditedRow {
+    std::span<const float> logits;  ///< [V]
+    RowMaximum top;
+};
+
+/// Lives for one accept, and no longer than what it is made of.
+class EditedRows {
+public:
+    /// Throws Error where the context does not say how to sample.
+    EditedRows(const TokenTree& tree, const TreeRows& rows, const SequenceContext& context);
+
+    [[nodiscard]] const SamplingOptions& options() const { return options_; }
+    /// Whether the request changes logits at all. Otherwise a row is the target's own.
+    [[nodiscard]] bool edits() const { return options_.logit_hook || options_.repetition_penalty != 1.0; }
+    /// The target's largest logit after `node`, unedited: see LogitRows::argmax.
+    [[nodiscard]] TokenId argmax(NodeIndex node) { return rows_.argmax(node); }
+
+    /// The row after `node`: where it lies ready and nothing changes it the verifier's, else in `memory`. Throws Error
+    /// for logits that are not finite, or that forbid every token.
+    [[nodiscard]] EditedRow row(NodeIndex node, std::vector<float>& memory);
+
+private:
+    void edit(NodeIndex node, std::vector<float>& logits);
+    void read_text(NodeIndex node);
+
+    const TokenTree& tree_;
+    const SequenceContext& context_;
+    const SamplingOptions& options_;
+    LogitRows rows_;
+    std::vector<TokenId> text_;  ///< prompt, text and drafted path, down to last_
+    NodeIndex last_ = kNoNode;
+    std::vector<bool> seen_;
+};
+
+}  // namespace outrider
