@@ -254,6 +254,7 @@ void add_text_to_train(CLI::App& app, TrainArguments& a) {
     app.add_option("--held-out", a.held_out, "Conversations set aside to measure on (default: 128)")->check(whole(1));
     app.add_option("--features", a.features, "Where the target's features are kept (default: in the output folder)");
     app.add_flag("--stored-features", a.stored_features, "Leave out conversations whose features are not there yet");
+    app.add_flag("--features-only", a.features_only, "Compute the features that are missing, and end");
 }
 
 void add_schedule(CLI::App& app, TrainArguments& a) {
@@ -298,6 +299,9 @@ void add_sizes(CLI::App& app, TrainArguments& a) {
     app.add_option("--vocabulary", a.vocabulary, "Tokens that the drafter can name (default: 4096)")->check(whole(1));
     app.add_option("--label-decay", a.label_decay, "Weight of each label over the one before (default: 0.8)")
         ->check(at_most_one());
+    app.add_option("--teacher", a.teacher,
+                   "Share of the target's own distribution in the loss, beside its text (default: 0)")
+        ->check(share());
     of(ctc, app.add_option("--loss", a.loss, "ctc: the paper's (default: prefix)"))
         ->check(CLI::IsMember({"prefix", "ctc"}));
     of(ctc, app.add_option("--conditioning", a.conditioning,
@@ -315,9 +319,6 @@ void add_sizes(CLI::App& app, TrainArguments& a) {
                              "Output matrix: one a head, one for all, or the target's frozen one (default: medusa "
                              "shared, hydra target)"))
         ->check(CLI::IsMember({"own", "shared", "target"}));
-    of(heads, app.add_option("--teacher", a.teacher,
-                             "Share of the target's own distribution in the loss, beside its text (default: 0)"))
-        ->check(share());
     of(hydra, app.add_option("--prefix-layer", a.prefix_layer, "Hydra++: a decoder layer over the text (default: on)"))
         ->check(CLI::IsMember({"on", "off"}));
     of(hydra, app.add_option("--residual", a.residual,

@@ -72,13 +72,13 @@ struct TrainArguments {
     std::string output;
     std::string from;      ///< drafter folder to start from; empty: random weights
     std::string features;  ///< where target features are kept; empty: in the output folder
-    bool stored_features = false;
+    bool stored_features = false, features_only = false;
 
+    std::optional<double> teacher;
     std::optional<std::string> loss, conditioning;  ///< ctc
     std::optional<std::int64_t> frames, labels, prefix_rank;
     std::optional<std::int64_t> draft_heads, blocks;  ///< medusa, hydra
     std::optional<std::string> output_rows;
-    std::optional<double> teacher;
     std::optional<std::string> residual, prefix_layer;  ///< hydra
     bool output_bias = false;
     std::optional<std::int64_t> attention_heads, kv_heads, intermediate;  ///< ctc, hydra

@@ -46,7 +46,7 @@ TrainOptions common_options(const TrainArguments& a) {
     TrainOptions options;
     options.data.assign(a.data.begin(), a.data.end());
     options.output = a.output, options.features = a.features, options.from = a.from;
-    options.stored_features = a.stored_features;
+    options.stored_features = a.stored_features, options.features_only = a.features_only;
     options.conversations.greedy_only = a.greedy_only;
     options.conversations.limit = a.limit;
     take(a.most_tokens, options.conversations.max_tokens);
@@ -82,6 +82,7 @@ CtcTrainOptions ctc_options(const TrainArguments& a) {
     take(a.frames, options.frames);
     take(a.labels, options.labels);
     take(a.prefix_rank, options.prefix_rank);
+    take(a.teacher, options.teacher);
     take(a.attention_heads, options.heads);
     take(a.kv_heads, options.kv_heads);
     take(a.intermediate, options.intermediate);
@@ -137,6 +138,11 @@ int run(const TrainArguments& arguments) {
     const std::string name = std::filesystem::path(arguments.model.path).filename().string();
     const TrainResult result = train(arguments, {model.head(), &verifier, name, encode});
     const TrainProgress& last = result.last;
+    if (arguments.features_only) {
+        fmt::print("features of {} tokens computed{}\n", last.feature_tokens,
+                   result.finished ? ", all are there" : ", stopped; the same command goes on");
+        return 0;
+    }
     fmt::print("{}: {} steps, {} anchors, {:.0f} s, loss {:.3f}{}{}\n", arguments.output, last.step, last.anchors,
                last.seconds, last.loss,
                last.held_out_beta ? fmt::format(", held-out beta {:.2f}", *last.held_out_beta) : "",

@@ -95,7 +95,7 @@ std::int64_t usable(const std::int32_t* labels, std::int64_t count, std::int64_t
 
 /// What the loops over anchors share.
 struct Shape {
-    std::int64_t anchors = 0, frames = 0, labels = 0, prefixes = 0, columns = 0;
+    std::int64_t anchors = 0, frames = 0, labels = 0, prefixes = 0, columns = 0, others = 0;
     bool conditioned = false;
     double scale = 0.0;  // 1 / sum of weights
 };
@@ -105,6 +105,20 @@ double log_sigmoid(Real x) {
     const double v = static_cast<double>(x);
     return v < 0 ? v - std::log1p(std::exp(v)) : -std::log1p(std::exp(-v));
 }
+
+/// Rows of one anchor.
+template <typename Stored, typename Real>
+struct AnchorRows {
+    const Stored* logits;         // [T, V]
+    const Real* gate;             // [T]
+    const Stored* prefix;         // [P, V] or null
+    const std::int32_t* labels;   // [U]
+    const std::int32_t* others;   // [U, M]
+    const float* other_shares;    // [U, M]
+    Stored* d_logits;
+    Real* d_gate;
+    Stored* d_prefix;
+};
 
 /// One thread's share of the anchors.
 template <typename Stored, typename Real>
@@ -119,28 +133,30 @@ public:
           a_top_(static_cast<std::size_t>(shape.frames)),
           s_top_(static_cast<std::size_t>(shape.prefixes)),
           z_(static_cast<std::size_t>(shape.frames * shape.prefixes)),
-          g_(z_.size()) {
+          g_(z_.size()),
+          log_z_(z_.size()) {
         stats.nll.assign(static_cast<std::size_t>(shape.labels), 0.0);
         stats.count.assign(static_cast<std::size_t>(shape.labels), 0);
     }
 
-    /// Rows of one anchor; gradients are written in full.
-    void anchor(const Stored* logits, const Real* gate, const Stored* prefix, const std::int32_t* labels,
-                Stored* d_logits, Real* d_gate, Stored* d_prefix) {
+    /// Gradients are written in full.
+    void anchor(const AnchorRows<Stored, Real>& rows) {
         const std::int64_t T = shape_.frames, P = shape_.prefixes, V = shape_.columns;
-        const std::int64_t U = usable(labels, shape_.labels, T);
+        const std::int64_t U = usable(rows.labels, shape_.labels, T);
         double loss = std::numeric_limits<double>::quiet_NaN();
         if (U > 0) {
-            exponentials(logits, prefix);
-            log_probabilities(logits, gate, prefix, labels, U);
+            exponentials(rows.logits, rows.prefix);
+            log_probabilities(rows, U);
+            log_probabilities_of_others(rows, U);
             loss = recursion_.run({static_cast<std::size_t>(T), static_cast<std::size_t>(U), enter_, stay_, blank_,
-                                   repeats_, options_.weights, options_.kind});
+                                   repeats_, options_.weights, options_.kind, static_cast<std::size_t>(shape_.others),
+                                   other_enter_, other_repeats_, other_shares_});
             if (!std::isfinite(loss)) ++stats.skipped;
         }
         if (!std::isfinite(loss)) {
-            std::fill_n(d_logits, T * V, Stored{});
-            std::fill_n(d_gate, T, Real(0));
-            if (d_prefix) std::fill_n(d_prefix, P * V, Stored{});
+            std::fill_n(rows.d_logits, T * V, Stored{});
+            std::fill_n(rows.d_gate, T, Real(0));
+            if (rows.d_prefix) std::fill_n(rows.d_prefix, P * V, Stored{});
             return;
         }
         total += loss;
@@ -148,7 +164,7 @@ public:
             stats.nll[static_cast<std::size_t>(k)] -= recursion_.log_q[static_cast<std::size_t>(k)];
             ++stats.count[static_cast<std::size_t>(k)];
         }
-        differentiate(labels, U, gate, d_logits, d_gate, d_prefix);
+        differentiate(rows, U);
     }
 
     LossStats stats;
@@ -171,69 +187,88 @@ private:
                 s_top_[static_cast<std::size_t>(l)] =
                     exp_row(prefix + l * V, V, padded_, &s_[static_cast<std::size_t>(l * padded_)]);
         normalisers(a_.data(), T, s_.data(), P, padded_, z_.data());
+        for (std::size_t i = 0; i < z_.size(); ++i) log_z_[i] = std::log(static_cast<double>(z_[i]));
     }
 
     /// log softmax_c(a_t + s_l) of one token.
-    double log_p(const Stored* logits, const Stored* prefix, std::int64_t t, std::int64_t length,
-                 std::int32_t token) const {
+    double log_p(const AnchorRows<Stored, Real>& rows, std::int64_t t, std::int64_t length, std::int32_t token) const {
         const std::int64_t V = shape_.columns, l = row_of(length);
-        double x = static_cast<double>(simd::to_real<Stored, Real>(logits[t * V + token])) -
+        double x = static_cast<double>(simd::to_real<Stored, Real>(rows.logits[t * V + token])) -
                    static_cast<double>(a_top_[static_cast<std::size_t>(t)]);
         if (shape_.conditioned)
-            x += static_cast<double>(simd::to_real<Stored, Real>(prefix[l * V + token])) -
+            x += static_cast<double>(simd::to_real<Stored, Real>(rows.prefix[l * V + token])) -
                  static_cast<double>(s_top_[static_cast<std::size_t>(l)]);
-        return x - std::log(static_cast<double>(z_[static_cast<std::size_t>(t * shape_.prefixes + l)]));
+        return x - log_z_[static_cast<std::size_t>(t * shape_.prefixes + l)];
     }
 
     /// Whether the row of the prefix of all k labels exists (it matters to `stay` of the last label only).
     [[nodiscard]] bool has_row(std::int64_t length) const { return !shape_.conditioned || length < shape_.prefixes; }
 
-    void log_probabilities(const Stored* logits, const Real* gate, const Stored* prefix, const std::int32_t* labels,
-                           std::int64_t U) {
+    void log_probabilities(const AnchorRows<Stored, Real>& rows, std::int64_t U) {
         const std::int64_t T = shape_.frames;
+        const std::int32_t* labels = rows.labels;
         enter_.resize(static_cast<std::size_t>(U * T));
         stay_.resize(enter_.size());
         blank_.resize(static_cast<std::size_t>(T));
         repeats_.resize(static_cast<std::size_t>(U));
-        for (std::int64_t t = 0; t < T; ++t) blank_[static_cast<std::size_t>(t)] = log_sigmoid(gate[t]);
+        for (std::int64_t t = 0; t < T; ++t) blank_[static_cast<std::size_t>(t)] = log_sigmoid(rows.gate[t]);
         for (std::int64_t k = 0; k < U; ++k) {
             repeats_[static_cast<std::size_t>(k)] = k > 0 && labels[k] == labels[k - 1];
             for (std::int64_t t = 0; t < T; ++t) {
-                const double emit = log_sigmoid(-gate[t]);
-                enter_[at(k, t)] = emit + log_p(logits, prefix, t, k, labels[k]);
-                stay_[at(k, t)] = has_row(k + 1) ? emit + log_p(logits, prefix, t, k + 1, labels[k]) : emit;
+                const double emit = log_sigmoid(-rows.gate[t]);
+                enter_[at(k, t)] = emit + log_p(rows, t, k, labels[k]);
+                stay_[at(k, t)] = has_row(k + 1) ? emit + log_p(rows, t, k + 1, labels[k]) : emit;
             }
         }
     }
 
-    void differentiate(const std::int32_t* labels, std::int64_t U, const Real* gate, Stored* d_logits, Real* d_gate,
-                       Stored* d_prefix) {
-        const std::int64_t T = shape_.frames, P = shape_.prefixes, V = shape_.columns;
+    void log_probabilities_of_others(const AnchorRows<Stored, Real>& rows, std::int64_t U) {
+        const std::int64_t T = shape_.frames, M = shape_.others;
+        other_enter_.resize(static_cast<std::size_t>(U * M * T));
+        other_repeats_.resize(static_cast<std::size_t>(U * M));
+        other_shares_.assign(rows.other_shares, rows.other_shares + U * M);
+        for (std::int64_t i = 0; i < U * M; ++i) {
+            const std::int64_t k = i / M;
+            other_repeats_[static_cast<std::size_t>(i)] = k > 0 && rows.others[i] == rows.labels[k - 1];
+            for (std::int64_t t = 0; t < T; ++t)
+                other_enter_[at(i, t)] = log_sigmoid(-rows.gate[t]) + log_p(rows, t, k, rows.others[i]);
+        }
+    }
+
+    void differentiate(const AnchorRows<Stored, Real>& rows, std::int64_t U) {
+        const std::int64_t T = shape_.frames, P = shape_.prefixes, V = shape_.columns, M = shape_.others;
         std::fill(g_.begin(), g_.end(), Real(0));
         for (std::int64_t t = 0; t < T; ++t) {
             double emitted = 0.0;
             for (std::int64_t k = 0; k < U; ++k) {
-                const double enter = shape_.scale * recursion_.d_enter[at(k, t)],
-                             stay = shape_.scale * recursion_.d_stay[at(k, t)];
+                double enter = shape_.scale * recursion_.d_enter[at(k, t)];
+                for (std::int64_t i = k * M; i < (k + 1) * M; ++i) enter += shape_.scale * recursion_.d_other[at(i, t)];
+                const double stay = shape_.scale * recursion_.d_stay[at(k, t)];
                 g_[static_cast<std::size_t>(t * P + row_of(k))] -= static_cast<Real>(enter);
                 if (has_row(k + 1)) g_[static_cast<std::size_t>(t * P + row_of(k + 1))] -= static_cast<Real>(stay);
                 emitted += enter + stay;
             }
-            const double blank = std::exp(log_sigmoid(gate[t]));
-            d_gate[t] = static_cast<Real>(
+            const double blank = std::exp(log_sigmoid(rows.gate[t]));
+            rows.d_gate[t] = static_cast<Real>(
                 shape_.scale * recursion_.d_blank[static_cast<std::size_t>(t)] * (1.0 - blank) - emitted * blank);
         }
         for (std::size_t i = 0; i < g_.size(); ++i) g_[i] /= z_[i];
-        gradients(a_.data(), T, s_.data(), P, V, padded_, g_.data(), d_logits, d_prefix);
+        gradients(a_.data(), T, s_.data(), P, V, padded_, g_.data(), rows.d_logits, rows.d_prefix);
         for (std::int64_t k = 0; k < U; ++k)
             for (std::int64_t t = 0; t < T; ++t) {
-                const auto enter = static_cast<Real>(shape_.scale * recursion_.d_enter[at(k, t)]);
-                const auto stay = static_cast<Real>(shape_.scale * recursion_.d_stay[at(k, t)]);
-                add(d_logits[t * V + labels[k]], has_row(k + 1) ? enter + stay : enter);
-                if (!d_prefix) continue;
-                add(d_prefix[k * V + labels[k]], enter);
-                if (has_row(k + 1)) add(d_prefix[(k + 1) * V + labels[k]], stay);
+                emits(rows, t, k, rows.labels[k], shape_.scale * recursion_.d_enter[at(k, t)]);
+                for (std::int64_t i = k * M; i < (k + 1) * M; ++i)
+                    emits(rows, t, k, rows.others[i], shape_.scale * recursion_.d_other[at(i, t)]);
+                if (has_row(k + 1))
+                    emits(rows, t, k + 1, rows.labels[k], shape_.scale * recursion_.d_stay[at(k, t)]);
             }
+    }
+
+    /// The part of a log probability's gradient that goes to its own token.
+    void emits(const AnchorRows<Stored, Real>& rows, std::int64_t t, std::int64_t length, std::int32_t token,
+               double gradient) const {
+        add(rows.d_logits[t * shape_.columns + token], static_cast<Real>(gradient));
+        if (rows.d_prefix) add(rows.d_prefix[length * shape_.columns + token], static_cast<Real>(gradient));
     }
 
     static void add(Stored& to, Real x) { to = simd::to_stored<Stored, Real>(simd::to_real<Stored, Real>(to) + x); }
@@ -242,8 +277,8 @@ private:
     const CtcLossOptions& options_;
     std::int64_t padded_;
     std::vector<Real> a_, s_, a_top_, s_top_, z_, g_;
-    std::vector<double> enter_, stay_, blank_;
-    std::vector<unsigned char> repeats_;
+    std::vector<double> log_z_, enter_, stay_, blank_, other_enter_, other_shares_;
+    std::vector<unsigned char> repeats_, other_repeats_;
     CtcRecursion recursion_;
 };
 
@@ -261,6 +296,8 @@ LossAndGradients all_anchors(const CtcLossBatch& batch, const CtcLossOptions& op
     const auto* gate = static_cast<const Real*>(batch.gate.const_data_ptr());
     const auto* prefix = shape.conditioned ? static_cast<const Stored*>(batch.prefix.const_data_ptr()) : nullptr;
     const auto* labels = batch.labels.const_data_ptr<std::int32_t>();
+    const auto* others = shape.others > 0 ? batch.others.const_data_ptr<std::int32_t>() : nullptr;
+    const auto* shares_of_others = shape.others > 0 ? batch.other_shares.const_data_ptr<float>() : nullptr;
     auto* d_logits = static_cast<Stored*>(result.d_logits.mutable_data_ptr());
     auto* d_gate = static_cast<Real*>(result.d_gate.mutable_data_ptr());
     auto* d_prefix = shape.conditioned ? static_cast<Stored*>(result.d_prefix.mutable_data_ptr()) : nullptr;
@@ -270,9 +307,11 @@ LossAndGradients all_anchors(const CtcLossBatch& batch, const CtcLossOptions& op
         Worker<Stored, Real> worker(shape, options);
         const auto mine = member.range(shape.anchors);
         for (std::int64_t i = mine.begin; i < mine.end; ++i) {
-            const std::int64_t a = i * shape.frames * shape.columns, s = i * shape.prefixes * shape.columns;
-            worker.anchor(logits + a, gate + i * shape.frames, prefix ? prefix + s : nullptr, labels + i * shape.labels,
-                          d_logits + a, d_gate + i * shape.frames, d_prefix ? d_prefix + s : nullptr);
+            const std::int64_t a = i * shape.frames * shape.columns, s = i * shape.prefixes * shape.columns,
+                               o = i * shape.labels * shape.others;
+            worker.anchor({logits + a, gate + i * shape.frames, prefix ? prefix + s : nullptr, labels + i * shape.labels,
+                           others + o, shares_of_others + o, d_logits + a, d_gate + i * shape.frames,
+                           d_prefix ? d_prefix + s : nullptr});
         }
         shares[static_cast<std::size_t>(member.index())] = std::move(worker.stats);
         totals[static_cast<std::size_t>(member.index())] = worker.total;
@@ -282,6 +321,32 @@ LossAndGradients all_anchors(const CtcLossBatch& batch, const CtcLossOptions& op
         result.loss += totals[i] * shape.scale;
     }
     return result;
+}
+
+/// M. A share of a token outside the columns, or shares above 1 together, would go unseen into wrong gradients.
+std::int64_t checked_others(const CtcLossBatch& batch, const CtcLossOptions& options, const Shape& shape) {
+    if (!batch.others.defined()) return 0;
+    require(options.kind == CtcLossKind::prefix, "ctc_loss: a teacher's tokens need the prefix loss");
+    const std::int64_t M = batch.others.dim() == 3 ? batch.others.size(2) : 0;
+    require(M > 0 && batch.others.size(0) == shape.anchors && batch.others.size(1) == shape.labels &&
+                batch.others.scalar_type() == at::kInt && batch.others.is_contiguous(),
+            "ctc_loss: a teacher's tokens must be a contiguous int32 [{}, {}, M]", shape.anchors, shape.labels);
+    require(batch.other_shares.defined() && batch.other_shares.sizes() == batch.others.sizes() &&
+                batch.other_shares.scalar_type() == at::kFloat && batch.other_shares.is_contiguous(),
+            "ctc_loss: a teacher's shares must be contiguous float32 of its tokens' shape");
+    const auto* tokens = batch.others.const_data_ptr<std::int32_t>();
+    const auto* shares = batch.other_shares.const_data_ptr<float>();
+    for (std::int64_t row = 0; row < shape.anchors * shape.labels; ++row) {
+        double sum = 0.0;
+        for (std::int64_t i = row * M; i < (row + 1) * M; ++i) {
+            require(tokens[i] >= 0 && tokens[i] < shape.columns && shares[i] >= 0,
+                    "ctc_loss: a teacher wants token {} with share {}, expected one of {} columns and at least 0",
+                    tokens[i], shares[i], shape.columns);
+            sum += static_cast<double>(shares[i]);
+        }
+        require(sum < 1.0 + 1e-5, "ctc_loss: a teacher's shares sum to {}, expected at most 1", sum);
+    }
+    return M;
 }
 
 Shape checked(const CtcLossBatch& batch, const CtcLossOptions& options) {
@@ -306,6 +371,7 @@ Shape checked(const CtcLossBatch& batch, const CtcLossOptions& options) {
             shape.prefixes, shape.columns);
     require(batch.logits.is_contiguous() && batch.gate.is_contiguous(),
             "ctc_loss: logits and gates must be contiguous");
+    shape.others = checked_others(batch, options, shape);
     double sum = 0.0;
     for (std::int64_t i = 0; i < shape.anchors; ++i) {
         const auto* labels = batch.labels.const_data_ptr<std::int32_t>() + i * shape.labels;
@@ -342,11 +408,12 @@ using torch::autograd::variable_list;
 
 struct CtcLossFunction : torch::autograd::Function<CtcLossFunction> {
     static at::Tensor forward(AutogradContext* context, const at::Tensor& logits, const at::Tensor& gate,
-                              const at::Tensor& prefix, const at::Tensor& labels, const CtcLossOptions* options,
+                              const at::Tensor& prefix, const CtcLossBatch* batch, const CtcLossOptions* options,
                               LossStats* stats, ThreadTeam* team) {
         const bool conditioned = prefix.numel() > 0;  // an autograd function takes no undefined tensors
-        LossAndGradients result =
-            dispatch({logits, gate, conditioned ? prefix : at::Tensor{}, labels}, *options, *stats, *team);
+        LossAndGradients result = dispatch({logits, gate, conditioned ? prefix : at::Tensor{}, batch->labels,
+                                            batch->others, batch->other_shares},
+                                           *options, *stats, *team);
         context->save_for_backward({result.d_logits, result.d_gate, result.d_prefix});
         return at::scalar_tensor(result.loss, gate.options());
     }
@@ -365,7 +432,7 @@ struct CtcLossFunction : torch::autograd::Function<CtcLossFunction> {
 
 at::Tensor ctc_loss(const CtcLossBatch& batch, const CtcLossOptions& options, LossStats& stats, ThreadTeam& team) {
     const at::Tensor prefix = batch.prefix.defined() ? batch.prefix : at::empty({0}, batch.logits.options());
-    return CtcLossFunction::apply(batch.logits, batch.gate, prefix, batch.labels, &options, &stats, &team);
+    return CtcLossFunction::apply(batch.logits, batch.gate, prefix, &batch, &options, &stats, &team);
 }
 
 }  // namespace outrider

@@ -4,12 +4,30 @@
 #include <outrider/draft/ctc_draft.hpp>
 #include <outrider/train/ctc_loss.hpp>
 
+#include <tuple>
+
 #include "network_learner.hpp"
 #include "trainer.hpp"
 
 namespace outrider {
 
 namespace {
+
+/// Likeliest tokens that a teacher tells of each label: enough for nearly all of its mass.
+constexpr std::int64_t kTeacherTokens = 8;
+
+/// What the target thinks at each label, as tokens [A, U, M] and shares [A, U, M] of `share` together. `ahead`
+/// [U, A, H] are final-norm states, so the target's own scores are one product; draft tokens only.
+std::pair<at::Tensor, at::Tensor> teacher_tokens(const at::Tensor& ahead, const at::Tensor& output, double share,
+                                                 at::ScalarType compute) {
+    const at::NoGradGuard no_grad;
+    const at::Tensor scores = mixed_linear(ahead.flatten(0, 1), output, compute);
+    const auto [top, tokens] = scores.topk(std::min(kTeacherTokens, scores.size(1)), 1);
+    const auto by_anchor = [&](const at::Tensor& x, at::ScalarType type) {
+        return x.view({ahead.size(0), ahead.size(1), x.size(1)}).transpose(0, 1).to(type).contiguous();
+    };
+    return {by_anchor(tokens, at::kInt), by_anchor(share * top.to(at::kFloat).softmax(1), at::kFloat)};
+}
 
 /// See NetworkLearner.
 struct CtcNetwork {
@@ -21,9 +39,14 @@ struct CtcNetwork {
 
     [[nodiscard]] std::int64_t labels() const { return options.labels; }
     [[nodiscard]] std::int64_t group_anchors() const { return 32; }
-    [[nodiscard]] AnchorNeeds needs() const { return {options.labels, prefix_rows(options.loss, options.labels)}; }
+    [[nodiscard]] AnchorNeeds needs() const {
+        return {.labels = options.labels, .prefixes = prefix_rows(options.loss, options.labels),
+                .ahead = options.teacher > 0};
+    }
     [[nodiscard]] nlohmann::ordered_json record() const {
-        return {{"loss", options.loss == CtcLossKind::prefix ? "prefix" : "ctc"}, {"labels", options.labels}};
+        return {{"loss", options.loss == CtcLossKind::prefix ? "prefix" : "ctc"},
+                {"labels", options.labels},
+                {"teacher", options.teacher}};
     }
 
     [[nodiscard]] static NamedSizes sizes(const CtcConfig& config) {
@@ -82,7 +105,11 @@ struct CtcNetwork {
         if (config.conditioning == CtcConditioning::prefix)
             prefix = ctc_prefix_scores(config, weights, tables, batch.last, batch.last_but_one,
                                        batch.features.index_select(0, batch.row), compute);
-        return ctc_loss({frames.logits, frames.gate, prefix, batch.labels}, {options.loss, label_weights}, stats, team);
+        CtcLossBatch wanted{frames.logits, frames.gate, prefix, batch.labels};
+        if (options.teacher > 0)
+            std::tie(wanted.others, wanted.other_shares) =
+                teacher_tokens(batch.ahead, tables.output, options.teacher, compute);
+        return ctc_loss(wanted, {options.loss, label_weights}, stats, team);
     }
 
     static void measure(CtcConfig&, const CtcWeights&, const CtcTables&, std::span<const AnchorBatch>, at::ScalarType) {}
@@ -97,6 +124,8 @@ struct CtcNetwork {
 
 TrainResult train_ctc(const TrainOptions& options, const CtcTrainOptions& ctc, const TrainTarget& target) {
     require(ctc.labels > 0 && ctc.labels <= 15, "train: {} labels an anchor, expected 1 to 15", ctc.labels);
+    require(ctc.teacher >= 0 && ctc.teacher <= 1, "train: the teacher's share is {}, expected 0 to 1", ctc.teacher);
+    require(ctc.teacher == 0 || ctc.loss == CtcLossKind::prefix, "train: a teacher needs the prefix loss");
     return run_training(options, target, learner_maker(CtcNetwork{ctc}));
 }
 

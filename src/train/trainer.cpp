@@ -40,6 +40,8 @@ void check(const TrainOptions& options, const TrainTarget& target) {
             options.batch_anchors, options.group_anchors);
     require(options.anchors > 0 || options.minutes > 0,
             "train: {} minutes and {} anchors, expected one of them above 0", options.minutes, options.anchors);
+    require(!options.features_only || !options.stored_features,
+            "train: features are to be computed and to be left as they are; choose one");
     require(options.held_out > 0, "train: {} held-out conversations, expected at least 1", options.held_out);
 }
 
@@ -86,6 +88,7 @@ public:
     }
 
     TrainResult run() {
+        if (options_.features_only) return compute_features();
         TrainResult result;
         double reported = consumed(), saved = consumed(), evaluated = consumed();
         for (bool go_on = true; go_on && fraction() < 1.0;) {
@@ -105,6 +108,21 @@ public:
     }
 
 private:
+    TrainResult compute_features() {
+        TrainResult result{{}, true};
+        double reported = consumed();
+        for (std::size_t i = 0; i < used().size(); ++i) {
+            (void)store_.features(i);
+            result.last.feature_tokens = store_.computed_tokens();
+            result.last.seconds = consumed();
+            result.last.fraction = static_cast<double>(i + 1) / static_cast<double>(used().size());
+            if (consumed() - reported < options_.report_seconds) continue;
+            reported = consumed();
+            if (options_.progress && !options_.progress(result.last)) return {result.last, false};
+        }
+        return result;
+    }
+
     [[nodiscard]] std::filesystem::path checkpoint_path() const { return options_.output / "checkpoint.safetensors"; }
     [[nodiscard]] double consumed() const { return before_ + seconds_since(began_); }
     [[nodiscard]] double fraction() const {
@@ -358,6 +376,9 @@ private:
 }  // namespace
 
 std::string describe(const TrainProgress& p) {
+    if (p.step == 0)
+        return fmt::format("{:5.1f} %  {:7.0f} s  features of {} tokens computed", 100 * p.fraction, p.seconds,
+                           p.feature_tokens);
     std::string text = fmt::format("{:5.1f} %  {:7.0f} s  step {:6}  anchors {:8}  epoch {}  loss {:.3f} (",
                                    100 * p.fraction, p.seconds, p.step, p.anchors, p.epoch, p.loss);
     for (std::size_t k = 0; k < p.loss_by_label.size(); ++k)

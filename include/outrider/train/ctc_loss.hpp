@@ -24,6 +24,10 @@ struct CtcLossBatch {
     at::Tensor prefix;  ///< [A * P, V] like logits, or undefined: what the drafted prefix of length 0..P-1 adds,
                         ///< s_l(c); P is U for the prefix loss, U + 1 for ctc (see prefix_rows)
     at::Tensor labels;  ///< [A, U] int32 columns y_1..y_U; negative from the first unusable label on
+
+    /// What a teacher wants beside the labels, prefix loss only; undefined: nothing. See CtcRecursion::Input.
+    at::Tensor others = {};        ///< [A, U, M] int32 columns
+    at::Tensor other_shares = {};  ///< [A, U, M] float, at least 0; the sum over M at most 1
 };
 
 /// Prefix lengths that the objective asks for.
@@ -31,8 +35,9 @@ struct CtcLossBatch {
     return labels + (kind == CtcLossKind::ctc ? 1 : 0);
 }
 
-/// Weighted mean of the anchors' losses: sum over anchors and labels of -w_k log q, divided by the sum of w_k over the
-/// labels there (for ctc: by the number of labels). pi_t(c | l) = sigmoid(-gate) softmax_c(a_t(c) + s_l(c)). Labels
+/// Weighted mean of the anchors' losses: sum over anchors and labels of -w_k log q (with a teacher: of what its shares
+/// make of that), divided by the sum of w_k over the labels there (for ctc: by the number of labels). `stats` holds
+/// -log q of the labels, teacher or not. pi_t(c | l) = sigmoid(-gate) softmax_c(a_t(c) + s_l(c)). Labels
 /// that T frames cannot hold (one frame each, one more for a repeat) end an anchor's usable labels. An anchor whose
 /// loss is not finite gives no gradient and is counted.
 ///

@@ -33,6 +33,13 @@ public:
         std::span<const unsigned char> repeats;  ///< [U] y_k equals y_{k-1}; the first is 0
         std::span<const double> weights;    ///< [U] w_k
         CtcLossKind kind = CtcLossKind::prefix;
+
+        /// Other tokens v that a teacher wants after y_<k, M of each label; prefix loss only. The label keeps what
+        /// their shares leave of 1: w_k ((1 - sum s) log q(y_k | y_<k) + sum s log q(v | y_<k)).
+        std::size_t others = 0;                        ///< M
+        std::span<const double> other_enter;           ///< [U * M * T] log pi_t(v | y_<k)
+        std::span<const unsigned char> other_repeats;  ///< [U * M] v equals y_{k-1}
+        std::span<const double> other_shares;          ///< [U * M] s; one that the frames cannot hold is left out
     };
 
     /// Returns the loss, +inf or NaN when a label has probability 0. Fills the members below.
@@ -45,13 +52,15 @@ public:
         f_.assign(U * T, 0.0);
         q_.assign(U, 0.0);
         log_q.assign(U, 0.0);
+        set_weights(in);
         rb_[0] = 1.0;
         for (std::size_t t = 1; t <= T; ++t) rb_[t] = rb_[t - 1] * b_[t - 1];
         double loss = 0.0;
         for (std::size_t k = 1; k <= U; ++k) {
             forward(in, k);
             log_q[k - 1] = std::log(q_[k - 1]);
-            loss -= (in.kind == CtcLossKind::ctc ? 1.0 : in.weights[k - 1]) * log_q[k - 1];
+            loss -= weight_[k - 1] * log_q[k - 1];
+            loss -= others_forward(in, k);
         }
         end_ = rb_[U * row + T] + rn_[U * row + T];
         if (in.kind == CtcLossKind::ctc) loss -= std::log(end_);
@@ -62,8 +71,49 @@ public:
     std::vector<double> log_q;  ///< [U] log q(y_k | y_<k)
     std::vector<double> d_enter, d_stay;  ///< [U * T] derivatives of the loss by Input::enter and stay
     std::vector<double> d_blank;          ///< [T]
+    std::vector<double> d_other;          ///< [U * M * T] by Input::other_enter
 
 private:
+    void set_weights(const Input& in) {
+        weight_.assign(in.labels, 1.0);
+        other_q_.assign(in.labels * in.others, 0.0);
+        if (in.kind == CtcLossKind::ctc) return;
+        for (std::size_t k = 0; k < in.labels; ++k) {
+            double left = 1.0;
+            for (std::size_t m = 0; m < in.others; ++m) left -= in.other_shares[k * in.others + m];
+            weight_[k] = in.weights[k] * left;
+        }
+    }
+
+    /// w_k sum s log q(v | y_<k).
+    double others_forward(const Input& in, std::size_t k) {
+        const std::size_t T = in.frames, row = T + 1, M = in.others;
+        double sum = 0.0;
+        for (std::size_t i = (k - 1) * M; i < k * M; ++i) {
+            for (std::size_t t = 0; t < T; ++t)
+                other_q_[i] += std::exp(in.other_enter[i * T + t]) * reached((k - 1) * row + t, in.other_repeats[i]);
+            if (other_q_[i] > 0) sum += in.weights[k - 1] * in.other_shares[i] * std::log(other_q_[i]);
+        }
+        return sum;
+    }
+
+    void others_back(const Input& in, std::size_t k) {
+        const std::size_t T = in.frames, row = T + 1, M = in.others;
+        for (std::size_t i = (k - 1) * M; i < k * M; ++i) {
+            if (!(other_q_[i] > 0)) continue;
+            const double d = -in.weights[k - 1] * in.other_shares[i] / other_q_[i];
+            for (std::size_t t = 0; t < T; ++t) {
+                const double e = std::exp(in.other_enter[i * T + t]);
+                d_other[i * T + t] = d * e * reached((k - 1) * row + t, in.other_repeats[i]);
+                d_rb_[t] += d * e;
+                if (!in.other_repeats[i]) d_rn_[t] += d * e;
+            }
+        }
+    }
+
+    /// phi: the mass of a prefix from which a token may enter; a repeat needs a blank before it.
+    [[nodiscard]] double reached(std::size_t at, bool repeats) const { return rb_[at] + (repeats ? 0.0 : rn_[at]); }
+
     void forward(const Input& in, std::size_t k) {
         const std::size_t T = in.frames, row = T + 1;
         const double* rb = &rb_[(k - 1) * row];
@@ -90,12 +140,14 @@ private:
         d_enter.assign(U * T, 0.0);
         d_stay.assign(U * T, 0.0);
         d_blank.assign(T, 0.0);
+        d_other.assign(U * in.others * T, 0.0);
         d_rb_.assign(row, 0.0);
         d_rn_.assign(row, 0.0);
         if (in.kind == CtcLossKind::ctc) d_rb_[T] = d_rn_[T] = -1.0 / end_;
         for (std::size_t k = U; k >= 1; --k) {
             step_back(in, k);
             enter_back(in, k);
+            others_back(in, k);
         }
         for (std::size_t t = T; t >= 1; --t) {  // the root's row of blanks
             d_blank[t - 1] += d_rb_[t] * rb_[t - 1] * b_[t - 1];
@@ -123,7 +175,7 @@ private:
         const double* rb = &rb_[(k - 1) * row];
         const double* rn = &rn_[(k - 1) * row];
         const double* f = &f_[(k - 1) * T];
-        const double q = q_[k - 1], weight = in.kind == CtcLossKind::ctc ? 1.0 : in.weights[k - 1];
+        const double q = q_[k - 1], weight = weight_[k - 1];
         double mean = 0.0;
         for (std::size_t t = 0; t < T; ++t) mean += d_f_[t] * f[t];
         d_rb_.assign(row, 0.0);
@@ -137,7 +189,7 @@ private:
         }
     }
 
-    std::vector<double> b_, rb_, rn_, f_, q_, d_rb_, d_rn_, d_f_;
+    std::vector<double> b_, rb_, rn_, f_, q_, d_rb_, d_rn_, d_f_, weight_, other_q_;
     double end_ = 0.0;
 };
 

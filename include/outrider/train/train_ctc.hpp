@@ -27,6 +27,8 @@ struct CtcTrainOptions {
 
     CtcLossKind loss = CtcLossKind::prefix;
     std::int64_t labels = 6;        ///< U
+    double teacher = 0.0;           ///< share of each label that follows the target's own distribution, by its likeliest
+                                    ///< tokens at temperature 1; prefix loss only
 };
 
 /// Runs until the plan is fulfilled, on all physical cores; sets ATen's own threads to 1. Throws Error for options that

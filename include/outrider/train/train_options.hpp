@@ -48,6 +48,7 @@ struct TrainOptions {
     std::filesystem::path output;    ///< drafter folder, and checkpoint.safetensors beside its files
     std::filesystem::path features;  ///< where features are kept; empty: output/features
     bool stored_features = false;    ///< leave out conversations whose features are not on disk yet
+    bool features_only = false;      ///< compute what features are missing, and end
     ConversationOptions conversations = {};
     std::int64_t held_out = 128;     ///< conversations that are never trained on; rounded up to whole shards of 64
     std::filesystem::path from;      ///< drafter folder to start from: its weights, vocabulary and scales; sizes must be

@@ -3,7 +3,9 @@
 #include <catch2/catch_test_macros.hpp>
 
 #include <cmath>
+#include <utility>
 
+#include <outrider/core/error.hpp>
 #include <outrider/core/rng.hpp>
 #include <outrider/train/ctc_loss.hpp>
 
@@ -24,7 +26,22 @@ at::Tensor noise(std::int64_t rows, std::int64_t columns, std::uint64_t seed, do
 /// Small dense double batch with labels that hold repeats, an early end and an infeasible tail.
 struct Case {
     static constexpr std::int64_t A = 4, T = 4, V = 5, U = 3;
-    at::Tensor logits, gate, prefix, labels;
+    at::Tensor logits, gate, prefix, labels, others, other_shares;
+
+    /// Two more tokens of each label: another one, the label itself, the label before it (which needs a blank between),
+    /// of uneven shares, and one without any.
+    void add_teacher() {
+        others = at::zeros({A, U, 2}, at::kInt), other_shares = at::zeros({A, U, 2});
+        for (std::int32_t i = 0; i < A * U; ++i) {
+            const auto at = static_cast<std::size_t>(i);
+            const std::int32_t own = labels.data_ptr<std::int32_t>()[at];
+            const std::int32_t before = i % U > 0 ? labels.data_ptr<std::int32_t>()[at - 1] : 4;
+            others.data_ptr<std::int32_t>()[2 * at] = i % 2 == 0 ? std::max(own, 0) : std::max(before, 0);
+            others.data_ptr<std::int32_t>()[2 * at + 1] = (i + 2) % V;
+            other_shares.data_ptr<float>()[2 * at] = 0.25F * static_cast<float>(1 + i % 2);
+            other_shares.data_ptr<float>()[2 * at + 1] = i % 3 == 0 ? 0.0F : 0.125F;
+        }
+    }
 
     Case(bool conditioned, CtcLossKind kind, std::uint64_t seed) {
         logits = noise(A * T, V, seed, 2.0);
@@ -84,7 +101,8 @@ double run(const Case& c, CtcLossKind kind, LossStats& stats, at::ScalarType typ
     const bool grad = gradients != nullptr;
     CtcLossBatch batch{
         c.logits.to(type).detach().set_requires_grad(grad), c.gate.to(real).detach().set_requires_grad(grad),
-        c.prefix.defined() ? c.prefix.to(type).detach().set_requires_grad(grad) : at::Tensor{}, c.labels};
+        c.prefix.defined() ? c.prefix.to(type).detach().set_requires_grad(grad) : at::Tensor{}, c.labels, c.others,
+        c.other_shares};
     const at::Tensor loss = ctc_loss(batch, options, stats, team);
     if (grad) {
         (2.0 * loss).backward();  // an outer factor must come through
@@ -127,10 +145,73 @@ TEST_CASE("ctc_loss equals the enumeration of all alignments") {
         }
 }
 
+TEST_CASE("ctc_loss: a teacher's tokens share each label, by the enumeration") {
+    for (const bool conditioned : {false, true}) {
+        Case c(conditioned, CtcLossKind::prefix, 7);
+        c.add_teacher();
+        LossStats stats;
+        const double loss = run(c, CtcLossKind::prefix, stats);
+        const std::vector<std::vector<int>> labels = {{0, 1, 2}, {3, 3, 4}, {2}, {1, 1}};
+        const double w[] = {1.0, 0.8, 0.64};
+        double expected = 0, norm = 0, plain = 0;
+        for (std::size_t i = 0; i < labels.size(); ++i) {
+            const auto starts = [&](std::vector<int> y) {
+                Enumeration e{c, static_cast<std::int64_t>(i), prefix_rows(CtcLossKind::prefix, Case::U), std::move(y)};
+                e.walk(0, 0, false, 1.0);
+                return e.starts;
+            };
+            std::vector<int> prefix;
+            double before = 1.0;
+            for (std::size_t k = 0; k < labels[i].size(); ++k) {
+                double left = 1.0;
+                for (std::size_t m = 0; m < 2; ++m) {
+                    const std::size_t at = 2 * (i * Case::U + k) + m;
+                    const double share = c.other_shares.data_ptr<float>()[at];
+                    left -= share;
+                    std::vector<int> other = prefix;
+                    other.push_back(c.others.data_ptr<std::int32_t>()[at]);
+                    const double mass = starts(other);
+                    if (mass > 0) expected -= w[k] * share * std::log(mass / before);
+                }
+                prefix.push_back(labels[i][k]);
+                const double mass = starts(prefix);
+                expected -= w[k] * left * std::log(mass / before);
+                plain -= std::log(mass / before);
+                before = mass;
+                norm += w[k];
+            }
+        }
+        INFO("conditioned " << conditioned);
+        CHECK(loss == Approx(expected / norm).epsilon(1e-12));
+        double seen = 0;
+        for (const double nll : stats.nll) seen += nll;
+        CHECK(seen == Approx(plain).epsilon(1e-12));
+    }
+}
+
+TEST_CASE("ctc_loss: a teacher that does not fit is an error") {
+    LossStats stats;
+    Case c(true, CtcLossKind::prefix, 7);
+    c.add_teacher();
+    c.others.data_ptr<std::int32_t>()[3] = Case::V;
+    CHECK_THROWS_AS(run(c, CtcLossKind::prefix, stats), Error);
+    c.add_teacher();
+    c.other_shares.data_ptr<float>()[0] = 1.5F;
+    CHECK_THROWS_AS(run(c, CtcLossKind::prefix, stats), Error);
+    c.add_teacher();
+    c.other_shares = c.other_shares.slice(2, 0, 1).contiguous();
+    CHECK_THROWS_AS(run(c, CtcLossKind::prefix, stats), Error);
+    Case paper(true, CtcLossKind::ctc, 7);
+    paper.add_teacher();
+    CHECK_THROWS_AS(run(paper, CtcLossKind::ctc, stats), Error);
+}
+
 TEST_CASE("ctc_loss: gradients agree with central differences") {
     for (const bool conditioned : {false, true})
-        for (const CtcLossKind kind : {CtcLossKind::prefix, CtcLossKind::ctc}) {
-            const Case c(conditioned, kind, 11);
+        for (const auto& [kind, teacher] : {std::pair{CtcLossKind::prefix, false}, std::pair{CtcLossKind::prefix, true},
+                                            std::pair{CtcLossKind::ctc, false}}) {
+            Case c(conditioned, kind, 11);
+            if (teacher) c.add_teacher();
             Case g(conditioned, kind, 11);
             LossStats stats;
             run(c, kind, stats, at::kDouble, &g);
