@@ -114,16 +114,22 @@ def table(rows):
 
 
 def drafts(rows):
-    """What does not depend on the machine or on what else it does: beta, acceptance, sameness of texts."""
-    lines = ["| prompts | weights | temperature | nodes | drafter | beta | kept at depth 1, 2, 3, ... | nodes a round | same text |",
-             "|---" * 9 + "|"]
-    for r in rows:
-        if r["drafter"] == "none":
-            continue
-        depths = ", ".join(f"{value:.2f}" for value in r["acceptance_per_depth"][:6])
-        same = "yes" if r["identical"] else f"{r['differing']} of {r['prompt_count']} differ"
-        lines.append(f"| {r['prompts']} ({r['prompt_count']}) | {r['weights'].split(' ')[0]} | {r['temperature']:g} | {r['nodes']} | "
-                     f"{r['drafter']} | {r['beta']:.2f} | {depths} | {r['nodes_per_round']:.1f} | {same} |")
+    """What does not depend on the machine or on what else it does: beta by size of the trees, acceptance, sameness of texts."""
+    rows = [r for r in rows if r["drafter"] != "none"]
+    sizes = sorted({r["nodes"] for r in rows}, key=lambda nodes: (nodes == "auto", nodes))
+    shown = 16 if 16 in sizes else sizes[0]
+    lines = ["| prompts | weights | temperature | drafter | " + " | ".join(f"beta, {nodes} nodes" for nodes in sizes) +
+             f" | kept at depth 1, 2, 3, ... ({shown} nodes) | same text |", "|---" * (len(sizes) + 6) + "|"]
+    group_of = lambda r: (r["prompts"], r["prompt_count"], r["weights"].split(" ")[0], r["temperature"], r["drafter"])
+    for group in dict.fromkeys(map(group_of, rows)):
+        prompts, count, weights, temperature, drafter = group
+        found = {r["nodes"]: r for r in rows if group_of(r) == group}
+        betas = " | ".join(f"{found[nodes]['beta']:.2f}" if nodes in found else "" for nodes in sizes)
+        depths = ", ".join(f"{value:.2f}" for value in found[shown]["acceptance_per_depth"][:6]) if shown in found else ""
+        differing = [f"{r['differing']} of {count} differ with {nodes} nodes" for nodes, r in found.items()
+                     if not r["identical"]]
+        lines.append(f"| {prompts} ({count}) | {weights} | {temperature:g} | {drafter} | {betas} | {depths} | "
+                     f"{', '.join(differing) or 'yes'} |")
     return "\n".join(lines) + "\n"
 
 
