@@ -10,23 +10,22 @@ namespace {
 
 constexpr std::int64_t kUnknownRounds = 2;     // plain, where nothing was measured beforehand
 constexpr std::int64_t kPlainEvery = 64;       // an open budget looks at a plain round again
-constexpr double kExploreShare = 0.01;         // of all time, at most, goes into sizes that do not seem best
+constexpr double kAllowed = 0.01;              // of all time may be lost to finding out, besides kFirstAllowance;
+constexpr double kMostSaved = 8.0;             // no more is ever saved up
+constexpr double kExploreShare = 0.01;         // of open rounds' time, at most, goes into sizes that do not seem best
 constexpr std::int64_t kFirstInterval = 16, kLongestInterval = 256;  // rounds from probe to probe
-constexpr double kProbeShare = 0.01;           // of all time, at most, goes into probes
 constexpr double kLeastGain = 1.05;            // that a perfect drafter must promise
 constexpr double kCheap = 0.004;               // a drafter that costs this part of a round is always run
 constexpr double kMargin = 0.01;               // tokens of each sequence that verifying nodes must promise
 constexpr double kFade = 0.97;                 // weight of the past from one open round to the next
-constexpr std::int64_t kFirstNodes = 3;        // of a tree at first; each draft seen allows one more
-constexpr double kLeastDrafts = 4;             // drafts before the budget may close for their value
-constexpr double kLeastCounted = 12;           // rounds before it may close for what really came of them
+constexpr std::int64_t kFirstNodes = 1;        // of a tree at first; each draft seen allows one more
+constexpr double kLongCounted = 24;            // rounds, fading
 constexpr double kSteadyTokens = 8, kAmortised = 32;  // new tokens of a draft; rounds that a catch-up is spread over
-constexpr double kMostLost = 2.0;              // plain rounds, before it closes whatever is still hoped for
 constexpr double kPriorTrust = 0.85;           // of the drafter's own word, before anything is known,
 constexpr double kPriorHits = 2.0;             // which counts for so many expected hits
 constexpr double kRecentPrior = 6.0;           // expected hits that the long record counts for beside the recent one
 constexpr double kSlow = 0.99, kFast = 0.9;    // memory of the records, from tree to tree
-constexpr double kProbeMemory = 0.7;           // a probe comes after a long time: what was seen before counts less
+constexpr double kProbeMemory = 0.85;           // a probe comes after a long time: what was seen before counts less
 
 }  // namespace
 
@@ -74,8 +73,9 @@ double AutoBudget::gain() const { return plain_tokens_ > 0 ? tokens_ / plain_tok
 bool AutoBudget::could_gain(std::int64_t sequences, std::int64_t drafting) const {
     const double plain = cost_(sequences), draft = draft_cost_.once(drafting, 0);
     if (plain <= 0) return true;
+    const double least = 1 + (kLeastGain - 1) * double(drafting) / double(sequences);
     for (std::int64_t rows = PassCost::above(sequences); rows <= sequences + most_ * drafting;) {
-        if (double(rows) / (cost_(rows) + draft) > kLeastGain * double(sequences) / plain) return true;
+        if (double(rows) / (least_cost(rows) + draft) > least * double(sequences) / plain) return true;
         const std::int64_t next = PassCost::above(rows);
         if (next == rows) break;
         rows = next;
@@ -83,19 +83,30 @@ bool AutoBudget::could_gain(std::int64_t sequences, std::int64_t drafting) const
     return false;
 }
 
+/// How many sequences a probe asks: an eighth, or as many of it as what is saved up allows; one while what the drafter
+/// costs is not known.
+std::int64_t AutoBudget::probe_size(std::int64_t sequences) const {
+    if (drafts_ == 0) return 1;
+    const double one = probe_loss(sequences, 1);
+    const auto affordable = static_cast<std::int64_t>(std::min(balance_ * cost_(sequences) / std::max(one, 1e-9), 1e6));
+    return std::clamp<std::int64_t>(affordable, 1, std::max<std::int64_t>(sequences / 8, 1));
+}
+
 AutoBudget::Round AutoBudget::choose_round(std::int64_t sequences) {
     ++rounds_;
     if (!measured_ && rounds_ <= kUnknownRounds) return Round::plain;
     const std::int64_t few = probe_size(sequences);
     if (asked_ == 0) asked_ = few;
-    if (!could_gain(sequences, few)) return Round::plain;
+    if (!could_gain(sequences, few) && !could_gain(sequences, sequences)) return Round::plain;
     if (open_) return ++open_rounds_ % kPlainEvery == 0 ? Round::plain : Round::drafting;
-    return ++since_probe_ >= interval_ ? Round::probe : Round::plain;
+    ++since_probe_;
+    return since_probe_ >= interval_ && balance_ * cost_(sequences) >= probe_loss(sequences, few) ? Round::probe
+                                                                                                 : Round::plain;
 }
 
 DraftPlan AutoBudget::plan(std::span<const std::int64_t> owed) {
     const auto sequences = static_cast<std::int64_t>(owed.size());
-    drafting_ = owed_ = 0, round_value_ = 0;
+    drafting_ = owed_ = 0, round_value_ = round_hope_ = 0;
     round_ = sequences > 0 ? choose_round(sequences) : Round::plain;
     if (round_ == Round::plain) return {};
     drafting_ = round_ == Round::probe ? probe_size(sequences) : std::min(asked_, sequences);
@@ -112,8 +123,8 @@ DraftPlan AutoBudget::plan(std::span<const std::int64_t> owed) {
     return plan;
 }
 
-/// Path probabilities, corrected by depth; never above the parent's.
-std::vector<double> AutoBudget::chances(const TokenTree& tree) const {
+/// Path probabilities, corrected by depth, never above the parent's; and as the drafter states them.
+void AutoBudget::add_candidates(const TokenTree& tree, std::uint32_t index, std::vector<Candidate>& nodes) const {
     std::array<double, kDepths> factor{};
     for (std::size_t d = 0; d < kDepths; ++d) factor[d] = depths_[d].factor(d == 0 ? kPriorTrust : factor[d - 1]);
     std::vector<double> raw(tree.size(), 1.0), chance(tree.size(), 1.0);
@@ -122,8 +133,8 @@ std::vector<double> AutoBudget::chances(const TokenTree& tree) const {
         raw[i] = raw[parent] * std::exp(double(tree.log_q()[i]));
         const std::size_t d = std::min(static_cast<std::size_t>(tree.depths()[i]), kDepths) - 1;
         chance[i] = std::min(chance[parent], raw[i] * factor[d]);
+        nodes.push_back({chance[i], raw[i], index, static_cast<NodeIndex>(i)});
     }
-    return chance;
 }
 
 std::vector<SequenceTree> AutoBudget::trim(std::vector<SequenceTree> trees) {
@@ -132,9 +143,7 @@ std::vector<SequenceTree> AutoBudget::trim(std::vector<SequenceTree> trees) {
     bool drawn = false;
     for (std::size_t t = 0; t < trees.size(); ++t) {
         drawn = drawn || (trees[t].samples != nullptr && !trees[t].samples->is_chosen());
-        const std::vector<double> chance = chances(trees[t].tree);
-        for (std::size_t i = 1; i < chance.size(); ++i)
-            nodes.push_back({chance[i], static_cast<std::uint32_t>(t), static_cast<NodeIndex>(i)});
+        add_candidates(trees[t].tree, static_cast<std::uint32_t>(t), nodes);
     }
     // Parents are at least as likely as their children and come first, so every beginning of the order is made of
     // trees.
@@ -169,23 +178,52 @@ std::size_t AutoBudget::best_count(const std::vector<Candidate>& sorted, std::in
     const auto all = static_cast<std::int64_t>(sorted.size());
     const double plain = cost_(sequences), plain_rate = double(sequences) / plain;
     const double rate = std::max(gain(), 1.0) * plain_rate, margin = kMargin * double(sequences);
+    std::vector<double> tokens(sorted.size() + 1, 0.0);  // expected of the first n
     std::int64_t best = 0;
-    double tokens = 0, best_value = margin;
+    double claimed = 0, best_value = margin;
     for (std::int64_t n = 1; n <= all; ++n) {
-        tokens += sorted[static_cast<std::size_t>(n - 1)].chance;
-        const double more = cost_(sequences + n) - plain;
-        if (const double value = tokens - rate * more; value > best_value) best_value = value, best = n;
-        round_value_ = std::max(round_value_, tokens - plain_rate * more - margin);
+        const Candidate& last = sorted[static_cast<std::size_t>(n - 1)];
+        tokens[static_cast<std::size_t>(n)] = tokens[static_cast<std::size_t>(n - 1)] + last.chance;
+        claimed += std::max(last.chance, kPriorTrust * last.claimed);
+        const double more = cost_(sequences + n) - plain, sum = tokens[static_cast<std::size_t>(n)];
+        if (const double value = sum - rate * more; value > best_value) best_value = value, best = n;
+        round_value_ = std::max(round_value_, sum - plain_rate * more - margin);
+        round_hope_ = std::max(round_hope_, claimed - plain_rate * (least_cost(sequences + n) - plain) - margin);
     }
     best = std::min({best, all, drafting_ * (kFirstNodes + drafts_)});
-    if (round_ == Round::probe)  // of sizes in turn, whose costs it learns too
-        return static_cast<std::size_t>(std::min(std::max(best, drafting_ * (1 + probes_++ % 3)), all));
-    const auto worth = [&](std::int64_t n) {
-        double sum = 0;
-        for (std::int64_t i = 0; i < n; ++i) sum += sorted[static_cast<std::size_t>(i)].chance;
-        return sum - rate * (cost_(sequences + n) - plain);
+    if (round_ == Round::probe) best = std::min(std::max(best, drafting_), all);
+    const auto value = [&](std::int64_t n) {
+        return tokens[static_cast<std::size_t>(n)] - rate * (cost_(sequences + n) - plain);
     };
-    return static_cast<std::size_t>(explore(best, all, sequences, [&](std::int64_t n) { return worth(n) / rate; }));
+    if (const std::int64_t n = look(best, all, sequences, tokens, rate); n != best) return static_cast<std::size_t>(n);
+    if (round_ == Round::probe) {  // of sizes in turn, whose costs it learns too
+        const std::int64_t more = std::min(std::max(best, drafting_ * (1 + probes_++ % 3)), all);
+        return static_cast<std::size_t>(value(best) - value(more) < 0.5 * balance_ * double(sequences) ? more : best);
+    }
+    return static_cast<std::size_t>(explore(best, all, sequences, [&](std::int64_t n) { return value(n) / rate; }));
+}
+
+/// A pass's cost if rows beyond all that were ever seen came at half the price of those that were.
+double AutoBudget::least_cost(std::int64_t rows) const {
+    const std::int64_t seen = std::max<std::int64_t>(cost_.largest_seen(), 1);
+    if (measured_ || rows <= seen) return cost_(rows);
+    const std::int64_t first = cost_.smallest_seen();
+    const double slope = seen > first ? (cost_(seen) - cost_(first)) / double(seen - first) : 0.0;
+    return cost_(seen) + 0.5 * slope * double(rows - seen);
+}
+
+/// Where nothing was measured beforehand: twice the largest size so far, if it could pay and what it seems to cost is
+/// saved up. So few looks tell what passes of all useful sizes cost.
+std::int64_t AutoBudget::look(std::int64_t best, std::int64_t all, std::int64_t sequences,
+                              const std::vector<double>& tokens, double rate) const {
+    if (measured_ || drafts_ == 0) return best;
+    const std::int64_t seen = cost_.largest_seen();
+    const std::int64_t n = std::min(all, std::max(2 * seen, sequences + 2) - sequences);
+    if (n <= best || sequences + n <= seen) return best;
+    const double more = tokens[static_cast<std::size_t>(n)] - tokens[static_cast<std::size_t>(best)];
+    if (more < rate * (least_cost(sequences + n) - cost_(sequences + best))) return best;
+    const double price = rate * (cost_(sequences + n) - cost_(sequences + best)) - more;
+    return price <= 0.25 * balance_ * double(sequences) ? n : best;
 }
 
 /// Now and then a size that does not seem best, for what passes of that size really take: in turns the next larger and
@@ -193,7 +231,7 @@ std::size_t AutoBudget::best_count(const std::vector<Candidate>& sorted, std::in
 std::int64_t AutoBudget::explore(std::int64_t best, std::int64_t all, std::int64_t sequences,
                                  const std::function<double(std::int64_t)>& worth) {
     const double plain = cost_(sequences);
-    credit_ = std::min((drafts_ == 0 ? plain : credit_) + kExploreShare * plain, 2 * plain);
+    credit_ = std::min(credit_ + kExploreShare * plain, 2 * plain);
     const bool up = best == 0 || explored_ % 2 == 0;
     const std::int64_t rows = up ? PassCost::above(sequences + best) : PassCost::below(sequences + best);
     const std::int64_t other = std::max<std::int64_t>(rows - sequences, 1);
@@ -220,9 +258,17 @@ void AutoBudget::learn(const RoundReport& report) {
     if (report.sequences == 0) return;
     const auto sequences = static_cast<std::int64_t>(report.sequences);
     cost_.learn(sequences + report.drafted, report.verify_seconds);
-    if (drafting_ == 0) return;
+    if (drafting_ == 0) return allow(sequences, cost_(sequences), 0);
     draft_cost_.learn(drafting_, owed_, report.draft_seconds);
     settle(report);
+}
+
+/// What may be lost to finding out: a part of all time, what drafting gained, less what it lost. `lost`: seconds.
+void AutoBudget::allow(std::int64_t sequences, double seconds, double lost) {
+    const double plain = cost_(sequences);
+    if (!(plain > 0)) return;
+    const double most = std::max(kMostSaved, 1.5 * probe_loss(sequences, 1) / plain);
+    balance_ = std::min(balance_ + (kAllowed * seconds - lost) / plain, most);
 }
 
 /// Whether drafting goes on, and of how many sequences; and when the next probe is due. All by what rounds like this one
@@ -231,18 +277,19 @@ void AutoBudget::settle(const RoundReport& report) {
     const auto sequences = static_cast<std::int64_t>(report.sequences);
     const double plain = cost_(sequences), rate = double(sequences) / plain;
     const double draft = draft_cost_.lasting(drafting_, owed_), verify = cost_(sequences + report.drafted);
-    const double emitted = double(sequences + report.accepted);
-    const double loss = draft + verify - emitted / rate;  // seconds against plain decoding
-    value_ = value_ * (round_ == Round::probe ? 0.5 : kFade) + round_value_;
-    valued_ = valued_ * (round_ == Round::probe ? 0.5 : kFade) + double(drafting_);
+    const double emitted = double(sequences + report.accepted), once = draft_cost_.once(drafting_, owed_);
+    const bool probe = round_ == Round::probe;
+    const double fade = probe ? 0.5 : kFade, asked = double(drafting_);
+    value_ = value_ * fade + round_value_, hope_ = hope_ * fade + round_hope_, valued_ = valued_ * fade + asked;
     drafts_ += drafting_;
+    allow(sequences, once + verify, once + verify - emitted / rate);
     const double cost = rate * draft;  // tokens that plain decoding makes meanwhile
-    const bool pays = value_ / valued_ * double(drafting_) > cost || cost < kCheap * double(sequences);
-    if (round_ == Round::probe) {
+    const bool pays = value_ / valued_ * asked > cost || cost < kCheap * double(sequences);
+    if (probe) {
         since_probe_ = 0;
         if (pays) {
             open_ = true, asked_ = drafting_;
-            tokens_ = plain_tokens_ = counted_ = lost_ = 0;
+            tokens_ = plain_tokens_ = counted_ = 0;
             return;
         }
         interval_ = report.accepted > 0 ? interval_ / 2 : interval_ * 2;
@@ -250,24 +297,22 @@ void AutoBudget::settle(const RoundReport& report) {
         tokens_ = tokens_ * kFade + emitted;
         plain_tokens_ = plain_tokens_ * kFade + rate * (draft + verify);
         counted_ = counted_ * kFade + 1;
-        lost_ = lost_ * kFade + loss / plain;
         if (pays) asked_ = std::min(2 * std::min(asked_, sequences), std::max(asked_, sequences));
-        const bool losing = counted_ > kLeastCounted ? gain() < 0.98 : lost_ > kMostLost && gain() < 0.8;
-        const bool early = valued_ < kLeastDrafts && lost_ < kMostLost && could_gain(sequences, drafting_);
-        if (!losing && (pays || early)) return;
+        if (counted_ > kLongCounted && gain() > 1) interval_ = 0;  // a good spell: what was before it is forgotten
+        const bool losing = balance_ < 0 && gain() < 1;
+        const bool hopeful = balance_ > 0 && hope_ / valued_ * asked > cost && could_gain(sequences, drafting_);
+        if (!losing && (pays || hopeful)) return;
         open_ = false, since_probe_ = 0;
         if (losing) value_ = 0;
-        interval_ = counted_ > kLeastCounted && !losing ? kFirstInterval : std::max(kFirstInterval, 2 * interval_);
+        interval_ = std::max(kFirstInterval, 2 * interval_);
     }
-    const double probe = round_ == Round::probe ? loss - draft + draft_cost_.once(drafting_, owed_) : probe_loss(sequences);
-    interval_ = std::max(std::clamp<std::int64_t>(interval_, kFirstInterval / 2, kLongestInterval),
-                         static_cast<std::int64_t>(std::clamp(probe / (kProbeShare * plain), 0.0, 1e6)));
+    interval_ = std::clamp<std::int64_t>(interval_, kFirstInterval / 2, kLongestInterval);
 }
 
-/// Seconds that a probe costs where nothing comes of it.
-double AutoBudget::probe_loss(std::int64_t sequences) const {
-    const std::int64_t few = probe_size(sequences);
-    return draft_cost_.once(few, few) + cost_(sequences + few) - cost_(sequences);
+/// Seconds that a probe of `few` sequences costs where nothing comes of it.
+double AutoBudget::probe_loss(std::int64_t sequences, std::int64_t few) const {
+    const std::int64_t owed = few * (since_probe_ + 1);
+    return draft_cost_.once(few, owed) + cost_(sequences + few) - cost_(sequences);
 }
 
 }  // namespace outrider

@@ -1,6 +1,7 @@
 #include <outrider/decode/pass_cost.hpp>
 
 #include <algorithm>
+#include <vector>
 
 namespace outrider {
 
@@ -9,6 +10,8 @@ namespace {
 constexpr double kUnmeasuredFixed = 4.0;  // rows that a pass's fixed cost is taken for, before anything is known
 constexpr double kOffsetMemory = 12.0;    // passes
 constexpr double kSpeedRate = 1.0 / 12.0;
+constexpr double kSlopePrior = 1.5;       // rows
+constexpr double kFewPasses = 3.0;        // of a size, before it counts as known
 
 /// `measured` read at `rows`: interpolated, the last slope beyond the largest, never falling.
 double read(std::span<const PassTime> measured, std::int64_t rows) {
@@ -42,12 +45,13 @@ void PassCost::learn(std::int64_t rows, double seconds) {
         speed_ = 1.0, redraw();
         speed_ = seconds / (*this)(rows), redraw();
     }
-    double ratio = seconds / (*this)(rows);
-    if (here.weight >= 3) ratio = std::clamp(ratio, 0.5, 1.5);
+    // `rows` may lie beside the size that it is counted for.
+    double seen = seconds / (base_[at] * speed_) * ((*this)(kRows[at]) / (*this)(rows));
+    if (here.weight >= kFewPasses) seen = std::clamp(seen, 0.5 * here.factor, 1.5 * here.factor);
     // The first passes of a size tell where the size lies; later ones how fast the machine is as well.
-    if (here.weight >= 3) speed_ *= 1.0 + (ratio - 1.0) * kSpeedRate;
+    if (here.weight >= kFewPasses) speed_ *= 1.0 + (seen / here.factor - 1.0) * kSpeedRate;
     here.weight = std::min(here.weight + 1, kOffsetMemory);
-    here.factor *= 1.0 + (ratio - 1.0) / here.weight;
+    here.factor += (seen - here.factor) / here.weight;
     redraw();
 }
 
@@ -78,28 +82,79 @@ std::size_t PassCost::nearest(std::int64_t rows) {
     return kRows[at] - rows <= rows - kRows[at - 1] ? at : at - 1;
 }
 
-/// Sizes never seen take the offset of their neighbours; then the curve is kept from falling.
+/// The curve anew: what was seen, kept from falling by sharing means, and what that says of the sizes between.
 void PassCost::redraw() {
-    std::array<double, kRows.size()> factor{};
-    std::size_t last = kRows.size();  // the seen size before; none yet
-    for (std::size_t i = 0; i < kRows.size(); ++i) {
-        factor[i] = last == kRows.size() ? 1.0 : factor[last];
-        if (offsets_[i].weight == 0) continue;
-        factor[i] = offsets_[i].factor;
-        for (std::size_t j = last == kRows.size() ? 0 : last + 1; j < i; ++j)
-            factor[j] = last == kRows.size() ? factor[i]
-                                             : factor[last] + (factor[i] - factor[last]) *
-                                                                  double(kRows[j] - kRows[last]) /
-                                                                  double(kRows[i] - kRows[last]);
-        last = i;
+    std::array<std::size_t, kRows.size()> sizes{};  // those seen
+    std::array<double, kRows.size()> seconds{};
+    std::size_t seen = 0;
+    for (std::size_t i = 0; i < kRows.size(); ++i)
+        if (offsets_[i].weight > 0) sizes[seen] = i, seconds[seen++] = base_[i] * offsets_[i].factor * speed_;
+    if (seen == 0) {
+        for (std::size_t i = 0; i < kRows.size(); ++i) curve_[i] = base_[i] * speed_;
+        return;
     }
-    double floor = 0;
-    for (std::size_t i = 0; i < kRows.size(); ++i) curve_[i] = floor = std::max(floor, base_[i] * factor[i] * speed_);
-    const auto first = static_cast<std::size_t>(
-        std::find_if(offsets_.begin(), offsets_.end(), [](const Offset& o) { return o.weight > 0; }) - offsets_.begin());
-    if (measured_ || last == kRows.size() || last == first) return;
-    const double slope = (curve_[last] - curve_[first]) / double(kRows[last] - kRows[first]);
-    for (std::size_t i = last + 1; i < kRows.size(); ++i) curve_[i] = curve_[last] + slope * double(kRows[i] - kRows[last]);
+    level(std::span(sizes).first(seen), std::span(seconds).first(seen));
+    // Between two sizes, and beyond them: the shape known beforehand, bent to what was seen; without one, straight lines.
+    const auto shape = [&](std::size_t i) { return measured_ ? base_[i] : 1.0; };
+    std::array<double, kRows.size()> ratio{};
+    for (std::size_t k = 0; k < seen; ++k) ratio[k] = seconds[k] / shape(sizes[k]);
+    const double slope = measured_ ? 0.0 : last_slope(std::span(sizes).first(seen), std::span(seconds).first(seen));
+    std::size_t next = 0;
+    for (std::size_t i = 0; i < kRows.size(); ++i) {
+        while (next < seen && sizes[next] < i) ++next;
+        if (next == seen) {
+            curve_[i] = ratio[seen - 1] * shape(i) + slope * double(kRows[i] - kRows[sizes[seen - 1]]);
+        } else if (next == 0) {
+            curve_[i] = measured_ ? ratio[0] * shape(i) : seconds[0] * base_[i] / base_[sizes[0]];
+        } else {
+            const double share = double(kRows[i] - kRows[sizes[next - 1]]) / double(kRows[sizes[next]] - kRows[sizes[next - 1]]);
+            curve_[i] = shape(i) * (ratio[next - 1] + (ratio[next] - ratio[next - 1]) * share);
+        }
+    }
+    for (std::size_t i = 1; i < kRows.size(); ++i) curve_[i] = std::max(curve_[i], curve_[i - 1]);
+}
+
+/// Pools neighbours that fall (weighted isotonic regression): one slow pass of a small size must not lift all larger
+/// ones.
+void PassCost::level(std::span<const std::size_t> sizes, std::span<double> seconds) const {
+    struct Pool {
+        double mean, weight;
+        std::size_t count;
+    };
+    std::vector<Pool> pools;
+    for (std::size_t k = 0; k < sizes.size(); ++k) {
+        pools.push_back({seconds[k], offsets_[sizes[k]].weight, 1});
+        while (pools.size() > 1 && pools[pools.size() - 2].mean > pools.back().mean) {
+            const Pool last = pools.back();
+            pools.pop_back();
+            Pool& pool = pools.back();
+            pool.mean = (pool.mean * pool.weight + last.mean * last.weight) / (pool.weight + last.weight);
+            pool.weight += last.weight, pool.count += last.count;
+        }
+    }
+    std::size_t k = 0;
+    for (const Pool& pool : pools)
+        for (std::size_t n = 0; n < pool.count; ++n) seconds[k++] = pool.mean;
+}
+
+/// Seconds a row beyond the largest size seen, where no shape is known: what all sizes seen say, the unmeasured shape
+/// counting for as much as a row or two.
+double PassCost::last_slope(std::span<const std::size_t> sizes, std::span<const double> seconds) const {
+    const double rows = double(kRows[sizes.back()] - kRows[sizes.front()]);
+    const double prior = seconds.front() / base_[sizes.front()];
+    return (prior * kSlopePrior + seconds.back() - seconds.front()) / (kSlopePrior + rows);
+}
+
+std::int64_t PassCost::smallest_seen() const {
+    for (std::size_t i = 0; i < kRows.size(); ++i)
+        if (offsets_[i].weight >= kFewPasses) return kRows[i];
+    return 0;
+}
+
+std::int64_t PassCost::largest_seen() const {
+    for (std::size_t i = kRows.size(); i-- > 0;)
+        if (offsets_[i].weight >= kFewPasses) return kRows[i];
+    return 0;
 }
 
 }  // namespace outrider

@@ -35,10 +35,13 @@ struct RoundReport {
 /// corrected by what came true at its depth.
 ///
 /// Drafting is open while what it is expected to gain exceeds what the drafter costs; else rounds are plain and the
-/// drafter is not run, but for a probe now and then: of an eighth of the sequences, one node for each at least, the next
-/// one twice as far away when nothing came of it, and never so often that probes could cost more than a hundredth of the
-/// time. A batch opens by probing too, and doubles the sequences that draft while that pays. Where passes are such
-/// that not even a perfect drafter could gain, none is ever run.
+/// drafter is not run, but for a probe now and then: of an eighth of the sequences at most, one node for each at least,
+/// the next one twice as far away when nothing came of it. What finding out may lose is kept as an account: little more
+/// than a plain round at the start, a hundredth of all time, and what drafting has gained, up to a few rounds. When it is
+/// spent, rounds are plain until time has filled it again: so the loss against plain decoding is bounded whatever the
+/// drafter claims, but for the cost of its first draft, which nothing tells beforehand. A batch opens with one sequence,
+/// and doubles those that draft while that pays. Where passes are such that not even a perfect drafter could gain, none
+/// is ever run.
 class AutoBudget {
 public:
     /// Up to `most` nodes for each sequence. `measured`: see PassCost.
@@ -62,7 +65,7 @@ private:
     enum class Round : unsigned char { plain, probe, drafting };
 
     struct Candidate {
-        double chance = 0;
+        double chance = 0, claimed = 0;  ///< corrected, and as the drafter states it
         std::uint32_t tree = 0;
         NodeIndex node = 0;
     };
@@ -76,6 +79,7 @@ private:
     };
 
     static constexpr std::size_t kDepths = 16;
+    static constexpr double kFirstAllowance = 1.2;
     struct DepthRecord {  ///< fading, slowly and fast
         double expected = 0, came_true = 0, expected_lately = 0, came_true_lately = 0;
         void add(double hoped, double came, double memory);
@@ -84,13 +88,17 @@ private:
 
     [[nodiscard]] Round choose_round(std::int64_t sequences);
     [[nodiscard]] bool could_gain(std::int64_t sequences, std::int64_t drafting) const;
-    [[nodiscard]] std::vector<double> chances(const TokenTree& tree) const;
+    void add_candidates(const TokenTree& tree, std::uint32_t index, std::vector<Candidate>& nodes) const;
     [[nodiscard]] std::size_t best_count(const std::vector<Candidate>& sorted, std::int64_t sequences);
+    [[nodiscard]] double least_cost(std::int64_t rows) const;
+    [[nodiscard]] std::int64_t look(std::int64_t best, std::int64_t all, std::int64_t sequences,
+                                    const std::vector<double>& tokens, double rate) const;
     [[nodiscard]] std::int64_t explore(std::int64_t best, std::int64_t all, std::int64_t sequences,
                                        const std::function<double(std::int64_t)>& worth);
     void settle(const RoundReport& report);
-    [[nodiscard]] double probe_loss(std::int64_t sequences) const;
-    [[nodiscard]] static std::int64_t probe_size(std::int64_t sequences) { return sequences < 16 ? 1 : sequences / 8; }
+    void allow(std::int64_t sequences, double seconds, double lost);
+    [[nodiscard]] double probe_loss(std::int64_t sequences, std::int64_t few) const;
+    [[nodiscard]] std::int64_t probe_size(std::int64_t sequences) const;
 
     std::int64_t most_;
     PassCost cost_;
@@ -99,8 +107,9 @@ private:
     std::array<DepthRecord, kDepths> depths_{};  ///< [depth - 1]
     double tokens_ = 0, plain_tokens_ = 0, counted_ = 0;  ///< of open rounds, fading: emitted, what plain rounds would
                                                           ///< have in the same time, rounds
-    double lost_ = 0;                ///< plain rounds that drafting cost since it was opened, fading
-    double value_ = 0, valued_ = 0;  ///< fading: tokens expected to be gained by verifying, and drafts that did
+    double balance_ = kFirstAllowance;  ///< plain rounds that may be lost
+    double value_ = 0, hope_ = 0;    ///< fading: tokens expected to be gained by verifying, and by the drafter's own word,
+    double valued_ = 0;              ///< of so many drafts
     std::int64_t rounds_ = 0, open_rounds_ = 0, drafts_ = 0, since_probe_ = 0, interval_ = 0;
     std::int64_t asked_ = 0;       ///< sequences that an open round asks; grows while drafting pays
     std::int64_t explored_ = 0, probes_ = 0;
@@ -110,7 +119,7 @@ private:
 
     Round round_ = Round::plain;  ///< the round that is running, with what follows
     std::int64_t drafting_ = 0, owed_ = 0;
-    double round_value_ = 0;
+    double round_value_ = 0, round_hope_ = 0;
 };
 
 }  // namespace outrider

@@ -26,6 +26,10 @@ public:
     /// nothing learnt.
     [[nodiscard]] double operator()(std::int64_t rows) const;
 
+    /// The smallest and largest size of which a few passes have been seen; 0: none.
+    [[nodiscard]] std::int64_t smallest_seen() const;
+    [[nodiscard]] std::int64_t largest_seen() const;
+
     /// The next row count of the curve above (or below) `rows`.
     [[nodiscard]] static std::int64_t above(std::int64_t rows);
     [[nodiscard]] static std::int64_t below(std::int64_t rows);
@@ -39,6 +43,8 @@ private:
 
     static std::size_t nearest(std::int64_t rows);
     void redraw();
+    void level(std::span<const std::size_t> sizes, std::span<double> seconds) const;
+    [[nodiscard]] double last_slope(std::span<const std::size_t> sizes, std::span<const double> seconds) const;
 
     std::array<double, kRows.size()> base_{};
     std::array<Offset, kRows.size()> offsets_{};

@@ -171,9 +171,7 @@ TEST_CASE("auto never loses to plain decoding, and comes close to the best fixed
                     CAPTURE(machine, drafter.name, sequences, known, found.drafts, best / plain);
                     INFO("over plain " << found.speed / plain << ", over the best " << found.speed / best);
                     CHECK(found.speed >= 0.97 * plain);
-                    // Where nothing was measured beforehand, sizes have to be found out one by one.
-                    if (known || (sequences == 1 && world.pass(32) > 2 * world.pass(1)))
-                        CHECK(found.speed >= (known ? 0.9 : 0.8) * best);
+                    CHECK(found.speed >= (known ? 0.9 : 0.85) * best);
                 }
 }
 
@@ -194,10 +192,7 @@ TEST_CASE("auto comes close to the best fixed size once it has settled", "[budge
                 const double found =
                     play(worlds[w], known ? measured(worlds[w]) : TreeBudget(kAutoNodes), sequences, 2000, 1, 100).speed;
                 CAPTURE(w, sequences, known, found / best);
-                // Known shortfall: a verifier that cannot tell what passes cost reaches 0.81 to 0.86 of the best on the
-                // nearly flat machine, and 0.91 with the drafter that claims too much. What must not get worse is here.
-                const double least = known || w < 3 ? 0.93 : w == 3 ? 0.8 : 0.9;
-                CHECK(found > least * best);
+                CHECK(found > 0.93 * best);
             }
 }
 
@@ -219,17 +214,22 @@ TEST_CASE("auto keeps its head on a machine that stalls", "[budget]") {
 }
 
 TEST_CASE("auto costs next to nothing in a short run", "[budget]") {
-    for (const Named& drafter : kDrafters)
-        for (const std::size_t sequences : {1, 8, 64}) {
-            World world = drafter.world;
-            world.pass = small_cpu;
-            double share = 0;
-            for (std::uint64_t seed = 1; seed <= 10; ++seed)
-                share += 0.1 * play(world, measured(world), sequences, 100, seed).speed /
-                         play(world, TreeBudget(0), sequences, 100, seed).speed;
-            CAPTURE(drafter.name, sequences);
-            CHECK(share >= (drafter.world.draft > 2e-3 ? 0.91 : 0.94));
-        }
+    for (const auto& [machine, pass] : kMachines)
+        for (const Named& drafter : kDrafters)
+            for (const std::size_t sequences : {1, 8, 64})
+                for (const bool known : {true, false}) {
+                    World world = drafter.world;
+                    world.pass = pass;
+                    double share = 0;
+                    for (std::uint64_t seed = 1; seed <= 10; ++seed)
+                        share += 0.1 * play(world, known ? measured(world) : TreeBudget(kAutoNodes), sequences, 100, seed).speed /
+                                 play(world, TreeBudget(0), sequences, 100, seed).speed;
+                    // What a drafter costs is known once it has run: a first draft dearer than two plain passes.
+                    const double first = (world.draft + world.catch_up * double(world.prompt)) /
+                                         world.pass(static_cast<std::int64_t>(sequences));
+                    CAPTURE(machine, drafter.name, sequences, known, first);
+                    CHECK(share >= 0.97 - std::max(0.0, first - 2.0) / 100);
+                }
 }
 
 TEST_CASE("no drafter is run where not even a perfect one could gain", "[budget]") {
@@ -317,4 +317,20 @@ TEST_CASE("the cost curve starts from what was measured beforehand, and keeps it
     cost.learn(4, 0.0);
     cost.learn(4, std::nan(""));  // no times at all: ignored
     CHECK(cost(4) == Catch::Approx(5.0).epsilon(0.02));
+}
+
+TEST_CASE("one pass of a new size tells what that size costs, and nothing of the others", "[budget]") {
+    for (const bool known : {true, false}) {
+        PassCost cost(known ? std::vector<PassTime>{{1, 5.0}, {64, 64.0}} : std::vector<PassTime>{});
+        for (int i = 0; i < 20; ++i) cost.learn(1, 5.0), cost.learn(8, 5.2);
+        cost.learn(32, 6.0);
+        CAPTURE(known);
+        CHECK(cost(32) == Catch::Approx(6.0).epsilon(0.02));
+        CHECK(cost(8) == Catch::Approx(5.2).epsilon(0.02));
+        CHECK(cost(16) < 6.01);
+        CHECK(cost.smallest_seen() == 1);
+        CHECK(cost.largest_seen() == 8);  // a single pass is not yet believed
+        for (int i = 0; i < 3; ++i) cost.learn(4, 9.0);  // a slow moment lifts no larger size
+        CHECK(cost(32) < 7.0);
+    }
 }
