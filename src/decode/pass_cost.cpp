@@ -108,7 +108,8 @@ void PassCost::redraw() {
             curve_[i] = measured_ ? ratio[0] * shape(i) : seconds[0] * base_[i] / base_[sizes[0]];
         } else {
             const double share = double(kRows[i] - kRows[sizes[next - 1]]) / double(kRows[sizes[next]] - kRows[sizes[next - 1]]);
-            curve_[i] = shape(i) * (ratio[next - 1] + (ratio[next] - ratio[next - 1]) * share);
+            curve_[i] = std::clamp(shape(i) * (ratio[next - 1] + (ratio[next] - ratio[next - 1]) * share),
+                                   seconds[next - 1], seconds[next]);
         }
     }
     for (std::size_t i = 1; i < kRows.size(); ++i) curve_[i] = std::max(curve_[i], curve_[i - 1]);
