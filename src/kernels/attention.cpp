@@ -11,13 +11,198 @@
 namespace outrider {
 namespace {
 
-constexpr std::int64_t kHeadsAtOnce = 3;
-
-std::int64_t score_stride(std::int64_t positions) { return (positions + 15) / 16 * 16; }
+using kernels::kScoreQueries;
 
 const void* advance(CacheFormat format, const void* elements, std::int64_t count) {
     return static_cast<const std::byte*>(elements) + count * element_bytes(format);
 }
+
+// Floats of scores for each query: whole panels around a run of slots that may begin anywhere in one.
+std::int64_t score_stride(std::int64_t positions) { return (positions + kKeyPanel - 1) / kKeyPanel * kKeyPanel + 2 * kKeyPanel; }
+
+// Neighbouring rows of one cache.
+struct Segment {
+    std::span<const AttentionRow> rows;
+    std::int64_t begin = 0;      // the first one's number
+    std::int64_t positions = 0;  // the sum of what they see
+};
+
+Segment next_segment(std::span<const AttentionRow> rows, std::size_t begin) {
+    const CacheView& cache = rows[begin].cache;
+    std::size_t end = begin;
+    std::int64_t positions = 0;
+    for (; end < rows.size() && rows[end].cache.keys == cache.keys && rows[end].cache.layout == cache.layout; ++end)
+        positions += rows[end].positions();
+    return {rows.subspan(begin, end - begin), static_cast<std::int64_t>(begin), positions};
+}
+
+// Takes some queries of one KV head of a segment at a time. Query i is head i % group of the segment's row i / group.
+class Attention {
+public:
+    Attention(const AttentionShape& shape, const float* q, std::int64_t ldq, float* out, std::int64_t ldo,
+              std::int64_t positions, float* scratch)
+        : shape_(shape), table_(kernels::active_table()), group_(shape.heads / shape.kv_heads), stride_(score_stride(positions)),
+          q_(q), out_(out), ldq_(ldq), ldo_(ldo) {
+        packed_q_ = scratch, scores_ = packed_q_ + kScoreQueries * shape.head_dim;
+        tail_ = scores_ + kScoreQueries * stride_, panel_ = tail_ + kScoreQueries * kKeyPanel;
+        key_ = panel_ + kKeyPanel * shape.head_dim;
+    }
+
+    static std::int64_t scratch(const AttentionShape& shape, std::int64_t positions) {
+        return kScoreQueries * (shape.head_dim + score_stride(positions) + kKeyPanel) + (kKeyPanel + 1) * shape.head_dim;
+    }
+
+    // The queries begin to end - 1, in even parts.
+    void run(const Segment& segment, std::int64_t kv, std::int64_t begin, std::int64_t end) {
+        segment_ = segment, kv_ = kv;
+        const CacheView& cache = segment.rows[0].cache;
+        keys_ = advance(shape_.format, cache.keys, kv * cache.head_stride);
+        values_ = advance(shape_.format, cache.values, kv * cache.head_stride);
+        while (begin < end) {
+            const std::int64_t parts = (end - begin + kScoreQueries - 1) / kScoreQueries;
+            take(begin, begin + (end - begin) / parts);
+            score();
+            soften();
+            mix();
+            begin += count_;
+        }
+    }
+
+private:
+    const AttentionRow& row(std::int64_t i) const { return segment_.rows[static_cast<std::size_t>((begin_ + i) / group_)]; }
+
+    // Where the scores of query i begin.
+    float* scores(std::int64_t i) const {
+        const std::int64_t skipped = row(i).committed > 0 ? row(i).first - first_panel_ * kKeyPanel : 0;
+        return scores_ + i * stride_ + skipped;
+    }
+
+    // Queries begin to end - 1, or as many of them as see neighbouring slots: all that a row sees must fit its scores.
+    void take(std::int64_t begin, std::int64_t end) {
+        begin_ = begin, count_ = 0, first_panel_ = last_panel_ = 0;
+        std::int64_t low = 0, high = 0, behind = 0;  // slots of the runs; most positions behind a run
+        for (; begin_ + count_ < end; ++count_) {
+            const AttentionRow& next = row(count_);
+            behind = std::max(behind, static_cast<std::int64_t>(next.slots.size()));
+            if (next.committed > 0) {
+                const std::int64_t from = high == 0 ? next.first : std::min(low, next.first);
+                const std::int64_t to = std::max(high, next.first + next.committed);
+                const std::int64_t start = from / kKeyPanel, stop = (to + kKeyPanel - 1) / kKeyPanel;
+                if (count_ > 0 && (stop - start) * kKeyPanel + behind > stride_) break;
+                low = from, high = to, first_panel_ = start, last_panel_ = stop;
+            } else if (count_ > 0 && (last_panel_ - first_panel_) * kKeyPanel + behind > stride_) {
+                break;
+            }
+            pack_query(count_);
+        }
+        run_end_ = high;
+    }
+
+    const float* query(std::int64_t i) const { return q_ + offset(i, ldq_); }
+    float* output(std::int64_t i) const { return out_ + offset(i, ldo_); }
+    std::int64_t offset(std::int64_t i, std::int64_t stride) const {
+        const std::int64_t at = begin_ + i;
+        return (segment_.begin + at / group_) * stride + (kv_ * group_ + at % group_) * shape_.head_dim;
+    }
+
+    // [head_dim][kScoreQueries], scaled.
+    void pack_query(std::int64_t i) {
+        const float* from = query(i);
+        for (std::int64_t d = 0; d < shape_.head_dim; ++d) packed_q_[d * kScoreQueries + i] = from[d] * shape_.scale;
+    }
+
+    // Scores of all queries over panels first to last - 1. Slots from `end` on may have no memory.
+    void score_panels(std::int64_t first, std::int64_t last, std::int64_t end, float* scores, std::int64_t stride) {
+        kernels::ScoreArgs args{.format = shape_.format, .panels = last - first, .head_dim = shape_.head_dim, .q = packed_q_,
+                                .queries = static_cast<int>(count_), .scores = scores, .stride = stride};
+        const CacheView& cache = segment_.rows[0].cache;
+        const std::int64_t panel_size = kKeyPanel * shape_.head_dim;
+        if (cache.layout == KeyLayout::panels) {
+            args.keys = advance(shape_.format, keys_, first * panel_size);
+            return table_.score_panels(args);
+        }
+        args.format = CacheFormat::f32, args.panels = 1, args.keys = panel_;
+        for (std::int64_t panel = first; panel < last; ++panel, args.scores += kKeyPanel) {
+            for (std::int64_t s = panel * kKeyPanel; s < std::min(end, (panel + 1) * kKeyPanel); ++s) {
+                table_.from_cache(shape_.format, advance(shape_.format, keys_, s * cache.slot_stride), shape_.head_dim, key_);
+                for (std::int64_t d = 0; d < shape_.head_dim; ++d) panel_[d * kKeyPanel + s % kKeyPanel] = key_[d];
+            }
+            table_.score_panels(args);
+        }
+    }
+
+    // The scores of each query in text order: the run's as they lie, then those of single slots.
+    void score() {
+        score_panels(first_panel_, last_panel_, run_end_, scores_, stride_);
+        std::int64_t low = -1, high = -1;  // single slots
+        for (std::int64_t i = 0; i < count_; ++i)
+            for (const std::int32_t slot : row(i).slots) low = low < 0 ? slot : std::min<std::int64_t>(low, slot), high = std::max<std::int64_t>(high, slot);
+        for (std::int64_t panel = low / kKeyPanel; low >= 0 && panel <= high / kKeyPanel; ++panel) {
+            const auto inside = [&](std::int32_t slot) { return slot / kKeyPanel == panel; };
+            bool used = false;
+            for (std::int64_t i = 0; i < count_; ++i) used = used || std::any_of(row(i).slots.begin(), row(i).slots.end(), inside);
+            if (!used) continue;
+            score_panels(panel, panel + 1, high + 1, tail_, kKeyPanel);
+            for (std::int64_t i = 0; i < count_; ++i) {
+                float* to = scores(i) + row(i).committed;
+                for (const std::int32_t slot : row(i).slots) {
+                    if (inside(slot)) *to = tail_[i * kKeyPanel + slot % kKeyPanel];
+                    ++to;
+                }
+            }
+        }
+    }
+
+    void soften() {
+        for (std::int64_t i = 0; i < count_; ++i) factors_[i] = 1.0F / table_.exponentials(scores(i), row(i).positions());
+    }
+
+    // What all rows see first, together; then what each sees alone.
+    void mix() {
+        for (std::int64_t i = 0; i < count_; ++i) outputs_[i] = output(i);
+        std::int64_t common = row(0).committed;
+        bool same_start = true, all_done = true;
+        for (std::int64_t i = 0; i < count_; ++i) {
+            common = std::min(common, row(i).committed);
+            same_start = same_start && row(i).first == row(0).first;
+        }
+        if (!same_start) common = 0;
+        for (std::int64_t i = 0; i < count_; ++i) all_done = all_done && row(i).positions() == common;
+        if (common > 0) mix_some(0, count_, 0, common, false, all_done);
+        if (all_done) return;
+        for (std::int64_t i = 0, next = 0; i < count_; i = next) {
+            next = std::min(count_, ((begin_ + i) / group_ + 1) * group_ - begin_);  // the row's last query
+            const std::int64_t run = row(i).committed, all = row(i).positions();
+            if (run > common || all == common) mix_some(i, next, common, run, common > 0, all == run);
+            if (all > run) mix_some(i, next, run, all, run > 0, true);
+        }
+    }
+
+    // Queries i to end - 1, positions from to to - 1: of the run, or behind it.
+    void mix_some(std::int64_t i, std::int64_t end, std::int64_t from, std::int64_t to, bool resume, bool finish) {
+        const AttentionRow& seen = row(i);
+        const bool listed = from >= seen.committed && to > from;
+        table_.mix_values({.format = shape_.format, .values = values_, .slot_stride = seen.cache.slot_stride,
+                           .head_dim = shape_.head_dim, .first = seen.first + from,
+                           .slots = listed ? seen.slots.data() + (from - seen.committed) : nullptr, .positions = to - from,
+                           .weights = scores(i) + from, .stride = stride_, .queries = static_cast<int>(end - i),
+                           .out = outputs_ + i, .resume = resume, .factors = finish ? factors_ + i : nullptr});
+    }
+
+    AttentionShape shape_;
+    const kernels::Table& table_;
+    std::int64_t group_, stride_;
+    const float* q_;
+    float* out_;
+    std::int64_t ldq_, ldo_;
+    float *packed_q_, *scores_, *tail_, *panel_, *key_;  // parts of the scratch memory
+    Segment segment_;
+    std::int64_t kv_ = 0, begin_ = 0, count_ = 0;  // the queries at hand
+    std::int64_t first_panel_ = 0, last_panel_ = 0, run_end_ = 0;
+    const void *keys_ = nullptr, *values_ = nullptr;
+    float factors_[kScoreQueries] = {};
+    float* outputs_[kScoreQueries] = {};
+};
 
 }  // namespace
 
@@ -29,8 +214,22 @@ void to_cache(CacheFormat format, const float* x, std::int64_t n, void* elements
     kernels::active_table().to_halves(format, x, n, static_cast<std::uint16_t*>(elements));
 }
 
-std::int64_t attention_scratch(const AttentionShape&, std::int64_t positions) {
-    return kHeadsAtOnce * score_stride(positions);
+void to_key_panels(CacheFormat format, const float* key, std::int64_t head_dim, std::int64_t slot, void* keys) {
+    const auto scatter = [slot](const auto* from, std::int64_t count, auto* panel) {
+        for (std::int64_t d = 0; d < count; ++d) panel[d * kKeyPanel + slot % kKeyPanel] = from[d];
+    };
+    const std::int64_t at = slot / kKeyPanel * head_dim * kKeyPanel;
+    if (format == CacheFormat::f32) return scatter(key, head_dim, static_cast<float*>(keys) + at);
+    std::uint16_t halves[64];
+    for (std::int64_t d = 0; d < head_dim; d += 64) {
+        const std::int64_t size = std::min<std::int64_t>(64, head_dim - d);
+        kernels::active_table().to_halves(format, key + d, size, halves);
+        scatter(halves, size, static_cast<std::uint16_t*>(keys) + at + d * kKeyPanel);
+    }
+}
+
+std::int64_t attention_scratch(const AttentionShape& shape, std::int64_t positions) {
+    return Attention::scratch(shape, positions);
 }
 
 void attend(TeamMember& member, const AttentionShape& shape, std::span<const AttentionRow> rows, const float* q,
@@ -39,35 +238,31 @@ void attend(TeamMember& member, const AttentionShape& shape, std::span<const Att
             "attend: {} heads of {} over {} KV heads; expected whole groups and a head size that is a multiple of 16",
             shape.heads, shape.head_dim, shape.kv_heads);
     const std::int64_t group = shape.heads / shape.kv_heads;
-    std::int64_t total = 0;
+    std::int64_t total = 0, most = 0;
     for (const AttentionRow& row : rows) {
         require(row.positions() > 0, "attend: a row sees nothing; every row sees at least itself");
         total += row.positions() * shape.heads;
+        most = std::max(most, row.positions());
     }
-    // A (row, head) belongs to the member in whose share of all positions it begins.
+    Attention work(shape, q, ldq, out, ldo, most, scratch);
+    // A query belongs to the member in whose share of all positions it begins; KV heads first, so that rows stay together.
     const auto range = member.range(total);
-    kernels::HeadArgs args;
-    args.format = shape.format, args.head_dim = shape.head_dim, args.scale = shape.scale, args.scores = scratch;
     std::int64_t done = 0;
-    for (std::size_t r = 0; r < rows.size() && done < range.end; ++r) {
-        const AttentionRow& row = rows[r];
-        args.positions = row.positions();
-        const auto head_at = [&](std::int64_t cost) {
-            return std::clamp<std::int64_t>((cost - done + args.positions - 1) / args.positions, 0, shape.heads);
-        };
-        const std::int64_t first = head_at(range.begin), last = head_at(range.end);
-        args.slot_stride = row.cache.slot_stride, args.committed = row.committed, args.slots = row.slots.data();
-        args.score_stride = score_stride(args.positions);
-        for (std::int64_t head = first; head < last; head += args.heads) {
-            const std::int64_t kv = head / group;
-            args.heads = std::min(last, (kv + 1) * group) - head;
-            args.keys = advance(shape.format, row.cache.keys, kv * row.cache.head_stride);
-            args.values = advance(shape.format, row.cache.values, kv * row.cache.head_stride);
-            args.q = q + static_cast<std::int64_t>(r) * ldq + head * shape.head_dim;
-            args.out = out + static_cast<std::int64_t>(r) * ldo + head * shape.head_dim;
-            kernels::active_table().attend_group(args);
+    for (std::size_t r = 0; r < rows.size() && done < range.end;) {
+        const Segment segment = next_segment(rows, r);
+        for (std::int64_t kv = 0; kv < shape.kv_heads; ++kv) {
+            std::int64_t first = 0, last = 0;  // queries that begin before the share's begin, before its end
+            for (const AttentionRow& row : segment.rows) {
+                const std::int64_t positions = row.positions();
+                const auto before = [&](std::int64_t cost) {
+                    return std::clamp<std::int64_t>((cost - done + positions - 1) / positions, 0, group);
+                };
+                first += before(range.begin), last += before(range.end);
+                done += positions * group;
+            }
+            if (first < last) work.run(segment, kv, first, last);
         }
-        done += args.positions * shape.heads;
+        r += segment.rows.size();
     }
 }
 

@@ -1,4 +1,6 @@
-// Attention of some query heads of one row that share a KV head. Included inside the unnamed namespace of one path.
+// Attention's inner loops: scores of queries over panels of keys, and weighted sums of values. Included inside the
+// unnamed namespace of one path. Every score is one chain of sums over the head's elements, every output one chain over
+// the positions, so neither depends on how many queries or panels share a tile.
 
 template <CacheFormat kFormat>
 OUTRIDER_INLINE Vec load_cache(const void* elements, std::int64_t index) {
@@ -7,103 +9,142 @@ OUTRIDER_INLINE Vec load_cache(const void* elements, std::int64_t index) {
     else return Vec::load_bf16(static_cast<const std::uint16_t*>(elements) + index);
 }
 
-// Scores of kLanes positions for `H` heads: lane-wise products are summed over the head's vectors first, then all lanes
-// of all positions in one transposed tree, the same tree for every position. Four positions at a time share the loads of
-// the queries.
-template <CacheFormat kFormat, int H>
-OUTRIDER_INLINE void score_positions(const HeadArgs& a, const std::int64_t* offsets, std::int64_t position) {
-    constexpr int L = Vec::kLanes, P = 4;
-    Vec partial[H][L];
-    for (int first = 0; first < L; first += P) {
-        Vec sum[P][H];
-        OUTRIDER_UNROLL
-        for (int p = 0; p < P; ++p)
-            OUTRIDER_UNROLL
-            for (int h = 0; h < H; ++h) sum[p][h] = Vec::zero();
-        for (std::int64_t d = 0; d < a.head_dim; d += L) {
-            Vec query[H];
-            OUTRIDER_UNROLL
-            for (int h = 0; h < H; ++h) query[h] = Vec::load(a.q + h * a.head_dim + d);
-            OUTRIDER_UNROLL
-            for (int p = 0; p < P; ++p) {
-                const Vec key = load_cache<kFormat>(a.keys, offsets[first + p] + d);
-                OUTRIDER_UNROLL
-                for (int h = 0; h < H; ++h) sum[p][h] = Vec::fma(key, query[h], sum[p][h]);
-            }
-        }
-        OUTRIDER_UNROLL
-        for (int p = 0; p < P; ++p)
-            OUTRIDER_UNROLL
-            for (int h = 0; h < H; ++h) partial[h][first + p] = sum[p][h];
-    }
-    OUTRIDER_UNROLL
-    for (int h = 0; h < H; ++h)
-        (Vec::add_transposed(partial[h]) * Vec::set1(a.scale)).store(a.scores + h * a.score_stride + position);
+// How far ahead of their use keys and values are asked for: a cache lies in memory as cold as the weights, and a head's
+// share of a layer is short enough for the processor's own prefetching to be always just starting.
+constexpr std::int64_t kCachePrefetch = 8192;
+
+template <CacheFormat kFormat>
+OUTRIDER_INLINE void prefetch_cache(const void* elements, std::int64_t index, std::int64_t count) {
+    constexpr std::int64_t kBytes = element_bytes(kFormat);
+    const char* ahead = static_cast<const char*>(elements) + index * kBytes + kCachePrefetch;
+    for (std::int64_t i = 0; i < count * kBytes; i += 64) __builtin_prefetch(ahead + i);
 }
 
-template <CacheFormat kFormat, int H>
-OUTRIDER_INLINE void all_scores(const HeadArgs& a) {
-    constexpr int L = Vec::kLanes;
-    std::int64_t offsets[L];
-    for (std::int64_t position = 0; position < a.positions; position += L) {
-        // Beyond the end the last position stands in; those scores are overwritten before they are used.
-        for (int p = 0; p < L; ++p) offsets[p] = a.offset(std::min(position + p, a.positions - 1));
-        score_positions<kFormat, H>(a, offsets, position);
+// A run-time number of queries, 1 to kMost, as a constant.
+template <int kMost, typename F>
+OUTRIDER_INLINE void with_count(int count, F f) {
+    if constexpr (kMost > 1) {
+        if (count < kMost) return with_count<kMost - 1>(count, f);
     }
+    f(std::integral_constant<int, kMost>{});
 }
 
-// Weighted sum of values in text order: 4 vectors of H heads at a time.
-template <CacheFormat kFormat, int H, int kVectors>
-OUTRIDER_INLINE void mix_values(const HeadArgs& a, std::int64_t d, const float* inverse_sums) {
-    Vec acc[H][kVectors];
+template <CacheFormat kFormat, int Q, int kPanels>
+OUTRIDER_INLINE void score_tile(const ScoreArgs& a, std::int64_t panel, const float* q, float* scores) {
+    constexpr int kVectors = static_cast<int>(kKeyPanel) / Vec::kLanes;
+    Vec sum[Q][kPanels * kVectors];
     OUTRIDER_UNROLL
-    for (int h = 0; h < H; ++h)
-        for (int j = 0; j < kVectors; ++j) acc[h][j] = Vec::zero();
-    for (std::int64_t p = 0; p < a.positions; ++p) {
-        const std::int64_t at = a.offset(p) + d;
-        Vec weight[H];
+    for (int i = 0; i < Q; ++i)
         OUTRIDER_UNROLL
-        for (int h = 0; h < H; ++h) weight[h] = Vec::set1(a.scores[h * a.score_stride + p]);
+        for (int j = 0; j < kPanels * kVectors; ++j) sum[i][j] = Vec::zero();
+    const std::int64_t at = panel * a.head_dim * kKeyPanel;
+    for (std::int64_t d = 0; d < a.head_dim; ++d, q += kScoreQueries) {
+        prefetch_cache<kFormat>(a.keys, at + d * kPanels * kKeyPanel, kPanels * kKeyPanel);
+        Vec key[kPanels * kVectors];
         OUTRIDER_UNROLL
-        for (int j = 0; j < kVectors; ++j) {
-            const Vec value = load_cache<kFormat>(a.values, at + j * Vec::kLanes);
+        for (int j = 0; j < kPanels * kVectors; ++j)
+            key[j] = load_cache<kFormat>(a.keys, at + (j / kVectors * a.head_dim + d) * kKeyPanel + j % kVectors * Vec::kLanes);
+        OUTRIDER_UNROLL
+        for (int i = 0; i < Q; ++i) {
+            const Vec query = Vec::broadcast_here(q + i);
             OUTRIDER_UNROLL
-            for (int h = 0; h < H; ++h) acc[h][j] = Vec::fma(weight[h], value, acc[h][j]);
+            for (int j = 0; j < kPanels * kVectors; ++j) sum[i][j] = Vec::fma(key[j], query, sum[i][j]);
         }
     }
     OUTRIDER_UNROLL
-    for (int h = 0; h < H; ++h)
-        for (int j = 0; j < kVectors; ++j)
-            (acc[h][j] * Vec::set1(inverse_sums[h])).store(a.out + h * a.head_dim + d + j * Vec::kLanes);
-}
-
-template <CacheFormat kFormat, int H>
-void attend_heads(const HeadArgs& a) {
-    all_scores<kFormat, H>(a);
-    float inverse_sums[H];
-    for (int h = 0; h < H; ++h) inverse_sums[h] = 1.0F / exponentials(a.scores + h * a.score_stride, a.positions);
-    constexpr int kVectors = kMixVectors;
-    std::int64_t d = 0;
-    for (; d + kVectors * Vec::kLanes <= a.head_dim; d += kVectors * Vec::kLanes)
-        mix_values<kFormat, H, kVectors>(a, d, inverse_sums);
-    for (; d < a.head_dim; d += Vec::kLanes) mix_values<kFormat, H, 1>(a, d, inverse_sums);
+    for (int i = 0; i < Q; ++i)
+        OUTRIDER_UNROLL
+        for (int j = 0; j < kPanels * kVectors; ++j) sum[i][j].store(scores + i * a.stride + panel * kKeyPanel + j * Vec::kLanes);
 }
 
 template <CacheFormat kFormat>
-void attend_any(HeadArgs a) {
-    while (a.heads > 0) {
-        const std::int64_t now = std::min<std::int64_t>(a.heads, 3);
-        if (now == 3) attend_heads<kFormat, 3>(a);
-        else if (now == 2) attend_heads<kFormat, 2>(a);
-        else attend_heads<kFormat, 1>(a);
-        a.heads -= now, a.q += now * a.head_dim, a.out += now * a.head_dim;
+void score_format(const ScoreArgs& a) {
+    constexpr int kTogether = Vec::kLanes == 16 ? 2 : 1;  // panels
+    const int parts = (a.queries + kScoreTile - 1) / kScoreTile;
+    for (int part = 0, first = 0; part < parts; ++part) {
+        const int now = (a.queries - first) / (parts - part);
+        with_count<kScoreTile>(now, [&](auto count) {
+            std::int64_t panel = 0;
+            for (; panel + kTogether <= a.panels; panel += kTogether)
+                score_tile<kFormat, count, kTogether>(a, panel, a.q + first, a.scores + first * a.stride);
+            for (; panel < a.panels; ++panel)
+                score_tile<kFormat, count, 1>(a, panel, a.q + first, a.scores + first * a.stride);
+        });
+        first += now;
     }
 }
 
-void attend_group(const HeadArgs& a) {
+void score_panels(const ScoreArgs& a) {
     switch (a.format) {
-        case CacheFormat::f32: return attend_any<CacheFormat::f32>(a);
-        case CacheFormat::f16: return attend_any<CacheFormat::f16>(a);
-        case CacheFormat::bf16: return attend_any<CacheFormat::bf16>(a);
+        case CacheFormat::f32: return score_format<CacheFormat::f32>(a);
+        case CacheFormat::f16: return score_format<CacheFormat::f16>(a);
+        case CacheFormat::bf16: return score_format<CacheFormat::bf16>(a);
     }
+}
+
+// `V` vectors of the head from element d on, for the Q queries from `query` on.
+template <CacheFormat kFormat, int Q, int V, bool kListed>
+OUTRIDER_INLINE void mix_tile(const MixArgs& a, int query, std::int64_t d) {
+    Vec acc[Q][V];
+    OUTRIDER_UNROLL
+    for (int i = 0; i < Q; ++i)
+        OUTRIDER_UNROLL
+        for (int j = 0; j < V; ++j) acc[i][j] = a.resume ? Vec::load(a.out[query + i] + d + j * Vec::kLanes) : Vec::zero();
+    const float* weights = a.weights + query * a.stride;
+    for (std::int64_t p = 0; p < a.positions; ++p, ++weights) {
+        const std::int64_t at = (kListed ? a.slots[p] : a.first + p) * a.slot_stride + d;
+        if constexpr (!kListed) prefetch_cache<kFormat>(a.values, at, V * Vec::kLanes);
+        Vec value[V];
+        OUTRIDER_UNROLL
+        for (int j = 0; j < V; ++j) value[j] = load_cache<kFormat>(a.values, at + j * Vec::kLanes);
+        OUTRIDER_UNROLL
+        for (int i = 0; i < Q; ++i) {
+            const Vec weight = Vec::broadcast_here(weights + i * a.stride);
+            OUTRIDER_UNROLL
+            for (int j = 0; j < V; ++j) acc[i][j] = Vec::fma(weight, value[j], acc[i][j]);
+        }
+    }
+    OUTRIDER_UNROLL
+    for (int i = 0; i < Q; ++i) {
+        const Vec factor = Vec::set1(a.factors != nullptr ? a.factors[query + i] : 1.0F);
+        OUTRIDER_UNROLL
+        for (int j = 0; j < V; ++j) (acc[i][j] * factor).store(a.out[query + i] + d + j * Vec::kLanes);
+    }
+}
+
+template <CacheFormat kFormat, bool kListed>
+void mix_format(const MixArgs& a) {
+    const int parts = (a.queries + kMixTile - 1) / kMixTile;
+    for (int part = 0, query = 0; part < parts; ++part) {
+        const int now = (a.queries - query) / (parts - part);
+        with_count<kMixTile>(now, [&](auto count) {
+            std::int64_t d = 0;
+            for (; d + kMixVectors * Vec::kLanes <= a.head_dim; d += kMixVectors * Vec::kLanes)
+                mix_tile<kFormat, count, kMixVectors, kListed>(a, query, d);
+            for (; d < a.head_dim; d += Vec::kLanes) mix_tile<kFormat, count, 1, kListed>(a, query, d);
+        });
+        query += now;
+    }
+}
+
+template <CacheFormat kFormat>
+void mix_any(const MixArgs& a) {
+    if (a.slots != nullptr) mix_format<kFormat, true>(a);
+    else mix_format<kFormat, false>(a);
+}
+
+void mix_values(const MixArgs& a) {
+    switch (a.format) {
+        case CacheFormat::f32: return mix_any<CacheFormat::f32>(a);
+        case CacheFormat::f16: return mix_any<CacheFormat::f16>(a);
+        case CacheFormat::bf16: return mix_any<CacheFormat::bf16>(a);
+    }
+}
+
+void from_cache(CacheFormat format, const void* elements, std::int64_t n, float* x) {
+    for (std::int64_t i = 0; i < n; i += Vec::kLanes)
+        (format == CacheFormat::f32   ? load_cache<CacheFormat::f32>(elements, i)
+         : format == CacheFormat::f16 ? load_cache<CacheFormat::f16>(elements, i)
+                                      : load_cache<CacheFormat::bf16>(elements, i))
+            .store(x + i);
 }

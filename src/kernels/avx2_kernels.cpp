@@ -21,7 +21,8 @@ namespace {
 
 constexpr int kFloatTile = 6;  // 12 accumulators, 2 weights, 1 value: 15 of 16 registers
 constexpr std::int64_t kPrefetchBytes = 3072;
-constexpr int kMixVectors = 4;
+constexpr int kScoreTile = 6;  // queries whose scores of one or two panels stay in registers
+constexpr int kMixTile = 3, kMixVectors = 4;  // queries and vectors of a head whose sums do
 
 struct Vec {
     static constexpr int kLanes = 8;
@@ -64,13 +65,6 @@ struct Vec {
     static OUTRIDER_INLINE Vec load_bf16(const std::uint16_t* p) {
         const __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
         return {_mm256_castsi256_ps(_mm256_slli_epi32(wide, 16))};
-    }
-    // Lane i is the sum of v[i]'s lanes: neighbours, then pairs, then halves.
-    static OUTRIDER_INLINE Vec add_transposed(const Vec (&v)[kLanes]) {
-        const __m256 a = _mm256_hadd_ps(v[0].v, v[1].v), b = _mm256_hadd_ps(v[2].v, v[3].v);
-        const __m256 c = _mm256_hadd_ps(v[4].v, v[5].v), d = _mm256_hadd_ps(v[6].v, v[7].v);
-        const __m256 low = _mm256_hadd_ps(a, b), high = _mm256_hadd_ps(c, d);  // 4 sums of each half
-        return {_mm256_add_ps(_mm256_permute2f128_ps(low, high, 0x20), _mm256_permute2f128_ps(low, high, 0x31))};
     }
     static OUTRIDER_INLINE bool any_equal(Vec a, float x) {
         return _mm256_movemask_ps(_mm256_cmp_ps(a.v, _mm256_set1_ps(x), _CMP_EQ_OQ)) != 0;

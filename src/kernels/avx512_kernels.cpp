@@ -22,7 +22,8 @@ namespace {
 
 constexpr int kFloatTile = 12;
 constexpr std::int64_t kPrefetchBytes = 3072;
-constexpr int kMixVectors = 4;
+constexpr int kScoreTile = 12;  // queries whose scores of one or two panels stay in registers
+constexpr int kMixTile = 6, kMixVectors = 4;  // queries and vectors of a head whose sums do
 
 struct Vec {
     static constexpr int kLanes = 16;
@@ -58,22 +59,6 @@ struct Vec {
     static OUTRIDER_INLINE Vec load_bf16(const std::uint16_t* p) {
         const __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
         return {_mm512_castsi512_ps(_mm512_slli_epi32(wide, 16))};
-    }
-    // Lane i is the sum of v[i]'s lanes: inside 128-bit quarters first (neighbours, then pairs), then the quarters.
-    static OUTRIDER_INLINE Vec add_transposed(const Vec (&v)[kLanes]) {
-        __m512 four[4];  // [i] lane 4 q + j: the sum of quarter q of v[4 i + j]
-        OUTRIDER_UNROLL
-        for (int i = 0; i < 4; ++i) {
-            const __m512 a = v[4 * i].v, b = v[4 * i + 1].v, c = v[4 * i + 2].v, d = v[4 * i + 3].v;
-            const __m512 ab = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
-            const __m512 cd = _mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
-            four[i] = _mm512_add_ps(_mm512_shuffle_ps(ab, cd, 0x44), _mm512_shuffle_ps(ab, cd, 0xee));
-        }
-        const __m512 low = _mm512_add_ps(_mm512_shuffle_f32x4(four[0], four[1], 0x88),
-                                         _mm512_shuffle_f32x4(four[0], four[1], 0xdd));
-        const __m512 high = _mm512_add_ps(_mm512_shuffle_f32x4(four[2], four[3], 0x88),
-                                          _mm512_shuffle_f32x4(four[2], four[3], 0xdd));
-        return {_mm512_add_ps(_mm512_shuffle_f32x4(low, high, 0x88), _mm512_shuffle_f32x4(low, high, 0xdd))};
     }
     static OUTRIDER_INLINE bool any_equal(Vec a, float x) {
         return _mm512_cmp_ps_mask(a.v, _mm512_set1_ps(x), _CMP_EQ_OQ) != 0;

@@ -46,26 +46,35 @@ struct TileArgs {
 };
 using Tile = void (*)(const TileArgs&);
 
-/// Some query heads of one row that share a KV head.
-struct HeadArgs {
-    CacheFormat format = CacheFormat::f32;
-    const void* keys = nullptr;    ///< slot 0 of the KV head
-    const void* values = nullptr;
-    std::int64_t slot_stride = 0;  ///< in elements
-    std::int64_t committed = 0;    ///< positions in slots 0, 1, ...; the later ones are in `slots`
-    const std::int32_t* slots = nullptr;
-    std::int64_t positions = 0;
-    std::int64_t heads = 0, head_dim = 0;
-    float scale = 1;
-    const float* q = nullptr;      ///< [heads, head_dim]
-    float* out = nullptr;          ///< [heads, head_dim]
-    float* scores = nullptr;       ///< scratch [3, score_stride]
-    std::int64_t score_stride = 0;  ///< positions rounded up to whole vectors
+/// Most queries that score_panels takes at once.
+inline constexpr int kScoreQueries = 12;
 
-    /// Of the position's element 0.
-    [[nodiscard]] std::int64_t offset(std::int64_t position) const noexcept {
-        return (position < committed ? position : slots[position - committed]) * slot_stride;
-    }
+/// Queries of one KV head times the keys of neighbouring panels.
+struct ScoreArgs {
+    CacheFormat format = CacheFormat::f32;
+    const void* keys = nullptr;    ///< [panels][head_dim][16]
+    std::int64_t panels = 0, head_dim = 0;
+    const float* q = nullptr;      ///< [head_dim][kScoreQueries]
+    int queries = 0;               ///< 1 to kScoreQueries
+    float* scores = nullptr;       ///< [queries][16 panels], `stride` floats from one query to the next
+    std::int64_t stride = 0;
+};
+
+/// Values of one KV head, weighted and summed in the order of their positions for some queries.
+struct MixArgs {
+    CacheFormat format = CacheFormat::f32;
+    const void* values = nullptr;   ///< slot 0 of the KV head
+    std::int64_t slot_stride = 0;   ///< in elements
+    std::int64_t head_dim = 0;
+    std::int64_t first = 0;         ///< the positions' slots are first, first + 1, ...
+    const std::int32_t* slots = nullptr;  ///< or these, where it is set
+    std::int64_t positions = 0;
+    const float* weights = nullptr;  ///< [queries][positions], `stride` floats from one query to the next
+    std::int64_t stride = 0;
+    int queries = 0;
+    float* const* out = nullptr;     ///< [head_dim] of each query
+    bool resume = false;             ///< sums go on from what out holds
+    const float* factors = nullptr;  ///< where set, the sums are multiplied by the query's own at the end
 };
 
 using Multiply = void (*)(const MultiplyArgs&);
@@ -91,7 +100,10 @@ struct Table {
     std::int64_t (*argmax_row)(const float* x, std::int64_t n) = nullptr;
     void (*rotate_heads)(float* x, std::int64_t heads, std::int64_t head_dim, const float* cosines,
                          const float* sines) = nullptr;
-    void (*attend_group)(const HeadArgs&) = nullptr;
+    void (*score_panels)(const ScoreArgs&) = nullptr;
+    float (*exponentials)(float* x, std::int64_t n) = nullptr;  ///< x = e^(x - largest); returns the sum
+    void (*mix_values)(const MixArgs&) = nullptr;
+    void (*from_cache)(CacheFormat format, const void* elements, std::int64_t n, float* x) = nullptr;  ///< n % 16 == 0
     void (*to_halves)(CacheFormat format, const float* x, std::int64_t n, std::uint16_t* halves) = nullptr;
 };
 
@@ -102,7 +114,8 @@ struct Table {
 #define OUTRIDER_ROW_KERNELS(t)                                                                                  \
     (t).rms_norm_row = rms_norm_row, (t).silu_gate_row = silu_gate_row, (t).add_row = add_row,                   \
     (t).exp_row = exp_row, (t).softmax_row = softmax_row, (t).argmax_row = argmax_row,                           \
-    (t).rotate_heads = rotate_heads, (t).attend_group = attend_group
+    (t).rotate_heads = rotate_heads, (t).exponentials = exponentials, (t).score_panels = score_panels,           \
+    (t).mix_values = mix_values, (t).from_cache = from_cache
 
 [[nodiscard]] const Table& table(Isa isa);  ///< of an available path
 [[nodiscard]] inline const Table& active_table() { return table(active_isa()); }

@@ -47,7 +47,8 @@ namespace {
 
 constexpr int kFloatTile = 6;  // 24 accumulators of 32 registers
 constexpr std::int64_t kPrefetchBytes = 2048;
-constexpr int kMixVectors = 4;
+constexpr int kScoreTile = 5;  // queries whose scores of one or two panels stay in registers
+constexpr int kMixTile = 5, kMixVectors = 4;  // queries and vectors of a head whose sums do
 
 struct Vec {
     static constexpr int kLanes = 4;
@@ -84,10 +85,6 @@ struct Vec {
     }
     static OUTRIDER_INLINE Vec load_bf16(const std::uint16_t* p) {
         return {vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p), 16))};
-    }
-    // Lane i is the sum of v[i]'s lanes.
-    static OUTRIDER_INLINE Vec add_transposed(const Vec (&v)[kLanes]) {
-        return {vpaddq_f32(vpaddq_f32(v[0].v, v[1].v), vpaddq_f32(v[2].v, v[3].v))};
     }
     static OUTRIDER_INLINE bool any_equal(Vec a, float x) { return vmaxvq_u32(vceqq_f32(a.v, vdupq_n_f32(x))) != 0; }
 };

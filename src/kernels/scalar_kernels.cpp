@@ -17,7 +17,8 @@ namespace {
 
 constexpr int kFloatTile = 4;
 constexpr std::int64_t kPrefetchBytes = 2048;
-constexpr int kMixVectors = 2;
+constexpr int kScoreTile = 4;  // queries whose scores of one or two panels stay in registers
+constexpr int kMixTile = 2, kMixVectors = 2;  // queries and vectors of a head whose sums do
 
 struct Vec {
     static constexpr int kLanes = 4;
@@ -52,12 +53,6 @@ struct Vec {
     static Vec load_bf16(const std::uint16_t* p) {
         Vec r;
         for (int i = 0; i < kLanes; ++i) r.v[i] = __builtin_bit_cast(float, static_cast<std::uint32_t>(p[i]) << 16);
-        return r;
-    }
-    // Lane i is the sum of v[i]'s lanes.
-    static Vec add_transposed(const Vec (&v)[kLanes]) {
-        Vec r;
-        for (int i = 0; i < kLanes; ++i) r.v[i] = (v[i].v[0] + v[i].v[2]) + (v[i].v[1] + v[i].v[3]);
         return r;
     }
     static bool any_equal(const Vec& a, float x) { return a.v[0] == x || a.v[1] == x || a.v[2] == x || a.v[3] == x; }

@@ -140,7 +140,7 @@ public:
 
     KvCache make_cache() const override {
         const LlamaConfig& c = model_->config;
-        return KvCache({.layers = c.layers, .kv_heads = c.kv_heads, .head_dim = c.head_dim},
+        return KvCache({.layers = c.layers, .kv_heads = c.kv_heads, .head_dim = c.head_dim, .key_panels = true},
                        at::TensorOptions().dtype(model_->wide_cache() ? at::kFloat : at::kHalf));
     }
 
@@ -149,7 +149,8 @@ private:
     struct Row {
         TokenId token = 0;
         std::int64_t position = 0;
-        std::byte* slot = nullptr;       // its key of KV head 0 in layer 0
+        std::byte* keys = nullptr;       // of KV head 0, slot 0 in the layer at hand
+        std::int64_t slot = 0;           // its own
         std::size_t head_bytes = 0;      // from one KV head to the next
         std::size_t value_bytes = 0;     // from keys to values of a layer, half of a layer
         std::size_t first_slot = 0, slots = 0;  // its part of slots_
@@ -157,7 +158,7 @@ private:
 
     void lay_out(std::span<const RowSegment> segments);
     void add_segment(const RowSegment& segment);
-    void narrow(std::size_t row, std::int64_t first);
+    static void narrow(AttentionRow& seen, std::int64_t first);
     void make_room(bool with_logits);
     void run(TeamMember& member, float* features, float* logits, std::int64_t* argmax);
     void embed(TeamMember& member);
@@ -187,7 +188,7 @@ void KernelPass::lay_out(std::span<const RowSegment> segments) {
     for (const RowSegment& segment : segments) add_segment(segment);
     for (std::size_t i = 0; i < rows_.size(); ++i) {
         seen_[i].slots = std::span(slots_).subspan(rows_[i].first_slot, rows_[i].slots);
-        if (model_->config.window > 0) narrow(i, rows_[i].position - model_->config.window + 1);
+        if (model_->config.window > 0) narrow(seen_[i], rows_[i].position - model_->config.window + 1);
     }
     n_ = static_cast<std::int64_t>(rows_.size());
 }
@@ -203,14 +204,14 @@ void KernelPass::add_segment(const RowSegment& segment) {
     const std::size_t value_bytes = static_cast<std::size_t>(shape_.kv_heads) * head_bytes;
     auto* base = static_cast<std::byte*>(cache.data());
     const CacheView view{.keys = base, .values = base + value_bytes, .slot_stride = shape_.head_dim,
-                         .head_stride = cache.capacity() * shape_.head_dim};
+                         .head_stride = cache.capacity() * shape_.head_dim, .layout = KeyLayout::panels};
     const std::vector<std::int64_t> position = row_positions(segment);
     const std::size_t begin = rows_.size();
     for (std::size_t i = 0; i < segment.tokens.size(); ++i) {
         const std::int64_t slot = cache.committed() + static_cast<std::int64_t>(i);
         Row row{.token = segment.tokens[i], .position = position[i],
-                .slot = base + static_cast<std::size_t>(slot) * slot_bytes, .head_bytes = head_bytes,
-                .value_bytes = value_bytes, .first_slot = slots_.size()};
+                .keys = base, .slot = slot, .head_bytes = head_bytes, .value_bytes = value_bytes,
+                .first_slot = slots_.size()};
         const NodeIndex parent = segment.parents.empty() ? static_cast<NodeIndex>(i) - 1 : segment.parents[i];
         const std::size_t above = begin + static_cast<std::size_t>(std::max(parent, 0));
         std::int64_t run = parent < 0 ? cache.committed() : seen_[above].committed;
@@ -224,22 +225,17 @@ void KernelPass::add_segment(const RowSegment& segment) {
     }
 }
 
-// Position `first` is the oldest that the row sees; slot s of its run holds position s. A view of the cache that begins
-// there, or no run at all when the window reaches back into the tree only.
-void KernelPass::narrow(std::size_t row, std::int64_t first) {
-    AttentionRow& seen = seen_[row];
+// Position `first` is the oldest that the row sees; slot s of its run holds position s. The run begins there, or there
+// is none when the window reaches back into the tree only.
+void KernelPass::narrow(AttentionRow& seen, std::int64_t first) {
     if (first <= 0) return;
     if (first >= seen.committed) {
         seen.slots = seen.slots.subspan(static_cast<std::size_t>(first - seen.committed));
         seen.committed = 0;
         return;
     }
-    const std::int64_t bytes = first * seen.cache.slot_stride * element_bytes(shape_.format);
-    seen.cache.keys = static_cast<const std::byte*>(seen.cache.keys) + bytes;
-    seen.cache.values = static_cast<const std::byte*>(seen.cache.values) + bytes;
+    seen.first = first;
     seen.committed -= first;
-    for (std::int32_t& slot : std::span(slots_).subspan(rows_[row].first_slot, rows_[row].slots))
-        slot -= static_cast<std::int32_t>(first);
 }
 
 void KernelPass::make_room(bool with_logits) {
@@ -314,7 +310,7 @@ void KernelPass::layer(TeamMember& member, const KernelLayer& weights) {
     for (std::int64_t i = share.begin; i < share.end; ++i) {  // on to the next layer's part of the caches
         Row& row = rows_[static_cast<std::size_t>(i)];
         CacheView& view = seen_[static_cast<std::size_t>(i)].cache;
-        row.slot += 2 * row.value_bytes;
+        row.keys += 2 * row.value_bytes;
         view.keys = static_cast<const std::byte*>(view.keys) + 2 * row.value_bytes;
         view.values = static_cast<const std::byte*>(view.values) + 2 * row.value_bytes;
     }
@@ -341,9 +337,9 @@ void KernelPass::rotate_and_store(TeamMember& member) {
         const float* v = k + shape_.kv_heads * d;
         rotate_heads(q, shape_.heads + shape_.kv_heads, d, cosines_.data() + i * (d / 2), sines_.data() + i * (d / 2));
         for (std::int64_t head = 0; head < shape_.kv_heads; ++head) {
-            std::byte* slot = row.slot + static_cast<std::size_t>(head) * row.head_bytes;
-            to_cache(shape_.format, k + head * d, d, slot);
-            to_cache(shape_.format, v + head * d, d, slot + row.value_bytes);
+            std::byte* keys = row.keys + static_cast<std::size_t>(head) * row.head_bytes;
+            to_key_panels(shape_.format, k + head * d, d, row.slot, keys);
+            to_cache(shape_.format, v + head * d, d, keys + row.value_bytes + row.slot * d * element_bytes(shape_.format));
         }
     }
 }

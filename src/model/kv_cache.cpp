@@ -8,6 +8,7 @@ namespace outrider {
 namespace {
 
 constexpr std::int64_t kFirstCapacity = 128;
+constexpr std::int64_t kPanel = 16;  // slots
 
 }  // namespace
 
@@ -32,10 +33,11 @@ void KvCache::copy_committed(at::Tensor& grown, std::int64_t capacity) const {
         return;
     }
     const std::size_t row = static_cast<std::size_t>(shape_.head_dim) * data_.element_size();
+    const std::int64_t slots = (committed_ + kPanel - 1) / kPanel * kPanel;  // whole panels
     const auto* from = static_cast<const std::byte*>(data_.data_ptr());
     auto* to = static_cast<std::byte*>(grown.data_ptr());
     for (std::int64_t plane = 0; plane < shape_.layers * 2 * shape_.kv_heads; ++plane) {
-        std::memcpy(to, from, static_cast<std::size_t>(committed_) * row);
+        std::memcpy(to, from, static_cast<std::size_t>(slots) * row);
         from += static_cast<std::size_t>(capacity_) * row;
         to += static_cast<std::size_t>(capacity) * row;
     }
@@ -69,14 +71,35 @@ void KvCache::move_slots(std::span<const NodeIndex> path) {
         data_.slice(3, begin, begin + static_cast<std::int64_t>(path.size())).copy_(data_.index_select(3, index));
         return;
     }
+    const std::size_t plane_bytes = static_cast<std::size_t>(capacity_ * shape_.head_dim) * data_.element_size();
+    auto* plane = static_cast<std::byte*>(data_.data_ptr());
+    for (std::int64_t i = 0; i < shape_.layers * 2 * shape_.kv_heads; ++i, plane += plane_bytes) {
+        const bool values = i / shape_.kv_heads % 2 == 1;
+        if (values || !shape_.key_panels) move_rows(plane, path);
+        else if (data_.element_size() == 2) move_in_panels<std::uint16_t>(plane, path);
+        else move_in_panels<float>(plane, path);
+    }
+}
+
+void KvCache::move_rows(std::byte* plane, std::span<const NodeIndex> path) const {
     const std::size_t row = static_cast<std::size_t>(shape_.head_dim) * data_.element_size();
-    auto* base = static_cast<std::byte*>(data_.data_ptr());
-    const std::size_t planes = static_cast<std::size_t>(shape_.layers * 2 * shape_.kv_heads);
-    for (std::size_t plane = 0; plane < planes; ++plane, base += static_cast<std::size_t>(capacity_) * row) {
-        std::byte* root = base + static_cast<std::size_t>(committed_) * row;
-        for (std::size_t i = 0; i < path.size(); ++i)
-            if (path[i] != static_cast<NodeIndex>(i) + 1)
-                std::memcpy(root + (i + 1) * row, root + static_cast<std::size_t>(path[i]) * row, row);
+    std::byte* root = plane + static_cast<std::size_t>(committed_) * row;
+    for (std::size_t i = 0; i < path.size(); ++i)
+        if (path[i] != static_cast<NodeIndex>(i) + 1)
+            std::memcpy(root + (i + 1) * row, root + static_cast<std::size_t>(path[i]) * row, row);
+}
+
+template <typename Element>
+void KvCache::move_in_panels(std::byte* plane, std::span<const NodeIndex> path) const {
+    const auto place = [&](std::int64_t behind_root) {
+        const std::int64_t slot = committed_ + behind_root;
+        return reinterpret_cast<Element*>(plane) + slot / kPanel * kPanel * shape_.head_dim + slot % kPanel;
+    };
+    for (std::size_t i = 0; i < path.size(); ++i) {
+        if (path[i] == static_cast<NodeIndex>(i) + 1) continue;
+        const Element* from = place(path[i]);
+        Element* to = place(static_cast<std::int64_t>(i) + 1);
+        for (std::int64_t d = 0; d < shape_.head_dim * kPanel; d += kPanel) to[d] = from[d];
     }
 }
 

@@ -22,6 +22,9 @@ public:
         std::int64_t layers = 0;
         std::int64_t kv_heads = 0;
         std::int64_t head_dim = 0;
+        /// Keys lie in panels of 16 slots, [capacity / 16, head_dim, 16] for each head, as the CPU's kernels read them
+        /// (attention.hpp); then keys() has no meaning.
+        bool key_panels = false;
     };
 
     /// Empty, nothing allocated. `options` gives device and dtype of the storage.
@@ -43,7 +46,8 @@ public:
     [[nodiscard]] at::Tensor keys(std::int64_t layer) const { return data_.select(0, layer).select(0, 0); }
     [[nodiscard]] at::Tensor values(std::int64_t layer) const { return data_.select(0, layer).select(0, 1); }
 
-    /// The same without a tensor around it: [layers, 2, kv_heads, capacity, head_dim], keys before values.
+    /// The same without a tensor around it: [layers, 2, kv_heads, capacity, head_dim], keys before values. The capacity
+    /// is a multiple of 32.
     [[nodiscard]] void* data() const { return data_.data_ptr(); }
 
     /// Commits the first `rows` slots behind the committed ones: a prompt's chunk, in text order.
@@ -59,6 +63,9 @@ public:
 private:
     void copy_committed(at::Tensor& grown, std::int64_t capacity) const;
     void move_slots(std::span<const NodeIndex> path);
+    void move_rows(std::byte* plane, std::span<const NodeIndex> path) const;
+    template <typename Element>
+    void move_in_panels(std::byte* plane, std::span<const NodeIndex> path) const;
 
     Shape shape_;
     at::TensorOptions options_;

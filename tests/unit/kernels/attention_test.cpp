@@ -13,13 +13,18 @@ using namespace outrider::testing;
 
 namespace {
 
-// A cache of `slots` slots for kv_heads heads, [slot][head][dim], as the kernel reads it and in doubles.
+// A cache of `slots` slots for kv_heads heads, [slot][head][dim], as the kernel reads it and in doubles; and its keys in
+// panels, [head][slot / 16][dim][16].
 struct TestCache {
-    std::vector<std::byte> keys, values;
+    std::vector<std::byte> keys, values, panels;
     AttentionShape shape;
+    std::int64_t head_panels;
 
     TestCache(const AttentionShape& with, std::int64_t slots)
-        : keys(static_cast<std::size_t>(slots * row_bytes(with))), values(keys.size()), shape(with) {}
+        : keys(static_cast<std::size_t>(slots * row_bytes(with))), values(keys.size()), shape(with),
+          head_panels((slots + kKeyPanel - 1) / kKeyPanel * kKeyPanel * with.head_dim) {
+        panels.resize(static_cast<std::size_t>(with.kv_heads * head_panels * element_bytes(with.format)), std::byte{0xff});
+    }
 
     static std::int64_t row_bytes(const AttentionShape& s) { return s.kv_heads * s.head_dim * element_bytes(s.format); }
 
@@ -27,9 +32,25 @@ struct TestCache {
         const std::int64_t width = shape.kv_heads * shape.head_dim;
         to_cache(shape.format, key, width, keys.data() + slot * row_bytes(shape));
         to_cache(shape.format, value, width, values.data() + slot * row_bytes(shape));
+        for (std::int64_t h = 0; h < shape.kv_heads; ++h)
+            to_key_panels(shape.format, key + h * shape.head_dim, shape.head_dim, slot,
+                          panels.data() + h * head_panels * element_bytes(shape.format));
     }
     CacheView view() const {
         return {keys.data(), values.data(), shape.kv_heads * shape.head_dim, shape.head_dim};
+    }
+    /// The same keys and values, the values head by head too: both strides are shared.
+    std::vector<std::byte> values_by_head() const {
+        std::vector<std::byte> result(panels.size());
+        const std::int64_t head = shape.head_dim * element_bytes(shape.format);
+        for (std::int64_t s = 0; s * row_bytes(shape) < std::ssize(values); ++s)
+            for (std::int64_t h = 0; h < shape.kv_heads; ++h)
+                std::memcpy(result.data() + h * head_panels * element_bytes(shape.format) + s * head,
+                            values.data() + s * row_bytes(shape) + h * head, static_cast<std::size_t>(head));
+        return result;
+    }
+    CacheView panel_view(const std::vector<std::byte>& head_values) const {
+        return {panels.data(), head_values.data(), shape.head_dim, head_panels, KeyLayout::panels};
     }
     double at(const std::vector<std::byte>& from, std::int64_t slot, std::int64_t d) const {
         const std::byte* p = from.data() + slot * row_bytes(shape) + d * element_bytes(shape.format);
@@ -158,6 +179,48 @@ TEST_CASE("a row's bits do not depend on where its positions sit, on other rows,
                     const auto out = run(*team, shape, rows, queries);
                     REQUIRE(same_bits(std::span(out).subspan(static_cast<std::size_t>(3 * width), q.size()), expected));
                 }
+            }
+        }
+    }
+}
+
+TEST_CASE("keys in panels give the bits of keys in slots; rows that share a cache have the bits of rows alone") {
+    const IsaGuard guard;
+    ThreadTeam one(1), two(2), three(3);
+    for (const Isa isa : available_isas()) {
+        force_isa(isa);
+        for (const AttentionShape& shape : shapes()) {
+            INFO(name(isa) << " format " << int(shape.format) << " head size " << shape.head_dim);
+            Draws draws(11);
+            const std::int64_t width = shape.heads * shape.head_dim, kv = shape.kv_heads * shape.head_dim, slots = 90;
+            TestCache cache(shape, slots), other(shape, 20);
+            for (std::int64_t s = 0; s < slots; ++s) cache.put(s, draws.normals(kv).data(), draws.normals(kv).data());
+            for (std::int64_t s = 0; s < 20; ++s) other.put(s, draws.normals(kv).data(), draws.normals(kv).data());
+            const std::vector<std::byte> values = cache.values_by_head(), other_values = other.values_by_head();
+            // A tree's rows behind 40 committed slots, windows that begin anywhere, one far from the others, rows of
+            // another cache in between.
+            const std::vector<std::int32_t> chain{40, 41, 44}, branch{40, 57, 89}, leaf{40};
+            std::vector<AttentionRow> plain, panelled;
+            const auto add = [&](bool of_other, std::int64_t committed, std::span<const std::int32_t> behind, std::int64_t first) {
+                plain.push_back({of_other ? other.view() : cache.view(), committed, behind, first});
+                panelled.push_back({of_other ? other.panel_view(other_values) : cache.panel_view(values), committed, behind, first});
+            };
+            for (int i = 0; i < 3; ++i) add(false, 40, chain, 0), add(false, 40, branch, 0), add(false, 40, leaf, 0);
+            for (int i = 0; i < 5; ++i) add(false, 41 + i, {}, 0);
+            add(true, 7, {}, 0), add(true, 13, {}, 5), add(true, 20, {}, 0);
+            for (const std::int64_t first : {0, 1, 15, 16, 17, 30, 33}) add(false, 40 - first, chain, first);
+            add(false, 2, {}, 88), add(false, 2, {}, 0), add(false, 0, chain, 0), add(false, 1, {}, 40);
+            for (std::int64_t first = 3; first < 60; first += 7) add(false, 10, {}, first);
+            const auto q = draws.normals(std::ssize(plain) * width);
+            std::vector<float> alone;
+            for (std::size_t r = 0; r < plain.size(); ++r) {
+                const auto at = q.begin() + static_cast<std::int64_t>(r) * width;
+                const auto row = run(one, shape, {&plain[r], 1}, std::vector<float>(at, at + width));
+                alone.insert(alone.end(), row.begin(), row.end());
+            }
+            for (ThreadTeam* team : {&one, &two, &three}) {
+                REQUIRE(same_bits(run(*team, shape, plain, q), alone));
+                REQUIRE(same_bits(run(*team, shape, panelled, q), alone));
             }
         }
     }

@@ -43,6 +43,40 @@ TEST_CASE("A cache grows geometrically and keeps what was committed") {
     CHECK(cache.bytes() == static_cast<std::size_t>(2 * 2 * 3 * 4 * 4 * capacity));
 }
 
+TEST_CASE("Keys in panels move, grow and stay as keys in slots do") {
+    for (const at::ScalarType dtype : {at::kFloat, at::kHalf}) {
+        KvCache panels({.layers = 2, .kv_heads = 3, .head_dim = 4, .key_panels = true}, dtype);
+        KvCache slots({.layers = 2, .kv_heads = 3, .head_dim = 4}, dtype);
+        // One head's keys [capacity, head_dim] of a layer.
+        const auto keys_of = [](const KvCache& cache, std::int64_t layer, std::int64_t head) {
+            return cache.keys(layer)[head].view({cache.capacity() / 16, 4, 16}).transpose(1, 2).reshape({-1, 4});
+        };
+        const auto write = [&](std::int64_t slot) {
+            for (std::int64_t layer = 0; layer < 2; ++layer)
+                for (std::int64_t head = 0; head < 3; ++head) {
+                    const at::Tensor key = at::arange(4).to(dtype) + static_cast<double>(4 * slot + layer + 100 * head);
+                    slots.keys(layer)[head][slot].copy_(key);
+                    panels.keys(layer)[head].view({-1, 4, 16})[slot / 16].select(1, slot % 16).copy_(key);
+                    slots.values(layer)[head][slot].copy_(-key);
+                    panels.values(layer)[head][slot].copy_(-key);
+                }
+        };
+        const std::vector<std::vector<NodeIndex>> paths{{1, 2, 3}, {2, 5}, {7, 11, 12, 13}, {}, {1, 4, 19}};
+        for (int round = 0; round < 20; ++round) {
+            for (KvCache* cache : {&panels, &slots}) cache->reserve(20);
+            for (std::int64_t slot = slots.committed(); slot < slots.committed() + 20; ++slot) write(slot);
+            for (KvCache* cache : {&panels, &slots}) cache->keep(paths[static_cast<std::size_t>(round) % paths.size()]);
+        }
+        const std::int64_t n = slots.committed();
+        REQUIRE(panels.committed() == n);
+        for (std::int64_t layer = 0; layer < 2; ++layer) {
+            for (std::int64_t head = 0; head < 3; ++head)
+                CHECK(keys_of(panels, layer, head).slice(0, 0, n).equal(slots.keys(layer)[head].slice(0, 0, n)));
+            CHECK(panels.values(layer).slice(1, 0, n).equal(slots.values(layer).slice(1, 0, n)));
+        }
+    }
+}
+
 TEST_CASE("keep moves the accepted path directly behind the root") {
     for (const at::ScalarType dtype : {at::kFloat, at::kHalf, at::kBFloat16}) {
         KvCache cache({.layers = 2, .kv_heads = 3, .head_dim = 4}, dtype);
