@@ -101,6 +101,7 @@
 #include <outrider/decode/pass_cost.hpp>
 #include <outrider/decode/result.hpp>
 #include <outrider/decode/round_checks.hpp>
+#include <outrider/decode/sequence_book.hpp>
 #include <outrider/decode/session.hpp>
 #include <outrider/decode/sink.hpp>
 #include <outrider/decode/speculative_decoder.hpp>

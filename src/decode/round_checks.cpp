@@ -21,18 +21,20 @@ void check_trees(const std::vector<SequenceTree>& trees, const std::vector<std::
     }
 }
 
-void check_output(const TreeOutput& output, const std::vector<SequenceTree>& trees) {
-    require(output.offsets.size() == trees.size() + 1,
-            "Verifier: {} row offsets for {} trees, expected one more than trees", output.offsets.size(), trees.size());
+void check_output(const TreeOutput& output, const std::vector<SequenceTree>& trees, std::int64_t vocabulary) {
+    require(output.offsets.size() == trees.size() + 1 && output.offsets.front() == 0,
+            "Verifier: {} row offsets for {} trees, expected one more than trees, the first 0", output.offsets.size(),
+            trees.size());
     for (std::size_t i = 0; i < trees.size(); ++i)
         require(output.offsets[i + 1] - output.offsets[i] == static_cast<std::int64_t>(trees[i].tree.size()),
                 "Verifier: {} rows for tree {}, which has {} nodes", output.offsets[i + 1] - output.offsets[i], i,
                 trees[i].tree.size());
     const std::int64_t rows = output.offsets.back();
-    require(output.logits.defined() && output.logits.dim() == 2 && output.logits.size(0) >= rows,
-            "Verifier: the logits must be [{}, vocabulary]", rows);
-    require(!output.argmax.defined() || output.argmax.numel() >= rows, "Verifier: {} argmax values for {} rows",
-            output.argmax.defined() ? output.argmax.numel() : 0, rows);
+    require(output.logits.defined() && output.logits.dim() == 2 && output.logits.size(0) >= rows &&
+                output.logits.size(1) == vocabulary,
+            "Verifier: the logits must be [{}, {}], a row for each node, as wide as the vocabulary", rows, vocabulary);
+    require(!output.argmax.defined() || (output.argmax.dim() == 1 && output.argmax.size(0) >= rows),
+            "Verifier: the argmax must be [{}], a value for each node", rows);
 }
 
 void check_feedback(const Feedback& feedback, const std::vector<std::unique_ptr<Session>>& sessions) {

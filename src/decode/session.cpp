@@ -73,6 +73,7 @@ void Session::accept(const TokenTree& tree, const Acceptance& chosen, std::int64
     run_.push_back(chosen.pending);
     drafted_ = static_cast<std::int64_t>(tree.drafted());
     height_ = tree.height();
+    kept_ = 0;
 }
 
 void Session::emit() {
@@ -103,6 +104,7 @@ void Session::emit() {
 }
 
 void Session::fail(const std::exception_ptr& error) {
+    if (ended()) return;
     stream_.end(FinishReason::failed);
     try {
         std::rethrow_exception(error);

@@ -98,6 +98,7 @@ public:
 
     [[nodiscard]] Feedback commit(std::span<const SequenceAcceptance> accepted) override {
         check(!accepted.empty(), "commit of nothing");
+        if (throw_in_commit) throw std::runtime_error("commit broke");
         Feedback feedback;
         for (const SequenceAcceptance& a : accepted) {
             Cache& cache = known(a.sequence);
@@ -129,7 +130,7 @@ public:
 
     std::vector<PassTime> times;  ///< what it says passes cost
     bool gives_argmax = true;
-    bool throw_in_verify = false;
+    bool throw_in_verify = false, throw_in_commit = false;
     TokenId nan_after = kNoToken;  ///< rows after this token are NaN
     std::int64_t calls = 0, passes = 0, rows = 0;
 

@@ -17,8 +17,8 @@ namespace outrider {
 void check_trees(const std::vector<SequenceTree>& trees, const std::vector<std::unique_ptr<Session>>& sessions,
                  std::span<const std::size_t> drafting, std::int64_t vocabulary);
 
-/// Row offsets that fit the trees, and as many logits and features as there are rows. Throws Error.
-void check_output(const TreeOutput& output, const std::vector<SequenceTree>& trees);
+/// Row offsets that fit the trees, and a row of logits as wide as the vocabulary for each node. Throws Error.
+void check_output(const TreeOutput& output, const std::vector<SequenceTree>& trees, std::int64_t vocabulary);
 
 /// One feedback for each session in order. Throws Error.
 void check_feedback(const Feedback& feedback, const std::vector<std::unique_ptr<Session>>& sessions);

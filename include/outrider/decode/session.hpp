@@ -53,7 +53,7 @@ public:
     void emit();
 
     void end(FinishReason why) { stream_.end(why); }
-    /// Ends the sequence with an exception's text.
+    /// Ends the sequence with an exception's text, unless it has ended.
     void fail(const std::exception_ptr& error);
 
     [[nodiscard]] DecodeStats& stats() noexcept { return stats_; }

@@ -1,21 +1,17 @@
 // The loop: propose, verify, accept, commit, emit, over any drafter, target and acceptance policy.
 #pragma once
 
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <deque>
 #include <exception>
-#include <iterator>
 #include <memory>
-#include <unordered_map>
 #include <utility>
 #include <vector>
 
 #include <outrider/core/error.hpp>
 #include <outrider/decode/limit_depth.hpp>
-#include <outrider/decode/owed_feedback.hpp>
 #include <outrider/decode/round_checks.hpp>
+#include <outrider/decode/sequence_book.hpp>
 #include <outrider/decode/session.hpp>
 #include <outrider/decode/stage.hpp>
 #include <outrider/decode/tree_budget.hpp>
@@ -47,16 +43,15 @@ class SpeculativeDecoder {
 public:
     SpeculativeDecoder(D drafter, V verifier, A policy, DecoderOptions options = {})
         : draft_(std::move(drafter)), verify_(std::move(verifier)), policy_(std::move(policy)),
-          budget_(options.nodes), max_batch_(options.max_batch) {
-        require(max_batch_ > 0, "DecoderOptions: max_batch is 0; expected at least 1");
+          budget_(options.nodes), book_(options.max_batch) {
         if constexpr (requires { policy_.part().check_draws(draft_.part().draws()); })
             policy_.part().check_draws(draft_.part().draws());
     }
     SpeculativeDecoder(SpeculativeDecoder&&) = default;
     SpeculativeDecoder& operator=(SpeculativeDecoder&&) = delete;
     ~SpeculativeDecoder() {
-        for (auto& session : active_) session->end(FinishReason::cancelled);
-        drop_ended();  // what release throws is noted, and lost
+        for (const auto& session : book_.active()) session->end(FinishReason::cancelled);
+        book_.leave(release());  // what release throws is noted, and lost
     }
 
     /// Queues a sequence; it enters at the next step. Throws Error for a prompt or options that cannot be served.
@@ -64,31 +59,15 @@ public:
         const std::int64_t context = verify_.part().context();
         check_request(prompt, options, sink, verify_.part().vocabulary(), context);
         const SequenceId id = next_sequence_id();
-        waiting_.push_back(std::make_unique<Session>(id, std::move(prompt), options, context, std::move(sink)));
+        book_.wait(std::make_unique<Session>(id, std::move(prompt), options, context, std::move(sink)));
         return id;
     }
 
     /// One round of every active sequence; those that wait enter first. False when nothing is left to decode.
     bool step() {
-        require(!stepping_, "SpeculativeDecoder: step, run and generate must not be called from inside a callback");
-        stepping_ = true;
-        admit();
-        if (!active_.empty()) {
-            look_at_costs();
-            const double start = now_seconds();
-            draft_.lap(), verify_.lap(), policy_.lap();  // what a round that failed may have left
-            try {
-                round();
-                account(now_seconds() - start);
-            } catch (...) {
-                for (const auto& session : active_) session->fail(std::current_exception());
-                note_error();
-            }
-            drop_ended();
-        }
-        stepping_ = false;
-        if (first_error_) std::rethrow_exception(std::exchange(first_error_, nullptr));
-        return !active_.empty() || !waiting_.empty();
+        advance();
+        if (const std::exception_ptr error = book_.first_error()) std::rethrow_exception(error);
+        return !book_.empty();
     }
 
     /// Decodes until every sequence has ended.
@@ -96,55 +75,42 @@ public:
         while (step()) {}
     }
 
-    /// Decodes one prompt to its end (and whatever else is active beside it).
+    /// Decodes one prompt to its end, and whatever else is active beside it. Throws what ended this sequence; errors of
+    /// others wait for the next `step`.
     GenerationResult generate(Prompt prompt, GenerationOptions options = {}, Sink sink = {}) {
+        check_not_stepping();
         const SequenceId id = join(std::move(prompt), std::move(options), std::move(sink));
-        try {
-            while (!finished(id)) step();
-        } catch (...) {
-            cancel(id);
-            finished_.erase(id);
-            throw;
-        }
-        return take(id);
+        const std::exception_ptr before = book_.first_error();
+        while (!finished(id)) advance();
+        const std::exception_ptr error = book_.first_error();
+        book_.note(before);
+        GenerationResult result = take(id);
+        if (result.finish == FinishReason::failed && error) std::rethrow_exception(error);
+        book_.note(error);
+        return result;
     }
 
     /// Ends a sequence: at once, or before its next token when called from a callback. False when there is none.
     bool cancel(SequenceId id) {
-        const auto is_it = [id](const auto& session) { return session->id() == id; };
-        if (const auto it = std::find_if(active_.begin(), active_.end(), is_it); it != active_.end()) {
-            (*it)->end(FinishReason::cancelled);
-            if (!stepping_) drop_ended();
-            return true;
-        }
-        const auto it = std::find_if(waiting_.begin(), waiting_.end(), is_it);
-        if (it == waiting_.end()) return false;
-        (*it)->end(FinishReason::cancelled);
-        finished_.emplace(id, (*it)->finish());
-        waiting_.erase(it);
-        return true;
+        const bool known = book_.cancel(id);
+        if (!stepping_) book_.leave(release());
+        return known;
     }
 
-    [[nodiscard]] bool finished(SequenceId id) const { return finished_.contains(id); }
+    [[nodiscard]] bool finished(SequenceId id) const { return book_.finished(id); }
 
     /// The result of a sequence that has ended; kept until it is taken.
-    [[nodiscard]] GenerationResult take(SequenceId id) {
-        auto node = finished_.extract(id);
-        require(!node.empty(), "SpeculativeDecoder: no result of sequence {}; it has not ended, or was taken", id);
-        return std::move(node.mapped());
-    }
+    [[nodiscard]] GenerationResult take(SequenceId id) { return book_.take(id); }
 
-    [[nodiscard]] std::size_t max_batch() const noexcept { return max_batch_; }
-    [[nodiscard]] std::size_t active() const noexcept { return active_.size(); }
-    [[nodiscard]] std::size_t waiting() const noexcept { return waiting_.size(); }
+    [[nodiscard]] std::size_t max_batch() const noexcept { return book_.max_batch(); }
+    [[nodiscard]] std::size_t active() const noexcept { return book_.active().size(); }
+    [[nodiscard]] std::size_t waiting() const noexcept { return book_.waiting(); }
     [[nodiscard]] HeldType<D>& drafter() { return draft_.part(); }
     [[nodiscard]] HeldType<V>& verifier() { return verify_.part(); }
 
 private:
-    using Sessions = std::vector<std::unique_ptr<Session>>;
-
     void round() {
-        const auto trees    = usable(draft(budget_.plan(owed_.tokens())));
+        const auto trees    = usable(draft(budget_.plan(book_.owed().tokens())));
         const auto output   = verify_->verify(trees);
         const auto accepted = accept_each(trees, output);
         if (accepted.empty()) return;  // the policy threw for every one
@@ -152,16 +118,103 @@ private:
         emit();
     }
 
-    /// Trees of the sequences that draft, the root alone for the others, all in the order of active_.
+    /// Trees of the sequences that draft, the root alone for the others, all in the order of the active ones.
     [[nodiscard]] std::vector<SequenceTree> draft(const DraftPlan& plan) {
         std::vector<SequenceTree> trees, drafted;
-        for (const auto& session : active_)
+        for (const auto& session : book_.active())
             trees.push_back({session->id(), TokenTree::root_only(session->pending())});
         if (plan.drafting.empty()) return trees;
-        drafted = draft_->propose(owed_.take(plan.drafting), plan.budget);
-        check_trees(drafted, active_, plan.drafting, verify_.part().vocabulary());
+        drafted = draft_->propose(book_.owed().take(plan.drafting), plan.budget);
+        check_trees(drafted, book_.active(), plan.drafting, verify_.part().vocabulary());
         for (std::size_t i = 0; i < drafted.size(); ++i) trees[plan.drafting[i]] = std::move(drafted[i]);
         return trees;
+    }
+
+    /// The trees without nodes that the texts could not use, and as many of the others as pay.
+    [[nodiscard]] std::vector<SequenceTree> usable(std::vector<SequenceTree> trees) {
+        for (std::size_t i = 0; i < trees.size(); ++i)
+            trees[i].tree = limit_depth(std::move(trees[i].tree), book_.active()[i]->left() - 1);
+        return budget_.trim(std::move(trees));
+    }
+
+    /// Asks the policy tree by tree. Sequences for which it throws leave, and those that a logit hook cancelled; the
+    /// others stay in step with the result.
+    [[nodiscard]] std::vector<SequenceAcceptance> accept_each(const std::vector<SequenceTree>& trees,
+                                                              const TreeOutput& output) {
+        const std::int64_t vocabulary = verify_.part().vocabulary();
+        times_.verify = verify_.lap();
+        check_output(output, trees, vocabulary);
+        std::vector<Acceptance> chosen(trees.size());
+        for (std::size_t i = 0; i < trees.size(); ++i) {
+            Session& session = *book_.active()[i];
+            try {
+                SequenceContext context = session.context();
+                context.samples = trees[i].samples.get();
+                chosen[i] = policy_->accept(trees[i].tree, rows_of(output, i), context);
+                session.accept(trees[i].tree, chosen[i], vocabulary);
+                budget_.saw(trees[i].tree, chosen[i].path.size());
+            } catch (...) {
+                book_.fail(session);
+            }
+        }
+        std::vector<SequenceAcceptance> accepted;
+        for (std::size_t i = 0; i < trees.size(); ++i)
+            if (!book_.active()[i]->ended()) accepted.push_back({trees[i].sequence, std::move(chosen[i])});
+        book_.leave(release());
+        return accepted;
+    }
+
+    /// What was committed is owed to the drafter.
+    void owe(Feedback committed) {
+        check_feedback(committed, book_.active());
+        book_.owed().add(std::move(committed));
+    }
+
+    void emit() {
+        times_.commit = verify_.lap();
+        for (const auto& session : book_.active()) {
+            if (session->ended()) continue;  // cancelled by another's callback
+            try {
+                session->emit();
+            } catch (...) {
+                book_.fail(*session);
+            }
+        }
+    }
+
+    /// What `step` does, its exceptions noted.
+    void advance() {
+        check_not_stepping();
+        const Stepping mark(stepping_);
+        admit();
+        if (book_.active().empty()) return;
+        look_at_costs();
+        const double start = now_seconds();
+        draft_.lap(), verify_.lap(), policy_.lap();  // what a round that failed may have left
+        try {
+            round();
+            account(now_seconds() - start);
+        } catch (...) {
+            book_.fail(book_.active());
+        }
+        book_.leave(release());
+    }
+
+    /// Prefills those that wait, in one ragged batch.
+    void admit() {
+        SequenceBook::Sessions joining = book_.next(release());
+        if (joining.empty()) return;
+        std::vector<Prefill> prompts;
+        for (const auto& session : joining) prompts.push_back(session->prefill());
+        try {
+            Feedback first = verify_->prefill(prompts);
+            const double share = verify_.lap() / static_cast<double>(joining.size());
+            for (const auto& session : joining) session->stats().seconds.prefill += share;
+            book_.enter(joining, std::move(first));
+        } catch (...) {
+            book_.fail(joining);
+            book_.retire(joining, release());
+        }
     }
 
     /// Before the first round that could draft: what passes cost, where the verifier can tell.
@@ -171,155 +224,53 @@ private:
         if constexpr (requires { draft_.part().kind(); })
             if (draft_.part().kind() == "none") return;
         if constexpr (requires { verify_.part().pass_times(); }) {
-            const std::vector<PassTime> times = verify_.part().pass_times();
-            budget_.measured(times);
-        }
-    }
-
-    /// Prefills those that wait, in one ragged batch.
-    void admit() {
-        Sessions joining, done;
-        while (!waiting_.empty() && active_.size() + joining.size() < max_batch_) {
-            const bool wants_none = waiting_.front()->ended();  // max_tokens is 0
-            (wants_none ? done : joining).push_back(std::move(waiting_.front()));
-            waiting_.pop_front();
-        }
-        retire(done);
-        if (joining.empty()) return;
-        std::vector<Prefill> prompts;
-        for (const auto& session : joining) prompts.push_back(session->prefill());
-        try {
-            Feedback first = verify_->prefill(prompts);
-            check_feedback(first, joining);
-            const double share = verify_.lap() / static_cast<double>(joining.size());
-            for (const auto& session : joining) session->stats().seconds.prefill += share;
-            for (SequenceFeedback& one : first) owed_.join(std::move(one));
-            std::move(joining.begin(), joining.end(), std::back_inserter(active_));
-        } catch (...) {
-            for (const auto& session : joining) session->fail(std::current_exception());
-            note_error();
-            retire(joining);
-        }
-    }
-
-    /// The trees without nodes that the texts could not use, and as many of the others as pay.
-    [[nodiscard]] std::vector<SequenceTree> usable(std::vector<SequenceTree> trees) {
-        for (std::size_t i = 0; i < trees.size(); ++i)
-            trees[i].tree = limit_depth(std::move(trees[i].tree), active_[i]->left() - 1);
-        return budget_.trim(std::move(trees));
-    }
-
-    /// Asks the policy tree by tree. A sequence for which it throws leaves; the others stay in step with the result.
-    [[nodiscard]] std::vector<SequenceAcceptance> accept_each(const std::vector<SequenceTree>& trees,
-                                                              const TreeOutput& output) {
-        times_.verify = verify_.lap();
-        check_output(output, trees);
-        std::vector<SequenceAcceptance> accepted;
-        accepted.reserve(trees.size());
-        std::vector<bool> failed(trees.size(), false);
-        for (std::size_t i = 0; i < trees.size(); ++i) {
             try {
-                SequenceContext context = active_[i]->context();
-                context.samples = trees[i].samples.get();
-                Acceptance chosen = policy_->accept(trees[i].tree, rows_of(output, i), context);
-                active_[i]->accept(trees[i].tree, chosen, verify_.part().vocabulary());
-                budget_.saw(trees[i].tree, chosen.path.size());
-                accepted.push_back({trees[i].sequence, std::move(chosen)});
+                const std::vector<PassTime> times = verify_.part().pass_times();
+                budget_.measured(times);
             } catch (...) {
-                active_[i]->fail(std::current_exception());
-                note_error();
-                failed[i] = true;
-            }
-        }
-        drop(failed);
-        return accepted;
-    }
-
-    /// What was committed is owed to the drafter.
-    void owe(Feedback committed) {
-        check_feedback(committed, active_);
-        owed_.add(std::move(committed));
-    }
-
-    void emit() {
-        times_.commit = verify_.lap();
-        for (const auto& session : active_) {
-            if (session->ended()) continue;  // cancelled by another's callback
-            try {
-                session->emit();
-            } catch (...) {
-                session->fail(std::current_exception());
-                note_error();
+                book_.note_error();
             }
         }
     }
 
     /// Shares the round's time among its sequences, and tells the budget what came of it.
     void account(double total) {
-        if (active_.empty()) return;
+        if (book_.active().empty()) return;
         times_.draft = draft_.lap();
         times_.accept = policy_.lap();
         times_.other = total - times_.draft - times_.verify - times_.accept - times_.commit;
-        RoundReport report{active_.size(), 0, 0, times_.draft, times_.verify + times_.commit};
-        const double share = 1.0 / static_cast<double>(active_.size());
-        for (const auto& session : active_) {
-            StageSeconds& sum = session->stats().seconds;
-            sum.draft += share * times_.draft, sum.verify += share * times_.verify;
-            sum.accept += share * times_.accept, sum.commit += share * times_.commit;
-            sum.other += share * times_.other;
-            report.drafted += session->drafted(), report.accepted += session->kept();
-        }
-        budget_.learn(report);
+        budget_.learn(book_.account(times_));
     }
 
-    /// Takes the marked sequences out, and their feedback with them.
-    void drop(const std::vector<bool>& marked) {
-        if (std::find(marked.begin(), marked.end(), true) == marked.end()) return;
-        Sessions leaving, staying;
-        for (std::size_t i = 0; i < active_.size(); ++i)
-            (marked[i] ? leaving : staying).push_back(std::move(active_[i]));
-        active_ = std::move(staying);
-        owed_.drop(marked);
-        retire(leaving);
+    /// Frees what drafter and target hold of a sequence.
+    [[nodiscard]] auto release() {
+        return [this](SequenceId id) {
+            if constexpr (requires { draft_.part().forget(id); }) draft_.part().forget(id);
+            if constexpr (requires { verify_.part().release(id); }) verify_.part().release(id);
+        };
     }
 
-    void drop_ended() {
-        std::vector<bool> ended(active_.size());
-        for (std::size_t i = 0; i < active_.size(); ++i) ended[i] = active_[i]->ended();
-        drop(ended);
+    void check_not_stepping() const {
+        require(!stepping_, "SpeculativeDecoder: step, run and generate must not be called from inside a callback");
     }
 
-    /// Keeps the results and frees what drafter and target hold.
-    void retire(Sessions& leaving) {
-        for (const auto& session : leaving) {
-            finished_.emplace(session->id(), session->finish());
-            try {
-                release(session->id());
-            } catch (...) {
-                note_error();
-            }
-        }
-    }
+    /// Marks the time in which callbacks may run.
+    class Stepping {
+    public:
+        explicit Stepping(bool& mark) : mark_(mark) { mark_ = true; }
+        Stepping(const Stepping&) = delete;
+        Stepping& operator=(const Stepping&) = delete;
+        ~Stepping() { mark_ = false; }
 
-    void release(SequenceId id) {
-        if constexpr (requires { draft_.part().forget(id); }) draft_.part().forget(id);
-        if constexpr (requires { verify_.part().release(id); }) verify_.part().release(id);
-    }
-
-    void note_error() {
-        if (!first_error_) first_error_ = std::current_exception();
-    }
+    private:
+        bool& mark_;
+    };
 
     Stage<D> draft_;
     Stage<V> verify_;
     Stage<A> policy_;
     TreeBudget budget_;
-    std::size_t max_batch_;
-    Sessions active_;
-    OwedFeedback owed_;                             ///< of active_, in its order: what the drafter learns next
-    std::deque<std::unique_ptr<Session>> waiting_;  ///< joined, not yet prefilled
-    std::unordered_map<SequenceId, GenerationResult> finished_;
-    std::exception_ptr first_error_;
+    SequenceBook book_;
     StageSeconds times_;  ///< of the round that is running
     bool stepping_ = false;
     bool looked_ = false;  ///< for the costs of passes

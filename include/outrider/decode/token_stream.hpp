@@ -30,18 +30,20 @@ public:
     }
 
     /// Emits one token and returns whether more may follow. What the callback throws passes through; the stream has
-    /// then recorded the token and its text.
+    /// then recorded the token and its text, and has not ended.
     bool push(TokenId token) {
         tokens_.push_back(token);
         const bool ends = std::find(end_ids_.begin(), end_ids_.end(), token) != end_ids_.end();
         std::string piece = ends || !detokenizer_ ? std::string{} : stops_.push(utf8_.feed(detokenizer_->bytes(token)));
+        FinishReason why = FinishReason::running;
         if (ends || stops_.stopped())
-            finish_ = FinishReason::stop;
+            why = FinishReason::stop;
         else if (left() == 0)
-            finish_ = FinishReason::length;
-        if (ended() && !stops_.stopped()) piece += last_words();
+            why = FinishReason::length;
+        if (why != FinishReason::running && !stops_.stopped()) piece += last_words();
         text_ += piece;
-        if (!sink_(token, piece) && !ended()) finish_ = FinishReason::cancelled;
+        if (!sink_(token, piece)) end(FinishReason::cancelled);
+        if (why != FinishReason::running) finish_ = why;  // whatever the callback said of going on
         return !ended();
     }
 

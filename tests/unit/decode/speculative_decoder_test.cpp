@@ -370,3 +370,107 @@ TEST_CASE("where passes cost such that nothing can gain, the drafter is never as
     SpeculativeDecoder asked{FragileDraft{broken}, std::ref(target), GreedyMatch{}, {.nodes = 1}};
     CHECK_THROWS_AS(asked.generate({{1, 2}}), std::runtime_error);
 }
+
+TEST_CASE("a verifier that cannot tell its costs fails one step and no sequence", "[decode][errors]") {
+    struct Untimed {  // a FakeTarget, but for one call
+        FakeTarget target{kLaw};
+        Feedback prefill(std::span<const Prefill> prompts) { return target.prefill(prompts); }
+        TreeOutput verify(std::span<const SequenceTree> trees) { return target.verify(trees); }
+        Feedback commit(std::span<const SequenceAcceptance> accepted) { return target.commit(accepted); }
+        void release(SequenceId sequence) { target.release(sequence); }
+        [[nodiscard]] std::int64_t vocabulary() const { return target.vocabulary(); }
+        [[nodiscard]] std::int64_t context() const { return target.context(); }
+        std::vector<PassTime> pass_times() { throw std::runtime_error("no clock"); }
+    };
+    SpeculativeDecoder decoder{NgramDraft{}, Untimed{}, GreedyMatch{}};
+    const SequenceId id = decoder.join({{1}}, {.max_tokens = 9});
+    CHECK_THROWS_WITH(decoder.step(), "no clock");
+    decoder.run();
+    CHECK(decoder.take(id).tokens == plain_greedy(kLaw, {1}, 9));
+}
+
+TEST_CASE("a callback that throws on its last token has failed", "[decode][errors]") {
+    const auto clean = plain_greedy(kLaw, {1}, 6);
+    for (const bool at_limit : {true, false}) {
+        SpeculativeDecoder decoder{NgramDraft{}, FakeTarget{kLaw}, GreedyMatch{}};
+        GenerationOptions options{.max_tokens = at_limit ? 6 : 50};
+        if (!at_limit) options.end_ids = {clean.back()};
+        const SequenceId id = decoder.join({{1}}, options, [&, seen = std::size_t{0}](std::span<const TokenId>) mutable {
+            if (++seen == 6) throw std::runtime_error("the host broke");
+            return true;
+        });
+        CHECK_THROWS_WITH(decoder.run(), "the host broke");
+        const GenerationResult failed = decoder.take(id);
+        CHECK(failed.finish == FinishReason::failed);
+        CHECK(failed.error == "the host broke");
+        CHECK(failed.tokens == clean);
+    }
+}
+
+TEST_CASE("a sequence that has ended does not fail with its round", "[decode][errors]") {
+    FakeTarget target(kLaw);
+    SpeculativeDecoder decoder{NgramDraft{}, std::ref(target), SampledMatch{}};
+    const SequenceId other = decoder.join({{2}});
+    SequenceId cancelled = 0;
+    cancelled = decoder.join({{1}}, {.logit_hook = [&](std::span<const TokenId> text, std::span<float>) {
+        if (text.size() > 4 && decoder.cancel(cancelled)) target.throw_in_commit = true;
+    }});
+    CHECK_THROWS_WITH(decoder.run(), "commit broke");
+    const GenerationResult result = decoder.take(cancelled);
+    CHECK(result.finish == FinishReason::cancelled);
+    CHECK(result.error.empty());
+    CHECK(result.tokens == plain_greedy(kLaw, {1}, 4));
+    CHECK(decoder.take(other).error == "commit broke");
+    CHECK(target.held() == 0);
+}
+
+TEST_CASE("generate loses no text to a sequence that fails beside it", "[decode][errors]") {
+    for (const std::int64_t until : {3, 9}) {  // in the middle, and in the round in which the other ends
+        SpeculativeDecoder decoder{NoDraft{}, FakeTarget{kLaw}, GreedyMatch{}};
+        const SequenceId bad = decoder.join({{2}}, {}, [&, seen = 0](std::span<const TokenId>) mutable {
+            if (++seen == until) throw std::runtime_error("the host broke");
+            return true;
+        });
+        CHECK(decoder.generate({{1}}, {.max_tokens = 9}).tokens == plain_greedy(kLaw, {1}, 9));
+        CHECK(decoder.take(bad).error == "the host broke");
+        CHECK_THROWS_WITH(decoder.step(), "the host broke");  // told late, but told
+        CHECK_FALSE(decoder.step());
+    }
+}
+
+TEST_CASE("generate throws what ended its own sequence", "[decode][errors]") {
+    SpeculativeDecoder decoder{NoDraft{}, FakeTarget{kLaw}, GreedyMatch{}};
+    const auto breaks = [](const char* what) {
+        return [what](std::span<const TokenId>) -> bool { throw std::runtime_error(what); };
+    };
+    (void)decoder.join({{2}}, {}, breaks("the other broke"));
+    (void)decoder.generate({{1}}, {.max_tokens = 2});
+    CHECK_THROWS_WITH(decoder.generate({{1}}, {.max_tokens = 2}, breaks("this one broke")), "this one broke");
+    CHECK_THROWS_WITH(decoder.run(), "the other broke");
+}
+
+TEST_CASE("logits of another width than the vocabulary are refused", "[decode][errors]") {
+    struct Narrow {
+        FakeTarget target{kLaw};
+        Feedback prefill(std::span<const Prefill> prompts) { return target.prefill(prompts); }
+        TreeOutput verify(std::span<const SequenceTree> trees) {
+            TreeOutput output = target.verify(trees);
+            output.logits = output.logits.slice(1, 0, 3);
+            return output;
+        }
+        Feedback commit(std::span<const SequenceAcceptance> accepted) { return target.commit(accepted); }
+        [[nodiscard]] std::int64_t vocabulary() const { return target.vocabulary(); }
+        [[nodiscard]] std::int64_t context() const { return target.context(); }
+    };
+    SpeculativeDecoder decoder{NoDraft{}, Narrow{}, SampledMatch{}};
+    CHECK_THROWS_WITH(decoder.generate({{1}}), ContainsSubstring("[1, 12]"));
+}
+
+TEST_CASE("as many nodes as one likes, within reason", "[decode]") {
+    CHECK_THROWS_WITH((SpeculativeDecoder{NgramDraft{}, FakeTarget{kLaw}, GreedyMatch{}, {.nodes = 1LL << 40}}),
+                      ContainsSubstring("1024"));
+    CHECK_THROWS_WITH((SpeculativeDecoder{NgramDraft{}, FakeTarget{kLaw}, GreedyMatch{}, {.nodes = -2}}),
+                      ContainsSubstring("kAutoNodes"));
+    SpeculativeDecoder decoder{NgramDraft{}, FakeTarget{kLaw}, GreedyMatch{}, {.nodes = 1024}};
+    CHECK(decoder.generate({{1, 2}}, {.max_tokens = 60}).tokens == plain_greedy(kLaw, {1, 2}, 60));
+}
