@@ -12,7 +12,7 @@
 namespace outrider {
 namespace {
 
-constexpr Isa kAll[] = {Isa::scalar, Isa::neon, Isa::avx2, Isa::avx512, Isa::vnni};
+constexpr Isa kAll[] = {Isa::scalar, Isa::neon, Isa::avx2, Isa::avx512, Isa::vnni, Isa::bf16};
 
 bool runs(Isa isa) {
     if (isa == Isa::scalar) return true;
@@ -22,7 +22,14 @@ bool runs(Isa isa) {
     static const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                                __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
     static const bool vnni = avx512 && __builtin_cpu_supports("avx512vnni");
-    return isa == Isa::avx2 ? avx2 : isa == Isa::avx512 ? avx512 : isa == Isa::vnni && vnni;
+    static const bool bf16 = vnni && __builtin_cpu_supports("avx512bf16");
+    switch (isa) {
+        case Isa::avx2: return avx2;
+        case Isa::avx512: return avx512;
+        case Isa::vnni: return vnni;
+        case Isa::bf16: return bf16;
+        default: return false;
+    }
 #elif defined(__aarch64__)
     return isa == Isa::neon;
 #else
@@ -55,6 +62,7 @@ std::string_view name(Isa isa) {
         case Isa::avx2: return "avx2";
         case Isa::avx512: return "avx512";
         case Isa::vnni: return "vnni";
+        case Isa::bf16: return "bf16";
     }
     return "unknown";
 }
@@ -83,6 +91,7 @@ const Table& table(Isa isa) {
     if (isa == Isa::avx2) return avx2_table();
     if (isa == Isa::avx512) return avx512_table();
     if (isa == Isa::vnni) return vnni_table();
+    if (isa == Isa::bf16) return bf16_table();
 #elif defined(__aarch64__)
     if (isa == Isa::neon) return neon_table();
 #endif

@@ -23,7 +23,8 @@ struct MultiplyArgs {
     std::int64_t out = 0;                ///< outputs of the matrix; the last panel may be narrower than 16
     std::int64_t blocks = 0;             ///< padded in / 32
     std::int64_t rows = 0;
-    const float* floats = nullptr;       ///< rows as PackedRows lays them out: floats, or bytes and scales
+    const float* floats = nullptr;       ///< rows as PackedRows lays them out: floats, or pairs, or bytes and scales
+    const std::uint32_t* pairs = nullptr;
     const std::int8_t* bytes = nullptr;
     const RowScale* scales = nullptr;
     float* y = nullptr;                  ///< output 0 of row 0
@@ -36,6 +37,7 @@ struct TileArgs {
     const std::byte* panel = nullptr;
     std::int64_t blocks = 0;
     const float* floats = nullptr;       ///< first row of the tile at k = 0; k advances by `group` floats
+    const std::uint32_t* pairs = nullptr;  ///< first row at k = 0; two k advance by `group` pairs
     const std::int8_t* bytes = nullptr;  ///< first row at block 0; a block advances by 32 `group`
     const RowScale* scales = nullptr;    ///< first row at block 0; a block advances by `group`
     std::int64_t group = 0;              ///< rows of the group
@@ -85,13 +87,16 @@ struct IntegerKernels {
     Multiply q4_k = nullptr, q5_k = nullptr, q6_k = nullptr;
 };
 
-/// One path. Every pointer is set.
+/// One path. Every pointer but round_pairs is set.
 struct Table {
     Isa isa = Isa::scalar;
     std::array<Multiply, kFormats> multiply{};  ///< by WeightFormat
     /// x [32 blocks] to int8: block b at q + b * q_stride, its scales at scales[b * scale_stride].
     void (*quantise_row)(const float* x, std::int64_t blocks, std::int8_t* q, std::int64_t q_stride, RowScale* scales,
                          std::int64_t scale_stride) = nullptr;
+    /// x [n] to bf16 pairs, k even in the low half: pair i at pairs[i * stride]; n % 32 == 0. Only where bf16 weights meet
+    /// rows of bf16, else null.
+    void (*round_pairs)(const float* x, std::int64_t n, std::uint32_t* pairs, std::int64_t stride) = nullptr;
     void (*rms_norm_row)(const float* x, std::int64_t n, const float* weight, float eps, float* y) = nullptr;
     void (*silu_gate_row)(const float* gate, const float* up, std::int64_t n, float* y) = nullptr;
     void (*add_row)(float* x, const float* y, std::int64_t n) = nullptr;
@@ -136,6 +141,7 @@ struct Table {
 [[nodiscard]] const Table& avx2_table();
 [[nodiscard]] const Table& avx512_table();
 [[nodiscard]] const Table& vnni_table();
+[[nodiscard]] const Table& bf16_table();
 #endif
 #if defined(__aarch64__)
 [[nodiscard]] const Table& neon_table();

@@ -37,6 +37,12 @@ std::shared_ptr<const std::byte> pack_panels(WeightFormat format, std::int64_t o
     return data;
 }
 
+// Whether rows packed for one format serve the other, on every path.
+bool same_rows(WeightFormat a, WeightFormat b) {
+    const auto floats = [](WeightFormat f) { return f == WeightFormat::f32 || f == WeightFormat::bf16; };
+    return a == b || (!floats(a) && !floats(b));
+}
+
 }  // namespace
 
 std::string_view name(WeightFormat format) {
@@ -57,6 +63,7 @@ std::string_view name(WeightFormat format) {
 }
 
 RowForm row_form(WeightFormat format) {
+    if (format == WeightFormat::bf16 && kernels::active_table().round_pairs != nullptr) return RowForm::bf16;
     return format == WeightFormat::f32 || format == WeightFormat::bf16 ? RowForm::f32 : RowForm::int8;
 }
 
@@ -128,7 +135,7 @@ PackedLinear PackedLinear::stack(const std::vector<PackedLinear>& matrices) {
     for (const PackedLinear& m : matrices) {
         require(m.in_ > 0, "PackedLinear: cannot stack an empty matrix");
         if (result.parts_.empty()) result.in_ = m.in_, result.format_ = m.format_;
-        require(m.in_ == result.in_ && row_form(m.format_) == row_form(result.format_),
+        require(m.in_ == result.in_ && same_rows(m.format_, result.format_),
                 "PackedLinear: cannot stack {} [{}, {}] onto {} matrices with {} inputs; multiply them one by one",
                 name(m.format_), m.out_, m.in_, name(result.format_), result.in_);
         result.parts_.insert(result.parts_.end(), m.parts_.begin(), m.parts_.end());
@@ -148,10 +155,11 @@ void PackedLinear::multiply(TeamMember& member, const PackedRows& x, float* y, s
     require(in_ > 0 && x.in() == in_ && x.form() == row_form(format_),
             "PackedLinear: rows of {} values packed as {} do not fit a {} matrix with {} inputs; assign them for its "
             "format",
-            x.in(), x.form() == RowForm::f32 ? "f32" : "int8", name(format_), in_);
+            x.in(), x.form() == RowForm::f32 ? "f32" : x.form() == RowForm::bf16 ? "bf16" : "int8", name(format_), in_);
     kernels::MultiplyArgs args;
     args.blocks = x.padded_in() / 32, args.rows = x.rows();
     if (x.form() == RowForm::f32) args.floats = x.floats();
+    else if (x.form() == RowForm::bf16) args.pairs = x.pairs();
     else args.bytes = x.bytes(), args.scales = x.scales();
     args.ldy = ldy, args.add = store == Store::add;
     const kernels::Table& table = kernels::active_table();

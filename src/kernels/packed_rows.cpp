@@ -23,8 +23,8 @@ void AlignedBytes::reserve(std::size_t bytes) {
 void PackedRows::shape(TeamMember& member, std::int64_t n, std::int64_t in, RowForm form) {
     require(n >= 0 && in > 0, "PackedRows: {} rows of {} values; rows need at least one value", n, in);
     const std::int64_t padded = (in + 31) / 32 * 32;
-    const auto value_bytes = static_cast<std::size_t>(n * padded) * (form == RowForm::f32 ? 4 : 1);
-    const auto scale_bytes = form == RowForm::f32 ? 0 : static_cast<std::size_t>(n * padded / 32) * sizeof(RowScale);
+    const auto value_bytes = static_cast<std::size_t>(n * padded) * (form == RowForm::f32 ? 4 : form == RowForm::bf16 ? 2 : 1);
+    const auto scale_bytes = form != RowForm::int8 ? 0 : static_cast<std::size_t>(n * padded / 32) * sizeof(RowScale);
     const auto scratch_bytes = static_cast<std::size_t>(member.size() * padded) * sizeof(float);
     // All members see the same capacities here, so all take the same branch.
     if (value_bytes > values_.capacity() || scale_bytes > scales_.capacity() || scratch_bytes > scratch_.capacity()) {
@@ -46,6 +46,9 @@ void PackedRows::pack_part(const Place& at, std::int64_t first, std::int64_t cou
     if (at.form == RowForm::f32) {
         float* to = reinterpret_cast<float*>(values_.data()) + start * at.blocks * 32 + first * 32 * group + r;
         for (std::int64_t k = 0; k < count * 32; ++k) to[k * group] = x[k];
+    } else if (at.form == RowForm::bf16) {
+        auto* to = reinterpret_cast<std::uint32_t*>(values_.data()) + (start * at.blocks + first * group) * 16 + r;
+        kernels::active_table().round_pairs(x, count * 32, to, group);
     } else {
         auto* q = reinterpret_cast<std::int8_t*>(values_.data()) + (start * at.blocks + first * group + r) * 32;
         auto* scales = reinterpret_cast<RowScale*>(scales_.data()) + start * at.blocks + first * group + r;

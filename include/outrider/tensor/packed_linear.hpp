@@ -19,8 +19,9 @@ enum class WeightFormat : unsigned char { f32, bf16, int8, q4_0, q4_1, q5_0, q5_
 
 [[nodiscard]] std::string_view name(WeightFormat format);
 
-/// How the rows are held that meet such weights: f32 for f32 and bf16 weights, else int8 in blocks of 32.
-enum class RowForm : unsigned char { f32, int8 };
+/// How the rows are held that meet such weights: f32 for f32 weights, f32 or (on the path `bf16`, isa.hpp) bf16 for bf16
+/// weights, else int8 in blocks of 32.
+enum class RowForm : unsigned char { f32, bf16, int8 };
 [[nodiscard]] RowForm row_form(WeightFormat format);
 
 /// The scales of 32 quantised values of a row: value = q * scale, |q| <= 127.
@@ -50,8 +51,8 @@ private:
 
 /// Rows in the form that the weights need. Reused from call to call: memory only grows.
 ///
-/// Layout: groups of kRowGroup rows (the last one may be smaller, of g rows); inside a group f32 is [in][g], int8 is
-/// [in / 32][g][32] with scales [in / 32][g]. `in` is padded with zeros to a multiple of 32.
+/// Layout: groups of kRowGroup rows (the last one may be smaller, of g rows); inside a group f32 is [in][g], bf16 is
+/// [in / 2][g] pairs, int8 is [in / 32][g][32] with scales [in / 32][g]. `in` is padded with zeros to a multiple of 32.
 class PackedRows {
 public:
     static constexpr std::int64_t kRowGroup = 24;
@@ -74,6 +75,9 @@ public:
     [[nodiscard]] std::int64_t padded_in() const noexcept { return (in_ + 31) / 32 * 32; }
 
     [[nodiscard]] const float* floats() const noexcept { return reinterpret_cast<const float*>(values_.data()); }
+    [[nodiscard]] const std::uint32_t* pairs() const noexcept {
+        return reinterpret_cast<const std::uint32_t*>(values_.data());
+    }
     [[nodiscard]] const std::int8_t* bytes() const noexcept {
         return reinterpret_cast<const std::int8_t*>(values_.data());
     }
@@ -119,8 +123,8 @@ public:
     [[nodiscard]] static PackedLinear pack_blocks(WeightFormat format, std::span<const std::byte> blocks,
                                                   std::int64_t out, std::int64_t in, ThreadTeam* team = nullptr);
 
-    /// The outputs of several matrices side by side, in this order, from one multiply. They must have the same `in` and
-    /// row form; formats may differ. Shares their memory.
+    /// The outputs of several matrices side by side, in this order, from one multiply. They must have the same `in`, and
+    /// rows of the same form on every path: all f32, all bf16, or none of the two. Shares their memory.
     [[nodiscard]] static PackedLinear stack(const std::vector<PackedLinear>& matrices);
 
     [[nodiscard]] std::int64_t in() const noexcept { return in_; }

@@ -184,10 +184,14 @@ inline void round_to_int8(std::vector<double>& weights, std::int64_t in) {
         }
 }
 
+inline bool made_from_floats(WeightFormat format) {
+    return format == WeightFormat::f32 || format == WeightFormat::bf16 || format == WeightFormat::int8;
+}
+
 inline TestMatrix random_matrix(WeightFormat format, std::int64_t out, std::int64_t in, std::uint64_t seed,
                                 bool exact = false) {
     Draws draws(seed);
-    if (format == WeightFormat::f32 || format == WeightFormat::bf16 || format == WeightFormat::int8) {
+    if (made_from_floats(format)) {
         std::vector<float> weights = draws.normals(out * in);
         if (exact)
             for (float& w : weights) w = static_cast<float>(draws.below(255) - 127);
@@ -209,6 +213,10 @@ inline double packed_value(const PackedRows& rows, std::int64_t row, std::int64_
     const std::int64_t first = row / PackedRows::kRowGroup * PackedRows::kRowGroup, r = row - first;
     const std::int64_t group = std::min(PackedRows::kRowGroup, rows.rows() - first), in = rows.padded_in();
     if (rows.form() == RowForm::f32) return rows.floats()[first * in + k * group + r];
+    if (rows.form() == RowForm::bf16) {
+        const std::uint32_t pair = rows.pairs()[first * in / 2 + k / 2 * group + r];
+        return std::bit_cast<float>(k % 2 == 0 ? pair << 16 : pair & 0xffff0000U);
+    }
     const std::int64_t b = k / 32;
     return static_cast<double>(rows.bytes()[first * in + (b * group + r) * 32 + k % 32]) *
            rows.scales()[first * in / 32 + b * group + r].scale;

@@ -124,7 +124,7 @@ TEST_CASE("integer sums are exact on every path") {
 
 TEST_CASE("largest weights and values do not overflow") {
     on_every_path([](Isa, WeightFormat format) {
-        if (row_form(format) == RowForm::f32 || format == WeightFormat::int8) return;
+        if (made_from_floats(format)) return;
         const BlockShape shape = block_shape(format);
         const auto [d_at, m_at] = scale_places(format);
         std::vector<std::byte> bytes(static_cast<std::size_t>(16 * shape.bytes), std::byte{0xff});
@@ -191,6 +191,36 @@ TEST_CASE("rows are quantised to the same bits on every path, odd values include
     }
 }
 
+TEST_CASE("rows for bf16 weights are floats or, on the path bf16, rounded to nearest even") {
+    const IsaGuard guard;
+    std::vector<float> x = Draws(97).normals(64);
+    const float inf = std::numeric_limits<float>::infinity(), nan = std::numeric_limits<float>::quiet_NaN();
+    const std::vector<float> odd{0.0F, -0.0F, 1e-41F, inf, -inf, 1.00390625F, 1.01171875F, 1.0039063692F, 3.4e38F};
+    std::copy(odd.begin(), odd.end(), x.begin());
+    for (const Isa isa : available_isas()) {
+        INFO(name(isa));
+        force_isa(isa);
+        TeamMember alone;
+        PackedRows rows;
+        rows.assign(alone, x.data(), 1, 64, 64, WeightFormat::bf16);
+        REQUIRE(rows.form() == (isa == Isa::bf16 ? RowForm::bf16 : RowForm::f32));
+        for (std::size_t k = 0; k < x.size(); ++k) {
+            const double held = packed_value(rows, 0, static_cast<std::int64_t>(k));
+            if (isa != Isa::bf16) CHECK(held == x[k]);
+            else if (k >= odd.size()) CHECK(std::abs(held - x[k]) <= std::ldexp(std::abs(x[k]), -8));
+        }
+        if (isa != Isa::bf16) continue;
+        const std::vector<double> expected{0, 0, 1e-41, inf, -inf, 1, 1.015625, 1.0078125};
+        for (std::size_t k = 3; k < expected.size(); ++k) CHECK(packed_value(rows, 0, static_cast<std::int64_t>(k)) == expected[k]);
+        CHECK(std::abs(packed_value(rows, 0, 2) - 1e-41) < 1e-40);
+        CHECK(std::isinf(packed_value(rows, 0, 8)));  // above bf16's largest
+        x[0] = nan;
+        rows.assign(alone, x.data(), 1, 64, 64, WeightFormat::bf16);
+        CHECK(std::isnan(packed_value(rows, 0, 0)));
+        CHECK(packed_value(rows, 0, 1) == 0);
+    }
+}
+
 TEST_CASE("infinities and NaN in a row reach that row's outputs and no other") {
     on_every_path([](Isa, WeightFormat format) {
         const std::int64_t out = 20, in = fitting(format, 64), n = 5;
@@ -209,7 +239,7 @@ TEST_CASE("infinities and NaN in a row reach that row's outputs and no other") {
 
 TEST_CASE("inputs that are no multiple of 32 are padded for formats made from floats and refused for blocks") {
     on_every_path([](Isa, WeightFormat format) {
-        if (format == WeightFormat::f32 || format == WeightFormat::bf16 || format == WeightFormat::int8) {
+        if (made_from_floats(format)) {
             const std::int64_t out = 17, in = 45, n = 3;
             const TestMatrix m = random_matrix(format, out, in, 41);
             const auto x = Draws(43).normals(n * in);
@@ -219,9 +249,9 @@ TEST_CASE("inputs that are no multiple of 32 are padded for formats made from fl
                     double sum = 0;
                     for (std::int64_t k = 0; k < in; ++k)
                         sum += m.weights[static_cast<std::size_t>(o * in + k)] * x[static_cast<std::size_t>(r * in + k)];
-                    // int8 rounds the row's values too: half a step of 1 / 127 of its largest each.
-                    CHECK(std::abs(y[static_cast<std::size_t>(r * out + o)] - sum) <
-                          (format == WeightFormat::int8 ? 0.4 : 1e-4));
+                    // int8 rounds the row's values too: half a step of 1 / 127 of its largest each; bf16 by 2^-8 of each.
+                    const double most = row_form(format) == RowForm::int8 ? 0.4 : row_form(format) == RowForm::bf16 ? 0.1 : 1e-4;
+                    CHECK(std::abs(y[static_cast<std::size_t>(r * out + o)] - sum) < most);
                 }
         } else {
             const std::vector<std::byte> bytes(static_cast<std::size_t>(block_shape(format).bytes) * 4);
@@ -236,7 +266,7 @@ TEST_CASE("inputs that are no multiple of 32 are padded for formats made from fl
 TEST_CASE("a stack gives the outputs of its matrices side by side, formats mixed") {
     on_every_path([](Isa, WeightFormat format) {
         const std::int64_t in = fitting(format, 96), n = 7;
-        const WeightFormat other = row_form(format) == RowForm::f32 ? WeightFormat::bf16 : WeightFormat::q8_0;
+        const WeightFormat other = row_form(format) == RowForm::int8 ? WeightFormat::q8_0 : format;
         const auto a = random_matrix(format, 40, in, 47).packed, b = random_matrix(other, 7, in, 53).packed,
                    c = random_matrix(format, 16, in, 59).packed;
         const auto stacked = PackedLinear::stack({a, b, c});
@@ -255,6 +285,7 @@ TEST_CASE("a stack gives the outputs of its matrices side by side, formats mixed
     const auto narrow = random_matrix(WeightFormat::f32, 4, 32, 1).packed;
     CHECK_THROWS_AS(PackedLinear::stack({narrow, random_matrix(WeightFormat::f32, 4, 64, 1).packed}), Error);
     CHECK_THROWS_AS(PackedLinear::stack({narrow, random_matrix(WeightFormat::q4_1, 4, 32, 1).packed}), Error);
+    CHECK_THROWS_AS(PackedLinear::stack({narrow, random_matrix(WeightFormat::bf16, 4, 32, 1).packed}), Error);
     CHECK_THROWS_AS(PackedLinear::stack({PackedLinear{}}), Error);
 }
 
@@ -280,7 +311,7 @@ TEST_CASE("Store::add adds the product to what is there") {
 TEST_CASE("packing is the same whatever the team, keeps to the file's size, and rows must fit") {
     ThreadTeam team(3);
     for (const WeightFormat format : all_formats()) {
-        if (row_form(format) == RowForm::f32 || format == WeightFormat::int8) continue;
+        if (made_from_floats(format)) continue;
         Draws draws(79);
         const std::int64_t out = 576, in = 1536;
         const auto bytes = random_blocks(format, out * in / block_shape(format).values, draws, false);
@@ -301,7 +332,7 @@ TEST_CASE("packing is the same whatever the team, keeps to the file's size, and 
 TEST_CASE("fused assigns equal the row operation and then assign, bit for bit, for every thread count") {
     ThreadTeam one(1), two(2), three(3);
     on_every_path([&](Isa, WeightFormat format) {
-        if (format != WeightFormat::f32 && format != WeightFormat::int8) return;  // one of each row form
+        if (!made_from_floats(format)) return;  // one of each row form
         for (const std::int64_t in : {45, 96, 576})
             for (const std::int64_t n : {1, 2, 7, 30}) {
                 Draws draws(83);
@@ -351,7 +382,7 @@ TEST_CASE("matrices of one model share memory and outlive one another") {
 TEST_CASE("a path that the machine lacks is refused") {
     const IsaGuard guard;
     const auto there = available_isas();
-    for (const Isa isa : {Isa::scalar, Isa::neon, Isa::avx2, Isa::avx512, Isa::vnni}) {
+    for (const Isa isa : {Isa::scalar, Isa::neon, Isa::avx2, Isa::avx512, Isa::vnni, Isa::bf16}) {
         if (std::find(there.begin(), there.end(), isa) != there.end()) {
             force_isa(isa);
             CHECK(active_isa() == isa);
