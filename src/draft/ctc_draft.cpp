@@ -1,5 +1,6 @@
 #include <outrider/draft/ctc_draft.hpp>
 
+#include <atomic>
 #include <optional>
 
 #include <outrider/core/error.hpp>
@@ -36,13 +37,19 @@ struct CtcDraft::State {
     std::unique_ptr<CtcBackend> backend;
     std::optional<CtcPrediction> prediction;
     std::unordered_map<SequenceId, Known> sequences;
-    FrameBuilder builder;
-    CtcFrames frames;
-    PrefixTreeSearch best_first;
-    StaticPrefixTree static_tree;
-    AlignmentSampler sampler;
-    CtcSearch search;
     CtcRoundScores scores;
+
+    /// What one search needs; sequences that are searched at once need one each.
+    struct Searcher {
+        FrameBuilder builder;
+        CtcFrames frames;
+        PrefixTreeSearch best_first;
+        StaticPrefixTree static_tree;
+        AlignmentSampler sampler;
+        CtcSearch search;
+        CtcPrediction::Scratch prediction;
+    };
+    std::vector<Searcher> searchers;  ///< one for each of the team
 
     /// Checks all feedback before any state changes, then takes it up.
     std::vector<CtcRound> take_up(std::span<const SequenceFeedback> feedback) {
@@ -73,49 +80,82 @@ struct CtcDraft::State {
     }
 
     template <typename Condition>
-    SequenceTree tree(const SequenceFeedback& it, std::int64_t nodes, Condition&& condition) {
+    SequenceTree tree(Searcher& mine, const SequenceFeedback& it, std::int64_t nodes, Condition&& condition) const {
         switch (options.tree) {
             case CtcTree::static_tree:
-                return {it.sequence, static_tree.tree(it.pending, frames, medusa63(), nodes, condition)};
+                return {it.sequence, mine.static_tree.tree(it.pending, mine.frames, medusa63(), nodes, condition)};
             case CtcTree::sampled: {
                 const auto chains = static_cast<std::size_t>(std::clamp<std::int64_t>(options.chains, 1, nodes));
                 const RandomKey key(options.seed, static_cast<std::uint64_t>(it.sequence), it.committed,
                                     static_cast<std::uint64_t>(RandomPurpose::draft));
-                SampledDraft drawn = sampler.draw(it.pending, frames, chains, static_cast<std::size_t>(nodes) / chains,
-                                                  key, condition);
-                auto samples = std::make_shared<const DraftSamples>(samples_of(drawn, law_of(sampler, drawn, frames)));
+                SampledDraft drawn = mine.sampler.draw(it.pending, mine.frames, chains,
+                                                       static_cast<std::size_t>(nodes) / chains, key, condition);
+                auto samples = std::make_shared<const DraftSamples>(
+                    samples_of(drawn, law_of(mine.sampler, drawn, mine.frames)));
                 return {it.sequence, std::move(drawn.tree), std::move(samples)};
             }
             case CtcTree::best_first:
             default:
-                return {it.sequence, best_first.tree(it.pending, frames, nodes, condition)};
+                return {it.sequence, mine.best_first.tree(it.pending, mine.frames, nodes, condition)};
         }
     }
 
-    /// The tree of sequence `index` of the round from its frames.
-    SequenceTree draft(const SequenceFeedback& it, std::size_t index, std::int64_t nodes) {
+    /// What the prediction network begins from, for every sequence.
+    std::vector<CtcPrediction::Start> starts(std::span<const SequenceFeedback> feedback) const {
+        if (!prediction) return std::vector<CtcPrediction::Start>(feedback.size());
+        std::vector<CtcPrediction::Text> texts;
+        for (const SequenceFeedback& it : feedback) {
+            const Known& known = sequences.at(it.sequence);
+            texts.push_back({known.feature, known.before, it.pending});
+        }
+        return prediction->starts(texts);
+    }
+
+    /// The tree of sequence `index` of the round from its frames. `alone`: by the calling thread only.
+    SequenceTree draft(Searcher& mine, const SequenceFeedback& it, const CtcPrediction::Start& start, std::size_t index,
+                       std::int64_t nodes, bool alone) {
         const auto T = static_cast<std::size_t>(config.frames), V = config.vocabulary.size();
         const auto logits = std::span(scores.logits).subspan(index * T * V, T * V);
         const auto gate = std::span(scores.gate).subspan(index * T, T);
-        CtcPrediction::Start start;
         if (prediction) {
-            const Known& known = sequences.at(it.sequence);
-            start = prediction->start(known.feature, known.before, it.pending);
             if (options.tree == CtcTree::best_first)
                 return {it.sequence,
-                        search.tree(it.pending, logits, gate, config.vocabulary, nodes,
-                                    [&](std::span<const CtcPrefix> prefixes, float* out, std::int64_t stride) {
-                                        prediction->scores(start, prefixes, out, stride);
-                                    })};
-            prediction->fold_root(start, logits);
+                        mine.search.tree(it.pending, logits, gate, config.vocabulary, nodes,
+                                         [&](std::span<const CtcPrefix> prefixes, float* out, std::int64_t stride) {
+                                             prediction->scores(start, prefixes, out, stride, mine.prediction, alone);
+                                         })};
+            prediction->fold_root(start, logits, mine.prediction, alone);
         }
         const DenseFrames dense{logits, gate, V, config.vocabulary, DenseFrames::Kind::gated_logits};
-        builder.build(dense, {static_cast<std::size_t>(options.top_k), true}, frames);
-        if (!prediction) return tree(it, nodes, Unconditioned{});
-        prediction->choose(frames.tokens());
-        return tree(it, nodes, [&](const PrefixContext& prefix, std::span<float> factors) {
-            prediction->factors(start, prefix, factors);
+        mine.builder.build(dense, {static_cast<std::size_t>(options.top_k), true}, mine.frames);
+        if (!prediction) return tree(mine, it, nodes, Unconditioned{});
+        prediction->choose(mine.frames.tokens(), mine.prediction);
+        return tree(mine, it, nodes, [&](const PrefixContext& prefix, std::span<float> factors) {
+            prediction->factors(start, prefix, factors, mine.prediction);
         });
+    }
+
+    /// Trees of the round's frames: several sequences are searched at once, one by each of the team; a single one by
+    /// all together. No number depends on which.
+    std::vector<SequenceTree> drafts(std::span<const SequenceFeedback> feedback, std::int64_t nodes) {
+        const std::vector<CtcPrediction::Start> start = starts(feedback);
+        std::vector<std::optional<SequenceTree>> trees(feedback.size());
+        searchers.resize(static_cast<std::size_t>(team->size()));
+        if (feedback.size() == 1 || team->size() == 1) {
+            for (std::size_t i = 0; i < feedback.size(); ++i)
+                trees[i] = draft(searchers[0], feedback[i], start[i], i, nodes, false);
+        } else {
+            std::atomic<std::size_t> next{0};  // searches differ in length: who is done takes the next
+            team->run([&](TeamMember& member) {
+                for (std::size_t i = next++; i < feedback.size(); i = next++)
+                    trees[i] = draft(searchers[static_cast<std::size_t>(member.index())], feedback[i], start[i], i,
+                                     nodes, true);
+            });
+        }
+        std::vector<SequenceTree> all;
+        all.reserve(trees.size());
+        for (std::optional<SequenceTree>& tree : trees) all.push_back(*std::move(tree));
+        return all;
     }
 };
 
@@ -165,13 +205,10 @@ std::vector<SequenceTree> CtcDraft::do_propose(std::span<const SequenceFeedback>
     if (feedback.empty()) return {};
     std::vector<CtcRound> rounds = state_->take_up(feedback);
     state_->backend->run(rounds, budget.nodes > 0, state_->scores);
-    std::vector<SequenceTree> trees;
-    trees.reserve(feedback.size());
-    for (std::size_t i = 0; i < feedback.size(); ++i)
-        trees.push_back(budget.nodes > 0
-                            ? state_->draft(feedback[i], i, budget.nodes)
-                            : SequenceTree{feedback[i].sequence, TokenTree::root_only(feedback[i].pending)});
-    return trees;
+    if (budget.nodes > 0) return state_->drafts(feedback, budget.nodes);
+    std::vector<SequenceTree> roots;
+    for (const SequenceFeedback& it : feedback) roots.push_back({it.sequence, TokenTree::root_only(it.pending)});
+    return roots;
 }
 
 void CtcDraft::do_forget(SequenceId sequence) { state_->sequences.erase(sequence); }

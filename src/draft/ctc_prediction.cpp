@@ -28,8 +28,7 @@ CtcPrediction::CtcPrediction(const CtcConfig& config, const CtcWeights& weights,
       team_(&team),
       bias_(floats_of(weights.prefix_bias)),
       out_(floats_of(weights.prefix_out)),
-      column_(static_cast<std::size_t>(head.vocabulary), -1),
-      g_(static_cast<std::size_t>(rank_)) {
+      column_(static_cast<std::size_t>(head.vocabulary), -1) {
     const at::Tensor w = weights.prefix_in.detach().to(at::kCPU, at::kFloat);
     const at::Tensor rows = head.embed(config.vocabulary).to(at::kCPU, at::kFloat) * embedding_scale_;
     const auto part = [&](std::int64_t i) { return w.slice(1, i * hidden_, (i + 1) * hidden_); };
@@ -44,37 +43,64 @@ CtcPrediction::CtcPrediction(const CtcConfig& config, const CtcWeights& weights,
 }
 
 void CtcPrediction::multiply(const PackedLinear& matrix, const float* x, std::int64_t rows, float* y,
-                             std::int64_t stride) const {
-    team_->run([&](TeamMember& member) {
-        rows_in_.assign(member, x, rows, matrix.in(), matrix.in(), matrix.format());
+                             std::int64_t stride, PackedRows& rows_in, bool alone) const {
+    const auto share = [&](TeamMember& member) {
+        rows_in.assign(member, x, rows, matrix.in(), matrix.in(), matrix.format());
         member.barrier();
-        matrix.multiply(member, rows_in_, y, stride);
-    });
+        matrix.multiply(member, rows_in, y, stride);
+    };
+    TeamMember one;
+    if (alone) share(one);
+    else team_->run(share);
 }
 
-std::vector<float> CtcPrediction::product(const PackedLinear& matrix, std::span<const float> x) const {
-    std::vector<float> y(static_cast<std::size_t>(rank_), 0.0F);
-    if (!x.empty()) multiply(matrix, x.data(), 1, y.data(), rank_);
+/// [rows, R] of x [rows, H].
+std::vector<float> CtcPrediction::products(const PackedLinear& matrix, std::span<const float> x) const {
+    const std::int64_t rows = std::ssize(x) / hidden_;
+    std::vector<float> y(static_cast<std::size_t>(rows * rank_), 0.0F);
+    PackedRows rows_in;
+    if (rows > 0) multiply(matrix, x.data(), rows, y.data(), rank_, rows_in, false);
     return y;
 }
 
-CtcPrediction::Start CtcPrediction::start(std::span<const float> feature, TokenId before, TokenId pending) const {
-    const auto embedding = [&](TokenId token) { return floats_of(embed_(std::span(&token, 1)) * embedding_scale_); };
-    const auto part = [&](const PackedLinear& matrix, const std::vector<float>& table, TokenId token) {
+std::vector<CtcPrediction::Start> CtcPrediction::starts(std::span<const Text> texts) const {
+    const auto R = static_cast<std::size_t>(rank_);
+    std::vector<Start> starts(texts.size());
+    std::vector<float> features;
+    std::vector<TokenId> last, second;  // outside the draft vocabulary: nothing to look up
+    const auto looked_up = [&](const std::vector<float>& table, TokenId token, std::vector<float>& part) {
         const std::int32_t column = column_[static_cast<std::size_t>(token)];
-        if (column >= 0) return std::vector<float>(row(table, column), row(table, column) + rank_);
-        return product(matrix, embedding(token));
+        if (column >= 0) part.assign(row(table, column), row(table, column) + rank_);
+        return column >= 0;
     };
-    Start result;
-    std::vector<float> scaled(feature.begin(), feature.end());
-    for (float& x : scaled) x *= static_cast<float>(feature_scale_);
-    result.base = product(by_feature_, scaled);
-    Output(result.base.data(), rank_) += Vector(bias_.data(), rank_);
-    result.pending_last = part(by_last_, last_, pending);
-    result.pending_second = part(by_second_, second_, pending);
-    result.before = before == kNoToken ? std::vector<float>(static_cast<std::size_t>(rank_), 0.0F)
-                                       : part(by_second_, second_, before);
-    return result;
+    std::vector<std::vector<float>*> of_last, of_second, of_feature;
+    for (std::size_t i = 0; i < texts.size(); ++i) {
+        const Text& text = texts[i];
+        Start& start = starts[i];
+        start.base.assign(R, 0.0F), start.before.assign(R, 0.0F);
+        for (const float x : text.feature) features.push_back(x * static_cast<float>(feature_scale_));
+        if (!text.feature.empty()) of_feature.push_back(&start.base);
+        if (!looked_up(last_, text.pending, start.pending_last))
+            last.push_back(text.pending), of_last.push_back(&start.pending_last);
+        if (!looked_up(second_, text.pending, start.pending_second))
+            second.push_back(text.pending), of_second.push_back(&start.pending_second);
+        if (text.before != kNoToken && !looked_up(second_, text.before, start.before))
+            second.push_back(text.before), of_second.push_back(&start.before);
+    }
+    const auto compute = [&](const PackedLinear& matrix, std::span<const float> x,
+                             const std::vector<std::vector<float>*>& parts) {
+        const std::vector<float> y = products(matrix, x);
+        for (std::size_t i = 0; i < parts.size(); ++i)
+            parts[i]->assign(y.data() + i * R, y.data() + (i + 1) * R);
+    };
+    const auto embedded = [&](std::span<const TokenId> tokens) {
+        return tokens.empty() ? std::vector<float>{} : floats_of(embed_(tokens) * embedding_scale_);
+    };
+    compute(by_feature_, features, of_feature);
+    compute(by_last_, embedded(last), of_last);
+    compute(by_second_, embedded(second), of_second);
+    for (Start& start : starts) Output(start.base.data(), rank_) += Vector(bias_.data(), rank_);
+    return starts;
 }
 
 void CtcPrediction::state_of(const float* base, const float* last, const float* second, float* g) const {
@@ -84,54 +110,57 @@ void CtcPrediction::state_of(const float* base, const float* last, const float* 
     }
 }
 
-void CtcPrediction::scores(const Start& start, std::span<const CtcPrefix> prefixes, float* out, std::int64_t stride) {
-    g_.resize(prefixes.size() * static_cast<std::size_t>(rank_));
+void CtcPrediction::scores(const Start& start, std::span<const CtcPrefix> prefixes, float* out, std::int64_t stride,
+                           Scratch& scratch, bool alone) const {
+    scratch.g.resize(prefixes.size() * static_cast<std::size_t>(rank_));
     for (std::size_t i = 0; i < prefixes.size(); ++i) {
         const CtcPrefix& prefix = prefixes[i];
         const float* last = prefix.length == 0 ? start.pending_last.data() : row(last_, prefix.last);
         const float* second = prefix.length == 0   ? start.before.data()
                               : prefix.length == 1 ? start.pending_second.data()
                                                    : row(second_, prefix.last_but_one);
-        state_of(start.base.data(), last, second, g_.data() + i * static_cast<std::size_t>(rank_));
+        state_of(start.base.data(), last, second, scratch.g.data() + i * static_cast<std::size_t>(rank_));
     }
-    multiply(out_packed_, g_.data(), static_cast<std::int64_t>(prefixes.size()), out, stride);
+    multiply(out_packed_, scratch.g.data(), static_cast<std::int64_t>(prefixes.size()), out, stride, scratch.rows_in, alone);
 }
 
-void CtcPrediction::fold_root(const Start& start, std::span<float> logits) {
+void CtcPrediction::fold_root(const Start& start, std::span<float> logits, Scratch& scratch, bool alone) const {
     const std::size_t count = out_.size() / static_cast<std::size_t>(rank_);
-    root_.resize(count);
+    scratch.root.resize(count);
     const CtcPrefix empty;
-    scores(start, std::span(&empty, 1), root_.data(), static_cast<std::int64_t>(count));
-    root_g_.assign(g_.begin(), g_.begin() + rank_);
+    scores(start, std::span(&empty, 1), scratch.root.data(), static_cast<std::int64_t>(count), scratch, alone);
+    scratch.root_g.assign(scratch.g.begin(), scratch.g.begin() + rank_);
     for (std::size_t begin = 0; begin < logits.size(); begin += count)
         Output(logits.data() + begin, static_cast<Eigen::Index>(count)) +=
-            Vector(root_.data(), static_cast<Eigen::Index>(count));
+            Vector(scratch.root.data(), static_cast<Eigen::Index>(count));
 }
 
-void CtcPrediction::choose(std::span<const TokenId> candidates) {
-    chosen_.clear();
-    rows_.resize(candidates.size() * static_cast<std::size_t>(rank_));
+void CtcPrediction::choose(std::span<const TokenId> candidates, Scratch& scratch) const {
+    scratch.chosen.clear();
+    scratch.rows.resize(candidates.size() * static_cast<std::size_t>(rank_));
     for (std::size_t i = 0; i < candidates.size(); ++i) {
-        chosen_.push_back(column_[static_cast<std::size_t>(candidates[i])]);
-        std::copy_n(row(out_, chosen_.back()), rank_, rows_.begin() + static_cast<std::ptrdiff_t>(i) * rank_);
+        scratch.chosen.push_back(column_[static_cast<std::size_t>(candidates[i])]);
+        std::copy_n(row(out_, scratch.chosen.back()), rank_,
+                    scratch.rows.begin() + static_cast<std::ptrdiff_t>(i) * rank_);
     }
 }
 
-void CtcPrediction::factors(const Start& start, const PrefixContext& prefix, std::span<float> out) {
+void CtcPrediction::factors(const Start& start, const PrefixContext& prefix, std::span<float> out,
+                            Scratch& scratch) const {
     const std::size_t depth = prefix.candidates.size();
     const auto column = [&](std::size_t back) {
-        return chosen_[static_cast<std::size_t>(prefix.candidates[depth - back])];
+        return scratch.chosen[static_cast<std::size_t>(prefix.candidates[depth - back])];
     };
     const float* last = depth == 0 ? start.pending_last.data() : row(last_, column(1));
     const float* second = depth == 0   ? start.before.data()
                           : depth == 1 ? start.pending_second.data()
                                        : row(second_, column(2));
-    g_.resize(static_cast<std::size_t>(rank_));
-    state_of(start.base.data(), last, second, g_.data());
-    for (std::size_t i = 0; i < g_.size(); ++i) g_[i] -= root_g_[i];
+    scratch.g.resize(static_cast<std::size_t>(rank_));
+    state_of(start.base.data(), last, second, scratch.g.data());
+    for (std::size_t i = 0; i < scratch.g.size(); ++i) scratch.g[i] -= scratch.root_g[i];
     const auto count = static_cast<Eigen::Index>(out.size());
     Output scores(out.data(), count);
-    scores.noalias() = Matrix(rows_.data(), count, rank_) * Vector(g_.data(), rank_);
+    scores.noalias() = Matrix(scratch.rows.data(), count, rank_) * Vector(scratch.g.data(), rank_);
     scores = scores.array().min(60.0F).exp().matrix();
 }
 

@@ -30,27 +30,46 @@ public:
         std::vector<float> pending_second;  ///< [R] W_2 E(pending)
         std::vector<float> before;          ///< [R] W_2 E(the last committed token); zero where there is none
     };
-    /// `before` may be kNoToken; `feature` [H] may be empty.
-    [[nodiscard]] Start start(std::span<const float> feature, TokenId before, TokenId pending) const;
+    /// What a sequence's prediction begins from. `before` may be kNoToken; `feature` [H] may be empty.
+    struct Text {
+        std::span<const float> feature;
+        TokenId before = kNoToken, pending = kNoToken;
+    };
+    /// Of all sequences of a round: their matrix products are one.
+    [[nodiscard]] std::vector<Start> starts(std::span<const Text> texts) const;
 
-    /// s_l(c) over the whole draft vocabulary: [prefixes, stride].
-    void scores(const Start& start, std::span<const CtcPrefix> prefixes, float* out, std::int64_t stride);
+    /// What one draft needs besides; several drafts at once need one each.
+    struct Scratch {
+        PackedRows rows_in;
+        std::vector<float> g;               ///< [prefixes, R]
+        std::vector<std::int32_t> chosen;   ///< columns of the candidates
+        std::vector<float> rows;            ///< [candidates, R] their rows of out_
+        std::vector<float> root, root_g;    ///< [V] scores of the empty prefix, [R]
+    };
+
+    /// s_l(c) over the whole draft vocabulary: [prefixes, stride]. `alone`: computed by the calling thread, which may be
+    /// inside a run of the team; else by the team. The numbers are the same.
+    void scores(const Start& start, std::span<const CtcPrefix> prefixes, float* out, std::int64_t stride,
+                Scratch& scratch, bool alone) const;
 
     /// Adds the empty prefix's scores to T frames of logits [T, V]. Only sums of both have a meaning: training sees no
     /// frame without a prefix, so that alone neither says which tokens are likely.
-    void fold_root(const Start& start, std::span<float> logits);
+    void fold_root(const Start& start, std::span<float> logits, Scratch& scratch, bool alone) const;
 
     /// Candidates of one draft; call before `factors`.
-    void choose(std::span<const TokenId> candidates);
+    void choose(std::span<const TokenId> candidates, Scratch& scratch) const;
 
     /// f_l(c) of every candidate, relative to the empty prefix: exp(prefix_out[c] . (g(l) - g(empty))).
-    void factors(const Start& start, const PrefixContext& prefix, std::span<float> out);
+    void factors(const Start& start, const PrefixContext& prefix, std::span<float> out, Scratch& scratch) const;
 
 private:
     [[nodiscard]] const float* row(const std::vector<float>& table, std::int32_t column) const {
         return table.data() + static_cast<std::size_t>(column) * static_cast<std::size_t>(rank_);
     }
-    [[nodiscard]] std::vector<float> product(const PackedLinear& matrix, std::span<const float> x) const;
+    [[nodiscard]] std::vector<float> products(const PackedLinear& matrix, std::span<const float> x) const;
+    void state_of(const float* base, const float* last, const float* second, float* g) const;
+    void multiply(const PackedLinear& matrix, const float* x, std::int64_t rows, float* y, std::int64_t stride,
+                  PackedRows& rows_in, bool alone) const;
 
     std::int64_t hidden_, rank_;
     double embedding_scale_, feature_scale_;
@@ -58,18 +77,10 @@ private:
     ThreadTeam* team_;
     PackedLinear by_last_, by_second_, by_feature_;  // [R, H] each, float32: they meet a row or two a round
     PackedLinear out_packed_;                        // [V, R]
-    mutable PackedRows rows_in_;
     std::vector<float> bias_;           // [R]
     std::vector<float> last_, second_;  // [V, R] the draft vocabulary's parts
     std::vector<float> out_;            // [V, R]
     std::vector<std::int32_t> column_;  // [target vocabulary] column or -1
-    std::vector<std::int32_t> chosen_;  // columns of the candidates
-    void state_of(const float* base, const float* last, const float* second, float* g) const;
-    void multiply(const PackedLinear& matrix, const float* x, std::int64_t rows, float* y, std::int64_t stride) const;
-
-    std::vector<float> rows_, g_;  // [candidates, R] rows of out_, [prefixes, R]
-    std::vector<float> root_;      // [V] scores of the empty prefix
-    std::vector<float> root_g_;    // [R]
 };
 
 }  // namespace outrider

@@ -6,6 +6,7 @@
 #include <limits>
 #include <numeric>
 
+#include "row_team.hpp"
 #include "score_rows.hpp"
 
 namespace outrider {
@@ -26,7 +27,7 @@ void PathSearch::pass(std::vector<Place>& wave, std::size_t columns, const Score
     std::stable_sort(wave.begin(), wave.end(), [&](Place a, Place b) { return node(a).depth < node(b).depth; });
     paths_.clear();
     std::vector<std::size_t> begins;
-    for (const Place at : wave) {
+    for (const Place& at : wave) {
         begins.push_back(paths_.size());
         for (NodeIndex n = at.second; n != kNoNode; n = node({at.first, n}).parent)
             paths_.push_back(node({at.first, n}).token);
@@ -39,11 +40,13 @@ void PathSearch::pass(std::vector<Place>& wave, std::size_t columns, const Score
     const std::size_t stride = padded_row(columns);
     scores_.resize(wave.size() * stride);
     score(rows, scores_.data());
-    for (std::size_t i = 0; i < wave.size(); ++i) {
-        float* row = scores_.data() + i * stride;
-        if (probabilities(row, static_cast<std::int64_t>(columns), static_cast<std::int64_t>(stride)))
-            expand(wave[i], row);
-    }
+    usable_.assign(wave.size(), 0);
+    for_each_row(team_, wave.size(), [&](std::size_t i) {
+        usable_[i] = probabilities(scores_.data() + i * stride, static_cast<std::int64_t>(columns),
+                                   static_cast<std::int64_t>(stride));
+    });
+    for (std::size_t i = 0; i < wave.size(); ++i)
+        if (usable_[i] != 0) expand(wave[i], scores_.data() + i * stride);
 }
 
 /// Moves the most probable open nodes that can still have a child in the tree to the wave.

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <outrider/core/types.hpp>
+#include <outrider/tensor/thread_team.hpp>
 #include <outrider/tree/ranked_tree.hpp>
 #include <outrider/tree/token_tree.hpp>
 #include <outrider/tree/tree_template.hpp>
@@ -42,6 +43,10 @@ public:
 
     static constexpr std::size_t kWave = 8;
 
+    /// Rows of a wave are turned into probabilities by this team, which must live as long as the search; null: by the
+    /// calling thread. The trees are the same.
+    void use(ThreadTeam* team) noexcept { team_ = team; }
+
 private:
     struct Node {
         double psi = 1.0;  ///< probability of the path
@@ -69,7 +74,9 @@ private:
 
     std::vector<Growth> growths_;
     std::vector<float> scores_;
+    std::vector<char> usable_;  // [rows] whether a row's scores are numbers
     std::vector<TokenId> paths_;
+    ThreadTeam* team_ = nullptr;
 };
 
 }  // namespace outrider

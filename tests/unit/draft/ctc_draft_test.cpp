@@ -145,6 +145,29 @@ TEST_CASE("CtcDraft: a batch gives every sequence the draft it gets alone, bit f
     CHECK(one(together, next).drafted() == 12);
 }
 
+TEST_CASE("CtcDraft: a batch's trees do not depend on the number of threads, bit for bit") {
+    Feedback feedback;
+    for (std::uint64_t i = 0; i < 7; ++i) {
+        const auto tokens = static_cast<std::int64_t>(4 + 5 * i);
+        feedback.push_back(Text(tokens, i + 1).feedback(0, i == 2 ? 0 : tokens - 1, static_cast<SequenceId>(i)));
+    }
+    for (const CtcConditioning conditioning : {CtcConditioning::prefix, CtcConditioning::none})
+        for (const CtcTree tree : {CtcTree::best_first, CtcTree::static_tree, CtcTree::sampled}) {
+            CtcDraft one_thread = toy_draft(conditioning, {.tree = tree, .seed = 5, .threads = 1});
+            const auto expected = one_thread.propose(feedback, {14});
+            for (const int threads : {2, 3, 16}) {
+                CtcDraft many = toy_draft(conditioning, {.tree = tree, .seed = 5, .threads = threads});
+                const auto trees = many.propose(feedback, {14});
+                CAPTURE(static_cast<int>(conditioning), static_cast<int>(tree), threads);
+                for (std::size_t i = 0; i < feedback.size(); ++i) {
+                    CHECK(trees[i].sequence == feedback[i].sequence);
+                    CHECK(same(trees[i].tree, expected[i].tree));
+                    CHECK((trees[i].samples == nullptr) == (tree != CtcTree::sampled));
+                }
+            }
+        }
+}
+
 TEST_CASE("CtcDraft: a stale state is an error, never a bad draft") {
     const Text text(20);
     CtcDraft draft = toy_draft();
