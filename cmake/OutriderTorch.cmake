@@ -13,6 +13,15 @@ add_library(outrider::torch INTERFACE IMPORTED GLOBAL)
 set_property(TARGET outrider::torch PROPERTY INTERFACE_COMPILE_DEFINITIONS FMT_HEADER_ONLY)
 
 if(OUTRIDER_CUDA)
+    # Without it Torch's own files stop at "Failed to detect a default CUDA architecture", which helps nobody.
+    find_program(OUTRIDER_NVCC nvcc HINTS ${CUDA_TOOLKIT_ROOT_DIR} $ENV{CUDA_HOME} $ENV{CUDA_PATH} /usr/local/cuda
+                 PATH_SUFFIXES bin)
+    if(NOT OUTRIDER_NVCC)
+        message(FATAL_ERROR "outrider: OUTRIDER_CUDA needs the CUDA toolkit of the version that the LibTorch was built "
+                            "with, and found no nvcc. Install the toolkit, and pass -DCUDA_TOOLKIT_ROOT_DIR=/path/to/it "
+                            "if it is in a place of its own. Without a toolkit leave OUTRIDER_CUDA off (preset release): "
+                            "everything but running on a GPU works")
+    endif()
     find_package(Torch REQUIRED)
     set_property(TARGET outrider::torch PROPERTY INTERFACE_LINK_LIBRARIES ${TORCH_LIBRARIES})
     set(OUTRIDER_TORCH_ROOT ${TORCH_INSTALL_PREFIX})
