@@ -41,14 +41,16 @@ std::unique_ptr<DraftModel> load_drafter(const std::string& name, const LlamaMod
     const bool sampled = arguments.tree == "sampled" || (arguments.tree == "auto" && policy.needs_draws);
     options.ctc.chains = arguments.chains > 0 ? arguments.chains : policy.one_chain ? 1 : 2;
     options.lm.chains = options.ctc.chains, options.lm.seed = options.ctc.seed;
-    if (arguments.generation.temperature > 0) options.lm.temperature = arguments.generation.temperature;
+    // Draws are made at the request's temperature, greedy ones too; chosen trees need shares that tell tokens apart.
+    if (sampled || arguments.generation.temperature > 0) options.lm.temperature = arguments.generation.temperature;
     if (sampled) options.lm.tree = LmTree::sampled;
     options.lm_model.device = at::Device(model_arguments.device);
     options.lm_model.threads = model_arguments.threads;
     if (arguments.tree == "static") options.ctc.tree = CtcTree::static_tree, options.heads.tree = HeadTree::static_tree;
     if (arguments.tree == "measured") options.heads.tree = HeadTree::measured;
     options.heads.threads = model_arguments.threads;
-    if (sampled) options.ctc.tree = CtcTree::sampled;
+    if (sampled) options.ctc.tree = CtcTree::sampled, options.heads.tree = HeadTree::sampled;
+    options.heads.chains = options.ctc.chains, options.heads.seed = options.ctc.seed;
     return make_drafter(name, model.head(), options);
 }
 

@@ -28,6 +28,9 @@ public:
                 "{}: its config holds no accuracies to build a tree from; choose another tree, or train it with this "
                 "version",
                 drafter);
+        require(options.chains >= 1 && options.top_k >= 1,
+                "{}: {} chains from the {} likeliest tokens, expected at least 1 of each", drafter, options.chains,
+                options.top_k);
         if (options.tree != HeadTree::static_tree) return;
         std::vector<TreeTemplate::Choice> choices = options.choices;
         if (choices.empty())

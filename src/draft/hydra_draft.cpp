@@ -8,6 +8,7 @@
 
 #include "head_shape.hpp"
 #include "hydra_backend.hpp"
+#include "path_sampling.hpp"
 #include "progress.hpp"
 #include "score_rows.hpp"
 
@@ -24,13 +25,22 @@ struct HydraDraft::State {
     std::unordered_map<SequenceId, Progress> sequences;
     std::unordered_map<SequenceId, std::unique_ptr<HydraCache>> caches;
     PathSearch search;
+    PathSampler sampler;
 
     /// Trees of the sequences of the last take_up.
-    std::vector<TokenTree> trees(std::span<const TokenId> pending, std::int64_t nodes) {
+    std::vector<SequenceTree> trees(std::span<const PathSampler::Start> starts, std::int64_t nodes) {
         const auto stride = static_cast<std::int64_t>(padded_row(vocabulary.size()));
         const auto score = [&](std::span<const PathRow> rows, float* out) { backend->scores(rows, out, stride); };
-        return options.tree == HeadTree::best_first ? search.best_first(pending, vocabulary, config.heads, nodes, score)
-                                                    : search.ranked(pending, vocabulary, shape.of(nodes), nodes, score);
+        if (options.tree == HeadTree::sampled)
+            return sampler.draw(starts, vocabulary, config.heads, nodes, options, score);
+        std::vector<TokenId> pending;
+        for (const PathSampler::Start& start : starts) pending.push_back(start.pending);
+        std::vector<TokenTree> found = options.tree == HeadTree::best_first
+                                           ? search.best_first(pending, vocabulary, config.heads, nodes, score)
+                                           : search.ranked(pending, vocabulary, shape.of(nodes), nodes, score);
+        std::vector<SequenceTree> trees;
+        for (std::size_t i = 0; i < starts.size(); ++i) trees.push_back({starts[i].sequence, std::move(found[i])});
+        return trees;
     }
 };
 
@@ -49,6 +59,7 @@ HydraDraft::HydraDraft(HydraConfig config, const HydraWeights& weights, const Ta
     state_->shape = HeadShape("HydraDraft", options, config.accuracies, config.heads, columns);
     if (options.kernels && weights.heads[0][0].bias.device().is_cpu() && kernels_fit(config)) {
         state_->team = std::make_unique<ThreadTeam>(options.threads);
+        state_->search.use(state_->team.get());
         state_->backend = make_hydra_kernels(config, weights, head, *state_->team);
     } else
         state_->backend = make_hydra_aten(config, weights, head);
@@ -75,30 +86,30 @@ HydraDraft HydraDraft::load(const std::filesystem::path& folder, const TargetHea
 
 const HydraConfig& HydraDraft::config() const { return state_->config; }
 
+DraftDraws HydraDraft::draws() const { return draws_of(state_->options); }
+
 std::vector<SequenceTree> HydraDraft::do_propose(std::span<const SequenceFeedback> feedback, DraftBudget budget) {
     State& state = *state_;
     check_progress("HydraDraft", feedback, state.sequences, state.config.hidden, state.target_vocabulary);
     std::vector<HydraRound> rounds;
-    std::vector<TokenId> pending;
     for (const SequenceFeedback& it : feedback) {
         state.sequences[it.sequence] = {it.committed, it.pending};
         auto& cache = state.caches[it.sequence];
         if (!cache) cache = state.backend->make_cache();
         if (it.tokens.empty()) continue;  // nothing committed: there is no feature to draft from
         rounds.push_back({cache.get(), it.committed, it.features});
-        pending.push_back(it.pending);
     }
     const bool draft = budget.nodes > 0;
-    std::vector<TokenTree> drafted;
+    std::vector<SequenceTree> drafted;
     if (!rounds.empty()) {
         state.backend->take_up(rounds, draft);
-        if (draft) drafted = state.trees(pending, budget.nodes);
+        if (draft) drafted = state.trees(starts_of(feedback), budget.nodes);
     }
     std::vector<SequenceTree> trees;
     std::size_t next = 0;
     for (const SequenceFeedback& it : feedback)
-        trees.push_back(
-            {it.sequence, draft && !it.tokens.empty() ? std::move(drafted[next++]) : TokenTree::root_only(it.pending)});
+        trees.push_back(draft && !it.tokens.empty() ? std::move(drafted[next++])
+                                                    : SequenceTree{it.sequence, TokenTree::root_only(it.pending)});
     return trees;
 }
 

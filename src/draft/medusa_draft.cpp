@@ -1,5 +1,6 @@
 #include <outrider/draft/medusa_draft.hpp>
 
+#include <algorithm>
 #include <tuple>
 #include <unordered_map>
 
@@ -8,7 +9,9 @@
 
 #include "head_shape.hpp"
 #include "medusa_backend.hpp"
+#include "path_sampling.hpp"
 #include "progress.hpp"
+#include "row_team.hpp"
 #include "score_rows.hpp"
 
 namespace outrider {
@@ -24,23 +27,43 @@ struct MedusaDraft::State {
     std::unordered_map<SequenceId, Progress> sequences;
     std::vector<float> scores;
     std::vector<RankedTokens> ranked;
+    PathSampler sampler;
 
-    /// The tree of one sequence from its heads' scores [K, stride]; they are spoiled.
-    TokenTree tree(TokenId pending, float* rows, std::size_t stride, std::int64_t nodes) {
-        const TreeTemplate* fixed = options.tree == HeadTree::best_first ? nullptr : &shape.of(nodes);
+    /// Sampled trees of `starts`, whose heads' scores stand in this order. A Medusa head sees nothing of the path.
+    std::vector<SequenceTree> draw(std::span<const PathSampler::Start> starts, std::size_t stride, std::int64_t nodes) {
+        return sampler.draw(starts, vocabulary, config.heads, nodes, options,
+                            [&](std::span<const PathRow> rows, float* out) {
+                                for (std::size_t i = 0; i < rows.size(); ++i) {
+                                    const std::size_t row = rows[i].sequence * static_cast<std::size_t>(config.heads) +
+                                                            rows[i].path.size() - 1;
+                                    std::copy_n(scores.data() + row * stride, stride, out + i * stride);
+                                }
+                            });
+    }
+
+    /// The likeliest tokens of `count` rows of scores, those of all sequences that draft, heads within sequences; the
+    /// scores are spoiled.
+    void rank(std::size_t count, std::size_t stride, std::int64_t nodes) {
         std::size_t ranks = static_cast<std::size_t>(nodes);
-        if (fixed != nullptr) {
+        if (options.tree != HeadTree::best_first) {
             ranks = 0;
-            for (const TreeTemplate::Choice& choice : fixed->choices())
+            for (const TreeTemplate::Choice& choice : shape.of(nodes).choices())
                 ranks = std::max(ranks, static_cast<std::size_t>(choice.back()) + 1);
         }
-        ranked.resize(static_cast<std::size_t>(config.heads));
-        for (RankedTokens& depth : ranked) {
-            (void)probabilities(rows, static_cast<std::int64_t>(vocabulary.size()), static_cast<std::int64_t>(stride));
-            rank_row(rows, vocabulary, ranks, depth);
-            rows += stride;
-        }
-        return fixed == nullptr ? product_tree(pending, ranked, nodes) : template_tree(pending, ranked, *fixed, nodes);
+        ranked.resize(count);
+        for_each_row(team.get(), count, [&](std::size_t i) {
+            float* row = scores.data() + i * stride;
+            (void)probabilities(row, std::ssize(vocabulary), static_cast<std::int64_t>(stride));
+            rank_row(row, vocabulary, ranks, ranked[i]);
+        });
+    }
+
+    /// The tree of the `index`-th sequence that drafts, once its rows are ranked.
+    TokenTree tree(TokenId pending, std::size_t index, std::int64_t nodes) {
+        const auto heads = static_cast<std::size_t>(config.heads);
+        const auto mine = std::span(ranked).subspan(index * heads, heads);
+        return options.tree == HeadTree::best_first ? product_tree(pending, mine, nodes)
+                                                    : template_tree(pending, mine, shape.of(nodes), nodes);
     }
 };
 
@@ -84,6 +107,8 @@ MedusaDraft MedusaDraft::load(const std::filesystem::path& folder, const TargetH
 
 const MedusaConfig& MedusaDraft::config() const { return state_->config; }
 
+DraftDraws MedusaDraft::draws() const { return draws_of(state_->options); }
+
 std::vector<SequenceTree> MedusaDraft::do_propose(std::span<const SequenceFeedback> feedback, DraftBudget budget) {
     State& state = *state_;
     check_progress("MedusaDraft", feedback, state.sequences, state.config.hidden, state.target_vocabulary);
@@ -95,14 +120,21 @@ std::vector<SequenceTree> MedusaDraft::do_propose(std::span<const SequenceFeedba
     const std::size_t stride = padded_row(state.vocabulary.size());
     if (!newest.empty() && budget.nodes > 0)
         state.backend->run(at::stack(newest), static_cast<std::int64_t>(stride), state.scores);
-    std::vector<SequenceTree> trees;
-    float* rows = state.scores.data();
+    std::vector<SequenceTree> trees, drawn;
+    if (state.options.tree == HeadTree::sampled && budget.nodes > 0)
+        drawn = state.draw(starts_of(feedback), stride, budget.nodes);
+    else if (!newest.empty() && budget.nodes > 0)
+        state.rank(newest.size() * static_cast<std::size_t>(state.config.heads), stride, budget.nodes);
+    std::size_t next = 0;
     for (const SequenceFeedback& it : feedback) {
         // Nothing committed: there is no feature to draft from.
         const bool draft = budget.nodes > 0 && !it.tokens.empty();
-        trees.push_back({it.sequence, draft ? state.tree(it.pending, rows, stride, budget.nodes)
+        if (draft && !drawn.empty()) {
+            trees.push_back(std::move(drawn[next++]));
+            continue;
+        }
+        trees.push_back({it.sequence, draft ? state.tree(it.pending, next++, budget.nodes)
                                             : TokenTree::root_only(it.pending)});
-        if (draft) rows += static_cast<std::size_t>(state.config.heads) * stride;
     }
     return trees;
 }

@@ -10,11 +10,13 @@
 #include <outrider/decode/any_decoder.hpp>
 #include <outrider/decode/make_policy.hpp>
 #include <outrider/draft/ctc_draft.hpp>
+#include <outrider/draft/hydra_draft.hpp>
+#include <outrider/draft/medusa_draft.hpp>
 #include <outrider/draft/merged_draft.hpp>
 #include <outrider/draft/ngram_draft.hpp>
 #include <outrider/draft/no_draft.hpp>
 
-#include "../unit/draft/ctc_fixture.hpp"
+#include "../unit/draft/heads_fixture.hpp"
 #include "fake_target.hpp"
 #include "plain_loop.hpp"
 #include "text_law.hpp"
@@ -65,6 +67,24 @@ std::unique_ptr<DraftModel> ctc(CtcConditioning conditioning, CtcDraftOptions op
     return std::make_unique<CtcDraft>(config, toy_weights(config, head), head, options);
 }
 
+/// Name the same four of the five tokens.
+std::unique_ptr<DraftModel> medusa(HeadDraftOptions options) {
+    TargetHead head = toy_head();
+    head.vocabulary = kLaw.vocabulary;
+    MedusaConfig config = toy_medusa(HeadOutput::target);
+    config.vocabulary = {0, 1, 3, 4};
+    options.threads = 1;
+    return std::make_unique<MedusaDraft>(config, toy_weights(config, head), head, options);
+}
+std::unique_ptr<DraftModel> hydra(HeadDraftOptions options) {
+    TargetHead head = toy_head();
+    head.vocabulary = kLaw.vocabulary;
+    HydraConfig config = toy_hydra(true);
+    config.vocabulary = {0, 1, 3, 4};
+    options.threads = 1;
+    return std::make_unique<HydraDraft>(config, toy_weights(config, head), head, options);
+}
+
 std::unique_ptr<DraftModel> merged(std::unique_ptr<DraftModel> a, std::unique_ptr<DraftModel> b) {
     std::vector<std::unique_ptr<DraftModel>> parts;
     parts.push_back(std::move(a));
@@ -92,6 +112,15 @@ TEST_CASE("sampled CTC drafts keep the target's law under every rule", "[propert
             check_law(policy, ctc(conditioning, {.tree = CtcTree::sampled, .chains = 2}));
     }
     check_law("rejection", ctc(CtcConditioning::prefix, {.tree = CtcTree::sampled, .chains = 1}), 2);  // cut chains
+}
+
+TEST_CASE("sampled heads keep the target's law under every rule", "[property][law]") {
+    for (const auto& make : {medusa, hydra}) {
+        for (const char* policy : {"rejection", "block"}) check_law(policy, make({.tree = HeadTree::sampled}));
+        for (const char* policy : {"multi_step", "kseq", "traversal", "unified"})
+            check_law(policy, make({.tree = HeadTree::sampled, .chains = 2}));
+        check_law("rejection", make({.tree = HeadTree::sampled, .top_k = 2}), 2);  // cut chains, few tokens
+    }
 }
 
 TEST_CASE("a drafter that is certain keeps the target's law under every rule", "[property][law]") {

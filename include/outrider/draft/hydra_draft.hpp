@@ -21,8 +21,6 @@ namespace outrider {
 /// in the tree, all sequences together. Movable; calls on one object take turns.
 class HydraDraft final : public DraftModel {
 public:
-    static constexpr bool kSamples = false;  ///< see Fits
-
     /// `folder`: config.json and model.safetensors, as `outrider train` writes them, or a published checkpoint
     /// (keys as its authors wrote them). Throws Error for damaged files and for another target.
     [[nodiscard]] static HydraDraft load(const std::filesystem::path& folder, const TargetHead& head,
@@ -46,7 +44,7 @@ public:
     HydraDraft& operator=(HydraDraft&&) noexcept;
 
     [[nodiscard]] std::string_view kind() const override { return "hydra"; }
-    [[nodiscard]] DraftDraws draws() const override { return DraftDraws::none; }
+    [[nodiscard]] DraftDraws draws() const override;
     [[nodiscard]] const HydraConfig& config() const;
 
 protected:

@@ -20,8 +20,6 @@ namespace outrider {
 /// on one object take turns.
 class MedusaDraft final : public DraftModel {
 public:
-    static constexpr bool kSamples = false;  ///< see Fits
-
     /// `folder`: config.json and model.safetensors, as `outrider train` writes them, or a published checkpoint
     /// (keys as its authors wrote them). Throws Error for damaged files and for another target.
     [[nodiscard]] static MedusaDraft load(const std::filesystem::path& folder, const TargetHead& head,
@@ -45,7 +43,7 @@ public:
     MedusaDraft& operator=(MedusaDraft&&) noexcept;
 
     [[nodiscard]] std::string_view kind() const override { return "medusa"; }
-    [[nodiscard]] DraftDraws draws() const override { return DraftDraws::none; }
+    [[nodiscard]] DraftDraws draws() const override;
     [[nodiscard]] const MedusaConfig& config() const;
 
 protected:

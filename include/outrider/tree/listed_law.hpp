@@ -13,6 +13,14 @@
 
 namespace outrider {
 
+/// The index of the share that a uniform number u in [0, 1) falls into; the last one takes what rounding leaves. There
+/// must be one.
+[[nodiscard]] inline std::size_t draw_share(std::span<const TokenShare> shares, double u) {
+    std::size_t i = 0;
+    while (i + 1 < shares.size() && u >= shares[i].q) u -= shares[i++].q;
+    return i;
+}
+
 /// For drafters that know q at the moment of drawing, and for whom running anew along a path later would cost more than
 /// keeping it. Rules ask only for paths at which something was drawn; any other path throws Error.
 class ListedLaw final : public DraftLaw {

@@ -61,7 +61,9 @@ std::vector<std::unique_ptr<DraftModel>> drafters(const TargetHead& head) {
     std::vector<std::unique_ptr<DraftModel>> all, parts;
     all.push_back(medusa({.threads = 1}));
     all.push_back(medusa({.tree = HeadTree::static_tree, .threads = 1}));
+    all.push_back(medusa({.tree = HeadTree::sampled, .chains = 2, .threads = 1}));
     all.push_back(hydra({.threads = 1}));
+    all.push_back(hydra({.tree = HeadTree::sampled, .chains = 3, .threads = 1}));
     all.push_back(hydra({.tree = HeadTree::static_tree, .threads = 1, .kernels = false}));
     parts.push_back(medusa({.threads = 1}));
     parts.push_back(hydra({.threads = 1}));

@@ -12,6 +12,7 @@
 #include <outrider/draft/medusa_draft.hpp>
 #include <set>
 
+#include "../../../src/draft/path_sampling.hpp"
 #include "../../../src/draft/path_search.hpp"
 #include "../../../src/draft/score_rows.hpp"
 #include "heads_fixture.hpp"
@@ -357,6 +358,96 @@ TEST_CASE("heads: static and measured shapes") {
     unmeasured.accuracies.clear();
     CHECK_THROWS_MATCHES(made<MedusaDraft>(unmeasured, {.tree = HeadTree::measured}), Error,
                          MessageMatches(ContainsSubstring("no accuracies")));
+}
+
+TEST_CASE("heads: sampled chains tell the law that they were drawn from") {
+    const Text text(20);
+    const SequenceFeedback feedback = text.feedback(0, 12);
+    for (const Kind& kind : kinds()) {
+        INFO(kind.name);
+        // Plain products: eight bits would blur the comparison.
+        HeadDraftOptions options{
+            .tree = HeadTree::sampled, .chains = 2, .top_k = 5, .seed = 3, .threads = 1, .kernels = false};
+        CHECK(kind.make(options)->draws() == DraftDraws::independent);
+        const SequenceTree drawn = kind.make(options)->propose(std::span(&feedback, 1), {6}).at(0);
+        REQUIRE(drawn.samples != nullptr);
+        CHECK(drawn.samples->kind() == DraftSamples::Kind::independent);
+        CHECK(drawn.samples->draws(0).size() == 2);
+        CHECK(drawn.tree.height() == 3);  // six nodes for two chains, three heads
+        CHECK(same(kind.make(options)->propose(std::span(&feedback, 1), {6}).at(0).tree, drawn.tree));
+        // q at every place of a draw: the head's five likeliest tokens, made to sum to one.
+        const Conditional law = kind.law(text, 12);
+        const std::vector<TokenId> columns = toy_draft_vocabulary();
+        for (NodeIndex node = 1; node < static_cast<NodeIndex>(drawn.tree.size()); ++node) {
+            Path path;
+            for (NodeIndex n = drawn.tree.parents()[static_cast<std::size_t>(node)]; n > 0;
+                 n = drawn.tree.parents()[static_cast<std::size_t>(n)])
+                path.insert(path.begin(), drawn.tree.token(n));
+            std::vector<TokenShare> shares;
+            drawn.samples->law().list(path, static_cast<std::size_t>(kToyVocabulary), shares);
+            const Numbers q = law(path);
+            Numbers best = q;
+            std::sort(best.begin(), best.end(), std::greater<>{});
+            double sum = 0, mass = 0, own = 0;
+            for (std::size_t i = 0; i < 5; ++i) mass += std::exp(best[i]);
+            REQUIRE(shares.size() == 5);
+            for (const TokenShare& share : shares) {
+                sum += share.q;
+                const auto column = std::find(columns.begin(), columns.end(), share.token);
+                const bool whole = q.size() == static_cast<std::size_t>(kToyVocabulary);
+                const auto at = whole ? static_cast<std::size_t>(share.token)
+                                      : static_cast<std::size_t>(column - columns.begin());
+                CHECK(share.q == Catch::Approx(std::exp(q[at]) / mass).epsilon(1e-4));
+                if (share.token == drawn.tree.token(node)) own = share.q;
+            }
+            CHECK(sum == Catch::Approx(1.0).epsilon(1e-9));
+            CHECK(drawn.tree.log_q()[static_cast<std::size_t>(node)] == Catch::Approx(std::log(own)).epsilon(1e-5));
+        }
+        std::set<Path> seen;
+        for (options.seed = 0; options.seed < 12; ++options.seed) {
+            const TokenTree one_chain = one(*kind.make(options), feedback, 1);
+            seen.insert({one_chain.token(1)});
+        }
+        CHECK(seen.size() > 1);  // another seed, another draw
+        options.chains = 1;
+        CHECK(kind.make(options)->draws() == DraftDraws::chain);
+        CHECK(one(*kind.make(options), feedback, 9).drafted() == 3);
+    }
+}
+
+TEST_CASE("PathSampler draws as often as q says, and an unusable row ends its chains") {
+    const std::vector<TokenId> vocabulary{2, 3, 5, 7};
+    const Conditional law = random_law(5, vocabulary.size());
+    PathSampler sampler;
+    std::vector<double> hits(vocabulary.size(), 0);
+    constexpr int kDraws = 4000;
+    const auto score = [&](std::span<const PathRow> rows, float* out) {
+        for (std::size_t i = 0; i < rows.size(); ++i) {
+            const Numbers q = law(Path(rows[i].path.begin() + 1, rows[i].path.end()));
+            for (std::size_t c = 0; c < q.size(); ++c)
+                out[i * padded_row(q.size()) + c] =
+                    rows[i].path.size() == 3 ? std::nanf("") : static_cast<float>(q[c]);
+        }
+    };
+    for (std::int64_t i = 0; i < kDraws; ++i) {
+        const PathSampler::Start start{i, 7, 1};
+        const auto trees = sampler.draw(std::span(&start, 1), vocabulary, 4, 4, {.top_k = 4}, score);
+        REQUIRE(trees.size() == 1);
+        REQUIRE(trees[0].tree.drafted() == 2);  // the third head says nothing
+        const auto first = trees[0].tree.token(1);
+        hits[static_cast<std::size_t>(std::find(vocabulary.begin(), vocabulary.end(), first) - vocabulary.begin())]++;
+        // The end was drawn, for certain: a rule must not take it for a limit.
+        const auto draws = trees[0].samples->draws(trees[0].samples->draws(trees[0].samples->draws(0)[0].point)[0].point);
+        REQUIRE(draws.size() == 1);
+        CHECK(draws[0].token == kEndOfDraft);
+    }
+    const Numbers q = law({});
+    double chi = 0;
+    for (std::size_t c = 0; c < hits.size(); ++c) {
+        const double expected = kDraws * std::exp(q[c]);
+        chi += (hits[c] - expected) * (hits[c] - expected) / expected;
+    }
+    CHECK(chi < 16.3);  // three degrees of freedom, one in a thousand; the draws are the same in every run
 }
 
 TEST_CASE("heads: folders keep a drafter, and refuse what does not fit") {
