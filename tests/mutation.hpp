@@ -74,13 +74,18 @@ inline std::int64_t fuzz_inputs() {
     const char* set = std::getenv("OUTRIDER_FUZZ_INPUTS");
     return set != nullptr ? std::atoll(set) : 10'000;
 }
+/// The number of the first one: OUTRIDER_FUZZ_FIRST, else 0. So a long run can be done in parts.
+inline std::int64_t fuzz_first() {
+    const char* set = std::getenv("OUTRIDER_FUZZ_FIRST");
+    return set != nullptr ? std::atoll(set) : 0;
+}
 
 /// Runs `load` on `count` mutations of `input`. It must throw nothing but Error, and both outcomes must occur.
 inline void fuzz(const std::string& input, const std::vector<std::string>& words,
                  const std::function<void(const std::string&)>& load, std::int64_t count = fuzz_inputs()) {
     REQUIRE_NOTHROW(load(input));
     std::int64_t good = 0, bad = 0;
-    for (std::int64_t n = 0; n < count; ++n) {
+    for (std::int64_t n = fuzz_first(); n < fuzz_first() + count; ++n) {
         const Mutator mutated(input, n, words);
         try {
             load(mutated.text());

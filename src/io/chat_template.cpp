@@ -294,9 +294,19 @@ std::vector<TokenId> ChatTemplate::encode_user_opening(const Tokenizer& tokenize
     return write({}, tokenizer);
 }
 
-std::string ChatTemplate::user_ending() const {
-    if (format_ == Format::llama2 || format_ == Format::mistral) return "[/INST]";
-    if (format_ == Format::vicuna) return "ASSISTANT:";
+UserEnding ChatTemplate::user_ending(const Tokenizer& tokenizer) const {
+    const auto token_or_text = [&](const char* mark) {
+        const auto token = tokenizer.find_special(mark);
+        return token ? UserEnding{.token = token} : UserEnding{.text = mark};
+    };
+    switch (format_) {
+        case Format::chatml: return {.token = tokenizer.find_special("<|im_end|>")};
+        case Format::llama3: return {.token = tokenizer.find_special("<|eot_id|>")};
+        case Format::zephyr: return {.token = tokenizer.eos()};
+        case Format::llama2: return {.text = "[/INST]"};  // words, whatever the vocabulary has: see write_llama2
+        case Format::mistral: return token_or_text("[/INST]");
+        case Format::vicuna: return {.text = "ASSISTANT:"};
+    }
     return {};
 }
 

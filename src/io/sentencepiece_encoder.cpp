@@ -63,12 +63,11 @@ std::string bytes_of(const Piece& piece) {
         const auto read = std::from_chars(text.data() + 3, text.data() + 5, byte, 16);
         if (read.ptr == text.data() + 5) return std::string(1, static_cast<char>(byte));
     }
-    constexpr std::string_view kSpace = "\xE2\x96\x81";
     std::string bytes;
     for (std::size_t i = 0; i < text.size();) {
-        const bool space = std::string_view(text).substr(i).starts_with(kSpace);
+        const bool space = std::string_view(text).substr(i).starts_with(kSpaceMark);
         bytes += space ? ' ' : text[i];
-        i += space ? kSpace.size() : 1;
+        i += space ? kSpaceMark.size() : 1;
     }
     return bytes;
 }

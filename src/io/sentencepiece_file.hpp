@@ -11,6 +11,9 @@ namespace outrider::detail {
 /// The numbers are those of the file's enumeration, which GGUF's token types copy.
 enum class PieceKind : std::int32_t { normal = 1, unknown = 2, control = 3, user_defined = 4, unused = 5, byte = 6 };
 
+/// U+2581, which stands for a space.
+inline constexpr std::string_view kSpaceMark = "\xE2\x96\x81";
+
 struct Piece {
     std::string text;  ///< UTF-8, spaces as U+2581; "<0x0A>" for a byte
     float score = 0;

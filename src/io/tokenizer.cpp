@@ -20,6 +20,7 @@ public:
     /// `first`: the text begins here.
     void encode(std::string_view text, bool first) {
         if (state_.pieces) return state_.pieces->encode(text, first, out_);
+        if (state_.marks) return state_.model->encode(marked(text, first), scratch_, out_);
         for (const std::string_view word : state_.words.words(text)) {
             if (word.size() == 1 || word.size() > kCachedBytes) {
                 state_.model->encode(word, scratch_, out_);
@@ -39,9 +40,22 @@ public:
 private:
     static constexpr std::size_t kCachedBytes = 64;
 
+    [[nodiscard]] std::string marked(std::string_view text, bool first) const {
+        const SpaceMarks& marks = *state_.marks;
+        std::string result;
+        if (text.empty()) return result;
+        const bool has_one = text.starts_with(' ') || text.starts_with(detail::kSpaceMark);
+        if (marks.prefix && (first || !marks.only_first) && !(marks.one_only && has_one)) result = detail::kSpaceMark;
+        for (const char c : text) {
+            if (c == ' ') result += detail::kSpaceMark;
+            else result += c;
+        }
+        return result;
+    }
+
     const TokenizerState& state_;
     std::vector<TokenId>& out_;
-    detail::ByteLevelBpe::Scratch scratch_;
+    detail::MergeBpe::Scratch scratch_;
     std::unordered_map<std::string_view, std::pair<std::size_t, std::size_t>> seen_;  // word to a range of out_
 };
 
@@ -140,8 +154,7 @@ std::vector<TokenId> Tokenizer::encode(std::string_view text, SpecialText specia
 std::string Tokenizer::decode(std::span<const TokenId> tokens, TextPlace place) const {
     std::string text;
     for (const TokenId token : tokens) text += bytes(token);
-    const bool prefixed = place == TextPlace::start && state_->pieces && state_->pieces->has_prefix();
-    if (prefixed && text.starts_with(' ')) text.erase(0, 1);
+    if (place == TextPlace::start && state_->has_prefix() && text.starts_with(' ')) text.erase(0, 1);
     return text;
 }
 

@@ -53,6 +53,42 @@ bool read_words(const std::string& name, const Json& step, TokenizerState& state
     return false;
 }
 
+bool replaces_spaces(const Json& step) {
+    return text(field(step, "pattern"), "String") == " " && text(step, "content") == detail::kSpaceMark;
+}
+
+/// How a vocabulary with byte_fallback marks spaces: by a normaliser that prepends and replaces, as Llama 2's files do,
+/// or by the pre-tokenizer Metaspace.
+SpaceMarks read_marks(const std::string& name, const Json& normalizer, const Json& words) {
+    constexpr const char* kRemedy = "; where the model has a tokenizer.model, put that into the folder";
+    SpaceMarks marks;
+    bool replaced = false;
+    const Json steps = text(normalizer, "type") == "Sequence" ? field(normalizer, "normalizers")
+                       : normalizer.is_null()                ? Json::array()
+                                                             : Json::array({normalizer});
+    for (const Json& step : steps) {
+        const std::string type = text(step, "type");
+        const bool prepends = type == "Prepend" && text(step, "prepend") == detail::kSpaceMark && !marks.prefix;
+        if (!prepends && !(type == "Replace" && replaces_spaces(step)))
+            fail("{}: the normalizer {} is not supported beside byte_fallback{}", name, shown(step), kRemedy);
+        (prepends ? marks.prefix : replaced) = true;
+    }
+    if (words.is_null() && replaced) return marks;
+    const std::string scheme = text(words, "prepend_scheme");
+    if (replaced || marks.prefix || text(words, "type") != "Metaspace" || flag(words, "split", true) ||
+        text(words, "replacement") != detail::kSpaceMark || (scheme != "first" && scheme != "always" && scheme != "never"))
+        fail("{}: the pre-tokenizer {} is not supported beside byte_fallback{}", name, shown(words), kRemedy);
+    return {.prefix = scheme != "never", .only_first = scheme == "first", .one_only = true};
+}
+
+/// The bytes of each entry; "<0x0A>" is one byte.
+void spell_pieces(TokenizerState& state) {
+    for (const std::string& entry : state.entries) {
+        const bool byte = entry.size() == 6 && entry.starts_with("<0x") && entry.ends_with(">");
+        state.bytes.push_back(detail::bytes_of({entry, 0, byte ? detail::PieceKind::byte : detail::PieceKind::normal}));
+    }
+}
+
 void put_entry(const std::string& name, TokenizerState& state, const Json& id, const std::string& entry,
                std::size_t most) {
     if (!id.is_number_unsigned() || id.get<std::uint64_t>() >= most) {
@@ -105,7 +141,8 @@ void read_model(const std::string& name, const Json& model, TokenizerState& stat
         }
     }
     detail::BpeOptions options{.whole_words = flag(model, "ignore_merges", false),
-                               .fuse_unknown = flag(model, "fuse_unk", false)};
+                               .fuse_unknown = flag(model, "fuse_unk", false),
+                               .characters = state.marks.has_value()};
     if (const std::string unknown = text(model, "unk_token"); !unknown.empty()) {
         const auto found = std::ranges::find(state.entries, unknown);
         require(found != state.entries.end(), "{}: unk_token {} is not in the vocabulary", name, unknown);
@@ -132,15 +169,16 @@ std::shared_ptr<const Tokenizer> Tokenizer::from_json(const std::filesystem::pat
     const std::string name = path.string();
     const Json root = detail::read_json(path);
     require(root.is_object(), "{}: expected a JSON object", name);
-    require(!flag(field(root, "model"), "byte_fallback", false), "{}: converted from a SentencePiece vocabulary "
-            "(byte_fallback), which is read as it was: put the model's tokenizer.model into the folder", name);
     auto state = std::make_unique<TokenizerState>();
-    const Json& normalizer = field(root, "normalizer");
-    if (!normalizer.is_null() && text(normalizer, "type") != "NFC") unsupported(name, "normalizer", normalizer);
-    if (!read_words(name, field(root, "pre_tokenizer"), *state)) {
-        fail("{}: expected a byte-level pre-tokenizer", name);
+    const Json &normalizer = field(root, "normalizer"), &words = field(root, "pre_tokenizer");
+    if (flag(field(root, "model"), "byte_fallback", false)) {
+        state->marks = read_marks(name, normalizer, words);
+    } else {
+        if (!normalizer.is_null() && text(normalizer, "type") != "NFC") unsupported(name, "normalizer", normalizer);
+        if (!read_words(name, words, *state)) fail("{}: expected a byte-level pre-tokenizer", name);
     }
     read_vocabulary(name, root, *state);
+    if (state->marks) spell_pieces(*state);
     read_model(name, field(root, "model"), *state);
     state->bos = state->find_added(first_token(field(root, "post_processor")));
     state->adds_bos = state->bos.has_value();

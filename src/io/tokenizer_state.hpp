@@ -12,7 +12,7 @@
 
 #include <outrider/core/types.hpp>
 
-#include "byte_level_bpe.hpp"
+#include "merge_bpe.hpp"
 #include "pre_tokenizer.hpp"
 #include "sentencepiece_encoder.hpp"
 
@@ -28,13 +28,21 @@ struct AddedToken {
     bool own_search = true;   ///< false: the model finds it in text by itself
 };
 
+/// How vocabularies that came from SentencePiece write spaces: as U+2581, with one before a text.
+struct SpaceMarks {
+    bool prefix = false;
+    bool only_first = false;  ///< before the text's first part alone, not behind special tokens
+    bool one_only = false;    ///< none where the text begins with a space of its own
+};
+
 struct TokenizerState {
     std::vector<std::string> entries;  ///< as in the file, by id; empty: no token
     std::vector<std::string> bytes;    ///< what each adds to a text, by id; derived when empty
     std::vector<AddedToken> added;
-    detail::PreTokenizer words;                          ///< of byte-level BPE, like the next
-    std::optional<detail::ByteLevelBpe> model;
-    std::optional<detail::SentencePieceEncoder> pieces;  ///< instead of both
+    detail::PreTokenizer words;                          ///< of byte-level BPE
+    std::optional<detail::MergeBpe> model;
+    std::optional<SpaceMarks> marks;                     ///< instead of `words`: parts of a text are one word each
+    std::optional<detail::SentencePieceEncoder> pieces;  ///< instead of the three
     std::optional<TokenId> bos, eos;
     bool adds_bos = false;
     std::vector<TokenId> end_ids;
@@ -57,6 +65,9 @@ struct TokenizerState {
     /// bos, eos, chat template and end ids of tokenizer_config.json, generation_config.json or config.json, and
     /// chat_template.jinja, where they exist. After `entries` and `added` are there. Throws Error.
     void read_neighbours(const std::filesystem::path& folder);
+
+    /// Whether texts are encoded with a space before them.
+    [[nodiscard]] bool has_prefix() const { return pieces ? pieces->has_prefix() : marks && marks->prefix; }
 
     /// Index of the added token at the front of `text`, the longest; nothing if none.
     [[nodiscard]] std::optional<std::size_t> added_at(std::string_view text, bool with_special) const;

@@ -116,7 +116,9 @@ UserTurn LlamaModel::user_turn() const {
     UserTurn turn{.prompt = {.tokens = state_->chat_template->encode_user_opening(*state_->tokenizer),
                              .end_ids = state_->end_ids,
                              .text = state_->tokenizer}};
-    if (const std::string ending = state_->chat_template->user_ending(); !ending.empty()) turn.stop.push_back(ending);
+    const UserEnding ending = state_->chat_template->user_ending(*state_->tokenizer);
+    if (ending.token) turn.prompt.end_ids.push_back(*ending.token);
+    if (!ending.text.empty()) turn.stop.push_back(ending.text);
     return turn;
 }
 

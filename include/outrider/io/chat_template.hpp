@@ -1,6 +1,7 @@
 // Chat messages to token ids, by built-in formats that are chosen by name or by the marks of a checkpoint's template.
 #pragma once
 
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -16,6 +17,12 @@ class Tokenizer;
 struct ChatMessage {
     std::string role;  ///< "system" (first only, where the format has it), "user", "assistant"
     std::string content;
+};
+
+/// What ends the user's words: a token where the vocabulary has one for it, else a string.
+struct UserEnding {
+    std::optional<TokenId> token = {};
+    std::string text = {};
 };
 
 /// An immutable value. Contents are plain text: the name of a special token in them is text, so no user can close a
@@ -38,8 +45,8 @@ public:
     /// target can write such words itself.
     [[nodiscard]] std::vector<TokenId> encode_user_opening(const Tokenizer& tokenizer) const;
 
-    /// The string that ends the user's words; empty where a token of the vocabulary does.
-    [[nodiscard]] std::string user_ending() const;
+    /// See UserEnding. A special token adds no text, so no stop string would find it.
+    [[nodiscard]] UserEnding user_ending(const Tokenizer& tokenizer) const;
 
     [[nodiscard]] std::string name() const;
 

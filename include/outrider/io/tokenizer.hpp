@@ -43,10 +43,11 @@ public:
     /// one holds a SentencePiece vocabulary. Throws Error.
     [[nodiscard]] static std::shared_ptr<const Tokenizer> from_folder(const std::filesystem::path& folder);
 
-    /// From a tokenizer.json with byte-level BPE. The files beside it say the rest, where they exist:
+    /// From a tokenizer.json with byte-level BPE, or with BPE over characters and bytes for the others (byte_fallback), as
+    /// Llama 2's was converted from SentencePiece. The files beside it say the rest, where they exist:
     /// tokenizer_config.json (bos and eos tokens, chat template), chat_template.jinja, generation_config.json or
-    /// config.json (end ids). The normaliser NFC is accepted and not applied: text is taken as composed. Throws Error;
-    /// for one that was converted from SentencePiece too, which needs its tokenizer.model.
+    /// config.json (end ids). The normaliser NFC is accepted and not applied: text is taken as composed. Throws Error for
+    /// every part that would be read wrong.
     [[nodiscard]] static std::shared_ptr<const Tokenizer> from_json(const std::filesystem::path& path);
 
     /// From a SentencePiece tokenizer.model, BPE or unigram. The files beside it say the rest as for from_json; tokens

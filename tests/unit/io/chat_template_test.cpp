@@ -101,7 +101,10 @@ TEST_CASE("chat: mistral, by words and by tokens") {
                "<s>[INST] Be brief.\n\n What is a tide?  [/INST] \nThe sea, breathing.\n</s>[INST] More [/INST]");
     check_text(chat, kChat, *tokens,
                "<s>[INST]Be brief.\n\n What is a tide? [/INST]\nThe sea, breathing.\n</s>[INST]More[/INST]");
-    CHECK(chat.user_ending() == "[/INST]");
+    CHECK(chat.user_ending(*words).text == "[/INST]");
+    CHECK_FALSE(chat.user_ending(*words).token);
+    CHECK(chat.user_ending(*tokens).text.empty());  // a special token adds no text: no stop string would find it
+    CHECK(chat.user_ending(*tokens).token == tokens->find_special("[/INST]"));
 }
 
 TEST_CASE("chat: vicuna") {
@@ -205,15 +208,18 @@ TEST_CASE("chat: the opening of a user's turn is what a conversation begins with
     CHECK(opening(ChatTemplate::by_name("chatml"), *chatml) == "<|im_start|>user\n");
     const auto system = ChatTemplate::detect("{{ '<|im_start|>system\nBe kind.<|im_end|>\n' }}<|im_start|>");
     CHECK(opening(system, *chatml) == "<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\n");
-    CHECK(system.user_ending().empty());
+    CHECK(system.user_ending(*chatml).text.empty());
+    CHECK(system.user_ending(*chatml).token == chatml->find_special("<|im_end|>"));
     const auto llama3 =
         with_special({"<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"});
     CHECK(opening(ChatTemplate::by_name("llama3"), *llama3) ==
           "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\n");
+    CHECK(ChatTemplate::by_name("llama3").user_ending(*llama3).token == llama3->find_special("<|eot_id|>"));
     const auto words = with_special({"<s>", "</s>"});
     CHECK(opening(ChatTemplate::by_name("llama2"), *words) == "<s>[INST]");
-    CHECK(ChatTemplate::by_name("llama2").user_ending() == "[/INST]");
+    CHECK(ChatTemplate::by_name("llama2").user_ending(*words).text == "[/INST]");
     CHECK(opening(ChatTemplate::by_name("vicuna"), *words).ends_with("questions. USER:"));
-    CHECK(ChatTemplate::by_name("vicuna").user_ending() == "ASSISTANT:");
+    CHECK(ChatTemplate::by_name("vicuna").user_ending(*words).text == "ASSISTANT:");
     CHECK(opening(ChatTemplate::by_name("zephyr"), *words) == "<|user|>\n");
+    CHECK(ChatTemplate::by_name("zephyr").user_ending(*words).token == words->eos());
 }

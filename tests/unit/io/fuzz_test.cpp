@@ -279,6 +279,20 @@ TEST_CASE("fuzz: tokenizer.json and its neighbours") {
     fuzz(generation, kJsonWords, load("generation_config.json"), fuzz_inputs() / 5);
 }
 
+TEST_CASE("fuzz: tokenizer.json over characters") {
+    const std::string tokenizer =
+        R"x({"added_tokens":[{"id":1,"content":"<s>","special":true},{"id":14,"content":"<end>","special":true}],)x"
+        R"x("normalizer":{"type":"Sequence","normalizers":[{"type":"Prepend","prepend":"\u2581"},)x"
+        R"x({"type":"Replace","pattern":{"String":" "},"content":"\u2581"}]},"pre_tokenizer":null,)x"
+        R"x("model":{"type":"BPE","unk_token":"<unk>","fuse_unk":true,"byte_fallback":true,"vocab":{"<unk>":0,"<s>":1,)x"
+        R"x("<0xE2>":2,"<0x80>":3,"<0x99>":4,"\u2581":5,"a":6,"b":7,"\u2581a":8,"ab":9,"1":10,"n":11,"d":12,"nd":13},)x"
+        R"x("merges":["\u2581 a","a b","n d"]}})x";
+    const test::TemporaryFolder folder;
+    fuzz(tokenizer, kJsonWords, [&](const std::string& text) {
+        use(*Tokenizer::from_json(folder.write("tokenizer.json", text)));
+    });
+}
+
 TEST_CASE("fuzz: chat template") {
     const std::vector<std::string> words = {"<|im_start|>", "<|im_end|>", "<|im_start|>system\\n", "<|start_header_id|>",
                                             "<|end_header_id|>", "<|eot_id|>", "[INST]", "[/INST]", "<<SYS>>", "USER: ",
@@ -290,6 +304,5 @@ TEST_CASE("fuzz: chat template") {
         const ChatTemplate chat = ChatTemplate::detect(text);
         CHECK_NOTHROW(ChatTemplate::by_name(chat.name()));
         if (chat.default_system().size() > text.size()) FAIL("a system turn longer than the template");
-        (void)chat.user_ending();
     });
 }

@@ -360,3 +360,48 @@ TEST_CASE("sentencepiece: chats as the published templates write them") {
     }
     CHECK(compared > 12);
 }
+
+TEST_CASE("sentencepiece: vocabularies that were converted to a tokenizer.json") {  // make_converted_golden.py
+    const json golden = read(kGolden / "converted_ids.json"), texts = read(kGolden.parent_path() / "tokenizer/strings.json");
+    const json converted = read(kGolden / "converted.json");
+    const TemporaryFolder folder;
+    const auto load = [&](const json& root) {
+        folder.write("tokenizer.json", root.dump());
+        return Tokenizer::from_folder(folder.path());
+    };
+    const auto ids = [&](const Tokenizer& tokenizer, std::size_t i) {
+        return tokenizer.encode(texts[i].get<std::string>(), SpecialText::parse);
+    };
+    const auto legacy = load(converted);
+    for (std::size_t i = 0; i < texts.size(); ++i) {
+        const auto got = ids(*legacy, i);
+        if (got != golden["prepend"][i].get<std::vector<TokenId>>()) FAIL_CHECK("string " << i << ": " << texts[i]);
+        if (to_valid_utf8(legacy->decode(got)) != golden["decoded"][i]) FAIL_CHECK("decoded string " << i);
+    }
+    for (const std::string scheme : {"first", "always", "never"}) {
+        json root = converted;
+        root["normalizer"] = nullptr;
+        root["pre_tokenizer"] = {{"type", "Metaspace"}, {"replacement", "\u2581"}, {"prepend_scheme", scheme}, {"split", false}};
+        const auto tokenizer = load(root);
+        for (std::size_t i = 0; i < texts.size(); ++i) {
+            const auto other = golden[scheme].find(std::to_string(i));
+            if (other == golden[scheme].end() && scheme == "never") continue;
+            const json& expected = other == golden[scheme].end() ? golden["prepend"][i] : *other;
+            if (ids(*tokenizer, i) != expected.get<std::vector<TokenId>>()) FAIL_CHECK(scheme << ", string " << i);
+        }
+    }
+    const auto fails = [&](const std::function<void(json&)>& change) {
+        json root = converted;
+        change(root);
+        CHECK_THROWS_MATCHES(load(root), Error, MessageMatches(ContainsSubstring("tokenizer.model")));
+    };
+    fails([](json& r) { r["normalizer"] = nullptr; });
+    fails([](json& r) { r["normalizer"] = {{"type", "NFKC"}}; });
+    fails([](json& r) { r["normalizer"]["normalizers"][1]["content"] = "_"; });
+    fails([](json& r) { r["normalizer"]["normalizers"].push_back(r["normalizer"]["normalizers"][0]); });
+    fails([](json& r) { r["pre_tokenizer"] = {{"type", "Metaspace"}, {"prepend_scheme", "first"}}; });
+    fails([](json& r) {
+        r["normalizer"] = nullptr;
+        r["pre_tokenizer"] = {{"type", "Metaspace"}, {"replacement", "\u2581"}, {"prepend_scheme", "first"}};  // splits words
+    });
+}

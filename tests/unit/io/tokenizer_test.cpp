@@ -191,7 +191,7 @@ TEST_CASE("tokenizer: files that cannot be used say why") {
     };
     check_fails(json::array(), "expected a JSON object");
     check_fails(changed([](json& r) { r["model"]["type"] = "Unigram"; }), "expected BPE");
-    check_fails(changed([](json& r) { r["model"]["byte_fallback"] = true; }), "SentencePiece");
+    check_fails(changed([](json& r) { r["model"]["byte_fallback"] = true; }), "tokenizer.model");
     check_fails(changed([](json& r) { r["model"]["dropout"] = 0.1; }), "dropout");
     check_fails(changed([](json& r) { r["model"].erase("vocab"); }), "model.vocab");
     check_fails(changed([](json& r) { r["model"]["merges"] = 5; }), "model.merges");

@@ -1,4 +1,4 @@
-#include "byte_level_bpe.hpp"
+#include "merge_bpe.hpp"
 
 #include <algorithm>
 #include <limits>
@@ -32,6 +32,13 @@ const Alphabet& alphabet() {
     return instance;
 }
 
+/// Bytes of the UTF-8 character at the front of a text that is not empty.
+std::size_t character_bytes(std::string_view text) {
+    const auto first = static_cast<std::uint8_t>(text[0]);
+    const std::size_t size = first < 0xC0 ? 1 : first < 0xE0 ? 2 : first < 0xF0 ? 3 : 4;
+    return std::min(size, text.size());
+}
+
 /// Best first: least rank, then leftmost. For std::push_heap, which puts the greatest on top.
 constexpr auto kWorse = [](const auto& a, const auto& b) {
     return a.rank != b.rank ? a.rank > b.rank : a.left > b.left;
@@ -58,8 +65,8 @@ std::optional<std::string> bytes_of_entry(std::string_view entry) {
 
 const std::string& entry_of_byte(std::uint8_t byte) { return alphabet().entries[byte]; }
 
-ByteLevelBpe::ByteLevelBpe(const std::vector<std::string>& entries,
-                           const std::vector<std::pair<std::string, std::string>>& merges, const BpeOptions& options)
+MergeBpe::MergeBpe(const std::vector<std::string>& entries,
+                   const std::vector<std::pair<std::string, std::string>>& merges, const BpeOptions& options)
     : options_(options) {
     require(merges.size() < static_cast<std::size_t>(std::numeric_limits<std::int32_t>::max()), "too many merges");
     std::unordered_map<std::string_view, TokenId> ids;
@@ -71,7 +78,11 @@ ByteLevelBpe::ByteLevelBpe(const std::vector<std::string>& entries,
         const auto found = ids.find(entry);
         return found != ids.end() ? found->second : kNoToken;
     };
-    for (unsigned byte = 0; byte < 256; ++byte) byte_ids_[byte] = id_of(alphabet().entries[byte]);
+    for (unsigned byte = 0; byte < 256; ++byte)
+        byte_ids_[byte] = id_of(options.characters ? fmt::format("<0x{:02X}>", byte) : alphabet().entries[byte]);
+    if (options.characters)
+        for (const auto& [entry, id] : ids)
+            if (entry.size() == character_bytes(entry)) characters_.emplace(entry, id);
     merges_.reserve(merges.size());
     std::int32_t rank = 0;
     for (const auto& [left, right] : merges) {
@@ -82,11 +93,12 @@ ByteLevelBpe::ByteLevelBpe(const std::vector<std::string>& entries,
     }
     if (!options.whole_words) return;
     for (const auto& [entry, id] : ids) {
-        if (const auto bytes = bytes_of_entry(entry)) words_.emplace(*bytes, id);
+        if (options.characters) words_.emplace(entry, id);
+        else if (const auto bytes = bytes_of_entry(entry)) words_.emplace(*bytes, id);
     }
 }
 
-void ByteLevelBpe::offer(Scratch& scratch, std::int32_t left) const {
+void MergeBpe::offer(Scratch& scratch, std::int32_t left) const {
     const auto& a = scratch.symbols[static_cast<std::size_t>(left)];
     if (a.next < 0) return;
     const TokenId right_id = scratch.symbols[static_cast<std::size_t>(a.next)].id;
@@ -96,7 +108,7 @@ void ByteLevelBpe::offer(Scratch& scratch, std::int32_t left) const {
     std::ranges::push_heap(scratch.heap, kWorse);
 }
 
-void ByteLevelBpe::merge_all(Scratch& scratch) const {
+void MergeBpe::merge_all(Scratch& scratch) const {
     auto& symbols = scratch.symbols;
     while (!scratch.heap.empty()) {
         std::ranges::pop_heap(scratch.heap, kWorse);
@@ -115,13 +127,12 @@ void ByteLevelBpe::merge_all(Scratch& scratch) const {
     }
 }
 
-void ByteLevelBpe::spell(std::string_view word, Scratch& scratch) const {
+void MergeBpe::spell(std::string_view word, Scratch& scratch) const {
     auto& symbols = scratch.symbols;
     symbols.clear();
     scratch.heap.clear();
     bool unknown_before = false;
-    for (const char c : word) {
-        TokenId id = byte_ids_[static_cast<std::uint8_t>(c)];
+    const auto put = [&](TokenId id) {
         const bool unknown = id < 0;
         if (unknown) id = options_.unknown;
         if (id >= 0 && !(unknown && unknown_before && options_.fuse_unknown)) {
@@ -129,11 +140,23 @@ void ByteLevelBpe::spell(std::string_view word, Scratch& scratch) const {
             symbols.push_back({id, i - 1, i + 1});
         }
         unknown_before = unknown;
+    };
+    const auto id_of_byte = [&](char c) { return byte_ids_[static_cast<std::uint8_t>(c)]; };
+    for (std::size_t i = 0, size = 1; i < word.size(); i += size) {
+        size = options_.characters ? character_bytes(word.substr(i)) : 1;
+        const std::string_view character = word.substr(i, size);
+        const auto found = characters_.find(std::string(character));
+        if (found != characters_.end())
+            put(found->second);
+        else if (std::ranges::all_of(character, [&](char c) { return id_of_byte(c) >= 0; }))
+            for (const char c : character) put(id_of_byte(c));
+        else
+            put(kNoToken);
     }
     if (!symbols.empty()) symbols.back().next = -1;
 }
 
-void ByteLevelBpe::encode(std::string_view word, Scratch& scratch, std::vector<TokenId>& out) const {
+void MergeBpe::encode(std::string_view word, Scratch& scratch, std::vector<TokenId>& out) const {
     if (word.empty()) return;
     if (!words_.empty()) {
         if (const auto found = words_.find(std::string(word)); found != words_.end()) {

@@ -1,4 +1,4 @@
-// Byte-level BPE (Sennrich et al. 2016; bytes as in GPT-2): one word of bytes to token ids.
+// BPE by merges (Sennrich et al. 2016): one word to token ids, from bytes as in GPT-2 or from characters as in Llama.
 #pragma once
 
 #include <array>
@@ -26,10 +26,12 @@ struct BpeOptions {
     bool whole_words = false;     ///< a word that is a token is that token, whatever the merges say (ignore_merges)
     TokenId unknown = kNoToken;   ///< stands for a byte that has no token; kNoToken: such bytes are left out
     bool fuse_unknown = false;    ///< neighbouring unknown bytes are one token
+    /// Words begin as characters; one that is no entry as its bytes, the entries "<0x00>" to "<0xFF>" (byte_fallback).
+    bool characters = false;
 };
 
 /// Immutable once built; safe to share between threads.
-class ByteLevelBpe {
+class MergeBpe {
 public:
     /// The work space of one thread; reused from word to word.
     struct Scratch {
@@ -45,10 +47,10 @@ public:
         std::vector<Candidate> heap;
     };
 
-    /// `entries`: the vocabulary in GPT-2's alphabet, by id; empty strings are no tokens. `merges`: pairs of entries,
+    /// `entries`: the vocabulary in GPT-2's alphabet, or as it is for characters, by id; empty strings are no tokens. `merges`: pairs of entries,
     /// best first. Throws Error when a part or a result of a merge is no token.
-    ByteLevelBpe(const std::vector<std::string>& entries, const std::vector<std::pair<std::string, std::string>>& merges,
-                 const BpeOptions& options);
+    MergeBpe(const std::vector<std::string>& entries, const std::vector<std::pair<std::string, std::string>>& merges,
+             const BpeOptions& options);
 
     /// Appends the ids of `word`.
     void encode(std::string_view word, Scratch& scratch, std::vector<TokenId>& out) const;
@@ -73,6 +75,7 @@ private:
     std::array<TokenId, 256> byte_ids_;
     std::unordered_map<std::uint64_t, Merge, HashKey> merges_;
     std::unordered_map<std::string, TokenId> words_;  // by bytes; filled only when whole words go before merges
+    std::unordered_map<std::string, TokenId> characters_;  // entries of one character, where words begin as those
 };
 
 }  // namespace outrider::detail
