@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
 
 #include <outrider/core/error.hpp>
 
@@ -17,8 +18,10 @@ const void* advance(CacheFormat format, const void* elements, std::int64_t count
     return static_cast<const std::byte*>(elements) + count * element_bytes(format);
 }
 
-// Floats of scores for each query: whole panels around a run of slots that may begin anywhere in one.
-std::int64_t score_stride(std::int64_t positions) { return (positions + kKeyPanel - 1) / kKeyPanel * kKeyPanel + 2 * kKeyPanel; }
+std::int64_t whole_panels(std::int64_t positions) { return (positions + kKeyPanel - 1) / kKeyPanel * kKeyPanel; }
+
+// Most scores of a query: whole panels around a run of slots that may begin anywhere in one.
+std::int64_t most_scores(std::int64_t positions) { return whole_panels(positions) + 2 * kKeyPanel; }
 
 // Neighbouring rows of one cache.
 struct Segment {
@@ -41,15 +44,16 @@ class Attention {
 public:
     Attention(const AttentionShape& shape, const float* q, std::int64_t ldq, float* out, std::int64_t ldo,
               std::int64_t positions, float* scratch)
-        : shape_(shape), table_(kernels::active_table()), group_(shape.heads / shape.kv_heads), stride_(score_stride(positions)),
-          q_(q), out_(out), ldq_(ldq), ldo_(ldo) {
+        : shape_(shape), table_(kernels::active_table()), group_(shape.heads / shape.kv_heads),
+          room_(most_scores(positions)), stride_(room_ + kKeyPanel), q_(q), out_(out), ldq_(ldq), ldo_(ldo) {
         packed_q_ = scratch, scores_ = packed_q_ + kScoreQueries * shape.head_dim;
         tail_ = scores_ + kScoreQueries * stride_, panel_ = tail_ + kScoreQueries * kKeyPanel;
         key_ = panel_ + kKeyPanel * shape.head_dim;
     }
 
     static std::int64_t scratch(const AttentionShape& shape, std::int64_t positions) {
-        return kScoreQueries * (shape.head_dim + score_stride(positions) + kKeyPanel) + (kKeyPanel + 1) * shape.head_dim;
+        return kScoreQueries * (shape.head_dim + most_scores(positions) + 2 * kKeyPanel) +
+               (kKeyPanel + 1) * shape.head_dim;
     }
 
     // The queries begin to end - 1, in even parts.
@@ -69,7 +73,9 @@ public:
     }
 
 private:
-    const AttentionRow& row(std::int64_t i) const { return segment_.rows[static_cast<std::size_t>((begin_ + i) / group_)]; }
+    const AttentionRow& row(std::int64_t i) const {
+        return segment_.rows[static_cast<std::size_t>((begin_ + i) / group_)];
+    }
 
     // Where the scores of query i begin.
     float* scores(std::int64_t i) const {
@@ -88,9 +94,9 @@ private:
                 const std::int64_t from = high == 0 ? next.first : std::min(low, next.first);
                 const std::int64_t to = std::max(high, next.first + next.committed);
                 const std::int64_t start = from / kKeyPanel, stop = (to + kKeyPanel - 1) / kKeyPanel;
-                if (count_ > 0 && (stop - start) * kKeyPanel + behind > stride_) break;
+                if (count_ > 0 && (stop - start) * kKeyPanel + behind > room_) break;
                 low = from, high = to, first_panel_ = start, last_panel_ = stop;
-            } else if (count_ > 0 && (last_panel_ - first_panel_) * kKeyPanel + behind > stride_) {
+            } else if (count_ > 0 && (last_panel_ - first_panel_) * kKeyPanel + behind > room_) {
                 break;
             }
             pack_query(count_);
@@ -113,8 +119,9 @@ private:
 
     // Scores of all queries over panels first to last - 1. Slots from `end` on may have no memory.
     void score_panels(std::int64_t first, std::int64_t last, std::int64_t end, float* scores, std::int64_t stride) {
-        kernels::ScoreArgs args{.format = shape_.format, .panels = last - first, .head_dim = shape_.head_dim, .q = packed_q_,
-                                .queries = static_cast<int>(count_), .scores = scores, .stride = stride};
+        kernels::ScoreArgs args{.format = shape_.format, .panels = last - first, .head_dim = shape_.head_dim,
+                                .q = packed_q_, .queries = static_cast<int>(count_), .scores = scores,
+                                .stride = stride};
         const CacheView& cache = segment_.rows[0].cache;
         const std::int64_t panel_size = kKeyPanel * shape_.head_dim;
         if (cache.layout == KeyLayout::panels) {
@@ -124,7 +131,8 @@ private:
         args.format = CacheFormat::f32, args.panels = 1, args.keys = panel_;
         for (std::int64_t panel = first; panel < last; ++panel, args.scores += kKeyPanel) {
             for (std::int64_t s = panel * kKeyPanel; s < std::min(end, (panel + 1) * kKeyPanel); ++s) {
-                table_.from_cache(shape_.format, advance(shape_.format, keys_, s * cache.slot_stride), shape_.head_dim, key_);
+                const void* key = advance(shape_.format, keys_, s * cache.slot_stride);
+                table_.from_cache(shape_.format, key, shape_.head_dim, key_);
                 for (std::int64_t d = 0; d < shape_.head_dim; ++d) panel_[d * kKeyPanel + s % kKeyPanel] = key_[d];
             }
             table_.score_panels(args);
@@ -136,11 +144,15 @@ private:
         score_panels(first_panel_, last_panel_, run_end_, scores_, stride_);
         std::int64_t low = -1, high = -1;  // single slots
         for (std::int64_t i = 0; i < count_; ++i)
-            for (const std::int32_t slot : row(i).slots) low = low < 0 ? slot : std::min<std::int64_t>(low, slot), high = std::max<std::int64_t>(high, slot);
+            for (const std::int32_t slot : row(i).slots) {
+                low = low < 0 ? slot : std::min<std::int64_t>(low, slot);
+                high = std::max<std::int64_t>(high, slot);
+            }
         for (std::int64_t panel = low / kKeyPanel; low >= 0 && panel <= high / kKeyPanel; ++panel) {
             const auto inside = [&](std::int32_t slot) { return slot / kKeyPanel == panel; };
             bool used = false;
-            for (std::int64_t i = 0; i < count_; ++i) used = used || std::any_of(row(i).slots.begin(), row(i).slots.end(), inside);
+            for (std::int64_t i = 0; i < count_ && !used; ++i)
+                used = std::any_of(row(i).slots.begin(), row(i).slots.end(), inside);
             if (!used) continue;
             score_panels(panel, panel + 1, high + 1, tail_, kKeyPanel);
             for (std::int64_t i = 0; i < count_; ++i) {
@@ -153,8 +165,13 @@ private:
         }
     }
 
+    // Scores become exponentials. Those that fill up the last vector become 0 and change no sum.
     void soften() {
-        for (std::int64_t i = 0; i < count_; ++i) factors_[i] = 1.0F / table_.exponentials(scores(i), row(i).positions());
+        for (std::int64_t i = 0; i < count_; ++i) {
+            const std::int64_t positions = row(i).positions(), padded = whole_panels(positions);
+            std::fill(scores(i) + positions, scores(i) + padded, -std::numeric_limits<float>::infinity());
+            factors_[i] = 1.0F / table_.exponentials(scores(i), padded);
+        }
     }
 
     // What all rows see first, together; then what each sees alone.
@@ -184,14 +201,15 @@ private:
         const bool listed = from >= seen.committed && to > from;
         table_.mix_values({.format = shape_.format, .values = values_, .slot_stride = seen.cache.slot_stride,
                            .head_dim = shape_.head_dim, .first = seen.first + from,
-                           .slots = listed ? seen.slots.data() + (from - seen.committed) : nullptr, .positions = to - from,
-                           .weights = scores(i) + from, .stride = stride_, .queries = static_cast<int>(end - i),
+                           .slots = listed ? seen.slots.data() + (from - seen.committed) : nullptr,
+                           .positions = to - from, .weights = scores(i) + from, .stride = stride_,
+                           .queries = static_cast<int>(end - i),
                            .out = outputs_ + i, .resume = resume, .factors = finish ? factors_ + i : nullptr});
     }
 
     AttentionShape shape_;
     const kernels::Table& table_;
-    std::int64_t group_, stride_;
+    std::int64_t group_, room_, stride_;  // room_: most scores of a query; stride_: with what fills up its last vector
     const float* q_;
     float* out_;
     std::int64_t ldq_, ldo_;
@@ -245,7 +263,7 @@ void attend(TeamMember& member, const AttentionShape& shape, std::span<const Att
         most = std::max(most, row.positions());
     }
     Attention work(shape, q, ldq, out, ldo, most, scratch);
-    // A query belongs to the member in whose share of all positions it begins; KV heads first, so that rows stay together.
+    // A query belongs to the member in whose share of all positions it begins; KV heads first: rows stay together.
     const auto range = member.range(total);
     std::int64_t done = 0;
     for (std::size_t r = 0; r < rows.size() && done < range.end;) {

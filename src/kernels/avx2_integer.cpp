@@ -4,7 +4,6 @@
 #include <immintrin.h>
 
 #include <array>
-#include <cstring>
 #include <utility>
 
 #include "integer_formats.hpp"
@@ -16,10 +15,14 @@ OUTRIDER_TARGET_BEGIN("avx2,fma,f16c")
 namespace outrider::kernels {
 namespace {
 
+// Volatile: where planes of one load meet the same values twice, gcc would keep all their broadcasts, on the stack.
 OUTRIDER_INLINE __m256i broadcast4(const std::int8_t* p) {
-    std::int32_t word;
-    std::memcpy(&word, p, 4);
-    return _mm256_set1_epi32(word);
+    struct Word {
+        std::int8_t bytes[4];
+    };
+    __m256i result;
+    asm volatile("vpbroadcastd %1, %0" : "=x"(result) : "m"(*reinterpret_cast<const Word*>(p)));
+    return result;
 }
 
 OUTRIDER_INLINE __m256i load(const std::byte* p) { return _mm256_load_si256(reinterpret_cast<const __m256i*>(p)); }

@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "kernel_table.hpp"
+#include "quantise.hpp"
 #include "target.hpp"
 #include "walk.hpp"
 
@@ -72,6 +73,29 @@ struct Vec {
 #include "row_body.inl"
 #include "attention_body.inl"
 
+void quantise_row(const float* x, std::int64_t blocks, std::int8_t* q, std::int64_t q_stride, RowScale* scales,
+                  std::int64_t scale_stride) {
+    const __m512i magnitude = _mm512_set1_epi32(0x7fffffff);
+    for (std::int64_t b = 0; b < blocks; ++b, x += 32, q += q_stride, scales += scale_stride) {
+        const __m512 first = _mm512_loadu_ps(x), second = _mm512_loadu_ps(x + 16);
+        const BlockQuantiser by =
+            block_quantiser(_mm512_reduce_max_epi32(_mm512_max_epi32(_mm512_and_si512(_mm512_castps_si512(first), magnitude),
+                                                                     _mm512_and_si512(_mm512_castps_si512(second), magnitude))));
+        const __m512 inverse = _mm512_set1_ps(by.inverse);
+        // Where the block holds NaN or infinity the inverse is 0 and the products may be NaN: clear them.
+        const __mmask16 keep = by.inverse == 0.0F ? 0 : 0xffff;
+        const __m128i low = _mm512_cvtepi32_epi8(_mm512_maskz_cvtps_epi32(keep, _mm512_mul_ps(first, inverse)));
+        const __m128i high = _mm512_cvtepi32_epi8(_mm512_maskz_cvtps_epi32(keep, _mm512_mul_ps(second, inverse)));
+        const __m256i bytes = _mm256_inserti128_si256(_mm256_castsi128_si256(low), high, 1);
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(q), bytes);
+        __m256i sums = _mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_set1_epi8(1), bytes), _mm256_set1_epi16(1));
+        sums = _mm256_hadd_epi32(sums, sums);
+        sums = _mm256_hadd_epi32(sums, sums);  // of each half's 16, in all its lanes
+        const std::int32_t of_low = _mm256_extract_epi32(sums, 0), all = of_low + _mm256_extract_epi32(sums, 4);
+        *scales = {by.scale, by.scale * static_cast<float>(all), -all, -of_low};
+    }
+}
+
 }  // namespace
 
 const Table& avx512_table() {
@@ -80,6 +104,7 @@ const Table& avx512_table() {
         t.isa = Isa::avx512;
         t.multiply = multiplies(multiply_f32, multiply_bf16, avx2_integer_kernels());
         OUTRIDER_ROW_KERNELS(t);
+        t.quantise_row = quantise_row;
         return t;
     }();
     return kTable;

@@ -27,8 +27,8 @@ OUTRIDER_INLINE __m512 add_products(__m512 sum, const std::uint32_t* weights, st
     return _mm512_dpbf16_ps(sum, reinterpret_cast<const __m512bh&>(w), reinterpret_cast<const __m512bh&>(x));
 }
 
-// bf16 panel: [k / 2][16][2] halves. Pairs of even and of odd k / 2 have a sum each, which every tile adds at the end: one
-// sum alone would wait for itself where rows are few.
+// bf16 panel: [k / 2][16][2] halves. Pairs of even and of odd k / 2 have a sum each, which every tile adds at the end:
+// one sum alone would wait for itself where rows are few.
 template <int R>
 void tile(const TileArgs& t) {
     __m512 even[R], odd[R];

@@ -94,8 +94,8 @@ struct Table {
     /// x [32 blocks] to int8: block b at q + b * q_stride, its scales at scales[b * scale_stride].
     void (*quantise_row)(const float* x, std::int64_t blocks, std::int8_t* q, std::int64_t q_stride, RowScale* scales,
                          std::int64_t scale_stride) = nullptr;
-    /// x [n] to bf16 pairs, k even in the low half: pair i at pairs[i * stride]; n % 32 == 0. Only where bf16 weights meet
-    /// rows of bf16, else null.
+    /// x [n] to bf16 pairs, k even in the low half: pair i at pairs[i * stride]; n % 32 == 0. Only where bf16 weights
+    /// meet rows of bf16, else null.
     void (*round_pairs)(const float* x, std::int64_t n, std::uint32_t* pairs, std::int64_t stride) = nullptr;
     void (*rms_norm_row)(const float* x, std::int64_t n, const float* weight, float eps, float* y) = nullptr;
     void (*silu_gate_row)(const float* gate, const float* up, std::int64_t n, float* y) = nullptr;

@@ -23,7 +23,8 @@ void AlignedBytes::reserve(std::size_t bytes) {
 void PackedRows::shape(TeamMember& member, std::int64_t n, std::int64_t in, RowForm form) {
     require(n >= 0 && in > 0, "PackedRows: {} rows of {} values; rows need at least one value", n, in);
     const std::int64_t padded = (in + 31) / 32 * 32;
-    const auto value_bytes = static_cast<std::size_t>(n * padded) * (form == RowForm::f32 ? 4 : form == RowForm::bf16 ? 2 : 1);
+    const std::size_t width = form == RowForm::f32 ? 4 : form == RowForm::bf16 ? 2 : 1;
+    const auto value_bytes = static_cast<std::size_t>(n * padded) * width;
     const auto scale_bytes = form != RowForm::int8 ? 0 : static_cast<std::size_t>(n * padded / 32) * sizeof(RowScale);
     const auto scratch_bytes = static_cast<std::size_t>(member.size() * padded) * sizeof(float);
     // All members see the same capacities here, so all take the same branch.
