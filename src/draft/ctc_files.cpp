@@ -15,27 +15,23 @@ constexpr const char* kDrafter = "CTC drafter";
 
 CtcConfig from_json(const json& file) {
     CtcConfig config;
-    check_drafter_kind(file, "ctc", CtcConfig::kVersion);
+    read_common(file, "ctc", config);
     const json& sizes = file.at("sizes");
-    config.hidden = sizes.at("hidden").get<std::int64_t>();
-    config.heads = sizes.at("heads").get<std::int64_t>();
-    config.kv_heads = sizes.at("kv_heads").get<std::int64_t>();
-    config.head_dim = sizes.at("head_dim").get<std::int64_t>();
-    config.intermediate = sizes.at("intermediate").get<std::int64_t>();
-    config.frames = sizes.at("frames").get<std::int64_t>();
-    config.prefix_rank = sizes.at("prefix_rank").get<std::int64_t>();
+    config.hidden = whole_number(sizes, "hidden");
+    config.heads = whole_number(sizes, "heads");
+    config.kv_heads = whole_number(sizes, "kv_heads");
+    config.head_dim = whole_number(sizes, "head_dim");
+    config.intermediate = whole_number(sizes, "intermediate");
+    config.frames = whole_number(sizes, "frames");
+    config.prefix_rank = whole_number(sizes, "prefix_rank");
     const auto conditioning = file.at("conditioning").get<std::string>();
     require(conditioning == "none" || conditioning == "prefix",
             "conditioning is \"{}\", expected \"none\" or \"prefix\"", conditioning);
     config.conditioning = conditioning == "prefix" ? CtcConditioning::prefix : CtcConditioning::none;
-    config.rope_theta = file.at("rope_theta").get<double>();
-    config.norm_eps = file.at("norm_eps").get<double>();
-    config.embedding_scale = file.at("embedding_scale").get<double>();
-    config.feature_scale = file.at("feature_scale").get<double>();
-    config.target_fingerprint = file.at("target").at("fingerprint").get<std::string>();
-    config.target_name = file.at("target").at("name").get<std::string>();
-    config.vocabulary = file.at("vocabulary").get<std::vector<TokenId>>();
-    config.training = file.value("training", json::object()).dump();
+    config.rope_theta = positive_number(file, "rope_theta");
+    config.norm_eps = positive_number(file, "norm_eps");
+    config.embedding_scale = positive_number(file, "embedding_scale");
+    config.feature_scale = positive_number(file, "feature_scale");
     check_ctc_config(config);
     return config;
 }
@@ -59,25 +55,20 @@ CtcConfig read_ctc_config(const std::filesystem::path& folder) {
 }
 
 void write_ctc_config(const std::filesystem::path& folder, const CtcConfig& config) {
-    write_drafter_json(folder,
-                       {{"kind", "ctc"},
-                        {"version", CtcConfig::kVersion},
-                        {"target", {{"name", config.target_name}, {"fingerprint", config.target_fingerprint}}},
-                        {"conditioning", config.conditioning == CtcConditioning::prefix ? "prefix" : "none"},
-                        {"sizes",
-                         {{"hidden", config.hidden},
-                          {"heads", config.heads},
-                          {"kv_heads", config.kv_heads},
-                          {"head_dim", config.head_dim},
-                          {"intermediate", config.intermediate},
-                          {"frames", config.frames},
-                          {"prefix_rank", config.prefix_rank}}},
-                        {"rope_theta", config.rope_theta},
-                        {"norm_eps", config.norm_eps},
-                        {"embedding_scale", config.embedding_scale},
-                        {"feature_scale", config.feature_scale},
-                        {"training", nlohmann::ordered_json::parse(config.training)}},
-                       config.vocabulary);
+    write_drafter_config(folder, "ctc", config,
+                         {{"conditioning", config.conditioning == CtcConditioning::prefix ? "prefix" : "none"},
+                          {"sizes",
+                           {{"hidden", config.hidden},
+                            {"heads", config.heads},
+                            {"kv_heads", config.kv_heads},
+                            {"head_dim", config.head_dim},
+                            {"intermediate", config.intermediate},
+                            {"frames", config.frames},
+                            {"prefix_rank", config.prefix_rank}}},
+                          {"rope_theta", config.rope_theta},
+                          {"norm_eps", config.norm_eps},
+                          {"embedding_scale", config.embedding_scale},
+                          {"feature_scale", config.feature_scale}});
 }
 
 CtcWeights read_ctc_weights(const std::filesystem::path& folder, const CtcConfig& config) {

@@ -4,9 +4,14 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <fstream>
+#include <limits>
 #include <outrider/core/error.hpp>
 #include <outrider/io/safetensors.hpp>
+#include <system_error>
+
+#include "../io/json_text.hpp"
 
 namespace outrider {
 
@@ -25,11 +30,12 @@ bool fits(at::IntArrayRef sizes, const std::vector<std::int64_t>& shape) {
 
 void read_drafter_json(const std::filesystem::path& folder, const std::function<void(const nlohmann::json&)>& take) {
     const std::filesystem::path path = folder / "config.json";
-    std::ifstream file(path);
-    require(file.good(), "{}: cannot be read; a drafter is a folder with config.json and model.safetensors",
-            path.string());
+    std::error_code ignored;
+    require(std::filesystem::is_regular_file(path, ignored),
+            "{}: cannot be read; a drafter is a folder with config.json and model.safetensors", path.string());
+    const nlohmann::json file = detail::read_json(path);
     try {
-        take(nlohmann::json::parse(file));
+        take(file);
     } catch (const std::exception& error) {
         fail("{}: {}", path.string(), error.what());
     }
@@ -38,6 +44,34 @@ void read_drafter_json(const std::filesystem::path& folder, const std::function<
 void check_drafter_kind(const nlohmann::json& file, std::string_view kind, int version) {
     require(file.at("kind") == kind, "kind is {}, expected \"{}\"", file.at("kind").dump(), kind);
     require(file.at("version") == version, "version is {}, this library reads {}", file.at("version").dump(), version);
+}
+
+std::int64_t whole_number(const nlohmann::json& object, const char* key) {
+    const nlohmann::json& value = object.at(key);
+    require(value.is_number_integer() && value <= std::numeric_limits<std::int64_t>::max(),
+            "{} is {}, expected an integer", key, detail::shown(value));
+    return value.get<std::int64_t>();
+}
+
+std::vector<TokenId> token_ids(const nlohmann::json& object, const char* key) {
+    const nlohmann::json& list = object.at(key);
+    require(list.is_array(), "{} is no list; expected token ids", key);
+    std::vector<TokenId> ids;
+    ids.reserve(list.size());
+    for (const nlohmann::json& id : list) {
+        require(id.is_number_unsigned() && id <= std::numeric_limits<TokenId>::max(), "{} holds {}, expected token ids",
+                key, detail::shown(id));
+        ids.push_back(id.get<TokenId>());
+    }
+    return ids;
+}
+
+double positive_number(const nlohmann::json& object, const char* key) {
+    const nlohmann::json& value = object.at(key);
+    require(value.is_number(), "{} is {}, expected a number", key, detail::shown(value));
+    const auto number = value.get<double>();
+    require(number > 0 && std::isfinite(number), "{} is {}, expected above 0", key, number);
+    return number;
 }
 
 void write_drafter_json(const std::filesystem::path& folder, nlohmann::ordered_json file,

@@ -9,6 +9,7 @@
 #include <outrider/draft/network_parts.hpp>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace outrider {
@@ -16,12 +17,39 @@ namespace outrider {
 /// Reads folder/config.json and hands it to `take`; every exception of `take` becomes an Error that names the file.
 void read_drafter_json(const std::filesystem::path& folder, const std::function<void(const nlohmann::json&)>& take);
 
-/// Throws Error unless the file says this kind and version.
-void check_drafter_kind(const nlohmann::json& file, std::string_view kind, int version);
-
 /// Writes `file` and `vocabulary` (one line) to folder/config.json, by way of a second file.
 void write_drafter_json(const std::filesystem::path& folder, nlohmann::ordered_json file,
                         const std::vector<TokenId>& vocabulary);
+
+/// Throws Error unless the file says this kind and version.
+void check_drafter_kind(const nlohmann::json& file, std::string_view kind, int version);
+/// An integer, and a list of token ids. Throws Error for anything else: no number is rounded or wrapped.
+[[nodiscard]] std::int64_t whole_number(const nlohmann::json& object, const char* key);
+[[nodiscard]] std::vector<TokenId> token_ids(const nlohmann::json& object, const char* key);
+/// Above 0 and finite.
+[[nodiscard]] double positive_number(const nlohmann::json& object, const char* key);
+
+/// What every kind's config has in common: kind, version, the target it belongs to, draft vocabulary, training record.
+template <typename Config>
+void read_common(const nlohmann::json& file, std::string_view kind, Config& config) {
+    check_drafter_kind(file, kind, Config::kVersion);
+    config.target_fingerprint = file.at("target").at("fingerprint").template get<std::string>();
+    config.target_name = file.at("target").at("name").template get<std::string>();
+    config.vocabulary = token_ids(file, "vocabulary");
+    config.training = file.value("training", nlohmann::json::object()).dump();
+}
+
+/// The same beside `own`, the fields of the kind.
+template <typename Config>
+void write_drafter_config(const std::filesystem::path& folder, std::string_view kind, const Config& config,
+                          const nlohmann::ordered_json& own) {
+    nlohmann::ordered_json file = {{"kind", kind},
+                                   {"version", Config::kVersion},
+                                   {"target", {{"name", config.target_name}, {"fingerprint", config.target_fingerprint}}}};
+    file.update(own);
+    file["training"] = nlohmann::ordered_json::parse(config.training);
+    write_drafter_json(folder, std::move(file), config.vocabulary);
+}
 
 /// 1 to 2^20: beyond any model; keeps products of sizes in range.
 void check_drafter_size(std::string_view drafter, std::string_view name, std::int64_t value);

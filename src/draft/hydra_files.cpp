@@ -11,21 +11,21 @@ constexpr const char* kDrafter = "Hydra drafter";
 
 void take_prefix_layer(const nlohmann::json& layer, HydraConfig& config) {
     config.prefix_layer = true;
-    config.attention_heads = layer.at("heads").get<std::int64_t>();
-    config.kv_heads = layer.at("kv_heads").get<std::int64_t>();
-    config.head_dim = layer.at("head_dim").get<std::int64_t>();
-    config.intermediate = layer.at("intermediate").get<std::int64_t>();
-    config.rope_theta = layer.at("rope_theta").get<double>();
-    config.norm_eps = layer.at("norm_eps").get<double>();
+    config.attention_heads = whole_number(layer, "heads");
+    config.kv_heads = whole_number(layer, "kv_heads");
+    config.head_dim = whole_number(layer, "head_dim");
+    config.intermediate = whole_number(layer, "intermediate");
+    config.rope_theta = positive_number(layer, "rope_theta");
+    config.norm_eps = positive_number(layer, "norm_eps");
 }
 
 HydraConfig from_json(const nlohmann::json& file) {
     HydraConfig config;
-    check_drafter_kind(file, "hydra", HydraConfig::kVersion);
+    read_common(file, "hydra", config);
     const nlohmann::json& sizes = file.at("sizes");
-    config.hidden = sizes.at("hidden").get<std::int64_t>();
-    config.heads = sizes.at("heads").get<std::int64_t>();
-    config.blocks = sizes.at("blocks").get<std::int64_t>();
+    config.hidden = whole_number(sizes, "hidden");
+    config.heads = whole_number(sizes, "heads");
+    config.blocks = whole_number(sizes, "blocks");
     const auto residual = file.at("residual").get<std::string>();
     require(residual == "feature" || residual == "matrix", "residual is \"{}\", expected \"feature\" or \"matrix\"",
             residual);
@@ -33,13 +33,9 @@ HydraConfig from_json(const nlohmann::json& file) {
     config.output = head_output(file.at("output").get<std::string>());
     config.output_bias = file.at("output_bias").get<bool>();
     if (!file.at("prefix_layer").is_null()) take_prefix_layer(file.at("prefix_layer"), config);
-    config.embedding_scale = file.at("embedding_scale").get<double>();
-    config.feature_scale = file.at("feature_scale").get<double>();
-    config.target_fingerprint = file.at("target").at("fingerprint").get<std::string>();
-    config.target_name = file.at("target").at("name").get<std::string>();
-    config.vocabulary = file.at("vocabulary").get<std::vector<TokenId>>();
+    config.embedding_scale = positive_number(file, "embedding_scale");
+    config.feature_scale = positive_number(file, "feature_scale");
     config.accuracies = file.value("accuracies", config.accuracies);
-    config.training = file.value("training", nlohmann::json::object()).dump();
     check_hydra_config(config);
     return config;
 }
@@ -77,20 +73,15 @@ void write_hydra_config(const std::filesystem::path& folder, const HydraConfig& 
         layer = {{"heads", config.attention_heads}, {"kv_heads", config.kv_heads},
                  {"head_dim", config.head_dim},     {"intermediate", config.intermediate},
                  {"rope_theta", config.rope_theta}, {"norm_eps", config.norm_eps}};
-    write_drafter_json(folder,
-                       {{"kind", "hydra"},
-                        {"version", HydraConfig::kVersion},
-                        {"target", {{"name", config.target_name}, {"fingerprint", config.target_fingerprint}}},
-                        {"sizes", {{"hidden", config.hidden}, {"heads", config.heads}, {"blocks", config.blocks}}},
-                        {"residual", config.residual == HydraResidual::matrix ? "matrix" : "feature"},
-                        {"output", name(config.output)},
-                        {"output_bias", config.output_bias},
-                        {"prefix_layer", layer},
-                        {"embedding_scale", config.embedding_scale},
-                        {"feature_scale", config.feature_scale},
-                        {"accuracies", config.accuracies},
-                        {"training", nlohmann::ordered_json::parse(config.training)}},
-                       config.vocabulary);
+    write_drafter_config(folder, "hydra", config,
+                         {{"sizes", {{"hidden", config.hidden}, {"heads", config.heads}, {"blocks", config.blocks}}},
+                          {"residual", config.residual == HydraResidual::matrix ? "matrix" : "feature"},
+                          {"output", name(config.output)},
+                          {"output_bias", config.output_bias},
+                          {"prefix_layer", layer},
+                          {"embedding_scale", config.embedding_scale},
+                          {"feature_scale", config.feature_scale},
+                          {"accuracies", config.accuracies}});
 }
 
 HydraWeights read_hydra_weights(const std::filesystem::path& folder, const HydraConfig& config) {

@@ -24,17 +24,13 @@ void check_medusa_config(const MedusaConfig& config) {
 MedusaConfig read_medusa_config(const std::filesystem::path& folder) {
     MedusaConfig config;
     read_drafter_json(folder, [&](const nlohmann::json& file) {
-        check_drafter_kind(file, "medusa", MedusaConfig::kVersion);
+        read_common(file, "medusa", config);
         const nlohmann::json& sizes = file.at("sizes");
-        config.hidden = sizes.at("hidden").get<std::int64_t>();
-        config.heads = sizes.at("heads").get<std::int64_t>();
-        config.blocks = sizes.at("blocks").get<std::int64_t>();
+        config.hidden = whole_number(sizes, "hidden");
+        config.heads = whole_number(sizes, "heads");
+        config.blocks = whole_number(sizes, "blocks");
         config.output = head_output(file.at("output").get<std::string>());
-        config.target_fingerprint = file.at("target").at("fingerprint").get<std::string>();
-        config.target_name = file.at("target").at("name").get<std::string>();
-        config.vocabulary = file.at("vocabulary").get<std::vector<TokenId>>();
         config.accuracies = file.value("accuracies", config.accuracies);
-        config.training = file.value("training", nlohmann::json::object()).dump();
         check_medusa_config(config);
     });
     return config;
@@ -42,15 +38,10 @@ MedusaConfig read_medusa_config(const std::filesystem::path& folder) {
 
 void write_medusa_config(const std::filesystem::path& folder, const MedusaConfig& config) {
     check_medusa_config(config);
-    write_drafter_json(folder,
-                       {{"kind", "medusa"},
-                        {"version", MedusaConfig::kVersion},
-                        {"target", {{"name", config.target_name}, {"fingerprint", config.target_fingerprint}}},
-                        {"sizes", {{"hidden", config.hidden}, {"heads", config.heads}, {"blocks", config.blocks}}},
-                        {"output", name(config.output)},
-                        {"accuracies", config.accuracies},
-                        {"training", nlohmann::ordered_json::parse(config.training)}},
-                       config.vocabulary);
+    write_drafter_config(folder, "medusa", config,
+                         {{"sizes", {{"hidden", config.hidden}, {"heads", config.heads}, {"blocks", config.blocks}}},
+                          {"output", name(config.output)},
+                          {"accuracies", config.accuracies}});
 }
 
 MedusaWeights read_medusa_weights(const std::filesystem::path& folder, const MedusaConfig& config) {

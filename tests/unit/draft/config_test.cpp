@@ -1,0 +1,89 @@
+// config.json of trained drafters: what is written is read, what cannot be is refused by name, and no damage crashes.
+#include <catch2/catch_test_macros.hpp>
+#include <catch2/matchers/catch_matchers_exception.hpp>
+#include <catch2/matchers/catch_matchers_string.hpp>
+
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <iterator>
+#include <nlohmann/json.hpp>
+#include <outrider/core/error.hpp>
+#include <string>
+
+#include "../../mutation.hpp"
+#include "../io/temporary_folder.hpp"
+#include "heads_fixture.hpp"
+
+using namespace outrider;
+using namespace outrider::test;
+using Catch::Matchers::ContainsSubstring;
+using Catch::Matchers::MessageMatches;
+using nlohmann::json;
+
+namespace {
+
+/// A kind of drafter: a config in its folder, and how it is read.
+struct Kind {
+    std::string name;
+    std::function<void(const std::filesystem::path&)> write;
+    std::function<void(const std::filesystem::path&)> read;
+};
+
+const std::vector<Kind> kKinds = {
+    {"ctc", [](const auto& folder) { write_ctc_config(folder, toy_config(CtcConditioning::prefix)); },
+     [](const auto& folder) { (void)read_ctc_config(folder); }},
+    {"medusa", [](const auto& folder) { write_medusa_config(folder, toy_medusa(HeadOutput::shared)); },
+     [](const auto& folder) { (void)read_medusa_config(folder); }},
+    {"hydra", [](const auto& folder) { write_hydra_config(folder, toy_hydra(true)); },
+     [](const auto& folder) { (void)read_hydra_config(folder); }}};
+
+std::string text_of(const std::filesystem::path& path) {
+    std::ifstream file(path, std::ios::binary);
+    return {std::istreambuf_iterator<char>(file), {}};
+}
+
+}  // namespace
+
+TEST_CASE("drafters' configs: numbers are taken as they stand or refused", "[config]") {
+    for (const Kind& kind : kKinds) {
+        const TemporaryFolder folder;
+        kind.write(folder.path());
+        REQUIRE_NOTHROW(kind.read(folder.path()));
+        const json written = json::parse(text_of(folder.path() / "config.json"));
+        CHECK(written["kind"] == kind.name);
+        const auto refuses = [&](const std::function<void(json&)>& change, const char* why) {
+            json file = written;
+            change(file);
+            folder.write("config.json", file.dump());
+            CHECK_THROWS_MATCHES(kind.read(folder.path()), Error,
+                                 MessageMatches(ContainsSubstring("config.json") && ContainsSubstring(why)));
+        };
+        refuses([](json& f) { f["sizes"]["heads"] = 2.5; }, "heads is 2.5");
+        refuses([](json& f) { f["sizes"]["hidden"] = 1e300; }, "hidden");
+        refuses([](json& f) { f["sizes"]["hidden"] = (std::uint64_t{1} << 63) + 32; }, "hidden");
+        refuses([](json& f) { f["sizes"]["hidden"] = -4; }, "hidden is -4");
+        refuses([](json& f) { f["vocabulary"][1] = (std::int64_t{1} << 32) + 3; }, "vocabulary");  // 3 when wrapped
+        refuses([](json& f) { f["vocabulary"][1] = 3.0; }, "vocabulary");
+        refuses([](json& f) { f["vocabulary"][1] = -3; }, "vocabulary");
+        refuses([](json& f) { f["vocabulary"] = {5, 3}; }, "ascending");
+        refuses([](json& f) { f["kind"] = "other"; }, "kind is \"other\"");
+        refuses([](json& f) { f["version"] = 99; }, "version is 99");
+        refuses([](json& f) { f.erase("target"); }, "target");
+        folder.write("config.json", R"({"kind": "ctc", "kind": "ctc"})");
+        CHECK_THROWS_MATCHES(kind.read(folder.path()), Error, MessageMatches(ContainsSubstring("twice")));
+    }
+}
+
+TEST_CASE("fuzz: drafters' configs") {
+    for (const Kind& kind : kKinds) {
+        DYNAMIC_SECTION(kind.name) {
+            const TemporaryFolder folder;
+            kind.write(folder.path());
+            fuzz(text_of(folder.path() / "config.json"), kJsonWords, [&](const std::string& text) {
+                folder.write("config.json", text);
+                kind.read(folder.path());
+            });
+        }
+    }
+}
