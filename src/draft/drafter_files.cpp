@@ -11,7 +11,7 @@
 #include <outrider/io/safetensors.hpp>
 #include <system_error>
 
-#include "../io/json_text.hpp"
+#include "../json_text.hpp"
 
 namespace outrider {
 

@@ -1,4 +1,4 @@
-#include "json_text.hpp"
+#include "../json_text.hpp"
 
 #include <unordered_set>
 #include <vector>

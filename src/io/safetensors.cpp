@@ -9,7 +9,7 @@
 #include <outrider/core/error.hpp>
 
 #include "bits.hpp"
-#include "json_text.hpp"
+#include "../json_text.hpp"
 #include "shard_index.hpp"
 
 // Format: the README of Hugging Face's library `safetensors`.

@@ -11,7 +11,7 @@
 #include <outrider/core/utf8_stream.hpp>
 #include <outrider/io/safetensors.hpp>
 
-#include "json_text.hpp"
+#include "../json_text.hpp"
 
 namespace outrider {
 namespace {

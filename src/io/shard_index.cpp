@@ -4,7 +4,7 @@
 
 #include <outrider/core/error.hpp>
 
-#include "json_text.hpp"
+#include "../json_text.hpp"
 
 namespace outrider::detail {
 

@@ -5,7 +5,7 @@
 #include <outrider/io/mapped_file.hpp>
 #include <outrider/io/tokenizer.hpp>
 
-#include "json_text.hpp"
+#include "../json_text.hpp"
 #include "tokenizer_state.hpp"
 
 // tokenizer.model, and what Hugging Face's libraries put beside it.
