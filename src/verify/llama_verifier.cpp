@@ -1,5 +1,6 @@
 #include <outrider/verify/llama_verifier.hpp>
 
+#include <chrono>
 #include <cstring>
 #include <mutex>
 #include <unordered_set>
@@ -168,7 +169,12 @@ TreeOutput LlamaVerifier::verify(std::span<const SequenceTree> trees) {
         segments.push_back({.cache = &cache, .tokens = one.tree.tokens(), .parents = one.tree.parents()});
         result.offsets.push_back(result.offsets.back() + static_cast<std::int64_t>(one.tree.size()));
     }
+    const auto start = std::chrono::steady_clock::now();
     PassOutput output = pass_->forward(segments, true);
+    const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+    if (watch_ && watch_->saw(result.offsets.back(), took.count()))
+        write_pass_times(options_.pass_times_file.value_or(default_pass_times_file()), pass_times_key(model_),
+                         watch_->table());
     result.logits = std::move(output.logits);
     result.features = std::move(output.features);
     result.argmax = std::move(output.argmax);
@@ -231,16 +237,21 @@ Feedback LlamaVerifier::commit(std::span<const SequenceAcceptance> accepted) {
 }
 
 std::vector<PassTime> LlamaVerifier::pass_times() {
+    if (watch_) return watch_->table();
     const std::filesystem::path file = options_.pass_times_file.value_or(default_pass_times_file());
     const std::string key = pass_times_key(model_);
-    if (auto known = read_pass_times(file, key)) return *std::move(known);
-    static std::mutex mutex;
-    static std::unordered_map<std::string, std::vector<PassTime>> measured;  // where no file can be written
-    const std::scoped_lock lock(mutex);
-    std::vector<PassTime>& times = measured[key];
-    if (times.empty()) times = measure_pass_times(model_, *pass_);
-    write_pass_times(file, key, times);
-    return times;
+    std::optional<std::vector<PassTime>> times = read_pass_times(file, key);
+    if (!times) {
+        static std::mutex mutex;
+        static std::unordered_map<std::string, std::vector<PassTime>> measured;  // where no file can be written
+        const std::scoped_lock lock(mutex);
+        std::vector<PassTime>& here = measured[key];
+        if (here.empty()) here = measure_pass_times(model_, *pass_);
+        write_pass_times(file, key, here);
+        times = here;
+    }
+    if (model_.device().is_cpu()) watch_.emplace(*times);  // elsewhere a call returns before its pass is done
+    return *std::move(times);
 }
 
 void LlamaVerifier::release(SequenceId sequence) { sequences_.erase(sequence); }

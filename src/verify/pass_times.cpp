@@ -29,6 +29,8 @@ constexpr int kRepeats = 9;
 constexpr std::size_t kMostKeys = 64;  // a file that has more is begun afresh
 constexpr std::size_t kMostBytes = 1 << 20;
 constexpr int kFormat = 1;
+constexpr int kWindow = 256, kLeastSeen = 12;  // passes; of one size, for its median to count
+constexpr double kDisagree = 0.22;             // log(1.25)
 
 double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
@@ -184,6 +186,67 @@ bool write_pass_times(const std::filesystem::path& file, std::string_view key, c
     std::error_code ignored;
     std::filesystem::remove(fresh, ignored);
     return false;
+}
+
+PassTimesWatch::PassTimesWatch(std::vector<PassTime> table) : table_(std::move(table)), seen_(table_.size()) {}
+
+bool PassTimesWatch::saw(std::int64_t rows, double seconds) {
+    if (table_.empty() || !(seconds > 0) || rows < table_.front().rows || rows > table_.back().rows) return false;
+    const auto at_least = [](const PassTime& t, std::int64_t n) { return t.rows < n; };
+    const auto upper = std::lower_bound(table_.begin(), table_.end(), rows, at_least);
+    double expected = upper->seconds;
+    auto nearest = static_cast<std::size_t>(upper - table_.begin());
+    if (upper->rows != rows) {
+        const PassTime &a = upper[-1], &b = *upper;
+        const double share = double(rows - a.rows) / double(b.rows - a.rows);
+        expected = a.seconds + share * (b.seconds - a.seconds);
+        if (share < 0.5) --nearest;
+    }
+    seen_[nearest].push_back(std::log(seconds / expected));
+    if (++passes_ < kWindow) return false;
+    passes_ = 0;
+    const std::vector<std::optional<double>> found = differences();
+    const bool agrees = std::all_of(found.begin(), found.end(), [](const auto& d) { return std::abs(d.value_or(0.0)) < kDisagree; });
+    disagreed_ = agrees ? 0 : disagreed_ + 1;
+    if (disagreed_ < 2) return false;
+    disagreed_ = 0;
+    correct(found);
+    return true;
+}
+
+/// The window's medians, of sizes that were seen often enough; the next window begins.
+std::vector<std::optional<double>> PassTimesWatch::differences() {
+    std::vector<std::optional<double>> medians(seen_.size());
+    for (std::size_t i = 0; i < seen_.size(); ++i) {
+        std::vector<double>& all = seen_[i];
+        if (all.size() >= kLeastSeen) {
+            std::nth_element(all.begin(), all.begin() + std::ssize(all) / 2, all.end());
+            medians[i] = all[all.size() / 2];
+        }
+        all.clear();
+    }
+    return medians;
+}
+
+void PassTimesWatch::correct(const std::vector<std::optional<double>>& differences) {
+    std::vector<std::size_t> known;
+    for (std::size_t i = 0; i < differences.size(); ++i)
+        if (differences[i]) known.push_back(i);
+    for (const std::size_t i : known) table_[i].seconds *= std::exp(*differences[i]);
+    for (std::size_t i = 0; i < table_.size(); ++i) {
+        if (differences[i]) continue;
+        double& seconds = table_[i].seconds;
+        const auto next = std::lower_bound(known.begin(), known.end(), i);
+        if (next == known.end() || next == known.begin()) {
+            seconds *= std::exp(*differences[next == known.end() ? known.back() : *next]);
+            continue;
+        }
+        const std::size_t a = next[-1], b = *next;
+        const double share = double(i - a) / double(b - a);
+        seconds *= std::exp(*differences[a] + (*differences[b] - *differences[a]) * share);
+        seconds = std::clamp(seconds, std::min(table_[a].seconds, table_[b].seconds), std::max(table_[a].seconds, table_[b].seconds));
+    }
+    never_falling(table_);
 }
 
 }  // namespace outrider

@@ -13,6 +13,7 @@
 
 #include <outrider/interface/verifier.hpp>
 #include <outrider/model/llama_model.hpp>
+#include <outrider/verify/pass_times.hpp>
 
 namespace outrider {
 
@@ -35,7 +36,8 @@ public:
     void release(SequenceId sequence) override;
     [[nodiscard]] std::int64_t vocabulary() const override { return model_.config().vocabulary; }
     [[nodiscard]] std::int64_t context() const override { return model_.config().context; }
-    /// Read from the file, or measured, which takes a second; see pass_times.hpp.
+    /// Read from the file, or measured, which takes a second; see pass_times.hpp. On the CPU, passes are compared with it
+    /// from then on, and a table that stays wrong is corrected, in the file too.
     [[nodiscard]] std::vector<PassTime> pass_times() override;
 
     [[nodiscard]] const LlamaModel& model() const noexcept { return model_; }
@@ -66,6 +68,7 @@ private:
     Options options_;
     std::unique_ptr<TargetPass> pass_;
     std::unordered_map<SequenceId, Sequence> sequences_;
+    std::optional<PassTimesWatch> watch_;
 };
 
 }  // namespace outrider

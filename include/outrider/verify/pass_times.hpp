@@ -1,6 +1,7 @@
 // What a target pass costs on this machine, measured once and remembered in a file.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <optional>
 #include <string>
@@ -29,5 +30,26 @@ namespace outrider {
 
 /// Adds or replaces `key`, in one step for readers. A file that cannot be written is left alone: false.
 bool write_pass_times(const std::filesystem::path& file, std::string_view key, const std::vector<PassTime>& times);
+
+/// Compares a table with what passes really take. A table measured while the machine was busy would mislead every later
+/// start: where medians of some size differ from it by more than a quarter for two windows of 256 passes in a row, the
+/// table is corrected, sizes between by interpolation.
+class PassTimesWatch {
+public:
+    explicit PassTimesWatch(std::vector<PassTime> table);
+
+    /// Counts a pass; true when the table was corrected just now.
+    bool saw(std::int64_t rows, double seconds);
+
+    [[nodiscard]] const std::vector<PassTime>& table() const noexcept { return table_; }
+
+private:
+    [[nodiscard]] std::vector<std::optional<double>> differences();
+    void correct(const std::vector<std::optional<double>>& differences);
+
+    std::vector<PassTime> table_;
+    std::vector<std::vector<double>> seen_;  ///< of this window, by size: log(seconds / table's)
+    int passes_ = 0, disagreed_ = 0;
+};
 
 }  // namespace outrider
