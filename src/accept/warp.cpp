@@ -71,16 +71,30 @@ OUTRIDER_CLONES void weights_of(const float* logits, std::size_t count, float ma
     }
 }
 
-/// What `count` small entries, p / epsilon <= 0.01, give to the entropy: ln(p + e) = ln e + u - u^2 / 2, u = p / e.
-OUTRIDER_CLONES double small_terms(const float* p, std::size_t count, float epsilon) {
+/// ln x of a positive normal number, absolute error below 2e-7, as exp_negative written for vectors.
+OUTRIDER_INLINE float log_positive(float x) {
+    constexpr std::int32_t kRootHalf = 0x3f3504f3;  // the mantissa is taken from [sqrt(1/2), sqrt(2))
+    const auto bits = std::bit_cast<std::int32_t>(x);
+    const std::int32_t n = (bits - kRootHalf) >> 23;
+    const float r = std::bit_cast<float>(bits - (n << 23)) - 1.0F, whole = static_cast<float>(n);
+    float p = 7.0376836292e-2F;  // Cephes logf
+    p = p * r - 1.1514610310e-1F;
+    p = p * r + 1.1676998740e-1F;
+    p = p * r - 1.2420140846e-1F;
+    p = p * r + 1.4249322787e-1F;
+    p = p * r - 1.6668057665e-1F;
+    p = p * r + 2.0000714765e-1F;
+    p = p * r - 2.4999993993e-1F;
+    p = p * r + 3.3333331174e-1F;
+    return (r * r * r * p - 2.12194440e-4F * whole - 0.5F * r * r) + r + 0.693359375F * whole;
+}
+
+/// -sum p ln(p + epsilon) of `count` entries, a multiple of 16.
+OUTRIDER_CLONES double entropy_terms(const float* p, std::size_t count, float epsilon) {
     constexpr std::size_t kLanes = 16;
-    const float per_epsilon = 1.0F / epsilon, log_epsilon = std::log(epsilon);
     std::array<float, kLanes> lane{};
     for (std::size_t i = 0; i < count; i += kLanes)
-        for (std::size_t l = 0; l < kLanes; ++l) {
-            const float u = p[i + l] * per_epsilon;
-            lane[l] -= p[i + l] * (log_epsilon + u - 0.5F * u * u);
-        }
+        for (std::size_t l = 0; l < kLanes; ++l) lane[l] -= p[i + l] * log_positive(p[i + l] + epsilon);
     double sum = 0;
     for (const float part : lane) sum += double(part);
     return sum;
@@ -128,23 +142,14 @@ void softmax_weights(std::span<const float> logits, float maximum, double temper
 double softmax_entropy(std::span<const float> logits, float maximum, double temperature, double total,
                        double epsilon) {
     constexpr std::size_t kBlock = 256;
-    const auto small = static_cast<float>(0.01 * epsilon);
     std::array<float, kBlock> p;
     double entropy = 0;
     for (std::size_t begin = 0; begin < logits.size(); begin += kBlock) {
         const std::size_t count = std::min(kBlock, logits.size() - begin);
-        p.fill(0.0F);
         block_of_shares(logits.data() + begin, count, maximum, static_cast<float>(1.0 / temperature),
                         static_cast<float>(1.0 / total), p.data());
-        float largest = 0;
-        for (const float x : p) largest = std::max(largest, x);
-        if (largest > small)
-            for (float& x : p)
-                if (x > small) {
-                    entropy -= double(x) * std::log(double(x) + epsilon);
-                    x = 0.0F;
-                }
-        entropy += small_terms(p.data(), kBlock, static_cast<float>(epsilon));
+        std::fill(p.begin() + static_cast<std::ptrdiff_t>(count), p.end(), 0.0F);
+        entropy += entropy_terms(p.data(), kBlock, static_cast<float>(epsilon));
     }
     return entropy;
 }

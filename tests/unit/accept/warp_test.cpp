@@ -160,3 +160,26 @@ TEST_CASE("the repetition penalty touches each distinct token once", "[warp]") {
     penalise_repetition(logits, 2.0, std::vector<TokenId>{4}, scratch);
     CHECK(logits == std::vector<float>{1.0F, -4.0F, 1.0F, 0.0F, 2.0F});
 }
+
+TEST_CASE("the entropy of a row is that of plain loops, whatever the row looks like", "[warp]") {
+    std::mt19937_64 engine(3);
+    for (const float spread : {0.01F, 2.0F, 12.0F})
+        for (const std::size_t columns : {1, 15, 256, 257, 5000})
+            for (const double temperature : {0.3, 1.0, 2.5}) {
+                std::normal_distribution<float> normal(0.0F, spread);
+                std::vector<float> row(columns);
+                for (float& x : row) x = normal(engine);
+                if (columns > 100)
+                    for (std::size_t i = 0; i < columns; i += 7) row[i] = -std::numeric_limits<float>::infinity();
+                const float top = *std::max_element(row.begin(), row.end());
+                double total = 0, expected = 0;
+                for (const float x : row) total += std::exp((double(x) - double(top)) / temperature);
+                for (const float x : row) {
+                    const double p = std::exp((double(x) - double(top)) / temperature) / total;
+                    expected -= p * std::log(p + 1e-5);
+                }
+                CAPTURE(spread, columns, temperature);
+                CHECK(softmax_entropy(row, top, temperature, softmax_total(row, top, temperature), 1e-5) ==
+                      Catch::Approx(expected).margin(2e-6));
+            }
+}
