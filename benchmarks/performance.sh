@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Measures what docs/performance.md says, one step a call or all of them, and puts the figures into the page.
-#     benchmarks/performance.sh [--into FOLDER] [kernels|pass|profile|rounds|batch|peers|page]...
+#     benchmarks/performance.sh [--into FOLDER] [kernels|pass|quality|profile|rounds|batch|peers|page]...
 # Figures stand in docs/figures/performance, each with the machine and the date beside it; steps not named keep theirs.
-# Needs the programs of the preset release (or of OUTRIDER_BUILD): outrider, kernels_pass, target_pass; `peers` needs what
-# benchmarks/peers/run.sh needs, `profile` needs perf.
+# Needs the programs of the preset release (or of OUTRIDER_BUILD): outrider, kernels_pass, target_pass, quality; `peers`
+# needs what benchmarks/peers/run.sh needs, `profile` needs perf.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 out=docs/figures/performance
@@ -44,6 +44,8 @@ step() {
             "$build/target_pass" "$model" stored | tee "$out/pass_stored.txt"
             OUTRIDER_ISA=avx2 "$build/target_pass" "$model" stored | tee "$out/pass_stored_avx2.txt"
             "$build/target_pass" "$model" bf16 | tee "$out/pass_bf16.txt" ;;
+        quality)
+            "$build/quality" "$model" docs/acceptance.md | tee "$out/quality.txt" ;;
         profile)
             mkdir -p "$build/performance"
             # the delay leaves out most of loading
@@ -79,7 +81,7 @@ step() {
     esac
 }
 
-[ $# -gt 0 ] || set -- kernels pass profile rounds batch peers page
+[ $# -gt 0 ] || set -- kernels pass quality profile rounds batch peers page
 for name in "$@"; do
     step "$name"
 done

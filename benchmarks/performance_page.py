@@ -26,8 +26,8 @@ MATRIX_WEIGHTS = 30 * (576 * (576 + 2 * 192) + 576 * 576 + 3 * 576 * 1536) + 491
 # What a symbol of the profile belongs to: the first pattern that is found in it.
 PARTS = [
     ("matrices: integer tiles", r"kernels::.*\b(tile|multiply)\b"),
-    ("attention", r"attend|attention"),
-    ("quantising rows, norms, rotary, gate", r"quantise_row|norm|rotary|rope|silu|exponentials|PackedRows|add_row"),
+    ("attention", r"attend|attention|Attention|score_|mix_|exponentials"),
+    ("quantising rows, norms, rotary, gate", r"quantise_row|norm|rotary|rope|silu|PackedRows|add_row|round_pairs"),
     ("argmax of the logits", r"largest|argmax"),
     ("waiting at barriers", r"wait_at_barrier|ThreadTeam|sched_yield|futex"),
 ]
@@ -128,6 +128,15 @@ class Figures:
                                  f"{1e3 * (time - row['ms']) / row['rows']:.0f} |")
         return "\n".join(lines + ["", "Two programs after one another, the smallest times of both: the difference is rough, and "
                                       "other work on the machine goes into it."])
+
+    def quality(self):
+        lines = ["| weights | path | loss | perplexity | KL to f32 | same first choice |", "|---|---|---|---|---|---|"]
+        text = self.path("quality.txt").read_text(encoding="utf-8")
+        for row in re.findall(r"^ *(\w+), (\w+) +(\S+) +(\S+) +(\S+) +(\S+) %$", text, re.M):
+            lines.append("| " + " | ".join(row) + " % |")
+        tokens = re.search(r"^(\d+) tokens$", text, re.M)
+        return "\n".join(lines + ["", f"`benchmarks/performance.sh quality`: the first {tokens[1]} tokens of "
+                                      f"docs/acceptance.md. {self.machine('quality')}."])
 
     def profile(self):
         sums = dict.fromkeys([name for name, _ in PARTS] + [REST], 0.0)

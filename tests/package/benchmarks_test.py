@@ -119,6 +119,26 @@ class Page(unittest.TestCase):
             self.assertIn("takes 2.00 ms at the measured bandwidth, 25 % of n = 1",
                           figures.reading({"title": "stored, 100 MB, 2 threads", "times": {1: 8.0}}))
 
+    def test_quality(self):
+        with tempfile.TemporaryDirectory() as name:
+            folder = pathlib.Path(name)
+            (folder / "quality.txt").write_text(
+                "               weights, path     loss perplexity  KL to f32  same first\n"
+                "                  bf16, vnni   4.2778     72.079   0.000055     99.61 %\n512 tokens\n", encoding="utf-8")
+            (folder / "quality.machine.txt").write_text("a day\n", encoding="utf-8")
+            text = performance_page.Figures(folder).quality()
+        self.assertIn("| bf16 | vnni | 4.2778 | 72.079 | 0.000055 | 99.61 % |", text)
+        self.assertIn("the first 512 tokens of docs/acceptance.md. a day.", text)
+
+    def test_parts_of_the_profile(self):
+        symbols = {"outrider::kernels::(anonymous namespace)::score_format<(outrider::CacheFormat)1>": "attention",
+                   "outrider::kernels::(anonymous namespace)::tile<outrider::kernels::Q80, 6>": "matrices: integer tiles",
+                   "outrider::attend": "attention",
+                   "outrider::kernels::(anonymous namespace)::quantise_row": "quantising rows, norms, rotary, gate"}
+        for symbol, part in symbols.items():
+            self.assertEqual(part, next(name for name, pattern in performance_page.PARTS
+                                        if performance_page.re.search(pattern, symbol)))
+
     def test_the_models_weights(self):
         self.assertEqual(performance_page.MATRIX_WEIGHTS, 134_479_872)
 

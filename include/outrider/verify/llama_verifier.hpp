@@ -22,7 +22,7 @@ namespace outrider {
 class LlamaVerifier final : public Verifier {
 public:
     struct Options {
-        std::int64_t prefill_rows = 512;  ///< prompts run in forwards of at most this many rows; never changes results
+        std::int64_t prefill_rows = 192;  ///< prompts run in forwards of at most this many rows; never changes results
         /// Where pass_times() remembers what it measured; empty: nowhere; nullopt: default_pass_times_file().
         std::optional<std::filesystem::path> pass_times_file = {};
     };
