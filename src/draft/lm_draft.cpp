@@ -69,7 +69,8 @@ LmDraft::LmDraft(std::unique_ptr<CausalModel> model, const TargetHead& target, c
     require(options.max_depth >= 1 && options.width >= 1 && options.top_k >= 1 && options.chains >= 1,
             "LmDraftOptions: depth {}, width {}, top_k {}, chains {}; expected at least 1 of each", options.max_depth,
             options.width, options.top_k, options.chains);
-    require(options.temperature > 0, "LmDraftOptions: temperature {}, expected a number above 0", options.temperature);
+    require(options.temperature >= 0, "LmDraftOptions: temperature {}, expected 0 (all on its most probable token) or more",
+            options.temperature);
 }
 
 DraftDraws LmDraft::draws() const {
@@ -215,7 +216,9 @@ void LmDraft::expand(Growing& one, const float* logits) {
         q.clear();
         const double top = row[static_cast<std::size_t>(best[0])];
         for (const std::int32_t b : best)
-            q.push_back(std::exp((double(row[static_cast<std::size_t>(b)]) - top) / options_.temperature));
+            q.push_back(options_.temperature == 0.0
+                            ? (q.empty() ? 1.0 : 0.0)
+                            : std::exp((double(row[static_cast<std::size_t>(b)]) - top) / options_.temperature));
         const double sum = std::accumulate(q.begin(), q.end(), 0.0);
         for (double& x : q) x /= sum;
         if (options_.tree == LmTree::sampled)
@@ -242,9 +245,8 @@ void LmDraft::sample(Growing& one, NodeIndex node, std::span<const TokenId> toke
     for (std::size_t i = 0; i < one.ends.size(); ++i) {
         if (one.ends[i] != node) continue;
         const auto drawn = static_cast<std::uint64_t>(one.at(node).depth);
-        double u = key.uniform(i * static_cast<std::uint64_t>(options_.max_depth) + drawn);
-        std::size_t c = 0;
-        while (c + 1 < shares.size() && u >= shares[c].q) u -= shares[c++].q;
+        const double u = key.uniform(i * static_cast<std::uint64_t>(options_.max_depth) + drawn);
+        const std::size_t c = draw_share(shares, u);
         one.ends[i] = one.add(node, shares[c].token, std::log(shares[c].q));
         one.chains[i].tokens.push_back(shares[c].token);
     }

@@ -3,6 +3,7 @@
 #include <catch2/catch_all.hpp>
 
 #include <memory>
+#include <numeric>
 #include <random>
 #include <utility>
 #include <vector>
@@ -125,6 +126,37 @@ TEST_CASE("draws of a language model keep the target's law under every rule", "[
     few.top_k = 2, few.temperature = 0.5;  // whatever it draws from, that is its law
     check("rejection", few);
     check("block", few);
+}
+
+TEST_CASE("a language model that draws at temperature 0 drafts its greedy text, and says so", "[property][lm]") {
+    const FakeLaw law{.vocabulary = 12};
+    const SequenceFeedback f{3, {1, 2, 3}, {}, 4, 3};
+    const auto greedy = lm(law, law, {.tree = LmTree::chain, .max_depth = 3}).draft->propose(std::span(&f, 1), {3});
+    for (LmDraftOptions options : {kDrawn, kTwo}) {
+        options.temperature = 0.0;
+        const auto drawn = lm(law, law, options).draft->propose(std::span(&f, 1), {3 * options.chains});
+        const TokenTree& tree = drawn[0].tree;
+        REQUIRE(tree.drafted() == 3);
+        CHECK(std::ranges::equal(tree.tokens(), greedy[0].tree.tokens()));  // chains that agree are one path
+        std::vector<TokenId> path;
+        for (std::size_t i = 1; i < tree.size(); ++i) {
+            std::vector<double> q(static_cast<std::size_t>(law.vocabulary), 0.0);
+            REQUIRE(drawn[0].samples != nullptr);
+            drawn[0].samples->law().conditional(path, q);
+            CHECK(q[static_cast<std::size_t>(tree.tokens()[i])] == 1.0);
+            CHECK(std::accumulate(q.begin(), q.end(), 0.0) == 1.0);
+            CHECK(tree.log_q()[i] == 0.0F);
+            path.push_back(tree.tokens()[i]);
+        }
+    }
+    LmDraftOptions cold = kDrawn;
+    cold.temperature = 0.0;
+    SpeculativeDecoder decoder{lm(law, law, cold).draft, FakeTarget{law}, make_policy("rejection"), {.nodes = 3}};
+    const GenerationOptions o{.max_tokens = 40, .temperature = 0.0};
+    const GenerationResult result = decoder.generate({{1, 2, 3}}, o);
+    CHECK(result.tokens == plain_loop(law, {1, 2, 3}, o, o.max_tokens));
+    CHECK(result.stats.accepted == 30);  // the target's own text: every node of it
+    CHECK_THROWS_AS(LmDraft(std::make_unique<FakeCausalModel>(law), fake_head(law), {.temperature = -0.5}), Error);
 }
 
 TEST_CASE("a language model as drafter refuses another tokenizer, and feedback with a gap", "[property][lm]") {
