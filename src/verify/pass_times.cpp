@@ -206,7 +206,8 @@ bool PassTimesWatch::saw(std::int64_t rows, double seconds) {
     if (++passes_ < kWindow) return false;
     passes_ = 0;
     const std::vector<std::optional<double>> found = differences();
-    const bool agrees = std::all_of(found.begin(), found.end(), [](const auto& d) { return std::abs(d.value_or(0.0)) < kDisagree; });
+    const auto near = [](const std::optional<double>& d) { return std::abs(d.value_or(0.0)) < kDisagree; };
+    const bool agrees = std::all_of(found.begin(), found.end(), near);
     disagreed_ = agrees ? 0 : disagreed_ + 1;
     if (disagreed_ < 2) return false;
     disagreed_ = 0;
@@ -244,7 +245,8 @@ void PassTimesWatch::correct(const std::vector<std::optional<double>>& differenc
         const std::size_t a = next[-1], b = *next;
         const double share = double(i - a) / double(b - a);
         seconds *= std::exp(*differences[a] + (*differences[b] - *differences[a]) * share);
-        seconds = std::clamp(seconds, std::min(table_[a].seconds, table_[b].seconds), std::max(table_[a].seconds, table_[b].seconds));
+        const auto [least, most] = std::minmax(table_[a].seconds, table_[b].seconds);
+        seconds = std::clamp(seconds, least, most);
     }
     never_falling(table_);
 }
