@@ -4,7 +4,8 @@
     compare_sets.py --prompts FILE... --drafters none,ngram,DIR [--nodes 6,16,64] [--temperature 0,1] [--weights stored]
                     [--tree best-first] -o DIR
     compare_sets.py --collect REPORT.json... -o DIR         only tables and pictures of reports of `outrider compare`
-    compare_sets.py --rows FILE --page PAGE [--check]       puts drafts.md of a kept strategies.json between the page's marks
+    compare_sets.py --rows FILE --page PAGE [--check]       puts the table of a kept strategies.json between the page's marks,
+                                                            <!-- drafts --> or, for some drafters, <!-- drafts NAME, NAME -->
 
 Runs `outrider compare` once for every combination and keeps each report in DIR/reports; one that is there already is not
 run again, so a stopped run goes on. Writes DIR/strategies.json, DIR/strategies.md and, without times, DIR/drafts.md, and with
@@ -243,12 +244,21 @@ def plot(rows, folder):
 
 
 def write_page(options):
+    """Every pair of marks gets the table; names after `drafts` choose drafters: <!-- drafts ngram, ngram:copy -->."""
     old = options.page.read_text(encoding="utf-8")
-    mark = re.compile(r"(<!-- drafts -->\n).*?(<!-- /drafts -->)", re.DOTALL)
+    mark = re.compile(r"(<!-- drafts([^>]*) -->\n).*?(<!-- /drafts -->)", re.DOTALL)
     if not mark.search(old):
         sys.exit(f"{options.page}: no marks <!-- drafts --> and <!-- /drafts -->")
-    found = drafts(json.loads(options.rows.read_text(encoding="utf-8")))
-    new = mark.sub(lambda match: match[1] + found + match[2], old)
+    rows = json.loads(options.rows.read_text(encoding="utf-8"))
+
+    def filled(match):
+        names = [name.strip() for name in match[2].split(",") if name.strip()]
+        unknown = set(names) - {row["drafter"] for row in rows}
+        if unknown:
+            sys.exit(f"{options.page}: {options.rows} has no drafter {', '.join(sorted(unknown))}")
+        return match[1] + drafts([row for row in rows if not names or row["drafter"] in names]) + match[3]
+
+    new = mark.sub(filled, old)
     if options.check:
         return 0 if new == old else f"{options.page} does not hold the figures of {options.rows}; write them anew"
     options.page.write_text(new, encoding="utf-8")

@@ -90,6 +90,27 @@ class Sets(unittest.TestCase):
         self.assertIn("| x | 2.50 |  |  | 1 of 3 differ with 6 nodes |", compare_sets.drafts(more))
 
 
+    def test_a_page_may_name_drafters(self):
+        row = {"prompts": "some", "prompt_count": 3, "weights": "f32", "temperature": 0.0, "nodes": 16, "beta": 2.0,
+               "acceptance_per_depth": [0.5], "identical": True, "differing": 0}
+        with tempfile.TemporaryDirectory() as name:
+            rows, page = pathlib.Path(name) / "rows.json", pathlib.Path(name) / "page.md"
+            rows.write_text(json.dumps([row | {"drafter": "a"}, row | {"drafter": "b"}]), encoding="utf-8")
+            page.write_text("<!-- drafts b -->\n<!-- /drafts -->\nx\n<!-- drafts -->\nold\n<!-- /drafts -->\n", encoding="utf-8")
+            options = type("Options", (), {"rows": rows, "page": page, "check": False})()
+            self.assertEqual(compare_sets.write_page(options), 0)
+            some, all_of_them = page.read_text(encoding="utf-8").split("x\n")
+            self.assertNotIn("| a |", some)
+            self.assertIn("| b |", some)
+            self.assertIn("| a |", all_of_them)
+            self.assertNotIn("old", all_of_them)
+            options.check = True
+            self.assertEqual(compare_sets.write_page(options), 0)
+            page.write_text("<!-- drafts c -->\n<!-- /drafts -->\n", encoding="utf-8")
+            with self.assertRaises(SystemExit):
+                compare_sets.write_page(options)
+
+
 class Page(unittest.TestCase):
     def test_figures_and_gaps(self):
         page = "a\n<!-- whole_pass -->\nold\n<!-- /whole_pass -->\n<!-- rounds -->\n<!-- /rounds -->\nb\n"
