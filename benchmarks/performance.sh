@@ -65,7 +65,7 @@ step() {
             # every drafter decodes the same 64 prompts in each line: as many groups as the batch leaves
             for size in 1 2 4 8 16 32 64; do
                 python3 benchmarks/compare_sets.py --program "$build/outrider" --prompts "$build/performance/many.jsonl" --drafters "$drafters" \
-                    --nodes auto --batch $size --limit $((size < 8 ? 8 : size)) -n 48 -o "$build/performance/batch" >&2
+                    --nodes auto --batch $size --limit $((size < 16 ? 16 : size)) -n 128 -o "$build/performance/batch" >&2
             done
             python3 benchmarks/compare_sets.py --collect "$build"/performance/batch/reports/*.json \
                 -o "$build/performance/batch"

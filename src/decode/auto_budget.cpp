@@ -21,6 +21,7 @@ constexpr double kFade = 0.97;                 // weight of the past from one op
 constexpr std::int64_t kFirstNodes = 1;        // of a tree at first; each draft seen allows one more
 constexpr double kLongCounted = 24;            // rounds, fading
 constexpr double kSteadyTokens = 8, kAmortised = 32;  // new tokens of a draft; rounds that a catch-up is spread over
+constexpr std::int64_t kCountedCatchUp = 48;   // tokens of a sequence that a probe's price counts, at most
 constexpr double kPriorTrust = 0.85;           // of the drafter's own word, before anything is known,
 constexpr double kPriorHits = 2.0;             // which counts for so many expected hits
 constexpr double kRecentPrior = 6.0;           // expected hits that the long record counts for beside the recent one
@@ -309,9 +310,10 @@ void AutoBudget::settle(const RoundReport& report) {
     interval_ = std::clamp<std::int64_t>(interval_, kFirstInterval / 2, kLongestInterval);
 }
 
-/// Seconds that a probe of `few` sequences costs where nothing comes of it.
+/// Seconds that a probe of `few` sequences costs where nothing comes of it. Catching up counts up to a bound: else it could
+/// grow with the time waited faster than what may be spent, and no probe would ever come.
 double AutoBudget::probe_loss(std::int64_t sequences, std::int64_t few) const {
-    const std::int64_t owed = few * (since_probe_ + 1);
+    const std::int64_t owed = few * std::min(since_probe_ + 1, kCountedCatchUp);
     return draft_cost_.once(few, owed) + cost_(sequences + few) - cost_(sequences);
 }
 
