@@ -174,7 +174,7 @@ def figure_of(panels, draw, bottom):
     for axis, (values, rows) in zip(axes.flat, panels):
         draw(axis, rows)
         prompts, weights, tree, batch, temperature = values
-        axis.set_title(f"{prompts}, {weights.split(' ')[0]}" + ("" if tree == "best-first" else f", {tree}") +
+        axis.set_title(f"{prompts}, {weights.split(' ')[0]}" + ("" if tree in ("best-first", "auto") else f", {tree}") +
                        ("" if batch == 1 else f", batch {batch}") +
                        ("" if temperature == 0 else f", temperature {temperature:g}"), fontsize=10)
         axis.grid(alpha=0.3)
@@ -187,7 +187,8 @@ def figure_of(panels, draw, bottom):
         axis.set_visible(False)
     handles, labels = axes[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="lower center", ncols=min(4, max(1, len(labels))), frameon=False)
-    figure.tight_layout(rect=(0, 0.10 / lines, 1, 1))
+    rows = -(-len(labels) // min(4, max(1, len(labels))))
+    figure.tight_layout(rect=(0, (0.15 + 0.24 * rows) / figure.get_figheight(), 1, 1))
     return figure
 
 
