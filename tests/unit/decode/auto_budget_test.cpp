@@ -21,6 +21,7 @@ struct World {
     double catch_up = 1e-5;
     std::int64_t prompt = 100;
     double noise = 0.1;
+    double cold = 0;    ///< what the very first draft takes beside
     double stalls = 0;  ///< share of passes and drafts that take four times as long: other work on the machine
 };
 
@@ -76,6 +77,7 @@ Outcome play(const World& world, TreeBudget budget, std::size_t sequences, int r
             if (plan.budget.nodes > 0) report.draft_seconds += world.draft + world.catch_up * double(owed[s]);
             owed[s] = 0;
         }
+        if (outcome.drafts == 0 && !plan.drafting.empty()) report.draft_seconds += world.cold;
         outcome.drafts += static_cast<std::int64_t>(plan.drafting.size());
         trees = budget.trim(std::move(trees));
         for (std::size_t s = 0; s < sequences; ++s) {
@@ -194,6 +196,20 @@ TEST_CASE("auto comes close to the best fixed size once it has settled", "[budge
                 CAPTURE(w, sequences, known, found / best);
                 CHECK(found > 0.93 * best);
             }
+}
+
+TEST_CASE("a cold first draft does not end drafting for good", "[budget]") {
+    for (const double passes : {3.0, 10.0})
+        for (const std::size_t sequences : {1, 4}) {
+            World world{flat_then_linear, 2e-4, always({0.7, 0.15, 0.05})};
+            const double warm = play(world, measured(world), sequences, 3000, 1, 2000).speed;
+            const double plain = play(world, TreeBudget(0), sequences, 3000, 1, 2000).speed;
+            world.cold = passes * world.pass(static_cast<std::int64_t>(sequences));
+            const double found = play(world, measured(world), sequences, 3000, 1, 2000).speed;
+            CAPTURE(passes, sequences, warm / plain, found / plain);
+            REQUIRE(warm > 1.05 * plain);  // else there is nothing to lose
+            CHECK(found > 0.97 * warm);
+        }
 }
 
 TEST_CASE("auto keeps its head on a machine that stalls", "[budget]") {
