@@ -54,6 +54,7 @@
 #include <outrider/interface/causal_model.hpp>
 #include <outrider/interface/concepts.hpp>
 #include <outrider/interface/draft_model.hpp>
+#include <outrider/interface/feature_columns.hpp>
 #include <outrider/interface/prompt.hpp>
 #include <outrider/interface/round.hpp>
 #include <outrider/interface/target_head.hpp>

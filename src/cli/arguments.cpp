@@ -310,6 +310,14 @@ void add_sizes(CLI::App& app, TrainArguments& a) {
     of(ctc, app.add_option("--frames", a.frames, "Frames of one pass (default: 8)"))->check(whole(1, 64));
     of(ctc, app.add_option("--labels", a.labels, "Tokens of the text that a position's loss looks at (default: 6)"))
         ->check(whole(1, 15));
+    of(ctc, app.add_option("--feature-layers", a.feature_layers,
+                           "Read the hidden states after these layers of the model as well, as in 4,16,27"))
+        ->delimiter(',')
+        ->take_all()
+        ->expected(1)
+        ->allow_extra_args(false)
+        ->check(whole(1, 4096))
+        ->type_name("LAYERS");
     of(ctc, app.add_option("--prefix-rank", a.prefix_rank, "Width of the prediction network (default: 256)"))
         ->check(whole(1));
     of(heads, app.add_option("--draft-heads", a.draft_heads, "Depth of drafts (default: medusa 5, hydra 4)"))

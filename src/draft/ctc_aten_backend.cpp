@@ -60,7 +60,7 @@ private:
     /// u_{-1}: nothing is committed yet, so there is no feature.
     [[nodiscard]] at::Tensor first_fused(TokenId pending) const {
         const at::Tensor input =
-            at::cat({embed({pending}), at::zeros({1, config_.hidden}, weights_.fuse.options())}, -1);
+            at::cat({embed({pending}), at::zeros({1, ctc_feature_width(config_)}, weights_.fuse.options())}, -1);
         return at::linear(input, weights_.fuse).squeeze(0);
     }
 

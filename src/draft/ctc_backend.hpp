@@ -26,7 +26,7 @@ struct CtcRound {
     CtcCache* cache = nullptr;
     std::int64_t committed = 0;  ///< n, the new rows included
     std::vector<TokenId> next;   ///< [rows] x_{j+1} of the new rows j = n - rows .. n - 1
-    at::Tensor features;         ///< [rows, H] h_j
+    at::Tensor features;         ///< [rows, (1 + k) H] h_j, then those of the config's k feature layers
     TokenId pending = kNoToken;  ///< x_n
 };
 

@@ -10,6 +10,7 @@
 #include <outrider/ctc/frames.hpp>
 #include <outrider/ctc/prefix_tree.hpp>
 #include <outrider/ctc/static_tree.hpp>
+#include <outrider/interface/feature_columns.hpp>
 
 #include "ctc_backend.hpp"
 #include "ctc_prediction.hpp"
@@ -33,6 +34,8 @@ struct CtcDraft::State {
     CtcConfig config;
     CtcDraftOptions options;
     std::int64_t vocabulary = 0;  ///< the target's
+    std::vector<std::int64_t> columns;  ///< of the target's features: where those begin that the network reads
+    std::int64_t width = 0;             ///< of features that hold them
     std::unique_ptr<ThreadTeam> team;
     std::unique_ptr<CtcBackend> backend;
     std::optional<CtcPrediction> prediction;
@@ -55,20 +58,21 @@ struct CtcDraft::State {
     std::vector<CtcRound> take_up(std::span<const SequenceFeedback> feedback) {
         for (const SequenceFeedback& it : feedback) {
             const auto known = sequences.find(it.sequence);
-            check_progress("CtcDraft", it, known == sequences.end() ? nullptr : &known->second, config.hidden,
-                           vocabulary);
+            check_progress("CtcDraft", it, known == sequences.end() ? nullptr : &known->second, width, vocabulary);
         }
         std::vector<CtcRound> rounds;
         for (const SequenceFeedback& it : feedback) {
             Known& known = sequences[it.sequence];
             if (!known.cache) known.cache = backend->make_cache();
-            CtcRound round{known.cache.get(), it.committed, {}, it.features, it.pending};
+            CtcRound round{known.cache.get(), it.committed, {}, {}, it.pending};
             if (!it.tokens.empty()) {
+                round.features = take_columns(it.features, columns, config.hidden);
                 round.next.assign(it.tokens.begin() + 1, it.tokens.end());
                 round.next.push_back(it.pending);
                 known.before = it.tokens.back();
                 if (prediction) {
-                    const at::Tensor last = it.features[it.features.size(0) - 1].to(at::kCPU, at::kFloat).contiguous();
+                    const at::Tensor last = it.features[it.features.size(0) - 1].slice(0, 0, config.hidden).to(
+                        at::kCPU, at::kFloat).contiguous();
                     known.feature.assign(last.const_data_ptr<float>(), last.const_data_ptr<float>() + last.numel());
                 }
             }
@@ -170,6 +174,8 @@ CtcDraft::CtcDraft(CtcConfig config, CtcWeights weights, const TargetHead& head,
     require(config.hidden == head.hidden && config.vocabulary.back() < head.vocabulary,
             "CtcDraft: the drafter is made for width {} and a vocabulary above {}, the target has {} and {}",
             config.hidden, config.vocabulary.back(), head.hidden, head.vocabulary);
+    state_->columns = feature_columns(head, config.feature_layers, "CtcDraft");
+    state_->width = feature_width(state_->columns, config.hidden);
     require(options.top_k > 0, "CtcDraft: top_k is {}, expected at least 1", options.top_k);
     const bool kernels = options.kernels && weights.fuse.device().is_cpu() && kernels_fit(config);
     state_->team = std::make_unique<ThreadTeam>(options.threads);

@@ -24,6 +24,8 @@ CtcConfig from_json(const json& file) {
     config.intermediate = whole_number(sizes, "intermediate");
     config.frames = whole_number(sizes, "frames");
     config.prefix_rank = whole_number(sizes, "prefix_rank");
+    if (file.contains("feature_layers"))
+        config.feature_layers = file.at("feature_layers").get<std::vector<std::int64_t>>();
     const auto conditioning = file.at("conditioning").get<std::string>();
     require(conditioning == "none" || conditioning == "prefix",
             "conditioning is \"{}\", expected \"none\" or \"prefix\"", conditioning);
@@ -43,6 +45,12 @@ void check_ctc_config(const CtcConfig& config) {
     check_layer_sizes(kDrafter, {config.heads, config.kv_heads, config.head_dim}, config.intermediate);
     check_drafter_size(kDrafter, "frames", config.frames);
     require(config.frames <= 64, "{}: {} frames, at most 64", kDrafter, config.frames);
+    std::int64_t above = 0;
+    for (const std::int64_t layer : config.feature_layers) {
+        require(layer > above, "{}: feature layer {} behind {}, expected whole numbers above 0 in ascending order, each "
+                "once", kDrafter, layer, above);
+        above = layer;
+    }
     if (config.conditioning == CtcConditioning::prefix) check_drafter_size(kDrafter, "prefix_rank", config.prefix_rank);
     require(!config.vocabulary.empty(), "{}: the draft vocabulary is empty", kDrafter);
     check_draft_vocabulary(kDrafter, config.vocabulary);
@@ -55,20 +63,22 @@ CtcConfig read_ctc_config(const std::filesystem::path& folder) {
 }
 
 void write_ctc_config(const std::filesystem::path& folder, const CtcConfig& config) {
-    write_drafter_config(folder, "ctc", config,
-                         {{"conditioning", config.conditioning == CtcConditioning::prefix ? "prefix" : "none"},
-                          {"sizes",
-                           {{"hidden", config.hidden},
-                            {"heads", config.heads},
-                            {"kv_heads", config.kv_heads},
-                            {"head_dim", config.head_dim},
-                            {"intermediate", config.intermediate},
-                            {"frames", config.frames},
-                            {"prefix_rank", config.prefix_rank}}},
-                          {"rope_theta", config.rope_theta},
-                          {"norm_eps", config.norm_eps},
-                          {"embedding_scale", config.embedding_scale},
-                          {"feature_scale", config.feature_scale}});
+    nlohmann::ordered_json own = {
+        {"conditioning", config.conditioning == CtcConditioning::prefix ? "prefix" : "none"},
+        {"sizes",
+         {{"hidden", config.hidden},
+          {"heads", config.heads},
+          {"kv_heads", config.kv_heads},
+          {"head_dim", config.head_dim},
+          {"intermediate", config.intermediate},
+          {"frames", config.frames},
+          {"prefix_rank", config.prefix_rank}}},
+        {"rope_theta", config.rope_theta},
+        {"norm_eps", config.norm_eps},
+        {"embedding_scale", config.embedding_scale},
+        {"feature_scale", config.feature_scale}};
+    if (!config.feature_layers.empty()) own["feature_layers"] = config.feature_layers;
+    write_drafter_config(folder, "ctc", config, own);
 }
 
 CtcWeights read_ctc_weights(const std::filesystem::path& folder, const CtcConfig& config) {

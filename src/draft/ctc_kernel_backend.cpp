@@ -27,6 +27,7 @@ public:
           head_(head),
           team_(team),
           H_(config.hidden),
+          in_(config.hidden + ctc_feature_width(config)),
           final_norm_(floats_of(weights.final_norm)),
           queries_(floats_of(weights.queries)),
           blank_(floats_of(weights.blank)),
@@ -82,27 +83,28 @@ private:
             tokens.push_back(round.pending);
         }
         rows_ = static_cast<std::int64_t>(tokens.size());
-        input_.assign(static_cast<std::size_t>(rows_ * 2 * H_), 0.0F);
+        input_.assign(static_cast<std::size_t>(rows_ * in_), 0.0F);
         if (tokens.empty()) return;
         const std::vector<float> embedded = floats_of(head_.embed(tokens));
         for (std::int64_t i = 0; i < rows_; ++i)
             for (std::int64_t k = 0; k < H_; ++k)
-                input_[static_cast<std::size_t>(i * 2 * H_ + k)] =
+                input_[static_cast<std::size_t>(i * in_ + k)] =
                     embedded[static_cast<std::size_t>(i * H_ + k)] * static_cast<float>(config_.embedding_scale);
         for (const auto& [round, begin] : first) {
             const std::vector<float> features = floats_of(round->features);
+            const std::int64_t width = in_ - H_;
             for (std::size_t i = 0; i < features.size(); ++i) {
-                const std::int64_t row = begin + static_cast<std::int64_t>(i) / H_,
-                                   k = static_cast<std::int64_t>(i) % H_;
-                input_[static_cast<std::size_t>((2 * row + 1) * H_ + k)] =
-                    features[i] * static_cast<float>(config_.feature_scale);
+                const std::int64_t row = begin + static_cast<std::int64_t>(i) / width,
+                                   k = static_cast<std::int64_t>(i) % width;
+                input_[static_cast<std::size_t>(row * in_ + H_ + k)] =
+                    k < H_ ? features[i] * static_cast<float>(config_.feature_scale) : features[i];
             }
         }
     }
 
     void take_up(TeamMember& member) {
         if (rows_ == 0) return;
-        rows_in_.assign(member, input_.data(), rows_, 2 * H_, 2 * H_, WeightFormat::int8);
+        rows_in_.assign(member, input_.data(), rows_, in_, in_, WeightFormat::int8);
         member.barrier();
         fuse_.multiply(member, rows_in_, fused_.data(), H_);
         layer_.take_up(member, fused_.data());
@@ -140,7 +142,7 @@ private:
     CtcConfig config_;
     TargetHead head_;
     ThreadTeam& team_;
-    std::int64_t H_;
+    std::int64_t H_, in_;  // in_: columns of fuse
     std::vector<float> final_norm_, queries_, blank_;
     float blank_bias_;
     PackedLinear fuse_;

@@ -51,10 +51,10 @@ CtcWeights init_ctc_weights(const CtcConfig& config, const TargetHead& head, std
     check_ctc_config(config);
     at::Generator random = at::make_generator<at::CPUGeneratorImpl>(seed);
     const std::int64_t H = config.hidden, N = config.heads * config.head_dim, K = config.kv_heads * config.head_dim;
-    const std::int64_t I = config.intermediate, R = config.prefix_rank;
+    const std::int64_t I = config.intermediate, R = config.prefix_rank, F = ctc_feature_width(config);
     const auto by = [](std::int64_t fan_in) { return 0.6 / std::sqrt(static_cast<double>(fan_in)); };
     CtcWeights w;
-    set(w.fuse, {H, 2 * H}, by(2 * H), random);
+    set(w.fuse, {H, H + F}, by(H + F), random);
     set(w.qkv, {N + 2 * K, H}, by(H), random);
     set(w.attn_out, {H, N}, by(N), random);
     set(w.gate_up, {2 * I, H}, by(H), random);
@@ -74,7 +74,8 @@ CtcWeights init_ctc_weights(const CtcConfig& config, const TargetHead& head, std
 std::vector<WantedWeight> layout(const CtcConfig& config, CtcWeights& w) {
     const std::int64_t H = config.hidden, N = config.heads * config.head_dim, K = config.kv_heads * config.head_dim;
     const std::int64_t I = config.intermediate, R = config.prefix_rank, V = output_rows(config.vocabulary);
-    std::vector<WantedWeight> wanted = {{"fuse", &w.fuse, {H, 2 * H}},      {"attn_norm", &w.attn_norm, {H}},
+    const std::int64_t F = ctc_feature_width(config);
+    std::vector<WantedWeight> wanted = {{"fuse", &w.fuse, {H, H + F}},      {"attn_norm", &w.attn_norm, {H}},
                                         {"qkv", &w.qkv, {N + 2 * K, H}},    {"attn_out", &w.attn_out, {H, N}},
                                         {"mlp_norm", &w.mlp_norm, {H}},     {"gate_up", &w.gate_up, {2 * I, H}},
                                         {"down", &w.down, {H, I}},          {"queries", &w.queries, {config.frames, H}},
@@ -108,9 +109,12 @@ CtcContext ctc_context(const CtcConfig& config, const CtcWeights& weights, const
                        const at::Tensor& next, const at::Tensor& features, const at::Tensor& positions,
                        at::ScalarType compute) {
     const auto real = weights.attn_norm.scalar_type();
-    const at::Tensor input = at::cat(
-        {embed_tokens(tables, next), (features.to(real) * config.feature_scale).to(tables.embedding.scalar_type())},
-        -1);
+    const std::int64_t H = config.hidden;
+    const auto type = tables.embedding.scalar_type();
+    std::vector<at::Tensor> inputs{embed_tokens(tables, next),
+                                   (features.slice(1, 0, H).to(real) * config.feature_scale).to(type)};
+    if (!config.feature_layers.empty()) inputs.push_back(features.slice(1, H).to(type));
+    const at::Tensor input = at::cat(inputs, -1);
     const at::Tensor fused = mixed_linear(input, weights.fuse, compute).to(real);
     LayerContext context = layer_context(sizes_of(config), layer_of(weights), fused, positions, compute);
     return {fused, std::move(context.keys), std::move(context.values)};
@@ -136,7 +140,7 @@ at::Tensor ctc_prefix_scores(const CtcConfig& config, const CtcWeights& weights,
     const auto real = weights.prefix_in.scalar_type();
     const at::Tensor tokens = at::cat({embed_tokens(tables, last), embed_tokens(tables, last_but_one)}, -1);
     const at::Tensor state =
-        mixed_linear(features.to(real) * config.feature_scale, weights.prefix_in.slice(1, 2 * H), compute);
+        mixed_linear(features.slice(1, 0, H).to(real) * config.feature_scale, weights.prefix_in.slice(1, 2 * H), compute);
     const at::Tensor sum = mixed_linear(tokens, weights.prefix_in.slice(1, 0, 2 * H), compute).view({A, P, -1}) +
                            (state + weights.prefix_bias.to(compute)).unsqueeze(1);
     return mixed_linear(at::silu(sum).view({A * P, -1}), weights.prefix_out, compute);

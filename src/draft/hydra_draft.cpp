@@ -97,7 +97,7 @@ std::vector<SequenceTree> HydraDraft::do_propose(std::span<const SequenceFeedbac
         auto& cache = state.caches[it.sequence];
         if (!cache) cache = state.backend->make_cache();
         if (it.tokens.empty()) continue;  // nothing committed: there is no feature to draft from
-        rounds.push_back({cache.get(), it.committed, it.features});
+        rounds.push_back({cache.get(), it.committed, it.features.slice(1, 0, state.config.hidden)});
     }
     const bool draft = budget.nodes > 0;
     std::vector<SequenceTree> drafted;

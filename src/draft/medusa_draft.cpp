@@ -115,7 +115,7 @@ std::vector<SequenceTree> MedusaDraft::do_propose(std::span<const SequenceFeedba
     std::vector<at::Tensor> newest;
     for (const SequenceFeedback& it : feedback) {
         state.sequences[it.sequence] = {it.committed, it.pending};
-        if (!it.tokens.empty()) newest.push_back(it.features[it.features.size(0) - 1]);
+        if (!it.tokens.empty()) newest.push_back(it.features[it.features.size(0) - 1].slice(0, 0, state.config.hidden));
     }
     const std::size_t stride = padded_row(state.vocabulary.size());
     if (!newest.empty() && budget.nodes > 0)

@@ -14,9 +14,10 @@ struct Progress {
     TokenId pending = kNoToken;  ///< of the last round; the next new token must be it
 };
 
-/// `known` is null on a sequence's first feedback. Sizes are the target's. Throws Error.
+/// `known` is null on a sequence's first feedback. `width`: columns of features that the drafter reads up to; there may
+/// be more, which others asked for. `vocabulary` is the target's. Throws Error.
 inline void check_progress(std::string_view drafter, const SequenceFeedback& feedback, const Progress* known,
-                           std::int64_t hidden, std::int64_t vocabulary) {
+                           std::int64_t width, std::int64_t vocabulary) {
     const auto count = static_cast<std::int64_t>(feedback.tokens.size());
     const std::int64_t before = known == nullptr ? 0 : known->committed;
     require(before + count == feedback.committed,
@@ -32,17 +33,19 @@ inline void check_progress(std::string_view drafter, const SequenceFeedback& fee
             "{}: sequence {} brings {} tokens, expected as many rows of features", drafter, feedback.sequence, count);
     require(feedback.pending >= 0 && feedback.pending < vocabulary,
             "{}: pending token {} is outside the target's vocabulary of {}", drafter, feedback.pending, vocabulary);
-    require(count == 0 || feedback.features.size(1) == hidden, "{}: features of width {}, expected {}", drafter,
-            count == 0 ? 0 : feedback.features.size(1), hidden);
+    require(count == 0 || feedback.features.size(1) >= width,
+            "{}: features of width {}, expected at least {}; are they this target's, and was the drafter made before its "
+            "sequences began?",
+            drafter, count == 0 ? 0 : feedback.features.size(1), width);
 }
 
 /// The same for a whole round, before any state changes.
 inline void check_progress(std::string_view drafter, std::span<const SequenceFeedback> feedback,
-                           const std::unordered_map<SequenceId, Progress>& known, std::int64_t hidden,
+                           const std::unordered_map<SequenceId, Progress>& known, std::int64_t width,
                            std::int64_t vocabulary) {
     for (const SequenceFeedback& it : feedback) {
         const auto found = known.find(it.sequence);
-        check_progress(drafter, it, found == known.end() ? nullptr : &found->second, hidden, vocabulary);
+        check_progress(drafter, it, found == known.end() ? nullptr : &found->second, width, vocabulary);
     }
 }
 

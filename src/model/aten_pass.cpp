@@ -19,7 +19,7 @@ struct AtenLayer {
 class AtenBackend final : public ModelBackend {
 public:
     AtenBackend(const WeightSource& source, const LlamaConfig& model, at::Device device, Weights weights)
-        : config(model), options(at::TensorOptions().device(device).dtype(dtype_of(weights))) {
+        : ModelBackend(model), config(model), options(at::TensorOptions().device(device).dtype(dtype_of(weights))) {
         embedding = matrix(source, {"embed"});
         output = config.tied_output ? embedding : matrix(source, {"output"});
         norm = vector(source, "norm");
@@ -104,6 +104,12 @@ private:
         const at::Tensor wide = x.to(at::kFloat);
         const at::Tensor scale = at::rsqrt(wide.square().mean(-1, true) + model_->config.norm_eps);
         return (wide * scale).to(x.scalar_type()) * weight.to(x.scalar_type());
+    }
+
+    /// The residual stream as a feature: of unit size, in f32.
+    at::Tensor captured(const at::Tensor& x) const {
+        const at::Tensor wide = x.to(at::kFloat);
+        return wide * at::rsqrt(wide.square().mean(-1, true) + model_->config.norm_eps);
     }
 
     at::Tensor attend(const at::Tensor& qkv, std::int64_t layer, std::span<const Block> blocks) const;
@@ -193,7 +199,11 @@ PassOutput AtenPass::forward(std::span<const RowSegment> segments, bool with_log
     sin_ = both.sin().to(model_->options.dtype());
 
     at::Tensor x = model_->embedding.index_select(0, at::tensor(tokens, at::kLong).to(device));
+    const std::vector<std::int64_t> asked = model_->feature_layers().asked();
+    std::vector<at::Tensor> columns(1 + asked.size());
     for (std::int64_t i = 0; i < c.layers; ++i) {
+        for (std::size_t k = 0; k < asked.size(); ++k)
+            if (asked[k] == i) columns[1 + k] = captured(x);
         const AtenLayer& layer = model_->layers[static_cast<std::size_t>(i)];
         const at::Tensor qkv = at::linear(rms_norm(x, layer.attention_norm), layer.qkv);
         x = x + at::linear(attend(qkv, i, blocks), layer.o);
@@ -202,7 +212,8 @@ PassOutput AtenPass::forward(std::span<const RowSegment> segments, bool with_log
     }
     const at::Tensor features = rms_norm(x, model_->norm);
     PassOutput output;
-    output.features = features.to(at::kFloat);
+    columns[0] = features.to(at::kFloat);
+    output.features = columns.size() == 1 ? columns[0] : at::cat(columns, 1);
     if (with_logits) output.logits = at::linear(features, model_->output).to(at::kFloat);
     return output;
 }

@@ -40,12 +40,13 @@ class KernelBackend final : public ModelBackend {
 public:
     KernelBackend(std::shared_ptr<const WeightSource> weight_source, const LlamaConfig& model, Weights weights,
                   int threads)
-        : config(model), source(std::move(weight_source)), team(std::make_unique<ThreadTeam>(threads)),
+        : ModelBackend(model), config(model), source(std::move(weight_source)), team(std::make_unique<ThreadTeam>(threads)),
           wanted_(weights) {
         require(kernels_fit(config), "model \"{}\": heads of {} dimensions do not fit the CPU kernels, expected a "
                 "multiple of 16; use Backend::aten", config.name, config.head_dim);
         output = group({config.tied_output ? "embed" : "output"});
         norm = source->floats("norm");
+        ones.assign(static_cast<std::size_t>(config.hidden), 1.0F);
         for (std::int64_t i = 0; i < config.layers; ++i) {
             const std::string own = fmt::format("{}.", i);
             layers.push_back({.attention_norm = source->floats(own + "attention_norm"),
@@ -85,7 +86,7 @@ public:
     std::shared_ptr<const WeightSource> source;
     std::unique_ptr<ThreadTeam> team;
     PackedLinear output;
-    std::vector<float> norm, frequencies;
+    std::vector<float> norm, ones, frequencies;  // ones [H]: the weight of a norm without one
     std::vector<KernelLayer> layers;
 
 private:
@@ -162,6 +163,7 @@ private:
     void make_room(bool with_logits);
     void run(TeamMember& member, float* features, float* logits, std::int64_t* argmax);
     void embed(TeamMember& member);
+    void capture(TeamMember& member, std::int64_t layer, float* features);
     void layer(TeamMember& member, const KernelLayer& weights);
     void rotate_and_store(TeamMember& member);
     void finish(TeamMember& member, float* features, float* logits, std::int64_t* argmax);
@@ -173,6 +175,8 @@ private:
     std::shared_ptr<const KernelBackend> model_;
     AttentionShape shape_;
     std::int64_t n_ = 0;  // rows of the current forward
+    std::vector<std::int64_t> captured_;  // its feature layers, in the order of their columns
+    std::int64_t feature_width_ = 0;      // its F
     std::vector<Row> rows_;
     std::vector<AttentionRow> seen_;
     std::vector<std::int32_t> slots_;
@@ -260,7 +264,9 @@ PassOutput KernelPass::forward(std::span<const RowSegment> segments, bool with_l
     lay_out(segments);
     make_room(with_logits);
     PassOutput output;
-    output.features = at::empty({n_, hidden()}, at::kFloat);
+    captured_ = model_->feature_layers().asked();
+    feature_width_ = (1 + static_cast<std::int64_t>(captured_.size())) * hidden();
+    output.features = at::empty({n_, feature_width_}, at::kFloat);
     if (with_logits) {
         output.logits = logits_.slice(0, 0, n_);
         output.argmax = at::empty({n_}, at::kLong);
@@ -274,8 +280,24 @@ PassOutput KernelPass::forward(std::span<const RowSegment> segments, bool with_l
 
 void KernelPass::run(TeamMember& member, float* features, float* logits, std::int64_t* argmax) {
     embed(member);
-    for (const KernelLayer& weights : model_->layers) layer(member, weights);
+    for (std::int64_t i = 0; i < model_->config.layers; ++i) {
+        capture(member, i, features);
+        layer(member, model_->layers[static_cast<std::size_t>(i)]);
+    }
     finish(member, features, logits, argmax);
+}
+
+// Reads rows of x_ that other members wrote, so it stands behind the barrier that ends embed() and layer(). What follows
+// reads x_ as well, and first writes to it again behind the barriers of attention: no further barrier here.
+void KernelPass::capture(TeamMember& member, std::int64_t layer, float* features) {
+    const std::int64_t h = hidden();
+    for (std::size_t k = 0; k < captured_.size(); ++k) {
+        if (captured_[k] != layer) continue;
+        const TeamMember::Range share = member.range(n_);
+        for (std::int64_t i = share.begin; i < share.end; ++i)
+            rms_norm_row(x_.data() + i * h, h, model_->ones.data(), static_cast<float>(model_->config.norm_eps),
+                         features + i * feature_width_ + (1 + static_cast<std::int64_t>(k)) * h);
+    }
 }
 
 void KernelPass::embed(TeamMember& member) {
@@ -349,10 +371,10 @@ void KernelPass::finish(TeamMember& member, float* features, float* logits, std:
     const TeamMember::Range share = member.range(n_);
     for (std::int64_t i = share.begin; i < share.end; ++i)
         rms_norm_row(x_.data() + i * h, h, model_->norm.data(), static_cast<float>(model_->config.norm_eps),
-                     features + i * h);
+                     features + i * feature_width_);
     if (logits == nullptr) return;
     member.barrier();
-    packed_.assign(member, features, n_, h, h, model_->output.format());
+    packed_.assign(member, features, n_, h, feature_width_, model_->output.format());
     member.barrier();
     model_->output.multiply(member, packed_, logits, vocabulary);
     member.barrier();

@@ -97,6 +97,9 @@ Weights LlamaModel::weights() const { return state_->backend->weights(); }
 std::string LlamaModel::weights_description() const { return state_->backend->description(); }
 std::size_t LlamaModel::weight_bytes() const { return state_->backend->bytes(); }
 const std::string& LlamaModel::fingerprint() const { return state_->fingerprint; }
+std::int64_t LlamaModel::feature_width() const {
+    return config().hidden * (1 + static_cast<std::int64_t>(state_->backend->feature_layers().asked().size()));
+}
 std::unique_ptr<TargetPass> LlamaModel::make_pass() const { return state_->backend->make_pass(state_->backend); }
 
 Prompt LlamaModel::chat(std::string_view user) const {
@@ -159,7 +162,10 @@ TargetHead LlamaModel::head() const {
             .output_rows = reader(state_->config.tied_output ? "embed" : "output"),
             .final_norm = state_->norm,
             .norm_eps = state_->config.norm_eps,
-            .tokenizer = tokenizer_fingerprint(tokenizer())};
+            .tokenizer = tokenizer_fingerprint(tokenizer()),
+            .feature_columns = [state = state_](std::span<const std::int64_t> layers) {
+                return state->backend->feature_layers().columns(layers);
+            }};
 }
 
 }  // namespace outrider

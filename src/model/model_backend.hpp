@@ -10,11 +10,12 @@
 #include <outrider/model/target_pass.hpp>
 #include <outrider/model/weights.hpp>
 
+#include "feature_layers.hpp"
 #include "weight_source.hpp"
 
 namespace outrider {
 
-/// Immutable weights in the form that one kind of pass needs.
+/// Weights, immutable, in the form that one kind of pass needs, and the layers that passes over them capture.
 class ModelBackend {
 public:
     virtual ~ModelBackend() = default;
@@ -25,10 +26,15 @@ public:
     [[nodiscard]] virtual std::string description() const = 0;
     [[nodiscard]] virtual std::size_t bytes() const = 0;
 
+    [[nodiscard]] FeatureLayers& feature_layers() const { return feature_layers_; }
+
 protected:
-    ModelBackend() = default;
-    ModelBackend(const ModelBackend&) = default;
-    ModelBackend& operator=(const ModelBackend&) = default;
+    explicit ModelBackend(const LlamaConfig& config) : feature_layers_(config.layers, config.hidden) {}
+    ModelBackend(const ModelBackend&) = delete;
+    ModelBackend& operator=(const ModelBackend&) = delete;
+
+private:
+    mutable FeatureLayers feature_layers_;
 };
 
 /// Plain tensor operations; f32 or bf16 on any device.

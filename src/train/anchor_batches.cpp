@@ -144,7 +144,7 @@ AnchorBatch make_anchor_batch(std::span<const AnchorGroup> groups, std::span<con
         batch.anchors.push_back(static_cast<std::int64_t>(group.committed.size()));
         const at::Tensor all = store.features(group.conversation);
         features.push_back(all.slice(0, 0, rows));
-        if (needs.ahead) ahead.push_back(features_ahead(group, all, needs.labels));
+        if (needs.ahead) ahead.push_back(features_ahead(group, all.slice(1, 0, store.hidden()), needs.labels));
         for (std::int64_t j = 0; j < rows; ++j)
             next.push_back(text[static_cast<std::size_t>(j + 1)]), positions.push_back(j);
         for (const std::int64_t n : group.committed) {

@@ -72,7 +72,7 @@ struct AnchorNeeds {
 /// Context rows of all groups one after another; anchors in group order.
 struct AnchorBatch {
     at::Tensor next;                                       ///< [N] int64 x_{j+1}
-    at::Tensor features;                                   ///< [N, H] h_j
+    at::Tensor features;                                   ///< [N, F] h_j, and behind it what the store has besides
     at::Tensor positions;                                  ///< [N] int64 j
     std::vector<std::int64_t> context_begin, context_end;  ///< rows of each group
     std::vector<std::int64_t> anchors;                     ///< of each group

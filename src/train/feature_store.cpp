@@ -6,6 +6,7 @@
 
 #include <outrider/core/error.hpp>
 #include <outrider/core/rng.hpp>
+#include <outrider/interface/feature_columns.hpp>
 #include <outrider/io/safetensors.hpp>
 
 namespace outrider {
@@ -19,6 +20,12 @@ constexpr SequenceId kFirstSequence = std::int64_t{1} << 40;  // far from a deco
 std::uint64_t hash_text(const std::string& text) {
     std::uint64_t hash = 0;
     for (const char c : text) hash = mix64(hash ^ static_cast<unsigned char>(c));
+    return hash;
+}
+
+/// Of a folder's name. Without layers it is that of target and text.
+std::uint64_t hash_layers(std::uint64_t hash, const std::vector<std::int64_t>& layers) {
+    for (const std::int64_t layer : layers) hash = mix64(hash + static_cast<std::uint64_t>(layer));
     return hash;
 }
 
@@ -46,8 +53,12 @@ struct FeatureStore::Text {
 };
 
 FeatureStore::FeatureStore(const std::filesystem::path& root, const std::string& fingerprint, std::int64_t hidden,
-                           std::span<const Conversation> conversations, Verifier* verifier)
-    : hidden_(hidden), conversations_(conversations), verifier_(verifier) {
+                           std::span<const Conversation> conversations, Verifier* verifier, StoredLayers layers)
+    : hidden_(hidden), layers_(std::move(layers)), conversations_(conversations), verifier_(verifier) {
+    require(verifier_ == nullptr || layers_.columns.size() == layers_.layers.size(),
+            "FeatureStore: {} columns for {} layers, expected one for each", layers_.columns.size(),
+            layers_.layers.size());
+    layers_.columns.insert(layers_.columns.begin(), 0);  // the final features
     for (std::size_t i = 0; i < conversations.size(); ++i) {
         const std::size_t text = conversations[i].text;
         if (texts_.size() <= text) texts_.resize(text + 1);
@@ -56,7 +67,8 @@ FeatureStore::FeatureStore(const std::filesystem::path& root, const std::string&
     }
     for (std::size_t text = 0; text < texts_.size(); ++text) {
         texts_[text].folder =
-            root / fmt::format("{:016x}", mix64(hash_text(fingerprint) ^ hash_of(conversations, text)));
+            root / fmt::format("{:016x}", hash_layers(mix64(hash_text(fingerprint) ^ hash_of(conversations, text)),
+                                                      layers_.layers));
         texts_[text].shards.resize((texts_[text].conversations.size() + kShard - 1) / kShard);
         std::filesystem::create_directories(texts_[text].folder);
     }
@@ -86,7 +98,7 @@ std::unique_ptr<FeatureStore::Shard> FeatureStore::open(const Text& text, std::s
         const auto bytes = std::as_bytes(std::span(expected));
         const bool fits = tokens.dtype == SafeDtype::i32 && std::ranges::equal(tokens.data, bytes) &&
                           features.dtype == SafeDtype::f16 &&
-                          features.elements() == hidden_ * static_cast<std::int64_t>(expected.size());
+                          features.elements() == width() * static_cast<std::int64_t>(expected.size());
         return fits ? std::move(result) : nullptr;
     } catch (const Error&) {
         return nullptr;  // damaged: computed again
@@ -126,24 +138,39 @@ void FeatureStore::compute(const Text& text, std::size_t shard) {
         }
         const Feedback feedback = verifier_->prefill(prompts);
         for (std::size_t k = 0; k < prompts.size(); ++k) {
-            features.push_back(feedback[k].features.to(at::kCPU, at::kHalf).contiguous());
+            const at::Tensor& all = feedback[k].features;
+            const std::int64_t wanted_width = feature_width(layers_.columns, hidden_);
+            require(all.size(1) >= wanted_width, "FeatureStore: the target gave features of width {}, expected at least "
+                    "{}", all.size(1), wanted_width);
+            features.push_back(take_columns(all, layers_.columns, hidden_).to(at::kCPU, at::kHalf).contiguous());
             verifier_->release(prompts[k].sequence);
         }
         computed_tokens_ += tokens;
     }
     const at::Tensor all = at::cat(features);
     const auto count = static_cast<std::int64_t>(all_tokens.size());
-    require(all.size(0) == count && all.size(1) == hidden_,
-            "FeatureStore: the target gave features [{}, {}], expected [{}, {}]", all.size(0), all.size(1), count,
-            hidden_);
+    require(all.size(0) == count, "FeatureStore: the target gave {} rows of features for {} tokens", all.size(0), count);
     write_safetensors(
         path, std::vector<SafeTensorView>{
-                  view("features", SafeDtype::f16, {count, hidden_},
+                  view("features", SafeDtype::f16, {count, width()},
                        static_cast<const std::uint16_t*>(all.const_data_ptr()), static_cast<std::size_t>(all.numel())),
                   view("tokens", SafeDtype::i32, {count}, all_tokens.data(), all_tokens.size()),
                   view("starts", SafeDtype::i64, {static_cast<std::int64_t>(starts.size())}, starts.data(),
                        starts.size())});
     computed_seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
+}
+
+TargetHead FeatureStore::read_from(TargetHead head) const {
+    head.feature_columns = [own = layers_.layers, hidden = hidden_](std::span<const std::int64_t> layers) {
+        std::vector<std::int64_t> columns;
+        for (const std::int64_t layer : layers) {
+            const auto place = std::find(own.begin(), own.end(), layer);
+            require(place != own.end(), "the stored features hold nothing of layer {}", layer);
+            columns.push_back((1 + (place - own.begin())) * hidden);
+        }
+        return columns;
+    };
+    return head;
 }
 
 at::Tensor FeatureStore::features(std::size_t conversation) {
@@ -158,8 +185,8 @@ at::Tensor FeatureStore::features(std::size_t conversation) {
                 text.path_of(number).string());
     }
     const std::int64_t begin = shard->starts[row], end = shard->starts[row + 1];
-    auto* data = const_cast<std::byte*>(shard->file.tensor("features").data.data()) + begin * hidden_ * 2;
-    return at::from_blob(data, {end - begin, hidden_}, at::TensorOptions().dtype(at::kHalf));
+    auto* data = const_cast<std::byte*>(shard->file.tensor("features").data.data()) + begin * width() * 2;
+    return at::from_blob(data, {end - begin, width()}, at::TensorOptions().dtype(at::kHalf));
 }
 
 }  // namespace outrider

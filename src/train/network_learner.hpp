@@ -40,6 +40,10 @@ struct LayerChoice {
 ///     loss(config, weights, tables, batch, label_weights, compute, stats, team) -> at::Tensor
 ///     measure(config, weights, tables, batches, compute)
 ///     draft(config, weights, head) -> std::unique_ptr<DraftModel>
+/// and, where a drafter may start from one of other sizes,
+///     check_start(folder, config, found, fresh)            throws Error; fresh: a run that starts from the drafter in
+///                                                          `folder`, else it goes on with that
+///     start_from(folder, config) -> Weights                those of the drafter, in the sizes of `config`
 template <typename Network>
 class NetworkLearner final : public Learner {
     using Config = typename Network::Config;
@@ -57,8 +61,7 @@ public:
             adopt(basis.folder);
         }
         tables_ = network_.tables(config_, basis.head, basis.compute);
-        weights_ = basis.take_weights ? network_.read_weights(basis.folder, config_)
-                                      : network_.init(config_, basis.head, basis.seed);
+        weights_ = basis.take_weights ? start_weights() : network_.init(config_, basis.head, basis.seed);
         for (std::int64_t k = 0; k < network_.labels(); ++k)
             label_weights_.push_back(std::pow(basis.label_decay, static_cast<double>(k)));
     }
@@ -108,6 +111,8 @@ private:
         require(first.target_fingerprint == basis_.head.fingerprint, "train: {} belongs to target {}, this target is {}",
                 folder.string(), first.target_fingerprint, basis_.head.fingerprint);
         require_same_sizes(folder, network_.sizes(config_), network_.sizes(first));
+        if constexpr (requires { network_.check_start(folder, config_, first, true); })
+            network_.check_start(folder, config_, first, basis_.take_weights);
         config_.vocabulary = first.vocabulary;
         network_.copy_measured(config_, first);
         const auto record = nlohmann::ordered_json::parse(first.training);
@@ -115,6 +120,13 @@ private:
             from_ = record;
         else if (record.contains("from"))
             from_ = record.at("from");
+    }
+
+    [[nodiscard]] Weights start_weights() const {
+        if constexpr (requires { network_.start_from(basis_.folder, config_); })
+            return network_.start_from(basis_.folder, config_);
+        else
+            return network_.read_weights(basis_.folder, config_);
     }
 
     [[nodiscard]] Weights with(std::span<const at::Tensor> tensors) const {

@@ -1,9 +1,13 @@
 #include <outrider/train/train_ctc.hpp>
 
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
 #include <outrider/core/error.hpp>
 #include <outrider/draft/ctc_draft.hpp>
 #include <outrider/train/ctc_loss.hpp>
 
+#include <algorithm>
 #include <tuple>
 
 #include "network_learner.hpp"
@@ -27,6 +31,24 @@ std::pair<at::Tensor, at::Tensor> teacher_tokens(const at::Tensor& ahead, const 
         return x.view({ahead.size(0), ahead.size(1), x.size(1)}).transpose(0, 1).to(type).contiguous();
     };
     return {by_anchor(tokens, at::kInt), by_anchor(share * top.to(at::kFloat).softmax(1), at::kFloat)};
+}
+
+std::string names_of(const std::vector<std::int64_t>& layers) {
+    return layers.empty() ? "none" : fmt::format("{}", fmt::join(layers, ", "));
+}
+
+/// `fuse` [H, (2 + k) H] of a drafter with feature layers `from` for one with layers `to`, which hold all of `from`: the
+/// same function, with columns of zeros for those that are new.
+at::Tensor widen_fuse(const at::Tensor& fuse, const std::vector<std::int64_t>& from,
+                      const std::vector<std::int64_t>& to) {
+    const std::int64_t H = fuse.size(0);
+    std::vector<at::Tensor> parts{fuse.slice(1, 0, 2 * H)};
+    for (const std::int64_t layer : to) {
+        const auto place = std::find(from.begin(), from.end(), layer);
+        const std::int64_t first = (2 + (place - from.begin())) * H;
+        parts.push_back(place == from.end() ? at::zeros({H, H}, fuse.options()) : fuse.slice(1, first, first + H));
+    }
+    return at::cat(parts, 1).contiguous();
 }
 
 /// See NetworkLearner.
@@ -68,6 +90,7 @@ struct CtcNetwork {
         config.frames = options.frames;
         config.conditioning = options.conditioning;
         config.prefix_rank = options.prefix_rank;
+        config.feature_layers = options.feature_layers;
         config.norm_eps = head.norm_eps;
         return config;
     }
@@ -85,6 +108,20 @@ struct CtcNetwork {
     }
     static void write_weights(const std::filesystem::path& folder, const CtcWeights& weights) {
         write_ctc_weights(folder, weights);
+    }
+    static void check_start(const std::filesystem::path& folder, const CtcConfig& config, const CtcConfig& found,
+                            bool fresh) {
+        require(fresh ? std::ranges::includes(config.feature_layers, found.feature_layers)
+                      : config.feature_layers == found.feature_layers,
+                "train: these options ask for feature layers {}, the drafter in {} has {}; {}",
+                names_of(config.feature_layers), folder.string(), names_of(found.feature_layers),
+                fresh ? "a drafter to start from may have fewer of them, but no other" : "go on with the layers it has");
+    }
+    [[nodiscard]] static CtcWeights start_from(const std::filesystem::path& folder, const CtcConfig& config) {
+        const CtcConfig found = read_ctc_config(folder);
+        CtcWeights weights = read_ctc_weights(folder, found);
+        weights.fuse = widen_fuse(weights.fuse, found.feature_layers, config.feature_layers);
+        return weights;
     }
     [[nodiscard]] static CtcWeights init(const CtcConfig& config, const TargetHead& head, std::uint64_t seed) {
         return init_ctc_weights(config, head, seed);
@@ -126,7 +163,11 @@ TrainResult train_ctc(const TrainOptions& options, const CtcTrainOptions& ctc, c
     require(ctc.labels > 0 && ctc.labels <= 15, "train: {} labels an anchor, expected 1 to 15", ctc.labels);
     require(ctc.teacher >= 0 && ctc.teacher <= 1, "train: the teacher's share is {}, expected 0 to 1", ctc.teacher);
     require(ctc.teacher == 0 || ctc.loss == CtcLossKind::prefix, "train: a teacher needs the prefix loss");
-    return run_training(options, target, learner_maker(CtcNetwork{ctc}));
+    for (std::size_t i = 0; i < ctc.feature_layers.size(); ++i)
+        require(ctc.feature_layers[i] > (i == 0 ? 0 : ctc.feature_layers[i - 1]),
+                "train: feature layers {}, expected whole numbers above 0 in ascending order, each once",
+                names_of(ctc.feature_layers));
+    return run_training(options, target, learner_maker(CtcNetwork{ctc}), ctc.feature_layers);
 }
 
 }  // namespace outrider

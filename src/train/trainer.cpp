@@ -7,6 +7,7 @@
 #include <numbers>
 
 #include <outrider/core/error.hpp>
+#include <outrider/interface/feature_columns.hpp>
 #include <outrider/train/adamw.hpp>
 #include <outrider/train/feature_store.hpp>
 #include <outrider/train/teacher_forcing.hpp>
@@ -52,12 +53,22 @@ std::vector<Conversation> read_all(const TrainOptions& options, const TrainTarge
     return read_conversations(options.data, target.encode, all);
 }
 
+/// Asks the target for the layers, where there is one to compute them.
+StoredLayers stored_layers(const TrainTarget& target, const std::vector<std::int64_t>& layers) {
+    StoredLayers stored{layers, {}};
+    if (target.verifier == nullptr) return stored;
+    stored.columns = feature_columns(target.head, layers, "train");
+    stored.columns.erase(stored.columns.begin());  // the final features
+    return stored;
+}
+
 /// The run: everything that lives from the first step to the last.
 class Trainer {
     static constexpr std::size_t kParts = 2;
 
 public:
-    Trainer(const TrainOptions& options, const TrainTarget& target, const LearnerMaker& make)
+    Trainer(const TrainOptions& options, const TrainTarget& target, const LearnerMaker& make,
+            const std::vector<std::int64_t>& feature_layers)
         : options_(options),
           target_(target),
           began_(Clock::now()),
@@ -65,7 +76,7 @@ public:
           first_((static_cast<std::size_t>(options.held_out) + FeatureStore::kShard - 1) / FeatureStore::kShard *
                  FeatureStore::kShard),
           store_(options.features.empty() ? options.output / "features" : options.features, target.head.fingerprint,
-                 target.head.hidden, conversations_, target.verifier),
+                 target.head.hidden, conversations_, target.verifier, stored_layers(target, feature_layers)),
           compute_(options.bf16 && multiplies_bf16() ? at::kBFloat16 : at::kFloat) {
         at::set_num_threads(1);  // the parts of a batch are what runs in parallel
         drop_held_out_prompts();
@@ -163,7 +174,7 @@ private:
     }
 
     [[nodiscard]] LearnerBasis basis() {
-        const TargetHead& head = target_.head;
+        const TargetHead head = store_.read_from(target_.head);
         LearnerBasis basis{head, target_.name, options_.seed, compute_, options_.label_decay};
         if (options_.resume) {
             basis.folder = options_.output;
@@ -175,7 +186,7 @@ private:
             std::size_t some = 0;
             while (some + 1 < used().size() && !available(some)) ++some;
             basis.embedding_scale = 1.0 / rms(head.embed(basis.vocabulary));
-            basis.feature_scale = 1.0 / rms(store_.features(some));
+            basis.feature_scale = 1.0 / rms(store_.features(some).slice(1, 0, head.hidden));
         }
         return basis;
     }
@@ -396,9 +407,10 @@ std::string describe(const TrainProgress& p) {
     return text;
 }
 
-TrainResult run_training(const TrainOptions& options, const TrainTarget& target, const LearnerMaker& make) {
+TrainResult run_training(const TrainOptions& options, const TrainTarget& target, const LearnerMaker& make,
+                         const std::vector<std::int64_t>& feature_layers) {
     check(options, target);
-    return Trainer(options, target, make).run();
+    return Trainer(options, target, make, feature_layers).run();
 }
 
 }  // namespace outrider

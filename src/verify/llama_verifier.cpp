@@ -38,6 +38,9 @@ at::Tensor take_rows(const at::Tensor& from, std::span<const NodeIndex> rows) {
 
 /// The pieces one below the other, [sum of rows, F].
 at::Tensor join_rows(const std::vector<at::Tensor>& pieces) {
+    for (const at::Tensor& piece : pieces)
+        require(piece.size(1) == pieces[0].size(1), "LlamaVerifier: features of width {} and {} in one prompt; drafters "
+                "ask for features of layers before its prefill begins", pieces[0].size(1), piece.size(1));
     if (!pieces[0].device().is_cpu()) return at::cat(pieces, 0);
     std::int64_t rows = 0;
     for (const at::Tensor& piece : pieces) rows += piece.size(0);
@@ -132,7 +135,7 @@ void LlamaVerifier::run_prompts(std::span<const Prefill> sequences, Feedback& fe
     flush();
     const auto on_device = at::TensorOptions().device(model_.device()).dtype(at::kFloat);
     for (std::size_t s = 0; s < sequences.size(); ++s)
-        feedback[s].features = pieces[s].empty() ? at::empty({0, model_.config().hidden}, on_device)
+        feedback[s].features = pieces[s].empty() ? at::empty({0, model_.feature_width()}, on_device)
                                                  : join_rows(pieces[s]);
 }
 
@@ -159,7 +162,7 @@ TreeOutput LlamaVerifier::verify(std::span<const SequenceTree> trees) {
     if (trees.empty()) {
         const auto on_device = at::TensorOptions().device(model_.device()).dtype(at::kFloat);
         result.logits = at::empty({0, vocabulary()}, on_device);
-        result.features = at::empty({0, model_.config().hidden}, on_device);
+        result.features = at::empty({0, model_.feature_width()}, on_device);
         return result;
     }
     std::vector<RowSegment> segments;

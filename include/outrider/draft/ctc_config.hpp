@@ -27,11 +27,14 @@ struct CtcConfig {
     std::int64_t intermediate = 0;       ///< of its gated MLP
     std::int64_t frames = 8;             ///< T
     CtcConditioning conditioning = CtcConditioning::prefix;
+    /// Layers of the target whose residual streams the network reads beside the final features, ascending; see
+    /// TargetHead::feature_columns. (EAGLE-3, Li et al. 2025, arXiv 2503.01840, fuses features of several layers.)
+    std::vector<std::int64_t> feature_layers = {};
     std::int64_t prefix_rank = 256;      ///< R, width of the prediction network
     double rope_theta = 10000.0;
     double norm_eps = 1e-5;
     double embedding_scale = 1.0;        ///< brings the target's embeddings to unit size
-    double feature_scale = 1.0;          ///< and its features
+    double feature_scale = 1.0;          ///< and its final features; those of layers have unit size
     std::string target_fingerprint;      ///< see TargetHead
     std::string target_name;             ///< for people
     std::vector<TokenId> vocabulary;     ///< [V] the draft vocabulary: target id of each column, ascending
@@ -43,6 +46,11 @@ struct CtcConfig {
 
 /// Writes `folder`/config.json; the folder is made where it is missing.
 void write_ctc_config(const std::filesystem::path& folder, const CtcConfig& config);
+
+/// Columns of features that the network reads: H, and H more for each feature layer.
+[[nodiscard]] inline std::int64_t ctc_feature_width(const CtcConfig& config) {
+    return config.hidden * (1 + static_cast<std::int64_t>(config.feature_layers.size()));
+}
 
 /// Throws Error unless the sizes go together.
 void check_ctc_config(const CtcConfig& config);

@@ -17,7 +17,7 @@ namespace outrider {
 
 /// All that is trained. N = heads * head_dim, K = kv_heads * head_dim.
 struct CtcWeights {
-    at::Tensor fuse;         ///< [H, 2 H] u_j = fuse [E(x_{j+1}); h_j]
+    at::Tensor fuse;         ///< [H, (2 + k) H] u_j = fuse [E(x_{j+1}); h_j; h_j after each of the k feature layers]
     at::Tensor attn_norm;    ///< [H]
     at::Tensor qkv;          ///< [N + 2 K, H] rows of q, then k, then v
     at::Tensor attn_out;     ///< [H, N]
@@ -55,7 +55,8 @@ struct CtcContext {
     at::Tensor values;  ///< [L, kv_heads, head_dim]
 };
 
-/// Runs fuse, norm, k and v over rows of any sequences. `next` [L] int64: x_{j+1}; `features` [L, H]: h_j; `positions`
+/// Runs fuse, norm, k and v over rows of any sequences. `next` [L] int64: x_{j+1}; `features` [L, (1 + k) H]: h_j, then
+/// those of the feature layers in the config's order, of unit size; `positions`
 /// [L] int64: j.
 [[nodiscard]] CtcContext ctc_context(const CtcConfig& config, const CtcWeights& weights, const CtcTables& tables,
                                      const at::Tensor& next, const at::Tensor& features, const at::Tensor& positions,
@@ -76,7 +77,7 @@ struct CtcFrameScores {
                                         const std::vector<CtcAnchors>& groups, at::ScalarType compute);
 
 /// What a drafted prefix adds to the frames' scores: [A * P, V]. `last`, `last_but_one` [A, P] int64 tokens (negative:
-/// none); `features` [A, H]: h_{n-1} of each anchor.
+/// none); `features` [A, H or more]: h_{n-1} of each anchor first.
 [[nodiscard]] at::Tensor ctc_prefix_scores(const CtcConfig& config, const CtcWeights& weights, const CtcTables& tables,
                                            const at::Tensor& last, const at::Tensor& last_but_one,
                                            const at::Tensor& features, at::ScalarType compute);

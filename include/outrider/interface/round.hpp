@@ -28,7 +28,8 @@ struct Prefill {
 struct SequenceFeedback {
     SequenceId sequence = 0;
     std::vector<TokenId> tokens;    ///< committed since the drafter was last asked, in text order, the prompt included
-    at::Tensor features;            ///< [tokens, F] the target's final-norm hidden states of `tokens`, on its device
+    at::Tensor features;            ///< [tokens, F] of `tokens`, on the target's device: the final-norm hidden states
+                                    ///< [tokens, H], behind them those that TargetHead::feature_columns was asked for
     TokenId pending = kNoToken;     ///< root of the next tree
     std::int64_t committed = 0;     ///< tokens in the KV cache, `tokens` included: the position of the next root
 };
@@ -49,7 +50,7 @@ struct SequenceTree {
 /// The target's answer to the rows of all trees, one after another without padding.
 struct TreeOutput {
     at::Tensor logits;                  ///< [rows, V] float32, on the verifier's device
-    at::Tensor features;                ///< [rows, F] final-norm hidden states
+    at::Tensor features;                ///< [rows, F] as in SequenceFeedback
     at::Tensor argmax;                  ///< [rows] int64 on the CPU; may be undefined: then policies compute it
     std::vector<std::int64_t> offsets;  ///< [sequences + 1] rows of tree i are [offsets[i], offsets[i + 1])
 };

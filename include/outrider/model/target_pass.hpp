@@ -33,7 +33,8 @@ struct RowSegment {
 
 /// Rows of all segments one after another, on the device of the model.
 struct PassOutput {
-    at::Tensor features;  ///< [rows, H] float32: hidden states after the final norm
+    at::Tensor features;  ///< [rows, F] float32: hidden states after the final norm, then those of the layers that were
+                          ///< asked for, see TargetHead::feature_columns
     at::Tensor logits;    ///< [rows, V] float32; undefined when not asked for
     at::Tensor argmax;    ///< [rows] int64 on the CPU, the lowest id among equals; undefined when not computed
 };

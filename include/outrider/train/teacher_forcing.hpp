@@ -17,7 +17,7 @@ namespace outrider {
 struct TeacherText {
     std::span<const TokenId> tokens;
     std::int64_t answer = 0;  ///< the first token to be emitted; at least 1
-    at::Tensor features;      ///< [tokens, F] of any floating type
+    at::Tensor features;      ///< [tokens, F] of any floating type, in the columns that the drafter's target has
 };
 
 /// Feeds the drafter exactly what a decoder would, all texts side by side, and accepts what the texts say. Beta of the

@@ -9,6 +9,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include <outrider/draft/ctc_config.hpp>
 #include <outrider/train/ctc_recursion.hpp>
@@ -24,6 +25,8 @@ struct CtcTrainOptions {
     std::int64_t intermediate = 0;  ///< 0: 8/3 of hidden, rounded up to 64
     CtcConditioning conditioning = CtcConditioning::prefix;
     std::int64_t prefix_rank = 256;
+    std::vector<std::int64_t> feature_layers = {};  ///< CtcConfig's. A drafter to start from may have some of them only:
+                                                    ///< what the others add begins at zero
 
     CtcLossKind loss = CtcLossKind::prefix;
     std::int64_t labels = 6;        ///< U
