@@ -33,6 +33,7 @@ ARMS = {
     "ctc loss, frames after a prefix": ("ctc-loss", PREFIX + ["--loss", "ctc"], "best-first"),
     "prefix loss, frames after a prefix": ("ctc", PREFIX, "best-first"),
     "the same, teacher 0.5": ("teacher", PREFIX + ["--teacher", "0.5"], "best-first"),
+    "the same, features of layers 4, 16, 27 as well": ("layers", PREFIX + ["--feature-layers", "4,16,27"], "best-first"),
     "the same, 4 frames": ("frames-4", CTC + WORDS + ["--frames", "4"], "best-first"),
     "the same, 8 frames": ("frames-8", CTC + WORDS + ["--frames", "8"], "best-first"),
     "the same, 12 frames": ("frames-12", CTC + WORDS + ["--frames", "12"], "best-first"),

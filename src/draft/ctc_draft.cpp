@@ -54,6 +54,9 @@ struct CtcDraft::State {
     };
     std::vector<Searcher> searchers;  ///< one for each of the team
 
+    /// Whether trees come from the search over the whole draft vocabulary.
+    [[nodiscard]] bool searches() const { return prediction && options.tree == CtcTree::best_first; }
+
     /// Checks all feedback before any state changes, then takes it up.
     std::vector<CtcRound> take_up(std::span<const SequenceFeedback> feedback) {
         for (const SequenceFeedback& it : feedback) {
@@ -115,21 +118,36 @@ struct CtcDraft::State {
         return prediction->starts(texts);
     }
 
-    /// The tree of sequence `index` of the round from its frames. `alone`: by the calling thread only.
+    std::span<float> logits_of(std::size_t index) {
+        const std::size_t size = static_cast<std::size_t>(config.frames) * config.vocabulary.size();
+        return std::span(scores.logits).subspan(index * size, size);
+    }
+    std::span<const float> gate_of(std::size_t index) const {
+        const auto T = static_cast<std::size_t>(config.frames);
+        return std::span(scores.gate).subspan(index * T, T);
+    }
+
+    /// The search of the best-first tree over the whole draft vocabulary, by all who call it inside one run.
+    void search(TeamMember& member, Searcher& mine, const CtcPrediction::Start& start, std::size_t index,
+                std::int64_t nodes) {
+        const auto score = [&](TeamMember& by, std::span<const CtcPrefix> prefixes, float* out, std::int64_t stride) {
+            prediction->scores(by, start, prefixes, out, stride, mine.prediction);
+        };
+        mine.search.run(member, logits_of(index), gate_of(index), nodes, score);
+    }
+
+    /// The tree of sequence `index` of the round from its frames, by the calling thread alone.
     SequenceTree draft(Searcher& mine, const SequenceFeedback& it, const CtcPrediction::Start& start, std::size_t index,
-                       std::int64_t nodes, bool alone) {
-        const auto T = static_cast<std::size_t>(config.frames), V = config.vocabulary.size();
-        const auto logits = std::span(scores.logits).subspan(index * T * V, T * V);
-        const auto gate = std::span(scores.gate).subspan(index * T, T);
-        if (prediction) {
-            if (options.tree == CtcTree::best_first)
-                return {it.sequence,
-                        mine.search.tree(it.pending, logits, gate, config.vocabulary, nodes,
-                                         [&](std::span<const CtcPrefix> prefixes, float* out, std::int64_t stride) {
-                                             prediction->scores(start, prefixes, out, stride, mine.prediction, alone);
-                                         })};
-            prediction->fold_root(start, logits, mine.prediction, alone);
+                       std::int64_t nodes) {
+        const std::size_t V = config.vocabulary.size();
+        const auto logits = logits_of(index);
+        const auto gate = gate_of(index);
+        if (searches()) {
+            TeamMember alone;
+            search(alone, mine, start, index, nodes);
+            return {it.sequence, mine.search.tree(it.pending, config.vocabulary)};
         }
+        if (prediction) prediction->fold_root(start, logits, mine.prediction);
         const DenseFrames dense{logits, gate, V, config.vocabulary, DenseFrames::Kind::gated_logits};
         mine.builder.build(dense, {static_cast<std::size_t>(options.top_k), true}, mine.frames);
         if (!prediction) return tree(mine, it, nodes, Unconditioned{});
@@ -145,15 +163,18 @@ struct CtcDraft::State {
         const std::vector<CtcPrediction::Start> start = starts(feedback);
         std::vector<std::optional<SequenceTree>> trees(feedback.size());
         searchers.resize(static_cast<std::size_t>(team->size()));
-        if (feedback.size() == 1 || team->size() == 1) {
+        if (feedback.size() == 1 && searches()) {
+            Searcher& mine = searchers[0];
+            team->run([&](TeamMember& member) { search(member, mine, start[0], 0, nodes); });
+            trees[0] = {feedback[0].sequence, mine.search.tree(feedback[0].pending, config.vocabulary)};
+        } else if (feedback.size() == 1 || team->size() == 1) {
             for (std::size_t i = 0; i < feedback.size(); ++i)
-                trees[i] = draft(searchers[0], feedback[i], start[i], i, nodes, false);
+                trees[i] = draft(searchers[0], feedback[i], start[i], i, nodes);
         } else {
             std::atomic<std::size_t> next{0};  // searches differ in length: who is done takes the next
             team->run([&](TeamMember& member) {
                 for (std::size_t i = next++; i < feedback.size(); i = next++)
-                    trees[i] = draft(searchers[static_cast<std::size_t>(member.index())], feedback[i], start[i], i,
-                                     nodes, true);
+                    trees[i] = draft(searchers[static_cast<std::size_t>(member.index())], feedback[i], start[i], i, nodes);
             });
         }
         std::vector<SequenceTree> all;

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include <outrider/core/error.hpp>
+#include <outrider/tensor/row_ops.hpp>
 
 #include "layer_kernels.hpp"
 
@@ -28,6 +29,7 @@ CtcPrediction::CtcPrediction(const CtcConfig& config, const CtcWeights& weights,
       team_(&team),
       bias_(floats_of(weights.prefix_bias)),
       out_(floats_of(weights.prefix_out)),
+      ones_(static_cast<std::size_t>(rank_), 1.0F),
       column_(static_cast<std::size_t>(head.vocabulary), -1) {
     const at::Tensor w = weights.prefix_in.detach().to(at::kCPU, at::kFloat);
     const at::Tensor rows = head.embed(config.vocabulary).to(at::kCPU, at::kFloat) * embedding_scale_;
@@ -42,24 +44,17 @@ CtcPrediction::CtcPrediction(const CtcConfig& config, const CtcWeights& weights,
         column_[static_cast<std::size_t>(config.vocabulary[i])] = static_cast<std::int32_t>(i);
 }
 
-void CtcPrediction::multiply(const PackedLinear& matrix, const float* x, std::int64_t rows, float* y,
-                             std::int64_t stride, PackedRows& rows_in, bool alone) const {
-    const auto share = [&](TeamMember& member) {
-        rows_in.assign(member, x, rows, matrix.in(), matrix.in(), matrix.format());
-        member.barrier();
-        matrix.multiply(member, rows_in, y, stride);
-    };
-    TeamMember one;
-    if (alone) share(one);
-    else team_->run(share);
-}
-
 /// [rows, R] of x [rows, H].
 std::vector<float> CtcPrediction::products(const PackedLinear& matrix, std::span<const float> x) const {
     const std::int64_t rows = std::ssize(x) / hidden_;
     std::vector<float> y(static_cast<std::size_t>(rows * rank_), 0.0F);
+    if (rows == 0) return y;
     PackedRows rows_in;
-    if (rows > 0) multiply(matrix, x.data(), rows, y.data(), rank_, rows_in, false);
+    team_->run([&](TeamMember& member) {
+        rows_in.assign(member, x.data(), rows, hidden_, hidden_, matrix.format());
+        member.barrier();
+        matrix.multiply(member, rows_in, y.data(), rank_);
+    });
     return y;
 }
 
@@ -104,31 +99,36 @@ std::vector<CtcPrediction::Start> CtcPrediction::starts(std::span<const Text> te
 }
 
 void CtcPrediction::state_of(const float* base, const float* last, const float* second, float* g) const {
-    for (std::int64_t i = 0; i < rank_; ++i) {
-        const float x = base[i] + last[i] + second[i];
-        g[i] = x / (1.0F + std::exp(-x));
-    }
+    for (std::int64_t i = 0; i < rank_; ++i) g[i] = base[i] + last[i] + second[i];
+    silu_gate_row(g, ones_.data(), rank_, g);
 }
 
-void CtcPrediction::scores(const Start& start, std::span<const CtcPrefix> prefixes, float* out, std::int64_t stride,
-                           Scratch& scratch, bool alone) const {
-    scratch.g.resize(prefixes.size() * static_cast<std::size_t>(rank_));
-    for (std::size_t i = 0; i < prefixes.size(); ++i) {
-        const CtcPrefix& prefix = prefixes[i];
+void CtcPrediction::scores(TeamMember& member, const Start& start, std::span<const CtcPrefix> prefixes, float* out,
+                           std::int64_t stride, Scratch& scratch) const {
+    const std::int64_t rows = std::ssize(prefixes);
+    if (member.index() == 0) scratch.g.resize(prefixes.size() * static_cast<std::size_t>(rank_));
+    member.barrier();
+    const TeamMember::Range mine = member.range(rows);
+    for (std::int64_t i = mine.begin; i < mine.end; ++i) {
+        const CtcPrefix& prefix = prefixes[static_cast<std::size_t>(i)];
         const float* last = prefix.length == 0 ? start.pending_last.data() : row(last_, prefix.last);
         const float* second = prefix.length == 0   ? start.before.data()
                               : prefix.length == 1 ? start.pending_second.data()
                                                    : row(second_, prefix.last_but_one);
-        state_of(start.base.data(), last, second, scratch.g.data() + i * static_cast<std::size_t>(rank_));
+        state_of(start.base.data(), last, second, scratch.g.data() + i * rank_);
     }
-    multiply(out_packed_, scratch.g.data(), static_cast<std::int64_t>(prefixes.size()), out, stride, scratch.rows_in, alone);
+    member.barrier();
+    scratch.rows_in.assign(member, scratch.g.data(), rows, rank_, rank_, out_packed_.format());
+    member.barrier();
+    out_packed_.multiply(member, scratch.rows_in, out, stride);
 }
 
-void CtcPrediction::fold_root(const Start& start, std::span<float> logits, Scratch& scratch, bool alone) const {
+void CtcPrediction::fold_root(const Start& start, std::span<float> logits, Scratch& scratch) const {
     const std::size_t count = out_.size() / static_cast<std::size_t>(rank_);
     scratch.root.resize(count);
     const CtcPrefix empty;
-    scores(start, std::span(&empty, 1), scratch.root.data(), static_cast<std::int64_t>(count), scratch, alone);
+    TeamMember alone;
+    scores(alone, start, std::span(&empty, 1), scratch.root.data(), static_cast<std::int64_t>(count), scratch);
     scratch.root_g.assign(scratch.g.begin(), scratch.g.begin() + rank_);
     for (std::size_t begin = 0; begin < logits.size(); begin += count)
         Output(logits.data() + begin, static_cast<Eigen::Index>(count)) +=

@@ -47,14 +47,14 @@ public:
         std::vector<float> root, root_g;    ///< [V] scores of the empty prefix, [R]
     };
 
-    /// s_l(c) over the whole draft vocabulary: [prefixes, stride]. `alone`: computed by the calling thread, which may be
-    /// inside a run of the team; else by the team. The numbers are the same.
-    void scores(const Start& start, std::span<const CtcPrefix> prefixes, float* out, std::int64_t stride,
-                Scratch& scratch, bool alone) const;
+    /// s_l(c) over the whole draft vocabulary: [prefixes, stride]. Every member of a team calls it inside one run, with
+    /// one scratch; a barrier must follow before `out` is read.
+    void scores(TeamMember& member, const Start& start, std::span<const CtcPrefix> prefixes, float* out,
+                std::int64_t stride, Scratch& scratch) const;
 
     /// Adds the empty prefix's scores to T frames of logits [T, V]. Only sums of both have a meaning: training sees no
-    /// frame without a prefix, so that alone neither says which tokens are likely.
-    void fold_root(const Start& start, std::span<float> logits, Scratch& scratch, bool alone) const;
+    /// frame without a prefix, so that alone neither says which tokens are likely. The calling thread does it alone.
+    void fold_root(const Start& start, std::span<float> logits, Scratch& scratch) const;
 
     /// Candidates of one draft; call before `factors`.
     void choose(std::span<const TokenId> candidates, Scratch& scratch) const;
@@ -68,8 +68,6 @@ private:
     }
     [[nodiscard]] std::vector<float> products(const PackedLinear& matrix, std::span<const float> x) const;
     void state_of(const float* base, const float* last, const float* second, float* g) const;
-    void multiply(const PackedLinear& matrix, const float* x, std::int64_t rows, float* y, std::int64_t stride,
-                  PackedRows& rows_in, bool alone) const;
 
     std::int64_t hidden_, rank_;
     double embedding_scale_, feature_scale_;
@@ -80,6 +78,7 @@ private:
     std::vector<float> bias_;           // [R]
     std::vector<float> last_, second_;  // [V, R] the draft vocabulary's parts
     std::vector<float> out_;            // [V, R]
+    std::vector<float> ones_;           // [R]
     std::vector<std::int32_t> column_;  // [target vocabulary] column or -1
 };
 

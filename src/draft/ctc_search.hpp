@@ -7,6 +7,7 @@
 #include <vector>
 
 #include <outrider/core/types.hpp>
+#include <outrider/tensor/thread_team.hpp>
 #include <outrider/tree/token_tree.hpp>
 
 namespace outrider {
@@ -20,16 +21,21 @@ struct CtcPrefix {
 /// The N largest Psi, exactly: no token is left out before its prefix is known, because frames and prefixes have a
 /// meaning only together. Prefixes of one length are expanded together, so that their scores are one matrix product.
 /// A prefix is expanded if it beats the N-th best found so far; what cannot enter the tree has no child that can
-/// (Psi(l c) <= Psi(l)). The recursion is that of ctc/prefix_forward.hpp. Reusable scratch; not thread-safe.
+/// (Psi(l c) <= Psi(l)). The recursion is that of ctc/prefix_forward.hpp. Reusable scratch; one search at a time.
 class CtcSearch {
 public:
-    /// Fills [prefixes, stride] with s_l(c); columns from V on are never read.
-    using Score = std::function<void(std::span<const CtcPrefix> prefixes, float* scores, std::int64_t stride)>;
+    /// Fills [prefixes, stride] with s_l(c); columns from V on are never read. Every member of the team calls it; the
+    /// search puts a barrier behind it.
+    using Score =
+        std::function<void(TeamMember& member, std::span<const CtcPrefix> prefixes, float* scores, std::int64_t stride)>;
 
-    /// `logits` [T, V], `gate` [T], `vocabulary` [V] target ids. A frame that holds NaN or +inf says nothing: it is
-    /// blank.
-    [[nodiscard]] TokenTree tree(TokenId pending, std::span<const float> logits, std::span<const float> gate,
-                                 std::span<const TokenId> vocabulary, std::int64_t nodes, const Score& score);
+    /// `logits` [T, V], `gate` [T]. A frame that holds NaN or +inf says nothing: it is blank. Every member of a team
+    /// calls it inside one run; the tree depends neither on their number nor on their order.
+    void run(TeamMember& member, std::span<const float> logits, std::span<const float> gate, std::int64_t nodes,
+             const Score& score);
+
+    /// The tree that was found; `vocabulary` [V] target ids.
+    [[nodiscard]] TokenTree tree(TokenId pending, std::span<const TokenId> vocabulary) const;
 
 private:
     struct Node {
@@ -39,17 +45,20 @@ private:
         std::int32_t column = -1, depth = 0, state = -1;
     };
 
-    void load(std::span<const float> logits, std::span<const float> gate);
-    void expand(std::span<const NodeIndex> level, const Score& score);
-    void complete(const Node& node, std::size_t state, const float* factors);
-    void add_children(NodeIndex parent, const float* factors);
+    void clear(std::size_t frames, std::size_t columns, std::int64_t nodes);
+    void load_frame(std::size_t t, std::span<const float> logits, float gate);
+    void open_level();
+    void expand(std::size_t place);
+    void complete(const Node& node, std::size_t place, const float* factors);
+    void children_of(const Node& above, const float* factors, float* q) const;
+    void take_level();
+    void take_children(NodeIndex parent, const float* factors, const float* q);
     [[nodiscard]] double threshold() const { return best_.size() < limit_ ? 0.0 : best_.back(); }
-    [[nodiscard]] TokenTree build(TokenId pending, std::span<const TokenId> vocabulary);
 
     std::size_t frames_ = 0, columns_ = 0, stride_ = 0, limit_ = 0;
     std::vector<float> a_;                // [T, stride] exp(logits - row maximum)
     std::vector<float> blank_, emit_;     // [T]
-    std::vector<float> factors_, q_, z_;  // [level, stride], [stride], [T]
+    std::vector<float> factors_, q_, z_;  // [level, stride] f_l(c) and q(c | l), [level, T]
     std::vector<float> fresh_, repeat_;   // [states, T] weights of a_t(c) f_l(c) in q(c | l); of c = last(l)
     std::vector<float> entry_;  // [states, T] a_t(c) f_parent(c) weight / q: where the prefix's last label enters
     std::vector<Node> nodes_;

@@ -40,13 +40,23 @@ TEST_CASE("CtcSearch finds the tree of the exact prefix search over all tokens")
         const std::span<const float> a(logits.const_data_ptr<float>(), static_cast<std::size_t>(T * V)),
             g(gate.const_data_ptr<float>(), static_cast<std::size_t>(T));
 
+        const auto score = [&](TeamMember& member, std::span<const CtcPrefix> prefixes, float* out, std::int64_t stride) {
+            const TeamMember::Range mine = member.range(std::ssize(prefixes));
+            for (std::int64_t i = mine.begin; i < mine.end; ++i) {
+                const CtcPrefix& prefix = prefixes[static_cast<std::size_t>(i)];
+                std::copy_n(row(prefix.last, prefix.last_but_one), V, out + i * stride);
+            }
+        };
         CtcSearch search;
-        const TokenTree tree = search.tree(7, a, g, vocabulary, 24,
-                                           [&](std::span<const CtcPrefix> prefixes, float* out, std::int64_t stride) {
-                                               for (std::size_t i = 0; i < prefixes.size(); ++i)
-                                                   std::copy_n(row(prefixes[i].last, prefixes[i].last_but_one), V,
-                                                               out + static_cast<std::int64_t>(i) * stride);
-                                           });
+        TeamMember alone;
+        search.run(alone, a, g, 24, score);
+        const TokenTree tree = search.tree(7, vocabulary);
+        ThreadTeam three(3);
+        three.run([&](TeamMember& member) { search.run(member, a, g, 24, score); });
+        const TokenTree shared = search.tree(7, vocabulary);
+        CHECK(std::ranges::equal(shared.tokens(), tree.tokens()));
+        CHECK(std::ranges::equal(shared.parents(), tree.parents()));
+        CHECK(std::ranges::equal(shared.log_q(), tree.log_q()));
 
         FrameBuilder builder;
         const CtcFrames frames =
@@ -71,21 +81,24 @@ TEST_CASE("CtcSearch finds the tree of the exact prefix search over all tokens")
 TEST_CASE("CtcSearch: frames and prefixes that hold NaN or infinities say nothing") {
     const std::vector<TokenId> vocabulary{0, 1, 2};
     const float nan = std::numeric_limits<float>::quiet_NaN(), inf = std::numeric_limits<float>::infinity();
-    const auto flat = [](std::span<const CtcPrefix> prefixes, float* out, std::int64_t stride) {
+    const auto flat = [](TeamMember&, std::span<const CtcPrefix> prefixes, float* out, std::int64_t stride) {
         std::fill_n(out, static_cast<std::int64_t>(prefixes.size()) * stride, 0.0F);
     };
+    const std::vector<float> gate{0, 0};
     CtcSearch search;
-    const std::vector<float> spoiled{nan, 0, 0, 0, inf, 0}, gate{0, 0};
-    CHECK(search.tree(9, spoiled, gate, vocabulary, 8, flat).size() == 1);
+    const auto tree_of = [&](const std::vector<float>& logits, std::int64_t nodes, const CtcSearch::Score& score) {
+        TeamMember alone;
+        search.run(alone, logits, gate, nodes, score);
+        return search.tree(9, vocabulary);
+    };
+    CHECK(tree_of({nan, 0, 0, 0, inf, 0}, 8, flat).size() == 1);
     const std::vector<float> half{nan, 0, 0, 1, 2, 3};
-    const TokenTree tree = search.tree(9, half, gate, vocabulary, 8, flat);
+    const TokenTree tree = tree_of(half, 8, flat);
     CHECK(tree.height() == 1);
     CHECK(tree.size() == 4);
-    CHECK(search
-              .tree(9, half, gate, vocabulary, 8,
-                    [&](std::span<const CtcPrefix>, float* out, std::int64_t) { out[0] = nan; })
+    CHECK(tree_of(half, 8, [&](TeamMember&, std::span<const CtcPrefix>, float* out, std::int64_t) { out[0] = nan; })
               .size() == 1);
-    CHECK(search.tree(9, half, gate, vocabulary, 0, flat).size() == 1);
+    CHECK(tree_of(half, 0, flat).size() == 1);
 }
 
 TEST_CASE("CtcDraft: rounds one by one give the draft of the whole text at once") {
@@ -215,6 +228,90 @@ TEST_CASE("CtcDraft: the other ways from frames to a tree") {
         CHECK(a.drafted() > 10);
         CHECK(mass(b) >= mass(a) - 0.02);  // best first is best by its own belief, up to 8-bit rounding
     }
+}
+
+TEST_CASE("CtcDraft: features of layers are found in the target's columns, by kernels and tensor operations", "[features]") {
+    CtcConfig config = toy_config(CtcConditioning::prefix);
+    config.feature_layers = {2, 5};
+    config.feature_scale = 0.7;  // of the final features alone
+    constexpr std::int64_t H = kToyHidden;
+    // Two targets with the same features: the first has them side by side, the second behind others' and turned round.
+    TargetHead plain = toy_head(), crowded = toy_head();
+    std::vector<std::int64_t> asked;
+    plain.feature_columns = [](std::span<const std::int64_t>) { return std::vector<std::int64_t>{H, 2 * H}; };
+    crowded.feature_columns = [&](std::span<const std::int64_t> layers) {
+        asked.assign(layers.begin(), layers.end());
+        return std::vector<std::int64_t>{3 * H, 2 * H};
+    };
+    Text narrow(40);
+    const at::Tensor final = narrow.features, second = noise({40, H}, 61, 1.7).to(at::kFloat),
+                     fifth = noise({40, H}, 62, 1.7).to(at::kFloat), others = noise({40, H}, 63, 9).to(at::kFloat);
+    Text wide = narrow, mixed = narrow;
+    wide.features = at::cat({final, second, fifth}, 1);
+    mixed.features = at::cat({final, others, fifth, second, others}, 1);
+    const CtcWeights weights = toy_weights(config, plain);
+    for (const bool kernels : {false, true}) {
+        INFO("kernels " << kernels);
+        const CtcDraftOptions options{.threads = 2, .kernels = kernels};
+        CtcDraft a(config, weights, plain, options), b(config, weights, crowded, options);
+        CHECK(asked == std::vector<std::int64_t>{2, 5});
+        CHECK(same(one(a, wide.feedback(0, 20)), one(b, mixed.feedback(0, 20))));
+        const TokenTree stepped = one(a, wide.feedback(20, 33), 40);
+        CHECK(same(stepped, one(b, mixed.feedback(20, 33), 40)));
+        CtcDraft fresh(config, weights, plain, options);
+        CHECK_THROWS_AS(one(fresh, narrow.feedback(0, 20)), Error);
+        Text short_of_one = wide;
+        short_of_one.features = wide.features.slice(1, 0, 3 * H - 1);
+        CHECK_THROWS_AS(one(fresh, short_of_one.feedback(0, 20)), Error);
+        const TokenTree whole = one(fresh, wide.feedback(0, 33), 40);
+        for (const std::int64_t column : {H, 2 * H}) {  // each layer matters
+            Text changed = wide;
+            changed.features = wide.features.clone();
+            changed.features.slice(1, column, column + H).neg_();
+            CtcDraft other(config, weights, plain, options);
+            CHECK(!same(one(other, changed.feedback(0, 33), 40), whole));
+        }
+    }
+    CtcDraft reference(config, weights, plain, {.threads = 1, .kernels = false}), fast(config, weights, plain, {.threads = 2});
+    const auto a = paths_of(one(reference, wide.feedback(0, 33), 40)), b = paths_of(one(fast, wide.feedback(0, 33), 40));
+    std::size_t shared = 0;
+    for (const auto& [path, log_psi] : a) {
+        if (!b.contains(path)) continue;
+        ++shared;
+        CHECK(std::abs(b.at(path) - log_psi) < 0.25);  // 8-bit weights and rows
+    }
+    CHECK(shared >= 30);
+    CHECK_THROWS_AS(CtcDraft(config, weights, toy_head()), Error);  // a target without features of layers
+}
+
+TEST_CASE("CtcDraft: what others asked for beside the final features changes nothing", "[features]") {
+    const Text narrow(30);
+    Text wide = narrow;
+    wide.features = at::cat({narrow.features, noise({30, 2 * kToyHidden}, 64, 9).to(at::kFloat)}, 1);
+    for (const bool kernels : {false, true}) {
+        CtcDraft a = toy_draft(CtcConditioning::prefix, {.threads = 1, .kernels = kernels}),
+                 b = toy_draft(CtcConditioning::prefix, {.threads = 1, .kernels = kernels});
+        CHECK(same(one(a, narrow.feedback(0, 11)), one(b, wide.feedback(0, 11))));
+        CHECK(same(one(a, narrow.feedback(11, 20)), one(b, wide.feedback(11, 20))));
+    }
+}
+
+TEST_CASE("ctc_context fuses embedding, final feature and features of layers", "[features]") {
+    const TargetHead head = toy_head();
+    CtcConfig config = toy_config(CtcConditioning::none);
+    config.feature_layers = {1, 2, 7};
+    config.embedding_scale = 1.3, config.feature_scale = 0.7;
+    const CtcWeights weights = toy_weights(config, head);
+    REQUIRE(weights.fuse.sizes() == at::IntArrayRef({kToyHidden, 5 * kToyHidden}));
+    const at::Tensor features = noise({6, 4 * kToyHidden}, 71, 2).to(at::kFloat);
+    const std::vector<TokenId> next{3, 8, 8, 21, 0, 39};
+    const CtcContext context = ctc_context(
+        config, weights, make_ctc_tables(config, head, at::kFloat, at::kCPU),
+        at::tensor(std::vector<std::int64_t>(next.begin(), next.end())), features, at::arange(6), at::kFloat);
+    const at::Tensor input = at::cat({head.embed(next) * 1.3, features.slice(1, 0, kToyHidden) * 0.7,
+                                      features.slice(1, kToyHidden)}, 1);
+    // Tokens that the drafter never meets may have rows of zeros; these it does.
+    CHECK((context.fused - at::matmul(input, weights.fuse.t())).abs().max().item<double>() < 1e-4);
 }
 
 TEST_CASE("CtcDraft: folders keep a drafter, and refuse what does not fit") {
