@@ -3,6 +3,7 @@
 #include <outrider/draft/ctc_config.hpp>
 #include <outrider/draft/ctc_network.hpp>
 
+#include "../json_text.hpp"
 #include "weight_layout.hpp"
 
 namespace outrider {
@@ -12,6 +13,22 @@ namespace {
 using nlohmann::json;
 
 constexpr const char* kDrafter = "CTC drafter";
+
+/// Beyond any model; keeps products of sizes in range.
+constexpr std::int64_t kMostLayers = 4096;
+
+std::vector<std::int64_t> feature_layers(const json& file) {
+    std::vector<std::int64_t> layers;
+    if (!file.contains("feature_layers")) return layers;
+    const json& list = file.at("feature_layers");
+    require(list.is_array(), "feature_layers is {}, expected a list of layers", detail::shown(list));
+    for (const json& layer : list) {
+        require(layer.is_number_unsigned() && layer <= kMostLayers, "feature_layers holds {}, expected layers, 1 to {}",
+                detail::shown(layer), kMostLayers);
+        layers.push_back(layer.get<std::int64_t>());
+    }
+    return layers;
+}
 
 CtcConfig from_json(const json& file) {
     CtcConfig config;
@@ -24,8 +41,7 @@ CtcConfig from_json(const json& file) {
     config.intermediate = whole_number(sizes, "intermediate");
     config.frames = whole_number(sizes, "frames");
     config.prefix_rank = whole_number(sizes, "prefix_rank");
-    if (file.contains("feature_layers"))
-        config.feature_layers = file.at("feature_layers").get<std::vector<std::int64_t>>();
+    config.feature_layers = feature_layers(file);
     const auto conditioning = file.at("conditioning").get<std::string>();
     require(conditioning == "none" || conditioning == "prefix",
             "conditioning is \"{}\", expected \"none\" or \"prefix\"", conditioning);
@@ -47,8 +63,9 @@ void check_ctc_config(const CtcConfig& config) {
     require(config.frames <= 64, "{}: {} frames, at most 64", kDrafter, config.frames);
     std::int64_t above = 0;
     for (const std::int64_t layer : config.feature_layers) {
-        require(layer > above, "{}: feature layer {} behind {}, expected whole numbers above 0 in ascending order, each "
-                "once", kDrafter, layer, above);
+        require(layer > above && layer <= kMostLayers,
+                "{}: feature layer {} behind {}, expected 1 to {} in ascending order, each once", kDrafter, layer, above,
+                kMostLayers);
         above = layer;
     }
     if (config.conditioning == CtcConditioning::prefix) check_drafter_size(kDrafter, "prefix_rank", config.prefix_rank);

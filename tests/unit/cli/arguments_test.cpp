@@ -76,6 +76,11 @@ TEST_CASE("compare splits drafters at commas, distill has its own defaults") {
     const auto train = command<TrainArguments>({"train", "--model", "m", "--kind", "ctc", "--data", "d", "--output", "o",
                                                 "--resume", "--minutes", "1.5"});
     CHECK((train.resume && train.minutes == 1.5));
+    CHECK(train.feature_layers.empty());
+    const auto layers = command<TrainArguments>({"train", "--model", "m", "--kind", "ctc", "--data", "d", "--feature-layers",
+                                                 "4,16,27", "--output", "o"});
+    CHECK(layers.feature_layers == std::vector<std::int64_t>{4, 16, 27});
+    CHECK((layers.data == std::vector<std::string>{"d"} && layers.output == "o"));
     const auto heads = command<TrainArguments>({"train", "--model", "m", "--kind", "hydra", "--data", "d", "--data", "e",
                                                 "--output", "o", "--from", "f", "--draft-heads", "3", "--prefix-layer", "off"});
     CHECK(heads.data == std::vector<std::string>{"d", "e"});
@@ -110,6 +115,9 @@ TEST_CASE("wrong usage is status 2, help and version are 0") {
         {"train", "--model", "m", "--kind", "oracle", "--data", "d", "--output", "o"},
         {"train", "--model", "m", "--kind", "medusa", "--data", "d", "--output", "o", "--frames", "4"},
         {"train", "--model", "m", "--kind", "ctc", "--data", "d", "--output", "o", "--draft-heads", "4"},
+        {"train", "--model", "m", "--kind", "medusa", "--data", "d", "--output", "o", "--feature-layers", "4"},
+        {"train", "--model", "m", "--kind", "ctc", "--data", "d", "--output", "o", "--feature-layers", "4,x"},
+        {"train", "--model", "m", "--kind", "ctc", "--data", "d", "--output", "o", "--feature-layers", "0"},
         {"tokenize"},
     };
     for (const auto& words : wrong) {

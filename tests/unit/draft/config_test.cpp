@@ -75,6 +75,33 @@ TEST_CASE("drafters' configs: numbers are taken as they stand or refused", "[con
     }
 }
 
+TEST_CASE("ctc configs: feature layers go there and back, or are refused", "[config][features]") {
+    const TemporaryFolder folder;
+    CtcConfig config = toy_config(CtcConditioning::prefix);
+    CHECK(ctc_feature_width(config) == kToyHidden);
+    write_ctc_config(folder.path(), config);
+    CHECK(!json::parse(text_of(folder.path() / "config.json")).contains("feature_layers"));
+    CHECK(read_ctc_config(folder.path()).feature_layers.empty());
+    config.feature_layers = {4, 16, 27};
+    CHECK(ctc_feature_width(config) == 4 * kToyHidden);
+    write_ctc_config(folder.path(), config);
+    CHECK(read_ctc_config(folder.path()).feature_layers == config.feature_layers);
+    const json written = json::parse(text_of(folder.path() / "config.json"));
+    for (const json& wrong : {json{16, 4}, json{4, 4}, json{0, 4}, json{-1}, json{2.5}, json{"4"}, json(4), json{5000}}) {
+        json file = written;
+        file["feature_layers"] = wrong;
+        folder.write("config.json", file.dump());
+        INFO(wrong.dump());
+        CHECK_THROWS_MATCHES(read_ctc_config(folder.path()), Error,
+                             MessageMatches(ContainsSubstring("config.json") && ContainsSubstring("feature")));
+    }
+    // Weights without the layers' columns.
+    CtcWeights weights = toy_weights(toy_config(CtcConditioning::prefix), toy_head());
+    CHECK_NOTHROW(check_ctc_weights(toy_config(CtcConditioning::prefix), weights));
+    CHECK_THROWS_MATCHES(check_ctc_weights(config, weights), Error, MessageMatches(ContainsSubstring("fuse")));
+    CHECK_NOTHROW(check_ctc_weights(config, toy_weights(config, toy_head())));
+}
+
 TEST_CASE("fuzz: drafters' configs") {
     for (const Kind& kind : kKinds) {
         DYNAMIC_SECTION(kind.name) {

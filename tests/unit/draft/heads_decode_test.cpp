@@ -7,6 +7,7 @@
 #include <outrider/accept/sampled_match.hpp>
 #include <outrider/decode/any_decoder.hpp>
 #include <outrider/decode/make_drafter.hpp>
+#include <outrider/draft/ctc_draft.hpp>
 #include <outrider/draft/hydra_draft.hpp>
 #include <outrider/draft/medusa_draft.hpp>
 #include <outrider/draft/merged_draft.hpp>
@@ -14,6 +15,7 @@
 #include <outrider/io/safetensors.hpp>
 #include <outrider/verify/llama_verifier.hpp>
 
+#include "../model/deep_folder.hpp"
 #include "ctc_fixture.hpp"
 
 using namespace outrider;
@@ -47,6 +49,21 @@ HydraConfig hydra_for(const TargetHead& head) {
     for (TokenId token = 0; token < static_cast<TokenId>(head.vocabulary); token += 2)
         config.vocabulary.push_back(token);
     return config;
+}
+
+CtcConfig ctc_for(const TargetHead& head, std::vector<std::int64_t> layers) {
+    CtcConfig config;
+    config.hidden = head.hidden, config.heads = 2, config.kv_heads = 1, config.head_dim = 32, config.intermediate = 64,
+    config.frames = 4, config.prefix_rank = 16, config.target_fingerprint = head.fingerprint;
+    config.embedding_scale = 0.5, config.feature_scale = 0.5, config.feature_layers = std::move(layers);
+    for (TokenId token = 0; token < static_cast<TokenId>(head.vocabulary); ++token) config.vocabulary.push_back(token);
+    return config;
+}
+
+std::unique_ptr<CtcDraft> ctc(const TargetHead& head, std::vector<std::int64_t> layers) {
+    const CtcConfig config = ctc_for(head, std::move(layers));
+    return std::make_unique<CtcDraft>(config, stirred(init_ctc_weights(config, head, 1)), head,
+                                      CtcDraftOptions{.threads = 1});
 }
 
 std::vector<std::unique_ptr<DraftModel>> drafters(const TargetHead& head) {
@@ -110,6 +127,62 @@ TEST_CASE("Medusa and Hydra do not change a word, in a batch, greedy and sampled
                 CHECK(texts(model, std::move(drafter), greedy, nodes, accepted) == expected);
             }
         CHECK(none == 0);
+        CHECK(accepted > 0);
+    }
+}
+
+TEST_CASE("Drafters with feature layers and without stand beside each other, and change no word", "[features]") {
+    const testing::DeepFolder folder;
+    const auto fresh = [&] { return LlamaModel::load(folder.path(), {.threads = 1}); };
+    const auto medusa = [](const TargetHead& head) {
+        return std::make_unique<MedusaDraft>(medusa_for(head), stirred(init_medusa_weights(medusa_for(head), head, 1)),
+                                             head, HeadDraftOptions{.threads = 1});
+    };
+    const auto hydra = [](const TargetHead& head) {
+        return std::make_unique<HydraDraft>(hydra_for(head), stirred(init_hydra_weights(hydra_for(head), head, 1)), head,
+                                            HeadDraftOptions{.threads = 1});
+    };
+    const std::vector<TokenId> prompt{5, 9, 31, 7, 100, 101, 100};
+    const auto first_tree = [&](DraftModel& draft, LlamaVerifier& verifier) {
+        const Prefill one{.sequence = 1, .tokens = prompt, .pending = 8};
+        const Feedback feedback = verifier.prefill(std::span(&one, 1));
+        verifier.release(1);
+        TokenTree tree = draft.propose(feedback, {12}).at(0).tree;
+        draft.forget(1);
+        return tree;
+    };
+    // Each alone on a model of its own.
+    const LlamaModel a = fresh(), b = fresh(), c = fresh();
+    LlamaVerifier with_a(a), with_b(b), with_c(c);
+    const auto ctc_alone = ctc(a.head(), {1, 3});
+    const auto medusa_alone = medusa(b.head());
+    const auto hydra_alone = hydra(c.head());
+    // All on one model, behind a drafter that asked first; the verifier is there before any of them.
+    const LlamaModel shared = fresh();
+    LlamaVerifier with_all(shared);
+    const auto first = ctc(shared.head(), {2, 3});
+    const auto ctc_beside = ctc(shared.head(), {1, 3});
+    const auto medusa_beside = medusa(shared.head());
+    const auto hydra_beside = hydra(shared.head());
+    CHECK(shared.feature_width() == 4 * shared.config().hidden);
+    const TokenTree expected = first_tree(*ctc_alone, with_a);
+    CHECK(expected.size() == 13);
+    CHECK(test::same(first_tree(*ctc_beside, with_all), expected));
+    CHECK(!test::same(first_tree(*first, with_all), expected));
+    CHECK(test::same(first_tree(*medusa_beside, with_all), first_tree(*medusa_alone, with_b)));
+    CHECK(test::same(first_tree(*hydra_beside, with_all), first_tree(*hydra_alone, with_c)));
+
+    for (const bool greedy : {true, false}) {
+        std::int64_t none = 0, accepted = 0;
+        const auto plain = texts(fresh(), std::make_unique<NoDraft>(), greedy, 8, none);
+        const LlamaModel model = fresh();
+        std::vector<std::unique_ptr<DraftModel>> parts;
+        parts.push_back(medusa(model.head()));
+        parts.push_back(ctc(model.head(), {1, 2}));
+        parts.push_back(ctc(model.head(), {3}));
+        parts.push_back(hydra(model.head()));
+        CHECK(texts(model, std::make_unique<MergedDraft>(std::move(parts)), greedy, 16, accepted) == plain);
+        CHECK(texts(model, ctc(model.head(), {2, 3}), greedy, 12, accepted) == plain);
         CHECK(accepted > 0);
     }
 }

@@ -157,6 +157,40 @@ TEST_CASE("Rounds of random trees give every row the bits of its text alone") {
     for (const SequenceId id : all) check_features(verifier.model(), texts[id], true);
 }
 
+TEST_CASE("Features of a layer keep their promises through rounds of random trees", "[features]") {
+    const Backend backend = GENERATE(Backend::kernels, Backend::aten);
+    const bool exact = backend == Backend::kernels;
+    std::mt19937 random(27);
+    LlamaVerifier verifier(tiny(exact ? Weights::stored : Weights::f32, backend));
+    // Asked for behind the verifier's construction, as by a drafter that is made later.
+    const std::int64_t H = verifier.model().config().hidden;
+    REQUIRE(verifier.model().head().feature_columns(std::vector<std::int64_t>{1}) == std::vector<std::int64_t>{H});
+    const Prefill empty{.sequence = 77, .tokens = {}, .pending = 3};
+    CHECK(verifier.prefill(std::span(&empty, 1))[0].features.sizes() == at::IntArrayRef({0, 2 * H}));
+    CHECK(verifier.verify({}).features.sizes() == at::IntArrayRef({0, 2 * H}));
+    std::map<SequenceId, Text> texts;
+    const std::vector<SequenceId> all{5, 9, 2};
+    start(verifier, texts, all, random);
+    for (int round = 0; round < 4; ++round) play_round(verifier, texts, all, random, 24, exact);
+    for (const SequenceId id : all) {
+        check_features(verifier.model(), texts[id], exact);
+        const at::Tensor layer = at::cat(texts[id].features, 0).slice(1, H);
+        CHECK(at::allclose(layer.square().mean(-1), at::ones({layer.size(0)}), 0, 1e-2));
+    }
+}
+
+TEST_CASE("Sequences that begin after a layer was asked for have its features, in prompts of several forwards too", "[features]") {
+    const LlamaModel model = tiny(Weights::f32);
+    LlamaVerifier verifier(model, {.prefill_rows = 4});
+    std::mt19937 random(28);
+    const std::vector<TokenId> tokens = random_tokens(random, 10);
+    const Prefill prompt{.sequence = 1, .tokens = tokens, .pending = 3};
+    CHECK(verifier.prefill(std::span(&prompt, 1))[0].features.size(1) == model.config().hidden);
+    verifier.release(1);
+    (void)model.head().feature_columns(std::vector<std::int64_t>{1});
+    CHECK(verifier.prefill(std::span(&prompt, 1))[0].features.size(1) == 2 * model.config().hidden);
+}
+
 TEST_CASE("The ATen pass agrees with itself to 1e-4") {
     std::mt19937 random(18);
     LlamaVerifier verifier(tiny(Weights::f32, Backend::aten));
