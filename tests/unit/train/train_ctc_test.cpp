@@ -6,6 +6,7 @@
 #include <set>
 
 #include <outrider/draft/ctc_draft.hpp>
+#include <outrider/interface/feature_columns.hpp>
 #include <outrider/io/safetensors.hpp>
 #include <outrider/train/adamw.hpp>
 #include <outrider/train/ctc_loss.hpp>
@@ -83,6 +84,40 @@ TEST_CASE("FeatureStore computes once, reads back, and computes a damaged shard 
     CHECK(verifier.calls == 128);
     FeatureStore other(folder, "another target", kToyHidden, text, nullptr);
     CHECK_THROWS_AS((void)other.features(3), Error);
+}
+
+TEST_CASE("FeatureStore keeps layers side by side, in a folder of their own", "[features]") {
+    const fs::path folder = scratch("layers");
+    const auto text = read_conversations(toy_text(folder, 70), encode);
+    LayeredVerifier verifier;
+    TargetHead head = verifier.head();
+    const std::vector<std::int64_t> layers{2, 3};
+    StoredLayers stored{layers, feature_columns(head, layers, "a test")};
+    CHECK(verifier.asked == std::vector<std::int64_t>{3, 2});
+    stored.columns.erase(stored.columns.begin());
+    constexpr std::int64_t H = kToyHidden;
+    FeatureStore narrow(folder, "toy", H, text, &verifier), wide(folder, "toy", H, text, &verifier, stored),
+        other(folder, "toy", H, text, &verifier, {{3}, {H}}), unread(folder, "toy", H, text, nullptr, {layers, {}});
+    CHECK(FeatureStore(folder, "toy", H, text, nullptr, {}).folder() == narrow.folder());
+    CHECK(std::set<fs::path>{narrow.folder(), wide.folder(), other.folder()}.size() == 3);
+    CHECK(unread.folder() == wide.folder());
+
+    const Prefill prompt{.sequence = 1, .tokens = text[3].tokens, .pending = text[3].tokens.back()};
+    const at::Tensor all = verifier.prefill(std::span(&prompt, 1))[0].features.to(at::kHalf);  // final, 3, 2
+    REQUIRE(all.size(1) == 3 * H);
+    CHECK(at::equal(narrow.features(3), all.slice(1, 0, H)));
+    const at::Tensor expected = at::cat({all.slice(1, 0, H), all.slice(1, 2 * H), all.slice(1, H, 2 * H)}, 1);
+    CHECK(at::equal(wide.features(3), expected));
+    CHECK(at::equal(other.features(3), all.slice(1, 0, 2 * H)));
+    CHECK(unread.ready(3));
+    CHECK(at::equal(unread.features(3), expected));  // no target is needed for what is there
+    CHECK(wide.read_from(head).feature_columns(std::vector<std::int64_t>{3, 2}) == std::vector<std::int64_t>{2 * H, H});
+    CHECK_THROWS_AS(wide.read_from(head).feature_columns(std::vector<std::int64_t>{4}), Error);
+    // A verifier that delivers less than it promised.
+    ToyVerifier poor;
+    FeatureStore short_of_one(folder / "poor", "toy", H, text, &poor, stored);
+    CHECK_THROWS_AS((void)short_of_one.features(3), Error);
+    fs::remove_all(folder);
 }
 
 TEST_CASE("AnchorSampler: three epochs see every anchor once, in an order of the seed's") {
@@ -231,6 +266,88 @@ TEST_CASE("train_ctc learns, resumes exactly, and leaves a drafter") {
     narrow.prefix_rank = 8;
     CHECK_THROWS_WITH(train_ctc(parts, narrow, toy_target(nullptr)),
                       ContainsSubstring("prefix rank 8") && ContainsSubstring("has 16"));
+    fs::remove_all(folder);
+}
+
+TEST_CASE("train_ctc learns from features of layers what final features do not tell", "[features]") {
+    const fs::path folder = scratch("run_layers");
+    LayeredVerifier verifier;
+    (void)verifier.head().feature_columns(std::vector<std::int64_t>{7});  // by somebody else, before
+    const TrainTarget target{verifier.head(), &verifier, "toy target", encode},
+        absent{verifier.head(), nullptr, "toy target", encode};
+    TrainOptions options = toy_options(folder, 2500);
+    options.output = folder / "blind";
+    CtcTrainOptions ctc = toy_ctc();
+    ctc.conditioning = CtcConditioning::none;
+    const TrainResult blind = train_ctc(options, ctc, target);
+    options.output = folder / "seeing";
+    ctc.feature_layers = {2, 3};
+    // Held-out beta is measured with a drafter that reads the stored columns, not the target's.
+    const TrainResult seeing = train_ctc(options, ctc, target);
+    CHECK(*seeing.last.held_out_loss < 0.9 * *blind.last.held_out_loss);
+    CHECK(*seeing.last.held_out_beta > *blind.last.held_out_beta + 0.1);
+    CHECK(read_ctc_config(options.output).feature_layers == ctc.feature_layers);
+    CHECK(read_ctc_config(folder / "blind").feature_layers.empty());
+    CHECK(read_ctc_config(options.output).feature_scale == read_ctc_config(folder / "blind").feature_scale);
+
+    TrainOptions parts = options;
+    parts.output = folder / "parts";
+    parts.progress = [](const TrainProgress& line) { return line.step != 20; };
+    CHECK(!train_ctc(parts, ctc, absent).finished);
+    parts.resume = true;
+    CtcTrainOptions other = ctc;
+    other.feature_layers = {3};
+    CHECK_THROWS_WITH(train_ctc(parts, other, target), ContainsSubstring("layers 3,") && ContainsSubstring("has 2, 3"));
+    CHECK(train_ctc(parts, ctc, absent).finished);
+    CHECK(std::ranges::equal(SafeTensors::open(folder / "seeing/model.safetensors").tensor("fuse").data,
+                             SafeTensors::open(folder / "parts/model.safetensors").tensor("fuse").data));
+    for (const auto& wrong : std::vector<std::vector<std::int64_t>>{{3, 2}, {2, 2}, {0, 3}, {2, 9}}) {
+        other.feature_layers = wrong;
+        CHECK_THROWS_AS(train_ctc(options, other, target), Error);
+    }
+    CHECK_THROWS_WITH(train_ctc(toy_options(folder, 64), ctc, toy_target(&verifier)), ContainsSubstring("layers 2, 3"));
+    fs::remove_all(folder);
+}
+
+TEST_CASE("train_ctc: a start with fewer layers is the same function before the first step", "[features]") {
+    const fs::path folder = scratch("widened");
+    LayeredVerifier verifier;
+    const TrainTarget target{verifier.head(), &verifier, "toy target", encode};
+    const auto text = read_conversations(toy_text(folder, 160), encode);
+    constexpr std::int64_t H = kToyHidden;
+    CtcTrainOptions ctc = toy_ctc();
+    const auto train = [&](const char* output, std::vector<std::int64_t> layers, const char* from) {
+        TrainOptions options = toy_options(folder, from != nullptr ? 64 : 1000);
+        options.output = folder / output;
+        if (from != nullptr) options.from = folder / from, options.learning_rate = 0;  // no step moves a weight
+        ctc.feature_layers = std::move(layers);
+        (void)train_ctc(options, ctc, target);
+        return read_ctc_weights(options.output, read_ctc_config(options.output)).fuse;
+    };
+    const at::Tensor zeros = at::zeros({H, H});
+    const at::Tensor plain = train("plain", {}, nullptr), two = train("two", {3}, nullptr);
+    CHECK(at::equal(train("same", {3}, "two"), two));
+    CHECK(at::equal(train("plain+", {2, 3}, "plain"), at::cat({plain, zeros, zeros}, 1)));
+    CHECK(at::equal(train("two+", {2, 3, 5}, "two"),
+                    at::cat({two.slice(1, 0, 2 * H), zeros, two.slice(1, 2 * H), zeros}, 1)));
+    CHECK_THROWS_WITH(train("no", {2, 5}, "two"), ContainsSubstring("layers 2, 5") && ContainsSubstring("has 3"));
+    CHECK_THROWS_WITH(train("no", {}, "two"), ContainsSubstring("layers none"));
+
+    const TargetHead head = verifier.head();
+    for (const auto& [from, to] : {std::pair{"plain", "plain+"}, std::pair{"two", "two+"}}) {
+        INFO(to);
+        CtcDraft before = CtcDraft::load(folder / from, head, {.threads = 1, .kernels = false}),
+                 after = CtcDraft::load(folder / to, head, {.threads = 1, .kernels = false});
+        const Prefill prompt{.sequence = 1, .tokens = text[3].tokens, .pending = 5};
+        const Feedback feedback = verifier.prefill(std::span(&prompt, 1));
+        const auto a = paths_of(before.propose(feedback, {12}).at(0).tree),
+                   b = paths_of(after.propose(feedback, {12}).at(0).tree);
+        REQUIRE(a.size() == 12);
+        for (const auto& [path, log_psi] : a) {
+            REQUIRE(b.contains(path));
+            CHECK(b.at(path) == Catch::Approx(log_psi).margin(1e-4));
+        }
+    }
     fs::remove_all(folder);
 }
 

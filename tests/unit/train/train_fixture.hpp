@@ -21,7 +21,7 @@ namespace fs = std::filesystem;
 
 /// A target whose next token is a function of the last two, and whose feature of a token tells that function's value
 /// through a fixed random table.
-class ToyVerifier final : public Verifier {
+class ToyVerifier : public Verifier {
 public:
     std::int64_t calls = 0;
 
@@ -51,6 +51,47 @@ public:
     void release(SequenceId) override {}
     std::int64_t vocabulary() const override { return kToyVocabulary; }
     std::int64_t context() const override { return 4096; }
+};
+
+/// The same text by a target of layers 1 to 8 whose final features tell nothing, while those after layer 3 tell the token
+/// after the next one, which is the first that a drafter does not know. Layers get their columns in the order in which
+/// they were asked for, the last of a call first.
+class LayeredVerifier final : public ToyVerifier {
+public:
+    std::vector<std::int64_t> asked;
+
+    Feedback prefill(std::span<const Prefill> prompts) override {
+        static const at::Tensor table = noise({kToyVocabulary, kToyHidden}, 301, 1.7).to(at::kFloat);
+        Feedback feedback = ToyVerifier::prefill(prompts);
+        for (SequenceFeedback& one : feedback) {
+            const std::int64_t rows = one.features.size(0);
+            std::vector<std::int64_t> ids;
+            for (std::size_t i = 0; i < one.tokens.size(); ++i)
+                ids.push_back(next(one.tokens[i], next(i > 0 ? one.tokens[i - 1] : 0, one.tokens[i])));
+            std::vector<at::Tensor> parts{noise({rows, kToyHidden}, 400, 2).to(at::kFloat)};
+            for (const std::int64_t layer : asked)
+                parts.push_back(layer == 3 ? table.index_select(0, at::tensor(ids, at::kLong))
+                                           : noise({rows, kToyHidden}, 400 + static_cast<std::uint64_t>(layer), 1).to(at::kFloat));
+            one.features = at::cat(parts, 1);
+        }
+        return feedback;
+    }
+
+    TargetHead head() {
+        TargetHead head = toy_head();
+        head.fingerprint = "toy with layers";
+        head.feature_columns = [this](std::span<const std::int64_t> layers) {
+            for (auto layer = layers.rbegin(); layer != layers.rend(); ++layer) {
+                require(*layer >= 1 && *layer <= 8, "no layer {}", *layer);
+                if (std::ranges::find(asked, *layer) == asked.end()) asked.push_back(*layer);
+            }
+            std::vector<std::int64_t> columns;
+            for (const std::int64_t layer : layers)
+                columns.push_back((1 + (std::ranges::find(asked, layer) - asked.begin())) * kToyHidden);
+            return columns;
+        };
+        return head;
+    }
 };
 
 /// Prompts of toy messages: one token a character.
