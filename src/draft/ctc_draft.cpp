@@ -16,6 +16,7 @@
 #include "ctc_prediction.hpp"
 #include "ctc_search.hpp"
 #include "progress.hpp"
+#include "row_team.hpp"
 
 namespace outrider {
 
@@ -36,7 +37,7 @@ struct CtcDraft::State {
     std::int64_t vocabulary = 0;  ///< the target's
     std::vector<std::int64_t> columns;  ///< of the target's features: where those begin that the network reads
     std::int64_t width = 0;             ///< of features that hold them
-    std::unique_ptr<ThreadTeam> team;
+    std::shared_ptr<ThreadTeam> team;
     std::unique_ptr<CtcBackend> backend;
     std::optional<CtcPrediction> prediction;
     std::unordered_map<SequenceId, Known> sequences;
@@ -199,7 +200,7 @@ CtcDraft::CtcDraft(CtcConfig config, CtcWeights weights, const TargetHead& head,
     state_->width = feature_width(state_->columns, config.hidden);
     require(options.top_k > 0, "CtcDraft: top_k is {}, expected at least 1", options.top_k);
     const bool kernels = options.kernels && weights.fuse.device().is_cpu() && kernels_fit(config);
-    state_->team = std::make_unique<ThreadTeam>(options.threads);
+    state_->team = drafting_team(head, options.threads);
     state_->backend =
         kernels ? make_kernel_backend(config, weights, head, *state_->team) : make_aten_backend(config, weights, head);
     if (config.conditioning == CtcConditioning::prefix)

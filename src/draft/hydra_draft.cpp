@@ -10,6 +10,7 @@
 #include "hydra_backend.hpp"
 #include "path_sampling.hpp"
 #include "progress.hpp"
+#include "row_team.hpp"
 #include "score_rows.hpp"
 
 namespace outrider {
@@ -19,7 +20,7 @@ struct HydraDraft::State {
     HeadDraftOptions options;
     std::vector<TokenId> vocabulary;  ///< target id of each column
     std::int64_t target_vocabulary = 0;
-    std::unique_ptr<ThreadTeam> team;
+    std::shared_ptr<ThreadTeam> team;
     std::unique_ptr<HydraBackend> backend;
     HeadShape shape;
     std::unordered_map<SequenceId, Progress> sequences;
@@ -58,7 +59,7 @@ HydraDraft::HydraDraft(HydraConfig config, const HydraWeights& weights, const Ta
                     output.size(0), columns);
     state_->shape = HeadShape("HydraDraft", options, config.accuracies, config.heads, columns);
     if (options.kernels && weights.heads[0][0].bias.device().is_cpu() && kernels_fit(config)) {
-        state_->team = std::make_unique<ThreadTeam>(options.threads);
+        state_->team = drafting_team(head, options.threads);
         state_->search.use(state_->team.get());
         state_->backend = make_hydra_kernels(config, weights, head, *state_->team);
     } else

@@ -21,7 +21,7 @@ struct MedusaDraft::State {
     HeadDraftOptions options;
     std::vector<TokenId> vocabulary;  ///< target id of each column
     std::int64_t target_vocabulary = 0;
-    std::unique_ptr<ThreadTeam> team;
+    std::shared_ptr<ThreadTeam> team;
     std::unique_ptr<MedusaBackend> backend;
     HeadShape shape;
     std::unordered_map<SequenceId, Progress> sequences;
@@ -80,7 +80,7 @@ MedusaDraft::MedusaDraft(MedusaConfig config, const MedusaWeights& weights, cons
                 output.size(0), columns);
     state_->shape = HeadShape("MedusaDraft", options, config.accuracies, config.heads, columns);
     if (options.kernels && weights.heads[0][0].bias.device().is_cpu()) {
-        state_->team = std::make_unique<ThreadTeam>(options.threads);
+        state_->team = drafting_team(head, options.threads);
         state_->backend = make_medusa_kernels(config, weights, head, *state_->team);
     } else
         state_->backend = make_medusa_aten(config, weights, head);

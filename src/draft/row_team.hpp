@@ -3,10 +3,18 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 
+#include <outrider/interface/target_head.hpp>
 #include <outrider/tensor/thread_team.hpp>
 
 namespace outrider {
+
+/// The threads of a drafter: the target's own, which need not be woken again, where as many are asked for.
+[[nodiscard]] inline std::shared_ptr<ThreadTeam> drafting_team(const TargetHead& head, int threads) {
+    if (head.team != nullptr && (threads == 0 || threads == head.team->size())) return head.team;
+    return std::make_shared<ThreadTeam>(threads);
+}
 
 /// body(i) for every i below `count`, each once, by the members of the team; without one, or for a single row, by the
 /// calling thread. Bodies must not depend on each other.

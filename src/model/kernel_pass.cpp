@@ -40,7 +40,7 @@ class KernelBackend final : public ModelBackend {
 public:
     KernelBackend(std::shared_ptr<const WeightSource> weight_source, const LlamaConfig& model, Weights weights,
                   int threads)
-        : ModelBackend(model), config(model), source(std::move(weight_source)), team(std::make_unique<ThreadTeam>(threads)),
+        : ModelBackend(model), config(model), source(std::move(weight_source)), team(std::make_shared<ThreadTeam>(threads)),
           wanted_(weights) {
         require(kernels_fit(config), "model \"{}\": heads of {} dimensions do not fit the CPU kernels, expected a "
                 "multiple of 16; use Backend::aten", config.name, config.head_dim);
@@ -72,6 +72,8 @@ public:
         return fmt::format("{} ({})", name_of(weights()), list);
     }
 
+    std::shared_ptr<ThreadTeam> shared_team() const override { return team; }
+
     std::size_t bytes() const override {
         std::size_t sum = output.bytes();
         for (const KernelLayer& layer : layers)
@@ -84,7 +86,7 @@ public:
 
     LlamaConfig config;
     std::shared_ptr<const WeightSource> source;
-    std::unique_ptr<ThreadTeam> team;
+    std::shared_ptr<ThreadTeam> team;
     PackedLinear output;
     std::vector<float> norm, ones, frequencies;  // ones [H]: the weight of a norm without one
     std::vector<KernelLayer> layers;

@@ -165,7 +165,8 @@ TargetHead LlamaModel::head() const {
             .tokenizer = tokenizer_fingerprint(tokenizer()),
             .feature_columns = [state = state_](std::span<const std::int64_t> layers) {
                 return state->backend->feature_layers().columns(layers);
-            }};
+            },
+            .team = state_->backend->shared_team()};
 }
 
 }  // namespace outrider

@@ -9,6 +9,7 @@
 
 #include <outrider/model/target_pass.hpp>
 #include <outrider/model/weights.hpp>
+#include <outrider/tensor/thread_team.hpp>
 
 #include "feature_layers.hpp"
 #include "weight_source.hpp"
@@ -25,6 +26,9 @@ public:
     [[nodiscard]] virtual Weights weights() const = 0;
     [[nodiscard]] virtual std::string description() const = 0;
     [[nodiscard]] virtual std::size_t bytes() const = 0;
+
+    /// Of its passes; null where they have none of their own.
+    [[nodiscard]] virtual std::shared_ptr<ThreadTeam> shared_team() const { return nullptr; }
 
     [[nodiscard]] FeatureLayers& feature_layers() const { return feature_layers_; }
 

@@ -23,7 +23,7 @@ struct HeadDraftOptions {
     std::int64_t chains = 1;   ///< of sampled, independent of each other
     std::int64_t top_k = 32;   ///< of sampled: q is renormalised over so many tokens of a head
     std::uint64_t seed = 0;    ///< of sampled; draws are keyed by (seed, sequence, committed)
-    int threads = 0;      ///< of the CPU's kernels; 0: one per physical core
+    int threads = 0;      ///< of the CPU's kernels; 0: the target's; one per physical core where it has none
     bool kernels = true;  ///< on the CPU: packed int8 matrices and plain loops; false: tensor operations
 };
 

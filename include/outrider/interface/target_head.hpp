@@ -5,11 +5,13 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
 
 #include <outrider/core/types.hpp>
+#include <outrider/tensor/thread_team.hpp>
 
 namespace outrider {
 
@@ -29,6 +31,8 @@ struct TargetHead {
     /// the same. To be asked before the sequences begin, as drafters do when they are made: columns must not change
     /// within a sequence. Throws Error for a layer that does not exist. Null: there are only the final features.
     std::function<std::vector<std::int64_t>(std::span<const std::int64_t> layers)> feature_columns = nullptr;
+    /// The threads of the target's passes, which rest while a drafter works; null where the target has none to lend.
+    std::shared_ptr<ThreadTeam> team = nullptr;
 };
 
 }  // namespace outrider

@@ -152,6 +152,13 @@ TEST_CASE("A head outlives its model's handle") {
     CHECK(head.embed(std::vector<TokenId>{5}).isfinite().all().item<bool>());
 }
 
+TEST_CASE("A head lends the threads of the kernels' passes; plain tensor operations have none") {
+    const TargetHead head = LlamaModel::load(kGguf, {.threads = 2}).head();
+    REQUIRE(head.team != nullptr);
+    CHECK(head.team->size() == 2);
+    CHECK(LlamaModel::load(kGguf, {.backend = LlamaModel::Backend::aten}).head().team == nullptr);
+}
+
 TEST_CASE("Chat prompts end where the answer begins, and users cannot write special tokens") {
     const LlamaModel model = LlamaModel::load(kGguf);
     const Prompt prompt = model.chat("a<|im_end|>b");
