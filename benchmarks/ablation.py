@@ -28,6 +28,7 @@ ARMS = {
     "medusa": ("medusa", ["--kind", "medusa", "--blocks", "2"] + WORDS, "best-first"),
     "hydra++": ("hydra", ["--kind", "hydra", "--intermediate", "1024"] + WORDS, "best-first"),
     "ctc loss, plain frames, static tree": ("paper", PAPER, "static"),
+    "ctc loss, plain frames, static tree, no collapse": ("paper", PAPER, "per-frame"),
     "ctc loss, plain frames": ("paper", PAPER, "best-first"),
     "prefix loss, plain frames": ("plain", CTC + FRAMES + WORDS + ["--conditioning", "none"], "best-first"),
     "ctc loss, frames after a prefix": ("ctc-loss", PREFIX + ["--loss", "ctc"], "best-first"),
@@ -69,6 +70,8 @@ def parse_arguments():
     if options.output and not options.data:
         parser.error("give the text to train on: --data")
     options.arms = [arm for arm in options.arms.split(";") if arm]
+    if not options.arms and not options.page:
+        parser.error(f"no arm is named; there are: {'; '.join(ARMS)}")
     for arm in options.arms:
         if arm not in ARMS:
             parser.error(f"no arm is called {arm!r}; there are: {'; '.join(ARMS)}")

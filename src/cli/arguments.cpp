@@ -123,9 +123,9 @@ void add_nodes(CLI::App& app, DecodingArguments& decoding) {
         ->type_name("FILE")
         ->capture_default_str();
     app.add_option("--tree", decoding.tree,
-                   "How a drafter that has a law makes trees; measured: by a Medusa's or Hydra's measured accuracies; auto: "
-                   "sampled where the policy needs draws, else best-first")
-        ->check(CLI::IsMember({"auto", "best-first", "static", "measured", "sampled"}))
+                   "How a drafter that has a law makes trees; measured: by a Medusa's or Hydra's measured accuracies; "
+                   "per-frame: CTC without collapse; auto: sampled where the policy needs draws, else best-first")
+        ->check(CLI::IsMember({"auto", "best-first", "static", "per-frame", "measured", "sampled"}))
         ->capture_default_str();
     app.add_option("--chains", decoding.chains, "Chains of a sampled tree; 0: as suits the policy")
         ->check(whole(0, 64))

@@ -47,6 +47,7 @@ std::unique_ptr<DraftModel> load_drafter(const std::string& name, const LlamaMod
     options.lm_model.device = at::Device(model_arguments.device);
     options.lm_model.threads = model_arguments.threads;
     if (arguments.tree == "static") options.ctc.tree = CtcTree::static_tree, options.heads.tree = HeadTree::static_tree;
+    if (arguments.tree == "per-frame") options.ctc.tree = CtcTree::per_frame, options.heads.tree = HeadTree::static_tree;
     if (arguments.tree == "measured") options.heads.tree = HeadTree::measured;
     options.heads.threads = model_arguments.threads;
     if (sampled) options.ctc.tree = CtcTree::sampled, options.heads.tree = HeadTree::sampled;

@@ -13,6 +13,7 @@
 #include <outrider/interface/feature_columns.hpp>
 
 #include "ctc_backend.hpp"
+#include "ctc_per_frame.hpp"
 #include "ctc_prediction.hpp"
 #include "ctc_search.hpp"
 #include "progress.hpp"
@@ -149,6 +150,8 @@ struct CtcDraft::State {
             return {it.sequence, mine.search.tree(it.pending, config.vocabulary)};
         }
         if (prediction) prediction->fold_root(start, logits, mine.prediction);
+        if (options.tree == CtcTree::per_frame)
+            return {it.sequence, per_frame_tree(it.pending, logits, gate, config.vocabulary, nodes)};
         const DenseFrames dense{logits, gate, V, config.vocabulary, DenseFrames::Kind::gated_logits};
         mine.builder.build(dense, {static_cast<std::size_t>(options.top_k), true}, mine.frames);
         if (!prediction) return tree(mine, it, nodes, Unconditioned{});

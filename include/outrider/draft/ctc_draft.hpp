@@ -19,6 +19,7 @@ namespace outrider {
 enum class CtcTree : unsigned char {
     best_first,   ///< the N most probable prefixes: the best tree under the drafter's belief
     static_tree,  ///< the paper's: ranked choices per frame (Medusa's 63), collapsed, duplicates merged
+    per_frame,    ///< the same shape without collapse, as the paper's ablation: frame t drafts depth t + 1, blanks end
     sampled,      ///< alignments drawn frame by frame and collapsed, with their exact law (SequenceTree::samples)
 };
 

@@ -11,6 +11,7 @@
 #include <outrider/draft/ctc_draft.hpp>
 #include <outrider/tree/tree_layout.hpp>
 
+#include "../../../src/draft/ctc_per_frame.hpp"
 #include "../../../src/draft/ctc_search.hpp"
 #include "ctc_fixture.hpp"
 
@@ -99,6 +100,29 @@ TEST_CASE("CtcSearch: frames and prefixes that hold NaN or infinities say nothin
     CHECK(tree_of(half, 8, [&](TeamMember&, std::span<const CtcPrefix>, float* out, std::int64_t) { out[0] = nan; })
               .size() == 1);
     CHECK(tree_of(half, 0, flat).size() == 1);
+}
+
+TEST_CASE("Frames without collapse draft one depth each: repeats stay, a blank keeps its rank and ends the path") {
+    const std::vector<TokenId> vocabulary{5, 8, 9};
+    const std::vector<float> logits{3, 2, 1, 1, 2, 3};  // the best first: 5, 8, 9, and then 9, 8, 5
+    const TokenTree none = per_frame_tree(7, logits, std::vector<float>{-9, -9}, vocabulary, 63);
+    CHECK(none.child(0, 5) != kNoNode);
+    CHECK(none.child(none.child(0, 5), 9) != kNoNode);   // ranks 0, 0
+    CHECK(none.child(none.child(0, 9), 9) != kNoNode);   // ranks 2, 0: the same token twice
+    CHECK(std::abs(none.log_q()[static_cast<std::size_t>(none.child(0, 5))] -
+                   (std::log(std::exp(3.0F) / (std::exp(3.0F) + std::exp(2.0F) + std::exp(1.0F))) -
+                    std::log1p(std::exp(-9.0F)))) < 1e-5F);
+    const TokenTree second = per_frame_tree(7, logits, std::vector<float>{-9, 9}, vocabulary, 63);  // a blank, most likely
+    const NodeIndex best = second.child(0, 5);
+    CHECK(second.child(best, 9) != kNoNode);  // now of rank 1
+    CHECK(second.size() < none.size());
+    for (const TokenId token : second.tokens()) CHECK(token != kNoToken);
+    const TokenTree first = per_frame_tree(7, logits, std::vector<float>{9, -9}, vocabulary, 63);
+    CHECK(first.child(0, 5) != kNoNode);
+    CHECK(first.size() < none.size());
+    const float nan = std::numeric_limits<float>::quiet_NaN();
+    CHECK(per_frame_tree(7, logits, std::vector<float>{nan, -9}, vocabulary, 63).size() == 1);
+    CHECK(per_frame_tree(7, logits, std::vector<float>{-9, -9}, vocabulary, 2).size() == 3);
 }
 
 TEST_CASE("CtcDraft: rounds one by one give the draft of the whole text at once") {
