@@ -2,8 +2,8 @@
 # Measures what docs/performance.md says, one step a call or all of them, and puts the figures into the page.
 #     benchmarks/performance.sh [--into FOLDER] [kernels|pass|quality|profile|rounds|batch|peers|page]...
 # Figures stand in docs/figures/performance, each with the machine and the date beside it; steps not named keep theirs.
-# Needs the programs of the preset release (or of OUTRIDER_BUILD): outrider, kernels_pass, target_pass, quality; `peers`
-# needs what benchmarks/peers/run.sh needs, `profile` needs perf.
+# Needs outrider, kernels_pass, target_pass and quality in build/release (or in OUTRIDER_BUILD), configured with
+# -DOUTRIDER_BUILD_BENCHMARKS=ON as the preset bench does; `peers` needs what benchmarks/peers/run.sh needs, `profile` perf.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 out=docs/figures/performance
