@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Measures what docs/performance.md says, one step a call or all of them, and puts the figures into the page.
-#     benchmarks/performance.sh [--into FOLDER] [kernels|pass|quality|profile|rounds|batch|peers|page]...
+#     benchmarks/performance.sh [--into FOLDER] [kernels|pass|quality|profile|rounds|speed|batch|peers|page]...
+# `speed` takes the prompts of PROMPTS (examples/prompts.jsonl), N tokens each (128).
 # Figures stand in docs/figures/performance, each with the machine and the date beside it; steps not named keep theirs.
 # Needs outrider, kernels_pass, target_pass and quality in build/release (or in OUTRIDER_BUILD), configured with
 # -DOUTRIDER_BUILD_BENCHMARKS=ON as the preset bench does; `peers` needs what benchmarks/peers/run.sh needs, `profile` perf.
@@ -58,6 +59,23 @@ step() {
             python3 benchmarks/compare_sets.py --program "$build/outrider" --drafters "$drafters" --nodes 16,auto --weights stored,bf16 -n 64 \
                 --limit 6 -o "$build/performance/rounds"
             cp "$build/performance/rounds/strategies.json" "$out/rounds.json" ;;
+        speed)
+            rm -rf "$build/performance/speed"
+            # auto against plain on each path, and what sampling costs plain decoding
+            for arm in stored: stored:avx2 bf16:; do
+                local weights=${arm%:*} isa=${arm#*:} folder=$build/performance/speed/$arm
+                env ${isa:+OUTRIDER_ISA=$isa} python3 benchmarks/compare_sets.py --program "$build/outrider" \
+                    --prompts "${PROMPTS:-examples/prompts.jsonl}" --drafters "$drafters" --nodes auto --weights "$weights" \
+                    -n "${N:-128}" -o "$folder" >&2
+                cp "$folder/strategies.json" "$out/speed_$weights${isa:+_$isa}.json"
+            done
+            for repeat in 1 2 3 4 5; do
+                python3 benchmarks/compare_sets.py --program "$build/outrider" --prompts examples/prompts.jsonl --drafters none \
+                    --nodes auto --temperature 0,1 -n 128 -o "$build/performance/speed/sampling/$repeat" >&2
+            done
+            python3 benchmarks/compare_sets.py --collect "$build"/performance/speed/sampling/*/reports/*.json \
+                -o "$build/performance/speed/sampling" >&2
+            cp "$build/performance/speed/sampling/strategies.json" "$out/sampling.json" ;;
         batch)
             rm -rf "$build/performance/batch"
             mkdir -p "$build/performance"
@@ -81,7 +99,7 @@ step() {
     esac
 }
 
-[ $# -gt 0 ] || set -- kernels pass quality profile rounds batch peers page
+[ $# -gt 0 ] || set -- kernels pass quality profile rounds speed batch peers page
 for name in "$@"; do
     step "$name"
 done

@@ -10,6 +10,7 @@ import argparse
 import json
 import pathlib
 import re
+import statistics
 import sys
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -150,6 +151,30 @@ class Figures:
 
     def rounds(self):
         return compare_sets.stages(self.load("rounds.json")) + f"\n`benchmarks/performance.sh rounds`: {self.machine('rounds')}."
+
+    def speed(self):
+        """Drafting against plain decoding on each path, a sequence at a time."""
+        lines = ["| prompts | weights | path | drafter | beta | nodes a round | draft, us | verify, us | tokens/s | over plain | "
+                 "same text |", "|---" * 11 + "|"]
+        for name, path in (("speed_stored", "fastest"), ("speed_stored_avx2", "avx2"), ("speed_bf16", "fastest")):
+            for r in self.load(f"{name}.json"):
+                parts = r["microseconds_per_round"]
+                lines.append(f"| {r['prompts']} ({r['prompt_count']}) | {r['weights'].split(' ')[0]} | {path} | {r['drafter']} | "
+                             f"{r['beta']:.2f} | {r['nodes_per_round']:.1f} | {parts['draft']:.0f} | {parts['verify']:.0f} | "
+                             f"{r['tokens_per_second']:.0f} | {r['gamma']:.2f} ({r['gamma_low']:.2f} - {r['gamma_high']:.2f}) | "
+                             f"{'yes' if r['identical'] else str(r['differing']) + ' differ'} |")
+        return "\n".join(lines + ["", f"`--nodes auto`, at most {r['max_tokens']} tokens a prompt, greedy. "
+                                      f"`benchmarks/performance.sh speed`: {self.machine('speed')}."])
+
+    def sampling(self):
+        """A plain round at temperature 1 against a greedy one, by the medians of alternating runs."""
+        rounds = {t: [sum(r["microseconds_per_round"].values()) for r in self.load("sampling.json") if r["temperature"] == t]
+                  for t in (0, 1)}
+        middle = {t: statistics.median(times) for t, times in rounds.items()}
+        spread = "; ".join(f"{min(times):.0f} to {max(times):.0f}" for times in rounds.values())
+        return (f"A plain round takes {middle[0]:.0f} us greedy and {middle[1]:.0f} us at temperature 1: "
+                f"{100 * (middle[1] / middle[0] - 1):+.1f} % (medians of {len(rounds[0])} alternating runs, which took {spread} "
+                f"us). `benchmarks/performance.sh speed`: {self.machine('speed')}.")
 
     def batch(self):
         rows = sorted(self.load("batch.json"), key=lambda row: row["batch"])

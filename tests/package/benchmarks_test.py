@@ -151,6 +151,26 @@ class Page(unittest.TestCase):
         self.assertIn("| bf16 | vnni | 4.2778 | 72.079 | 0.000055 | 99.61 % |", text)
         self.assertIn("the first 512 tokens of docs/acceptance.md. a day.", text)
 
+    def test_speed_and_sampling(self):
+        def row(drafter, temperature, verify, **more):
+            return {"prompts": "set", "prompt_count": 2, "weights": "stored (q4_1)", "drafter": drafter, "beta": 2.0,
+                    "nodes_per_round": 5.0, "temperature": temperature, "tokens_per_second": 500.4, "gamma": 1.5,
+                    "gamma_low": 1.4, "gamma_high": 1.6, "identical": True, "differing": 0, "max_tokens": 64,
+                    "microseconds_per_round": {"draft": 700.0, "verify": verify}, **more}
+
+        with tempfile.TemporaryDirectory() as name:
+            folder = pathlib.Path(name)
+            (folder / "speed.machine.txt").write_text("a day\n", encoding="utf-8")
+            for kind in ("stored", "stored_avx2", "bf16"):
+                (folder / f"speed_{kind}.json").write_text(json.dumps([row("ctc", 0, 4000.0)]), encoding="utf-8")
+            runs = [row("none", t, verify) for t, verify in ((0, 1300), (1, 1400), (0, 5300), (1, 9300), (0, 3300), (1, 3400))]
+            (folder / "sampling.json").write_text(json.dumps(runs), encoding="utf-8")
+            figures = performance_page.Figures(folder)
+            self.assertIn("| set (2) | stored | avx2 | ctc | 2.00 | 5.0 | 700 | 4000 | 500 | 1.50 (1.40 - 1.60) | yes |",
+                          figures.speed())
+            self.assertIn("takes 4000 us greedy and 4100 us at temperature 1: +2.5 % (medians of 3 alternating runs, which "
+                          "took 2000 to 6000; 2100 to 10000 us)", figures.sampling())
+
     def test_parts_of_the_profile(self):
         symbols = {"outrider::kernels::(anonymous namespace)::score_format<(outrider::CacheFormat)1>": "attention",
                    "outrider::kernels::(anonymous namespace)::tile<outrider::kernels::Q80, 6>": "matrices: integer tiles",
