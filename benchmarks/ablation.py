@@ -33,14 +33,15 @@ ARMS = {
     "prefix loss, plain frames": ("plain", CTC + FRAMES + WORDS + ["--conditioning", "none"], "best-first"),
     "ctc loss, frames after a prefix": ("ctc-loss", PREFIX + ["--loss", "ctc"], "best-first"),
     "prefix loss, frames after a prefix": ("ctc", PREFIX, "best-first"),
-    "the same, teacher 0.5": ("teacher", PREFIX + ["--teacher", "0.5"], "best-first"),
-    "the same, features of layers 4, 16, 27 as well": ("layers", PREFIX + ["--feature-layers", "4,16,27"], "best-first"),
-    "the same, 4 frames": ("frames-4", CTC + WORDS + ["--frames", "4"], "best-first"),
-    "the same, 8 frames": ("frames-8", CTC + WORDS + ["--frames", "8"], "best-first"),
-    "the same, 12 frames": ("frames-12", CTC + WORDS + ["--frames", "12"], "best-first"),
-    "the same, 4,096 draft tokens": ("words-4k", CTC + FRAMES + ["--vocabulary", "4096"], "best-first"),
-    "the same, 8,192 draft tokens": ("words-8k", CTC + FRAMES + ["--vocabulary", "8192"], "best-first"),
-    "the same, 16,384 draft tokens": ("words-16k", CTC + FRAMES + ["--vocabulary", "16384"], "best-first"),
+    "+ a teacher (0.5)": ("teacher", PREFIX + ["--teacher", "0.5"], "best-first"),
+    "+ features of layers 4, 16, 27": ("layers", PREFIX + ["--feature-layers", "4,16,27"], "best-first"),
+    "+ teacher and layers": ("both", PREFIX + ["--teacher", "0.5", "--feature-layers", "4,16,27"], "best-first"),
+    "+ 4 frames in place of 6": ("frames-4", CTC + WORDS + ["--frames", "4"], "best-first"),
+    "+ 8 frames": ("frames-8", CTC + WORDS + ["--frames", "8"], "best-first"),
+    "+ 12 frames": ("frames-12", CTC + WORDS + ["--frames", "12"], "best-first"),
+    "+ 4,096 draft tokens in place of 6,144": ("words-4k", CTC + FRAMES + ["--vocabulary", "4096"], "best-first"),
+    "+ 8,192 draft tokens": ("words-8k", CTC + FRAMES + ["--vocabulary", "8192"], "best-first"),
+    "+ 16,384 draft tokens": ("words-16k", CTC + FRAMES + ["--vocabulary", "16384"], "best-first"),
 }
 
 
@@ -145,7 +146,8 @@ def table_of(rows):
     first = rows[0]
     lines += ["", f"{first['nodes']} nodes, greedy, at most {first['max_tokens']} tokens a prompt; every arm trained on "
                   f"{min(row['anchors'] for row in rows):,} to {max(row['anchors'] for row in rows):,} positions. Held-out "
-                  "beta: on answers of the training text that were set aside, best-first tree."]
+                  "beta: on answers of the training text that were set aside, best-first tree. Rows with + change one thing in "
+                  "\"prefix loss, frames after a prefix\"."]
     return "\n".join(lines)
 
 

@@ -2,6 +2,10 @@
 
 # What the loops that decide the speed are compiled with in every configuration, sanitizers apart.
 set(OUTRIDER_HOT_FLAGS -O3)
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+    # g++ 12.2 crashes in this pass where the precompiled header was made at another level, as in Debug.
+    list(APPEND OUTRIDER_HOT_FLAGS $<$<CONFIG:Debug>:-fno-ipa-cp>)
+endif()
 if(OUTRIDER_SANITIZERS)
     set(OUTRIDER_HOT_FLAGS)
 endif()
