@@ -105,7 +105,7 @@ def trained(options, arm):
 
 
 def measured(options, arm, prompts):
-    """The arm's row of `outrider compare`."""
+    """The arm's row of `outrider compare`, and on how many prompts."""
     name, _, tree = ARMS[arm]
     report = options.output / "reports" / f"{prompts.stem}-{name}-{tree}-{options.nodes}.json"
     if not report.exists():
@@ -116,7 +116,8 @@ def measured(options, arm, prompts):
               "--drafters", options.output / "arms" / name, "--nodes", options.nodes, "--tree", tree, "--batch",
               options.batch, "-n", options.max_tokens, "--limit", options.limit, "--json", part]])
         part.rename(report)
-    return json.loads(report.read_text())["rows"][-1]
+    found = json.loads(report.read_text())
+    return {**found["rows"][-1], "prompt_count": found["settings"]["prompt_count"]}
 
 
 def rows_of(options):
@@ -128,7 +129,7 @@ def rows_of(options):
                "tree": ARMS[arm][2], "nodes": options.nodes, "max_tokens": options.max_tokens, "prompts": {}}
         for prompts in options.prompts:
             one = measured(options, arm, prompts)
-            row["prompts"][prompts.stem] = {"beta": one["beta"], "identical": one["identical"]}
+            row["prompts"][prompts.stem] = {key: one[key] for key in ("beta", "identical", "prompt_count")}
         rows.append(row)
         (options.output / "ablation.json").write_text(json.dumps(rows, indent=1) + "\n")
     return rows
@@ -136,7 +137,7 @@ def rows_of(options):
 
 def table_of(rows):
     sets = list(rows[0]["prompts"])
-    lines = ["| arm | MB | held-out beta | " + " | ".join(f"beta on {name}" for name in sets) + " | same text |",
+    lines = ["| arm | MB | held-out beta | " + " | ".join(f"beta on {name} ({rows[0]['prompts'][name]['prompt_count']})" for name in sets) + " | same text |",
              "|---" * (len(sets) + 4) + "|"]
     for row in rows:
         betas = " | ".join(f"{row['prompts'][name]['beta']:.2f}" for name in sets)
