@@ -117,6 +117,8 @@ def table(rows):
 def drafts(rows):
     """What does not depend on the machine or on what else it does: beta by size of the trees, acceptance, sameness of texts."""
     rows = [r for r in rows if r["drafter"] != "none"]
+    if not rows:
+        return "No drafter but none.\n"
     sizes = sorted({r["nodes"] for r in rows}, key=lambda nodes: (nodes == "auto", nodes))
     shown = 16 if 16 in sizes else sizes[0]
     lines = ["| prompts | weights | temperature | drafter | " + " | ".join(f"beta, {nodes} nodes" for nodes in sizes) +

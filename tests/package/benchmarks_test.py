@@ -84,6 +84,7 @@ class Sets(unittest.TestCase):
                       "1.50 (1.25 - 1.75) | 1.0 % | 1 of 3 differ |", compare_sets.table(rows))
         self.assertIn("| some (3) | bf16 | 0 | ctc+ngram | 2.50 | 0.75, 0.25 | 1 of 3 differ with 16 nodes |",
                       compare_sets.drafts(rows))
+        self.assertEqual(compare_sets.drafts([{**rows[0], "drafter": "none"}]), "No drafter but none.\n")
         # Another size is another column, and what was not run stays empty.
         more = rows + [rows[-1] | {"nodes": 6, "beta": 1.25, "identical": True}, rows[-1] | {"nodes": 6, "drafter": "x"}]
         self.assertIn("| ctc+ngram | 1.25 | 2.50 | 0.75, 0.25 | 1 of 3 differ with 16 nodes |", compare_sets.drafts(more))
