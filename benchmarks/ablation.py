@@ -145,10 +145,11 @@ def table_of(rows):
         held = f"{row['held_out_beta']:.2f}" if row["tree"] == "best-first" else ""
         lines.append(f"| {row['arm']} | {row['bytes'] / 1e6:.1f} | {held} | {betas} | {same} |")
     first = rows[0]
+    anchors = sorted({row["anchors"] for row in rows})
     lines += ["", f"{first['nodes']} nodes, greedy, at most {first['max_tokens']} tokens a prompt; every arm trained on "
-                  f"{min(row['anchors'] for row in rows):,} to {max(row['anchors'] for row in rows):,} positions. Held-out "
-                  "beta: on answers of the training text that were set aside, best-first tree. Rows with + change one thing in "
-                  "\"prefix loss, frames after a prefix\"."]
+                  f"{' to '.join(f'{count:,}' for count in dict.fromkeys((anchors[0], anchors[-1])))} positions. Held-out "
+                  "beta: on answers of the training text that were set aside, best-first tree. Rows with + are "
+                  "\"prefix loss, frames after a prefix\" but for what they name."]
     return "\n".join(lines)
 
 

@@ -13,6 +13,7 @@
 
 #include "../../../src/draft/ctc_per_frame.hpp"
 #include "../../../src/draft/ctc_search.hpp"
+#include "../../../src/draft/row_team.hpp"
 #include "ctc_fixture.hpp"
 
 using namespace outrider;
@@ -24,6 +25,19 @@ CtcDraft toy_draft(CtcConditioning conditioning = CtcConditioning::prefix, CtcDr
     const TargetHead head = toy_head();
     const CtcConfig config = toy_config(conditioning);
     return {config, toy_weights(config, head), head, options};
+}
+
+/// Kernels with 8-bit weights and rows against tensor operations: most of the paths, and nearly their probabilities.
+void check_follows(CtcDraft& reference, CtcDraft& fast, const Text& text) {
+    const auto a = paths_of(one(reference, text.feedback(0, 33), 40)),
+               b = paths_of(one(fast, text.feedback(0, 33), 40));
+    std::size_t shared = 0;
+    for (const auto& [path, log_psi] : a) {
+        if (!b.contains(path)) continue;
+        ++shared;
+        CHECK(std::abs(b.at(path) - log_psi) < 0.25);
+    }
+    CHECK(shared >= 30);
 }
 
 }  // namespace
@@ -125,6 +139,16 @@ TEST_CASE("Frames without collapse draft one depth each: repeats stay, a blank k
     CHECK(per_frame_tree(7, logits, std::vector<float>{-9, -9}, vocabulary, 2).size() == 3);
 }
 
+TEST_CASE("Drafters take the target's threads where they are as many as asked for") {
+    TargetHead head = toy_head();
+    CHECK(drafting_team(head, 3)->size() == 3);
+    head.team = std::make_shared<ThreadTeam>(2);
+    CHECK(drafting_team(head, 0) == head.team);
+    CHECK(drafting_team(head, 2) == head.team);
+    CHECK(drafting_team(head, 1) != head.team);
+    CHECK(drafting_team(head, 1)->size() == 1);
+}
+
 TEST_CASE("CtcDraft: rounds one by one give the draft of the whole text at once") {
     const Text text(30);
     for (const CtcConditioning conditioning : {CtcConditioning::none, CtcConditioning::prefix})
@@ -153,15 +177,7 @@ TEST_CASE("CtcDraft: kernels follow tensor operations") {
     const Text text(40);
     CtcDraft reference = toy_draft(CtcConditioning::prefix, {.threads = 1, .kernels = false}),
              fast = toy_draft(CtcConditioning::prefix, {.threads = 2});
-    const auto a = paths_of(one(reference, text.feedback(0, 33), 40)),
-               b = paths_of(one(fast, text.feedback(0, 33), 40));
-    std::size_t shared = 0;
-    for (const auto& [path, log_psi] : a) {
-        if (!b.contains(path)) continue;
-        ++shared;
-        CHECK(std::abs(b.at(path) - log_psi) < 0.25);  // 8-bit weights and rows
-    }
-    CHECK(shared >= 30);
+    check_follows(reference, fast, text);
 }
 
 TEST_CASE("CtcDraft: a batch gives every sequence the draft it gets alone, bit for bit") {
@@ -297,14 +313,7 @@ TEST_CASE("CtcDraft: features of layers are found in the target's columns, by ke
         }
     }
     CtcDraft reference(config, weights, plain, {.threads = 1, .kernels = false}), fast(config, weights, plain, {.threads = 2});
-    const auto a = paths_of(one(reference, wide.feedback(0, 33), 40)), b = paths_of(one(fast, wide.feedback(0, 33), 40));
-    std::size_t shared = 0;
-    for (const auto& [path, log_psi] : a) {
-        if (!b.contains(path)) continue;
-        ++shared;
-        CHECK(std::abs(b.at(path) - log_psi) < 0.25);  // 8-bit weights and rows
-    }
-    CHECK(shared >= 30);
+    check_follows(reference, fast, wide);
     CHECK_THROWS_AS(CtcDraft(config, weights, toy_head()), Error);  // a target without features of layers
 }
 

@@ -3,7 +3,6 @@
 #include <catch2/catch_test_macros.hpp>
 #include <catch2/matchers/catch_matchers_exception.hpp>
 #include <catch2/matchers/catch_matchers_string.hpp>
-#include <unistd.h>
 
 #include <outrider/core/error.hpp>
 #include <outrider/io/safetensors.hpp>
@@ -11,6 +10,7 @@
 
 #include "../io/torch_archive_builder.hpp"
 #include "golden.hpp"
+#include "tiny_copy.hpp"
 
 using namespace outrider;
 using namespace outrider::testing;
@@ -20,39 +20,6 @@ using Catch::Matchers::MessageMatches;
 namespace {
 
 const std::filesystem::path kGguf = kGoldenFolder / "tiny-gguf/tiny.gguf", kHf = kGoldenFolder / "tiny-hf";
-
-/// A copy of the small Hugging Face folder that a test may damage.
-class HfCopy {
-public:
-    HfCopy() : folder_(std::filesystem::temp_directory_path() / fmt::format("outrider-model-{}", ::getpid())) {
-        std::filesystem::remove_all(folder_);
-        std::filesystem::copy(kHf, folder_);
-    }
-    ~HfCopy() { std::filesystem::remove_all(folder_); }
-    HfCopy(const HfCopy&) = delete;
-    HfCopy& operator=(const HfCopy&) = delete;
-
-    const std::filesystem::path& folder() const { return folder_; }
-
-    void configure(const std::string& key, const nlohmann::json& value) const {
-        nlohmann::json config = read_json(folder_ / "config.json");
-        config[key] = value;
-        std::ofstream(folder_ / "config.json") << config.dump();
-    }
-
-    /// Rewrites the weights as `change` leaves them.
-    template <typename Change>
-    void rewrite(Change&& change) const {
-        const SafeTensors file = SafeTensors::open(kHf);
-        std::vector<SafeTensorView> tensors;
-        for (const SafeTensor& t : file.tensors()) tensors.push_back({t.name, t.dtype, t.shape, t.data});
-        change(tensors);
-        write_safetensors(folder_ / "model.safetensors", tensors);
-    }
-
-private:
-    std::filesystem::path folder_;
-};
 
 void check_load_fails(const std::filesystem::path& path, const std::string& because) {
     CAPTURE(because);
@@ -105,20 +72,20 @@ TEST_CASE("The head's tables are the checkpoint's own") {
 }
 
 TEST_CASE("A folder with pytorch_model.bin is the same model as one with model.safetensors") {
-    const HfCopy copy;
+    const TinyCopy copy;
     const SafeTensors file = SafeTensors::open(kHf);
     std::vector<SafeTensorView> tensors;
     for (const SafeTensor& t : file.tensors()) tensors.push_back({t.name, t.dtype, t.shape, t.data});
     const auto write = [&](const char* name, std::span<const SafeTensorView> part) {
-        std::ofstream(copy.folder() / name, std::ios::binary) << test::build_archive(part);
+        std::ofstream(copy.path() / name, std::ios::binary) << test::build_archive(part);
     };
-    const LlamaModel expected = LlamaModel::load(copy.folder());
+    const LlamaModel expected = LlamaModel::load(copy.path());
     const auto logits = [](const LlamaModel& model) {
         const auto pass = model.make_pass();
         return all_logits(*pass, {3, 17, 204, 9, 9, 120});
     };
     const auto check_same = [&] {
-        const LlamaModel model = LlamaModel::load(copy.folder());
+        const LlamaModel model = LlamaModel::load(copy.path());
         CHECK(model.fingerprint() == expected.fingerprint());
         CHECK(at::equal(logits(model), logits(expected)));
         std::vector<TokenId> ids(280);
@@ -127,23 +94,23 @@ TEST_CASE("A folder with pytorch_model.bin is the same model as one with model.s
         CHECK(at::equal(model.head().output_rows(ids), expected.head().output_rows(ids)));
     };
     // Safetensors win where both are there: these bytes are no archive.
-    std::ofstream(copy.folder() / "pytorch_model.bin", std::ios::binary) << "neither zip nor pickle";
+    std::ofstream(copy.path() / "pytorch_model.bin", std::ios::binary) << "neither zip nor pickle";
     check_same();
-    std::filesystem::remove(copy.folder() / "pytorch_model.bin");
-    std::filesystem::remove(copy.folder() / "model.safetensors");
-    check_load_fails(copy.folder(), "pytorch_model.bin");
+    std::filesystem::remove(copy.path() / "pytorch_model.bin");
+    std::filesystem::remove(copy.path() / "model.safetensors");
+    check_load_fails(copy.path(), "pytorch_model.bin");
     write("pytorch_model.bin", tensors);
     check_same();
-    std::filesystem::remove(copy.folder() / "pytorch_model.bin");
+    std::filesystem::remove(copy.path() / "pytorch_model.bin");
     const auto shards = std::span<const SafeTensorView>(tensors);
     write("1.bin", shards.first(7));
     write("2.bin", shards.subspan(7));
     nlohmann::json index;
     for (std::size_t i = 0; i < tensors.size(); ++i) index["weight_map"][tensors[i].name] = i < 7 ? "1.bin" : "2.bin";
-    std::ofstream(copy.folder() / "pytorch_model.bin.index.json") << index.dump();
+    std::ofstream(copy.path() / "pytorch_model.bin.index.json") << index.dump();
     check_same();
     write("2.bin", shards.subspan(8));
-    check_load_fails(copy.folder(), "should be in 2.bin");
+    check_load_fails(copy.path(), "should be in 2.bin");
 }
 
 TEST_CASE("A head outlives its model's handle") {
@@ -172,11 +139,11 @@ TEST_CASE("Chat prompts end where the answer begins, and users cannot write spec
 }
 
 TEST_CASE("Configurations that cannot run are rejected by name") {
-    const HfCopy copy;
+    const TinyCopy copy;
     const auto rejected = [&](const std::string& key, const nlohmann::json& value, const std::string& because) {
-        const nlohmann::json before = read_json(copy.folder() / "config.json")[key];
+        const nlohmann::json before = read_json(copy.path() / "config.json")[key];
         copy.configure(key, value);
-        check_load_fails(copy.folder(), because);
+        check_load_fails(copy.path(), because);
         copy.configure(key, before);
     };
     rejected("model_type", "qwen2", "qwen2");
@@ -187,9 +154,9 @@ TEST_CASE("Configurations that cannot run are rejected by name") {
     rejected("rope_parameters", {{"rope_type", "yarn"}, {"rope_theta", 10000.0}, {"factor", 2.0}}, "yarn");
     rejected("intermediate_size", 95, "mlp.gate_proj.weight");
     rejected("vocab_size", 100, "embed_tokens");
-    CHECK_NOTHROW(LlamaModel::load(copy.folder()));
+    CHECK_NOTHROW(LlamaModel::load(copy.path()));
     copy.configure("model_type", "mistral");
-    CHECK_NOTHROW(LlamaModel::load(copy.folder()));
+    CHECK_NOTHROW(LlamaModel::load(copy.path()));
 }
 
 TEST_CASE("Linear rotary scaling divides positions") {
@@ -201,26 +168,26 @@ TEST_CASE("Linear rotary scaling divides positions") {
 }
 
 TEST_CASE("Missing, extra and misshaped tensors are named") {
-    const HfCopy copy;
+    const TinyCopy copy;
     copy.rewrite([](auto& tensors) {
         std::erase_if(tensors, [](const auto& t) { return t.name == "model.layers.1.mlp.up_proj.weight"; });
     });
-    check_load_fails(copy.folder(), "model.layers.1.mlp.up_proj.weight");
+    check_load_fails(copy.path(), "model.layers.1.mlp.up_proj.weight");
     copy.rewrite([](auto& tensors) {
         tensors.push_back(tensors[0]);
         tensors.back().name = "model.layers.0.self_attn.q_proj.bias";
     });
-    check_load_fails(copy.folder(), "model.layers.0.self_attn.q_proj.bias");
+    check_load_fails(copy.path(), "model.layers.0.self_attn.q_proj.bias");
     copy.rewrite([](auto& tensors) {
         for (auto& t : tensors)
             if (t.name == "model.layers.0.self_attn.k_proj.weight") std::swap(t.shape[0], t.shape[1]);
     });
-    check_load_fails(copy.folder(), "model.layers.0.self_attn.k_proj.weight");
+    check_load_fails(copy.path(), "model.layers.0.self_attn.k_proj.weight");
     copy.rewrite([](auto& tensors) {
         for (auto& t : tensors)
             if (t.name == "model.norm.weight") t.dtype = SafeDtype::i16;
     });
-    check_load_fails(copy.folder(), "I16");
+    check_load_fails(copy.path(), "I16");
 }
 
 TEST_CASE("GGUF files of another architecture or with other tensors are rejected by name") {

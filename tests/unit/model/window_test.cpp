@@ -2,12 +2,12 @@
 #include <ATen/ATen.h>
 #include <catch2/catch_test_macros.hpp>
 #include <catch2/generators/catch_generators.hpp>
-#include <unistd.h>
 
 #include <outrider/model/llama_model.hpp>
 
 #include "golden.hpp"
 #include "restatement.hpp"
+#include "tiny_copy.hpp"
 
 using namespace outrider;
 using namespace outrider::testing;
@@ -19,25 +19,11 @@ constexpr std::int64_t kWindow = 5;
 constexpr std::int64_t kLength = 40;
 
 /// The small Hugging Face model as a Mistral with a window.
-class WindowFolder {
-public:
-    explicit WindowFolder(std::int64_t window)
-        : path_(std::filesystem::temp_directory_path() / fmt::format("outrider-window-{}-{}", window, ::getpid())) {
-        std::filesystem::remove_all(path_);
-        std::filesystem::copy(kGoldenFolder / "tiny-hf", path_);
-        nlohmann::json config = read_json(path_ / "config.json");
-        config["model_type"] = "mistral";
-        config["sliding_window"] = window;
-        std::ofstream(path_ / "config.json") << config.dump();
+struct WindowFolder : TinyCopy {
+    explicit WindowFolder(std::int64_t window) {
+        configure("model_type", "mistral");
+        configure("sliding_window", window);
     }
-    ~WindowFolder() { std::filesystem::remove_all(path_); }
-    WindowFolder(const WindowFolder&) = delete;
-    WindowFolder& operator=(const WindowFolder&) = delete;
-
-    const std::filesystem::path& path() const { return path_; }
-
-private:
-    std::filesystem::path path_;
 };
 
 std::vector<TokenId> some_ids() {
