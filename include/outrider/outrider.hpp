@@ -65,10 +65,12 @@
 #include <outrider/model/target_pass.hpp>
 #include <outrider/model/weights.hpp>
 
+#include <outrider/draft/added_value.hpp>
 #include <outrider/draft/calibration.hpp>
 #include <outrider/draft/ctc_config.hpp>
 #include <outrider/draft/ctc_draft.hpp>
 #include <outrider/draft/ctc_network.hpp>
+#include <outrider/draft/draft_cost.hpp>
 #include <outrider/draft/head_options.hpp>
 #include <outrider/draft/hydra_config.hpp>
 #include <outrider/draft/hydra_draft.hpp>
@@ -81,6 +83,7 @@
 #include <outrider/draft/network_parts.hpp>
 #include <outrider/draft/ngram_draft.hpp>
 #include <outrider/draft/no_draft.hpp>
+#include <outrider/draft/owed_sequence.hpp>
 #include <outrider/draft/published_heads.hpp>
 
 #include <outrider/verify/llama_causal_model.hpp>

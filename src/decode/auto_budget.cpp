@@ -20,7 +20,6 @@ constexpr double kMargin = 0.01;               // tokens of each sequence that v
 constexpr double kFade = 0.97;                 // weight of the past from one open round to the next
 constexpr std::int64_t kFirstNodes = 1;        // of a tree at first; each draft seen allows one more
 constexpr double kLongCounted = 24;            // rounds, fading
-constexpr double kSteadyTokens = 8, kAmortised = 32;  // new tokens of a draft; rounds that a catch-up is spread over
 constexpr std::int64_t kCountedCatchUp = 48;   // tokens of a sequence that a probe's price counts, at most
 constexpr double kPriorTrust = 0.85;           // of the drafter's own word, before anything is known,
 constexpr double kPriorHits = 2.0;             // which counts for so many expected hits
@@ -29,33 +28,6 @@ constexpr double kSlow = 0.99, kFast = 0.9;    // memory of the records, from tr
 constexpr double kProbeMemory = 0.85;           // a probe comes after a long time: what was seen before counts less
 
 }  // namespace
-
-void AutoBudget::DraftCost::learn(std::int64_t sequences, std::int64_t tokens, double seconds) {
-    const auto s = double(sequences), n = double(tokens);
-    const bool catching_up = n > kSteadyTokens * s;
-    if (weight == 0 && catching_up) {
-        sequence = seconds / (s + n / kAmortised), token = sequence / kAmortised;
-        return;
-    }
-    if (weight >= 3) seconds = std::min(seconds, 1.5 * once(sequences, tokens));  // not by one slow moment alone
-    if (catching_up) {
-        token += 0.25 * (std::max(0.0, seconds - sequence * s) / n - token);
-        return;
-    }
-    weight = std::min(weight + 1, 16.0);
-    sequence += (seconds / s - sequence) / weight;
-}
-
-/// What it takes now, catching up included.
-double AutoBudget::DraftCost::once(std::int64_t sequences, std::int64_t tokens) const {
-    const auto s = double(sequences);
-    return sequence * s + token * std::max(0.0, double(tokens) - kSteadyTokens * s);
-}
-
-/// The same with catching up spread over the rounds to come.
-double AutoBudget::DraftCost::lasting(std::int64_t sequences, std::int64_t tokens) const {
-    return sequence * double(sequences) + (once(sequences, tokens) - sequence * double(sequences)) / kAmortised;
-}
 
 void AutoBudget::DepthRecord::add(double hoped, double came, double memory) {
     expected = expected * kSlow * memory + hoped, came_true = came_true * kSlow * memory + came;
@@ -120,8 +92,21 @@ DraftPlan AutoBudget::plan(std::span<const std::int64_t> owed) {
         std::sort(plan.drafting.begin(), plan.drafting.end());
     }
     for (const std::size_t i : plan.drafting) owed_ += owed[i];
-    plan.budget.nodes = std::clamp<std::int64_t>(std::llround(2 * nodes_used_) + 2, 1, most_);
+    plan.budget = budget(sequences);
     return plan;
+}
+
+/// How large a tree may be, and what time costs at the present rate.
+DraftBudget AutoBudget::budget(std::int64_t sequences) {
+    DraftBudget budget{.nodes = std::clamp<std::int64_t>(std::llround(2 * nodes_used_) + 2, 1, most_)};
+    const double plain = cost_(sequences);
+    if (!(plain > 0)) return budget;
+    budget.second_price = std::max(gain(), 1.0) * double(sequences) / plain;
+    tree_prices_.clear();
+    for (std::int64_t n = 0; n <= budget.nodes; ++n)
+        tree_prices_.push_back(budget.second_price * (cost_(sequences + n * drafting_) - plain) / double(drafting_));
+    budget.tree_prices = tree_prices_;
+    return budget;
 }
 
 /// Path probabilities, corrected by depth, never above the parent's; and as the drafter states them.
@@ -287,27 +272,26 @@ void AutoBudget::settle(const RoundReport& report) {
     const double cost = rate * draft;  // tokens that plain decoding makes meanwhile
     const bool pays = value_ / valued_ * asked > cost || cost < kCheap * double(sequences);
     if (probe) {
-        since_probe_ = 0;
-        if (pays) {
-            open_ = true, asked_ = drafting_;
-            tokens_ = plain_tokens_ = counted_ = 0;
-            return;
-        }
-        interval_ = report.accepted > 0 ? interval_ / 2 : interval_ * 2;
+        asked_ = drafting_, trial_ = kTrial;
+        tokens_ = plain_tokens_ = counted_ = 0;
     } else {
         tokens_ = tokens_ * kFade + emitted;
         plain_tokens_ = plain_tokens_ * kFade + rate * (draft + verify);
         counted_ = counted_ * kFade + 1;
         if (pays) asked_ = std::min(2 * std::min(asked_, sequences), std::max(asked_, sequences));
         if (counted_ > kLongCounted && gain() > 1) interval_ = 0;  // a good spell: what was before it is forgotten
-        const bool losing = balance_ < 0 && gain() < 1;
-        const bool hopeful = balance_ > 0 && hope_ / valued_ * asked > cost && could_gain(sequences, drafting_);
-        if (!losing && (pays || hopeful)) return;
-        open_ = false, since_probe_ = 0;
-        if (losing) value_ = 0;
-        interval_ = std::max(kFirstInterval, 2 * interval_);
     }
-    interval_ = std::clamp<std::int64_t>(interval_, kFirstInterval / 2, kLongestInterval);
+    const bool losing = !probe && balance_ < 0 && gain() < 1;
+    const bool hopeful = !probe && balance_ > 0 && hope_ / valued_ * asked > cost && could_gain(sequences, drafting_);
+    // While no steady draft was seen, the next one may take as much as this one did.
+    const double next = draft_cost_.known() ? draft : once;
+    const bool trying = trial_ > 0 && --trial_ > 0 && balance_ > next / plain;
+    open_ = trying || (!losing && (pays || hopeful));
+    if (open_) return;
+    if (losing) value_ = 0;
+    since_probe_ = trial_ = 0;
+    interval_ = probe && report.accepted > 0 ? interval_ / 2 : 2 * interval_;
+    interval_ = std::clamp<std::int64_t>(interval_, probe ? kFirstInterval / 2 : kFirstInterval, kLongestInterval);
 }
 
 /// Seconds that a probe of `few` sequences costs where nothing comes of it. Catching up counts up to a bound: else it could

@@ -47,7 +47,10 @@ void PassCost::learn(std::int64_t rows, double seconds) {
     }
     // `rows` may lie beside the size that it is counted for.
     double seen = seconds / (base_[at] * speed_) * ((*this)(kRows[at]) / (*this)(rows));
-    if (here.weight >= kFewPasses) seen = std::clamp(seen, 0.5 * here.factor, 1.5 * here.factor);
+    if (here.weight >= kFewPasses)
+        seen = std::clamp(seen, 0.5 * here.factor, 1.5 * here.factor);
+    else if (measured_)  // a pass may take longer than it should, for many reasons, but not less
+        seen = std::min(seen, 1.5 * here.factor);
     // The first passes of a size tell where the size lies; later ones how fast the machine is as well.
     if (here.weight >= kFewPasses) speed_ *= 1.0 + (seen / here.factor - 1.0) * kSpeedRate;
     here.weight = std::min(here.weight + 1, kOffsetMemory);

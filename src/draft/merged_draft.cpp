@@ -1,27 +1,31 @@
 #include <outrider/draft/merged_draft.hpp>
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
+#include <functional>
 #include <numeric>
 
 #include <outrider/core/error.hpp>
 
 namespace outrider {
 
-MergedDraft::MergedDraft(std::vector<std::unique_ptr<DraftModel>> drafters) : drafters_(std::move(drafters)) {
-    require(!drafters_.empty() && drafters_.size() <= 16, "MergedDraft: {} drafters; expected 1 to 16",
-            drafters_.size());
-    for (const auto& drafter : drafters_) {
+MergedDraft::MergedDraft(std::vector<std::unique_ptr<DraftModel>> drafters) {
+    require(!drafters.empty() && drafters.size() <= 16, "MergedDraft: {} drafters; expected 1 to 16", drafters.size());
+    for (auto& drafter : drafters) {
         require(drafter != nullptr, "MergedDraft: a drafter is null");
         if (!kind_.empty()) kind_ += '+';
         kind_ += drafter->kind();
+        order_.push_back(parts_.size());
+        parts_.push_back({std::move(drafter), {}, {}});
     }
+    std::stable_partition(order_.begin(), order_.end(), [&](std::size_t d) { return parts_[d].drafter->cheap(); });
 }
 
 DraftDraws MergedDraft::draws() const {
     DraftDraws sum = DraftDraws::no_nodes;
-    for (const auto& drafter : drafters_) {
-        const DraftDraws one = drafter->draws();
+    for (const Part& part : parts_) {
+        const DraftDraws one = part.drafter->draws();
         if (one == DraftDraws::unknown || one > DraftDraws::certain) return one;
         sum = std::max(sum, one);
     }
@@ -38,28 +42,29 @@ void MergedDraft::keep_draws(const SequenceTree& tree, Draws& draws) {
 
 void MergedDraft::do_forget(SequenceId sequence) {
     proposed_.erase(sequence);
-    for (const auto& drafter : drafters_) drafter->forget(sequence);
+    for (Part& part : parts_) {
+        part.owed.erase(sequence);
+        part.drafter->forget(sequence);
+    }
 }
 
 std::vector<SequenceTree> MergedDraft::do_propose(std::span<const SequenceFeedback> feedback, DraftBudget budget) {
     for (const SequenceFeedback& f : feedback) {
-        Trie& trie = proposed_[f.sequence];
-        learn(trie, f);
-        trie.assign(1, Node{f.pending});
+        Stages& stages = proposed_[f.sequence];
+        for (const Trie& trie : stages) learn(trie, f);
+        stages.assign(1, Trie{0, {Node{f.pending}}});
     }
+    const DraftDraws all = draws();
+    const bool priced = budget.second_price > 0 && all != DraftDraws::unknown && all <= DraftDraws::certain;
+    pass_time(budget);
+    if (priced) cheapest_first();
     Draws draws;
-    for (std::size_t d = 0; d < drafters_.size(); ++d) {
-        const std::vector<SequenceTree> trees = drafters_[d]->propose(feedback, budget);
-        for (const SequenceTree& t : trees) {
-            join(proposed_[t.sequence], t.tree, static_cast<Agreement>(1U << d));
-            keep_draws(t, draws);
-        }
-    }
+    for (std::size_t i = 0; i < parts_.size(); ++i) ask(priced ? order_[i] : i, feedback, budget, priced, draws);
     std::vector<SequenceTree> merged;
     merged.reserve(feedback.size());
     for (const SequenceFeedback& f : feedback) {
-        Trie& trie = proposed_[f.sequence];
-        weigh(trie);
+        Trie& trie = proposed_[f.sequence].back();
+        if (!priced) weigh(trie);
         merged.push_back({f.sequence, best_nodes(trie, budget.nodes), std::move(draws[f.sequence])});
         SequenceTree& last = merged.back();
         if (last.samples != nullptr && last.samples->is_chosen())
@@ -68,9 +73,116 @@ std::vector<SequenceTree> MergedDraft::do_propose(std::span<const SequenceFeedba
     return merged;
 }
 
-/// Walks the last trie along what the target chose; every child on the way is an outcome, kept in the tree or not.
-void MergedDraft::learn(const Trie& proposed, const SequenceFeedback& f) {
-    if (proposed.empty() || f.tokens.empty() || proposed.front().token != f.tokens.front()) return;
+void MergedDraft::pass_time(const DraftBudget& budget) {
+    const auto now = std::chrono::steady_clock::now();
+    const std::chrono::duration<double> passed = now - std::exchange(last_, now);
+    const double seconds = std::min(passed.count(), 1.0);  // the host may have paused
+    for (Part& part : parts_) part.value.pass(budget.second_price * seconds);
+}
+
+/// Neighbours change places where there is no doubt, so that a noisy clock does not keep changing what is learned.
+void MergedDraft::cheapest_first() {
+    for (std::size_t i = 1; i < order_.size(); ++i) {
+        const DraftCost &first = parts_[order_[i - 1]].cost, &second = parts_[order_[i]].cost;
+        if (second.known() && 1.5 * second.once(1, 0) < first.once(1, 0)) std::swap(order_[i - 1], order_[i]);
+    }
+}
+
+/// Indices of the sequences for which a drafter is worth its time. One that is certain of a path never rests: policies
+/// that need draws count on it.
+std::vector<std::size_t> MergedDraft::whom_to_draft(std::size_t drafter, std::span<const SequenceFeedback> feedback,
+                                                    const DraftBudget& budget) {
+    Part& part = parts_[drafter];
+    const bool always = drafter == order_.front() || part.drafter->draws() == DraftDraws::certain;
+    std::vector<std::size_t> asked;
+    for (std::size_t i = 0; i < feedback.size(); ++i) {
+        const auto owed = part.owed.find(feedback[i].sequence);
+        const auto fresh = static_cast<std::int64_t>(feedback[i].tokens.size());
+        const std::int64_t tokens = fresh + (owed == part.owed.end() ? 0 : owed->second.tokens());
+        const double price = budget.second_price * part.cost.lasting(1, tokens);
+        const double now = budget.second_price * part.cost.once(1, tokens);
+        const double before = worth(proposed_[feedback[i].sequence].back(), budget);
+        if (always || part.value.worth_asking(before, price, now)) asked.push_back(i);
+    }
+    return asked;
+}
+
+/// What the drafter has not seen of those asked; what the others bring it is kept for later.
+Feedback MergedDraft::owed(std::size_t drafter, std::span<const SequenceFeedback> feedback,
+                           const std::vector<std::size_t>& asked) {
+    auto& owed = parts_[drafter].owed;
+    Feedback whole;
+    std::size_t next = 0;
+    for (std::size_t i = 0; i < feedback.size(); ++i) {
+        const bool drafts = next < asked.size() && asked[next] == i;
+        next += drafts ? 1 : 0;
+        const auto late = owed.find(feedback[i].sequence);
+        if (drafts && late == owed.end()) {
+            whole.push_back(feedback[i]);
+            continue;
+        }
+        OwedSequence& sequence = late == owed.end() ? owed[feedback[i].sequence] : late->second;
+        sequence.add(feedback[i]);
+        if (!drafts) continue;
+        whole.push_back(sequence.take());
+        owed.erase(late);
+    }
+    return whole;
+}
+
+void MergedDraft::ask(std::size_t drafter, std::span<const SequenceFeedback> feedback, const DraftBudget& budget,
+                      bool priced, Draws& draws) {
+    Part& part = parts_[drafter];
+    Feedback late;
+    if (priced || !part.owed.empty()) {
+        std::vector<std::size_t> asked(feedback.size());
+        std::iota(asked.begin(), asked.end(), std::size_t{0});
+        if (priced) asked = whom_to_draft(drafter, feedback, budget);
+        late = owed(drafter, feedback, asked);
+        if (asked.empty()) return;
+        feedback = late;
+    }
+    std::int64_t tokens = 0;
+    for (const SequenceFeedback& f : feedback) tokens += static_cast<std::int64_t>(f.tokens.size());
+    const auto start = std::chrono::steady_clock::now();
+    const std::vector<SequenceTree> trees = part.drafter->propose(feedback, budget);
+    const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+    part.cost.learn(static_cast<std::int64_t>(feedback.size()), tokens, took.count());
+    const double usual = part.cost.once(static_cast<std::int64_t>(trees.size()), tokens);
+    const double price = budget.second_price * std::min(took.count(), usual) / double(trees.size());
+    const auto who = static_cast<Drafters>(1U << drafter);
+    for (const SequenceTree& t : trees) {
+        keep_draws(t, draws);
+        Stages& stages = proposed_[t.sequence];
+        if (priced && stages.back().asked != 0) stages.push_back(stages.back());
+        Trie& trie = stages.back();
+        trie.asked = static_cast<Drafters>(trie.asked | who);
+        join(trie, t.tree, who);
+        if (!priced) continue;
+        weigh(trie);
+        if (stages.size() == 1) continue;
+        const double before = worth(stages[stages.size() - 2], budget);
+        part.value.learn(before, worth(trie, budget) - before, price);
+    }
+}
+
+/// Tokens that a tree of the trie's best nodes is expected to bring beyond its price, at its best size.
+double MergedDraft::worth(const Trie& trie, const DraftBudget& budget) {
+    std::vector<double> chances;
+    for (std::size_t n = 1; n < trie.nodes.size(); ++n) chances.push_back(std::exp(trie.nodes[n].path));
+    std::sort(chances.begin(), chances.end(), std::greater<>());
+    double best = 0, sum = 0;
+    for (std::size_t n = 1; n <= chances.size() && n < budget.tree_prices.size(); ++n) {
+        sum += chances[n - 1];
+        best = std::max(best, sum - budget.tree_prices[n]);
+    }
+    return best;
+}
+
+/// Walks a trie along what the target chose; every child on the way is an outcome, kept in the tree or not.
+void MergedDraft::learn(const Trie& trie, const SequenceFeedback& f) {
+    const std::vector<Node>& proposed = trie.nodes;
+    if (trie.asked == 0 || f.tokens.empty() || proposed.front().token != f.tokens.front()) return;
     NodeIndex at = 0;
     for (std::size_t i = 1; i <= f.tokens.size() && at != kNoNode; ++i) {
         const TokenId actual = i < f.tokens.size() ? f.tokens[i] : f.pending;
@@ -79,14 +191,15 @@ void MergedDraft::learn(const Trie& proposed, const SequenceFeedback& f) {
             const Node& node = proposed[n];
             if (node.parent != at) continue;
             const bool came_true = node.token == actual;
-            calibrations_[node.by].learn(node.depth, 1.0 - node.miss, came_true);
+            calibrations_[{trie.asked, node.by}].learn(node.depth, 1.0 - node.miss, came_true);
             if (came_true) next = static_cast<NodeIndex>(n);
         }
         at = next;
     }
 }
 
-void MergedDraft::join(Trie& trie, const TokenTree& tree, Agreement who) {
+void MergedDraft::join(Trie& all, const TokenTree& tree, Drafters who) {
+    std::vector<Node>& trie = all.nodes;
     std::vector<NodeIndex> place(tree.size(), 0);
     for (std::size_t i = 1; i < tree.size(); ++i) {
         const NodeIndex parent = place[static_cast<std::size_t>(tree.parents()[i])];
@@ -96,18 +209,19 @@ void MergedDraft::join(Trie& trie, const TokenTree& tree, Agreement who) {
         if (n == trie.size())
             trie.push_back(
                 {.token = token, .parent = parent, .depth = trie[static_cast<std::size_t>(parent)].depth + 1});
-        trie[n].by |= who;
+        trie[n].by = static_cast<Drafters>(trie[n].by | who);
         trie[n].miss *= 1.0 - std::clamp(std::exp(double(tree.log_q()[i])), 0.0, 0.9999);
         place[i] = static_cast<NodeIndex>(n);
     }
 }
 
 /// Calibrates every node, scales siblings that claim more than all, and multiplies along the paths.
-void MergedDraft::weigh(Trie& trie) const {
+void MergedDraft::weigh(Trie& all) const {
     static const Calibration unknown;
+    std::vector<Node>& trie = all.nodes;
     std::vector<double> claimed(trie.size(), 0.0);  // sum over the children
     for (std::size_t n = 1; n < trie.size(); ++n) {
-        const auto it = calibrations_.find(trie[n].by);
+        const auto it = calibrations_.find({all.asked, trie[n].by});
         trie[n].given_parent = (it == calibrations_.end() ? unknown : it->second)(trie[n].depth, 1.0 - trie[n].miss);
         claimed[static_cast<std::size_t>(trie[n].parent)] += trie[n].given_parent;
     }
@@ -120,7 +234,8 @@ void MergedDraft::weigh(Trie& trie) const {
 
 /// The nodes of largest path probability. Parents are at least as likely as their children and stand before them, so a
 /// stable order is prefix-closed.
-TokenTree MergedDraft::best_nodes(const Trie& trie, std::int64_t nodes) {
+TokenTree MergedDraft::best_nodes(const Trie& all, std::int64_t nodes) {
+    const std::vector<Node>& trie = all.nodes;
     std::vector<NodeIndex> order(trie.size() - 1);
     std::iota(order.begin(), order.end(), 1);
     std::stable_sort(order.begin(), order.end(), [&](NodeIndex a, NodeIndex b) {

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include <outrider/decode/pass_cost.hpp>
+#include <outrider/draft/draft_cost.hpp>
 #include <outrider/interface/round.hpp>
 
 namespace outrider {
@@ -36,7 +37,8 @@ struct RoundReport {
 ///
 /// Drafting is open while what it is expected to gain exceeds what the drafter costs; else rounds are plain and the
 /// drafter is not run, but for a probe now and then: of an eighth of the sequences at most, one node for each at least,
-/// the next one twice as far away when nothing came of it. What finding out may lose is kept as an account: little more
+/// the next one twice as far away when nothing came of it. A probe, and the start, goes on for a few rounds while that can
+/// be paid: one round says little, and the drafter has caught up already. What finding out may lose is kept as an account: little more
 /// than a plain round at the start, a hundredth of all time, and what drafting has gained, up to a few rounds. When it is
 /// spent, rounds are plain until time has filled it again: so the loss against plain decoding is bounded whatever the
 /// drafter claims, but for the cost of its first draft, which nothing tells beforehand. A batch opens with one sequence,
@@ -70,16 +72,9 @@ private:
         NodeIndex node = 0;
     };
 
-    /// What the drafter costs: for each sequence, and for each token that it has to catch up with.
-    struct DraftCost {
-        double sequence = 0, token = 0, weight = 0;
-        void learn(std::int64_t sequences, std::int64_t tokens, double seconds);
-        [[nodiscard]] double once(std::int64_t sequences, std::int64_t tokens) const;
-        [[nodiscard]] double lasting(std::int64_t sequences, std::int64_t tokens) const;
-    };
-
     static constexpr std::size_t kDepths = 16;
     static constexpr double kFirstAllowance = 1.2;
+    static constexpr std::int64_t kTrial = 4;  ///< drafting rounds that a start begins with, and a probe: one says little
     struct DepthRecord {  ///< fading, slowly and fast
         double expected = 0, came_true = 0, expected_lately = 0, came_true_lately = 0;
         void add(double hoped, double came, double memory);
@@ -87,6 +82,7 @@ private:
     };
 
     [[nodiscard]] Round choose_round(std::int64_t sequences);
+    [[nodiscard]] DraftBudget budget(std::int64_t sequences);
     [[nodiscard]] bool could_gain(std::int64_t sequences, std::int64_t drafting) const;
     void add_candidates(const TokenTree& tree, std::uint32_t index, std::vector<Candidate>& nodes) const;
     [[nodiscard]] std::size_t best_count(const std::vector<Candidate>& sorted, std::int64_t sequences);
@@ -111,6 +107,7 @@ private:
     double value_ = 0, hope_ = 0;    ///< fading: tokens expected to be gained by verifying, and by the drafter's own word,
     double valued_ = 0;              ///< of so many drafts
     std::int64_t rounds_ = 0, open_rounds_ = 0, drafts_ = 0, since_probe_ = 0, interval_ = 0;
+    std::int64_t trial_ = kTrial;  ///< rounds that drafting stays open whatever comes of them, while that can be paid
     std::int64_t asked_ = 0;       ///< sequences that an open round asks; grows while drafting pays
     std::int64_t explored_ = 0, probes_ = 0;
     double credit_ = 0;            ///< seconds saved up for exploring
@@ -120,6 +117,7 @@ private:
     Round round_ = Round::plain;  ///< the round that is running, with what follows
     std::int64_t drafting_ = 0, owed_ = 0;
     double round_value_ = 0, round_hope_ = 0;
+    std::vector<double> tree_prices_;
 };
 
 }  // namespace outrider

@@ -1,14 +1,12 @@
 // What the target committed and the drafter has not seen yet, sequence by sequence.
 #pragma once
 
-#include <ATen/core/Tensor.h>
-
 #include <cstddef>
 #include <cstdint>
 #include <span>
 #include <vector>
 
-#include <outrider/interface/round.hpp>
+#include <outrider/draft/owed_sequence.hpp>
 
 namespace outrider {
 
@@ -32,11 +30,7 @@ public:
     void drop(const std::vector<bool>& marked);
 
 private:
-    struct Owed {
-        SequenceFeedback feedback;         ///< `features` apart
-        std::vector<at::Tensor> features;  ///< round by round
-    };
-    std::vector<Owed> owed_;
+    std::vector<OwedSequence> owed_;
 };
 
 }  // namespace outrider

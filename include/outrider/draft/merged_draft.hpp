@@ -1,7 +1,7 @@
 // Several drafters as one: their trees joined by token path, the node budget spent where acceptance is likeliest.
 #pragma once
 
-#include <array>
+#include <chrono>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
@@ -15,17 +15,26 @@
 #include <utility>
 #include <vector>
 
+#include <outrider/draft/added_value.hpp>
 #include <outrider/draft/calibration.hpp>
+#include <outrider/draft/draft_cost.hpp>
+#include <outrider/draft/owed_sequence.hpp>
 #include <outrider/interface/draft_model.hpp>
 
 namespace outrider {
 
-/// Every drafter gets every feedback and proposes up to the whole budget; the trees become one trie (the merged trees
-/// of SpecInfer, Miao et al. 2024), of which the nodes of largest path probability stay. A node's probability given its
-/// parent starts as 1 - prod(1 - q) over the drafters that propose it, and is corrected by how often such nodes came
-/// true: one Calibration for each set of drafters that agree, since a token that two propose is another kind of guess
-/// than a token that one proposes while the other differs. Siblings that sum to more than one are scaled down. What is
-/// learned is shared by all sequences and a function of the history alone.
+/// Every drafter proposes up to the whole budget; the trees become one trie (the merged trees of SpecInfer, Miao et al.
+/// 2024), of which the nodes of largest path probability stay. A node's probability given its parent starts as
+/// 1 - prod(1 - q) over the drafters that propose it, and is corrected by how often such nodes came true: one Calibration
+/// for each set of drafters that were asked and each subset that agree, since a token that two propose is another kind of
+/// guess than a token that one proposes while the other differs. Siblings that sum to more than one are scaled down. What
+/// is learned is shared by all sequences and a function of the history alone.
+///
+/// Where the budget names prices (AutoBudget's does), the cheapest drafter drafts first, and a dearer one is asked only
+/// where what it usually adds to promises like these is worth its time (AddedValue); it catches up when it is asked
+/// again. Such trees depend on what time the drafters take. Without prices, and where a drafter samples, every drafter
+/// is asked every round.
+///
 /// Of the drafters that sample, the first one's draws are the merged tree's (SequenceTree::samples), and all other nodes
 /// stand beside them; where none samples, but one is certain of a path, the merged tree's likeliest path.
 class MergedDraft final : public DraftModel {
@@ -34,9 +43,9 @@ public:
     explicit MergedDraft(std::vector<std::unique_ptr<DraftModel>> drafters);
 
     /// MergedDraft{CtcDraft::load(...), NgramDraft{}}
-    template <typename... Drafters>
-        requires(sizeof...(Drafters) >= 2 && (std::derived_from<std::remove_cvref_t<Drafters>, DraftModel> && ...))
-    explicit MergedDraft(Drafters&&... drafters) : MergedDraft(list(std::forward<Drafters>(drafters)...)) {}
+    template <typename... Parts>
+        requires(sizeof...(Parts) >= 2 && (std::derived_from<std::remove_cvref_t<Parts>, DraftModel> && ...))
+    explicit MergedDraft(Parts&&... parts) : MergedDraft(list(std::forward<Parts>(parts)...)) {}
 
     /// The kinds joined, "ctc+ngram".
     [[nodiscard]] std::string_view kind() const override { return kind_; }
@@ -48,37 +57,61 @@ protected:
     void do_forget(SequenceId sequence) override;
 
 private:
-    using Agreement = std::uint16_t;  ///< bit d: drafter d proposes the node
+    using Drafters = std::uint16_t;  ///< a set of them: bit d is drafter d
 
     struct Node {
         TokenId token = kNoToken;
         NodeIndex parent = kNoNode;
         std::int32_t depth = 0;
-        Agreement by = 0;
-        double miss = 1.0;  ///< prod(1 - q) of those that propose it
-        double path = 0.0;  ///< log of the calibrated path probability
+        Drafters by = 0;        ///< those that propose it
+        double miss = 1.0;      ///< prod(1 - q) of these
+        double path = 0.0;      ///< log of the calibrated path probability
         double given_parent = 1.0;
     };
-    using Trie = std::vector<Node>;  ///< node 0 is the root; parents come first
+    struct Trie {
+        Drafters asked = 0;
+        std::vector<Node> nodes;  ///< node 0 is the root; parents come first
+    };
+    using Stages = std::vector<Trie>;  ///< without prices the whole trie alone, else after each drafter that was asked
 
-    template <typename... Drafters>
-    static std::vector<std::unique_ptr<DraftModel>> list(Drafters&&... drafters) {
+    template <typename... Parts>
+    static std::vector<std::unique_ptr<DraftModel>> list(Parts&&... parts) {
         std::vector<std::unique_ptr<DraftModel>> all;
-        (all.push_back(std::make_unique<std::remove_cvref_t<Drafters>>(std::forward<Drafters>(drafters))), ...);
+        (all.push_back(std::make_unique<std::remove_cvref_t<Parts>>(std::forward<Parts>(parts))), ...);
         return all;
     }
 
     using Draws = std::unordered_map<SequenceId, std::shared_ptr<const DraftSamples>>;
     static void keep_draws(const SequenceTree& tree, Draws& draws);
     void learn(const Trie& proposed, const SequenceFeedback& feedback);
-    static void join(Trie& trie, const TokenTree& tree, Agreement who);
+    static void join(Trie& trie, const TokenTree& tree, Drafters who);
     void weigh(Trie& trie) const;
     static TokenTree best_nodes(const Trie& trie, std::int64_t nodes);
+    static double worth(const Trie& trie, const DraftBudget& budget);
 
-    std::vector<std::unique_ptr<DraftModel>> drafters_;
+    void pass_time(const DraftBudget& budget);
+    void cheapest_first();
+    [[nodiscard]] std::vector<std::size_t> whom_to_draft(std::size_t drafter, std::span<const SequenceFeedback> feedback,
+                                                         const DraftBudget& budget);
+    void ask(std::size_t drafter, std::span<const SequenceFeedback> feedback, const DraftBudget& budget, bool priced,
+             Draws& draws);
+    [[nodiscard]] Feedback owed(std::size_t drafter, std::span<const SequenceFeedback> feedback,
+                                const std::vector<std::size_t>& asked);
+
+    /// One of the drafters, and what is known of it.
+    struct Part {
+        std::unique_ptr<DraftModel> drafter;
+        DraftCost cost;
+        AddedValue value;                                      ///< beside those before it in order_
+        std::unordered_map<SequenceId, OwedSequence> owed = {};  ///< of sequences for which it rests
+    };
+
+    std::vector<Part> parts_;
+    std::vector<std::size_t> order_;  ///< cheapest first, roughly
+    std::chrono::steady_clock::time_point last_{};  ///< time of the last round
     std::string kind_;
-    std::map<Agreement, Calibration> calibrations_;
-    std::unordered_map<SequenceId, Trie> proposed_;  ///< the last trie of each sequence, all of it
+    std::map<std::pair<Drafters, Drafters>, Calibration> calibrations_;  ///< by those asked and those that agree
+    std::unordered_map<SequenceId, Stages> proposed_;                    ///< in the last round, all nodes
 };
 
 }  // namespace outrider

@@ -41,6 +41,7 @@ public:
     [[nodiscard]] std::string_view kind() const override;
     /// The likeliest path is said to be a draw from point masses.
     [[nodiscard]] DraftDraws draws() const override { return DraftDraws::certain; }
+    [[nodiscard]] bool cheap() const override { return true; }
 
 protected:
     [[nodiscard]] std::vector<SequenceTree> do_propose(std::span<const SequenceFeedback> feedback,

@@ -14,6 +14,7 @@ class NoDraft final : public DraftModel {
 public:
     [[nodiscard]] std::string_view kind() const override { return "none"; }
     [[nodiscard]] DraftDraws draws() const override { return DraftDraws::no_nodes; }
+    [[nodiscard]] bool cheap() const override { return true; }
 
 protected:
     [[nodiscard]] std::vector<SequenceTree> do_propose(std::span<const SequenceFeedback> feedback,

@@ -36,6 +36,10 @@ public:
     /// What its trees bring for policies that need draws. A decoder asks once, before the first round.
     [[nodiscard]] virtual DraftDraws draws() const { return DraftDraws::unknown; }
 
+    /// Whether a draft costs next to nothing beside a target pass: look-ups, no network. Where time has a price, a merged
+    /// drafter begins with such parts.
+    [[nodiscard]] virtual bool cheap() const { return false; }
+
 protected:
     [[nodiscard]] virtual std::vector<SequenceTree> do_propose(std::span<const SequenceFeedback> feedback,
                                                                DraftBudget budget) = 0;

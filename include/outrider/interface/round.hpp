@@ -35,9 +35,13 @@ struct SequenceFeedback {
 };
 using Feedback = std::vector<SequenceFeedback>;
 
-/// What a drafter may spend on each sequence of a round.
+/// What a drafter may spend on each sequence of a round. The prices are for drafters that can do with less; without them
+/// time does not matter, and the same history gives the same tree on every machine.
 struct DraftBudget {
     std::int64_t nodes = 16;  ///< nodes below the root; 0 asks for the root alone
+    double second_price = 0;  ///< tokens that a second of drafting has to bring; 0: no prices
+    std::span<const double> tree_prices = {};  ///< [nodes + 1] tokens that n nodes have to bring, for the time that verifying
+                                               ///< them takes; owned by who asks, for the call
 };
 
 /// One sequence's draft. A drafter that samples says what it drew; its other nodes must not depend on the draws.

@@ -1,5 +1,6 @@
 #include <catch2/catch_all.hpp>
 
+#include <array>
 #include <cmath>
 #include <functional>
 #include <random>
@@ -210,6 +211,45 @@ TEST_CASE("a cold first draft does not end drafting for good", "[budget]") {
             REQUIRE(warm > 1.05 * plain);  // else there is nothing to lose
             CHECK(found > 0.97 * warm);
         }
+}
+
+TEST_CASE("a text whose beginning is hard to draft does not end drafting for good", "[budget]") {
+    // What one row and more cost with VNNI and AVX2, what a CTC draft does, and texts of 60 rounds, each as hard as it is.
+    const auto between = [](std::vector<std::pair<double, double>> points) {
+        return [points](std::int64_t n) {
+            std::size_t i = 1;
+            while (i + 1 < points.size() && double(n) > points[i].first) ++i;
+            const auto [x0, y0] = points[i - 1];
+            const auto [x1, y1] = points[i];
+            return y0 + (y1 - y0) * (double(n) - x0) / (x1 - x0);
+        };
+    };
+    const std::vector<std::function<double(std::int64_t)>> machines{
+        between({{1, 2.8e-3}, {2, 2.8e-3}, {4, 2.95e-3}, {6, 3.4e-3}, {8, 4.2e-3}, {16, 7.8e-3}}),
+        between({{1, 3.3e-3}, {2, 3.3e-3}, {4, 3.9e-3}, {6, 5.4e-3}, {8, 7.4e-3}, {16, 14e-3}})};
+    const auto texts = [](int round) {
+        constexpr std::array<double, 7> kEase{0.15, 0.75, 0.5, 0.65, 0.3, 0.8, 0.6};
+        const double ease = kEase[static_cast<std::size_t>(round / 60) % kEase.size()];
+        const double lucky = round * 7919 % 10 < 5 ? 0.15 : -0.15;  // from round to round
+        return std::vector{ease + lucky, 0.5 * (1 - ease - lucky), 0.1 * (1 - ease - lucky)};
+    };
+    for (std::size_t m = 0; m < machines.size(); ++m) {
+        World world{machines[m], 7e-4, texts};
+        world.catch_up = 2e-5, world.noise = 0.25, world.stalls = 0.01, world.cold = 2e-3;
+        double found = 0, best = 0, worst = 1e9, plain = 0;
+        for (std::uint64_t seed = 1; seed <= 12; ++seed) {
+            const double speed = play(world, measured(world), 1, 2100, seed).speed;
+            found += speed, worst = std::min(worst, speed);
+            double one = 0;
+            for (const std::int64_t nodes : {2, 3, 4, 5, 6})
+                one = std::max(one, play(world, TreeBudget(nodes), 1, 2100, seed).speed);
+            best += one, plain += play(world, TreeBudget(0), 1, 2100, seed).speed;
+        }
+        CAPTURE(m, best / plain, found / plain, 12 * worst / plain);
+        REQUIRE(best > 1.1 * plain);
+        CHECK(found > 0.97 * best);
+        CHECK(12 * worst > 0.9 * best);
+    }
 }
 
 TEST_CASE("auto keeps its head on a machine that stalls", "[budget]") {

@@ -1,0 +1,237 @@
+// A merged drafter's parts where time has a price.
+#include <catch2/catch_all.hpp>
+
+#include <chrono>
+#include <map>
+#include <memory>
+#include <random>
+#include <thread>
+
+#include <ATen/ops/arange.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/full.h>
+
+#include <outrider/core/error.hpp>
+#include <outrider/draft/merged_draft.hpp>
+
+using namespace outrider;
+
+namespace {
+
+/// Proposes a chain of one token, takes `seconds` for it, and checks that it sees every token of every sequence once and
+/// in order, with the features that belong to it: those of the token at position p are all p.
+class CheckingDraft final : public DraftModel {
+public:
+    CheckingDraft(TokenId token, float q, double seconds, bool cheap) : token_(token), q_(q), seconds_(seconds), cheap_(cheap) {}
+    [[nodiscard]] std::string_view kind() const override { return "checking"; }
+    [[nodiscard]] DraftDraws draws() const override { return DraftDraws::none; }
+    [[nodiscard]] bool cheap() const override { return cheap_; }
+
+    std::map<SequenceId, std::int64_t> seen;
+    std::int64_t calls = 0;
+
+protected:
+    std::vector<SequenceTree> do_propose(std::span<const SequenceFeedback> feedback, DraftBudget budget) override {
+        ++calls;
+        if (seconds_ > 0) std::this_thread::sleep_for(std::chrono::duration<double>(seconds_));
+        std::vector<SequenceTree> trees;
+        for (const SequenceFeedback& f : feedback) {
+            const auto tokens = static_cast<std::int64_t>(f.tokens.size());
+            REQUIRE(seen[f.sequence] + tokens == f.committed);
+            REQUIRE(f.features.size(0) == tokens);
+            REQUIRE(at::equal(f.features.select(1, 0), at::arange(seen[f.sequence], f.committed, f.features.options())));
+            seen[f.sequence] = f.committed;
+            TokenTree::Builder tree(f.pending);
+            if (budget.nodes > 0) (void)tree.add(0, token_, std::log(q_));
+            trees.push_back({f.sequence, std::move(tree).build()});
+        }
+        return trees;
+    }
+    void do_forget(SequenceId sequence) override { seen.erase(sequence); }
+
+private:
+    TokenId token_;
+    float q_;
+    double seconds_;
+    bool cheap_;
+};
+
+/// A sequence whose text is one token over and over.
+struct Text {
+    SequenceId sequence;
+    TokenId token;
+    std::int64_t committed = 0, fresh = 3;
+
+    SequenceFeedback next() {
+        const std::int64_t from = committed;
+        committed += fresh;
+        SequenceFeedback f{sequence, std::vector<TokenId>(static_cast<std::size_t>(fresh), token), {}, token, committed};
+        f.features = at::arange(from, committed, at::kFloat).unsqueeze(1).expand({fresh, 4}).contiguous();
+        return f;
+    }
+    void accept(const TokenTree& tree) { fresh = tree.child(0, token) == kNoNode ? 1 : 2; }
+};
+
+struct Pair {
+    CheckingDraft *dear, *cheap;
+    MergedDraft merged;
+};
+
+Pair pair(float dear_q, float cheap_q, double seconds) {
+    auto dear = std::make_unique<CheckingDraft>(1, dear_q, seconds, false);
+    auto cheap = std::make_unique<CheckingDraft>(2, cheap_q, 0.0, true);
+    CheckingDraft *first = dear.get(), *second = cheap.get();
+    std::vector<std::unique_ptr<DraftModel>> parts;
+    parts.push_back(std::move(dear));
+    parts.push_back(std::move(cheap));
+    return {first, second, MergedDraft(std::move(parts))};
+}
+
+/// Rounds with time at `price` tokens a second; how many nodes came true.
+std::int64_t play(Pair& drafters, Text text, int rounds, double price) {
+    const std::vector<double> trees{0.0, 0.05, 0.1, 0.15, 0.2};
+    std::int64_t right = 0;
+    for (int i = 0; i < rounds; ++i) {
+        const std::vector<SequenceFeedback> feedback{text.next()};
+        DraftBudget budget{.nodes = 4};
+        if (price > 0) budget.second_price = price, budget.tree_prices = trees;
+        text.accept(drafters.merged.propose(feedback, budget).front().tree);
+        right += text.fresh - 1;
+    }
+    return right;
+}
+
+}  // namespace
+
+TEST_CASE("merged lets a dear drafter rest that does not pay, and the cheap one goes on", "[merged]") {
+    Pair drafters = pair(0.3F, 0.6F, 1e-3);
+    CHECK(play(drafters, {1, 2}, 300, 1000.0) == 300);  // a call costs a token at least, and adds none
+    CHECK(drafters.cheap->calls == 300);
+    CHECK(drafters.dear->calls < 40);
+    CHECK(drafters.dear->calls > 0);  // that much it may lose
+}
+
+TEST_CASE("merged asks a dear drafter that pays, and everybody where time has no price", "[merged]") {
+    Pair paying = pair(0.8F, 0.05F, 1e-4);
+    CHECK(play(paying, {1, 1}, 100, 50.0) > 90);  // for a hundredth of a token
+    CHECK(paying.dear->calls > 94);
+    Pair free = pair(0.01F, 0.9F, 1e-3);
+    (void)play(free, {1, 2}, 60, 0.0);
+    CHECK(free.dear->calls == 60);
+}
+
+TEST_CASE("merged starts with its cheap part whatever the order, and learns what others cost", "[merged]") {
+    auto one = std::make_unique<CheckingDraft>(1, 0.5F, 2e-3, false), two = std::make_unique<CheckingDraft>(2, 0.5F, 0.0, false);
+    CheckingDraft *slow = one.get(), *fast = two.get();
+    std::vector<std::unique_ptr<DraftModel>> parts;
+    parts.push_back(std::move(one));  // neither says that it is cheap: the first is asked first, until it is known to be slow
+    parts.push_back(std::move(two));
+    Pair drafters{slow, fast, MergedDraft(std::move(parts))};
+    CHECK(play(drafters, {1, 2}, 200, 1000.0) > 150);
+    CHECK(fast->calls > 150);
+    CHECK(slow->calls < 60);
+}
+
+TEST_CASE("every part of a merged drafter sees every token once, whenever it is asked", "[merged]") {
+    std::mt19937 engine(5);
+    Pair drafters = pair(0.5F, 0.4F, 0.0);
+    std::vector<Text> texts;
+    SequenceId next = 1;
+    const std::vector<double> trees(9, 0.0);
+    for (int round = 0; round < 600; ++round) {
+        if (texts.size() < 5 && engine() % 3 == 0) texts.push_back({next++, engine() % 2 == 0 ? 1 : 2});
+        std::vector<SequenceFeedback> feedback;
+        std::vector<std::size_t> asked;
+        for (std::size_t i = 0; i < texts.size(); ++i)  // a round may leave sequences out
+            if (engine() % 4 != 0) feedback.push_back(texts[i].next()), asked.push_back(i);
+        DraftBudget budget{.nodes = static_cast<std::int64_t>(engine() % 9)};
+        if (const auto kind = engine() % 4; kind != 0)  // nothing pays, or all does, or time has no price
+            budget.second_price = kind == 1 ? 1e-6 : 1e9, budget.tree_prices = trees;
+        const std::vector<SequenceTree> proposed = drafters.merged.propose(feedback, budget);
+        for (std::size_t i = 0; i < asked.size(); ++i) texts[asked[i]].accept(proposed[i].tree);
+        if (!texts.empty() && engine() % 10 == 0) {
+            drafters.merged.forget(texts.front().sequence);
+            CHECK_FALSE(drafters.dear->seen.contains(texts.front().sequence));
+            texts.erase(texts.begin());
+        }
+    }
+    CHECK(drafters.dear->calls > 100);
+    CHECK(drafters.dear->calls < drafters.cheap->calls);
+    DraftBudget all{.nodes = 2};
+    std::vector<SequenceFeedback> feedback;
+    for (Text& text : texts) feedback.push_back(text.next());
+    (void)drafters.merged.propose(feedback, all);
+    for (const Text& text : texts) CHECK(drafters.dear->seen[text.sequence] == text.committed);
+}
+
+TEST_CASE("a drafter that is certain of a path never rests", "[merged]") {
+    struct Certain final : DraftModel {
+        std::int64_t calls = 0;
+        [[nodiscard]] std::string_view kind() const override { return "certain"; }
+        [[nodiscard]] DraftDraws draws() const override { return DraftDraws::certain; }
+        std::vector<SequenceTree> do_propose(std::span<const SequenceFeedback> feedback, DraftBudget) override {
+            ++calls;
+            std::this_thread::sleep_for(std::chrono::milliseconds(1));
+            std::vector<SequenceTree> trees;
+            for (const SequenceFeedback& f : feedback) {
+                trees.push_back({f.sequence, TokenTree::root_only(f.pending)});
+                trees.back().samples = std::make_shared<const DraftSamples>(DraftSamples::chosen(trees.back().tree));
+            }
+            return trees;
+        }
+    };
+    auto certain = std::make_unique<Certain>();
+    Certain& asked = *certain;
+    std::vector<std::unique_ptr<DraftModel>> parts;
+    parts.push_back(std::make_unique<CheckingDraft>(1, 0.5F, 0.0, true));
+    parts.push_back(std::move(certain));
+    MergedDraft merged(std::move(parts));
+    Text text{1, 1};
+    const std::vector<double> prices(5, 0.0);
+    for (int i = 0; i < 40; ++i) {
+        const std::vector<SequenceFeedback> feedback{text.next()};
+        const auto tree = merged.propose(feedback, {4, 1e6, prices});
+        CHECK(tree.front().samples != nullptr);
+        text.accept(tree.front().tree);
+    }
+    CHECK(asked.calls == 40);
+}
+
+TEST_CASE("what a draft costs follows calls of two kinds and is not moved by one slow moment", "[merged]") {
+    DraftCost steady;
+    CHECK_FALSE(steady.known());
+    for (int i = 0; i < 20; ++i) steady.learn(1, 1, 1e-3);
+    CHECK(steady.once(1, 1) == Catch::Approx(1e-3));
+    CHECK(steady.once(4, 4) == Catch::Approx(4e-3));
+    steady.learn(1, 1, 1.0);
+    CHECK(steady.once(1, 1) < 1.1e-3);
+    for (int i = 0; i < 40; ++i) steady.learn(1, 101, 3e-3);
+    CHECK(steady.once(1, 101) == Catch::Approx(3e-3).epsilon(0.1));
+    CHECK(steady.lasting(1, 101) < 1.2e-3);
+    DraftCost two;
+    for (int i = 0; i < 400; ++i) two.learn(1, 1, i % 5 == 0 ? 1e-3 : 2e-5);
+    CHECK(two.once(1, 1) > 1e-4);
+    CHECK(two.once(1, 1) < 4e-4);
+    for (int i = 0; i < 12; ++i) steady.learn(1, 60, 1e-4);  // a part has begun to rest
+    CHECK(steady.once(1, 1) < 2e-4);
+}
+
+TEST_CASE("added value is learned by what was promised before", "[merged]") {
+    AddedValue value;
+    for (int i = 0; i < 3; ++i) CHECK_FALSE((value.pass(1.0), value.worth_asking(0.0, 0.1, 0.1)));
+    value.pass(1.0);
+    for (int i = 0; i < 30; ++i) {
+        value.learn(0.0, 0.8, 0.2);
+        value.learn(2.0, 0.05, 0.2);
+    }
+    CHECK(value.worth_asking(0.0, 0.2, 0.2));
+    CHECK_FALSE(value.worth_asking(2.0, 0.2, 0.2));
+    int looks = 0;
+    for (int i = 0; i < 200; ++i) looks += value.worth_asking(2.0, 0.2, 0.2) ? 1 : 0;
+    CHECK(looks > 1);
+    CHECK(looks < 10);
+    AddedValue spent;
+    for (int i = 0; i < 10; ++i) spent.pass(0.0);
+    for (int i = 0; i < 4; ++i) spent.learn(0.0, 0.0, 3.0);
+    for (int i = 0; i < 50; ++i) CHECK_FALSE(spent.worth_asking(0.0, 3.0, 3.0));  // no time passes: nothing may be lost
+}
