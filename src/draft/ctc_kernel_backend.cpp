@@ -85,20 +85,24 @@ private:
         rows_ = static_cast<std::int64_t>(tokens.size());
         input_.assign(static_cast<std::size_t>(rows_ * in_), 0.0F);
         if (tokens.empty()) return;
-        const std::vector<float> embedded = floats_of(head_.embed(tokens));
-        for (std::int64_t i = 0; i < rows_; ++i)
-            for (std::int64_t k = 0; k < H_; ++k)
-                input_[static_cast<std::size_t>(i * in_ + k)] =
-                    embedded[static_cast<std::size_t>(i * H_ + k)] * static_cast<float>(config_.embedding_scale);
+        const at::Tensor embedded = cpu_floats(head_.embed(tokens));
+        put(embedded, 0, H_, config_.embedding_scale, 0, 0);
         for (const auto& [round, begin] : first) {
-            const std::vector<float> features = floats_of(round->features);
-            const std::int64_t width = in_ - H_;
-            for (std::size_t i = 0; i < features.size(); ++i) {
-                const std::int64_t row = begin + static_cast<std::int64_t>(i) / width,
-                                   k = static_cast<std::int64_t>(i) % width;
-                input_[static_cast<std::size_t>(row * in_ + H_ + k)] =
-                    k < H_ ? features[i] * static_cast<float>(config_.feature_scale) : features[i];
-            }
+            const at::Tensor features = cpu_floats(round->features);
+            put(features, 0, H_, config_.feature_scale, begin, H_);
+            put(features, H_, in_ - H_, 1.0, begin, 2 * H_);  // those of inner layers
+        }
+    }
+
+    static at::Tensor cpu_floats(const at::Tensor& x) { return x.detach().to(at::kCPU, at::kFloat).contiguous(); }
+
+    /// Columns [from, to) of x times `scale` into the inputs of the rows from `row` on, from `column` on.
+    void put(const at::Tensor& x, std::int64_t from, std::int64_t to, double scale, std::int64_t row, std::int64_t column) {
+        const auto factor = static_cast<float>(scale);
+        for (std::int64_t i = 0; i < x.size(0); ++i) {
+            const float* values = x.const_data_ptr<float>() + i * x.size(1);
+            float* place = input_.data() + (row + i) * in_ + column;
+            for (std::int64_t k = from; k < to; ++k) place[k - from] = values[k] * factor;
         }
     }
 
