@@ -318,6 +318,7 @@ void add_sizes(CLI::App& app, TrainArguments& a) {
         ->allow_extra_args(false)
         ->check(whole(1, 4096))
         ->type_name("LAYERS");
+    of(ctc, app.add_option("--layers", a.layers, "Decoder layers that frames go through (default: 1)"))->check(whole(1, 16));
     of(ctc, app.add_option("--prefix-rank", a.prefix_rank, "Width of the prediction network (default: 256)"))
         ->check(whole(1));
     of(heads, app.add_option("--draft-heads", a.draft_heads, "Depth of drafts (default: medusa 5, hydra 4)"))

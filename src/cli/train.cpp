@@ -82,6 +82,7 @@ CtcTrainOptions ctc_options(const TrainArguments& a) {
     take(a.frames, options.frames);
     take(a.labels, options.labels);
     take(a.prefix_rank, options.prefix_rank);
+    take(a.layers, options.layers);
     options.feature_layers = a.feature_layers;
     take(a.teacher, options.teacher);
     take(a.attention_heads, options.heads);

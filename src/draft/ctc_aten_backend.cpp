@@ -8,7 +8,9 @@ namespace outrider {
 
 namespace {
 
-struct AtenCache final : CtcCache, AtenSlots {
+struct AtenCache final : CtcCache {
+    explicit AtenCache(std::size_t count) : layers(count) {}
+    std::vector<AtenSlots> layers;
     at::Tensor last_fused;  // [H] u_{n-1}; undefined while nothing is committed
 };
 
@@ -22,7 +24,7 @@ public:
         options_ = at::TensorOptions().dtype(at::kLong).device(device);
     }
 
-    [[nodiscard]] std::unique_ptr<CtcCache> make_cache() const override { return std::make_unique<AtenCache>(); }
+    [[nodiscard]] std::unique_ptr<CtcCache> make_cache() const override { return std::make_unique<AtenCache>(weights_.layers.size()); }
 
     void run(std::span<CtcRound> rounds, bool frames, CtcRoundScores& scores) override {
         const at::NoGradGuard no_grad;
@@ -30,14 +32,17 @@ public:
         if (!frames) return;
         std::vector<at::Tensor> fused;
         std::vector<std::int64_t> committed;
-        std::vector<CtcAnchors> groups;
+        std::vector<std::vector<CtcAnchors>> groups(weights_.layers.size());
         for (const CtcRound& round : rounds) {
             auto& cache = static_cast<AtenCache&>(*round.cache);
             committed.push_back(round.committed);
-            fused.push_back(cache.size > 0 ? cache.last_fused : first_fused(round.pending));
+            fused.push_back(cache.last_fused.defined() ? cache.last_fused : first_fused(round.pending));
             const at::Tensor empty = at::empty({0, config_.kv_heads, config_.head_dim}, weights_.fuse.options());
-            groups.push_back({cache.size > 0 ? cache.keys.slice(0, 0, cache.size) : empty,
-                              cache.size > 0 ? cache.values.slice(0, 0, cache.size) : empty, 1});
+            for (std::size_t l = 0; l < groups.size(); ++l) {
+                const AtenSlots& slots = cache.layers[l];
+                groups[l].push_back({slots.size > 0 ? slots.keys.slice(0, 0, slots.size) : empty,
+                                     slots.size > 0 ? slots.values.slice(0, 0, slots.size) : empty, 1});
+            }
         }
         const CtcFrameScores result =
             ctc_frames(config_, weights_, tables_, at::stack(fused),
@@ -85,7 +90,9 @@ private:
             const std::int64_t end = begin + static_cast<std::int64_t>(round.next.size());
             if (end == begin) continue;
             auto& cache = static_cast<AtenCache&>(*round.cache);
-            cache.append(context.keys.slice(0, begin, end), context.values.slice(0, begin, end));
+            for (std::size_t l = 0; l < cache.layers.size(); ++l)
+                cache.layers[l].append(context.layers[l].keys.slice(0, begin, end),
+                                       context.layers[l].values.slice(0, begin, end));
             cache.last_fused = context.fused[end - 1];
             begin = end;
         }

@@ -35,6 +35,7 @@ CtcConfig from_json(const json& file) {
     read_common(file, "ctc", config);
     const json& sizes = file.at("sizes");
     config.hidden = whole_number(sizes, "hidden");
+    if (sizes.contains("layers")) config.layers = whole_number(sizes, "layers");
     config.heads = whole_number(sizes, "heads");
     config.kv_heads = whole_number(sizes, "kv_heads");
     config.head_dim = whole_number(sizes, "head_dim");
@@ -58,6 +59,8 @@ CtcConfig from_json(const json& file) {
 
 void check_ctc_config(const CtcConfig& config) {
     check_drafter_size(kDrafter, "hidden", config.hidden);
+    check_drafter_size(kDrafter, "layers", config.layers);
+    require(config.layers <= 16, "{}: {} decoder layers, at most 16", kDrafter, config.layers);
     check_layer_sizes(kDrafter, {config.heads, config.kv_heads, config.head_dim}, config.intermediate);
     check_drafter_size(kDrafter, "frames", config.frames);
     require(config.frames <= 64, "{}: {} frames, at most 64", kDrafter, config.frames);
@@ -94,6 +97,7 @@ void write_ctc_config(const std::filesystem::path& folder, const CtcConfig& conf
         {"norm_eps", config.norm_eps},
         {"embedding_scale", config.embedding_scale},
         {"feature_scale", config.feature_scale}};
+    if (config.layers > 1) own["sizes"]["layers"] = config.layers;
     if (!config.feature_layers.empty()) own["feature_layers"] = config.feature_layers;
     write_drafter_config(folder, "ctc", config, own);
 }

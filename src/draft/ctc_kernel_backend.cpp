@@ -16,7 +16,8 @@ LayerSizes sizes_of(const CtcConfig& config) {
 
 /// The frames of a draft stand behind the committed slots while it is computed and are overwritten by the next.
 struct KernelCache final : CtcCache {
-    LayerSlots slots;
+    explicit KernelCache(std::size_t count) : layers(count) {}
+    std::vector<LayerSlots> layers;
     std::vector<float> last_fused;  // [H] u_{n-1}; empty while nothing is committed
 };
 
@@ -33,12 +34,11 @@ public:
           blank_(floats_of(weights.blank)),
           blank_bias_(floats_of(weights.blank_bias)[0]),
           fuse_(pack_int8(weights.fuse, team)),
-          layer_(sizes_of(config),
-                 {weights.attn_norm, weights.qkv, weights.attn_out, weights.mlp_norm, weights.gate_up, weights.down},
-                 team),
-          output_(pack_int8(head.output_rows(config.vocabulary), team)) {}
+          output_(pack_int8(head.output_rows(config.vocabulary), team)) {
+        for (const LayerWeights& layer : weights.layers) layers_.push_back({{sizes_of(config), layer, team}, {}, {}});
+    }
 
-    [[nodiscard]] std::unique_ptr<CtcCache> make_cache() const override { return std::make_unique<KernelCache>(); }
+    [[nodiscard]] std::unique_ptr<CtcCache> make_cache() const override { return std::make_unique<KernelCache>(layers_.size()); }
 
     void run(std::span<CtcRound> rounds, bool frames, CtcRoundScores& scores) override {
         const at::NoGradGuard no_grad;
@@ -46,13 +46,16 @@ public:
         const auto sequences = static_cast<std::int64_t>(rounds.size()), T = config_.frames,
                    V = static_cast<std::int64_t>(config_.vocabulary.size());
         const std::int64_t A = frames ? sequences * T : 0;
-        frame_rows_.clear();
-        for (std::int64_t i = 0; i < A; ++i) {
-            const CtcRound& round = rounds[static_cast<std::size_t>(i / T)];
-            frame_rows_.push_back(
-                {&static_cast<KernelCache&>(*round.cache).slots, round.committed + i % T, round.committed + T});
+        for (std::size_t l = 0; l < layers_.size(); ++l) {
+            Layer& layer = layers_[l];
+            layer.frames.clear();
+            for (std::int64_t i = 0; i < A; ++i) {
+                const CtcRound& round = rounds[static_cast<std::size_t>(i / T)];
+                layer.frames.push_back(
+                    {&static_cast<KernelCache&>(*round.cache).layers[l], round.committed + i % T, round.committed + T});
+            }
+            layer.kernels.prepare(layer.context, layer.frames);
         }
-        layer_.prepare(context_, frame_rows_);
         fused_.resize(static_cast<std::size_t>(rows_ * H_)), x_.resize(static_cast<std::size_t>(A * H_));
         scores.logits.resize(static_cast<std::size_t>(A * V)), scores.gate.resize(static_cast<std::size_t>(A));
         team_.run([&](TeamMember& member) {
@@ -62,18 +65,25 @@ public:
     }
 
 private:
+    struct Layer {
+        LayerKernels kernels;
+        std::vector<LayerRow> context, frames;  // of the round
+    };
+
     /// Inputs of the rows that are new, and behind them those of sequences without a committed token: u_{-1}.
     void gather(std::span<CtcRound> rounds) {
         std::vector<TokenId> tokens;
         std::vector<std::pair<const CtcRound*, std::int64_t>> first;  // a round's first row
-        context_.clear(), last_.clear();
+        last_.clear();
+        for (Layer& layer : layers_) layer.context.clear();
         for (CtcRound& round : rounds) {
             auto& cache = static_cast<KernelCache&>(*round.cache);
             const auto rows = static_cast<std::int64_t>(round.next.size());
             if (rows == 0) continue;
             first.emplace_back(&round, static_cast<std::int64_t>(tokens.size()));
-            for (std::int64_t i = round.committed - rows; i < round.committed; ++i)
-                context_.push_back({&cache.slots, i, 0});
+            for (std::size_t l = 0; l < layers_.size(); ++l)
+                for (std::int64_t i = round.committed - rows; i < round.committed; ++i)
+                    layers_[l].context.push_back({&cache.layers[l], i, 0});
             tokens.insert(tokens.end(), round.next.begin(), round.next.end());
             last_.emplace_back(&cache, static_cast<std::int64_t>(tokens.size()) - 1);
         }
@@ -111,7 +121,7 @@ private:
         rows_in_.assign(member, input_.data(), rows_, in_, in_, WeightFormat::int8);
         member.barrier();
         fuse_.multiply(member, rows_in_, fused_.data(), H_);
-        layer_.take_up(member, fused_.data());
+        for (Layer& layer : layers_) layer.kernels.take_up(member, fused_.data());
         member.barrier();
         const auto mine = member.range(static_cast<std::int64_t>(last_.size()));
         for (std::int64_t i = mine.begin; i < mine.end; ++i) {
@@ -129,7 +139,7 @@ private:
             std::copy_n(cache.last_fused.data(), H_, x_.data() + i * H_);
             add_row(x_.data() + i * H_, queries_.data() + i % T * H_, H_);
         }
-        layer_.run(member, x_.data());
+        for (Layer& layer : layers_) layer.kernels.run(member, x_.data());
         for (std::int64_t i = mine.begin; i < mine.end; ++i) {
             float* row = x_.data() + i * H_;
             rms_norm_row(row, H_, final_norm_.data(), static_cast<float>(config_.norm_eps), row);
@@ -150,12 +160,11 @@ private:
     std::vector<float> final_norm_, queries_, blank_;
     float blank_bias_;
     PackedLinear fuse_;
-    LayerKernels layer_;
+    std::vector<Layer> layers_;
     PackedLinear output_;
     PackedRows rows_in_;
 
     std::int64_t rows_ = 0;
-    std::vector<LayerRow> context_, frame_rows_;
     std::vector<std::pair<KernelCache*, std::int64_t>> last_;  // row of a sequence's u_{n-1}
     std::vector<float> input_, fused_, x_;
 };

@@ -16,23 +16,30 @@ void set(at::Tensor& weight, at::IntArrayRef shape, double deviation, at::Genera
     weight = at::normal(0.0, deviation, shape, generator, at::TensorOptions().dtype(at::kFloat));
 }
 
+/// What stands before the names of a layer's weights: nothing in a drafter of one layer.
+std::string above_first(std::size_t layer) { return layer == 0 ? "" : "layer." + std::to_string(layer) + "."; }
+
 }  // namespace
 
 NamedWeights CtcWeights::named() {
-    NamedWeights all = {{"fuse", &fuse},
-                        {"attn_norm", &attn_norm},
-                        {"qkv", &qkv},
-                        {"attn_out", &attn_out},
-                        {"mlp_norm", &mlp_norm},
-                        {"gate_up", &gate_up},
-                        {"down", &down},
-                        {"queries", &queries},
-                        {"final_norm", &final_norm},
-                        {"blank", &blank},
-                        {"blank_bias", &blank_bias},
-                        {"prefix_in", &prefix_in},
-                        {"prefix_bias", &prefix_bias},
-                        {"prefix_out", &prefix_out}};
+    NamedWeights all = {{"fuse", &fuse}};
+    for (std::size_t l = 0; l < layers.size(); ++l) {
+        const std::string at = above_first(l);
+        LayerWeights& layer = layers[l];
+        all.insert(all.end(), {{at + "attn_norm", &layer.attn_norm},
+                               {at + "qkv", &layer.qkv},
+                               {at + "attn_out", &layer.attn_out},
+                               {at + "mlp_norm", &layer.mlp_norm},
+                               {at + "gate_up", &layer.gate_up},
+                               {at + "down", &layer.down}});
+    }
+    all.insert(all.end(), {{"queries", &queries},
+                           {"final_norm", &final_norm},
+                           {"blank", &blank},
+                           {"blank_bias", &blank_bias},
+                           {"prefix_in", &prefix_in},
+                           {"prefix_bias", &prefix_bias},
+                           {"prefix_out", &prefix_out}});
     std::erase_if(all, [](const auto& entry) { return !entry.second->defined(); });
     return all;
 }
@@ -55,12 +62,15 @@ CtcWeights init_ctc_weights(const CtcConfig& config, const TargetHead& head, std
     const auto by = [](std::int64_t fan_in) { return 0.6 / std::sqrt(static_cast<double>(fan_in)); };
     CtcWeights w;
     set(w.fuse, {H, H + F}, by(H + F), random);
-    set(w.qkv, {N + 2 * K, H}, by(H), random);
-    set(w.attn_out, {H, N}, by(N), random);
-    set(w.gate_up, {2 * I, H}, by(H), random);
-    set(w.down, {H, I}, by(I), random);
+    w.layers.resize(static_cast<std::size_t>(config.layers));
+    for (LayerWeights& layer : w.layers) {
+        set(layer.qkv, {N + 2 * K, H}, by(H), random);
+        set(layer.attn_out, {H, N}, by(N), random);
+        set(layer.gate_up, {2 * I, H}, by(H), random);
+        set(layer.down, {H, I}, by(I), random);
+        layer.attn_norm = at::ones({H}), layer.mlp_norm = at::ones({H});
+    }
     set(w.queries, {config.frames, H}, 0.3, random);
-    w.attn_norm = at::ones({H}), w.mlp_norm = at::ones({H});
     w.final_norm = head.final_norm.to(at::kCPU, at::kFloat).clone();
     w.blank = at::zeros({1, H}), w.blank_bias = at::full({1}, -1.0);
     if (config.conditioning == CtcConditioning::prefix) {
@@ -75,12 +85,22 @@ std::vector<WantedWeight> layout(const CtcConfig& config, CtcWeights& w) {
     const std::int64_t H = config.hidden, N = config.heads * config.head_dim, K = config.kv_heads * config.head_dim;
     const std::int64_t I = config.intermediate, R = config.prefix_rank, V = output_rows(config.vocabulary);
     const std::int64_t F = ctc_feature_width(config);
-    std::vector<WantedWeight> wanted = {{"fuse", &w.fuse, {H, H + F}},      {"attn_norm", &w.attn_norm, {H}},
-                                        {"qkv", &w.qkv, {N + 2 * K, H}},    {"attn_out", &w.attn_out, {H, N}},
-                                        {"mlp_norm", &w.mlp_norm, {H}},     {"gate_up", &w.gate_up, {2 * I, H}},
-                                        {"down", &w.down, {H, I}},          {"queries", &w.queries, {config.frames, H}},
-                                        {"final_norm", &w.final_norm, {H}}, {"blank", &w.blank, {1, H}},
-                                        {"blank_bias", &w.blank_bias, {1}}};
+    w.layers.resize(static_cast<std::size_t>(config.layers));
+    std::vector<WantedWeight> wanted = {{"fuse", &w.fuse, {H, H + F}}};
+    for (std::size_t l = 0; l < w.layers.size(); ++l) {
+        const std::string at = above_first(l);
+        LayerWeights& layer = w.layers[l];
+        wanted.insert(wanted.end(), {{at + "attn_norm", &layer.attn_norm, {H}},
+                                     {at + "qkv", &layer.qkv, {N + 2 * K, H}},
+                                     {at + "attn_out", &layer.attn_out, {H, N}},
+                                     {at + "mlp_norm", &layer.mlp_norm, {H}},
+                                     {at + "gate_up", &layer.gate_up, {2 * I, H}},
+                                     {at + "down", &layer.down, {H, I}}});
+    }
+    wanted.insert(wanted.end(), {{"queries", &w.queries, {config.frames, H}},
+                                 {"final_norm", &w.final_norm, {H}},
+                                 {"blank", &w.blank, {1, H}},
+                                 {"blank_bias", &w.blank_bias, {1}}});
     if (config.conditioning == CtcConditioning::none) return wanted;
     wanted.push_back({"prefix_in", &w.prefix_in, {R, 3 * H}});
     wanted.push_back({"prefix_bias", &w.prefix_bias, {R}});
@@ -99,16 +119,12 @@ LayerSizes sizes_of(const CtcConfig& config) {
     return {config.heads, config.kv_heads, config.head_dim, config.rope_theta, config.norm_eps};
 }
 
-LayerWeights layer_of(const CtcWeights& weights) {
-    return {weights.attn_norm, weights.qkv, weights.attn_out, weights.mlp_norm, weights.gate_up, weights.down};
-}
-
 }  // namespace
 
 CtcContext ctc_context(const CtcConfig& config, const CtcWeights& weights, const CtcTables& tables,
                        const at::Tensor& next, const at::Tensor& features, const at::Tensor& positions,
                        at::ScalarType compute) {
-    const auto real = weights.attn_norm.scalar_type();
+    const auto real = weights.final_norm.scalar_type();
     const std::int64_t H = config.hidden;
     const auto type = tables.embedding.scalar_type();
     std::vector<at::Tensor> inputs{embed_tokens(tables, next),
@@ -116,18 +132,21 @@ CtcContext ctc_context(const CtcConfig& config, const CtcWeights& weights, const
     if (!config.feature_layers.empty()) inputs.push_back(features.slice(1, H).to(type));
     const at::Tensor input = at::cat(inputs, -1);
     const at::Tensor fused = mixed_linear(input, weights.fuse, compute).to(real);
-    LayerContext context = layer_context(sizes_of(config), layer_of(weights), fused, positions, compute);
-    return {fused, std::move(context.keys), std::move(context.values)};
+    CtcContext context{fused, {}};
+    for (const LayerWeights& layer : weights.layers)
+        context.layers.push_back(layer_context(sizes_of(config), layer, fused, positions, compute));
+    return context;
 }
 
 CtcFrameScores ctc_frames(const CtcConfig& config, const CtcWeights& weights, const CtcTables& tables,
-                          const at::Tensor& fused, const at::Tensor& committed, const std::vector<CtcAnchors>& groups,
-                          at::ScalarType compute) {
+                          const at::Tensor& fused, const at::Tensor& committed,
+                          const std::vector<std::vector<CtcAnchors>>& groups, at::ScalarType compute) {
+    OUTRIDER_ASSERT(groups.size() == weights.layers.size());
     const std::int64_t A = fused.size(0), T = config.frames, H = config.hidden;
     const at::Tensor positions = (committed.unsqueeze(1) + at::arange(T, committed.options()).unsqueeze(0)).flatten();
-    const at::Tensor x = layer_rows(sizes_of(config), layer_of(weights),
-                                    (fused.unsqueeze(1) + weights.queries.unsqueeze(0)).reshape({A * T, H}), positions,
-                                    committed, groups, compute);
+    at::Tensor x = (fused.unsqueeze(1) + weights.queries.unsqueeze(0)).reshape({A * T, H});
+    for (std::size_t l = 0; l < groups.size(); ++l)
+        x = layer_rows(sizes_of(config), weights.layers[l], x, positions, committed, groups[l], compute);
     const at::Tensor y = ctc_rms_norm(x, weights.final_norm, config.norm_eps, compute);
     return {mixed_linear(y, tables.output, compute),
             (at::linear(y.to(weights.blank.scalar_type()), weights.blank) + weights.blank_bias).flatten()};

@@ -74,6 +74,7 @@ struct CtcNetwork {
     [[nodiscard]] static NamedSizes sizes(const CtcConfig& config) {
         const bool conditioned = config.conditioning == CtcConditioning::prefix;
         return {{"frames", std::to_string(config.frames)},
+                {"layers", std::to_string(config.layers)},
                 {"heads", std::to_string(config.heads)},
                 {"kv heads", std::to_string(config.kv_heads)},
                 {"intermediate size", std::to_string(config.intermediate)},
@@ -87,7 +88,7 @@ struct CtcNetwork {
         const LayerChoice layer = choose_layer(head.hidden, options.heads, options.kv_heads, options.intermediate);
         config.head_dim = layer.head_dim, config.heads = layer.heads, config.kv_heads = layer.kv_heads;
         config.intermediate = layer.intermediate;
-        config.frames = options.frames;
+        config.frames = options.frames, config.layers = options.layers;
         config.conditioning = options.conditioning;
         config.prefix_rank = options.prefix_rank;
         config.feature_layers = options.feature_layers;
@@ -135,9 +136,11 @@ struct CtcNetwork {
                                   at::ScalarType compute, LossStats& stats, ThreadTeam& team) const {
         const CtcContext context =
             ctc_context(config, weights, tables, batch.next, batch.features, batch.positions, compute);
+        std::vector<std::vector<CtcAnchors>> groups;
+        for (const LayerContext& layer : context.layers)
+            groups.push_back(context_groups(batch, layer.keys, layer.values));
         const CtcFrameScores frames =
-            ctc_frames(config, weights, tables, context.fused.index_select(0, batch.row), batch.committed,
-                       context_groups(batch, context.keys, context.values), compute);
+            ctc_frames(config, weights, tables, context.fused.index_select(0, batch.row), batch.committed, groups, compute);
         at::Tensor prefix;
         if (config.conditioning == CtcConditioning::prefix)
             prefix = ctc_prefix_scores(config, weights, tables, batch.last, batch.last_but_one,

@@ -21,10 +21,11 @@ struct CtcConfig {
     static constexpr int kVersion = 1;
 
     std::int64_t hidden = 0;             ///< H, the target's
-    std::int64_t heads = 0;              ///< of the decoder layer
+    std::int64_t layers = 1;             ///< decoder layers
+    std::int64_t heads = 0;              ///< of each
     std::int64_t kv_heads = 0;
     std::int64_t head_dim = 64;
-    std::int64_t intermediate = 0;       ///< of its gated MLP
+    std::int64_t intermediate = 0;       ///< of the gated MLPs
     std::int64_t frames = 8;             ///< T
     CtcConditioning conditioning = CtcConditioning::prefix;
     /// Layers of the target whose residual streams the network reads beside the final features, ascending; see

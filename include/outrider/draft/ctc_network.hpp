@@ -18,12 +18,7 @@ namespace outrider {
 /// All that is trained. N = heads * head_dim, K = kv_heads * head_dim.
 struct CtcWeights {
     at::Tensor fuse;         ///< [H, (2 + k) H] u_j = fuse [E(x_{j+1}); h_j; h_j after each of the k feature layers]
-    at::Tensor attn_norm;    ///< [H]
-    at::Tensor qkv;          ///< [N + 2 K, H] rows of q, then k, then v
-    at::Tensor attn_out;     ///< [H, N]
-    at::Tensor mlp_norm;     ///< [H]
-    at::Tensor gate_up;      ///< [2 I, H] rows of gate, then up
-    at::Tensor down;         ///< [H, I]
+    std::vector<LayerWeights> layers;  ///< frames go through all of them; each has keys and values of the u_j of its own
     at::Tensor queries;      ///< [T, H] added to the pending token's fused state
     at::Tensor final_norm;   ///< [H] starts as the target's
     at::Tensor blank;        ///< [1, H] and its bias: logit of p(blank)
@@ -48,11 +43,11 @@ using CtcTables = TargetTables;
 /// Shapes that the config asks for; throws Error naming the weight that differs or is missing.
 void check_ctc_weights(const CtcConfig& config, const CtcWeights& weights);
 
-/// The context of one sequence (or conversation): u_0..u_{L-1} and the keys and values over them.
+/// The context of one sequence (or conversation): u_0..u_{L-1} and each layer's keys and values over them. The u_j go
+/// through no layer themselves, so taking up a committed token costs two small products a layer.
 struct CtcContext {
-    at::Tensor fused;   ///< [L, H]
-    at::Tensor keys;    ///< [L, kv_heads, head_dim], positions applied
-    at::Tensor values;  ///< [L, kv_heads, head_dim]
+    at::Tensor fused;                  ///< [L, H]
+    std::vector<LayerContext> layers;  ///< [L, kv_heads, head_dim] each, positions applied to the keys
 };
 
 /// Runs fuse, norm, k and v over rows of any sequences. `next` [L] int64: x_{j+1}; `features` [L, (1 + k) H]: h_j, then
@@ -71,10 +66,10 @@ struct CtcFrameScores {
 };
 
 /// One pass of the frames. `fused` [A, H]: u_{n-1} of each anchor; `committed` [A] int64: n, the keys it sees and the
-/// position of its first frame; `groups` cover the A anchors in order.
+/// position of its first frame; `groups`: for each layer, those that cover the A anchors in order.
 [[nodiscard]] CtcFrameScores ctc_frames(const CtcConfig& config, const CtcWeights& weights, const CtcTables& tables,
                                         const at::Tensor& fused, const at::Tensor& committed,
-                                        const std::vector<CtcAnchors>& groups, at::ScalarType compute);
+                                        const std::vector<std::vector<CtcAnchors>>& groups, at::ScalarType compute);
 
 /// What a drafted prefix adds to the frames' scores: [A * P, V]. `last`, `last_but_one` [A, P] int64 tokens (negative:
 /// none); `features` [A, H or more]: h_{n-1} of each anchor first.

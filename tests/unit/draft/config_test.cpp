@@ -75,6 +75,37 @@ TEST_CASE("drafters' configs: numbers are taken as they stand or refused", "[con
     }
 }
 
+TEST_CASE("ctc configs: decoder layers go there and back, or are refused", "[config][layers]") {
+    const TemporaryFolder folder;
+    CtcConfig config = toy_config(CtcConditioning::prefix);
+    write_ctc_config(folder.path(), config);
+    CHECK(!json::parse(text_of(folder.path() / "config.json")).at("sizes").contains("layers"));  // one needs no word
+    CHECK(read_ctc_config(folder.path()).layers == 1);
+    config.layers = 2;
+    write_ctc_config(folder.path(), config);
+    CHECK(read_ctc_config(folder.path()).layers == 2);
+    CtcWeights weights = toy_weights(config, toy_head());
+    for (auto& [name, weight] : weights.named()) *weight = weight->to(at::kBFloat16).to(at::kFloat);
+    write_ctc_weights(folder.path(), weights);
+    CtcWeights read = read_ctc_weights(folder.path(), config);
+    const auto names = weights.named(), again = read.named();
+    REQUIRE(names.size() == again.size());
+    for (std::size_t i = 0; i < names.size(); ++i) {
+        CHECK(names[i].first == again[i].first);
+        CHECK(at::equal(*names[i].second, *again[i].second));
+    }
+    CHECK(std::ranges::count_if(names, [](const auto& entry) { return entry.first == "layer.1.qkv"; }) == 1);
+    CHECK_THROWS_AS(read_ctc_weights(folder.path(), [&] { CtcConfig three = config; three.layers = 3; return three; }()), Error);
+    CHECK_THROWS_AS(read_ctc_weights(folder.path(), [&] { CtcConfig one = config; one.layers = 1; return one; }()), Error);
+    json file = json::parse(text_of(folder.path() / "config.json"));
+    for (const json& wrong : {json(0), json(17), json(-1), json("2"), json(1.5)}) {
+        file["sizes"]["layers"] = wrong;
+        folder.write("config.json", file.dump());
+        INFO(wrong.dump());
+        CHECK_THROWS_MATCHES(read_ctc_config(folder.path()), Error, MessageMatches(ContainsSubstring("layers")));
+    }
+}
+
 TEST_CASE("ctc configs: feature layers go there and back, or are refused", "[config][features]") {
     const TemporaryFolder folder;
     CtcConfig config = toy_config(CtcConditioning::prefix);

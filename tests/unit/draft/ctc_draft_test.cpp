@@ -317,6 +317,38 @@ TEST_CASE("CtcDraft: features of layers are found in the target's columns, by ke
     CHECK_THROWS_AS(CtcDraft(config, weights, toy_head()), Error);  // a target without features of layers
 }
 
+TEST_CASE("CtcDraft: several decoder layers, by kernels and tensor operations, however rounds cut the text", "[layers]") {
+    CtcConfig config = toy_config(CtcConditioning::prefix);
+    config.layers = 3;
+    const TargetHead head = toy_head();
+    const CtcWeights weights = toy_weights(config, head);
+    REQUIRE(weights.layers.size() == 3);
+    const Text text(40);
+    for (const bool kernels : {false, true}) {
+        INFO("kernels " << kernels);
+        const CtcDraftOptions options{.threads = 2, .kernels = kernels};
+        CtcDraft at_once(config, weights, head, options), stepped(config, weights, head, options);
+        (void)one(stepped, text.feedback(0, 9));
+        (void)one(stepped, text.feedback(9, 10));
+        const TokenTree whole = one(at_once, text.feedback(0, 33), 40);
+        const TokenTree last = one(stepped, text.feedback(10, 33), 40);
+        if (kernels) CHECK(same(last, whole));  // a library's products depend on the rows beside them
+        for (std::size_t l = 0; l < 3; ++l) {  // each layer matters, and so do its keys of what is committed
+            CtcWeights changed = weights;
+            changed.layers[l].down = -weights.layers[l].down;
+            CtcDraft other(config, changed, head, options);
+            CHECK(!same(one(other, text.feedback(0, 33), 40), whole));
+            changed = weights;
+            changed.layers[l].qkv = weights.layers[l].qkv.clone();
+            changed.layers[l].qkv.slice(0, config.heads * config.head_dim).neg_();
+            CtcDraft elsewhere(config, changed, head, options);
+            CHECK(!same(one(elsewhere, text.feedback(0, 33), 40), whole));
+        }
+    }
+    CtcDraft reference(config, weights, head, {.threads = 1, .kernels = false}), fast(config, weights, head, {.threads = 2});
+    check_follows(reference, fast, text);
+}
+
 TEST_CASE("CtcDraft: what others asked for beside the final features changes nothing", "[features]") {
     const Text narrow(30);
     Text wide = narrow;

@@ -103,7 +103,7 @@ TEST_CASE("CTC network: float32 and bfloat16 scores follow float64") {
         const CtcTables tables = make_ctc_tables(config, head, compute, at::kCPU);
         const CtcContext context = ctc_context(config, w, tables, next, features.to(real), positions, compute);
         const CtcFrameScores frames = ctc_frames(config, w, tables, context.fused.index_select(0, row), row + 1,
-                                                 {{context.keys, context.values, 3}}, compute);
+                                                 {{{context.layers[0].keys, context.layers[0].values, 3}}}, compute);
         const at::Tensor prefix =
             ctc_prefix_scores(config, w, tables, last, last.flip(1), features.index_select(0, row).to(real), compute);
         return std::vector<at::Tensor>{frames.logits, frames.gate, prefix};

@@ -197,7 +197,8 @@ TEST_CASE("train_ctc: the draft's probabilities are those of the loss") {
         const CtcContext context =
             ctc_context(config, weights, tables, batch.next, batch.features, batch.positions, at::kFloat);
         const CtcFrameScores frames = ctc_frames(config, weights, tables, context.fused.index_select(0, batch.row),
-                                                 batch.committed, {{context.keys, context.values, 1}}, at::kFloat);
+                                                 batch.committed,
+                                                 {{{context.layers[0].keys, context.layers[0].values, 1}}}, at::kFloat);
         const at::Tensor prefix = ctc_prefix_scores(config, weights, tables, batch.last, batch.last_but_one,
                                                     batch.features.index_select(0, batch.row), at::kFloat);
         LossStats stats;
@@ -306,6 +307,30 @@ TEST_CASE("train_ctc learns from features of layers what final features do not t
         CHECK_THROWS_AS(train_ctc(options, other, target), Error);
     }
     CHECK_THROWS_WITH(train_ctc(toy_options(folder, 64), ctc, toy_target(&verifier)), ContainsSubstring("layers 2, 3"));
+    fs::remove_all(folder);
+}
+
+TEST_CASE("train_ctc trains every decoder layer, and goes on with them", "[layers]") {
+    const fs::path folder = scratch("run_deep");
+    TrainOptions options = toy_options(folder, 600);
+    options.output = folder / "deep";
+    CtcTrainOptions ctc = toy_ctc();
+    ctc.layers = 2;
+    ToyVerifier verifier;
+    const TrainResult deep = train_ctc(options, ctc, toy_target(&verifier));
+    CHECK(deep.finished);
+    const CtcConfig config = read_ctc_config(options.output);
+    CHECK(config.layers == 2);
+    const CtcWeights trained = read_ctc_weights(options.output, config),
+                     start = init_ctc_weights(config, toy_target(&verifier).head, options.seed);
+    REQUIRE(trained.layers.size() == 2);
+    for (std::size_t l = 0; l < 2; ++l) {
+        CHECK((trained.layers[l].qkv - start.layers[l].qkv).abs().max().item<double>() > 1e-3);
+        CHECK((trained.layers[l].down - start.layers[l].down).abs().max().item<double>() > 1e-3);
+    }
+    options.resume = true;
+    ctc.layers = 1;
+    CHECK_THROWS_WITH(train_ctc(options, ctc, toy_target(&verifier)), ContainsSubstring("layers"));
     fs::remove_all(folder);
 }
 
