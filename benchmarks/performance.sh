@@ -4,7 +4,7 @@
 # `speed` takes the prompts of PROMPTS (examples/prompts.jsonl), N tokens each (128).
 # Figures stand in docs/figures/performance, each with the machine and the date beside it; steps not named keep theirs.
 # Needs outrider, kernels_pass, target_pass and quality in build/release (or in OUTRIDER_BUILD), configured with
-# -DOUTRIDER_BUILD_BENCHMARKS=ON as the preset bench does; `peers` needs what benchmarks/peers/run.sh needs, `profile` perf.
+# -DOUTRIDER_BUILD_BENCHMARKS=ON as the preset bench does; `rounds` draws time.png where python3 has matplotlib, `peers` needs what benchmarks/peers/run.sh needs, `profile` perf.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 out=docs/figures/performance
@@ -56,9 +56,12 @@ step() {
                 sed -n 's/^ *\([0-9.]*\)% *\[\(.\)\] *\(.*[^ ]\) *$/\1 \2 \3/p' >"$out/profile.txt" ;;
         rounds)
             rm -rf "$build/performance/rounds"
-            python3 benchmarks/compare_sets.py --program "$build/outrider" --drafters "$drafters" --nodes 16,auto --weights stored,bf16 -n 64 \
-                --limit 6 -o "$build/performance/rounds"
-            cp "$build/performance/rounds/strategies.json" "$out/rounds.json" ;;
+            local plots=
+            if python3 -c 'import matplotlib' 2>/dev/null; then plots=--plots; fi
+            python3 benchmarks/compare_sets.py --program "$build/outrider" --drafters "$drafters" --nodes 6,16,auto --weights stored,bf16 -n 64 \
+                --limit 6 -o "$build/performance/rounds" $plots
+            cp "$build/performance/rounds/strategies.json" "$out/rounds.json"
+            [ -z "$plots" ] || cp "$build/performance/rounds/time.png" "$out/" ;;
         speed)
             rm -rf "$build/performance/speed"
             # auto against plain on each path, and what sampling costs plain decoding

@@ -30,7 +30,11 @@ LayerKernels::LayerKernels(const LayerSizes& sizes, const LayerWeights& weights,
       attn_out_(pack_int8(weights.attn_out, team)),
       gate_up_(pack_int8(weights.gate_up, team)),
       down_(pack_int8(weights.down, team)),
-      scratch_(static_cast<std::size_t>(team.size())) {}
+      scratch_(static_cast<std::size_t>(team.size())) {
+    const std::int64_t half = sizes_.head_dim / 2;
+    for (std::int64_t i = 0; i < half; ++i)
+        rates_.push_back(std::exp(-std::log(sizes_.rope_theta) * static_cast<double>(i) / static_cast<double>(half)));
+}
 
 void LayerKernels::prepare(std::span<const LayerRow> context, std::span<const LayerRow> rows) {
     context_ = context, rows_ = rows;
@@ -57,9 +61,7 @@ void LayerKernels::prepare(std::span<const LayerRow> context, std::span<const La
 void LayerKernels::turn(float* heads, std::int64_t count, std::int64_t position, float* angles) const {
     const std::int64_t half = sizes_.head_dim / 2;
     for (std::int64_t i = 0; i < half; ++i) {
-        const double angle =
-            static_cast<double>(position) *
-            std::exp(-std::log(sizes_.rope_theta) * static_cast<double>(i) / static_cast<double>(half));
+        const double angle = static_cast<double>(position) * rates_[static_cast<std::size_t>(i)];
         angles[i] = static_cast<float>(std::cos(angle)), angles[half + i] = static_cast<float>(std::sin(angle));
     }
     rotate_heads(heads, count, sizes_.head_dim, angles, angles + half);

@@ -58,6 +58,7 @@ private:
     LayerSizes sizes_;
     std::int64_t H_, N_, K_, I_;
     std::vector<float> attn_norm_, mlp_norm_;
+    std::vector<double> rates_;  // [head_dim / 2] angle of one position
     AttentionShape shape_;
     PackedLinear qkv_, kv_, attn_out_, gate_up_, down_;
     PackedRows packed_;

@@ -75,7 +75,8 @@ std::vector<SequenceTree> MergedDraft::do_propose(std::span<const SequenceFeedba
 
 void MergedDraft::pass_time(const DraftBudget& budget) {
     const auto now = std::chrono::steady_clock::now();
-    const std::chrono::duration<double> passed = now - std::exchange(last_, now);
+    const auto before = std::exchange(last_, now);
+    const std::chrono::duration<double> passed = before == decltype(before){} ? now - now : now - before;
     const double seconds = std::min(passed.count(), 1.0);  // the host may have paused
     for (Part& part : parts_) part.value.pass(budget.second_price * seconds);
 }

@@ -113,7 +113,7 @@ TEST_CASE("merged lets a dear drafter rest that does not pay, and the cheap one 
 
 TEST_CASE("merged asks a dear drafter that pays, and everybody where time has no price", "[merged]") {
     Pair paying = pair(0.8F, 0.05F, 1e-4);
-    CHECK(play(paying, {1, 1}, 100, 50.0) > 90);  // for a hundredth of a token
+    CHECK(play(paying, {1, 1}, 100, 1.0) > 90);  // for next to nothing
     CHECK(paying.dear->calls > 94);
     Pair free = pair(0.01F, 0.9F, 1e-3);
     (void)play(free, {1, 2}, 60, 0.0);
