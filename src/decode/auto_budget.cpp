@@ -272,7 +272,7 @@ void AutoBudget::settle(const RoundReport& report) {
     const double cost = rate * draft;  // tokens that plain decoding makes meanwhile
     const bool pays = value_ / valued_ * asked > cost || cost < kCheap * double(sequences);
     if (probe) {
-        asked_ = drafting_, trial_ = kTrial;
+        asked_ = drafting_, trial_ = kTrial, since_probe_ = 0;
         tokens_ = plain_tokens_ = counted_ = 0;
     } else {
         tokens_ = tokens_ * kFade + emitted;

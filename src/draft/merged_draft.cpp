@@ -140,9 +140,9 @@ void MergedDraft::ask(std::size_t drafter, std::span<const SequenceFeedback> fee
         std::iota(asked.begin(), asked.end(), std::size_t{0});
         if (priced) asked = whom_to_draft(drafter, feedback, budget);
         late = owed(drafter, feedback, asked);
-        if (asked.empty()) return;
         feedback = late;
     }
+    if (feedback.empty()) return;
     std::int64_t tokens = 0;
     for (const SequenceFeedback& f : feedback) tokens += static_cast<std::int64_t>(f.tokens.size());
     const auto start = std::chrono::steady_clock::now();

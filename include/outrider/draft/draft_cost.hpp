@@ -21,7 +21,7 @@ public:
         if (weight_ >= 3)
             seconds = std::min(seconds, 1.5 * (std::max(high_, sequence_) * s + catch_up(sequences, tokens)));
         if (catching_up) {
-            // A merged drafter's calls get cheaper when a part of it begins to rest: no call costs more than this one.
+            // A merged drafter's calls get cheaper when a part of it begins to rest: a steady call costs no more than this.
             sequence_ += 0.25 * (std::min(seconds / s, sequence_) - sequence_);
             token_ += 0.25 * (std::max(0.0, seconds - sequence_ * s) / n - token_);
             return;

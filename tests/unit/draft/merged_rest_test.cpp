@@ -164,6 +164,15 @@ TEST_CASE("every part of a merged drafter sees every token once, whenever it is 
     for (const Text& text : texts) CHECK(drafters.dear->seen[text.sequence] == text.committed);
 }
 
+TEST_CASE("merged asks nobody for nothing, and learns nothing of it", "[merged]") {
+    Pair drafters = pair(0.3F, 0.6F, 0.0);
+    const std::vector<double> trees{0.0, 0.1};
+    CHECK(drafters.merged.propose({}, {1, 100.0, trees}).empty());
+    CHECK(drafters.merged.propose({}, {1}).empty());
+    CHECK(drafters.cheap->calls + drafters.dear->calls == 0);
+    CHECK(play(drafters, {1, 2}, 40, 1.0) == 40);
+}
+
 TEST_CASE("a drafter that is certain of a path never rests", "[merged]") {
     struct Certain final : DraftModel {
         std::int64_t calls = 0;
