@@ -58,6 +58,7 @@
 #include <outrider/interface/prompt.hpp>
 #include <outrider/interface/round.hpp>
 #include <outrider/interface/target_head.hpp>
+#include <outrider/interface/tree_extender.hpp>
 #include <outrider/interface/verifier.hpp>
 
 #include <outrider/model/llama_config.hpp>

@@ -17,8 +17,11 @@ MergedDraft::MergedDraft(std::vector<std::unique_ptr<DraftModel>> drafters) {
         if (!kind_.empty()) kind_ += '+';
         kind_ += drafter->kind();
         order_.push_back(parts_.size());
-        parts_.push_back({std::move(drafter), {}, {}});
+        auto* extender = dynamic_cast<TreeExtender*>(drafter.get());
+        parts_.push_back({.drafter = std::move(drafter), .extender = extender});
     }
+    const DraftDraws all = draws();
+    draws_nodes_ = all == DraftDraws::unknown || all > DraftDraws::certain;
     std::stable_partition(order_.begin(), order_.end(), [&](std::size_t d) { return parts_[d].drafter->cheap(); });
 }
 
@@ -54,8 +57,7 @@ std::vector<SequenceTree> MergedDraft::do_propose(std::span<const SequenceFeedba
         for (const Trie& trie : stages) learn(trie, f);
         stages.assign(1, Trie{0, {Node{f.pending}}});
     }
-    const DraftDraws all = draws();
-    const bool priced = budget.second_price > 0 && all != DraftDraws::unknown && all <= DraftDraws::certain;
+    const bool priced = budget.second_price > 0 && !draws_nodes_;
     pass_time(budget);
     if (priced) cheapest_first();
     Draws draws;
@@ -64,7 +66,10 @@ std::vector<SequenceTree> MergedDraft::do_propose(std::span<const SequenceFeedba
     merged.reserve(feedback.size());
     for (const SequenceFeedback& f : feedback) {
         Trie& trie = proposed_[f.sequence].back();
-        if (!priced) weigh(trie);
+        if (!priced) {
+            weigh(trie);
+            extend(f.sequence, trie, budget.nodes);
+        }
         merged.push_back({f.sequence, best_nodes(trie, budget.nodes), std::move(draws[f.sequence])});
         SequenceTree& last = merged.back();
         if (last.samples != nullptr && last.samples->is_chosen())
@@ -161,6 +166,7 @@ void MergedDraft::ask(std::size_t drafter, std::span<const SequenceFeedback> fee
         join(trie, t.tree, who);
         if (!priced) continue;
         weigh(trie);
+        extend(t.sequence, trie, budget.nodes);
         if (stages.size() == 1) continue;
         const double before = worth(stages[stages.size() - 2], budget);
         part.value.learn(before, worth(trie, budget) - before, price);
@@ -210,9 +216,10 @@ void MergedDraft::join(Trie& all, const TokenTree& tree, Drafters who) {
         if (n == trie.size())
             trie.push_back(
                 {.token = token, .parent = parent, .depth = trie[static_cast<std::size_t>(parent)].depth + 1});
+        place[i] = static_cast<NodeIndex>(n);
+        if ((trie[n].by & who) != 0 || std::isinf(tree.log_q()[i])) continue;  // extended: proposed before, or not at all
         trie[n].by = static_cast<Drafters>(trie[n].by | who);
         trie[n].miss *= 1.0 - std::clamp(std::exp(double(tree.log_q()[i])), 0.0, 0.9999);
-        place[i] = static_cast<NodeIndex>(n);
     }
 }
 
@@ -230,6 +237,20 @@ void MergedDraft::weigh(Trie& all) const {
         const auto parent = static_cast<std::size_t>(trie[n].parent);
         if (claimed[parent] > 0.995) trie[n].given_parent *= 0.995 / claimed[parent];
         trie[n].path = trie[parent].path + std::log(trie[n].given_parent);
+    }
+}
+
+/// Lets those that can do it go on from what the others drafted. The trie has to be weighed, and is afterwards.
+void MergedDraft::extend(SequenceId sequence, Trie& trie, std::int64_t nodes) {
+    if (draws_nodes_) return;
+    for (std::size_t d = 0; d < parts_.size(); ++d) {
+        const auto who = static_cast<Drafters>(1U << d);
+        if (parts_[d].extender == nullptr || (trie.asked & who) == 0 || trie.asked == who) continue;
+        TokenTree::Builder drafted(trie.nodes.front().token, trie.nodes.size());
+        for (std::size_t n = 1; n < trie.nodes.size(); ++n)
+            drafted.add(trie.nodes[n].parent, trie.nodes[n].token, static_cast<float>(std::log(trie.nodes[n].given_parent)));
+        join(trie, parts_[d].extender->extend(sequence, drafted.view(), nodes), who);
+        weigh(trie);
     }
 }
 

@@ -3,16 +3,16 @@
 #include <algorithm>
 #include <cmath>
 #include <memory>
-#include <queue>
 
 #include <outrider/core/error.hpp>
 #include <outrider/core/rng.hpp>
+
+#include "ngram_growth.hpp"
 
 namespace outrider {
 
 namespace {
 
-constexpr std::int32_t kLongest = 32;   // matches are measured no further back
 constexpr double kPriorTrials = 8.0;    // what the starting values count for
 constexpr double kMemory = 512.0;       // older outcomes fade beyond this many
 
@@ -22,20 +22,15 @@ constexpr std::array<std::int32_t, 7> kBucketEnds{1, 2, 3, 4, 6, 10, 20};
 constexpr std::array<double, 8> kFirstRank{0.20, 0.40, 0.52, 0.60, 0.70, 0.80, 0.87, 0.92};
 constexpr std::array<double, 4> kShareOfRest{1.0, 0.15, 0.10, 0.06};
 
-std::uint8_t bucket_of(std::int32_t match) {
-    return static_cast<std::uint8_t>(std::lower_bound(kBucketEnds.begin(), kBucketEnds.end(), match) -
-                                     kBucketEnds.begin());
-}
-
 std::uint64_t key_of(std::span<const TokenId> ngram) {
     std::uint64_t key = ngram.size();
     for (const TokenId token : ngram) key = mix64(key ^ static_cast<std::uint64_t>(token));
     return key;
 }
 
-/// How many tokens the two texts have in common at their ends, up to kLongest.
-std::int32_t common_end(std::span<const TokenId> a, std::span<const TokenId> b) {
-    const auto most = std::min({a.size(), b.size(), static_cast<std::size_t>(kLongest)});
+/// How many tokens the two texts have in common at their ends, up to `longest`.
+std::int32_t common_end(std::span<const TokenId> a, std::span<const TokenId> b, std::int32_t longest) {
+    const auto most = std::min({a.size(), b.size(), static_cast<std::size_t>(longest)});
     std::size_t n = 0;
     while (n < most && a[a.size() - 1 - n] == b[b.size() - 1 - n]) ++n;
     return static_cast<std::int32_t>(n);
@@ -60,6 +55,11 @@ NgramDraft::NgramDraft(NgramOptions options) : options_(options) {
             }
 }
 
+std::uint8_t NgramDraft::bucket_of(std::int32_t match) {
+    return static_cast<std::uint8_t>(std::lower_bound(kBucketEnds.begin(), kBucketEnds.end(), match) -
+                                     kBucketEnds.begin());
+}
+
 std::string_view NgramDraft::kind() const {
     switch (options_.mode) {
         case NgramMode::copy: return "ngram:copy";
@@ -74,8 +74,9 @@ std::vector<SequenceTree> NgramDraft::do_propose(std::span<const SequenceFeedbac
     for (const SequenceFeedback& f : feedback) {
         History& history = histories_[f.sequence];
         update(history, f);
+        const TokenTree root = TokenTree::root_only(f.pending);
         trees.push_back({f.sequence, options_.mode == NgramMode::copy ? copy(history, budget.nodes)
-                                                                      : draft(history, budget.nodes)});
+                                                                      : Growth(*this, history, root).grow(budget.nodes)});
         const TokenTree& tree = trees.back().tree;
         if (tree.drafted() > 0)
             trees.back().samples = std::make_shared<const DraftSamples>(DraftSamples::chosen(tree));
@@ -102,6 +103,7 @@ void NgramDraft::update(History& history, const SequenceFeedback& f) {
         actual.push_back(f.pending);
         return actual;
     }());
+    history.drafted.clear();
     const auto take = [&](TokenId token) {
         if (options_.mode == NgramMode::max_gram && !history.text.empty()) count_bigram(history.text.back(), token);
         append(history, token);
@@ -171,12 +173,13 @@ void NgramDraft::learn(const std::vector<Drafted>& drafted, std::span<const Toke
         NodeIndex next = kNoNode;
         for (std::size_t i = 0; i < drafted.size(); ++i) {
             if (drafted[i].parent != at) continue;
-            Count& count = counts_[index(drafted[i].kind)];
+            const bool came_true = drafted[i].token == token;
+            if (came_true) next = static_cast<NodeIndex>(i) + 1;
+            if (!drafted[i].kind) continue;
+            Count& count = counts_[index(*drafted[i].kind)];
             if (count.trials >= kMemory) count.hits *= 0.5, count.trials *= 0.5;
             count.trials += 1;
-            if (drafted[i].token != token) continue;
-            count.hits += 1;
-            next = static_cast<NodeIndex>(i) + 1;
+            count.hits += came_true ? 1 : 0;
         }
         if (next == kNoNode) return;
         at = next;
@@ -226,7 +229,8 @@ void NgramDraft::continuations(const History& history, std::span<const TokenId> 
         const auto it = history.newest.find(key_of(ngram));
         std::int32_t place = it == history.newest.end() ? -1 : it->second;
         for (std::int64_t tries = 0; place >= 0 && tries < options_.candidates; ++tries) {
-            const std::int32_t match = common_end(std::span(text).first(static_cast<std::size_t>(place)), context);
+            const auto before = std::span(text).first(static_cast<std::size_t>(place));
+            const std::int32_t match = common_end(before, context, kLongest);
             const auto length =
                 static_cast<std::int32_t>(n);  // longer matches were offered before; shorter: equal keys
             if (place != followed_place && (match == length || (match > length && n == longest))) offer(place, match);
@@ -248,51 +252,12 @@ double NgramDraft::probability(Kind kind) const {
     return std::clamp(count.hits / count.trials, 1e-4, 0.999);
 }
 
-/// Best-first: always the continuation of largest path probability next, until the budget is spent.
-TokenTree NgramDraft::draft(History& history, std::int64_t nodes) const {
-    history.drafted.clear();
-    TokenTree::Builder tree(history.text.back(), static_cast<std::size_t>(std::max<std::int64_t>(nodes, 0)));
-    if (nodes <= 0) return std::move(tree).build();
-
-    struct Open {
-        double path = 0;  ///< log probability from the root
-        std::size_t order = 0;
-        NodeIndex parent = 0;
-        Continuation what;
-        Kind kind;
-        bool operator<(const Open& other) const { return path != other.path ? path < other.path : order > other.order; }
-    };
-    std::priority_queue<Open> open;
-    std::vector<Continuation> found;
-    std::vector<TokenId> context;
-    std::size_t order = 0;
-    const auto expand = [&](NodeIndex node, double path, const Continuation* came_from) {
-        const std::size_t tail = std::min<std::size_t>(history.text.size(), static_cast<std::size_t>(kLongest));
-        context.assign(history.text.end() - static_cast<std::ptrdiff_t>(tail), history.text.end());
-        const auto depth = static_cast<std::size_t>(tree.view().depth(node));
-        context.resize(tail + depth);
-        NodeIndex up = node;
-        for (std::size_t d = depth; d > 0; --d, up = tree.view().parent(up))
-            context[tail + d - 1] = tree.view().token(up);
-        continuations(history, context, came_from, found);
-        const bool contested = found.size() > 1 && bucket_of(found[1].match) == bucket_of(found[0].match);
-        for (std::size_t rank = 0; rank < found.size(); ++rank) {
-            const auto agreement = static_cast<std::uint8_t>(contested ? 2 : found[0].votes > 1 ? 1 : 0);
-            const std::size_t place = found[rank].match == 0 ? kRanks - 1 : std::min(rank, kRanks - 1);  // 0: a bigram
-            const Kind kind{bucket_of(found[rank].match), static_cast<std::uint8_t>(place), agreement};
-            open.push({path + std::log(probability(kind)), order++, node, found[rank], kind});
-        }
-    };
-    expand(0, 0.0, nullptr);
-    while (!open.empty() && static_cast<std::int64_t>(tree.size()) <= nodes) {
-        const Open best = open.top();
-        open.pop();
-        const NodeIndex node =
-            tree.add(best.parent, best.what.token, static_cast<float>(std::log(probability(best.kind))));
-        history.drafted.push_back({best.what.token, best.parent, best.kind});
-        expand(node, best.path, &best.what);
-    }
-    return std::move(tree).build();
+TokenTree NgramDraft::extend(SequenceId sequence, const TokenTree& drafted, std::int64_t nodes) {
+    const auto it = histories_.find(sequence);
+    const bool asked = it != histories_.end() && it->second.text.back() == drafted.token(0);
+    require(asked, "NgramDraft: the tree to extend is that of sequence {} with the pending token {}; propose for it first",
+            sequence, drafted.token(0));
+    return Growth(*this, it->second, drafted).grow(options_.mode == NgramMode::copy ? 0 : nodes);
 }
 
 }  // namespace outrider

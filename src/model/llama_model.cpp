@@ -1,5 +1,7 @@
 #include <outrider/model/llama_model.hpp>
 
+#include <ATen/Context.h>
+
 #include <outrider/core/error.hpp>
 #include <outrider/core/rng.hpp>
 #include <outrider/io/gguf.hpp>
@@ -52,6 +54,9 @@ LlamaModel LlamaModel::load(const std::filesystem::path& path, const Options& op
     require(std::filesystem::exists(path, error), "model {}: no such file or folder; expected a GGUF file or a "
             "Hugging Face folder with config.json, weights (*.safetensors or pytorch_model*.bin) and tokenizer.json or "
             "tokenizer.model", path.string());
+    require(!options.device.is_cuda() || at::hasCUDA(),
+            "device {}: no CUDA device is to be had; expected a build with LibTorch's CUDA part (cmake --preset cuda) on a "
+            "machine with an NVIDIA driver. Use cpu otherwise", options.device.str());
     Checkpoint checkpoint = std::filesystem::is_directory(path) ? open_folder(path) : open_gguf(path);
     const auto state = std::make_shared<State>();
     state->config = std::move(checkpoint.config);

@@ -20,6 +20,7 @@
 #include <outrider/draft/draft_cost.hpp>
 #include <outrider/draft/owed_sequence.hpp>
 #include <outrider/interface/draft_model.hpp>
+#include <outrider/interface/tree_extender.hpp>
 
 namespace outrider {
 
@@ -29,6 +30,10 @@ namespace outrider {
 /// for each set of drafters that were asked and each subset that agree, since a token that two propose is another kind of
 /// guess than a token that one proposes while the other differs. Siblings that sum to more than one are scaled down. What
 /// is learned is shared by all sequences and a function of the history alone.
+///
+/// A drafter that can go on where others end (TreeExtender: n-grams) then gets the whole trie, continues its likeliest
+/// paths and has a say on nodes that only others had proposed. Not where a drafter samples: that would make nodes depend
+/// on draws.
 ///
 /// Where the budget names prices (AutoBudget's does), the cheapest drafter drafts first, and a dearer one is asked only
 /// where what it usually adds to promises like these is worth its time (AddedValue); it catches up when it is asked
@@ -86,6 +91,7 @@ private:
     void learn(const Trie& proposed, const SequenceFeedback& feedback);
     static void join(Trie& trie, const TokenTree& tree, Drafters who);
     void weigh(Trie& trie) const;
+    void extend(SequenceId sequence, Trie& trie, std::int64_t nodes);
     static TokenTree best_nodes(const Trie& trie, std::int64_t nodes);
     static double worth(const Trie& trie, const DraftBudget& budget);
 
@@ -101,12 +107,14 @@ private:
     /// One of the drafters, and what is known of it.
     struct Part {
         std::unique_ptr<DraftModel> drafter;
-        DraftCost cost;
-        AddedValue value;                                      ///< beside those before it in order_
+        TreeExtender* extender = nullptr;  ///< the drafter, where it is one
+        DraftCost cost = {};
+        AddedValue value = {};                                 ///< beside those before it in order_
         std::unordered_map<SequenceId, OwedSequence> owed = {};  ///< of sequences for which it rests
     };
 
     std::vector<Part> parts_;
+    bool draws_nodes_ = false;  ///< a drafter samples, or may
     std::vector<std::size_t> order_;  ///< cheapest first, roughly
     std::chrono::steady_clock::time_point last_{};  ///< time of the last round
     std::string kind_;

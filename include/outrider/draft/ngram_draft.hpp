@@ -4,12 +4,14 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string_view>
 #include <unordered_map>
 #include <vector>
 
 #include <outrider/interface/draft_model.hpp>
+#include <outrider/interface/tree_extender.hpp>
 
 namespace outrider {
 
@@ -33,7 +35,8 @@ struct NgramOptions {
 /// matches of its context, and the nodes of largest path probability are kept. The probability of a continuation is the
 /// share of its kind (length of the match, rank, whether the places agree) that came true so far, in every sequence
 /// that this drafter saw, so log_q is calibrated and a function of the history alone. Indexing a token is O(1).
-class NgramDraft final : public DraftModel {
+/// Any path can be continued like that, so the paths of other drafters are as well (TreeExtender; `copy` does not).
+class NgramDraft final : public DraftModel, public TreeExtender {
 public:
     explicit NgramDraft(NgramOptions options = {});
 
@@ -43,6 +46,8 @@ public:
     [[nodiscard]] DraftDraws draws() const override { return DraftDraws::certain; }
     [[nodiscard]] bool cheap() const override { return true; }
 
+    [[nodiscard]] TokenTree extend(SequenceId sequence, const TokenTree& drafted, std::int64_t nodes) override;
+
 protected:
     [[nodiscard]] std::vector<SequenceTree> do_propose(std::span<const SequenceFeedback> feedback,
                                                        DraftBudget budget) override;
@@ -50,6 +55,7 @@ protected:
 
 private:
     static constexpr std::size_t kMaxMatch = 8;
+    static constexpr std::int32_t kLongest = 32;  ///< matches are measured no further back
 
     /// Kind of a continuation: bucket of its match length, rank among its siblings, and whether the places of that
     /// length are one, several of one mind, or several that differ.
@@ -66,7 +72,7 @@ private:
     struct Drafted {
         TokenId token;
         NodeIndex parent;
-        Kind kind;
+        std::optional<Kind> kind;  ///< nothing: another drafter's, of which this one says nothing
     };
     struct History {
         std::vector<TokenId> text;  ///< committed tokens and the pending one
@@ -81,9 +87,10 @@ private:
     };
 
     void update(History& history, const SequenceFeedback& feedback);
+    class Growth;
+    static std::uint8_t bucket_of(std::int32_t match);
     void learn(const std::vector<Drafted>& drafted, std::span<const TokenId> actual);
     void append(History& history, TokenId token) const;
-    [[nodiscard]] TokenTree draft(History& history, std::int64_t nodes) const;
     static constexpr std::int32_t kSeveral = -2;
     void index_prompt(History& history) const;
     void follow(History& history, TokenId token) const;

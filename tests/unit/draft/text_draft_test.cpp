@@ -65,8 +65,10 @@ private:
 /// Always proposes the same children of the root, with the same probability.
 class FixedDraft final : public DraftModel {
 public:
-    FixedDraft(std::vector<TokenId> tokens, float q) : tokens_(std::move(tokens)), q_(q) {}
+    FixedDraft(std::vector<TokenId> tokens, float q, DraftDraws draws = DraftDraws::unknown)
+        : tokens_(std::move(tokens)), q_(q), draws_(draws) {}
     [[nodiscard]] std::string_view kind() const override { return "fixed"; }
+    [[nodiscard]] DraftDraws draws() const override { return draws_; }
     std::int64_t forgotten = 0, fed = 0;
 
 protected:
@@ -86,6 +88,7 @@ protected:
 private:
     std::vector<TokenId> tokens_;
     float q_;
+    DraftDraws draws_;
 };
 
 std::vector<TokenId> path_tokens(const TokenTree& tree, NodeIndex node) {
@@ -219,6 +222,94 @@ TEST_CASE("ngram says that its likeliest path is certain", "[ngram]") {
     std::vector<double> q(10, 0.0);
     drawn.samples->law().conditional({}, q);
     CHECK(q[static_cast<std::size_t>(drawn.tree.token(1))] == 1.0);
+}
+
+namespace {
+
+/// 9 follows nothing, so that n-grams alone draft nothing there.
+const std::vector<TokenId> kCounting{1, 2, 3, 4, 5, 6, 7, 8, 9};
+
+SequenceFeedback counted(SequenceId id) {
+    return {.sequence = id, .tokens = {kCounting.begin(), kCounting.end() - 1}, .features = {}, .pending = 9, .committed = 8};
+}
+
+TokenTree drafted_by_others() {
+    TokenTree::Builder tree(9);
+    tree.add(0, 2, std::log(0.6F));
+    tree.add(0, 20, std::log(0.3F));
+    tree.add(1, 3, std::log(0.5F));
+    tree.add(1, 8, std::log(0.4F));
+    return std::move(tree).build();
+}
+
+}  // namespace
+
+TEST_CASE("ngram goes on where other drafters' paths end, and has a say on them", "[ngram]") {
+    NgramDraft drafter;
+    REQUIRE(drafter.propose(std::vector<SequenceFeedback>{counted(1)}, {8}).front().tree.drafted() == 0);
+    const TokenTree others = drafted_by_others();
+    const TokenTree all = drafter.extend(1, others, 12);
+    REQUIRE(all.size() > others.size());
+    CHECK(all.size() <= others.size() + 12);
+    for (std::size_t i = 1; i < others.size(); ++i) {
+        CHECK(all.tokens()[i] == others.tokens()[i]);
+        CHECK(all.parents()[i] == others.parents()[i]);
+    }
+    CHECK(std::isinf(all.log_q()[1]));  // nothing followed 9
+    CHECK(std::isinf(all.log_q()[4]));  // 8 never followed 2
+    CHECK(std::exp(all.log_q()[3]) > 0.1);  // 3 did
+    NodeIndex at = 3;
+    for (const TokenId next : {4, 5, 6}) {
+        at = all.child(at, next);
+        REQUIRE(at != kNoNode);
+        CHECK(std::isfinite(all.log_q()[static_cast<std::size_t>(at)]));
+    }
+    for (std::size_t i = others.size(); i < all.size(); ++i) CHECK(std::isfinite(all.log_q()[i]));
+    CHECK(drafter.extend(1, others, 0).size() == others.size());
+    CHECK_THROWS_WITH(drafter.extend(2, others, 6), ContainsSubstring("propose for it first"));
+    CHECK_THROWS_WITH(drafter.extend(1, TokenTree::root_only(3), 6), ContainsSubstring("propose for it first"));
+}
+
+TEST_CASE("ngram learns from what it said about other drafters' paths", "[ngram]") {
+    NgramDraft drafter;
+    const auto say = [&](SequenceId id) {
+        (void)drafter.propose(std::vector<SequenceFeedback>{counted(id)}, {8});
+        return drafter.extend(id, drafted_by_others(), 6).log_q()[3];
+    };
+    float before = say(1);
+    for (SequenceId id = 1; id < 20; ++id) {
+        const SequenceFeedback right{.sequence = id, .tokens = {9, 2, 3}, .features = {}, .pending = 4, .committed = 11};
+        (void)drafter.propose(std::vector<SequenceFeedback>{right}, {0});
+        const float after = say(id + 1);
+        CHECK(after > before);
+        before = after;
+    }
+    const SequenceFeedback wrong{.sequence = 20, .tokens = {9, 2}, .features = {}, .pending = 8, .committed = 10};
+    (void)drafter.propose(std::vector<SequenceFeedback>{wrong}, {0});
+    CHECK(say(21) < before);
+}
+
+TEST_CASE("ngram:copy leaves the paths of others as they are", "[ngram]") {
+    NgramDraft drafter({.mode = NgramMode::copy});
+    (void)drafter.propose(std::vector<SequenceFeedback>{counted(1)}, {8});
+    const TokenTree all = drafter.extend(1, drafted_by_others(), 6);
+    CHECK(all.size() == drafted_by_others().size());
+    for (std::size_t i = 1; i < all.size(); ++i) CHECK(std::isinf(all.log_q()[i]));
+}
+
+TEST_CASE("merged lets n-grams go on from a path that another part drafted, unless that is drawn", "[merged]") {
+    const std::vector<SequenceFeedback> feedback{counted(1)};
+    MergedDraft chosen(FixedDraft({2}, 0.6F, DraftDraws::none), NgramDraft{});
+    const TokenTree tree = chosen.propose(feedback, {4}).front().tree;
+    CHECK(path_tokens(tree, 4) == std::vector<TokenId>{2, 3, 4, 5});
+    MergedDraft other_order(NgramDraft{}, FixedDraft({2}, 0.6F, DraftDraws::none));
+    CHECK(other_order.propose(feedback, {4}).front().tree.drafted() == 4);
+    for (const DraftDraws draws : {DraftDraws::unknown, DraftDraws::chain}) {
+        MergedDraft drawn(FixedDraft({2}, 0.6F, draws), NgramDraft{});
+        CHECK(drawn.propose(feedback, {4}).front().tree.drafted() == 1);
+    }
+    MergedDraft alone(NgramDraft{}, FixedDraft({}, 0.6F, DraftDraws::none));
+    CHECK(alone.propose(feedback, {4}).front().tree.drafted() == 0);
 }
 
 TEST_CASE("ngram rejects feedback with a gap and starts afresh after forget", "[ngram]") {

@@ -42,6 +42,12 @@ TEST_CASE("Automatic weights: as stored where there is a fast path, else bf16") 
     CHECK(LlamaModel::load(kHf, {.weights = Weights::int8}).weights() == Weights::int8);
 }
 
+TEST_CASE("A device that is not there is an error that says so") {
+    if (at::hasCUDA()) SKIP("there is a CUDA device");
+    CHECK_THROWS_MATCHES(LlamaModel::load(kGguf, {.device = at::Device(at::kCUDA, 0)}), Error,
+                         MessageMatches(ContainsSubstring("device cuda:0: no CUDA device is to be had")));
+}
+
 TEST_CASE("Names of weights go there and back") {
     for (const Weights w : {Weights::automatic, Weights::stored, Weights::bf16, Weights::f32, Weights::int8})
         CHECK(weights_by_name(name_of(w)) == w);
