@@ -86,6 +86,7 @@
 #include <outrider/draft/no_draft.hpp>
 #include <outrider/draft/owed_sequence.hpp>
 #include <outrider/draft/published_heads.hpp>
+#include <outrider/draft/trained_draft.hpp>
 
 #include <outrider/verify/llama_causal_model.hpp>
 #include <outrider/verify/llama_verifier.hpp>

@@ -16,6 +16,7 @@
 #include "ctc_per_frame.hpp"
 #include "ctc_prediction.hpp"
 #include "ctc_search.hpp"
+#include "drafter_files.hpp"
 #include "progress.hpp"
 #include "row_team.hpp"
 
@@ -30,20 +31,20 @@ struct Known : Progress {
     std::vector<float> feature = {};  ///< [H] h_{n-1}; empty while nothing is committed
 };
 
-}  // namespace
+class CtcEngine final : public DraftEngine<CtcConfig> {
+public:
+    CtcEngine(CtcConfig config, const CtcWeights& weights, const TargetHead& head, const CtcDraftOptions& options);
 
-struct CtcDraft::State {
-    CtcConfig config;
-    CtcDraftOptions options;
-    std::int64_t vocabulary = 0;  ///< the target's
-    std::vector<std::int64_t> columns;  ///< of the target's features: where those begin that the network reads
-    std::int64_t width = 0;             ///< of features that hold them
-    std::shared_ptr<ThreadTeam> team;
-    std::unique_ptr<CtcBackend> backend;
-    std::optional<CtcPrediction> prediction;
-    std::unordered_map<SequenceId, Known> sequences;
-    CtcRoundScores scores;
+    [[nodiscard]] std::vector<SequenceTree> propose(std::span<const SequenceFeedback> feedback,
+                                                    DraftBudget budget) override;
+    void forget(SequenceId sequence) override { sequences_.erase(sequence); }
+    [[nodiscard]] DraftDraws draws() const override {
+        if (options_.tree != CtcTree::sampled) return DraftDraws::none;
+        return options_.chains <= 1 ? DraftDraws::chain : DraftDraws::independent;
+    }
+    [[nodiscard]] const CtcConfig& config() const override { return config_; }
 
+private:
     /// What one search needs; sequences that are searched at once need one each.
     struct Searcher {
         FrameBuilder builder;
@@ -54,29 +55,28 @@ struct CtcDraft::State {
         CtcSearch search;
         CtcPrediction::Scratch prediction;
     };
-    std::vector<Searcher> searchers;  ///< one for each of the team
 
     /// Whether trees come from the search over the whole draft vocabulary.
-    [[nodiscard]] bool searches() const { return prediction && options.tree == CtcTree::best_first; }
+    [[nodiscard]] bool searches() const { return prediction_ && options_.tree == CtcTree::best_first; }
 
     /// Checks all feedback before any state changes, then takes it up.
     std::vector<CtcRound> take_up(std::span<const SequenceFeedback> feedback) {
         for (const SequenceFeedback& it : feedback) {
-            const auto known = sequences.find(it.sequence);
-            check_progress("CtcDraft", it, known == sequences.end() ? nullptr : &known->second, width, vocabulary);
+            const auto known = sequences_.find(it.sequence);
+            check_progress("CtcDraft", it, known == sequences_.end() ? nullptr : &known->second, width_, vocabulary_);
         }
         std::vector<CtcRound> rounds;
         for (const SequenceFeedback& it : feedback) {
-            Known& known = sequences[it.sequence];
-            if (!known.cache) known.cache = backend->make_cache();
+            Known& known = sequences_[it.sequence];
+            if (!known.cache) known.cache = backend_->make_cache();
             CtcRound round{known.cache.get(), it.committed, {}, {}, it.pending};
             if (!it.tokens.empty()) {
-                round.features = take_columns(it.features, columns, config.hidden);
+                round.features = take_columns(it.features, columns_, config_.hidden);
                 round.next.assign(it.tokens.begin() + 1, it.tokens.end());
                 round.next.push_back(it.pending);
                 known.before = it.tokens.back();
-                if (prediction) {
-                    const at::Tensor last = it.features[it.features.size(0) - 1].slice(0, 0, config.hidden).to(
+                if (prediction_) {
+                    const at::Tensor last = it.features[it.features.size(0) - 1].slice(0, 0, config_.hidden).to(
                         at::kCPU, at::kFloat).contiguous();
                     known.feature.assign(last.const_data_ptr<float>(), last.const_data_ptr<float>() + last.numel());
                 }
@@ -90,12 +90,12 @@ struct CtcDraft::State {
 
     template <typename Condition>
     SequenceTree tree(Searcher& mine, const SequenceFeedback& it, std::int64_t nodes, Condition&& condition) const {
-        switch (options.tree) {
+        switch (options_.tree) {
             case CtcTree::static_tree:
                 return {it.sequence, mine.static_tree.tree(it.pending, mine.frames, medusa63(), nodes, condition)};
             case CtcTree::sampled: {
-                const auto chains = static_cast<std::size_t>(std::clamp<std::int64_t>(options.chains, 1, nodes));
-                const RandomKey key(options.seed, static_cast<std::uint64_t>(it.sequence), it.committed,
+                const auto chains = static_cast<std::size_t>(std::clamp<std::int64_t>(options_.chains, 1, nodes));
+                const RandomKey key(options_.seed, static_cast<std::uint64_t>(it.sequence), it.committed,
                                     static_cast<std::uint64_t>(RandomPurpose::draft));
                 SampledDraft drawn = mine.sampler.draw(it.pending, mine.frames, chains,
                                                        static_cast<std::size_t>(nodes) / chains, key, condition);
@@ -111,29 +111,29 @@ struct CtcDraft::State {
 
     /// What the prediction network begins from, for every sequence.
     std::vector<CtcPrediction::Start> starts(std::span<const SequenceFeedback> feedback) const {
-        if (!prediction) return std::vector<CtcPrediction::Start>(feedback.size());
+        if (!prediction_) return std::vector<CtcPrediction::Start>(feedback.size());
         std::vector<CtcPrediction::Text> texts;
         for (const SequenceFeedback& it : feedback) {
-            const Known& known = sequences.at(it.sequence);
+            const Known& known = sequences_.at(it.sequence);
             texts.push_back({known.feature, known.before, it.pending});
         }
-        return prediction->starts(texts);
+        return prediction_->starts(texts);
     }
 
     std::span<float> logits_of(std::size_t index) {
-        const std::size_t size = static_cast<std::size_t>(config.frames) * config.vocabulary.size();
-        return std::span(scores.logits).subspan(index * size, size);
+        const std::size_t size = static_cast<std::size_t>(config_.frames) * config_.vocabulary.size();
+        return std::span(scores_.logits).subspan(index * size, size);
     }
     std::span<const float> gate_of(std::size_t index) const {
-        const auto T = static_cast<std::size_t>(config.frames);
-        return std::span(scores.gate).subspan(index * T, T);
+        const auto T = static_cast<std::size_t>(config_.frames);
+        return std::span(scores_.gate).subspan(index * T, T);
     }
 
     /// The search of the best-first tree over the whole draft vocabulary, by all who call it inside one run.
     void search(TeamMember& member, Searcher& mine, const CtcPrediction::Start& start, std::size_t index,
                 std::int64_t nodes) {
         const auto score = [&](TeamMember& by, std::span<const CtcPrefix> prefixes, float* out, std::int64_t stride) {
-            prediction->scores(by, start, prefixes, out, stride, mine.prediction);
+            prediction_->scores(by, start, prefixes, out, stride, mine.prediction);
         };
         mine.search.run(member, logits_of(index), gate_of(index), nodes, score);
     }
@@ -141,23 +141,23 @@ struct CtcDraft::State {
     /// The tree of sequence `index` of the round from its frames, by the calling thread alone.
     SequenceTree draft(Searcher& mine, const SequenceFeedback& it, const CtcPrediction::Start& start, std::size_t index,
                        std::int64_t nodes) {
-        const std::size_t V = config.vocabulary.size();
+        const std::size_t V = config_.vocabulary.size();
         const auto logits = logits_of(index);
         const auto gate = gate_of(index);
         if (searches()) {
             TeamMember alone;
             search(alone, mine, start, index, nodes);
-            return {it.sequence, mine.search.tree(it.pending, config.vocabulary)};
+            return {it.sequence, mine.search.tree(it.pending, config_.vocabulary)};
         }
-        if (prediction) prediction->fold_root(start, logits, mine.prediction);
-        if (options.tree == CtcTree::per_frame)
-            return {it.sequence, per_frame_tree(it.pending, logits, gate, config.vocabulary, nodes)};
-        const DenseFrames dense{logits, gate, V, config.vocabulary, DenseFrames::Kind::gated_logits};
-        mine.builder.build(dense, {static_cast<std::size_t>(options.top_k), true}, mine.frames);
-        if (!prediction) return tree(mine, it, nodes, Unconditioned{});
-        prediction->choose(mine.frames.tokens(), mine.prediction);
+        if (prediction_) prediction_->fold_root(start, logits, mine.prediction);
+        if (options_.tree == CtcTree::per_frame)
+            return {it.sequence, per_frame_tree(it.pending, logits, gate, config_.vocabulary, nodes)};
+        const DenseFrames dense{logits, gate, V, config_.vocabulary, DenseFrames::Kind::gated_logits};
+        mine.builder.build(dense, {static_cast<std::size_t>(options_.top_k), true}, mine.frames);
+        if (!prediction_) return tree(mine, it, nodes, Unconditioned{});
+        prediction_->choose(mine.frames.tokens(), mine.prediction);
         return tree(mine, it, nodes, [&](const PrefixContext& prefix, std::span<float> factors) {
-            prediction->factors(start, prefix, factors, mine.prediction);
+            prediction_->factors(start, prefix, factors, mine.prediction);
         });
     }
 
@@ -166,19 +166,19 @@ struct CtcDraft::State {
     std::vector<SequenceTree> drafts(std::span<const SequenceFeedback> feedback, std::int64_t nodes) {
         const std::vector<CtcPrediction::Start> start = starts(feedback);
         std::vector<std::optional<SequenceTree>> trees(feedback.size());
-        searchers.resize(static_cast<std::size_t>(team->size()));
+        searchers_.resize(static_cast<std::size_t>(team_->size()));
         if (feedback.size() == 1 && searches()) {
-            Searcher& mine = searchers[0];
-            team->run([&](TeamMember& member) { search(member, mine, start[0], 0, nodes); });
-            trees[0] = {feedback[0].sequence, mine.search.tree(feedback[0].pending, config.vocabulary)};
-        } else if (feedback.size() == 1 || team->size() == 1) {
+            Searcher& mine = searchers_[0];
+            team_->run([&](TeamMember& member) { search(member, mine, start[0], 0, nodes); });
+            trees[0] = {feedback[0].sequence, mine.search.tree(feedback[0].pending, config_.vocabulary)};
+        } else if (feedback.size() == 1 || team_->size() == 1) {
             for (std::size_t i = 0; i < feedback.size(); ++i)
-                trees[i] = draft(searchers[0], feedback[i], start[i], i, nodes);
+                trees[i] = draft(searchers_[0], feedback[i], start[i], i, nodes);
         } else {
             std::atomic<std::size_t> next{0};  // searches differ in length: who is done takes the next
-            team->run([&](TeamMember& member) {
+            team_->run([&](TeamMember& member) {
                 for (std::size_t i = next++; i < feedback.size(); i = next++)
-                    trees[i] = draft(searchers[static_cast<std::size_t>(member.index())], feedback[i], start[i], i, nodes);
+                    trees[i] = draft(searchers_[static_cast<std::size_t>(member.index())], feedback[i], start[i], i, nodes);
             });
         }
         std::vector<SequenceTree> all;
@@ -186,62 +186,62 @@ struct CtcDraft::State {
         for (std::optional<SequenceTree>& tree : trees) all.push_back(*std::move(tree));
         return all;
     }
+
+    CtcConfig config_;
+    CtcDraftOptions options_;
+    std::int64_t vocabulary_ = 0;        ///< the target's
+    std::vector<std::int64_t> columns_;  ///< of the target's features: where those begin that the network reads
+    std::int64_t width_ = 0;             ///< of features that hold them
+    std::shared_ptr<ThreadTeam> team_;
+    std::unique_ptr<CtcBackend> backend_;
+    std::optional<CtcPrediction> prediction_;
+    std::unordered_map<SequenceId, Known> sequences_;
+    CtcRoundScores scores_;
+    std::vector<Searcher> searchers_;  ///< one for each of the team
 };
 
-CtcDraft::CtcDraft(CtcConfig config, CtcWeights weights, const TargetHead& head, const CtcDraftOptions& options)
-    : state_(std::make_unique<State>()) {
+CtcEngine::CtcEngine(CtcConfig config, const CtcWeights& weights, const TargetHead& head,
+                     const CtcDraftOptions& options) {
     check_ctc_config(config);
     check_ctc_weights(config, weights);
-    require(config.target_fingerprint == head.fingerprint,
-            "CtcDraft: the drafter belongs to target {} ({}), this target is {}; train one for it "
-            "with `outrider train`, or load the model it was made for",
-            config.target_fingerprint, config.target_name, head.fingerprint);
-    require(config.hidden == head.hidden && config.vocabulary.back() < head.vocabulary,
-            "CtcDraft: the drafter is made for width {} and a vocabulary above {}, the target has {} and {}",
-            config.hidden, config.vocabulary.back(), head.hidden, head.vocabulary);
-    state_->columns = feature_columns(head, config.feature_layers, "CtcDraft");
-    state_->width = feature_width(state_->columns, config.hidden);
+    check_target("CtcDraft", head, config.target_fingerprint, config.target_name, config.hidden, config.vocabulary);
+    columns_ = feature_columns(head, config.feature_layers, "CtcDraft");
+    width_ = feature_width(columns_, config.hidden);
     require(options.top_k > 0, "CtcDraft: top_k is {}, expected at least 1", options.top_k);
     const bool kernels = options.kernels && weights.fuse.device().is_cpu() && kernels_fit(config);
-    state_->team = drafting_team(head, options.threads);
-    state_->backend =
-        kernels ? make_kernel_backend(config, weights, head, *state_->team) : make_aten_backend(config, weights, head);
+    team_ = drafting_team(head, options.threads);
+    backend_ =
+        kernels ? make_kernel_backend(config, weights, head, *team_) : make_aten_backend(config, weights, head);
     if (config.conditioning == CtcConditioning::prefix)
-        state_->prediction.emplace(config, weights, head, kernels ? WeightFormat::int8 : WeightFormat::f32,
-                                   *state_->team);
-    state_->vocabulary = head.vocabulary;
-    state_->options = options;
-    state_->config = std::move(config);
+        prediction_.emplace(config, weights, head, kernels ? WeightFormat::int8 : WeightFormat::f32,
+                                   *team_);
+    vocabulary_ = head.vocabulary;
+    options_ = options;
+    config_ = std::move(config);
 }
 
-CtcDraft::~CtcDraft() = default;
-CtcDraft::CtcDraft(CtcDraft&&) noexcept = default;
-CtcDraft& CtcDraft::operator=(CtcDraft&&) noexcept = default;
-
-CtcDraft CtcDraft::load(const std::filesystem::path& folder, const TargetHead& head, const CtcDraftOptions& options) {
-    CtcConfig config = read_ctc_config(folder);
-    CtcWeights weights = read_ctc_weights(folder, config);
-    for (auto& [name, weight] : weights.named()) *weight = weight->to(head.final_norm.device());
-    return CtcDraft(std::move(config), std::move(weights), head, options);
-}
-
-DraftDraws CtcDraft::draws() const {
-    if (state_->options.tree != CtcTree::sampled) return DraftDraws::none;
-    return state_->options.chains <= 1 ? DraftDraws::chain : DraftDraws::independent;
-}
-
-const CtcConfig& CtcDraft::config() const { return state_->config; }
-
-std::vector<SequenceTree> CtcDraft::do_propose(std::span<const SequenceFeedback> feedback, DraftBudget budget) {
+std::vector<SequenceTree> CtcEngine::propose(std::span<const SequenceFeedback> feedback, DraftBudget budget) {
     if (feedback.empty()) return {};
-    std::vector<CtcRound> rounds = state_->take_up(feedback);
-    state_->backend->run(rounds, budget.nodes > 0, state_->scores);
-    if (budget.nodes > 0) return state_->drafts(feedback, budget.nodes);
+    std::vector<CtcRound> rounds = take_up(feedback);
+    backend_->run(rounds, budget.nodes > 0, scores_);
+    if (budget.nodes > 0) return drafts(feedback, budget.nodes);
     std::vector<SequenceTree> roots;
     for (const SequenceFeedback& it : feedback) roots.push_back({it.sequence, TokenTree::root_only(it.pending)});
     return roots;
 }
 
-void CtcDraft::do_forget(SequenceId sequence) { state_->sequences.erase(sequence); }
+}  // namespace
+
+std::unique_ptr<DraftEngine<CtcConfig>> CtcKind::engine(CtcConfig config, const CtcWeights& weights,
+                                                        const TargetHead& head, const CtcDraftOptions& options) {
+    return std::make_unique<CtcEngine>(std::move(config), weights, head, options);
+}
+
+std::pair<CtcConfig, CtcWeights> CtcKind::read(const std::filesystem::path& folder, const TargetHead& head) {
+    CtcConfig config = read_ctc_config(folder);
+    CtcWeights weights = read_ctc_weights(folder, config);
+    move_weights(weights, head.final_norm.device());
+    return {std::move(config), std::move(weights)};
+}
 
 }  // namespace outrider

@@ -6,7 +6,9 @@
 #include <filesystem>
 #include <functional>
 #include <nlohmann/json.hpp>
+#include <outrider/core/error.hpp>
 #include <outrider/draft/network_parts.hpp>
+#include <outrider/interface/target_head.hpp>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -51,6 +53,20 @@ void write_drafter_config(const std::filesystem::path& folder, std::string_view 
     write_drafter_json(folder, std::move(file), config.vocabulary);
 }
 
+/// Throws Error unless a drafter made for these sizes fits the target. `vocabulary` may be empty: the target's whole
+/// one.
+inline void check_target(std::string_view drafter, const TargetHead& head, const std::string& fingerprint,
+                         const std::string& name, std::int64_t hidden, const std::vector<TokenId>& vocabulary) {
+    require(fingerprint.empty() || fingerprint == head.fingerprint,
+            "{}: the drafter belongs to target {} ({}), this target is {}; train one for it with `outrider train`, or "
+            "load the model it was made for",
+            drafter, fingerprint, name, head.fingerprint);
+    const TokenId largest = vocabulary.empty() ? 0 : vocabulary.back();
+    require(hidden == head.hidden && largest < head.vocabulary,
+            "{}: the drafter is made for width {} and a vocabulary above {}, the target has {} and {}", drafter, hidden,
+            largest, head.hidden, head.vocabulary);
+}
+
 /// 1 to 2^20: beyond any model; keeps products of sizes in range.
 void check_drafter_size(std::string_view drafter, std::string_view name, std::int64_t value);
 /// Ascending ids.
@@ -76,6 +92,11 @@ void check_weights(std::string_view drafter, const std::vector<WantedWeight>& wa
 /// Fills all of `wanted` with float32 tensors. Throws Error that names what is missing, left over or misshapen.
 void read_weights(const std::filesystem::path& folder, std::string_view drafter,
                   const std::vector<WantedWeight>& wanted);
+/// Of anything with named().
+template <typename Weights>
+void move_weights(Weights& weights, at::Device device) {
+    for (auto& [name, weight] : weights.named()) *weight = weight->to(device);
+}
 void write_weights(const std::filesystem::path& folder, std::string_view kind, const NamedConstWeights& weights);
 
 }  // namespace outrider

@@ -5,7 +5,6 @@
 #include <optional>
 #include <outrider/core/error.hpp>
 #include <outrider/draft/head_options.hpp>
-#include <outrider/interface/target_head.hpp>
 #include <outrider/tree/ranked_tree.hpp>
 #include <string_view>
 #include <unordered_map>
@@ -52,19 +51,5 @@ private:
     std::vector<std::vector<double>> accuracies_;
     std::unordered_map<std::int64_t, TreeTemplate> measured_;
 };
-
-/// Throws Error unless a drafter made for these sizes fits the target. `vocabulary` may be empty: the target's whole
-/// one.
-inline void check_target(std::string_view drafter, const TargetHead& head, const std::string& fingerprint,
-                         const std::string& name, std::int64_t hidden, const std::vector<TokenId>& vocabulary) {
-    require(fingerprint.empty() || fingerprint == head.fingerprint,
-            "{}: the drafter belongs to target {} ({}), this target is {}; train one for it with `outrider train`, or "
-            "load the model it was made for",
-            drafter, fingerprint, name, head.fingerprint);
-    const TokenId largest = vocabulary.empty() ? 0 : vocabulary.back();
-    require(hidden == head.hidden && largest < head.vocabulary,
-            "{}: the drafter is made for width {} and a vocabulary above {}, the target has {} and {}", drafter, hidden,
-            largest, head.hidden, head.vocabulary);
-}
 
 }  // namespace outrider

@@ -2,16 +2,15 @@
 // prefixes (after Wen, Gui, Feng, "Speculative Decoding with CTC-based Draft Model", NeurIPS 2024, arXiv 2412.00061).
 #pragma once
 
-#include <concepts>
 #include <cstdint>
 #include <filesystem>
 #include <memory>
-#include <vector>
+#include <string_view>
+#include <utility>
 
 #include <outrider/draft/ctc_config.hpp>
 #include <outrider/draft/ctc_network.hpp>
-#include <outrider/interface/draft_model.hpp>
-#include <outrider/interface/target_head.hpp>
+#include <outrider/draft/trained_draft.hpp>
 
 namespace outrider {
 
@@ -33,41 +32,19 @@ struct CtcDraftOptions {
     bool kernels = true;      ///< on the CPU: packed int8 matrices and plain loops; false: tensor operations
 };
 
-/// A trained CTC drafter. Movable; calls on one object take turns.
-class CtcDraft final : public DraftModel {
-public:
-    /// `folder`: config.json and model.safetensors. Throws Error for damaged files and for another target.
-    [[nodiscard]] static CtcDraft load(const std::filesystem::path& folder, const TargetHead& head,
-                                       const CtcDraftOptions& options = {});
+/// A trained CTC drafter.
+struct CtcKind {
+    using Config = CtcConfig;
+    using Weights = CtcWeights;
+    using Options = CtcDraftOptions;
+    static constexpr std::string_view kName = "ctc";
 
-    /// The same, for anything that has a head(): a LlamaModel.
-    template <typename Model>
-    requires requires(const Model& model) {
-        { model.head() } -> std::convertible_to<TargetHead>;
-    }
-    [[nodiscard]] static CtcDraft load(const std::filesystem::path& folder, const Model& model,
-                                       const CtcDraftOptions& options = {}) {
-        return load(folder, TargetHead(model.head()), options);
-    }
-
-    /// From weights in memory, on their device.
-    CtcDraft(CtcConfig config, CtcWeights weights, const TargetHead& head, const CtcDraftOptions& options = {});
-    ~CtcDraft() override;
-    CtcDraft(CtcDraft&&) noexcept;
-    CtcDraft& operator=(CtcDraft&&) noexcept;
-
-    [[nodiscard]] std::string_view kind() const override { return "ctc"; }
-    [[nodiscard]] DraftDraws draws() const override;
-    [[nodiscard]] const CtcConfig& config() const;
-
-protected:
-    [[nodiscard]] std::vector<SequenceTree> do_propose(std::span<const SequenceFeedback> feedback,
-                                                       DraftBudget budget) override;
-    void do_forget(SequenceId sequence) override;
-
-private:
-    struct State;
-    std::unique_ptr<State> state_;
+    /// Weights on the target's device.
+    [[nodiscard]] static std::pair<Config, Weights> read(const std::filesystem::path& folder, const TargetHead& head);
+    [[nodiscard]] static std::unique_ptr<DraftEngine<Config>> engine(Config config, const Weights& weights,
+                                                                     const TargetHead& head, const Options& options);
 };
+
+using CtcDraft = TrainedDraft<CtcKind>;
 
 }  // namespace outrider
