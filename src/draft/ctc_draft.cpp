@@ -19,6 +19,7 @@
 #include "drafter_files.hpp"
 #include "progress.hpp"
 #include "row_team.hpp"
+#include "warm_up.hpp"
 
 namespace outrider {
 
@@ -218,6 +219,7 @@ CtcEngine::CtcEngine(CtcConfig config, const CtcWeights& weights, const TargetHe
     vocabulary_ = head.vocabulary;
     options_ = options;
     config_ = std::move(config);
+    if (kernels) warm_up(*this, width_);
 }
 
 std::vector<SequenceTree> CtcEngine::propose(std::span<const SequenceFeedback> feedback, DraftBudget budget) {

@@ -13,6 +13,7 @@
 #include "progress.hpp"
 #include "row_team.hpp"
 #include "score_rows.hpp"
+#include "warm_up.hpp"
 
 namespace outrider {
 
@@ -73,7 +74,8 @@ HydraEngine::HydraEngine(HydraConfig config, const HydraWeights& weights, const 
             require(output.size(0) == columns, "HydraDraft: an output matrix or bias has {} rows, the target {} tokens",
                     output.size(0), columns);
     shape_ = HeadShape("HydraDraft", options, config.accuracies, config.heads, columns);
-    if (options.kernels && weights.heads[0][0].bias.device().is_cpu() && kernels_fit(config)) {
+    const bool kernels = options.kernels && weights.heads[0][0].bias.device().is_cpu() && kernels_fit(config);
+    if (kernels) {
         team_ = drafting_team(head, options.threads);
         search_.use(team_.get());
         backend_ = make_hydra_kernels(config, weights, head, *team_);
@@ -82,6 +84,7 @@ HydraEngine::HydraEngine(HydraConfig config, const HydraWeights& weights, const 
     target_vocabulary_ = head.vocabulary;
     options_ = options;
     config_ = std::move(config);
+    if (kernels) warm_up(*this, config_.hidden);
 }
 
 std::vector<SequenceTree> HydraEngine::propose(std::span<const SequenceFeedback> feedback, DraftBudget budget) {

@@ -14,6 +14,7 @@
 #include "progress.hpp"
 #include "row_team.hpp"
 #include "score_rows.hpp"
+#include "warm_up.hpp"
 
 namespace outrider {
 
@@ -92,7 +93,8 @@ MedusaEngine::MedusaEngine(MedusaConfig config, const MedusaWeights& weights, co
         require(output.size(0) == columns, "MedusaDraft: an output matrix has {} rows, the target {} tokens",
                 output.size(0), columns);
     shape_ = HeadShape("MedusaDraft", options, config.accuracies, config.heads, columns);
-    if (options.kernels && weights.heads[0][0].bias.device().is_cpu()) {
+    const bool kernels = options.kernels && weights.heads[0][0].bias.device().is_cpu();
+    if (kernels) {
         team_ = drafting_team(head, options.threads);
         backend_ = make_medusa_kernels(config, weights, head, *team_);
     } else
@@ -100,6 +102,7 @@ MedusaEngine::MedusaEngine(MedusaConfig config, const MedusaWeights& weights, co
     target_vocabulary_ = head.vocabulary;
     options_ = options;
     config_ = std::move(config);
+    if (kernels) warm_up(*this, config_.hidden);
 }
 
 std::vector<SequenceTree> MedusaEngine::propose(std::span<const SequenceFeedback> feedback, DraftBudget budget) {

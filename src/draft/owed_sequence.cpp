@@ -1,7 +1,8 @@
 #include <outrider/draft/owed_sequence.hpp>
 
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/cat.h>
+
+#include <outrider/interface/feature_columns.hpp>
 
 namespace outrider {
 
@@ -19,7 +20,7 @@ SequenceFeedback OwedSequence::take() {
         // An empty prompt's features may have another width than those of its text: none at all.
         std::erase_if(features_, [](const at::Tensor& piece) { return piece.size(0) == 0; });
     }
-    if (!features_.empty()) whole.features = features_.size() == 1 ? std::move(features_[0]) : at::cat(features_, 0);
+    if (!features_.empty()) whole.features = features_.size() == 1 ? std::move(features_[0]) : join_rows(features_);
     features_.clear();
     return whole;
 }

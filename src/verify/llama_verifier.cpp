@@ -6,6 +6,7 @@
 #include <unordered_set>
 
 #include <outrider/core/error.hpp>
+#include <outrider/interface/feature_columns.hpp>
 #include <outrider/verify/pass_times.hpp>
 
 namespace outrider {
@@ -33,23 +34,6 @@ at::Tensor take_rows(const at::Tensor& from, std::span<const NodeIndex> rows) {
     for (std::size_t i = 0; i < rows.size(); ++i)
         std::memcpy(target + static_cast<std::int64_t>(i) * width, source + rows[i] * width,
                     static_cast<std::size_t>(width) * sizeof(float));
-    return result;
-}
-
-/// The pieces one below the other, [sum of rows, F].
-at::Tensor join_rows(const std::vector<at::Tensor>& pieces) {
-    for (const at::Tensor& piece : pieces)
-        require(piece.size(1) == pieces[0].size(1), "LlamaVerifier: features of width {} and {} in one prompt; drafters "
-                "ask for features of layers before its prefill begins", pieces[0].size(1), piece.size(1));
-    if (!pieces[0].device().is_cpu()) return at::cat(pieces, 0);
-    std::int64_t rows = 0;
-    for (const at::Tensor& piece : pieces) rows += piece.size(0);
-    at::Tensor result = at::empty({rows, pieces[0].size(1)}, pieces[0].options());
-    float* target = result.data_ptr<float>();
-    for (const at::Tensor& piece : pieces) {
-        std::memcpy(target, piece.data_ptr<float>(), piece.nbytes());
-        target += piece.numel();
-    }
     return result;
 }
 

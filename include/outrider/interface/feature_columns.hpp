@@ -1,10 +1,13 @@
-// Which columns of a target's features a drafter reads: its own ones of features that may hold others as well.
+// Which columns of a target's features a drafter reads: its own ones of features that may hold others as well; and rows
+// that came piece by piece.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
 
 #include <cstdint>
+#include <cstring>
 #include <span>
 #include <string>
 #include <string_view>
@@ -55,6 +58,27 @@ namespace outrider {
     std::vector<at::Tensor> parts;
     for (const std::int64_t first : columns) parts.push_back(features.slice(1, first, first + hidden));
     return at::cat(parts, 1);
+}
+
+/// The pieces one below the other, [sum of rows, F]; at least one piece. On the CPU float32, contiguous, and copied by hand:
+/// ATen would wake its own threads, which then spin beside the team of the pass for milliseconds. Throws Error for pieces of
+/// different widths.
+[[nodiscard]] inline at::Tensor join_rows(std::span<const at::Tensor> pieces) {
+    std::int64_t rows = 0;
+    for (const at::Tensor& piece : pieces) {
+        require(piece.size(1) == pieces[0].size(1),
+                "features of width {} and {} in one sequence; drafters ask for features of layers before its prefill begins",
+                pieces[0].size(1), piece.size(1));
+        rows += piece.size(0);
+    }
+    if (!pieces[0].device().is_cpu()) return at::cat(std::vector<at::Tensor>(pieces.begin(), pieces.end()), 0);
+    at::Tensor result = at::empty({rows, pieces[0].size(1)}, pieces[0].options());
+    float* target = result.data_ptr<float>();
+    for (const at::Tensor& piece : pieces) {
+        std::memcpy(target, piece.data_ptr<float>(), piece.nbytes());
+        target += piece.numel();
+    }
+    return result;
 }
 
 }  // namespace outrider
