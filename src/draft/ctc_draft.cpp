@@ -205,6 +205,8 @@ CtcEngine::CtcEngine(CtcConfig config, const CtcWeights& weights, const TargetHe
                      const CtcDraftOptions& options) {
     check_ctc_config(config);
     check_ctc_weights(config, weights);
+    require(!config.target_fingerprint.empty() || head.fingerprint.empty(),
+            "CtcDraft: the drafter names no target, this one is {}; train one for it with `outrider train`", head.fingerprint);
     check_target("CtcDraft", head, config.target_fingerprint, config.target_name, config.hidden, config.vocabulary);
     columns_ = feature_columns(head, config.feature_layers, "CtcDraft");
     width_ = feature_width(columns_, config.hidden);

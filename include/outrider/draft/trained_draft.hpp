@@ -54,7 +54,7 @@ public:
     }
 
     /// From weights in memory, on their device. Throws Error where sizes, weights and target do not go together. An empty
-    /// target fingerprint fits every target of these sizes.
+    /// target fingerprint (Medusa, Hydra: published heads name no target) fits every target of these sizes.
     TrainedDraft(Config config, const Weights& weights, const TargetHead& head, const Options& options = {})
         : engine_(Kind::engine(std::move(config), weights, head, options)) {}
 

@@ -1,3 +1,4 @@
+#include <ATen/ATen.h>
 #include <catch2/catch_all.hpp>
 
 #include <cmath>
@@ -9,6 +10,7 @@
 #include <outrider/draft/ngram_draft.hpp>
 #include <outrider/draft/no_draft.hpp>
 #include <outrider/interface/concepts.hpp>
+#include <outrider/interface/feature_columns.hpp>
 #include <outrider/tree/tree_layout.hpp>
 
 using namespace outrider;
@@ -386,6 +388,14 @@ TEST_CASE("merged trees stay prefix-closed and within one at every node", "[merg
             claimed[static_cast<std::size_t>(tree.parents()[i])] += std::exp(tree.log_q()[i]);
         for (const double sum : claimed) CHECK(sum < 1.0001);
     }
+}
+
+TEST_CASE("rows that came piece by piece are joined in order", "[merged]") {
+    const at::Tensor all = at::arange(12, at::kFloat).reshape({4, 3});
+    const std::vector<at::Tensor> pieces{all.slice(0, 0, 1), all.slice(0, 1, 4)};
+    CHECK(at::equal(join_rows(pieces), all));
+    const std::vector<at::Tensor> uneven{all, at::zeros({1, 2})};
+    CHECK_THROWS_WITH(join_rows(uneven), ContainsSubstring("width 3 and 2"));
 }
 
 TEST_CASE("merged needs drafters", "[merged]") {
