@@ -400,6 +400,9 @@ TEST_CASE("CtcDraft: folders keep a drafter, and refuse what does not fit") {
     other.fingerprint = "another";
     CHECK_THROWS_AS(CtcDraft::load(folder, other), Error);
     CHECK_THROWS_AS(CtcDraft::load(folder / "nowhere", head), Error);
+    CtcConfig nameless = config;
+    nameless.target_fingerprint.clear();
+    CHECK_THROWS_AS(CtcDraft(nameless, read_ctc_weights(folder, config), head), Error);
     CtcConfig larger = config;
     larger.intermediate = 64;
     write_ctc_config(folder, larger);
