@@ -319,14 +319,14 @@ void add_sizes(CLI::App& app, TrainArguments& a) {
         ->check(whole(1, 4096))
         ->type_name("LAYERS");
     of(ctc, app.add_option("--layers", a.layers, "Decoder layers that frames go through (default: 1)"))->check(whole(1, 16));
-    of(ctc, app.add_option("--prefix-rank", a.prefix_rank, "Width of the prediction network (default: 256)"))
+    of(ctc, app.add_option("--prefix-rank", a.prefix_rank, "Width of the prediction network (default: 1024)"))
         ->check(whole(1));
     of(heads, app.add_option("--draft-heads", a.draft_heads, "Depth of drafts (default: medusa 5, hydra 4)"))
         ->check(whole(1, 15));
     of(heads, app.add_option("--blocks", a.blocks, "Layers of each head (default: 1)"))->check(whole(1, 64));
-    of(heads, app.add_option("--output-rows", a.output_rows,
-                             "Output matrix: one a head, one for all, or the target's frozen one (default: medusa "
-                             "shared, hydra target)"))
+    app.add_option("--output-rows", a.output_rows,
+                   "Output matrix: one a head, one for all, or the target's frozen one; of CTC's prediction network: "
+                   "own or target (default: medusa shared, else target)")
         ->check(CLI::IsMember({"own", "shared", "target"}));
     of(hydra, app.add_option("--prefix-layer", a.prefix_layer, "Hydra++: a decoder layer over the text (default: on)"))
         ->check(CLI::IsMember({"on", "off"}));

@@ -77,6 +77,10 @@ TrainOptions common_options(const TrainArguments& a) {
     return options;
 }
 
+void take_output(const std::optional<std::string>& given, HeadOutput& option) {
+    if (given) option = *given == "own" ? HeadOutput::own : *given == "shared" ? HeadOutput::shared : HeadOutput::target;
+}
+
 CtcTrainOptions ctc_options(const TrainArguments& a) {
     CtcTrainOptions options;
     take(a.frames, options.frames);
@@ -89,12 +93,9 @@ CtcTrainOptions ctc_options(const TrainArguments& a) {
     take(a.kv_heads, options.kv_heads);
     take(a.intermediate, options.intermediate);
     if (a.loss == "ctc") options.loss = CtcLossKind::ctc;
+    take_output(a.output_rows, options.output);
     if (a.conditioning == "none") options.conditioning = CtcConditioning::none;
     return options;
-}
-
-void take_output(const std::optional<std::string>& given, HeadOutput& option) {
-    if (given) option = *given == "own" ? HeadOutput::own : *given == "shared" ? HeadOutput::shared : HeadOutput::target;
 }
 
 MedusaTrainOptions medusa_options(const TrainArguments& a) {

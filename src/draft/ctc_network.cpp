@@ -61,22 +61,25 @@ CtcWeights init_ctc_weights(const CtcConfig& config, const TargetHead& head, std
     const std::int64_t I = config.intermediate, R = config.prefix_rank, F = ctc_feature_width(config);
     const auto by = [](std::int64_t fan_in) { return 0.6 / std::sqrt(static_cast<double>(fan_in)); };
     CtcWeights w;
-    set(w.fuse, {H, H + F}, by(H + F), random);
+    w.fuse = at::zeros({H, H + F});
+    w.fuse.slice(1, H, 2 * H).fill_diagonal_(1.0);
     w.layers.resize(static_cast<std::size_t>(config.layers));
     for (LayerWeights& layer : w.layers) {
         set(layer.qkv, {N + 2 * K, H}, by(H), random);
-        set(layer.attn_out, {H, N}, by(N), random);
+        layer.attn_out = at::zeros({H, N});
         set(layer.gate_up, {2 * I, H}, by(H), random);
-        set(layer.down, {H, I}, by(I), random);
+        layer.down = at::zeros({H, I});
         layer.attn_norm = at::ones({H}), layer.mlp_norm = at::ones({H});
     }
     set(w.queries, {config.frames, H}, 0.3, random);
-    w.final_norm = head.final_norm.to(at::kCPU, at::kFloat).clone();
+    w.final_norm = at::full({H}, 1.0 / config.feature_scale);  // features come from behind the target's final norm
     w.blank = at::zeros({1, H}), w.blank_bias = at::full({1}, -1.0);
     if (config.conditioning == CtcConditioning::prefix) {
-        set(w.prefix_in, {R, 3 * H}, by(3 * H), random);
+        w.prefix_in = at::zeros({R, 3 * H});
         w.prefix_bias = at::zeros({R});
-        w.prefix_out = at::zeros({static_cast<std::int64_t>(config.vocabulary.size()), R});
+        set(w.prefix_out, {H, R}, 1.0 / std::sqrt(static_cast<double>(R)), random);
+        if (config.prefix_output == HeadOutput::own)
+            w.prefix_out = at::matmul(head.output_rows(config.vocabulary).to(at::kCPU, at::kFloat), w.prefix_out);
     }
     return w;
 }
@@ -104,7 +107,7 @@ std::vector<WantedWeight> layout(const CtcConfig& config, CtcWeights& w) {
     if (config.conditioning == CtcConditioning::none) return wanted;
     wanted.push_back({"prefix_in", &w.prefix_in, {R, 3 * H}});
     wanted.push_back({"prefix_bias", &w.prefix_bias, {R}});
-    wanted.push_back({"prefix_out", &w.prefix_out, {V, R}});
+    wanted.push_back({"prefix_out", &w.prefix_out, {config.prefix_output == HeadOutput::target ? H : V, R}});
     return wanted;
 }
 
@@ -162,7 +165,8 @@ at::Tensor ctc_prefix_scores(const CtcConfig& config, const CtcWeights& weights,
         mixed_linear(features.slice(1, 0, H).to(real) * config.feature_scale, weights.prefix_in.slice(1, 2 * H), compute);
     const at::Tensor sum = mixed_linear(tokens, weights.prefix_in.slice(1, 0, 2 * H), compute).view({A, P, -1}) +
                            (state + weights.prefix_bias.to(compute)).unsqueeze(1);
-    return mixed_linear(at::silu(sum).view({A * P, -1}), weights.prefix_out, compute);
+    const at::Tensor scores = mixed_linear(at::silu(sum).view({A * P, -1}), weights.prefix_out, compute);
+    return config.prefix_output == HeadOutput::target ? mixed_linear(scores, tables.output, compute) : scores;
 }
 
 }  // namespace outrider

@@ -23,9 +23,13 @@ CtcPrediction::CtcPrediction(const CtcConfig& config, const CtcWeights& weights,
                              WeightFormat format, ThreadTeam& team)
     : hidden_(config.hidden),
       rank_(config.prefix_rank),
+      columns_(static_cast<std::int64_t>(config.vocabulary.size())),
+      targets_rows_(config.prefix_output == HeadOutput::target),
+      width_(targets_rows_ ? hidden_ : rank_),
       embedding_scale_(config.embedding_scale),
       feature_scale_(config.feature_scale),
       embed_(head.embed),
+      output_rows_(head.output_rows),
       team_(&team),
       bias_(floats_of(weights.prefix_bias)),
       out_(floats_of(weights.prefix_out)),
@@ -33,13 +37,20 @@ CtcPrediction::CtcPrediction(const CtcConfig& config, const CtcWeights& weights,
       column_(static_cast<std::size_t>(head.vocabulary), -1) {
     const at::Tensor w = weights.prefix_in.detach().to(at::kCPU, at::kFloat);
     const at::Tensor rows = head.embed(config.vocabulary).to(at::kCPU, at::kFloat) * embedding_scale_;
-    const auto part = [&](std::int64_t i) { return w.slice(1, i * hidden_, (i + 1) * hidden_); };
-    last_ = floats_of(at::linear(rows, part(0)));
-    second_ = floats_of(at::linear(rows, part(1)));
-    by_last_ = PackedLinear::pack(WeightFormat::f32, floats_of(part(0)), rank_, hidden_, team_);
-    by_second_ = PackedLinear::pack(WeightFormat::f32, floats_of(part(1)), rank_, hidden_, team_);
-    by_feature_ = PackedLinear::pack(WeightFormat::f32, floats_of(part(2)), rank_, hidden_, team_);
-    out_packed_ = PackedLinear::pack(format, out_, static_cast<std::int64_t>(config.vocabulary.size()), rank_, team_);
+    const auto columns_of = [&](std::int64_t i) { return w.slice(1, i * hidden_, (i + 1) * hidden_); };
+    const auto table = [&](std::int64_t i) {
+        const at::Tensor all = at::linear(rows, columns_of(i)).to(at::kBFloat16).contiguous();
+        return Table(all.const_data_ptr<at::BFloat16>(), all.const_data_ptr<at::BFloat16>() + all.numel());
+    };
+    const auto pack = [&](const std::vector<float>& matrix, std::int64_t out, std::int64_t in) {
+        return PackedLinear::pack(format, matrix, out, in, team_);
+    };
+    last_ = table(0), second_ = table(1);
+    by_last_ = pack(floats_of(columns_of(0)), rank_, hidden_);
+    by_second_ = pack(floats_of(columns_of(1)), rank_, hidden_);
+    by_feature_ = pack(floats_of(columns_of(2)), rank_, hidden_);
+    if (targets_rows_) project_ = pack(out_, hidden_, rank_);
+    out_packed_ = pack(targets_rows_ ? floats_of(output_rows_(config.vocabulary)) : out_, columns_, width_);
     for (std::size_t i = 0; i < config.vocabulary.size(); ++i)
         column_[static_cast<std::size_t>(config.vocabulary[i])] = static_cast<std::int32_t>(i);
 }
@@ -63,9 +74,9 @@ std::vector<CtcPrediction::Start> CtcPrediction::starts(std::span<const Text> te
     std::vector<Start> starts(texts.size());
     std::vector<float> features;
     std::vector<TokenId> last, second;  // outside the draft vocabulary: nothing to look up
-    const auto looked_up = [&](const std::vector<float>& table, TokenId token, std::vector<float>& part) {
+    const auto looked_up = [&](const Table& table, TokenId token, std::vector<float>& part) {
         const std::int32_t column = column_[static_cast<std::size_t>(token)];
-        if (column >= 0) part.assign(row(table, column), row(table, column) + rank_);
+        if (column >= 0) part.assign(row(table, column).looked_up, row(table, column).looked_up + rank_);
         return column >= 0;
     };
     std::vector<std::vector<float>*> of_last, of_second, of_feature;
@@ -98,33 +109,51 @@ std::vector<CtcPrediction::Start> CtcPrediction::starts(std::span<const Text> te
     return starts;
 }
 
-void CtcPrediction::state_of(const float* base, const float* last, const float* second, float* g) const {
-    for (std::int64_t i = 0; i < rank_; ++i) g[i] = base[i] + last[i] + second[i];
+void CtcPrediction::add(Part part, float* g) const {
+    if (part.looked_up)
+        for (std::int64_t i = 0; i < rank_; ++i) g[i] += static_cast<float>(part.looked_up[i]);
+    else
+        for (std::int64_t i = 0; i < rank_; ++i) g[i] += part.computed[i];
+}
+
+void CtcPrediction::state_of(const Start& start, Part last, Part second, float* g) const {
+    std::copy_n(start.base.data(), rank_, g);
+    add(last, g);
+    add(second, g);
     silu_gate_row(g, ones_.data(), rank_, g);
 }
 
 void CtcPrediction::scores(TeamMember& member, const Start& start, std::span<const CtcPrefix> prefixes, float* out,
                            std::int64_t stride, Scratch& scratch) const {
     const std::int64_t rows = std::ssize(prefixes);
-    if (member.index() == 0) scratch.g.resize(prefixes.size() * static_cast<std::size_t>(rank_));
+    if (member.index() == 0) {
+        scratch.g.resize(prefixes.size() * static_cast<std::size_t>(rank_));
+        if (targets_rows_) scratch.states.resize(prefixes.size() * static_cast<std::size_t>(hidden_));
+    }
     member.barrier();
     const TeamMember::Range mine = member.range(rows);
     for (std::int64_t i = mine.begin; i < mine.end; ++i) {
         const CtcPrefix& prefix = prefixes[static_cast<std::size_t>(i)];
-        const float* last = prefix.length == 0 ? start.pending_last.data() : row(last_, prefix.last);
-        const float* second = prefix.length == 0   ? start.before.data()
-                              : prefix.length == 1 ? start.pending_second.data()
-                                                   : row(second_, prefix.last_but_one);
-        state_of(start.base.data(), last, second, scratch.g.data() + i * rank_);
+        const Part last = prefix.length == 0 ? part(start.pending_last) : row(last_, prefix.last);
+        const Part second = prefix.length == 0   ? part(start.before)
+                            : prefix.length == 1 ? part(start.pending_second)
+                                                 : row(second_, prefix.last_but_one);
+        state_of(start, last, second, scratch.g.data() + i * rank_);
     }
     member.barrier();
     scratch.rows_in.assign(member, scratch.g.data(), rows, rank_, rank_, out_packed_.format());
     member.barrier();
+    if (targets_rows_) {
+        project_.multiply(member, scratch.rows_in, scratch.states.data(), hidden_);
+        member.barrier();
+        scratch.rows_in.assign(member, scratch.states.data(), rows, hidden_, hidden_, out_packed_.format());
+        member.barrier();
+    }
     out_packed_.multiply(member, scratch.rows_in, out, stride);
 }
 
 void CtcPrediction::fold_root(const Start& start, std::span<float> logits, Scratch& scratch) const {
-    const std::size_t count = out_.size() / static_cast<std::size_t>(rank_);
+    const auto count = static_cast<std::size_t>(columns_);
     scratch.root.resize(count);
     const CtcPrefix empty;
     TeamMember alone;
@@ -137,11 +166,15 @@ void CtcPrediction::fold_root(const Start& start, std::span<float> logits, Scrat
 
 void CtcPrediction::choose(std::span<const TokenId> candidates, Scratch& scratch) const {
     scratch.chosen.clear();
-    scratch.rows.resize(candidates.size() * static_cast<std::size_t>(rank_));
-    for (std::size_t i = 0; i < candidates.size(); ++i) {
-        scratch.chosen.push_back(column_[static_cast<std::size_t>(candidates[i])]);
-        std::copy_n(row(out_, scratch.chosen.back()), rank_,
-                    scratch.rows.begin() + static_cast<std::ptrdiff_t>(i) * rank_);
+    for (const TokenId token : candidates) scratch.chosen.push_back(column_[static_cast<std::size_t>(token)]);
+    if (targets_rows_) {
+        scratch.rows = floats_of(output_rows_(candidates));
+        return;
+    }
+    scratch.rows.clear();
+    for (const std::int32_t column : scratch.chosen) {
+        const auto first = out_.begin() + static_cast<std::ptrdiff_t>(column) * rank_;
+        scratch.rows.insert(scratch.rows.end(), first, first + rank_);
     }
 }
 
@@ -151,16 +184,22 @@ void CtcPrediction::factors(const Start& start, const PrefixContext& prefix, std
     const auto column = [&](std::size_t back) {
         return scratch.chosen[static_cast<std::size_t>(prefix.candidates[depth - back])];
     };
-    const float* last = depth == 0 ? start.pending_last.data() : row(last_, column(1));
-    const float* second = depth == 0   ? start.before.data()
-                          : depth == 1 ? start.pending_second.data()
-                                       : row(second_, column(2));
+    const Part last = depth == 0 ? part(start.pending_last) : row(last_, column(1));
+    const Part second = depth == 0   ? part(start.before)
+                        : depth == 1 ? part(start.pending_second)
+                                     : row(second_, column(2));
     scratch.g.resize(static_cast<std::size_t>(rank_));
-    state_of(start.base.data(), last, second, scratch.g.data());
+    state_of(start, last, second, scratch.g.data());
     for (std::size_t i = 0; i < scratch.g.size(); ++i) scratch.g[i] -= scratch.root_g[i];
     const auto count = static_cast<Eigen::Index>(out.size());
     Output scores(out.data(), count);
-    scores.noalias() = Matrix(scratch.rows.data(), count, rank_) * Vector(scratch.g.data(), rank_);
+    Vector state(scratch.g.data(), rank_);
+    if (targets_rows_) {
+        scratch.states.resize(static_cast<std::size_t>(hidden_));
+        Output(scratch.states.data(), hidden_).noalias() = Matrix(out_.data(), hidden_, rank_) * state;
+        new (&state) Vector(scratch.states.data(), hidden_);
+    }
+    scores.noalias() = Matrix(scratch.rows.data(), count, width_) * state;
     scores = scores.array().min(60.0F).exp().matrix();
 }
 

@@ -1,7 +1,10 @@
 // The prediction network during decoding: what a drafted prefix adds to the scores of candidate tokens.
 #pragma once
 
+#include <c10/util/BFloat16.h>
+
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <vector>
 
@@ -15,8 +18,9 @@
 
 namespace outrider {
 
-/// g(l) = silu(W [E(last), E(last but one), h] + b) is a sum of three parts. Those of draft-vocabulary tokens are
-/// looked up, those of the committed text computed once a round. Everything on the CPU in float32.
+/// s_l = out g(l), where g(l) = silu(W [E(last), E(last but one), h] + b) is of a sum of three parts. Those of
+/// draft-vocabulary tokens are looked up in tables of bfloat16, those of the committed text computed once a round. With
+/// the target's output rows, out g is rows (prefix_out g): two products, the first of them small.
 class CtcPrediction {
 public:
     /// `format`: of the matrices that are multiplied as a whole. The team must live as long as this.
@@ -42,8 +46,9 @@ public:
     struct Scratch {
         PackedRows rows_in;
         std::vector<float> g;               ///< [prefixes, R]
+        std::vector<float> states;          ///< [prefixes, H] prefix_out g, with the target's rows
         std::vector<std::int32_t> chosen;   ///< columns of the candidates
-        std::vector<float> rows;            ///< [candidates, R] their rows of out_
+        std::vector<float> rows;            ///< [candidates, width] their output rows
         std::vector<float> root, root_g;    ///< [V] scores of the empty prefix, [R]
     };
 
@@ -63,21 +68,32 @@ public:
     void factors(const Start& start, const PrefixContext& prefix, std::span<float> out, Scratch& scratch) const;
 
 private:
-    [[nodiscard]] const float* row(const std::vector<float>& table, std::int32_t column) const {
-        return table.data() + static_cast<std::size_t>(column) * static_cast<std::size_t>(rank_);
+    using Table = std::vector<c10::BFloat16>;
+    /// A part of a sum: a row of a table, or numbers.
+    struct Part {
+        const c10::BFloat16* looked_up = nullptr;
+        const float* computed = nullptr;
+    };
+    [[nodiscard]] Part row(const Table& table, std::int32_t column) const {
+        return {table.data() + static_cast<std::size_t>(column) * static_cast<std::size_t>(rank_), nullptr};
     }
+    [[nodiscard]] static Part part(const std::vector<float>& numbers) { return {nullptr, numbers.data()}; }
+    void add(Part part, float* g) const;
     [[nodiscard]] std::vector<float> products(const PackedLinear& matrix, std::span<const float> x) const;
-    void state_of(const float* base, const float* last, const float* second, float* g) const;
+    void state_of(const Start& start, Part last, Part second, float* g) const;
 
-    std::int64_t hidden_, rank_;
+    std::int64_t hidden_, rank_, columns_;
+    bool targets_rows_;                 // whether `prefix_out` leads to the target's output rows
+    std::int64_t width_;                // of output rows: H or R
     double embedding_scale_, feature_scale_;
-    std::function<at::Tensor(std::span<const TokenId>)> embed_;
+    std::function<at::Tensor(std::span<const TokenId>)> embed_, output_rows_;
     ThreadTeam* team_;
-    PackedLinear by_last_, by_second_, by_feature_;  // [R, H] each, float32: they meet a row or two a round
-    PackedLinear out_packed_;                        // [V, R]
+    PackedLinear by_last_, by_second_, by_feature_;  // [R, H] each
+    PackedLinear project_;                           // [H, R], with the target's rows
+    PackedLinear out_packed_;                        // [V, width]
     std::vector<float> bias_;           // [R]
-    std::vector<float> last_, second_;  // [V, R] the draft vocabulary's parts
-    std::vector<float> out_;            // [V, R]
+    Table last_, second_;               // [V, R] the draft vocabulary's parts
+    std::vector<float> out_;            // [V, R], or [H, R] with the target's rows
     std::vector<float> ones_;           // [R]
     std::vector<std::int32_t> column_;  // [target vocabulary] column or -1
 };

@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <tuple>
 
+#include "head_network.hpp"
 #include "network_learner.hpp"
 #include "trainer.hpp"
 
@@ -79,7 +80,8 @@ struct CtcNetwork {
                 {"kv heads", std::to_string(config.kv_heads)},
                 {"intermediate size", std::to_string(config.intermediate)},
                 {"conditioning", conditioned ? "prefix" : "none"},
-                {"prefix rank", conditioned ? std::to_string(config.prefix_rank) : "none"}};
+                {"prefix rank", conditioned ? std::to_string(config.prefix_rank) : "none"},
+                {"output rows", conditioned ? name_of(config.prefix_output) : "none"}};
     }
 
     [[nodiscard]] CtcConfig config(const TargetHead& head) const {
@@ -91,6 +93,7 @@ struct CtcNetwork {
         config.frames = options.frames, config.layers = options.layers;
         config.conditioning = options.conditioning;
         config.prefix_rank = options.prefix_rank;
+        config.prefix_output = options.output;
         config.feature_layers = options.feature_layers;
         config.norm_eps = head.norm_eps;
         return config;
@@ -166,6 +169,8 @@ TrainResult train_ctc(const TrainOptions& options, const CtcTrainOptions& ctc, c
     require(ctc.labels > 0 && ctc.labels <= 15, "train: {} labels an anchor, expected 1 to 15", ctc.labels);
     require(ctc.teacher >= 0 && ctc.teacher <= 1, "train: the teacher's share is {}, expected 0 to 1", ctc.teacher);
     require(ctc.teacher == 0 || ctc.loss == CtcLossKind::prefix, "train: a teacher needs the prefix loss");
+    require(ctc.output != HeadOutput::shared, "train: CTC's prediction network has output rows of its own or the target's, "
+                                              "not \"shared\" ones");
     for (std::size_t i = 0; i < ctc.feature_layers.size(); ++i)
         require(ctc.feature_layers[i] > (i == 0 ? 0 : ctc.feature_layers[i - 1]),
                 "train: feature layers {}, expected whole numbers above 0 in ascending order, each once",

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include <outrider/core/types.hpp>
+#include <outrider/draft/network_parts.hpp>
 
 namespace outrider {
 
@@ -32,6 +33,7 @@ struct CtcConfig {
     /// TargetHead::feature_columns. (EAGLE-3, Li et al. 2025, arXiv 2503.01840, fuses features of several layers.)
     std::vector<std::int64_t> feature_layers = {};
     std::int64_t prefix_rank = 256;      ///< R, width of the prediction network
+    HeadOutput prefix_output = HeadOutput::own;  ///< its output rows: one matrix [V, R], or the target's rows
     double rope_theta = 10000.0;
     double norm_eps = 1e-5;
     double embedding_scale = 1.0;        ///< brings the target's embeddings to unit size

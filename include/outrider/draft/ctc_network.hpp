@@ -25,7 +25,7 @@ struct CtcWeights {
     at::Tensor blank_bias;   ///< [1]
     at::Tensor prefix_in;    ///< [R, 3 H] over [E(last); E(last but one); h]; undefined without conditioning
     at::Tensor prefix_bias;  ///< [R]
-    at::Tensor prefix_out;   ///< [V, R] starts as zero: training begins with plain frames
+    at::Tensor prefix_out;   ///< [V, R]; with the target's output rows W [V, H]: [H, R], and W prefix_out in its place
 
     /// Names as in model.safetensors, in this order; undefined ones left out.
     [[nodiscard]] NamedWeights named();
@@ -37,7 +37,10 @@ using CtcTables = TargetTables;
 [[nodiscard]] CtcTables make_ctc_tables(const CtcConfig& config, const TargetHead& head, at::ScalarType type,
                                         at::Device device);
 
-/// Random start, a pure function of config and seed; float32 on the CPU.
+/// Where training starts: the frames say what the target said at h_{n-1}, whatever the frame and the drafted prefix.
+/// All that leads away from there is zero (the embedding's and the inner layers' part of `fuse`, both ways back to the
+/// residual stream, `prefix_in`) or random where its partner is zero, as Hydra's heads start. A random start learns far
+/// more slowly: docs/training.md, "Where it starts". A pure function of config and seed; float32 on the CPU.
 [[nodiscard]] CtcWeights init_ctc_weights(const CtcConfig& config, const TargetHead& head, std::uint64_t seed);
 
 /// Shapes that the config asks for; throws Error naming the weight that differs or is missing.

@@ -25,7 +25,8 @@ struct CtcTrainOptions {
     std::int64_t intermediate = 0;  ///< 0: 8/3 of hidden, rounded up to 64
     CtcConditioning conditioning = CtcConditioning::prefix;
     std::int64_t layers = 1;
-    std::int64_t prefix_rank = 256;
+    std::int64_t prefix_rank = 1024;
+    HeadOutput output = HeadOutput::target;  ///< rows of the prediction network: `own` or `target`; `shared` is an error
     std::vector<std::int64_t> feature_layers = {};  ///< CtcConfig's. A drafter to start from may have some of them only:
                                                     ///< what the others add begins at zero
 

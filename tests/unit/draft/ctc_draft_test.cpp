@@ -175,9 +175,32 @@ TEST_CASE("CtcDraft: rounds one by one give the draft of the whole text at once"
 
 TEST_CASE("CtcDraft: kernels follow tensor operations") {
     const Text text(40);
-    CtcDraft reference = toy_draft(CtcConditioning::prefix, {.threads = 1, .kernels = false}),
-             fast = toy_draft(CtcConditioning::prefix, {.threads = 2});
-    check_follows(reference, fast, text);
+    const TargetHead head = toy_head();
+    for (const HeadOutput output : {HeadOutput::own, HeadOutput::target})
+        for (const CtcTree tree : {CtcTree::best_first, CtcTree::static_tree}) {
+            INFO("the target's output rows " << (output == HeadOutput::target) << ", static tree " << (tree == CtcTree::static_tree));
+            CtcConfig config = toy_config(CtcConditioning::prefix);
+            config.prefix_output = output;
+            const CtcWeights weights = toy_weights(config, head);
+            CtcDraft reference(config, weights, head, {.tree = tree, .threads = 1, .kernels = false}),
+                fast(config, weights, head, {.tree = tree, .threads = 2});
+            check_follows(reference, fast, text);
+        }
+}
+
+TEST_CASE("CtcDraft: the target's output rows behind the prediction network are a matrix of their product") {
+    const TargetHead head = toy_head();
+    CtcConfig tied = toy_config(CtcConditioning::prefix), own = tied;
+    tied.prefix_output = HeadOutput::target;
+    const CtcWeights weights = toy_weights(tied, head);
+    CtcWeights product = weights;
+    product.prefix_out = at::matmul(head.output_rows(own.vocabulary), weights.prefix_out);
+    const Text text(40);
+    CtcDraft a(tied, weights, head, {.threads = 1, .kernels = false}), b(own, product, head, {.threads = 1, .kernels = false});
+    check_follows(a, b, text);
+    CHECK_THROWS_AS(CtcDraft(own, weights, head), Error);  // [H, R] where [V, R] is asked for
+    tied.prefix_output = HeadOutput::shared;
+    CHECK_THROWS_AS(CtcDraft(tied, weights, head), Error);
 }
 
 TEST_CASE("CtcDraft: a batch gives every sequence the draft it gets alone, bit for bit") {

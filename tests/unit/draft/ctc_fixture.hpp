@@ -53,12 +53,19 @@ inline CtcConfig toy_config(CtcConditioning conditioning) {
     return config;
 }
 
-/// Random weights, the prediction network's output included, so that conditioning matters.
+/// Random weights, also where training starts from zero, so that everything matters.
 inline CtcWeights toy_weights(const CtcConfig& config, const TargetHead& head) {
     CtcWeights weights = init_ctc_weights(config, head, 5);
-    weights.blank = noise({1, config.hidden}, 104, 0.3).to(at::kFloat);
-    if (weights.prefix_out.defined())
-        weights.prefix_out = noise(weights.prefix_out.sizes().vec(), 105, 0.5).to(at::kFloat);
+    const auto fill = [](at::Tensor& weight, std::uint64_t seed, double scale) {
+        if (weight.defined()) weight = noise(weight.sizes().vec(), seed, scale).to(at::kFloat);
+    };
+    fill(weights.blank, 104, 0.3);
+    fill(weights.prefix_out, 105, 0.5);
+    fill(weights.fuse, 106, 0.15);
+    fill(weights.prefix_in, 107, 0.15);
+    std::uint64_t seed = 108;
+    for (LayerWeights& layer : weights.layers) fill(layer.attn_out, seed++, 0.15), fill(layer.down, seed++, 0.15);
+    weights.final_norm = head.final_norm.clone();
     return weights;
 }
 
