@@ -101,6 +101,8 @@ public:
     TrainResult run() {
         if (options_.features_only) return compute_features();
         TrainResult result;
+        result.finished = fraction() >= 1.0;  // a run that is resumed may have nothing left to do
+        result.last.step = run_.step, result.last.anchors = run_.anchors, result.last.seconds = consumed();
         double reported = consumed(), saved = consumed(), evaluated = consumed();
         for (bool go_on = true; go_on && fraction() < 1.0;) {
             step();
