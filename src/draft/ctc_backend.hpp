@@ -11,6 +11,7 @@
 #include <outrider/draft/ctc_config.hpp>
 #include <outrider/draft/ctc_network.hpp>
 #include <outrider/interface/target_head.hpp>
+#include <outrider/tensor/packed_linear.hpp>
 #include <outrider/tensor/thread_team.hpp>
 
 namespace outrider {
@@ -47,9 +48,11 @@ public:
 [[nodiscard]] std::unique_ptr<CtcBackend> make_aten_backend(const CtcConfig& config, const CtcWeights& weights,
                                                             const TargetHead& head);
 
-/// Packed 8-bit matrices and the CPU's kernels; the team must live as long as the backend. For sizes that fit them.
+/// Packed 8-bit matrices and the CPU's kernels; the team, and `output` (the target's rows of the draft vocabulary [V, H],
+/// int8) must live as long as the backend. For sizes that fit them.
 [[nodiscard]] bool kernels_fit(const CtcConfig& config);
 [[nodiscard]] std::unique_ptr<CtcBackend> make_kernel_backend(const CtcConfig& config, const CtcWeights& weights,
-                                                              const TargetHead& head, ThreadTeam& team);
+                                                              const TargetHead& head, const PackedLinear& output,
+                                                              ThreadTeam& team);
 
 }  // namespace outrider

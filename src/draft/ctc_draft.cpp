@@ -17,6 +17,7 @@
 #include "ctc_prediction.hpp"
 #include "ctc_search.hpp"
 #include "drafter_files.hpp"
+#include "layer_kernels.hpp"
 #include "progress.hpp"
 #include "row_team.hpp"
 #include "warm_up.hpp"
@@ -194,6 +195,7 @@ private:
     std::vector<std::int64_t> columns_;  ///< of the target's features: where those begin that the network reads
     std::int64_t width_ = 0;             ///< of features that hold them
     std::shared_ptr<ThreadTeam> team_;
+    PackedLinear output_;                ///< the target's rows of the draft vocabulary
     std::unique_ptr<CtcBackend> backend_;
     std::optional<CtcPrediction> prediction_;
     std::unordered_map<SequenceId, Known> sequences_;
@@ -213,11 +215,12 @@ CtcEngine::CtcEngine(CtcConfig config, const CtcWeights& weights, const TargetHe
     require(options.top_k > 0, "CtcDraft: top_k is {}, expected at least 1", options.top_k);
     const bool kernels = options.kernels && weights.fuse.device().is_cpu() && kernels_fit(config);
     team_ = drafting_team(head, options.threads);
-    backend_ =
-        kernels ? make_kernel_backend(config, weights, head, *team_) : make_aten_backend(config, weights, head);
-    if (config.conditioning == CtcConditioning::prefix)
-        prediction_.emplace(config, weights, head, kernels ? WeightFormat::int8 : WeightFormat::f32,
-                                   *team_);
+    output_ = PackedLinear::pack(kernels ? WeightFormat::int8 : WeightFormat::f32,
+                                 floats_of(head.output_rows(config.vocabulary)),
+                                 static_cast<std::int64_t>(config.vocabulary.size()), config.hidden, team_.get());
+    backend_ = kernels ? make_kernel_backend(config, weights, head, output_, *team_)
+                       : make_aten_backend(config, weights, head);
+    if (config.conditioning == CtcConditioning::prefix) prediction_.emplace(config, weights, head, output_, *team_);
     vocabulary_ = head.vocabulary;
     options_ = options;
     config_ = std::move(config);

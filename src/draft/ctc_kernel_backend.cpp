@@ -23,7 +23,8 @@ struct KernelCache final : CtcCache {
 
 class KernelBackend final : public CtcBackend {
 public:
-    KernelBackend(const CtcConfig& config, const CtcWeights& weights, const TargetHead& head, ThreadTeam& team)
+    KernelBackend(const CtcConfig& config, const CtcWeights& weights, const TargetHead& head, const PackedLinear& output,
+                  ThreadTeam& team)
         : config_(config),
           head_(head),
           team_(team),
@@ -34,7 +35,7 @@ public:
           blank_(floats_of(weights.blank)),
           blank_bias_(floats_of(weights.blank_bias)[0]),
           fuse_(pack_int8(weights.fuse, team)),
-          output_(pack_int8(head.output_rows(config.vocabulary), team)) {
+          output_(output) {
         for (const LayerWeights& layer : weights.layers) layers_.push_back({{sizes_of(config), layer, team}, {}, {}});
     }
 
@@ -161,7 +162,7 @@ private:
     float blank_bias_;
     PackedLinear fuse_;
     std::vector<Layer> layers_;
-    PackedLinear output_;
+    const PackedLinear& output_;
     PackedRows rows_in_;
 
     std::int64_t rows_ = 0;
@@ -174,8 +175,8 @@ private:
 bool kernels_fit(const CtcConfig& config) { return LayerKernels::fit(sizes_of(config)); }
 
 std::unique_ptr<CtcBackend> make_kernel_backend(const CtcConfig& config, const CtcWeights& weights,
-                                                const TargetHead& head, ThreadTeam& team) {
-    return std::make_unique<KernelBackend>(config, weights, head, team);
+                                                const TargetHead& head, const PackedLinear& output, ThreadTeam& team) {
+    return std::make_unique<KernelBackend>(config, weights, head, output, team);
 }
 
 }  // namespace outrider

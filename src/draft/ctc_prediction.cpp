@@ -20,7 +20,7 @@ using Output = Eigen::Map<Eigen::VectorXf>;
 }  // namespace
 
 CtcPrediction::CtcPrediction(const CtcConfig& config, const CtcWeights& weights, const TargetHead& head,
-                             WeightFormat format, ThreadTeam& team)
+                             const PackedLinear& output, ThreadTeam& team)
     : hidden_(config.hidden),
       rank_(config.prefix_rank),
       columns_(static_cast<std::int64_t>(config.vocabulary.size())),
@@ -43,14 +43,16 @@ CtcPrediction::CtcPrediction(const CtcConfig& config, const CtcWeights& weights,
         return Table(all.const_data_ptr<at::BFloat16>(), all.const_data_ptr<at::BFloat16>() + all.numel());
     };
     const auto pack = [&](const std::vector<float>& matrix, std::int64_t out, std::int64_t in) {
-        return PackedLinear::pack(format, matrix, out, in, team_);
+        return PackedLinear::pack(output.format(), matrix, out, in, team_);
     };
     last_ = table(0), second_ = table(1);
     by_last_ = pack(floats_of(columns_of(0)), rank_, hidden_);
     by_second_ = pack(floats_of(columns_of(1)), rank_, hidden_);
     by_feature_ = pack(floats_of(columns_of(2)), rank_, hidden_);
-    if (targets_rows_) project_ = pack(out_, hidden_, rank_);
-    out_packed_ = pack(targets_rows_ ? floats_of(output_rows_(config.vocabulary)) : out_, columns_, width_);
+    if (targets_rows_)
+        project_ = pack(out_, hidden_, rank_), rows_ = &output;
+    else
+        own_ = pack(out_, columns_, rank_), rows_ = &own_;
     for (std::size_t i = 0; i < config.vocabulary.size(); ++i)
         column_[static_cast<std::size_t>(config.vocabulary[i])] = static_cast<std::int32_t>(i);
 }
@@ -141,15 +143,15 @@ void CtcPrediction::scores(TeamMember& member, const Start& start, std::span<con
         state_of(start, last, second, scratch.g.data() + i * rank_);
     }
     member.barrier();
-    scratch.rows_in.assign(member, scratch.g.data(), rows, rank_, rank_, out_packed_.format());
+    scratch.rows_in.assign(member, scratch.g.data(), rows, rank_, rank_, rows_->format());
     member.barrier();
     if (targets_rows_) {
         project_.multiply(member, scratch.rows_in, scratch.states.data(), hidden_);
         member.barrier();
-        scratch.rows_in.assign(member, scratch.states.data(), rows, hidden_, hidden_, out_packed_.format());
+        scratch.rows_in.assign(member, scratch.states.data(), rows, hidden_, hidden_, rows_->format());
         member.barrier();
     }
-    out_packed_.multiply(member, scratch.rows_in, out, stride);
+    rows_->multiply(member, scratch.rows_in, out, stride);
 }
 
 void CtcPrediction::fold_root(const Start& start, std::span<float> logits, Scratch& scratch) const {

@@ -23,9 +23,12 @@ namespace outrider {
 /// the target's output rows, out g is rows (prefix_out g): two products, the first of them small.
 class CtcPrediction {
 public:
-    /// `format`: of the matrices that are multiplied as a whole. The team must live as long as this.
-    CtcPrediction(const CtcConfig& config, const CtcWeights& weights, const TargetHead& head, WeightFormat format,
+    /// `output`: the target's rows of the draft vocabulary [V, H]; its format is that of all matrices here. It and the
+    /// team must live as long as this.
+    CtcPrediction(const CtcConfig& config, const CtcWeights& weights, const TargetHead& head, const PackedLinear& output,
                   ThreadTeam& team);
+    CtcPrediction(const CtcPrediction&) = delete;
+    CtcPrediction& operator=(const CtcPrediction&) = delete;
 
     /// The parts of one sequence in one round.
     struct Start {
@@ -90,7 +93,8 @@ private:
     ThreadTeam* team_;
     PackedLinear by_last_, by_second_, by_feature_;  // [R, H] each
     PackedLinear project_;                           // [H, R], with the target's rows
-    PackedLinear out_packed_;                        // [V, width]
+    PackedLinear own_;                               // [V, R], without them
+    const PackedLinear* rows_;                       // [V, width] the one or the other
     std::vector<float> bias_;           // [R]
     Table last_, second_;               // [V, R] the draft vocabulary's parts
     std::vector<float> out_;            // [V, R], or [H, R] with the target's rows
