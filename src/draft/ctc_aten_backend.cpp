@@ -26,7 +26,7 @@ public:
 
     [[nodiscard]] std::unique_ptr<CtcCache> make_cache() const override { return std::make_unique<AtenCache>(weights_.layers.size()); }
 
-    void run(std::span<CtcRound> rounds, bool frames, CtcRoundScores& scores) override {
+    void run(std::span<CtcRound> rounds, bool frames, std::span<const float> roots, CtcRoundScores& scores) override {
         const at::NoGradGuard no_grad;
         take_up(rounds);
         if (!frames) return;
@@ -49,6 +49,8 @@ public:
                        at::tensor(committed, at::kLong).to(options_.device()), groups, compute_);
         copy(result.logits, scores.logits);
         copy(result.gate, scores.gate);
+        const at::Tensor states = at::tensor(at::ArrayRef<float>(roots.data(), roots.size())).view({-1, config_.hidden});
+        copy(mixed_linear(states.to(options_.device()), tables_.output, compute_), scores.roots);
     }
 
 private:

@@ -35,14 +35,16 @@ struct CtcRound {
 struct CtcRoundScores {
     std::vector<float> logits;  ///< [sequences * T, V]
     std::vector<float> gate;    ///< [sequences * T]
+    std::vector<float> roots;   ///< [rows, V] of the states that came with the frames
 };
 
 class CtcBackend {
 public:
     virtual ~CtcBackend() = default;
     [[nodiscard]] virtual std::unique_ptr<CtcCache> make_cache() const = 0;
-    /// Takes up the new rows of every sequence; with `frames`, returns their frames.
-    virtual void run(std::span<CtcRound> rounds, bool frames, CtcRoundScores& scores) = 0;
+    /// Takes up the new rows of every sequence; with `frames`, returns their frames. `roots` [rows, H] are states of the
+    /// prediction network that meet the same output rows, in the same product.
+    virtual void run(std::span<CtcRound> rounds, bool frames, std::span<const float> roots, CtcRoundScores& scores) = 0;
 };
 
 [[nodiscard]] std::unique_ptr<CtcBackend> make_aten_backend(const CtcConfig& config, const CtcWeights& weights,

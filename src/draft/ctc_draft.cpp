@@ -1,5 +1,6 @@
 #include <outrider/draft/ctc_draft.hpp>
 
+#include <algorithm>
 #include <atomic>
 #include <optional>
 
@@ -134,7 +135,12 @@ private:
     /// The search of the best-first tree over the whole draft vocabulary, by all who call it inside one run.
     void search(TeamMember& member, Searcher& mine, const CtcPrediction::Start& start, std::size_t index,
                 std::int64_t nodes) {
+        const std::size_t V = config_.vocabulary.size();
         const auto score = [&](TeamMember& by, std::span<const CtcPrefix> prefixes, float* out, std::int64_t stride) {
+            if (prefixes.size() == 1 && prefixes[0].length == 0 && !scores_.roots.empty()) {  // came with the frames
+                if (by.index() == 0) std::copy_n(scores_.roots.data() + index * V, V, out);
+                return;
+            }
             prediction_->scores(by, start, prefixes, out, stride, mine.prediction);
         };
         mine.search.run(member, logits_of(index), gate_of(index), nodes, score);
@@ -165,8 +171,8 @@ private:
 
     /// Trees of the round's frames: several sequences are searched at once, one by each of the team; a single one by
     /// all together. No number depends on which.
-    std::vector<SequenceTree> drafts(std::span<const SequenceFeedback> feedback, std::int64_t nodes) {
-        const std::vector<CtcPrediction::Start> start = starts(feedback);
+    std::vector<SequenceTree> drafts(std::span<const SequenceFeedback> feedback, std::int64_t nodes,
+                                     std::span<const CtcPrediction::Start> start) {
         std::vector<std::optional<SequenceTree>> trees(feedback.size());
         searchers_.resize(static_cast<std::size_t>(team_->size()));
         if (feedback.size() == 1 && searches()) {
@@ -230,8 +236,13 @@ CtcEngine::CtcEngine(CtcConfig config, const CtcWeights& weights, const TargetHe
 std::vector<SequenceTree> CtcEngine::propose(std::span<const SequenceFeedback> feedback, DraftBudget budget) {
     if (feedback.empty()) return {};
     std::vector<CtcRound> rounds = take_up(feedback);
-    backend_->run(rounds, budget.nodes > 0, scores_);
-    if (budget.nodes > 0) return drafts(feedback, budget.nodes);
+    if (budget.nodes > 0) {
+        const std::vector<CtcPrediction::Start> start = starts(feedback);
+        const std::vector<float> roots = searches() ? prediction_->root_states(start) : std::vector<float>{};
+        backend_->run(rounds, true, roots, scores_);
+        return drafts(feedback, budget.nodes, start);
+    }
+    backend_->run(rounds, false, {}, scores_);
     std::vector<SequenceTree> roots;
     for (const SequenceFeedback& it : feedback) roots.push_back({it.sequence, TokenTree::root_only(it.pending)});
     return roots;

@@ -1,6 +1,7 @@
 // The network on the CPU: all rows of a round in one run of the thread team, weights as 8-bit blocks.
 #include <ATen/core/grad_mode.h>
 
+#include <algorithm>
 #include <outrider/tensor/row_ops.hpp>
 
 #include "ctc_backend.hpp"
@@ -41,7 +42,7 @@ public:
 
     [[nodiscard]] std::unique_ptr<CtcCache> make_cache() const override { return std::make_unique<KernelCache>(layers_.size()); }
 
-    void run(std::span<CtcRound> rounds, bool frames, CtcRoundScores& scores) override {
+    void run(std::span<CtcRound> rounds, bool frames, std::span<const float> roots, CtcRoundScores& scores) override {
         const at::NoGradGuard no_grad;
         gather(rounds);
         const auto sequences = static_cast<std::int64_t>(rounds.size()), T = config_.frames,
@@ -57,12 +58,17 @@ public:
             }
             layer.kernels.prepare(layer.context, layer.frames);
         }
-        fused_.resize(static_cast<std::size_t>(rows_ * H_)), x_.resize(static_cast<std::size_t>(A * H_));
-        scores.logits.resize(static_cast<std::size_t>(A * V)), scores.gate.resize(static_cast<std::size_t>(A));
+        const std::int64_t all = A + (frames ? std::ssize(roots) / H_ : 0);
+        fused_.resize(static_cast<std::size_t>(rows_ * H_)), x_.resize(static_cast<std::size_t>(all * H_));
+        scores.logits.resize(static_cast<std::size_t>(all * V)), scores.gate.resize(static_cast<std::size_t>(A));
+        if (all > A) std::ranges::copy(roots, x_.begin() + static_cast<std::ptrdiff_t>(A * H_));
         team_.run([&](TeamMember& member) {
             take_up(member);
-            if (frames) draft(member, rounds, A, scores);
+            if (frames) draft(member, rounds, A, all, scores);
         });
+        const auto behind = scores.logits.begin() + static_cast<std::ptrdiff_t>(A * V);
+        scores.roots.assign(behind, scores.logits.end());
+        scores.logits.erase(behind, scores.logits.end());
     }
 
 private:
@@ -132,7 +138,7 @@ private:
         member.barrier();
     }
 
-    void draft(TeamMember& member, std::span<CtcRound> rounds, std::int64_t A, CtcRoundScores& scores) {
+    void draft(TeamMember& member, std::span<CtcRound> rounds, std::int64_t A, std::int64_t all, CtcRoundScores& scores) {
         const std::int64_t T = config_.frames;
         const auto mine = member.range(A);
         for (std::int64_t i = mine.begin; i < mine.end; ++i) {
@@ -149,7 +155,7 @@ private:
             scores.gate[static_cast<std::size_t>(i)] = g;
         }
         member.barrier();
-        rows_in_.assign(member, x_.data(), A, H_, H_, WeightFormat::int8);
+        rows_in_.assign(member, x_.data(), all, H_, H_, WeightFormat::int8);
         member.barrier();
         output_.multiply(member, rows_in_, scores.logits.data(), static_cast<std::int64_t>(config_.vocabulary.size()));
     }

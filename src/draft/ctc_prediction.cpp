@@ -125,6 +125,22 @@ void CtcPrediction::state_of(const Start& start, Part last, Part second, float* 
     silu_gate_row(g, ones_.data(), rank_, g);
 }
 
+std::vector<float> CtcPrediction::root_states(std::span<const Start> starts) const {
+    if (!targets_rows_) return {};
+    std::vector<float> g(starts.size() * static_cast<std::size_t>(rank_)),
+        states(starts.size() * static_cast<std::size_t>(hidden_));
+    for (std::size_t i = 0; i < starts.size(); ++i)
+        state_of(starts[i], part(starts[i].pending_last), part(starts[i].before),
+                 g.data() + i * static_cast<std::size_t>(rank_));
+    PackedRows rows_in;
+    team_->run([&](TeamMember& member) {
+        rows_in.assign(member, g.data(), std::ssize(starts), rank_, rank_, project_.format());
+        member.barrier();
+        project_.multiply(member, rows_in, states.data(), hidden_);
+    });
+    return states;
+}
+
 void CtcPrediction::scores(TeamMember& member, const Start& start, std::span<const CtcPrefix> prefixes, float* out,
                            std::int64_t stride, Scratch& scratch) const {
     const std::int64_t rows = std::ssize(prefixes);

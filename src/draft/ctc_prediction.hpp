@@ -45,6 +45,9 @@ public:
     /// Of all sequences of a round: their matrix products are one.
     [[nodiscard]] std::vector<Start> starts(std::span<const Text> texts) const;
 
+    /// prefix_out g of every start's empty prefix [starts, H], where the target's output rows come behind; else nothing.
+    [[nodiscard]] std::vector<float> root_states(std::span<const Start> starts) const;
+
     /// What one draft needs besides; several drafts at once need one each.
     struct Scratch {
         PackedRows rows_in;
