@@ -47,10 +47,9 @@ public:
         const CtcFrameScores result =
             ctc_frames(config_, weights_, tables_, at::stack(fused),
                        at::tensor(committed, at::kLong).to(options_.device()), groups, compute_);
-        copy(result.logits, scores.logits);
         copy(result.gate, scores.gate);
         const at::Tensor states = at::tensor(at::ArrayRef<float>(roots.data(), roots.size())).view({-1, config_.hidden});
-        copy(mixed_linear(states.to(options_.device()), tables_.output, compute_), scores.roots);
+        copy(at::cat({result.logits, mixed_linear(states.to(options_.device()), tables_.output, compute_)}), scores.logits);
     }
 
 private:

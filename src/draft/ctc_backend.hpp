@@ -33,9 +33,8 @@ struct CtcRound {
 
 /// Frames of all sequences of a round.
 struct CtcRoundScores {
-    std::vector<float> logits;  ///< [sequences * T, V]
+    std::vector<float> logits;  ///< [sequences * T, V], and behind them a row of each state that came with the frames
     std::vector<float> gate;    ///< [sequences * T]
-    std::vector<float> roots;   ///< [rows, V] of the states that came with the frames
 };
 
 class CtcBackend {

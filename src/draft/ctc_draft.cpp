@@ -135,10 +135,10 @@ private:
     /// The search of the best-first tree over the whole draft vocabulary, by all who call it inside one run.
     void search(TeamMember& member, Searcher& mine, const CtcPrediction::Start& start, std::size_t index,
                 std::int64_t nodes) {
-        const std::size_t V = config_.vocabulary.size();
+        const std::size_t V = config_.vocabulary.size(), roots = scores_.gate.size() * V;  // where theirs begin
         const auto score = [&](TeamMember& by, std::span<const CtcPrefix> prefixes, float* out, std::int64_t stride) {
-            if (prefixes.size() == 1 && prefixes[0].length == 0 && !scores_.roots.empty()) {  // came with the frames
-                if (by.index() == 0) std::copy_n(scores_.roots.data() + index * V, V, out);
+            if (prefixes.size() == 1 && prefixes[0].length == 0 && scores_.logits.size() > roots) {  // came with the frames
+                if (by.index() == 0) std::copy_n(scores_.logits.data() + roots + index * V, V, out);
                 return;
             }
             prediction_->scores(by, start, prefixes, out, stride, mine.prediction);
@@ -221,12 +221,14 @@ CtcEngine::CtcEngine(CtcConfig config, const CtcWeights& weights, const TargetHe
     require(options.top_k > 0, "CtcDraft: top_k is {}, expected at least 1", options.top_k);
     const bool kernels = options.kernels && weights.fuse.device().is_cpu() && kernels_fit(config);
     team_ = drafting_team(head, options.threads);
-    output_ = PackedLinear::pack(kernels ? WeightFormat::int8 : WeightFormat::f32,
+    const bool conditioned = config.conditioning == CtcConditioning::prefix;
+    if (kernels || conditioned)
+        output_ = PackedLinear::pack(kernels ? WeightFormat::int8 : WeightFormat::f32,
                                  floats_of(head.output_rows(config.vocabulary)),
                                  static_cast<std::int64_t>(config.vocabulary.size()), config.hidden, team_.get());
     backend_ = kernels ? make_kernel_backend(config, weights, head, output_, *team_)
                        : make_aten_backend(config, weights, head);
-    if (config.conditioning == CtcConditioning::prefix) prediction_.emplace(config, weights, head, output_, *team_);
+    if (conditioned) prediction_.emplace(config, weights, head, output_, *team_);
     vocabulary_ = head.vocabulary;
     options_ = options;
     config_ = std::move(config);

@@ -66,9 +66,6 @@ public:
             take_up(member);
             if (frames) draft(member, rounds, A, all, scores);
         });
-        const auto behind = scores.logits.begin() + static_cast<std::ptrdiff_t>(A * V);
-        scores.roots.assign(behind, scores.logits.end());
-        scores.logits.erase(behind, scores.logits.end());
     }
 
 private:

@@ -39,8 +39,11 @@ CtcPrediction::CtcPrediction(const CtcConfig& config, const CtcWeights& weights,
     const at::Tensor rows = head.embed(config.vocabulary).to(at::kCPU, at::kFloat) * embedding_scale_;
     const auto columns_of = [&](std::int64_t i) { return w.slice(1, i * hidden_, (i + 1) * hidden_); };
     const auto table = [&](std::int64_t i) {
-        const at::Tensor all = at::linear(rows, columns_of(i)).to(at::kBFloat16).contiguous();
-        return Table(all.const_data_ptr<at::BFloat16>(), all.const_data_ptr<at::BFloat16>() + all.numel());
+        const at::Tensor all = at::linear(rows, columns_of(i));
+        if (output.format() == WeightFormat::f32) return Table{{}, floats_of(all)};
+        const at::Tensor rounded = all.to(at::kBFloat16).contiguous();
+        const auto* first = rounded.const_data_ptr<at::BFloat16>();
+        return Table{{first, first + rounded.numel()}, {}};
     };
     const auto pack = [&](const std::vector<float>& matrix, std::int64_t out, std::int64_t in) {
         return PackedLinear::pack(output.format(), matrix, out, in, team_);
@@ -78,8 +81,10 @@ std::vector<CtcPrediction::Start> CtcPrediction::starts(std::span<const Text> te
     std::vector<TokenId> last, second;  // outside the draft vocabulary: nothing to look up
     const auto looked_up = [&](const Table& table, TokenId token, std::vector<float>& part) {
         const std::int32_t column = column_[static_cast<std::size_t>(token)];
-        if (column >= 0) part.assign(row(table, column).looked_up, row(table, column).looked_up + rank_);
-        return column >= 0;
+        if (column < 0) return false;
+        part.assign(R, 0.0F);
+        add(row(table, column), part.data());
+        return true;
     };
     std::vector<std::vector<float>*> of_last, of_second, of_feature;
     for (std::size_t i = 0; i < texts.size(); ++i) {
@@ -112,10 +117,10 @@ std::vector<CtcPrediction::Start> CtcPrediction::starts(std::span<const Text> te
 }
 
 void CtcPrediction::add(Part part, float* g) const {
-    if (part.looked_up)
-        for (std::int64_t i = 0; i < rank_; ++i) g[i] += static_cast<float>(part.looked_up[i]);
+    if (part.rounded)
+        for (std::int64_t i = 0; i < rank_; ++i) g[i] += static_cast<float>(part.rounded[i]);
     else
-        for (std::int64_t i = 0; i < rank_; ++i) g[i] += part.computed[i];
+        for (std::int64_t i = 0; i < rank_; ++i) g[i] += part.exact[i];
 }
 
 void CtcPrediction::state_of(const Start& start, Part last, Part second, float* g) const {
@@ -211,13 +216,13 @@ void CtcPrediction::factors(const Start& start, const PrefixContext& prefix, std
     for (std::size_t i = 0; i < scratch.g.size(); ++i) scratch.g[i] -= scratch.root_g[i];
     const auto count = static_cast<Eigen::Index>(out.size());
     Output scores(out.data(), count);
-    Vector state(scratch.g.data(), rank_);
+    const float* state = scratch.g.data();
     if (targets_rows_) {
         scratch.states.resize(static_cast<std::size_t>(hidden_));
-        Output(scratch.states.data(), hidden_).noalias() = Matrix(out_.data(), hidden_, rank_) * state;
-        new (&state) Vector(scratch.states.data(), hidden_);
+        Output(scratch.states.data(), hidden_).noalias() = Matrix(out_.data(), hidden_, rank_) * Vector(state, rank_);
+        state = scratch.states.data();
     }
-    scores.noalias() = Matrix(scratch.rows.data(), count, width_) * state;
+    scores.noalias() = Matrix(scratch.rows.data(), count, width_) * Vector(state, width_);
     scores = scores.array().min(60.0F).exp().matrix();
 }
 

@@ -19,8 +19,9 @@
 namespace outrider {
 
 /// s_l = out g(l), where g(l) = silu(W [E(last), E(last but one), h] + b) is of a sum of three parts. Those of
-/// draft-vocabulary tokens are looked up in tables of bfloat16, those of the committed text computed once a round. With
-/// the target's output rows, out g is rows (prefix_out g): two products, the first of them small.
+/// draft-vocabulary tokens are looked up, in bfloat16 beside 8-bit matrices and else exactly, those of the committed text
+/// computed once a round. With the target's output rows, out g is rows (prefix_out g): two products, the first of them
+/// small.
 class CtcPrediction {
 public:
     /// `output`: the target's rows of the draft vocabulary [V, H]; its format is that of all matrices here. It and the
@@ -74,14 +75,19 @@ public:
     void factors(const Start& start, const PrefixContext& prefix, std::span<float> out, Scratch& scratch) const;
 
 private:
-    using Table = std::vector<c10::BFloat16>;
-    /// A part of a sum: a row of a table, or numbers.
+    /// [V, R], one of the two.
+    struct Table {
+        std::vector<c10::BFloat16> rounded;
+        std::vector<float> exact;
+    };
+    /// A part of a sum, one of the two.
     struct Part {
-        const c10::BFloat16* looked_up = nullptr;
-        const float* computed = nullptr;
+        const c10::BFloat16* rounded = nullptr;
+        const float* exact = nullptr;
     };
     [[nodiscard]] Part row(const Table& table, std::int32_t column) const {
-        return {table.data() + static_cast<std::size_t>(column) * static_cast<std::size_t>(rank_), nullptr};
+        const std::ptrdiff_t at = std::ptrdiff_t{column} * rank_;
+        return table.exact.empty() ? Part{table.rounded.data() + at, nullptr} : Part{nullptr, table.exact.data() + at};
     }
     [[nodiscard]] static Part part(const std::vector<float>& numbers) { return {nullptr, numbers.data()}; }
     void add(Part part, float* g) const;

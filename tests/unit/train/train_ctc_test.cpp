@@ -219,7 +219,7 @@ TEST_CASE("train_ctc: the draft's probabilities are those of the loss") {
     CtcDraft draft(config, weights, head, {.threads = 1, .kernels = false});
     const CtcTables tables = make_ctc_tables(config, head, at::kFloat, at::kCPU);
     int compared = 0;
-    for (const std::int64_t n : {4, 6, 9, 12, 17}) {
+    for (const std::int64_t n : {4, 9, 17}) {
         const std::vector<AnchorGroup> group{{5, {n}}};
         const AnchorBatch batch = make_anchor_batch(group, text, store, column, {3, 3});
         const CtcContext context =
@@ -239,14 +239,14 @@ TEST_CASE("train_ctc: the draft's probabilities are those of the loss") {
                                         store.features(5).slice(0, 0, n).to(at::kFloat),
                                         c.tokens[static_cast<std::size_t>(n)],
                                         n};
-        const TokenTree tree = draft.propose(std::span(&feedback, 1), {2500}).at(0).tree;
+        const TokenTree tree = draft.propose(std::span(&feedback, 1), {20000}).at(0).tree;
         NodeIndex node = 0;
         for (std::int64_t k = 1; k <= 3; ++k) {
             node = tree.child(node, c.tokens[static_cast<std::size_t>(n + k)]);
             if (node == kNoNode) break;  // not among the most probable
             ++compared;
             CHECK(tree.log_q()[static_cast<std::size_t>(node)] ==
-                  Catch::Approx(-stats.nll[static_cast<std::size_t>(k - 1)]).margin(2e-3));  // tables of bfloat16
+                  Catch::Approx(-stats.nll[static_cast<std::size_t>(k - 1)]).margin(2e-4));
         }
     }
     CHECK(compared >= 6);
