@@ -293,6 +293,9 @@ TEST_CASE("train_ctc learns, resumes exactly, and leaves a drafter") {
         INFO(tensor.name);
         CHECK(std::ranges::equal(tensor.data, b.tensor(tensor.name).data));
     }
+    CtcTrainOptions shared = toy_ctc();
+    shared.output = HeadOutput::shared;
+    CHECK_THROWS_AS(train_ctc(parts, shared, toy_target(nullptr)), Error);
     CtcTrainOptions narrow = toy_ctc();
     narrow.prefix_rank = 8;
     CHECK_THROWS_WITH(train_ctc(parts, narrow, toy_target(nullptr)),
