@@ -321,6 +321,10 @@ void add_sizes(CLI::App& app, TrainArguments& a) {
     of(ctc, app.add_option("--layers", a.layers, "Decoder layers that frames go through (default: 1)"))->check(whole(1, 16));
     of(ctc, app.add_option("--prefix-rank", a.prefix_rank, "Width of the prediction network (default: 1024)"))
         ->check(whole(1));
+    of(ctc, app.add_option("--prefix-bottleneck", a.prefix_bottleneck,
+                           "Width of what the prediction network's output rows see; 0, or no less than the network: as "
+                           "wide as that (default: 256)"))
+        ->check(whole(0));
     of(heads, app.add_option("--draft-heads", a.draft_heads, "Depth of drafts (default: medusa 5, hydra 4)"))
         ->check(whole(1, 15));
     of(heads, app.add_option("--blocks", a.blocks, "Layers of each head (default: 1)"))->check(whole(1, 64));

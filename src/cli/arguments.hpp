@@ -76,7 +76,7 @@ struct TrainArguments {
 
     std::optional<double> teacher;
     std::optional<std::string> loss, conditioning;  ///< ctc
-    std::optional<std::int64_t> frames, labels, layers, prefix_rank;
+    std::optional<std::int64_t> frames, labels, layers, prefix_rank, prefix_bottleneck;
     std::vector<std::int64_t> feature_layers;         ///< ctc
     std::optional<std::int64_t> draft_heads, blocks;  ///< medusa, hydra
     std::optional<std::string> output_rows;

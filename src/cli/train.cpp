@@ -86,6 +86,7 @@ CtcTrainOptions ctc_options(const TrainArguments& a) {
     take(a.frames, options.frames);
     take(a.labels, options.labels);
     take(a.prefix_rank, options.prefix_rank);
+    take(a.prefix_bottleneck, options.prefix_bottleneck);
     take(a.layers, options.layers);
     options.feature_layers = a.feature_layers;
     take(a.teacher, options.teacher);

@@ -42,6 +42,7 @@ CtcConfig from_json(const json& file) {
     config.intermediate = whole_number(sizes, "intermediate");
     config.frames = whole_number(sizes, "frames");
     config.prefix_rank = whole_number(sizes, "prefix_rank");
+    if (sizes.contains("prefix_bottleneck")) config.prefix_bottleneck = whole_number(sizes, "prefix_bottleneck");
     if (file.contains("prefix_output")) config.prefix_output = head_output(file.at("prefix_output").get<std::string>());
     config.feature_layers = feature_layers(file);
     const auto conditioning = file.at("conditioning").get<std::string>();
@@ -73,6 +74,9 @@ void check_ctc_config(const CtcConfig& config) {
         above = layer;
     }
     if (config.conditioning == CtcConditioning::prefix) check_drafter_size(kDrafter, "prefix_rank", config.prefix_rank);
+    require(config.prefix_bottleneck >= 0 && config.prefix_bottleneck <= config.prefix_rank,
+            "{}: prefix_bottleneck is {}, expected 1 to the prefix_rank {}, or 0 for none", kDrafter,
+            config.prefix_bottleneck, config.prefix_rank);
     require(config.prefix_output != HeadOutput::shared,
             "{}: prefix_output is \"shared\", expected \"own\" or \"target\"", kDrafter);
     require(!config.vocabulary.empty(), "{}: the draft vocabulary is empty", kDrafter);
@@ -101,6 +105,7 @@ void write_ctc_config(const std::filesystem::path& folder, const CtcConfig& conf
         {"embedding_scale", config.embedding_scale},
         {"feature_scale", config.feature_scale}};
     if (config.prefix_output != HeadOutput::own) own["prefix_output"] = name(config.prefix_output);
+    if (config.prefix_bottleneck > 0) own["sizes"]["prefix_bottleneck"] = config.prefix_bottleneck;
     if (config.layers > 1) own["sizes"]["layers"] = config.layers;
     if (!config.feature_layers.empty()) own["feature_layers"] = config.feature_layers;
     write_drafter_config(folder, "ctc", config, own);

@@ -39,6 +39,7 @@ NamedWeights CtcWeights::named() {
                            {"blank_bias", &blank_bias},
                            {"prefix_in", &prefix_in},
                            {"prefix_bias", &prefix_bias},
+                           {"prefix_narrow", &prefix_narrow},
                            {"prefix_out", &prefix_out}});
     std::erase_if(all, [](const auto& entry) { return !entry.second->defined(); });
     return all;
@@ -77,7 +78,11 @@ CtcWeights init_ctc_weights(const CtcConfig& config, const TargetHead& head, std
     if (config.conditioning == CtcConditioning::prefix) {
         w.prefix_in = at::zeros({R, 3 * H});
         w.prefix_bias = at::zeros({R});
-        set(w.prefix_out, {H, R}, 1.0 / std::sqrt(static_cast<double>(R)), random);
+        const auto random_product = [&](at::Tensor& weight, std::int64_t rows, std::int64_t columns) {
+            set(weight, {rows, columns}, 1.0 / std::sqrt(static_cast<double>(columns)), random);
+        };
+        if (config.prefix_bottleneck > 0) random_product(w.prefix_narrow, config.prefix_bottleneck, R);
+        random_product(w.prefix_out, H, ctc_prefix_columns(config));
         if (config.prefix_output == HeadOutput::own)
             w.prefix_out = at::matmul(head.output_rows(config.vocabulary).to(at::kCPU, at::kFloat), w.prefix_out);
     }
@@ -107,7 +112,9 @@ std::vector<WantedWeight> layout(const CtcConfig& config, CtcWeights& w) {
     if (config.conditioning == CtcConditioning::none) return wanted;
     wanted.push_back({"prefix_in", &w.prefix_in, {R, 3 * H}});
     wanted.push_back({"prefix_bias", &w.prefix_bias, {R}});
-    wanted.push_back({"prefix_out", &w.prefix_out, {config.prefix_output == HeadOutput::target ? H : V, R}});
+    if (config.prefix_bottleneck > 0) wanted.push_back({"prefix_narrow", &w.prefix_narrow, {config.prefix_bottleneck, R}});
+    wanted.push_back({"prefix_out", &w.prefix_out,
+                      {config.prefix_output == HeadOutput::target ? H : V, ctc_prefix_columns(config)}});
     return wanted;
 }
 
@@ -165,7 +172,9 @@ at::Tensor ctc_prefix_scores(const CtcConfig& config, const CtcWeights& weights,
         mixed_linear(features.slice(1, 0, H).to(real) * config.feature_scale, weights.prefix_in.slice(1, 2 * H), compute);
     const at::Tensor sum = mixed_linear(tokens, weights.prefix_in.slice(1, 0, 2 * H), compute).view({A, P, -1}) +
                            (state + weights.prefix_bias.to(compute)).unsqueeze(1);
-    const at::Tensor scores = mixed_linear(at::silu(sum).view({A * P, -1}), weights.prefix_out, compute);
+    at::Tensor scores = at::silu(sum).view({A * P, -1});
+    if (config.prefix_bottleneck > 0) scores = mixed_linear(scores, weights.prefix_narrow, compute);
+    scores = mixed_linear(scores, weights.prefix_out, compute);
     return config.prefix_output == HeadOutput::target ? mixed_linear(scores, tables.output, compute) : scores;
 }
 

@@ -25,14 +25,14 @@ CtcPrediction::CtcPrediction(const CtcConfig& config, const CtcWeights& weights,
       rank_(config.prefix_rank),
       columns_(static_cast<std::int64_t>(config.vocabulary.size())),
       targets_rows_(config.prefix_output == HeadOutput::target),
-      width_(targets_rows_ ? hidden_ : rank_),
+      narrow_(config.prefix_bottleneck > 0),
+      width_(narrow_ ? config.prefix_bottleneck : targets_rows_ ? hidden_ : rank_),
       embedding_scale_(config.embedding_scale),
       feature_scale_(config.feature_scale),
       embed_(head.embed),
       output_rows_(head.output_rows),
       team_(&team),
       bias_(floats_of(weights.prefix_bias)),
-      out_(floats_of(weights.prefix_out)),
       ones_(static_cast<std::size_t>(rank_), 1.0F),
       column_(static_cast<std::size_t>(head.vocabulary), -1) {
     const at::Tensor w = weights.prefix_in.detach().to(at::kCPU, at::kFloat);
@@ -52,24 +52,34 @@ CtcPrediction::CtcPrediction(const CtcConfig& config, const CtcWeights& weights,
     by_last_ = pack(floats_of(columns_of(0)), rank_, hidden_);
     by_second_ = pack(floats_of(columns_of(1)), rank_, hidden_);
     by_feature_ = pack(floats_of(columns_of(2)), rank_, hidden_);
-    if (targets_rows_)
-        project_ = pack(out_, hidden_, rank_), rows_ = &output;
-    else
-        own_ = pack(out_, columns_, rank_), rows_ = &own_;
+    if (narrow_ || targets_rows_) {
+        first_ = floats_of(narrow_ ? weights.prefix_narrow : weights.prefix_out);
+        project_ = pack(first_, width_, rank_);
+    }
+    if (narrow_ || !targets_rows_) out_ = floats_of(weights.prefix_out);
+    if (narrow_ && targets_rows_) {
+        lift_ = pack(out_, hidden_, width_);
+        own_ = pack(floats_of(at::matmul(output_rows_(config.vocabulary).to(at::kCPU, at::kFloat),
+                                         weights.prefix_out.detach().to(at::kCPU, at::kFloat))),
+                    columns_, width_);
+    } else if (!targets_rows_) {
+        own_ = pack(out_, columns_, width_);
+    }
+    rows_ = targets_rows_ && !narrow_ ? &output : &own_;
     for (std::size_t i = 0; i < config.vocabulary.size(); ++i)
         column_[static_cast<std::size_t>(config.vocabulary[i])] = static_cast<std::int32_t>(i);
 }
 
-/// [rows, R] of x [rows, H].
+/// matrix x of every row of `x`.
 std::vector<float> CtcPrediction::products(const PackedLinear& matrix, std::span<const float> x) const {
-    const std::int64_t rows = std::ssize(x) / hidden_;
-    std::vector<float> y(static_cast<std::size_t>(rows * rank_), 0.0F);
-    if (rows == 0) return y;
+    if (x.empty()) return {};
+    const std::int64_t in = matrix.in(), rows = std::ssize(x) / in;
+    std::vector<float> y(static_cast<std::size_t>(rows * matrix.out()), 0.0F);
     PackedRows rows_in;
     team_->run([&](TeamMember& member) {
-        rows_in.assign(member, x.data(), rows, hidden_, hidden_, matrix.format());
+        rows_in.assign(member, x.data(), rows, in, in, matrix.format());
         member.barrier();
-        matrix.multiply(member, rows_in, y.data(), rank_);
+        matrix.multiply(member, rows_in, y.data(), matrix.out());
     });
     return y;
 }
@@ -132,18 +142,12 @@ void CtcPrediction::state_of(const Start& start, Part last, Part second, float* 
 
 std::vector<float> CtcPrediction::root_states(std::span<const Start> starts) const {
     if (!targets_rows_) return {};
-    std::vector<float> g(starts.size() * static_cast<std::size_t>(rank_)),
-        states(starts.size() * static_cast<std::size_t>(hidden_));
+    std::vector<float> g(starts.size() * static_cast<std::size_t>(rank_));
     for (std::size_t i = 0; i < starts.size(); ++i)
         state_of(starts[i], part(starts[i].pending_last), part(starts[i].before),
                  g.data() + i * static_cast<std::size_t>(rank_));
-    PackedRows rows_in;
-    team_->run([&](TeamMember& member) {
-        rows_in.assign(member, g.data(), std::ssize(starts), rank_, rank_, project_.format());
-        member.barrier();
-        project_.multiply(member, rows_in, states.data(), hidden_);
-    });
-    return states;
+    const std::vector<float> states = products(project_, g);
+    return narrow_ ? products(lift_, states) : states;
 }
 
 void CtcPrediction::scores(TeamMember& member, const Start& start, std::span<const CtcPrefix> prefixes, float* out,
@@ -151,7 +155,7 @@ void CtcPrediction::scores(TeamMember& member, const Start& start, std::span<con
     const std::int64_t rows = std::ssize(prefixes);
     if (member.index() == 0) {
         scratch.g.resize(prefixes.size() * static_cast<std::size_t>(rank_));
-        if (targets_rows_) scratch.states.resize(prefixes.size() * static_cast<std::size_t>(hidden_));
+        scratch.states.resize(prefixes.size() * static_cast<std::size_t>(width_));
     }
     member.barrier();
     const TeamMember::Range mine = member.range(rows);
@@ -166,10 +170,10 @@ void CtcPrediction::scores(TeamMember& member, const Start& start, std::span<con
     member.barrier();
     scratch.rows_in.assign(member, scratch.g.data(), rows, rank_, rank_, rows_->format());
     member.barrier();
-    if (targets_rows_) {
-        project_.multiply(member, scratch.rows_in, scratch.states.data(), hidden_);
+    if (!first_.empty()) {
+        project_.multiply(member, scratch.rows_in, scratch.states.data(), width_);
         member.barrier();
-        scratch.rows_in.assign(member, scratch.states.data(), rows, hidden_, hidden_, rows_->format());
+        scratch.rows_in.assign(member, scratch.states.data(), rows, width_, width_, rows_->format());
         member.barrier();
     }
     rows_->multiply(member, scratch.rows_in, out, stride);
@@ -196,8 +200,8 @@ void CtcPrediction::choose(std::span<const TokenId> candidates, Scratch& scratch
     }
     scratch.rows.clear();
     for (const std::int32_t column : scratch.chosen) {
-        const auto first = out_.begin() + static_cast<std::ptrdiff_t>(column) * rank_;
-        scratch.rows.insert(scratch.rows.end(), first, first + rank_);
+        const auto first = out_.begin() + static_cast<std::ptrdiff_t>(column) * width_;
+        scratch.rows.insert(scratch.rows.end(), first, first + width_);
     }
 }
 
@@ -214,15 +218,17 @@ void CtcPrediction::factors(const Start& start, const PrefixContext& prefix, std
     scratch.g.resize(static_cast<std::size_t>(rank_));
     state_of(start, last, second, scratch.g.data());
     for (std::size_t i = 0; i < scratch.g.size(); ++i) scratch.g[i] -= scratch.root_g[i];
-    const auto count = static_cast<Eigen::Index>(out.size());
+    const auto through = [](const std::vector<float>& matrix, std::vector<float>& in, std::vector<float>& result) {
+        const std::int64_t columns = std::ssize(in), rows = std::ssize(matrix) / columns;
+        result.resize(static_cast<std::size_t>(rows));
+        Output(result.data(), rows).noalias() = Matrix(matrix.data(), rows, columns) * Vector(in.data(), columns);
+    };
+    std::vector<float>*state = &scratch.g, *next = &scratch.states;
+    if (!first_.empty()) through(first_, *state, *next), std::swap(state, next);
+    if (narrow_ && targets_rows_) through(out_, *state, *next), std::swap(state, next);
+    const auto count = static_cast<Eigen::Index>(out.size()), width = static_cast<Eigen::Index>(state->size());
     Output scores(out.data(), count);
-    const float* state = scratch.g.data();
-    if (targets_rows_) {
-        scratch.states.resize(static_cast<std::size_t>(hidden_));
-        Output(scratch.states.data(), hidden_).noalias() = Matrix(out_.data(), hidden_, rank_) * Vector(state, rank_);
-        state = scratch.states.data();
-    }
-    scores.noalias() = Matrix(scratch.rows.data(), count, width_) * Vector(state, width_);
+    scores.noalias() = Matrix(scratch.rows.data(), count, width) * Vector(state->data(), width);
     scores = scores.array().min(60.0F).exp().matrix();
 }
 

@@ -20,8 +20,8 @@ namespace outrider {
 
 /// s_l = out g(l), where g(l) = silu(W [E(last), E(last but one), h] + b) is of a sum of three parts. Those of
 /// draft-vocabulary tokens are looked up, in bfloat16 beside 8-bit matrices and else exactly, those of the committed text
-/// computed once a round. With the target's output rows, out g is rows (prefix_out g): two products, the first of them
-/// small.
+/// computed once a round. `out` is one matrix, or two where something narrower lies between: the bottleneck, or without
+/// one the target's hidden state.
 class CtcPrediction {
 public:
     /// `output`: the target's rows of the draft vocabulary [V, H]; its format is that of all matrices here. It and the
@@ -46,16 +46,17 @@ public:
     /// Of all sequences of a round: their matrix products are one.
     [[nodiscard]] std::vector<Start> starts(std::span<const Text> texts) const;
 
-    /// prefix_out g of every start's empty prefix [starts, H], where the target's output rows come behind; else nothing.
+    /// What the target's output rows are to be multiplied by for every start's empty prefix [starts, H]; nothing where the
+    /// network has rows of its own.
     [[nodiscard]] std::vector<float> root_states(std::span<const Start> starts) const;
 
     /// What one draft needs besides; several drafts at once need one each.
     struct Scratch {
         PackedRows rows_in;
         std::vector<float> g;               ///< [prefixes, R]
-        std::vector<float> states;          ///< [prefixes, H] prefix_out g, with the target's rows
+        std::vector<float> states;          ///< [prefixes, width] what lies between two matrices
         std::vector<std::int32_t> chosen;   ///< columns of the candidates
-        std::vector<float> rows;            ///< [candidates, width] their output rows
+        std::vector<float> rows;            ///< [candidates, H or width] their output rows
         std::vector<float> root, root_g;    ///< [V] scores of the empty prefix, [R]
     };
 
@@ -95,18 +96,21 @@ private:
     void state_of(const Start& start, Part last, Part second, float* g) const;
 
     std::int64_t hidden_, rank_, columns_;
-    bool targets_rows_;                 // whether `prefix_out` leads to the target's output rows
-    std::int64_t width_;                // of output rows: H or R
+    bool targets_rows_;                 // whether scores are those of the target's output rows
+    bool narrow_;                       // whether there is a bottleneck
+    std::int64_t width_;                // of output rows: r, H or R
     double embedding_scale_, feature_scale_;
     std::function<at::Tensor(std::span<const TokenId>)> embed_, output_rows_;
     ThreadTeam* team_;
     PackedLinear by_last_, by_second_, by_feature_;  // [R, H] each
-    PackedLinear project_;                           // [H, R], with the target's rows
-    PackedLinear own_;                               // [V, R], without them
+    PackedLinear project_;                           // [width, R], where the width is not R
+    PackedLinear lift_;                              // [H, r], with a bottleneck and the target's rows
+    PackedLinear own_;                               // [V, width], where that is not the target's rows as they are
     const PackedLinear* rows_;                       // [V, width] the one or the other
     std::vector<float> bias_;           // [R]
     Table last_, second_;               // [V, R] the draft vocabulary's parts
-    std::vector<float> out_;            // [V, R], or [H, R] with the target's rows
+    std::vector<float> first_;          // [width, R], where the width is not R
+    std::vector<float> out_;            // [V, width]; with the target's rows [H, r], or nothing without a bottleneck
     std::vector<float> ones_;           // [R]
     std::vector<std::int32_t> column_;  // [target vocabulary] column or -1
 };

@@ -81,6 +81,7 @@ struct CtcNetwork {
                 {"intermediate size", std::to_string(config.intermediate)},
                 {"conditioning", conditioned ? "prefix" : "none"},
                 {"prefix rank", conditioned ? std::to_string(config.prefix_rank) : "none"},
+                {"prefix bottleneck", conditioned ? std::to_string(config.prefix_bottleneck) : "none"},
                 {"output rows", conditioned ? name_of(config.prefix_output) : "none"}};
     }
 
@@ -92,7 +93,8 @@ struct CtcNetwork {
         config.intermediate = layer.intermediate;
         config.frames = options.frames, config.layers = options.layers;
         config.conditioning = options.conditioning;
-        config.prefix_rank = options.prefix_rank;
+        config.prefix_rank = options.prefix_rank, 
+        config.prefix_bottleneck = options.prefix_bottleneck < options.prefix_rank ? options.prefix_bottleneck : 0;
         config.prefix_output = options.output;
         config.feature_layers = options.feature_layers;
         config.norm_eps = head.norm_eps;

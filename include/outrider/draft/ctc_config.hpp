@@ -33,7 +33,10 @@ struct CtcConfig {
     /// TargetHead::feature_columns. (EAGLE-3, Li et al. 2025, arXiv 2503.01840, fuses features of several layers.)
     std::vector<std::int64_t> feature_layers = {};
     std::int64_t prefix_rank = 256;      ///< R, width of the prediction network
-    HeadOutput prefix_output = HeadOutput::own;  ///< its output rows: one matrix [V, R], or the target's rows
+    /// r: a matrix [r, R] stands between the network and its output rows, so that a drafted prefix costs a product with
+    /// [V, r]; 0: none.
+    std::int64_t prefix_bottleneck = 0;
+    HeadOutput prefix_output = HeadOutput::own;  ///< its output rows: one matrix [V, R or r], or the target's rows
     double rope_theta = 10000.0;
     double norm_eps = 1e-5;
     double embedding_scale = 1.0;        ///< brings the target's embeddings to unit size
@@ -53,6 +56,11 @@ void write_ctc_config(const std::filesystem::path& folder, const CtcConfig& conf
 /// Columns of features that the network reads: H, and H more for each feature layer.
 [[nodiscard]] inline std::int64_t ctc_feature_width(const CtcConfig& config) {
     return config.hidden * (1 + static_cast<std::int64_t>(config.feature_layers.size()));
+}
+
+/// Columns of the prediction network's output matrix: r with a bottleneck, else R.
+[[nodiscard]] inline std::int64_t ctc_prefix_columns(const CtcConfig& config) {
+    return config.prefix_bottleneck > 0 ? config.prefix_bottleneck : config.prefix_rank;
 }
 
 /// Throws Error unless the sizes go together.

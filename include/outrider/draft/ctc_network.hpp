@@ -25,7 +25,9 @@ struct CtcWeights {
     at::Tensor blank_bias;   ///< [1]
     at::Tensor prefix_in;    ///< [R, 3 H] over [E(last); E(last but one); h]; undefined without conditioning
     at::Tensor prefix_bias;  ///< [R]
-    at::Tensor prefix_out;   ///< [V, R]; with the target's output rows W [V, H]: [H, R], and W prefix_out in its place
+    at::Tensor prefix_narrow;  ///< [r, R]; undefined without a bottleneck
+    at::Tensor prefix_out;   ///< [V, r], r = R without a bottleneck; with the target's output rows W [V, H]: [H, r], and
+                             ///< W prefix_out in its place
 
     /// Names as in model.safetensors, in this order; undefined ones left out.
     [[nodiscard]] NamedWeights named();

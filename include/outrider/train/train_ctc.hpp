@@ -26,6 +26,7 @@ struct CtcTrainOptions {
     CtcConditioning conditioning = CtcConditioning::prefix;
     std::int64_t layers = 1;
     std::int64_t prefix_rank = 1024;
+    std::int64_t prefix_bottleneck = 256;  ///< 0, or no less than prefix_rank: none
     HeadOutput output = HeadOutput::target;  ///< rows of the prediction network: `own` or `target`; `shared` is an error
     std::vector<std::int64_t> feature_layers = {};  ///< CtcConfig's. A drafter to start from may have some of them only:
                                                     ///< what the others add begins at zero

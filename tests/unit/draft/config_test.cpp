@@ -133,6 +133,28 @@ TEST_CASE("ctc configs: feature layers go there and back, or are refused", "[con
     CHECK_NOTHROW(check_ctc_weights(config, toy_weights(config, toy_head())));
 }
 
+TEST_CASE("ctc configs: a bottleneck goes there and back, or is refused", "[config][bottleneck]") {
+    const TemporaryFolder folder;
+    CtcConfig config = toy_config(CtcConditioning::prefix);
+    write_ctc_config(folder.path(), config);
+    CHECK(!json::parse(text_of(folder.path() / "config.json")).at("sizes").contains("prefix_bottleneck"));
+    CHECK(read_ctc_config(folder.path()).prefix_bottleneck == 0);
+    CHECK(ctc_prefix_columns(config) == config.prefix_rank);
+    config.prefix_bottleneck = 8;
+    CHECK(ctc_prefix_columns(config) == 8);
+    write_ctc_config(folder.path(), config);
+    CHECK(read_ctc_config(folder.path()).prefix_bottleneck == 8);
+    write_ctc_weights(folder.path(), toy_weights(config, toy_head()));
+    CHECK(at::IntArrayRef(read_ctc_weights(folder.path(), config).prefix_narrow.sizes()) == at::IntArrayRef({8, config.prefix_rank}));
+    json file = json::parse(text_of(folder.path() / "config.json"));
+    for (const json& wrong : {json(-1), json(config.prefix_rank + 1), json("8"), json(1.5)}) {
+        file["sizes"]["prefix_bottleneck"] = wrong;
+        folder.write("config.json", file.dump());
+        INFO(wrong.dump());
+        CHECK_THROWS_MATCHES(read_ctc_config(folder.path()), Error, MessageMatches(ContainsSubstring("prefix_bottleneck")));
+    }
+}
+
 TEST_CASE("fuzz: drafters' configs") {
     for (const Kind& kind : kKinds) {
         DYNAMIC_SECTION(kind.name) {

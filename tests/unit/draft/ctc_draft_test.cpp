@@ -1,6 +1,7 @@
 // The drafter around the network: exact search, caches, batches, stale state, folders.
 #include <catch2/catch_approx.hpp>
 #include <catch2/catch_test_macros.hpp>
+#include <catch2/generators/catch_generators.hpp>
 
 #include <filesystem>
 #include <fstream>
@@ -176,16 +177,17 @@ TEST_CASE("CtcDraft: rounds one by one give the draft of the whole text at once"
 TEST_CASE("CtcDraft: kernels follow tensor operations") {
     const Text text(40);
     const TargetHead head = toy_head();
-    for (const HeadOutput output : {HeadOutput::own, HeadOutput::target})
-        for (const CtcTree tree : {CtcTree::best_first, CtcTree::static_tree}) {
-            INFO("the target's output rows " << (output == HeadOutput::target) << ", static tree " << (tree == CtcTree::static_tree));
-            CtcConfig config = toy_config(CtcConditioning::prefix);
-            config.prefix_output = output;
-            const CtcWeights weights = toy_weights(config, head);
-            CtcDraft reference(config, weights, head, {.tree = tree, .threads = 1, .kernels = false}),
-                fast(config, weights, head, {.tree = tree, .threads = 2});
-            check_follows(reference, fast, text);
-        }
+    const auto [output, bottleneck] = GENERATE(table<HeadOutput, std::int64_t>(
+        {{HeadOutput::own, 0}, {HeadOutput::target, 0}, {HeadOutput::own, 8}, {HeadOutput::target, 8}}));
+    for (const CtcTree tree : {CtcTree::best_first, CtcTree::static_tree}) {
+        CAPTURE(static_cast<int>(output), bottleneck, static_cast<int>(tree));
+        CtcConfig config = toy_config(CtcConditioning::prefix);
+        config.prefix_output = output, config.prefix_bottleneck = bottleneck;
+        const CtcWeights weights = toy_weights(config, head);
+        CtcDraft reference(config, weights, head, {.tree = tree, .threads = 1, .kernels = false}),
+            fast(config, weights, head, {.tree = tree, .threads = 2});
+        check_follows(reference, fast, text);
+    }
 }
 
 TEST_CASE("CtcDraft: the target's output rows behind the prediction network are a matrix of their product") {
@@ -201,6 +203,29 @@ TEST_CASE("CtcDraft: the target's output rows behind the prediction network are 
     CHECK_THROWS_AS(CtcDraft(own, weights, head), Error);  // [H, R] where [V, R] is asked for
     tied.prefix_output = HeadOutput::shared;
     CHECK_THROWS_AS(CtcDraft(tied, weights, head), Error);
+}
+
+TEST_CASE("CtcDraft: a bottleneck behind the prediction network is a matrix of a product") {
+    const TargetHead head = toy_head();
+    CtcConfig narrow = toy_config(CtcConditioning::prefix);
+    narrow.prefix_output = GENERATE(HeadOutput::own, HeadOutput::target);
+    CtcConfig wide = narrow;
+    narrow.prefix_bottleneck = 8;
+    const CtcWeights weights = toy_weights(narrow, head);
+    CtcWeights product = weights;
+    product.prefix_out = at::matmul(weights.prefix_out, weights.prefix_narrow);
+    product.prefix_narrow = at::Tensor();
+    const Text text(40);
+    for (const CtcTree tree : {CtcTree::best_first, CtcTree::static_tree}) {
+        const CtcDraftOptions options{.tree = tree, .threads = 1, .kernels = false};
+        CtcDraft a(narrow, weights, head, options), b(wide, product, head, options);
+        check_follows(a, b, text);
+    }
+    CHECK_THROWS_AS(CtcDraft(wide, weights, head), Error);  // narrower than its config asks for
+    narrow.prefix_bottleneck = narrow.prefix_rank + 1;
+    CHECK_THROWS_AS(CtcDraft(narrow, weights, head), Error);
+    narrow.prefix_bottleneck = -1;
+    CHECK_THROWS_AS(CtcDraft(narrow, weights, head), Error);
 }
 
 TEST_CASE("CtcDraft: a batch gives every sequence the draft it gets alone, bit for bit") {

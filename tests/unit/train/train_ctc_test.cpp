@@ -181,6 +181,7 @@ TEST_CASE("train_ctc starts with frames that say what the target said, whatever 
     const TargetHead head = toy_head();
     CtcConfig config = toy_config(CtcConditioning::prefix);
     config.prefix_output = GENERATE(HeadOutput::own, HeadOutput::target);
+    config.prefix_bottleneck = GENERATE(0, 8);
     config.feature_layers = {1}, config.feature_scale = 0.4;
     const CtcWeights weights = init_ctc_weights(config, head, 3);
     const CtcTables tables = make_ctc_tables(config, head, at::kFloat, at::kCPU);
@@ -207,6 +208,7 @@ TEST_CASE("train_ctc: the draft's probabilities are those of the loss") {
     const TargetHead head = toy_head();
     CtcConfig config = toy_config(CtcConditioning::prefix);
     config.prefix_output = GENERATE(HeadOutput::own, HeadOutput::target);
+    config.prefix_bottleneck = GENERATE(0, 8);
     const CtcWeights weights = toy_weights(config, head);
     const fs::path folder = scratch("agree");
     const auto text = read_conversations(toy_text(folder, 64), encode);
