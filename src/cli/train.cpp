@@ -78,7 +78,7 @@ TrainOptions common_options(const TrainArguments& a) {
 }
 
 void take_output(const std::optional<std::string>& given, HeadOutput& option) {
-    if (given) option = *given == "own" ? HeadOutput::own : *given == "shared" ? HeadOutput::shared : HeadOutput::target;
+    if (given) option = head_output(*given);
 }
 
 CtcTrainOptions ctc_options(const TrainArguments& a) {

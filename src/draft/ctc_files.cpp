@@ -104,7 +104,7 @@ void write_ctc_config(const std::filesystem::path& folder, const CtcConfig& conf
         {"norm_eps", config.norm_eps},
         {"embedding_scale", config.embedding_scale},
         {"feature_scale", config.feature_scale}};
-    if (config.prefix_output != HeadOutput::own) own["prefix_output"] = name(config.prefix_output);
+    if (config.prefix_output != HeadOutput::own) own["prefix_output"] = name_of(config.prefix_output);
     if (config.prefix_bottleneck > 0) own["sizes"]["prefix_bottleneck"] = config.prefix_bottleneck;
     if (config.layers > 1) own["sizes"]["layers"] = config.layers;
     if (!config.feature_layers.empty()) own["feature_layers"] = config.feature_layers;

@@ -3,7 +3,6 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <fstream>
 #include <limits>
@@ -16,9 +15,6 @@
 namespace outrider {
 
 namespace {
-
-constexpr std::array<std::pair<HeadOutput, std::string_view>, 3> kOutputs{
-    {{HeadOutput::own, "own"}, {HeadOutput::shared, "shared"}, {HeadOutput::target, "target"}}};
 
 bool fits(at::IntArrayRef sizes, const std::vector<std::int64_t>& shape) {
     return sizes.size() == shape.size() &&
@@ -117,17 +113,6 @@ void check_layer_sizes(std::string_view drafter, const LayerSizes& sizes, std::i
             sizes.kv_heads);
     require(sizes.head_dim % 2 == 0, "{}: head_dim is {}, rotary positions need an even number", drafter,
             sizes.head_dim);
-}
-
-std::string_view name(HeadOutput output) {
-    return std::find_if(kOutputs.begin(), kOutputs.end(), [&](const auto& it) { return it.first == output; })->second;
-}
-
-HeadOutput head_output(std::string_view word) {
-    const auto* found =
-        std::find_if(kOutputs.begin(), kOutputs.end(), [&](const auto& it) { return it.second == word; });
-    require(found != kOutputs.end(), "output is \"{}\", expected \"own\", \"shared\" or \"target\"", word);
-    return found->first;
 }
 
 void check_weights(std::string_view drafter, const std::vector<WantedWeight>& wanted) {

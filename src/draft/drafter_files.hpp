@@ -76,10 +76,6 @@ void check_accuracies(std::string_view drafter, const std::vector<std::vector<do
 /// Sizes of a decoder layer.
 void check_layer_sizes(std::string_view drafter, const LayerSizes& sizes, std::int64_t intermediate);
 
-[[nodiscard]] std::string_view name(HeadOutput output);
-/// Throws Error for another word.
-[[nodiscard]] HeadOutput head_output(std::string_view word);
-
 /// A weight, its name in the file and the shape it must have; -1: any length.
 struct WantedWeight {
     std::string name;

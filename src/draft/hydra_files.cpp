@@ -76,7 +76,7 @@ void write_hydra_config(const std::filesystem::path& folder, const HydraConfig& 
     write_drafter_config(folder, "hydra", config,
                          {{"sizes", {{"hidden", config.hidden}, {"heads", config.heads}, {"blocks", config.blocks}}},
                           {"residual", config.residual == HydraResidual::matrix ? "matrix" : "feature"},
-                          {"output", name(config.output)},
+                          {"output", name_of(config.output)},
                           {"output_bias", config.output_bias},
                           {"prefix_layer", layer},
                           {"embedding_scale", config.embedding_scale},

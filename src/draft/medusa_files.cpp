@@ -40,7 +40,7 @@ void write_medusa_config(const std::filesystem::path& folder, const MedusaConfig
     check_medusa_config(config);
     write_drafter_config(folder, "medusa", config,
                          {{"sizes", {{"hidden", config.hidden}, {"heads", config.heads}, {"blocks", config.blocks}}},
-                          {"output", name(config.output)},
+                          {"output", name_of(config.output)},
                           {"accuracies", config.accuracies}});
 }
 

@@ -1,3 +1,5 @@
+#include <algorithm>
+#include <array>
 #include <cmath>
 #include <numeric>
 #include <outrider/core/error.hpp>
@@ -8,6 +10,9 @@
 namespace outrider {
 
 namespace {
+
+constexpr std::array<std::pair<HeadOutput, std::string_view>, 3> kOutputs{
+    {{HeadOutput::own, "own"}, {HeadOutput::shared, "shared"}, {HeadOutput::target, "target"}}};
 
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
@@ -52,6 +57,17 @@ struct Rotation {
 };
 
 }  // namespace
+
+std::string_view name_of(HeadOutput output) {
+    return std::find_if(kOutputs.begin(), kOutputs.end(), [&](const auto& it) { return it.first == output; })->second;
+}
+
+HeadOutput head_output(std::string_view word) {
+    const auto* found =
+        std::find_if(kOutputs.begin(), kOutputs.end(), [&](const auto& it) { return it.second == word; });
+    require(found != kOutputs.end(), "output is \"{}\", expected \"own\", \"shared\" or \"target\"", word);
+    return found->first;
+}
 
 std::vector<TokenId> draft_ids(const std::vector<TokenId>& vocabulary, std::int64_t target_vocabulary) {
     if (!vocabulary.empty()) return vocabulary;

@@ -7,10 +7,6 @@ void check_heads(std::int64_t heads, double teacher) {
     require(teacher >= 0 && teacher <= 1, "train: the teacher's share is {}, expected 0 to 1", teacher);
 }
 
-std::string name_of(HeadOutput output) {
-    return output == HeadOutput::own ? "own" : output == HeadOutput::shared ? "shared" : "target";
-}
-
 at::Tensor heads_loss(const at::Tensor& logits, const AnchorBatch& batch, const TargetTables& tables,
                       const std::vector<double>& label_weights, double teacher, at::ScalarType compute,
                       LossStats& stats, ThreadTeam& team) {

@@ -43,7 +43,7 @@ struct LayerChoice {
 /// and, where a drafter may start from one of other sizes,
 ///     check_start(folder, config, found, fresh)            throws Error; fresh: a run that starts from the drafter in
 ///                                                          `folder`, else it goes on with that
-///     start_from(folder, config) -> Weights                those of the drafter, in the sizes of `config`
+///     start_from(folder, config, head) -> Weights          those of the drafter, in the sizes of `config`
 template <typename Network>
 class NetworkLearner final : public Learner {
     using Config = typename Network::Config;
@@ -123,8 +123,8 @@ private:
     }
 
     [[nodiscard]] Weights start_weights() const {
-        if constexpr (requires { network_.start_from(basis_.folder, config_); })
-            return network_.start_from(basis_.folder, config_);
+        if constexpr (requires { network_.start_from(basis_.folder, config_, basis_.head); })
+            return network_.start_from(basis_.folder, config_, basis_.head);
         else
             return network_.read_weights(basis_.folder, config_);
     }

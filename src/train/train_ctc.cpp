@@ -52,6 +52,23 @@ at::Tensor widen_fuse(const at::Tensor& fuse, const std::vector<std::int64_t>& f
     return at::cat(parts, 1).contiguous();
 }
 
+/// The matrix behind the prediction network in two, with the bottleneck between them. What that loses of all scores is
+/// the least that a rank of r can (Eckart and Young 1936): P of scores W P g becomes P Q and Q^T, Q the r leading right
+/// singular vectors of W P, which are eigenvectors of P^T (W^T W) P.
+void make_bottleneck(CtcWeights& weights, const CtcConfig& config, const TargetHead& head) {
+    const at::NoGradGuard no_grad;
+    const at::Tensor p = weights.prefix_out.to(at::kDouble);
+    at::Tensor rows = p;  // (W^T W) P; rows of its own are W P already
+    if (config.prefix_output == HeadOutput::target) {
+        const at::Tensor w = head.output_rows(config.vocabulary).to(at::kCPU, at::kFloat);
+        rows = at::matmul(at::matmul(w.t(), w).to(at::kDouble), p);
+    }
+    const at::Tensor vectors = std::get<1>(at::linalg_eigh(at::matmul(p.t(), rows)));  // ascending
+    const at::Tensor leading = vectors.slice(1, config.prefix_rank - config.prefix_bottleneck);
+    weights.prefix_narrow = leading.t().to(at::kFloat).contiguous();
+    weights.prefix_out = at::matmul(p, leading).to(at::kFloat);
+}
+
 /// See NetworkLearner.
 struct CtcNetwork {
     using Config = CtcConfig;
@@ -81,8 +98,7 @@ struct CtcNetwork {
                 {"intermediate size", std::to_string(config.intermediate)},
                 {"conditioning", conditioned ? "prefix" : "none"},
                 {"prefix rank", conditioned ? std::to_string(config.prefix_rank) : "none"},
-                {"prefix bottleneck", conditioned ? std::to_string(config.prefix_bottleneck) : "none"},
-                {"output rows", conditioned ? name_of(config.prefix_output) : "none"}};
+                {"output rows", std::string(conditioned ? name_of(config.prefix_output) : "none")}};
     }
 
     [[nodiscard]] CtcConfig config(const TargetHead& head) const {
@@ -93,8 +109,9 @@ struct CtcNetwork {
         config.intermediate = layer.intermediate;
         config.frames = options.frames, config.layers = options.layers;
         config.conditioning = options.conditioning;
-        config.prefix_rank = options.prefix_rank, 
-        config.prefix_bottleneck = options.prefix_bottleneck < options.prefix_rank ? options.prefix_bottleneck : 0;
+        config.prefix_rank = options.prefix_rank;
+        const bool narrow = options.conditioning == CtcConditioning::prefix && options.prefix_bottleneck < options.prefix_rank;
+        config.prefix_bottleneck = narrow ? options.prefix_bottleneck : 0;
         config.prefix_output = options.output;
         config.feature_layers = options.feature_layers;
         config.norm_eps = head.norm_eps;
@@ -122,11 +139,17 @@ struct CtcNetwork {
                 "train: these options ask for feature layers {}, the drafter in {} has {}; {}",
                 names_of(config.feature_layers), folder.string(), names_of(found.feature_layers),
                 fresh ? "a drafter to start from may have fewer of them, but no other" : "go on with the layers it has");
+        require(config.prefix_bottleneck == found.prefix_bottleneck || (fresh && found.prefix_bottleneck == 0),
+                "train: these options ask for prefix bottleneck {}, the drafter in {} has {}; {}", config.prefix_bottleneck,
+                folder.string(), found.prefix_bottleneck,
+                fresh ? "one to start from may have the same or none" : "go on with what it has");
     }
-    [[nodiscard]] static CtcWeights start_from(const std::filesystem::path& folder, const CtcConfig& config) {
+    [[nodiscard]] static CtcWeights start_from(const std::filesystem::path& folder, const CtcConfig& config,
+                                               const TargetHead& head) {
         const CtcConfig found = read_ctc_config(folder);
         CtcWeights weights = read_ctc_weights(folder, found);
         weights.fuse = widen_fuse(weights.fuse, found.feature_layers, config.feature_layers);
+        if (config.prefix_bottleneck > 0 && found.prefix_bottleneck == 0) make_bottleneck(weights, config, head);
         return weights;
     }
     [[nodiscard]] static CtcWeights init(const CtcConfig& config, const TargetHead& head, std::uint64_t seed) {

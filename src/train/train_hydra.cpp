@@ -34,7 +34,7 @@ struct HydraNetwork {
         return {{"draft heads", std::to_string(config.heads)},
                 {"blocks", std::to_string(config.blocks)},
                 {"residual", config.residual == HydraResidual::feature ? "feature" : "matrix"},
-                {"output", name_of(config.output)},
+                {"output", std::string(name_of(config.output))},
                 {"output bias", config.output_bias ? "yes" : "no"},
                 {"prefix layer", config.prefix_layer ? "on" : "off"},
                 {"attention heads", of_layer(config.attention_heads)},

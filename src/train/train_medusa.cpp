@@ -30,7 +30,7 @@ struct MedusaNetwork {
     [[nodiscard]] static NamedSizes sizes(const MedusaConfig& config) {
         return {{"draft heads", std::to_string(config.heads)},
                 {"blocks", std::to_string(config.blocks)},
-                {"output", name_of(config.output)}};
+                {"output", std::string(name_of(config.output))}};
     }
 
     [[nodiscard]] MedusaConfig config(const TargetHead& head) const {

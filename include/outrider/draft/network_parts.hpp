@@ -11,6 +11,7 @@
 #include <outrider/interface/target_head.hpp>
 #include <span>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -22,6 +23,10 @@ enum class HeadOutput : unsigned char {
     shared,  ///< one trained matrix for all heads
     target,  ///< the target's rows, frozen: nothing is stored
 };
+/// As in config.json: "own", "shared", "target".
+[[nodiscard]] std::string_view name_of(HeadOutput output);
+/// Throws Error for another word.
+[[nodiscard]] HeadOutput head_output(std::string_view word);
 
 /// Names of weights as in model.safetensors, and where they stand.
 using NamedWeights = std::vector<std::pair<std::string, at::Tensor*>>;

@@ -411,6 +411,40 @@ TEST_CASE("train_ctc: a start with fewer layers is the same function before the 
     fs::remove_all(folder);
 }
 
+TEST_CASE("train_ctc: a start without a bottleneck gets one that loses as little as it can", "[bottleneck]") {
+    const fs::path folder = scratch("narrowed");
+    ToyVerifier verifier;
+    const TargetHead head = toy_head();
+    CtcTrainOptions ctc = toy_ctc();
+    ctc.output = GENERATE(HeadOutput::own, HeadOutput::target);
+    const auto train = [&](const char* output, std::int64_t bottleneck, const char* from) {
+        TrainOptions options = toy_options(folder, from != nullptr ? 64 : 3000);
+        options.output = folder / output;
+        if (from != nullptr) options.from = folder / from, options.learning_rate = 0;  // no step moves a weight
+        ctc.prefix_bottleneck = bottleneck;
+        (void)train_ctc(options, ctc, toy_target(&verifier));
+        const CtcConfig config = read_ctc_config(options.output);
+        CHECK(config.prefix_bottleneck == (bottleneck < ctc.prefix_rank ? bottleneck : 0));
+        const CtcWeights weights = read_ctc_weights(options.output, config);
+        const at::Tensor p = config.prefix_bottleneck > 0 ? at::matmul(weights.prefix_out, weights.prefix_narrow) : weights.prefix_out;
+        return ctc.output == HeadOutput::own ? p : at::matmul(head.output_rows(config.vocabulary), p);
+    };
+    const at::Tensor whole = train("whole", 0, nullptr);
+    CHECK(at::equal(train("no narrower", 16, "whole"), whole));
+    const at::Tensor values = at::linalg_svdvals(whole.to(at::kDouble));
+    for (const std::int64_t r : {3, 9}) {
+        const at::Tensor narrow = train(r == 3 ? "3" : "9", r, "whole");
+        const double lost = (whole - narrow).norm().item<double>(), least = values.slice(0, r).norm().item<double>();
+        INFO("rank " << r << ": " << lost << " of " << whole.norm().item<double>());
+        CHECK(least > 0.02 * whole.norm().item<double>());  // else any projection would do
+        CHECK(lost < 1.02 * least + 0.01 * whole.norm().item<double>());  // stored as bfloat16
+    }
+    CHECK(at::equal(train("3 again", 3, "3"), train("3", 3, "whole")));
+    CHECK_THROWS_WITH(train("no", 4, "3"), ContainsSubstring("bottleneck 4") && ContainsSubstring("has 3"));
+    CHECK_THROWS_WITH(train("no", 0, "3"), ContainsSubstring("bottleneck 0"));
+    fs::remove_all(folder);
+}
+
 TEST_CASE("train_ctc: the paper's objective and plain frames learn too") {
     const fs::path folder = scratch("paper");
     ToyVerifier verifier;
