@@ -36,6 +36,8 @@ ARMS = {
     "+ a teacher (0.5)": ("teacher", PREFIX + ["--teacher", "0.5"], "best-first"),
     "+ features of layers 4, 16, 27": ("layers", PREFIX + ["--feature-layers", "4,16,27"], "best-first"),
     "+ teacher and layers": ("both", PREFIX + ["--teacher", "0.5", "--feature-layers", "4,16,27"], "best-first"),
+    "+ no bottleneck in place of 256": ("no-bottleneck", PREFIX + ["--prefix-bottleneck", "0"], "best-first"),
+    "+ output rows of its own": ("own-rows", PREFIX + ["--output-rows", "own"], "best-first"),
     "+ two decoder layers in place of one": ("deep", PREFIX + ["--layers", "2"], "best-first"),
     "+ 4 frames in place of 6": ("frames-4", CTC + WORDS + ["--frames", "4"], "best-first"),
     "+ 8 frames": ("frames-8", CTC + WORDS + ["--frames", "8"], "best-first"),
