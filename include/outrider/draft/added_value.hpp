@@ -11,7 +11,8 @@ namespace outrider {
 /// The tokens that a drafter added, as a function of what the drafters before it promised in the same round: where they
 /// promise much, it mostly says the same again. Means of a few ranges of that promise, fading, so that they follow the
 /// text; a range of which little is known is taken for like the others. A range in which the drafter does not pay is
-/// looked at again from time to time. What finding out may lose is kept as an account: two tokens at the start, a hundredth
+/// looked at again from time to time, for a few rounds: a drafter that has rested must catch up first, which is dear, and its
+/// calibration is of another time. What finding out may lose is kept as an account: two tokens at the start, a hundredth
 /// of all time, and what the drafter has gained, up to a few tokens.
 class AddedValue {
 public:
@@ -32,9 +33,10 @@ public:
             range.interval = kFirstInterval, range.rested = 0;
             return true;
         }
+        if (trial_ > 0 && now - added <= savings_) return --trial_, true;
         if (known && ++range.rested < range.interval) return false;
         if (now - added > savings_) return false;
-        if (known) range.rested = 0, range.interval = std::min(2 * range.interval, kLongestInterval);
+        if (known) range.rested = 0, range.interval = std::min(2 * range.interval, kLongestInterval), trial_ = kTrial;
         return true;
     }
 
@@ -47,9 +49,10 @@ public:
 
 private:
     static constexpr std::array<double, 6> kEdges{0.05, 0.3, 0.6, 1.0, 1.6, 2.5};
-    static constexpr double kKnown = 4, kMemory = 24, kPrior = 3;  ///< drafts
+    static constexpr double kKnown = 10, kMemory = 24, kPrior = 3;  ///< drafts
     static constexpr double kShare = 0.01, kMostSaved = 4;
-    static constexpr std::int64_t kFirstRounds = 3, kFirstInterval = 16, kLongestInterval = 512;
+    static constexpr std::int64_t kFirstRounds = 3, kFirstInterval = 16, kLongestInterval = 128;
+    static constexpr std::int64_t kTrial = 4;  ///< more calls after a look: the first one catches up, and says little
 
     struct Mean {
         double value = 0, weight = 0;
@@ -73,7 +76,7 @@ private:
     std::array<Range, kEdges.size() + 1> ranges_{};
     Mean all_;
     double savings_ = 2;  ///< tokens
-    std::int64_t rounds_ = 0;
+    std::int64_t rounds_ = 0, trial_ = 0;
 };
 
 }  // namespace outrider

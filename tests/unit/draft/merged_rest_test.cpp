@@ -235,10 +235,22 @@ TEST_CASE("added value is learned by what was promised before", "[merged]") {
     }
     CHECK(value.worth_asking(0.0, 0.2, 0.2));
     CHECK_FALSE(value.worth_asking(2.0, 0.2, 0.2));
-    int looks = 0;
-    for (int i = 0; i < 200; ++i) looks += value.worth_asking(2.0, 0.2, 0.2) ? 1 : 0;
-    CHECK(looks > 1);
-    CHECK(looks < 10);
+    int looks = 0, begun = 0;
+    bool before = false;
+    for (int i = 0; i < 200; ++i) {
+        const bool now = value.worth_asking(2.0, 0.2, 0.2);
+        looks += now ? 1 : 0, begun += now && !before ? 1 : 0;
+        before = now;
+    }
+    CHECK(begun > 1);
+    CHECK(begun < 5);
+    CHECK(looks == 5 * begun);  // a look goes on for a few rounds
+    for (int i = 0; i < 100 && !value.worth_asking(2.0, 0.2, 0.2); ++i) {}
+    for (int i = 0; i < 4; ++i) {  // and finds that the drafter pays by now
+        value.learn(2.0, 1.5, 0.2);
+        CHECK(value.worth_asking(2.0, 0.2, 0.2));
+    }
+    for (int i = 0; i < 40; ++i) CHECK(value.worth_asking(2.0, 0.2, 0.2));
     AddedValue spent;
     for (int i = 0; i < 10; ++i) spent.pass(0.0);
     for (int i = 0; i < 4; ++i) spent.learn(0.0, 0.0, 3.0);
