@@ -11,7 +11,7 @@ namespace outrider {
 /// The tokens that a drafter added, as a function of what the drafters before it promised in the same round: where they
 /// promise much, it mostly says the same again. Means of a few ranges of that promise, fading, so that they follow the
 /// text; a range of which little is known is taken for like the others. A range in which the drafter does not pay is
-/// looked at again from time to time, for a few rounds: a drafter that has rested must catch up first, which is dear, and its
+/// looked at again from time to time, for a few calls: a drafter that has rested must catch up first, which is dear, and its
 /// calibration is of another time. What finding out may lose is kept as an account: two tokens at the start, a hundredth
 /// of all time, and what the drafter has gained, up to a few tokens.
 class AddedValue {
@@ -19,6 +19,7 @@ public:
     /// A round has begun, and since the last one plain rounds would have made so many tokens.
     void pass(double tokens) {
         ++rounds_;
+        promised_ = 0;
         savings_ = std::min(savings_ + kShare * tokens, kMostSaved);
     }
 
@@ -33,9 +34,12 @@ public:
             range.interval = kFirstInterval, range.rested = 0;
             return true;
         }
-        if (trial_ > 0 && now - added <= savings_) return --trial_, true;
-        if (known && ++range.rested < range.interval) return false;
-        if (now - added > savings_) return false;
+        const bool looking = trial_ > 0;
+        if (!looking && known && ++range.rested < range.interval) return false;
+        // Others of a batch may have been asked in this round already, and have not paid yet.
+        if (promised_ + now - added > savings_) return false;
+        promised_ += std::max(0.0, now - added);
+        if (looking) return --trial_, true;
         if (known) range.rested = 0, range.interval = std::min(2 * range.interval, kLongestInterval), trial_ = kTrial;
         return true;
     }
@@ -75,7 +79,8 @@ private:
 
     std::array<Range, kEdges.size() + 1> ranges_{};
     Mean all_;
-    double savings_ = 2;  ///< tokens
+    double savings_ = 2;   ///< tokens
+    double promised_ = 0;  ///< of these, what this round's calls may lose
     std::int64_t rounds_ = 0, trial_ = 0;
 };
 

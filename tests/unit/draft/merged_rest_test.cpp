@@ -251,6 +251,15 @@ TEST_CASE("added value is learned by what was promised before", "[merged]") {
         CHECK(value.worth_asking(2.0, 0.2, 0.2));
     }
     for (int i = 0; i < 40; ++i) CHECK(value.worth_asking(2.0, 0.2, 0.2));
+    AddedValue batch;  // many sequences ask in one round, before any of them has paid
+    for (int i = 0; i < 4; ++i) batch.pass(0.0);
+    for (int i = 0; i < 12; ++i) batch.learn(0.0, 0.0, 0.0);
+    for (int round = 0; round < 40; ++round) {
+        batch.pass(0.0);
+        double lost = 0;
+        for (int i = 0; i < 30; ++i) lost += batch.worth_asking(0.0, 0.9, 0.9) ? 0.9 : 0.0;
+        CHECK(lost <= 2.0);  // the account at the start
+    }
     AddedValue spent;
     for (int i = 0; i < 10; ++i) spent.pass(0.0);
     for (int i = 0; i < 4; ++i) spent.learn(0.0, 0.0, 3.0);
