@@ -82,11 +82,11 @@ step() {
         batch)
             rm -rf "$build/performance/batch"
             mkdir -p "$build/performance"
-            many_prompts 64 >"$build/performance/many.jsonl"
-            # every drafter decodes the same 64 prompts in each line: as many groups as the batch leaves
+            many_prompts 256 >"$build/performance/many.jsonl"
+            # four prompts for each place of the batch: who ends makes room for the next
             for size in 1 2 4 8 16 32 64; do
                 python3 benchmarks/compare_sets.py --program "$build/outrider" --prompts "$build/performance/many.jsonl" --drafters "$drafters" \
-                    --nodes auto --batch $size --limit $((size < 16 ? 16 : size)) -n 128 -o "$build/performance/batch" >&2
+                    --nodes auto --batch $size --limit $((size < 4 ? 16 : 4 * size)) -n 128 -o "$build/performance/batch" >&2
             done
             python3 benchmarks/compare_sets.py --collect "$build"/performance/batch/reports/*.json \
                 -o "$build/performance/batch"

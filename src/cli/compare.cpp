@@ -35,7 +35,7 @@ struct Contender {
     std::vector<Outcome> outcomes = {};
 };
 
-/// Decodes prompts [begin, end) together and appends their outcomes in order.
+/// Decodes prompts [begin, end), as many at once as the decoder takes, and appends their outcomes in order.
 void decode(Contender& contender, const Questions& questions, std::size_t begin, std::size_t end,
             const DecodingArguments& arguments) {
     std::vector<SequenceId> sequences;
@@ -136,8 +136,10 @@ void run_all(std::vector<Contender>& contenders, const Questions& questions, con
     warm_up(contenders, questions.prompts.front());
     Progress progress("compare", std::ssize(questions.prompts));
     const auto batch = static_cast<std::size_t>(arguments.batch), count = questions.prompts.size();
-    for (std::size_t begin = 0, group = 0; begin < count; begin += batch, ++group) {
-        const std::size_t end = std::min(count, begin + batch);
+    // Batches as they run in earnest: who ends makes room for the next. Only a group's end runs with fewer.
+    const std::size_t together = batch == 1 ? 1 : 4 * batch;
+    for (std::size_t begin = 0, group = 0; begin < count; begin += together, ++group) {
+        const std::size_t end = std::min(count, begin + together);
         for (std::size_t turn = 0; turn < contenders.size(); ++turn)  // another one goes first each time
             decode(contenders[(group + turn) % contenders.size()], questions, begin, end, arguments);
         progress.update(static_cast<std::int64_t>(end));

@@ -49,11 +49,11 @@ public:
 [[nodiscard]] std::unique_ptr<CtcBackend> make_aten_backend(const CtcConfig& config, const CtcWeights& weights,
                                                             const TargetHead& head);
 
-/// Packed 8-bit matrices and the CPU's kernels; the team, and `output` (the target's rows of the draft vocabulary [V, H],
+/// Packed matrices and the CPU's kernels; the team, and `output` (the target's rows of the draft vocabulary [V, H],
 /// int8) must live as long as the backend. For sizes that fit them.
 [[nodiscard]] bool kernels_fit(const CtcConfig& config);
 [[nodiscard]] std::unique_ptr<CtcBackend> make_kernel_backend(const CtcConfig& config, const CtcWeights& weights,
                                                               const TargetHead& head, const PackedLinear& output,
-                                                              ThreadTeam& team);
+                                                              ThreadTeam& team, bool eight_bits);
 
 }  // namespace outrider

@@ -79,9 +79,11 @@ private:
                 round.next.push_back(it.pending);
                 known.before = it.tokens.back();
                 if (prediction_) {
-                    const at::Tensor last = it.features[it.features.size(0) - 1].slice(0, 0, config_.hidden).to(
-                        at::kCPU, at::kFloat).contiguous();
-                    known.feature.assign(last.const_data_ptr<float>(), last.const_data_ptr<float>() + last.numel());
+                    const std::int64_t rows = it.features.size(0), width = it.features.size(1);
+                    const bool at_hand = it.features.device().is_cpu();  // on a device one row is enough to fetch
+                    const at::Tensor features = cpu_floats(at_hand ? it.features : it.features.slice(0, rows - 1));
+                    const float* last = features.const_data_ptr<float>() + (features.size(0) - 1) * width;
+                    known.feature.assign(last, last + config_.hidden);
                 }
             }
             known.committed = it.committed;
@@ -113,14 +115,14 @@ private:
     }
 
     /// What the prediction network begins from, for every sequence.
-    std::vector<CtcPrediction::Start> starts(std::span<const SequenceFeedback> feedback) const {
-        if (!prediction_) return std::vector<CtcPrediction::Start>(feedback.size());
+    CtcPrediction::Starts starts(std::span<const SequenceFeedback> feedback) {
+        if (!prediction_) return {std::vector<CtcPrediction::Start>(feedback.size()), {}};
         std::vector<CtcPrediction::Text> texts;
         for (const SequenceFeedback& it : feedback) {
             const Known& known = sequences_.at(it.sequence);
             texts.push_back({known.feature, known.before, it.pending});
         }
-        return prediction_->starts(texts);
+        return prediction_->starts(texts, searches());
     }
 
     std::span<float> logits_of(std::size_t index) {
@@ -223,10 +225,10 @@ CtcEngine::CtcEngine(CtcConfig config, const CtcWeights& weights, const TargetHe
     team_ = drafting_team(head, options.threads);
     const bool conditioned = config.conditioning == CtcConditioning::prefix;
     if (kernels || conditioned)
-        output_ = PackedLinear::pack(kernels ? WeightFormat::int8 : WeightFormat::f32,
+        output_ = PackedLinear::pack(!kernels ? WeightFormat::f32 : options.eight_bits ? WeightFormat::int8 : WeightFormat::q5_1,
                                  floats_of(head.output_rows(config.vocabulary)),
                                  static_cast<std::int64_t>(config.vocabulary.size()), config.hidden, team_.get());
-    backend_ = kernels ? make_kernel_backend(config, weights, head, output_, *team_)
+    backend_ = kernels ? make_kernel_backend(config, weights, head, output_, *team_, options.eight_bits)
                        : make_aten_backend(config, weights, head);
     if (conditioned) prediction_.emplace(config, weights, head, output_, *team_);
     vocabulary_ = head.vocabulary;
@@ -239,10 +241,9 @@ std::vector<SequenceTree> CtcEngine::propose(std::span<const SequenceFeedback> f
     if (feedback.empty()) return {};
     std::vector<CtcRound> rounds = take_up(feedback);
     if (budget.nodes > 0) {
-        const std::vector<CtcPrediction::Start> start = starts(feedback);
-        const std::vector<float> roots = searches() ? prediction_->root_states(start) : std::vector<float>{};
-        backend_->run(rounds, true, roots, scores_);
-        return drafts(feedback, budget.nodes, start);
+        const CtcPrediction::Starts start = starts(feedback);
+        backend_->run(rounds, true, start.root_states, scores_);
+        return drafts(feedback, budget.nodes, start.of);
     }
     backend_->run(rounds, false, {}, scores_);
     std::vector<SequenceTree> roots;

@@ -1,4 +1,4 @@
-// The network on the CPU: all rows of a round in one run of the thread team, weights as 8-bit blocks.
+// The network on the CPU: all rows of a round in one run of the thread team, weights in blocks of 4 to 8 bits.
 #include <ATen/core/grad_mode.h>
 
 #include <algorithm>
@@ -25,7 +25,7 @@ struct KernelCache final : CtcCache {
 class KernelBackend final : public CtcBackend {
 public:
     KernelBackend(const CtcConfig& config, const CtcWeights& weights, const TargetHead& head, const PackedLinear& output,
-                  ThreadTeam& team)
+                  ThreadTeam& team, bool eight_bits)
         : config_(config),
           head_(head),
           team_(team),
@@ -35,9 +35,10 @@ public:
           queries_(floats_of(weights.queries)),
           blank_(floats_of(weights.blank)),
           blank_bias_(floats_of(weights.blank_bias)[0]),
-          fuse_(pack_int8(weights.fuse, team)),
+          fuse_(pack_as(layer_format(eight_bits), weights.fuse, team)),
           output_(output) {
-        for (const LayerWeights& layer : weights.layers) layers_.push_back({{sizes_of(config), layer, team}, {}, {}});
+        for (const LayerWeights& layer : weights.layers)
+            layers_.push_back({{sizes_of(config), layer, team, layer_format(eight_bits)}, {}, {}});
     }
 
     [[nodiscard]] std::unique_ptr<CtcCache> make_cache() const override { return std::make_unique<KernelCache>(layers_.size()); }
@@ -108,8 +109,6 @@ private:
         }
     }
 
-    static at::Tensor cpu_floats(const at::Tensor& x) { return x.detach().to(at::kCPU, at::kFloat).contiguous(); }
-
     /// Columns [from, to) of x times `scale` into the inputs of the rows from `row` on, from `column` on.
     void put(const at::Tensor& x, std::int64_t from, std::int64_t to, double scale, std::int64_t row, std::int64_t column) {
         const auto factor = static_cast<float>(scale);
@@ -122,7 +121,7 @@ private:
 
     void take_up(TeamMember& member) {
         if (rows_ == 0) return;
-        rows_in_.assign(member, input_.data(), rows_, in_, in_, WeightFormat::int8);
+        rows_in_.assign(member, input_.data(), rows_, in_, in_, fuse_.format());
         member.barrier();
         fuse_.multiply(member, rows_in_, fused_.data(), H_);
         for (Layer& layer : layers_) layer.kernels.take_up(member, fused_.data());
@@ -152,7 +151,7 @@ private:
             scores.gate[static_cast<std::size_t>(i)] = g;
         }
         member.barrier();
-        rows_in_.assign(member, x_.data(), all, H_, H_, WeightFormat::int8);
+        rows_in_.assign(member, x_.data(), all, H_, H_, output_.format());
         member.barrier();
         output_.multiply(member, rows_in_, scores.logits.data(), static_cast<std::int64_t>(config_.vocabulary.size()));
     }
@@ -178,8 +177,9 @@ private:
 bool kernels_fit(const CtcConfig& config) { return LayerKernels::fit(sizes_of(config)); }
 
 std::unique_ptr<CtcBackend> make_kernel_backend(const CtcConfig& config, const CtcWeights& weights,
-                                                const TargetHead& head, const PackedLinear& output, ThreadTeam& team) {
-    return std::make_unique<KernelBackend>(config, weights, head, output, team);
+                                                const TargetHead& head, const PackedLinear& output, ThreadTeam& team,
+                                                bool eight_bits) {
+    return std::make_unique<KernelBackend>(config, weights, head, output, team, eight_bits);
 }
 
 }  // namespace outrider

@@ -2,6 +2,7 @@
 
 #include <Eigen/Core>
 
+#include <array>
 #include <cmath>
 
 #include <outrider/core/error.hpp>
@@ -24,6 +25,7 @@ CtcPrediction::CtcPrediction(const CtcConfig& config, const CtcWeights& weights,
     : hidden_(config.hidden),
       rank_(config.prefix_rank),
       columns_(static_cast<std::int64_t>(config.vocabulary.size())),
+      exact_(output.format() == WeightFormat::f32),
       targets_rows_(config.prefix_output == HeadOutput::target),
       narrow_(config.prefix_bottleneck > 0),
       width_(narrow_ ? config.prefix_bottleneck : targets_rows_ ? hidden_ : rank_),
@@ -40,13 +42,13 @@ CtcPrediction::CtcPrediction(const CtcConfig& config, const CtcWeights& weights,
     const auto columns_of = [&](std::int64_t i) { return w.slice(1, i * hidden_, (i + 1) * hidden_); };
     const auto table = [&](std::int64_t i) {
         const at::Tensor all = at::linear(rows, columns_of(i));
-        if (output.format() == WeightFormat::f32) return Table{{}, floats_of(all)};
+        if (exact_) return Table{{}, floats_of(all)};
         const at::Tensor rounded = all.to(at::kBFloat16).contiguous();
         const auto* first = rounded.const_data_ptr<at::BFloat16>();
         return Table{{first, first + rounded.numel()}, {}};
     };
     const auto pack = [&](const std::vector<float>& matrix, std::int64_t out, std::int64_t in) {
-        return PackedLinear::pack(output.format(), matrix, out, in, team_);
+        return PackedLinear::pack(exact_ ? WeightFormat::f32 : WeightFormat::int8, matrix, out, in, team_);
     };
     last_ = table(0), second_ = table(1);
     by_last_ = pack(floats_of(columns_of(0)), rank_, hidden_);
@@ -70,60 +72,78 @@ CtcPrediction::CtcPrediction(const CtcConfig& config, const CtcWeights& weights,
         column_[static_cast<std::size_t>(config.vocabulary[i])] = static_cast<std::int32_t>(i);
 }
 
-/// matrix x of every row of `x`.
-std::vector<float> CtcPrediction::products(const PackedLinear& matrix, std::span<const float> x) const {
-    if (x.empty()) return {};
-    const std::int64_t in = matrix.in(), rows = std::ssize(x) / in;
-    std::vector<float> y(static_cast<std::size_t>(rows * matrix.out()), 0.0F);
-    PackedRows rows_in;
-    team_->run([&](TeamMember& member) {
-        rows_in.assign(member, x.data(), rows, in, in, matrix.format());
-        member.barrier();
-        matrix.multiply(member, rows_in, y.data(), matrix.out());
-    });
-    return y;
+void CtcPrediction::multiply(TeamMember& member, const PackedLinear& matrix, std::span<const float> x,
+                             std::span<float> y) {
+    if (x.empty()) return;
+    const std::int64_t in = matrix.in();
+    member.barrier();
+    rows_in_.assign(member, x.data(), std::ssize(x) / in, in, in, matrix.format());
+    member.barrier();
+    matrix.multiply(member, rows_in_, y.data(), matrix.out());
+    member.barrier();
 }
 
-std::vector<CtcPrediction::Start> CtcPrediction::starts(std::span<const Text> texts) const {
+CtcPrediction::Starts CtcPrediction::starts(std::span<const Text> texts, bool root_states) {
     const auto R = static_cast<std::size_t>(rank_);
-    std::vector<Start> starts(texts.size());
-    std::vector<float> features;
-    std::vector<TokenId> last, second;  // outside the draft vocabulary: nothing to look up
-    const auto looked_up = [&](const Table& table, TokenId token, std::vector<float>& part) {
-        const std::int32_t column = column_[static_cast<std::size_t>(token)];
-        if (column < 0) return false;
-        part.assign(R, 0.0F);
-        add(row(table, column), part.data());
-        return true;
+    /// Products of one matrix, and where they go.
+    struct Products {
+        const PackedLinear& matrix;
+        std::vector<float> x = {}, y = {};
+        std::vector<TokenId> tokens = {};  // outside the draft vocabulary: nothing to look up
+        std::vector<std::vector<float>*> parts = {};
     };
-    std::vector<std::vector<float>*> of_last, of_second, of_feature;
+    Starts starts{std::vector<Start>(texts.size()), {}};
+    Products of_feature{by_feature_}, of_last{by_last_}, of_second{by_second_};
+    const auto look_up = [&](const Table& table, TokenId token, std::vector<float>& part, Products& otherwise) {
+        const std::int32_t column = column_[static_cast<std::size_t>(token)];
+        part.assign(R, 0.0F);
+        if (column >= 0) add(row(table, column), part.data());
+        else otherwise.tokens.push_back(token), otherwise.parts.push_back(&part);
+    };
     for (std::size_t i = 0; i < texts.size(); ++i) {
         const Text& text = texts[i];
-        Start& start = starts[i];
+        Start& start = starts.of[i];
         start.base.assign(R, 0.0F), start.before.assign(R, 0.0F);
-        for (const float x : text.feature) features.push_back(x * static_cast<float>(feature_scale_));
-        if (!text.feature.empty()) of_feature.push_back(&start.base);
-        if (!looked_up(last_, text.pending, start.pending_last))
-            last.push_back(text.pending), of_last.push_back(&start.pending_last);
-        if (!looked_up(second_, text.pending, start.pending_second))
-            second.push_back(text.pending), of_second.push_back(&start.pending_second);
-        if (text.before != kNoToken && !looked_up(second_, text.before, start.before))
-            second.push_back(text.before), of_second.push_back(&start.before);
+        for (const float x : text.feature) of_feature.x.push_back(x * static_cast<float>(feature_scale_));
+        if (!text.feature.empty()) of_feature.parts.push_back(&start.base);
+        look_up(last_, text.pending, start.pending_last, of_last);
+        look_up(second_, text.pending, start.pending_second, of_second);
+        if (text.before != kNoToken) look_up(second_, text.before, start.before, of_second);
     }
-    const auto compute = [&](const PackedLinear& matrix, std::span<const float> x,
-                             const std::vector<std::vector<float>*>& parts) {
-        const std::vector<float> y = products(matrix, x);
-        for (std::size_t i = 0; i < parts.size(); ++i)
-            parts[i]->assign(y.data() + i * R, y.data() + (i + 1) * R);
-    };
-    const auto embedded = [&](std::span<const TokenId> tokens) {
-        return tokens.empty() ? std::vector<float>{} : floats_of(embed_(tokens) * embedding_scale_);
-    };
-    compute(by_feature_, features, of_feature);
-    compute(by_last_, embedded(last), of_last);
-    compute(by_second_, embedded(second), of_second);
-    for (Start& start : starts) Output(start.base.data(), rank_) += Vector(bias_.data(), rank_);
+    const std::array<Products*, 3> all{&of_feature, &of_last, &of_second};
+    for (Products* products : all) {
+        if (!products->tokens.empty()) {
+            products->x = floats_of(embed_(products->tokens));
+            for (float& x : products->x) x *= static_cast<float>(embedding_scale_);
+        }
+        products->y.resize(products->parts.size() * R);
+    }
+    if (root_states && targets_rows_) {
+        root_g_.resize(texts.size() * R), root_narrow_.resize(texts.size() * static_cast<std::size_t>(width_));
+        starts.root_states.resize(texts.size() * static_cast<std::size_t>(hidden_));
+    }
+    team_->run([&](TeamMember& member) {
+        for (Products* products : all) multiply(member, products->matrix, products->x, products->y);
+        if (member.index() == 0) {
+            for (const Products* products : all)
+                for (std::size_t i = 0; i < products->parts.size(); ++i)
+                    products->parts[i]->assign(products->y.data() + i * R, products->y.data() + (i + 1) * R);
+            for (Start& start : starts.of) Output(start.base.data(), rank_) += Vector(bias_.data(), rank_);
+        }
+        member.barrier();
+        if (!starts.root_states.empty()) this->root_states(member, starts);
+    });
     return starts;
+}
+
+void CtcPrediction::root_states(TeamMember& member, Starts& starts) {
+    const auto mine = member.range(std::ssize(starts.of));
+    for (std::int64_t i = mine.begin; i < mine.end; ++i) {
+        const Start& start = starts.of[static_cast<std::size_t>(i)];
+        state_of(start, part(start.pending_last), part(start.before), root_g_.data() + i * rank_);
+    }
+    multiply(member, project_, root_g_, narrow_ ? std::span(root_narrow_) : std::span(starts.root_states));
+    if (narrow_) multiply(member, lift_, root_narrow_, starts.root_states);
 }
 
 void CtcPrediction::add(Part part, float* g) const {
@@ -138,16 +158,6 @@ void CtcPrediction::state_of(const Start& start, Part last, Part second, float* 
     add(last, g);
     add(second, g);
     silu_gate_row(g, ones_.data(), rank_, g);
-}
-
-std::vector<float> CtcPrediction::root_states(std::span<const Start> starts) const {
-    if (!targets_rows_) return {};
-    std::vector<float> g(starts.size() * static_cast<std::size_t>(rank_));
-    for (std::size_t i = 0; i < starts.size(); ++i)
-        state_of(starts[i], part(starts[i].pending_last), part(starts[i].before),
-                 g.data() + i * static_cast<std::size_t>(rank_));
-    const std::vector<float> states = products(project_, g);
-    return narrow_ ? products(lift_, states) : states;
 }
 
 void CtcPrediction::scores(TeamMember& member, const Start& start, std::span<const CtcPrefix> prefixes, float* out,

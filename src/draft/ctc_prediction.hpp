@@ -19,13 +19,13 @@
 namespace outrider {
 
 /// s_l = out g(l), where g(l) = silu(W [E(last), E(last but one), h] + b) is of a sum of three parts. Those of
-/// draft-vocabulary tokens are looked up, in bfloat16 beside 8-bit matrices and else exactly, those of the committed text
+/// draft-vocabulary tokens are looked up, in bfloat16 beside packed matrices and else exactly, those of the committed text
 /// computed once a round. `out` is one matrix, or two where something narrower lies between: the bottleneck, or without
 /// one the target's hidden state.
 class CtcPrediction {
 public:
-    /// `output`: the target's rows of the draft vocabulary [V, H]; its format is that of all matrices here. It and the
-    /// team must live as long as this.
+    /// `output`: the target's rows of the draft vocabulary [V, H]. In f32 all matrices here are f32, else they are 8-bit.
+    /// It and the team must live as long as this.
     CtcPrediction(const CtcConfig& config, const CtcWeights& weights, const TargetHead& head, const PackedLinear& output,
                   ThreadTeam& team);
     CtcPrediction(const CtcPrediction&) = delete;
@@ -43,12 +43,14 @@ public:
         std::span<const float> feature;
         TokenId before = kNoToken, pending = kNoToken;
     };
-    /// Of all sequences of a round: their matrix products are one.
-    [[nodiscard]] std::vector<Start> starts(std::span<const Text> texts) const;
-
-    /// What the target's output rows are to be multiplied by for every start's empty prefix [starts, H]; nothing where the
-    /// network has rows of its own.
-    [[nodiscard]] std::vector<float> root_states(std::span<const Start> starts) const;
+    struct Starts {
+        std::vector<Start> of;
+        /// What the target's output rows are to be multiplied by for every start's empty prefix [starts, H]; nothing
+        /// where the network has rows of its own, or where nobody asked.
+        std::vector<float> root_states;
+    };
+    /// Of all sequences of a round, in one run of the team: their matrix products are one.
+    [[nodiscard]] Starts starts(std::span<const Text> texts, bool root_states);
 
     /// What one draft needs besides; several drafts at once need one each.
     struct Scratch {
@@ -92,10 +94,13 @@ private:
     }
     [[nodiscard]] static Part part(const std::vector<float>& numbers) { return {nullptr, numbers.data()}; }
     void add(Part part, float* g) const;
-    [[nodiscard]] std::vector<float> products(const PackedLinear& matrix, std::span<const float> x) const;
+    /// y [rows, out] = matrix x by all members; barriers before, inside and behind.
+    void multiply(TeamMember& member, const PackedLinear& matrix, std::span<const float> x, std::span<float> y);
+    void root_states(TeamMember& member, Starts& starts);
     void state_of(const Start& start, Part last, Part second, float* g) const;
 
     std::int64_t hidden_, rank_, columns_;
+    bool exact_;                        // whether matrices and tables are f32
     bool targets_rows_;                 // whether scores are those of the target's output rows
     bool narrow_;                       // whether there is a bottleneck
     std::int64_t width_;                // of output rows: r, H or R
@@ -113,6 +118,8 @@ private:
     std::vector<float> out_;            // [V, width]; with the target's rows [H, r], or nothing without a bottleneck
     std::vector<float> ones_;           // [R]
     std::vector<std::int32_t> column_;  // [target vocabulary] column or -1
+    PackedRows rows_in_;                // of `starts`
+    std::vector<float> root_g_, root_narrow_;  // [starts, R], [starts, width] of `starts`
 };
 
 }  // namespace outrider

@@ -40,10 +40,10 @@ public:
 [[nodiscard]] std::unique_ptr<HydraBackend> make_hydra_aten(const HydraConfig& config, const HydraWeights& weights,
                                                             const TargetHead& head);
 
-/// Packed 8-bit matrices and the CPU's kernels; the team must live as long as the backend. For sizes that fit them.
+/// Packed matrices and the CPU's kernels; the team must live as long as the backend. For sizes that fit them.
 [[nodiscard]] bool kernels_fit(const HydraConfig& config);
 [[nodiscard]] std::unique_ptr<HydraBackend> make_hydra_kernels(const HydraConfig& config, const HydraWeights& weights,
-                                                               const TargetHead& head, ThreadTeam& team);
+                                                               const TargetHead& head, ThreadTeam& team, bool eight_bits);
 
 /// Calls f(head, begin, end) for each run of rows of one head.
 template <typename F>

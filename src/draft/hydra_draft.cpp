@@ -78,7 +78,7 @@ HydraEngine::HydraEngine(HydraConfig config, const HydraWeights& weights, const 
     if (kernels) {
         team_ = drafting_team(head, options.threads);
         search_.use(team_.get());
-        backend_ = make_hydra_kernels(config, weights, head, *team_);
+        backend_ = make_hydra_kernels(config, weights, head, *team_, options.eight_bits);
     } else
         backend_ = make_hydra_aten(config, weights, head);
     target_vocabulary_ = head.vocabulary;

@@ -1,4 +1,4 @@
-// Hydra on the CPU: all rows of a pass in one run of the thread team, weights as 8-bit blocks.
+// Hydra on the CPU: all rows of a pass in one run of the thread team, weights in blocks of 4 to 8 bits.
 #include <ATen/core/grad_mode.h>
 
 #include <optional>
@@ -22,7 +22,8 @@ struct KernelHydraCache final : HydraCache {
 
 class KernelHydra final : public HydraBackend {
 public:
-    KernelHydra(const HydraConfig& config, const HydraWeights& weights, const TargetHead& head, ThreadTeam& team)
+    KernelHydra(const HydraConfig& config, const HydraWeights& weights, const TargetHead& head, ThreadTeam& team,
+                bool eight_bits)
         : config_(config),
           head_(head),
           team_(team),
@@ -30,14 +31,14 @@ public:
           width_(config.residual == HydraResidual::matrix ? 2 * H_ : H_),
           ones_(static_cast<std::size_t>(H_), 1.0F) {
         if (config.prefix_layer) {
-            layer_.emplace(sizes_of(config), weights.prefix, team);
+            layer_.emplace(sizes_of(config), weights.prefix, team, layer_format(eight_bits));
             prefix_norm_ = floats_of(weights.prefix_norm);
         }
         for (const auto& blocks : weights.heads) pack_head(blocks);
-        for (const at::Tensor& output : weights.output) output_.push_back(pack_int8(output, team));
+        for (const at::Tensor& output : weights.output) output_.push_back(pack_as(WeightFormat::int8, output, team));
         for (const at::Tensor& bias : weights.output_bias) output_bias_.push_back(floats_of(bias));
         if (config.output == HeadOutput::target)
-            output_.push_back(pack_int8(head.output_rows(draft_ids(config.vocabulary, head.vocabulary)), team));
+            output_.push_back(pack_as(WeightFormat::int8, head.output_rows(draft_ids(config.vocabulary, head.vocabulary)), team));
     }
 
     [[nodiscard]] std::unique_ptr<HydraCache> make_cache() const override {
@@ -93,14 +94,14 @@ public:
 
 private:
     void pack_head(const std::vector<HydraWeights::Block>& blocks) {
-        std::vector<PackedLinear> first{pack_int8(blocks[0].weight, team_)};
+        std::vector<PackedLinear> first{pack_as(WeightFormat::int8, blocks[0].weight, team_)};
         if (config_.residual == HydraResidual::matrix) {
-            first.push_back(pack_int8(blocks[0].residual, team_));
+            first.push_back(pack_as(WeightFormat::int8, blocks[0].residual, team_));
             residual_bias_.push_back(floats_of(blocks[0].residual_bias));
         }
         first_.push_back(PackedLinear::stack(first));
         later_.emplace_back();
-        for (std::size_t j = 1; j < blocks.size(); ++j) later_.back().push_back(pack_int8(blocks[j].weight, team_));
+        for (std::size_t j = 1; j < blocks.size(); ++j) later_.back().push_back(pack_as(WeightFormat::int8, blocks[j].weight, team_));
         bias_.emplace_back();
         for (const HydraWeights::Block& block : blocks) bias_.back().push_back(floats_of(block.bias));
     }
@@ -208,8 +209,8 @@ private:
 bool kernels_fit(const HydraConfig& config) { return !config.prefix_layer || LayerKernels::fit(sizes_of(config)); }
 
 std::unique_ptr<HydraBackend> make_hydra_kernels(const HydraConfig& config, const HydraWeights& weights,
-                                                 const TargetHead& head, ThreadTeam& team) {
-    return std::make_unique<KernelHydra>(config, weights, head, team);
+                                                 const TargetHead& head, ThreadTeam& team, bool eight_bits) {
+    return std::make_unique<KernelHydra>(config, weights, head, team, eight_bits);
 }
 
 }  // namespace outrider

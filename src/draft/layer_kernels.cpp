@@ -6,16 +6,35 @@
 
 namespace outrider {
 
+at::Tensor cpu_floats(const at::Tensor& x) {
+    if (x.device().is_cpu() && x.scalar_type() == at::kFloat && x.is_contiguous() && !x.requires_grad()) return x;
+    return x.detach().to(at::kCPU, at::kFloat).contiguous();
+}
+
 std::vector<float> floats_of(const at::Tensor& tensor) {
-    const at::Tensor flat = tensor.detach().to(at::kCPU, at::kFloat).contiguous();
+    const at::Tensor flat = cpu_floats(tensor);
     return {flat.const_data_ptr<float>(), flat.const_data_ptr<float>() + flat.numel()};
 }
 
-PackedLinear pack_int8(const at::Tensor& weight, ThreadTeam& team) {
-    return PackedLinear::pack(WeightFormat::int8, floats_of(weight), weight.size(0), weight.size(1), &team);
+PackedLinear pack_as(WeightFormat format, const at::Tensor& weight, ThreadTeam& team) {
+    return PackedLinear::pack(format, floats_of(weight), weight.size(0), weight.size(1), &team);
 }
 
-LayerKernels::LayerKernels(const LayerSizes& sizes, const LayerWeights& weights, ThreadTeam& team)
+void LayerSlots::reserve(std::int64_t slots, std::int64_t heads, std::int64_t head_dim) {
+    if (slots <= capacity) return;
+    const std::int64_t wanted = (2 * slots + kKeyPanel - 1) / kKeyPanel * kKeyPanel;
+    const auto grow = [&](std::vector<float>& old) {
+        std::vector<float> grown(static_cast<std::size_t>(heads * wanted * head_dim));
+        for (std::int64_t h = 0; h < heads; ++h)
+            std::copy_n(old.data() + h * capacity * head_dim, capacity * head_dim, grown.data() + h * wanted * head_dim);
+        old = std::move(grown);
+    };
+    grow(keys), grow(values);
+    capacity = wanted;
+}
+
+LayerKernels::LayerKernels(const LayerSizes& sizes, const LayerWeights& weights, ThreadTeam& team,
+                           WeightFormat format)
     : sizes_(sizes),
       H_(weights.attn_norm.size(0)),
       N_(sizes.heads * sizes.head_dim),
@@ -25,11 +44,11 @@ LayerKernels::LayerKernels(const LayerSizes& sizes, const LayerWeights& weights,
       mlp_norm_(floats_of(weights.mlp_norm)),
       shape_{CacheFormat::f32, sizes.heads, sizes.kv_heads, sizes.head_dim,
              1.0F / std::sqrt(static_cast<float>(sizes.head_dim))},
-      qkv_(pack_int8(weights.qkv, team)),
-      kv_(pack_int8(weights.qkv.slice(0, N_), team)),
-      attn_out_(pack_int8(weights.attn_out, team)),
-      gate_up_(pack_int8(weights.gate_up, team)),
-      down_(pack_int8(weights.down, team)),
+      qkv_(pack_as(format, weights.qkv, team)),
+      kv_(pack_as(format, weights.qkv.slice(0, N_), team)),
+      attn_out_(pack_as(format, weights.attn_out, team)),
+      gate_up_(pack_as(format, weights.gate_up, team)),
+      down_(pack_as(format, weights.down, team)),
       scratch_(static_cast<std::size_t>(team.size())) {
     const std::int64_t half = sizes_.head_dim / 2;
     for (std::int64_t i = 0; i < half; ++i)
@@ -45,14 +64,16 @@ void LayerKernels::prepare(std::span<const LayerRow> context, std::span<const La
     grow(new_kv_, C * 2 * K_), grow(qkv_out_, A * (N_ + 2 * K_)), grow(mixed_, A * N_), grow(inner_, A * 2 * I_);
     grow(angles_, std::max(C, A) * sizes_.head_dim);
     // All slots first: growing them moves what the attention rows point at.
-    for (const LayerRow& row : context) row.slots->reserve(row.position + 1, K_);
-    for (const LayerRow& row : rows) row.slots->reserve(std::max(row.position + 1, row.visible), K_);
+    for (const LayerRow& row : context) row.slots->reserve(row.position + 1, sizes_.kv_heads, sizes_.head_dim);
+    for (const LayerRow& row : rows) 
+        row.slots->reserve(std::max(row.position + 1, row.visible), sizes_.kv_heads, sizes_.head_dim);
     std::int64_t longest = 0;
     attention_.clear();
     for (const LayerRow& row : rows) {
         longest = std::max(longest, row.visible);
-        attention_.push_back(
-            {{row.slots->keys.data(), row.slots->values.data(), K_, sizes_.head_dim}, row.visible, {}});
+        attention_.push_back({{row.slots->keys.data(), row.slots->values.data(), sizes_.head_dim,
+                               row.slots->capacity * sizes_.head_dim, KeyLayout::panels},
+                              row.visible, {}});
     }
     for (std::vector<float>& scratch : scratch_) grow(scratch, attention_scratch(shape_, longest));
 }
@@ -67,12 +88,21 @@ void LayerKernels::turn(float* heads, std::int64_t count, std::int64_t position,
     rotate_heads(heads, count, sizes_.head_dim, angles, angles + half);
 }
 
+/// A row's key and value [kv_heads, head_dim] each into its slot.
+void LayerKernels::store(const LayerRow& row, const float* key, const float* value) const {
+    const std::int64_t d = sizes_.head_dim, head_stride = row.slots->capacity * d;
+    for (std::int64_t h = 0; h < sizes_.kv_heads; ++h) {
+        to_key_panels(shape_.format, key + h * d, d, row.position, row.slots->keys.data() + h * head_stride);
+        std::copy_n(value + h * d, d, row.slots->values.data() + h * head_stride + row.position * d);
+    }
+}
+
 void LayerKernels::take_up(TeamMember& member, const float* x) {
     if (context_.empty()) return;
     const std::int64_t C = std::ssize(context_);
     member.barrier();
     packed_.assign_rms_norm(member, x, C, H_, H_, attn_norm_.data(), static_cast<float>(sizes_.norm_eps),
-                            WeightFormat::int8);
+                            qkv_.format());
     member.barrier();
     kv_.multiply(member, packed_, new_kv_.data(), 2 * K_);
     member.barrier();
@@ -81,8 +111,7 @@ void LayerKernels::take_up(TeamMember& member, const float* x) {
         const LayerRow& row = context_[static_cast<std::size_t>(i)];
         float* kv = new_kv_.data() + i * 2 * K_;
         turn(kv, sizes_.kv_heads, row.position, angles_.data() + i * sizes_.head_dim);
-        std::copy_n(kv, K_, row.slots->keys.data() + row.position * K_);
-        std::copy_n(kv + K_, K_, row.slots->values.data() + row.position * K_);
+        store(row, kv, kv + K_);
     }
 }
 
@@ -91,7 +120,7 @@ void LayerKernels::run(TeamMember& member, float* x) {
     const auto eps = static_cast<float>(sizes_.norm_eps);
     const auto mine = member.range(A);
     member.barrier();
-    packed_.assign_rms_norm(member, x, A, H_, H_, attn_norm_.data(), eps, WeightFormat::int8);
+    packed_.assign_rms_norm(member, x, A, H_, H_, attn_norm_.data(), eps, qkv_.format());
     member.barrier();
     qkv_.multiply(member, packed_, qkv_out_.data(), W);
     member.barrier();
@@ -99,22 +128,21 @@ void LayerKernels::run(TeamMember& member, float* x) {
         const LayerRow& at = rows_[static_cast<std::size_t>(i)];
         float* row = qkv_out_.data() + i * W;
         turn(row, sizes_.heads + sizes_.kv_heads, at.position, angles_.data() + i * sizes_.head_dim);
-        std::copy_n(row + N_, K_, at.slots->keys.data() + at.position * K_);
-        std::copy_n(row + N_ + K_, K_, at.slots->values.data() + at.position * K_);
+        store(at, row + N_, row + N_ + K_);
     }
     member.barrier();
     attend(member, shape_, attention_, qkv_out_.data(), W, mixed_.data(), N_,
            scratch_[static_cast<std::size_t>(member.index())].data());
     member.barrier();
-    packed_.assign(member, mixed_.data(), A, N_, N_, WeightFormat::int8);
+    packed_.assign(member, mixed_.data(), A, N_, N_, qkv_.format());
     member.barrier();
     attn_out_.multiply(member, packed_, x, H_, Store::add);
     member.barrier();
-    packed_.assign_rms_norm(member, x, A, H_, H_, mlp_norm_.data(), eps, WeightFormat::int8);
+    packed_.assign_rms_norm(member, x, A, H_, H_, mlp_norm_.data(), eps, qkv_.format());
     member.barrier();
     gate_up_.multiply(member, packed_, inner_.data(), 2 * I_);
     member.barrier();
-    packed_.assign_silu_gate(member, inner_.data(), A, I_, 2 * I_, WeightFormat::int8);
+    packed_.assign_silu_gate(member, inner_.data(), A, I_, 2 * I_, qkv_.format());
     member.barrier();
     down_.multiply(member, packed_, x, H_, Store::add);
     member.barrier();

@@ -1,4 +1,4 @@
-// One decoder layer over committed rows on the CPU: packed 8-bit matrices and plain loops, all rows of a round in one
+// One decoder layer over committed rows on the CPU: packed matrices and plain loops, all rows of a round in one
 // run of the thread team. The kernels' body of layer_context and layer_rows.
 #pragma once
 
@@ -12,19 +12,27 @@
 
 namespace outrider {
 
+/// x as contiguous float32 on the CPU: x itself where it is that already, since a new tensor costs microseconds.
+[[nodiscard]] at::Tensor cpu_floats(const at::Tensor& x);
 /// The tensor's values as float32 on the CPU.
 [[nodiscard]] std::vector<float> floats_of(const at::Tensor& tensor);
-[[nodiscard]] PackedLinear pack_int8(const at::Tensor& weight, ThreadTeam& team);
+[[nodiscard]] PackedLinear pack_as(WeightFormat format, const at::Tensor& weight, ThreadTeam& team);
 
-/// Keys and values of one sequence, slot = position: [capacity][kv_heads * head_dim] each.
+/// Of the matrices of a drafter's decoder layer and of what leads into it. Guesses lose nothing that was measured by 4
+/// bits there, and a draft that comes behind a pass over all of the target's weights reads its own from memory
+/// (docs/performance.md).
+[[nodiscard]] constexpr WeightFormat layer_format(bool eight_bits) noexcept {
+    return eight_bits ? WeightFormat::int8 : WeightFormat::q4_1;
+}
+
+/// Keys and values of one sequence, slot = position, as the target's cache lays them out: for each KV head keys in panels
+/// [capacity / 16][head_dim][16] and values [capacity][head_dim].
 struct LayerSlots {
     std::vector<float> keys, values;
+    std::int64_t capacity = 0;
 
-    void reserve(std::int64_t slots, std::int64_t width) {
-        const auto wanted = static_cast<std::size_t>(slots * width);
-        if (wanted <= keys.size()) return;
-        keys.resize(2 * wanted), values.resize(2 * wanted);
-    }
+    /// Makes room for `slots` slots of `heads` heads of `head_dim`.
+    void reserve(std::int64_t slots, std::int64_t heads, std::int64_t head_dim);
 };
 
 /// Where a row stands: its keys and values go to slot `position`, and it sees the first `visible` slots.
@@ -39,7 +47,7 @@ public:
     [[nodiscard]] static bool fit(const LayerSizes& sizes) { return sizes.head_dim % 16 == 0; }
 
     /// The team must live as long as this.
-    LayerKernels(const LayerSizes& sizes, const LayerWeights& weights, ThreadTeam& team);
+    LayerKernels(const LayerSizes& sizes, const LayerWeights& weights, ThreadTeam& team, WeightFormat format);
 
     /// Before the team's run: slots and scratch memory for rows that only leave keys and values, and for rows that go
     /// through the layer. Both spans must live until the run is over.
@@ -54,6 +62,7 @@ public:
 
 private:
     void turn(float* heads, std::int64_t count, std::int64_t position, float* angles) const;
+    void store(const LayerRow& row, const float* key, const float* value) const;
 
     LayerSizes sizes_;
     std::int64_t H_, N_, K_, I_;

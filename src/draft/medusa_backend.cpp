@@ -45,16 +45,16 @@ public:
         : config_(config), team_(team), H_(config.hidden), K_(config.heads), ones_(static_cast<std::size_t>(H_), 1.0F) {
         std::vector<PackedLinear> first;
         for (const auto& blocks : weights.heads) {
-            first.push_back(pack_int8(blocks[0].weight, team));
+            first.push_back(pack_as(WeightFormat::int8, blocks[0].weight, team));
             later_.emplace_back();
-            for (std::size_t j = 1; j < blocks.size(); ++j) later_.back().push_back(pack_int8(blocks[j].weight, team));
+            for (std::size_t j = 1; j < blocks.size(); ++j) later_.back().push_back(pack_as(WeightFormat::int8, blocks[j].weight, team));
             bias_.emplace_back();
             for (const MedusaWeights::Block& block : blocks) bias_.back().push_back(floats_of(block.bias));
         }
         first_ = PackedLinear::stack(first);
-        for (const at::Tensor& output : weights.output) output_.push_back(pack_int8(output, team));
+        for (const at::Tensor& output : weights.output) output_.push_back(pack_as(WeightFormat::int8, output, team));
         if (config.output == HeadOutput::target)
-            output_.push_back(pack_int8(head.output_rows(draft_ids(config.vocabulary, head.vocabulary)), team));
+            output_.push_back(pack_as(WeightFormat::int8, head.output_rows(draft_ids(config.vocabulary, head.vocabulary)), team));
     }
 
     void run(const at::Tensor& features, std::int64_t stride, std::vector<float>& scores) override {

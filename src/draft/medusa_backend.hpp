@@ -21,7 +21,7 @@ public:
 
 [[nodiscard]] std::unique_ptr<MedusaBackend> make_medusa_aten(const MedusaConfig& config, const MedusaWeights& weights,
                                                               const TargetHead& head);
-/// Packed 8-bit matrices and the CPU's kernels; the team must live as long as the backend.
+/// Packed matrices and the CPU's kernels; the team must live as long as the backend.
 [[nodiscard]] std::unique_ptr<MedusaBackend> make_medusa_kernels(const MedusaConfig& config,
                                                                  const MedusaWeights& weights, const TargetHead& head,
                                                                  ThreadTeam& team);

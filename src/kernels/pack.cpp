@@ -39,6 +39,36 @@ void pack_int8_block(const float* weights, std::int64_t count, std::int64_t colu
     }
 }
 
+// Places 32 integers of 4 + high_bits bits.
+void place(const std::uint8_t* q, int high_bits, std::int64_t column, std::byte* values) {
+    for (std::int64_t s = 0; s < 4; ++s)
+        for (std::int64_t i = 0; i < 4; ++i)
+            values[(s * kPanel + column) * 4 + i] =
+                static_cast<std::byte>((q[4 * s + i] & 15) | (q[16 + 4 * s + i] & 15) << 4);
+    for (std::int64_t i = 0; high_bits > 0 && i < 4; ++i) {
+        std::uint32_t bits = 0;
+        for (int s = 0; s < 8; ++s) bits |= static_cast<std::uint32_t>(q[4 * s + i] >> 4) << high_bits * s;
+        for (int part = 0; part < high_bits; ++part)
+            values[256 + (part * kPanel + column) * 4 + i] = static_cast<std::byte>(bits >> 8 * part & 255U);
+    }
+}
+
+// 32 floats (fewer at the end of a row) as d q + m with q of 4 or 5 bits, from the least to the largest. The integers are
+// rounded against d and m as they will be read back.
+void pack_minimum_block(const float* weights, std::int64_t count, int high_bits, std::int64_t column, std::byte* values,
+                        std::uint16_t* scales) {
+    const auto [least, largest] = std::minmax_element(weights, weights + count);
+    const auto steps = static_cast<float>((16 << high_bits) - 1);
+    scales[column] = float_to_half((*largest - *least) / steps);
+    scales[kPanel + column] = float_to_half(*least);
+    const float scale = half_to_float(scales[column]), minimum = half_to_float(scales[kPanel + column]);
+    const float inverse = scale > 0 ? 1.0F / scale : 0.0F;
+    std::uint8_t q[32] = {};
+    for (std::int64_t i = 0; i < count; ++i)
+        q[i] = static_cast<std::uint8_t>(std::lrint(std::clamp((weights[i] - minimum) * inverse, 0.0F, steps)));
+    place(q, high_bits, column, values);
+}
+
 // Blocks of 32 with 4 or 5 bits: halves d (and m), 4 bytes of fifth bits, then nibbles of k and k + 16.
 void pack_nibble_block(const std::byte* block, bool has_minimum, bool has_fifth, std::int64_t column, std::byte* values,
                        std::uint16_t* scales) {
@@ -56,20 +86,6 @@ void pack_nibble_block(const std::byte* block, bool has_minimum, bool has_fifth,
         }
     }
     for (std::int64_t s = 0; s < 4; ++s) std::memcpy(values + (s * kPanel + column) * 4, block + 4 * s, 4);
-}
-
-// Places 32 integers of 4 + high_bits bits.
-void place(const std::uint8_t* q, int high_bits, std::int64_t column, std::byte* values) {
-    for (std::int64_t s = 0; s < 4; ++s)
-        for (std::int64_t i = 0; i < 4; ++i)
-            values[(s * kPanel + column) * 4 + i] =
-                static_cast<std::byte>((q[4 * s + i] & 15) | (q[16 + 4 * s + i] & 15) << 4);
-    for (std::int64_t i = 0; high_bits > 0 && i < 4; ++i) {
-        std::uint32_t bits = 0;
-        for (int s = 0; s < 8; ++s) bits |= static_cast<std::uint32_t>(q[4 * s + i] >> 4) << high_bits * s;
-        for (int part = 0; part < high_bits; ++part)
-            values[256 + (part * kPanel + column) * 4 + i] = static_cast<std::byte>(bits >> 8 * part & 255U);
-    }
 }
 
 // The 6-bit scale and minimum of block j of 8 (ggml's get_scale_min_k4).
@@ -173,9 +189,14 @@ void pack_floats(WeightFormat format, const float* weights, std::int64_t columns
     const PanelShape shape = panel_shape(format);
     auto* scales = reinterpret_cast<std::uint16_t*>(panel + blocks * shape.values);
     for (std::int64_t c = 0; c < columns; ++c)
-        for (std::int64_t b = 0; b < blocks; ++b)
-            pack_int8_block(weights + c * in + 32 * b, std::min<std::int64_t>(32, in - 32 * b), c,
-                            panel + b * shape.values, scales + b * shape.scales / 2);
+        for (std::int64_t b = 0; b < blocks; ++b) {
+            const float* from = weights + c * in + 32 * b;
+            const std::int64_t count = std::min<std::int64_t>(32, in - 32 * b);
+            std::byte* values = panel + b * shape.values;
+            std::uint16_t* own = scales + b * shape.scales / 2;
+            if (format == WeightFormat::int8) pack_int8_block(from, count, c, values, own);
+            else pack_minimum_block(from, count, format == WeightFormat::q5_1 ? 1 : 0, c, values, own);
+        }
 }
 
 void pack_file_blocks(WeightFormat format, const std::byte* weights, std::int64_t columns, std::int64_t in,

@@ -37,6 +37,11 @@ std::shared_ptr<const std::byte> pack_panels(WeightFormat format, std::int64_t o
     return data;
 }
 
+bool from_floats(WeightFormat f) {
+    return f == WeightFormat::f32 || f == WeightFormat::bf16 || f == WeightFormat::int8 || f == WeightFormat::q4_1 ||
+           f == WeightFormat::q5_1;
+}
+
 // Whether rows packed for one format serve the other, on every path.
 bool same_rows(WeightFormat a, WeightFormat b) {
     const auto floats = [](WeightFormat f) { return f == WeightFormat::f32 || f == WeightFormat::bf16; };
@@ -86,8 +91,8 @@ BlockShape block_shape(WeightFormat format) {
 
 PackedLinear PackedLinear::pack(WeightFormat format, std::span<const float> weights, std::int64_t out, std::int64_t in,
                                 ThreadTeam* team) {
-    require(format == WeightFormat::f32 || format == WeightFormat::bf16 || format == WeightFormat::int8,
-            "PackedLinear: cannot make {} from floats; pack as f32, bf16 or int8", name(format));
+    require(from_floats(format), "PackedLinear: cannot make {} from floats; pack as f32, bf16, int8, q4_1 or q5_1",
+            name(format));
     require(out > 0 && in > 0 && static_cast<std::int64_t>(weights.size()) == out * in,
             "PackedLinear: {} floats for a matrix [{}, {}]", weights.size(), out, in);
     const std::int64_t blocks = (in + 31) / 32;

@@ -24,7 +24,8 @@ struct HeadDraftOptions {
     std::int64_t top_k = 32;   ///< of sampled: q is renormalised over so many tokens of a head
     std::uint64_t seed = 0;    ///< of sampled; draws are keyed by (seed, sequence, committed)
     int threads = 0;      ///< of the CPU's kernels; 0: the target's; one per physical core where it has none
-    bool kernels = true;  ///< on the CPU: packed int8 matrices and plain loops; false: tensor operations
+    bool kernels = true;  ///< on the CPU: packed matrices and plain loops; false: tensor operations
+    bool eight_bits = false;  ///< of kernels: all matrices in 8 bits; else those of Hydra's prefix layer in 4
 };
 
 /// What such trees bring for policies that need draws.

@@ -113,8 +113,8 @@ public:
 
     PackedLinear() = default;  ///< empty: in() == out() == 0
 
-    /// Packs floats [out, in], row-major, as f32, bf16 (rounded to nearest even) or int8. The team, where given, shares
-    /// the work.
+    /// Packs floats [out, in], row-major, as f32, bf16 (rounded to nearest even), int8, q4_1 or q5_1 (each block's least
+    /// and largest weight become the least and the largest integer). The team, where given, shares the work.
     [[nodiscard]] static PackedLinear pack(WeightFormat format, std::span<const float> weights, std::int64_t out,
                                            std::int64_t in, ThreadTeam* team = nullptr);
 

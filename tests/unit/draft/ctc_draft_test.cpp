@@ -28,7 +28,20 @@ CtcDraft toy_draft(CtcConditioning conditioning = CtcConditioning::prefix, CtcDr
     return {config, toy_weights(config, head), head, options};
 }
 
-/// Kernels with 8-bit weights and rows against tensor operations: most of the paths, and nearly their probabilities.
+/// Each 32 weights of a row as the nearest of `steps` + 1 values from the least to the largest one.
+at::Tensor rounded(const at::Tensor& matrix, int steps) {
+    at::Tensor result = matrix.clone();
+    for (std::int64_t row = 0; row < matrix.size(0); ++row)
+        for (std::int64_t begin = 0; begin < matrix.size(1); begin += 32) {
+            at::Tensor block = result[row].slice(0, begin, std::min(begin + 32, matrix.size(1)));
+            const at::Tensor low = block.min().to(at::kHalf).to(at::kFloat),
+                             step = ((block.max() - block.min()) / steps).to(at::kHalf).to(at::kFloat);
+            block.copy_(((block - low) / step).round().clamp(0, steps) * step + low);
+        }
+    return result;
+}
+
+/// Kernels with packed weights and 8-bit rows against tensor operations: most of the paths, and nearly their probabilities.
 void check_follows(CtcDraft& reference, CtcDraft& fast, const Text& text) {
     const auto a = paths_of(one(reference, text.feedback(0, 33), 40)),
                b = paths_of(one(fast, text.feedback(0, 33), 40));
@@ -185,9 +198,29 @@ TEST_CASE("CtcDraft: kernels follow tensor operations") {
         config.prefix_output = output, config.prefix_bottleneck = bottleneck;
         const CtcWeights weights = toy_weights(config, head);
         CtcDraft reference(config, weights, head, {.tree = tree, .threads = 1, .kernels = false}),
-            fast(config, weights, head, {.tree = tree, .threads = 2});
+            fast(config, weights, head, {.tree = tree, .threads = 2, .eight_bits = true});
         check_follows(reference, fast, text);
     }
+}
+
+TEST_CASE("CtcDraft: layers in 4 bits and output rows in 5 are what the network of such weights drafts") {
+    const Text text(40);
+    const TargetHead head = toy_head();
+    TargetHead rounded_head = head;
+    rounded_head.output_rows = [&](std::span<const TokenId> tokens) { return rounded(head.output_rows(tokens), 31); };
+    CtcConfig config = toy_config(GENERATE(CtcConditioning::none, CtcConditioning::prefix));
+    config.layers = 2;
+    const CtcWeights weights = toy_weights(config, head);
+    CtcWeights coarse = weights;
+    coarse.fuse = rounded(weights.fuse, 15);
+    for (LayerWeights& layer : coarse.layers)
+        for (at::Tensor* matrix : {&layer.qkv, &layer.attn_out, &layer.gate_up, &layer.down}) *matrix = rounded(*matrix, 15);
+    CtcDraft exact(config, weights, head, {.threads = 1, .kernels = false}),
+        reference(config, coarse, rounded_head, {.threads = 1, .kernels = false}), fast(config, weights, head, {.threads = 2});
+    check_follows(reference, fast, text);
+    const TokenTree whole = one(exact, text.feedback(0, 20), 40);
+    reference.forget(1);
+    CHECK(!same(one(reference, text.feedback(0, 20), 40), whole));  // rounding tells
 }
 
 TEST_CASE("CtcDraft: the target's output rows behind the prediction network are a matrix of their product") {
@@ -360,7 +393,7 @@ TEST_CASE("CtcDraft: features of layers are found in the target's columns, by ke
             CHECK(!same(one(other, changed.feedback(0, 33), 40), whole));
         }
     }
-    CtcDraft reference(config, weights, plain, {.threads = 1, .kernels = false}), fast(config, weights, plain, {.threads = 2});
+    CtcDraft reference(config, weights, plain, {.threads = 1, .kernels = false}), fast(config, weights, plain, {.threads = 2, .eight_bits = true});
     check_follows(reference, fast, wide);
     CHECK_THROWS_AS(CtcDraft(config, weights, toy_head()), Error);  // a target without features of layers
 }
@@ -393,7 +426,7 @@ TEST_CASE("CtcDraft: several decoder layers, by kernels and tensor operations, h
             CHECK(!same(one(elsewhere, text.feedback(0, 33), 40), whole));
         }
     }
-    CtcDraft reference(config, weights, head, {.threads = 1, .kernels = false}), fast(config, weights, head, {.threads = 2});
+    CtcDraft reference(config, weights, head, {.threads = 1, .kernels = false}), fast(config, weights, head, {.threads = 2, .eight_bits = true});
     check_follows(reference, fast, text);
 }
 

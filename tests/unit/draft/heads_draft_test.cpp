@@ -97,7 +97,7 @@ TEST_CASE("heads draft the likeliest paths by their network, restated") {
         // The next round sees the committed path's features.
         check_best(one(*draft, text.feedback(12, 15), 10), all_paths(kind.law(text, 15), vocabulary, 3), 10, 1e-4);
         // 8-bit weights and rows: nearly the same tree.
-        const auto fast = kind.make({.threads = 2});
+        const auto fast = kind.make({.threads = 2, .eight_bits = true});
         const auto got = paths_of(one(*fast, text.feedback(0, 12), 25));
         std::size_t shared = 0;
         double off = 0;

@@ -184,6 +184,20 @@ inline void round_to_int8(std::vector<double>& weights, std::int64_t in) {
         }
 }
 
+/// What q4_1 and q5_1 of floats hold: m + d q, from the least to the largest of each 32 weights of a row.
+inline void round_between(std::vector<double>& weights, std::int64_t in, float steps) {
+    for (std::size_t row = 0; row < weights.size(); row += static_cast<std::size_t>(in))
+        for (std::int64_t b = 0; b < in; b += 32) {
+            const auto block = std::span(weights).subspan(row + static_cast<std::size_t>(b),
+                                                          static_cast<std::size_t>(std::min<std::int64_t>(32, in - b)));
+            const auto [least, largest] = std::ranges::minmax(block);
+            const double d = from_half(half((static_cast<float>(largest) - static_cast<float>(least)) / steps)),
+                         m = from_half(half(static_cast<float>(least)));
+            for (double& w : block)
+                w = m + (d > 0 ? d * std::clamp(std::nearbyint((w - m) / d), 0.0, static_cast<double>(steps)) : 0.0);
+        }
+}
+
 inline bool made_from_floats(WeightFormat format) {
     return format == WeightFormat::f32 || format == WeightFormat::bf16 || format == WeightFormat::int8;
 }

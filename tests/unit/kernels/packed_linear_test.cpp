@@ -258,8 +258,38 @@ TEST_CASE("inputs that are no multiple of 32 are padded for formats made from fl
             CHECK_THROWS_AS(PackedLinear::pack_blocks(format, bytes, 2, 45), Error);
             CHECK_THROWS_AS(PackedLinear::pack_blocks(format, bytes, 2, block_shape(format).values), Error);
             CHECK_THROWS_AS(PackedLinear::pack_blocks(format, bytes, 4, block_shape(format).values / 2), Error);
-            CHECK_THROWS_AS(PackedLinear::pack(format, std::vector<float>(64), 2, 32), Error);
+            if (format != WeightFormat::q4_1 && format != WeightFormat::q5_1)
+                CHECK_THROWS_AS(PackedLinear::pack(format, std::vector<float>(64), 2, 32), Error);
         }
+    });
+}
+
+TEST_CASE("floats packed in 4 or 5 bits are the nearest steps between each block's least and largest weight") {
+    on_every_path([](Isa, WeightFormat format) {
+        if (format != WeightFormat::q4_1 && format != WeightFormat::q5_1) return;
+        const std::int64_t out = 21, in = 77, n = 4;
+        std::vector<float> weights = Draws(71).normals(out * in);
+        for (std::int64_t k = 0; k < in; ++k) {
+            weights[static_cast<std::size_t>(k)] = -0.75F;  // no step at all
+            weights[static_cast<std::size_t>(in + k)] += 9;  // all of one sign
+        }
+        const PackedLinear packed = PackedLinear::pack(format, weights, out, in);
+        std::vector<double> held(weights.begin(), weights.end());
+        round_between(held, in, format == WeightFormat::q4_1 ? 15 : 31);
+        const std::vector<float> x = Draws(73).normals(n * in);
+        TeamMember alone;
+        PackedRows rows;
+        rows.assign(alone, x.data(), n, in, in, format);
+        const auto y = product(packed, x, n);
+        for (std::int64_t r = 0; r < n; ++r)
+            for (std::int64_t o = 0; o < out; ++o) {
+                double sum = 0, magnitude = 0;
+                for (std::int64_t k = 0; k < in; ++k) {
+                    const double term = held[static_cast<std::size_t>(o * in + k)] * packed_value(rows, r, k);
+                    sum += term, magnitude += std::abs(term);
+                }
+                CHECK(std::abs(y[static_cast<std::size_t>(r * out + o)] - sum) < 1e-5 * magnitude);
+            }
     });
 }
 
