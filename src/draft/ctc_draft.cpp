@@ -225,9 +225,8 @@ CtcEngine::CtcEngine(CtcConfig config, const CtcWeights& weights, const TargetHe
     team_ = drafting_team(head, options.threads);
     const bool conditioned = config.conditioning == CtcConditioning::prefix;
     if (kernels || conditioned)
-        output_ = PackedLinear::pack(!kernels ? WeightFormat::f32 : options.eight_bits ? WeightFormat::int8 : WeightFormat::q5_1,
-                                 floats_of(head.output_rows(config.vocabulary)),
-                                 static_cast<std::int64_t>(config.vocabulary.size()), config.hidden, team_.get());
+        output_ = pack_rows(!kernels ? WeightFormat::f32 : options.eight_bits ? WeightFormat::int8 : WeightFormat::q5_1,
+                            config.vocabulary, head.output_rows, *team_);
     backend_ = kernels ? make_kernel_backend(config, weights, head, output_, *team_, options.eight_bits)
                        : make_aten_backend(config, weights, head);
     if (conditioned) prediction_.emplace(config, weights, head, output_, *team_);

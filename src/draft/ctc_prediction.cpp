@@ -38,34 +38,41 @@ CtcPrediction::CtcPrediction(const CtcConfig& config, const CtcWeights& weights,
       ones_(static_cast<std::size_t>(rank_), 1.0F),
       column_(static_cast<std::size_t>(head.vocabulary), -1) {
     const at::Tensor w = weights.prefix_in.detach().to(at::kCPU, at::kFloat);
-    const at::Tensor rows = head.embed(config.vocabulary).to(at::kCPU, at::kFloat) * embedding_scale_;
     const auto columns_of = [&](std::int64_t i) { return w.slice(1, i * hidden_, (i + 1) * hidden_); };
     const auto table = [&](std::int64_t i) {
-        const at::Tensor all = at::linear(rows, columns_of(i));
-        if (exact_) return Table{{}, floats_of(all)};
-        const at::Tensor rounded = all.to(at::kBFloat16).contiguous();
-        const auto* first = rounded.const_data_ptr<at::BFloat16>();
-        return Table{{first, first + rounded.numel()}, {}};
+        const at::Tensor columns = columns_of(i).contiguous();
+        Table made;
+        if (exact_) made.exact.resize(config.vocabulary.size() * static_cast<std::size_t>(rank_));
+        else made.rounded.resize(config.vocabulary.size() * static_cast<std::size_t>(rank_));
+        for_parts(config.vocabulary, [&](std::size_t first, std::span<const TokenId> tokens) {
+            const at::Tensor rows = cpu_floats(head.embed(tokens)) * embedding_scale_;
+            const at::Tensor part = at::linear(rows, columns);
+            const auto* values = part.const_data_ptr<float>();
+            const auto at = static_cast<std::ptrdiff_t>(first) * rank_;
+            if (exact_) std::copy_n(values, part.numel(), made.exact.begin() + at);
+            else std::transform(values, values + part.numel(), made.rounded.begin() + at,
+                                [](float x) { return c10::BFloat16(x); });
+        });
+        return made;
     };
-    const auto pack = [&](const std::vector<float>& matrix, std::int64_t out, std::int64_t in) {
-        return PackedLinear::pack(exact_ ? WeightFormat::f32 : WeightFormat::int8, matrix, out, in, team_);
-    };
+    const WeightFormat packed = exact_ ? WeightFormat::f32 : WeightFormat::int8;
     last_ = table(0), second_ = table(1);
-    by_last_ = pack(floats_of(columns_of(0)), rank_, hidden_);
-    by_second_ = pack(floats_of(columns_of(1)), rank_, hidden_);
-    by_feature_ = pack(floats_of(columns_of(2)), rank_, hidden_);
+    by_last_ = pack_as(packed, columns_of(0), team);
+    by_second_ = pack_as(packed, columns_of(1), team);
+    by_feature_ = pack_as(packed, columns_of(2), team);
     if (narrow_ || targets_rows_) {
         first_ = floats_of(narrow_ ? weights.prefix_narrow : weights.prefix_out);
-        project_ = pack(first_, width_, rank_);
+        project_ = pack_as(packed, narrow_ ? weights.prefix_narrow : weights.prefix_out, team);
     }
     if (narrow_ || !targets_rows_) out_ = floats_of(weights.prefix_out);
     if (narrow_ && targets_rows_) {
-        lift_ = pack(out_, hidden_, width_);
-        own_ = pack(floats_of(at::matmul(output_rows_(config.vocabulary).to(at::kCPU, at::kFloat),
-                                         weights.prefix_out.detach().to(at::kCPU, at::kFloat))),
-                    columns_, width_);
+        lift_ = pack_as(packed, weights.prefix_out, team);
+        const at::Tensor narrow = cpu_floats(weights.prefix_out);
+        own_ = pack_rows(packed, config.vocabulary, [&](std::span<const TokenId> tokens) {
+            return at::matmul(cpu_floats(output_rows_(tokens)), narrow);
+        }, team);
     } else if (!targets_rows_) {
-        own_ = pack(out_, columns_, width_);
+        own_ = pack_as(packed, weights.prefix_out, team);
     }
     rows_ = targets_rows_ && !narrow_ ? &output : &own_;
     for (std::size_t i = 0; i < config.vocabulary.size(); ++i)

@@ -38,7 +38,7 @@ public:
         for (const at::Tensor& output : weights.output) output_.push_back(pack_as(WeightFormat::int8, output, team));
         for (const at::Tensor& bias : weights.output_bias) output_bias_.push_back(floats_of(bias));
         if (config.output == HeadOutput::target)
-            output_.push_back(pack_as(WeightFormat::int8, head.output_rows(draft_ids(config.vocabulary, head.vocabulary)), team));
+            output_.push_back(pack_rows(WeightFormat::int8, draft_ids(config.vocabulary, head.vocabulary), head.output_rows, team));
     }
 
     [[nodiscard]] std::unique_ptr<HydraCache> make_cache() const override {

@@ -17,7 +17,18 @@ std::vector<float> floats_of(const at::Tensor& tensor) {
 }
 
 PackedLinear pack_as(WeightFormat format, const at::Tensor& weight, ThreadTeam& team) {
-    return PackedLinear::pack(format, floats_of(weight), weight.size(0), weight.size(1), &team);
+    const at::Tensor floats = cpu_floats(weight);
+    return PackedLinear::pack(format, {floats.const_data_ptr<float>(), static_cast<std::size_t>(floats.numel())},
+                              weight.size(0), weight.size(1), &team);
+}
+
+PackedLinear pack_rows(WeightFormat format, std::span<const TokenId> vocabulary,
+                       const std::function<at::Tensor(std::span<const TokenId>)>& rows, ThreadTeam& team) {
+    std::vector<PackedLinear> parts;
+    for_parts(vocabulary, [&](std::size_t, std::span<const TokenId> tokens) {
+        parts.push_back(pack_as(format, rows(tokens), team));
+    });
+    return parts.size() == 1 ? parts[0] : PackedLinear::stack(parts);
 }
 
 void LayerSlots::reserve(std::int64_t slots, std::int64_t heads, std::int64_t head_dim) {

@@ -2,7 +2,9 @@
 // run of the thread team. The kernels' body of layer_context and layer_rows.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
+#include <functional>
 #include <outrider/draft/network_parts.hpp>
 #include <outrider/tensor/attention.hpp>
 #include <outrider/tensor/packed_linear.hpp>
@@ -17,6 +19,17 @@ namespace outrider {
 /// The tensor's values as float32 on the CPU.
 [[nodiscard]] std::vector<float> floats_of(const at::Tensor& tensor);
 [[nodiscard]] PackedLinear pack_as(WeightFormat format, const at::Tensor& weight, ThreadTeam& team);
+/// Calls take(first, tokens) for some hundred tokens after another. What is made of a whole draft vocabulary in floats is
+/// several times as large as what stays of it.
+template <typename F>
+void for_parts(std::span<const TokenId> vocabulary, F take) {
+    constexpr std::size_t kPart = 512;  // whole panels
+    for (std::size_t first = 0; first < vocabulary.size(); first += kPart)
+        take(first, vocabulary.subspan(first, std::min(kPart, vocabulary.size() - first)));
+}
+/// rows(tokens) [tokens, in] of the draft vocabulary as one matrix.
+[[nodiscard]] PackedLinear pack_rows(WeightFormat format, std::span<const TokenId> vocabulary,
+                                     const std::function<at::Tensor(std::span<const TokenId>)>& rows, ThreadTeam& team);
 
 /// Of the matrices of a drafter's decoder layer and of what leads into it. Guesses lose nothing that was measured by 4
 /// bits there, and a draft that comes behind a pass over all of the target's weights reads its own from memory

@@ -54,7 +54,7 @@ public:
         first_ = PackedLinear::stack(first);
         for (const at::Tensor& output : weights.output) output_.push_back(pack_as(WeightFormat::int8, output, team));
         if (config.output == HeadOutput::target)
-            output_.push_back(pack_as(WeightFormat::int8, head.output_rows(draft_ids(config.vocabulary, head.vocabulary)), team));
+            output_.push_back(pack_rows(WeightFormat::int8, draft_ids(config.vocabulary, head.vocabulary), head.output_rows, team));
     }
 
     void run(const at::Tensor& features, std::int64_t stride, std::vector<float>& scores) override {

@@ -157,6 +157,9 @@ TargetHead LlamaModel::head() const {
             const at::NoGradGuard no_grad;
             at::Tensor rows = at::empty({static_cast<std::int64_t>(ids.size()), state->config.hidden}, at::kFloat);
             state->source->read_rows(table, ids, rows.data_ptr<float>());
+            // Rows all over the table, once: for as little as they hold all of its pages would stay in memory.
+            constexpr std::size_t kMany = 256;
+            if (ids.size() >= kMany) state->source->drop_pages(table);
             return rows.to(state->device);
         };
     };
