@@ -23,6 +23,12 @@ std::int64_t whole_panels(std::int64_t positions) { return (positions + kKeyPane
 // Most scores of a query: whole panels around a run of slots that may begin anywhere in one.
 std::int64_t most_scores(std::int64_t positions) { return whole_panels(positions) + 2 * kKeyPanel; }
 
+// What a row's query takes, in positions: those it sees, and what every query takes.
+std::int64_t cost_of(const AttentionRow& row) {
+    constexpr std::int64_t kQuery = 32;
+    return row.positions() + kQuery;
+}
+
 // Neighbouring rows of one cache.
 struct Segment {
     std::span<const AttentionRow> rows;
@@ -57,8 +63,9 @@ public:
     }
 
     // The queries begin to end - 1, in even parts.
-    void run(const Segment& segment, std::int64_t kv, std::int64_t begin, std::int64_t end) {
-        segment_ = segment, kv_ = kv;
+    // Keys that are read next, if any: of another KV head or another cache.
+    void run(const Segment& segment, std::int64_t kv, std::int64_t begin, std::int64_t end, const void* next_keys) {
+        segment_ = segment, kv_ = kv, next_keys_ = next_keys;
         const CacheView& cache = segment.rows[0].cache;
         keys_ = advance(shape_.format, cache.keys, kv * cache.head_stride);
         values_ = advance(shape_.format, cache.values, kv * cache.head_stride);
@@ -126,6 +133,8 @@ private:
         const std::int64_t panel_size = kKeyPanel * shape_.head_dim;
         if (cache.layout == KeyLayout::panels) {
             args.keys = advance(shape_.format, keys_, first * panel_size);
+            args.then = {advance(shape_.format, keys_, last * panel_size),
+                         advance(shape_.format, values_, row(0).first * cache.slot_stride)};
             return table_.score_panels(args);
         }
         args.format = CacheFormat::f32, args.panels = 1, args.keys = panel_;
@@ -204,7 +213,8 @@ private:
                            .slots = listed ? seen.slots.data() + (from - seen.committed) : nullptr,
                            .positions = to - from, .weights = scores(i) + from, .stride = stride_,
                            .queries = static_cast<int>(end - i),
-                           .out = outputs_ + i, .resume = resume, .factors = finish ? factors_ + i : nullptr});
+                           .out = outputs_ + i, .resume = resume, .factors = finish ? factors_ + i : nullptr,
+                           .then = {advance(shape_.format, values_, run_end_ * seen.cache.slot_stride), next_keys_}});
     }
 
     AttentionShape shape_;
@@ -217,7 +227,7 @@ private:
     Segment segment_;
     std::int64_t kv_ = 0, begin_ = 0, count_ = 0;  // the queries at hand
     std::int64_t first_panel_ = 0, last_panel_ = 0, run_end_ = 0;
-    const void *keys_ = nullptr, *values_ = nullptr;
+    const void *keys_ = nullptr, *values_ = nullptr, *next_keys_ = nullptr;
     float factors_[kScoreQueries] = {};
     float* outputs_[kScoreQueries] = {};
 };
@@ -259,11 +269,11 @@ void attend(TeamMember& member, const AttentionShape& shape, std::span<const Att
     std::int64_t total = 0, most = 0;
     for (const AttentionRow& row : rows) {
         require(row.positions() > 0, "attend: a row sees nothing; every row sees at least itself");
-        total += row.positions() * shape.heads;
+        total += cost_of(row) * shape.heads;
         most = std::max(most, row.positions());
     }
     Attention work(shape, q, ldq, out, ldo, most, scratch);
-    // A query belongs to the member in whose share of all positions it begins; KV heads first: rows stay together.
+    // A query belongs to the member in whose share of all costs it begins; KV heads first: rows stay together.
     const auto range = member.range(total);
     std::int64_t done = 0;
     for (std::size_t r = 0; r < rows.size() && done < range.end;) {
@@ -271,14 +281,18 @@ void attend(TeamMember& member, const AttentionShape& shape, std::span<const Att
         for (std::int64_t kv = 0; kv < shape.kv_heads; ++kv) {
             std::int64_t first = 0, last = 0;  // queries that begin before the share's begin, before its end
             for (const AttentionRow& row : segment.rows) {
-                const std::int64_t positions = row.positions();
+                const std::int64_t own = cost_of(row);
                 const auto before = [&](std::int64_t cost) {
-                    return std::clamp<std::int64_t>((cost - done + positions - 1) / positions, 0, group);
+                    return std::clamp<std::int64_t>((cost - done + own - 1) / own, 0, group);
                 };
                 first += before(range.begin), last += before(range.end);
-                done += positions * group;
+                done += own * group;
             }
-            if (first < last) work.run(segment, kv, first, last);
+            const void* next = kv + 1 < shape.kv_heads
+                                   ? advance(shape.format, segment.rows[0].cache.keys, (kv + 1) * segment.rows[0].cache.head_stride)
+                               : r + segment.rows.size() < rows.size() ? rows[r + segment.rows.size()].cache.keys
+                                                                       : nullptr;
+            if (first < last) work.run(segment, kv, first, last, next);
         }
         r += segment.rows.size();
     }

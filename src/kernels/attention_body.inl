@@ -14,9 +14,11 @@ OUTRIDER_INLINE Vec load_cache(const void* elements, std::int64_t index) {
 constexpr std::int64_t kCachePrefetch = 8192;
 
 template <CacheFormat kFormat>
-OUTRIDER_INLINE void prefetch_cache(const void* elements, std::int64_t index, std::int64_t count) {
+OUTRIDER_INLINE void prefetch_cache(const void* elements, std::int64_t index, std::int64_t count, const ReadNext& then) {
     constexpr std::int64_t kBytes = element_bytes(kFormat);
     const char* ahead = static_cast<const char*>(elements) + index * kBytes + kCachePrefetch;
+    if (const std::ptrdiff_t behind = ahead - static_cast<const char*>(then.end); then.next != nullptr && behind >= 0)
+        ahead = static_cast<const char*>(then.next) + behind;
     for (std::int64_t i = 0; i < count * kBytes; i += 64) __builtin_prefetch(ahead + i);
 }
 
@@ -39,7 +41,7 @@ OUTRIDER_INLINE void score_tile(const ScoreArgs& a, std::int64_t panel, const fl
         for (int j = 0; j < kPanels * kVectors; ++j) sum[i][j] = Vec::zero();
     const std::int64_t at = panel * a.head_dim * kKeyPanel;
     for (std::int64_t d = 0; d < a.head_dim; ++d, q += kScoreQueries) {
-        prefetch_cache<kFormat>(a.keys, at + d * kPanels * kKeyPanel, kPanels * kKeyPanel);
+        prefetch_cache<kFormat>(a.keys, at + d * kPanels * kKeyPanel, kPanels * kKeyPanel, a.then);
         Vec key[kPanels * kVectors];
         OUTRIDER_UNROLL
         for (int j = 0; j < kPanels * kVectors; ++j)
@@ -93,7 +95,7 @@ OUTRIDER_INLINE void mix_tile(const MixArgs& a, int query, std::int64_t d) {
     const float* weights = a.weights + query * a.stride;
     for (std::int64_t p = 0; p < a.positions; ++p, ++weights) {
         const std::int64_t at = (kListed ? a.slots[p] : a.first + p) * a.slot_stride + d;
-        if constexpr (!kListed) prefetch_cache<kFormat>(a.values, at, V * Vec::kLanes);
+        if constexpr (!kListed) prefetch_cache<kFormat>(a.values, at, V * Vec::kLanes, a.then);
         Vec value[V];
         OUTRIDER_UNROLL
         for (int j = 0; j < V; ++j) value[j] = load_cache<kFormat>(a.values, at + j * Vec::kLanes);

@@ -51,6 +51,13 @@ using Tile = void (*)(const TileArgs&);
 /// Most queries that score_panels takes at once.
 inline constexpr int kScoreQueries = 12;
 
+/// Where the keys or values at hand end, and what is read behind them, so that its beginning is asked for in time: caches of
+/// short texts are too short for the processor's own prefetching. Nothing where `next` is not set.
+struct ReadNext {
+    const void* end = nullptr;
+    const void* next = nullptr;
+};
+
 /// Queries of one KV head times the keys of neighbouring panels.
 struct ScoreArgs {
     CacheFormat format = CacheFormat::f32;
@@ -60,6 +67,7 @@ struct ScoreArgs {
     int queries = 0;               ///< 1 to kScoreQueries
     float* scores = nullptr;       ///< [queries][16 panels], `stride` floats from one query to the next
     std::int64_t stride = 0;
+    ReadNext then = {};
 };
 
 /// Values of one KV head, weighted and summed in the order of their positions for some queries.
@@ -77,6 +85,7 @@ struct MixArgs {
     float* const* out = nullptr;     ///< [head_dim] of each query
     bool resume = false;             ///< sums go on from what out holds
     const float* factors = nullptr;  ///< where set, the sums are multiplied by the query's own at the end
+    ReadNext then = {};
 };
 
 using Multiply = void (*)(const MultiplyArgs&);
