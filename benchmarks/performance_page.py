@@ -152,6 +152,26 @@ class Figures:
     def rounds(self):
         return compare_sets.stages(self.load("rounds.json")) + f"\n`benchmarks/performance.sh rounds`: {self.machine('rounds')}."
 
+    def drafts(self):
+        """A draft beside the pass that checks it, by the medians of all runs' medians."""
+        cells, path, name = {}, None, None
+        for line in self.path("drafts.txt").read_text(encoding="utf-8").splitlines():
+            if line.startswith("path "):
+                path = line[5:]
+            elif line.endswith(", us a round"):
+                name = pathlib.PurePath(line.rsplit(",", 1)[0]).name
+            elif re.match(r" *\d", line):
+                nodes, draft, _, verify, *_ = line.split()
+                cells.setdefault((path, name, int(nodes)), []).append((float(draft), float(verify)))
+        lines = ["| path | drafter | nodes | draft, us | pass, us | draft / pass |", "|---" * 6 + "|"]
+        for (path, name, nodes), runs in cells.items():
+            draft, verify = (statistics.median(values) for values in zip(*runs))
+            shares = [draft / verify for draft, verify in runs]
+            lines.append(f"| {path} | {name} | {nodes} | {draft:.0f} | {verify:.0f} | "
+                         f"{statistics.median(shares):.3f} ({min(shares):.3f} - {max(shares):.3f}) |")
+        return "\n".join(lines + ["", "A context of 200 tokens that grows by each round, medians of three runs in turn, 150 rounds "
+                                      f"each. `benchmarks/performance.sh drafts`: {self.machine('drafts')}."])
+
     def speed(self):
         """Drafting against plain decoding on each path, a sequence at a time."""
         lines = ["| prompts | weights | path | drafter | beta | nodes a round | draft, us | verify, us | tokens/s | over plain | "

@@ -76,7 +76,7 @@ void LayerKernels::prepare(std::span<const LayerRow> context, std::span<const La
     grow(angles_, std::max(C, A) * sizes_.head_dim);
     // All slots first: growing them moves what the attention rows point at.
     for (const LayerRow& row : context) row.slots->reserve(row.position + 1, sizes_.kv_heads, sizes_.head_dim);
-    for (const LayerRow& row : rows) 
+    for (const LayerRow& row : rows)
         row.slots->reserve(std::max(row.position + 1, row.visible), sizes_.kv_heads, sizes_.head_dim);
     std::int64_t longest = 0;
     attention_.clear();

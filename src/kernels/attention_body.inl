@@ -17,8 +17,8 @@ template <CacheFormat kFormat>
 OUTRIDER_INLINE void prefetch_cache(const void* elements, std::int64_t index, std::int64_t count, const ReadNext& then) {
     constexpr std::int64_t kBytes = element_bytes(kFormat);
     const char* ahead = static_cast<const char*>(elements) + index * kBytes + kCachePrefetch;
-    if (const std::ptrdiff_t behind = ahead - static_cast<const char*>(then.end); then.next != nullptr && behind >= 0)
-        ahead = static_cast<const char*>(then.next) + behind;
+    if (then.next != nullptr && ahead >= then.end)
+        ahead = static_cast<const char*>(then.next) + (ahead - static_cast<const char*>(then.end));
     for (std::int64_t i = 0; i < count * kBytes; i += 64) __builtin_prefetch(ahead + i);
 }
 

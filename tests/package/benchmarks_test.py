@@ -172,6 +172,19 @@ class Page(unittest.TestCase):
             self.assertIn("takes 4000 us greedy and 4100 us at temperature 1: +2.5 % (medians of 3 alternating runs, which "
                           "took 2000 to 6000; 2100 to 10000 us)", figures.sampling())
 
+    def test_drafts(self):
+        run = ("path {}\nfolder/a-ctc, us a round\nnodes     draft     min    verify     min   commit  d/verify   beta\n"
+               "    6       {}     200      {}     900        7     0.4   2.00\n")
+        with tempfile.TemporaryDirectory() as name:
+            folder = pathlib.Path(name)
+            (folder / "drafts.txt").write_text(run.format("fastest", 400, 1000) + run.format("avx2", 900, 3000) +
+                                               run.format("fastest", 500, 2000) + run.format("fastest", 600, 1000),
+                                               encoding="utf-8")
+            (folder / "drafts.machine.txt").write_text("a day\n", encoding="utf-8")
+            text = performance_page.Figures(folder).drafts()
+        self.assertIn("| fastest | a-ctc | 6 | 500 | 1000 | 0.400 (0.250 - 0.600) |", text)
+        self.assertIn("| avx2 | a-ctc | 6 | 900 | 3000 | 0.300 (0.300 - 0.300) |", text)
+
     def test_parts_of_the_profile(self):
         symbols = {"outrider::kernels::(anonymous namespace)::score_format<(outrider::CacheFormat)1>": "attention",
                    "outrider::kernels::(anonymous namespace)::tile<outrider::kernels::Q80, 6>": "matrices: integer tiles",
