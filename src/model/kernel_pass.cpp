@@ -168,7 +168,6 @@ private:
     void capture(TeamMember& member, std::int64_t layer, float* features);
     void layer(TeamMember& member, const KernelLayer& weights);
     void rotate_and_store(TeamMember& member);
-    void ask_for(const Row& row) const;
     void finish(TeamMember& member, float* features, float* logits, std::int64_t* argmax);
 
     std::int64_t hidden() const { return model_->config.hidden; }
@@ -352,24 +351,11 @@ void KernelPass::layer(TeamMember& member, const KernelLayer& weights) {
     member.barrier();
 }
 
-// Asks for the memory that a row's keys and values go to: keys lie in panels, so that those of one row touch as many cache
-// lines as sixteen rows' do.
-void KernelPass::ask_for(const Row& row) const {
-    const std::int64_t element = element_bytes(shape_.format), value = shape_.head_dim * element, panel = kKeyPanel * value;
-    for (std::int64_t head = 0; head < shape_.kv_heads; ++head) {
-        const std::byte* keys = row.keys + static_cast<std::size_t>(head) * row.head_bytes;
-        const std::byte* own = keys + row.value_bytes + row.slot * value;
-        for (std::int64_t at = 0; at < panel; at += 64) __builtin_prefetch(keys + row.slot / kKeyPanel * panel + at, 1);
-        for (std::int64_t at = 0; at < value; at += 64) __builtin_prefetch(own + at, 1);
-    }
-}
-
 void KernelPass::rotate_and_store(TeamMember& member) {
     const std::int64_t d = shape_.head_dim;
     const TeamMember::Range share = member.range(n_);
     for (std::int64_t i = share.begin; i < share.end; ++i) {
         const Row& row = rows_[static_cast<std::size_t>(i)];
-        if (i + 1 < share.end) ask_for(rows_[static_cast<std::size_t>(i) + 1]);
         float* q = qkv_.data() + i * qkv_size();
         const float* k = q + q_size();
         const float* v = k + shape_.kv_heads * d;
