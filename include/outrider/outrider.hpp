@@ -1,6 +1,7 @@
 // Everything. A host that wants short builds includes the headers it uses.
 #pragma once
 
+#include <outrider/core/clock.hpp>
 #include <outrider/core/detokenizer.hpp>
 #include <outrider/core/error.hpp>
 #include <outrider/core/options.hpp>

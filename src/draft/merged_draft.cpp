@@ -1,7 +1,6 @@
 #include <outrider/draft/merged_draft.hpp>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <functional>
 #include <numeric>
@@ -10,7 +9,8 @@
 
 namespace outrider {
 
-MergedDraft::MergedDraft(std::vector<std::unique_ptr<DraftModel>> drafters) {
+MergedDraft::MergedDraft(std::vector<std::unique_ptr<DraftModel>> drafters, Clock clock) : clock_(std::move(clock)) {
+    require(clock_ != nullptr, "MergedDraft: no clock; leave it out for the steady one");
     require(!drafters.empty() && drafters.size() <= 16, "MergedDraft: {} drafters; expected 1 to 16", drafters.size());
     for (auto& drafter : drafters) {
         require(drafter != nullptr, "MergedDraft: a drafter is null");
@@ -79,10 +79,9 @@ std::vector<SequenceTree> MergedDraft::do_propose(std::span<const SequenceFeedba
 }
 
 void MergedDraft::pass_time(const DraftBudget& budget) {
-    const auto now = std::chrono::steady_clock::now();
-    const auto before = std::exchange(last_, now);
-    const std::chrono::duration<double> passed = before == decltype(before){} ? now - now : now - before;
-    const double seconds = std::min(passed.count(), 1.0);  // the host may have paused
+    const double now = clock_();
+    const double passed = now - std::exchange(last_, now).value_or(now);
+    const double seconds = std::min(passed, 1.0);  // the host may have paused
     for (Part& part : parts_) part.value.pass(budget.second_price * seconds);
 }
 
@@ -150,12 +149,12 @@ void MergedDraft::ask(std::size_t drafter, std::span<const SequenceFeedback> fee
     if (feedback.empty()) return;
     std::int64_t tokens = 0;
     for (const SequenceFeedback& f : feedback) tokens += static_cast<std::int64_t>(f.tokens.size());
-    const auto start = std::chrono::steady_clock::now();
+    const double start = clock_();
     const std::vector<SequenceTree> trees = part.drafter->propose(feedback, budget);
-    const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
-    part.cost.learn(static_cast<std::int64_t>(feedback.size()), tokens, took.count());
+    const double took = clock_() - start;
+    part.cost.learn(static_cast<std::int64_t>(feedback.size()), tokens, took);
     const double usual = part.cost.once(static_cast<std::int64_t>(trees.size()), tokens);
-    const double price = budget.second_price * std::min(took.count(), usual) / double(trees.size());
+    const double price = budget.second_price * std::min(took, usual) / double(trees.size());
     const auto who = static_cast<Drafters>(1U << drafter);
     for (const SequenceTree& t : trees) {
         keep_draws(t, draws);

@@ -1,13 +1,13 @@
 // One of the loop's three parts: held by value, by pointer or by reference, and timed by the arrow that calls it.
 #pragma once
 
-#include <chrono>
 #include <concepts>
 #include <functional>
 #include <memory>
 #include <type_traits>
 #include <utility>
 
+#include <outrider/core/clock.hpp>
 #include <outrider/core/error.hpp>
 #include <outrider/core/types.hpp>
 
@@ -39,11 +39,6 @@ struct Held<std::shared_ptr<T>> {
 /// The part behind `T`: T itself, or what a unique_ptr, shared_ptr or reference_wrapper points to.
 template <typename T>
 using HeldType = typename detail::Held<T>::Type;
-
-/// Seconds since the first use, steady.
-[[nodiscard]] inline double now_seconds() {
-    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 /// `stage->call(...)` calls the part and adds the time until the end of that full expression to the stage's clock, so
 /// that the loop itself need not mention time.

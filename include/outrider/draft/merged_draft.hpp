@@ -1,12 +1,12 @@
 // Several drafters as one: their trees joined by token path, the node budget spent where acceptance is likeliest.
 #pragma once
 
-#include <chrono>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -15,6 +15,7 @@
 #include <utility>
 #include <vector>
 
+#include <outrider/core/clock.hpp>
 #include <outrider/draft/added_value.hpp>
 #include <outrider/draft/calibration.hpp>
 #include <outrider/draft/draft_cost.hpp>
@@ -44,8 +45,8 @@ namespace outrider {
 /// stand beside them; where none samples, but one is certain of a path, the merged tree's likeliest path.
 class MergedDraft final : public DraftModel {
 public:
-    /// At least one drafter, at most 16, none null.
-    explicit MergedDraft(std::vector<std::unique_ptr<DraftModel>> drafters);
+    /// At least one drafter, at most 16, none null. The clock tells what drafts cost where time has a price.
+    explicit MergedDraft(std::vector<std::unique_ptr<DraftModel>> drafters, Clock clock = now_seconds);
 
     /// MergedDraft{CtcDraft::load(...), NgramDraft{}}
     template <typename... Parts>
@@ -116,7 +117,8 @@ private:
     std::vector<Part> parts_;
     bool draws_nodes_ = false;  ///< a drafter samples, or may
     std::vector<std::size_t> order_;  ///< cheapest first, roughly
-    std::chrono::steady_clock::time_point last_{};  ///< time of the last round
+    Clock clock_;
+    std::optional<double> last_;  ///< when the last round began
     std::string kind_;
     std::map<std::pair<Drafters, Drafters>, Calibration> calibrations_;  ///< by those asked and those that agree
     std::unordered_map<SequenceId, Stages> proposed_;                    ///< in the last round, all nodes

@@ -1,11 +1,10 @@
 // A merged drafter's parts where time has a price.
 #include <catch2/catch_all.hpp>
 
-#include <chrono>
+#include <array>
 #include <map>
 #include <memory>
 #include <random>
-#include <thread>
 
 #include <ATen/ops/arange.h>
 #include <ATen/ops/equal.h>
@@ -18,11 +17,12 @@ using namespace outrider;
 
 namespace {
 
-/// Proposes a chain of one token, takes `seconds` for it, and checks that it sees every token of every sequence once and
+/// Proposes a chain of one token, takes `seconds` of the tests' own time for it, and checks that it sees every token of every sequence once and
 /// in order, with the features that belong to it: those of the token at position p are all p.
 class CheckingDraft final : public DraftModel {
 public:
-    CheckingDraft(TokenId token, float q, double seconds, bool cheap) : token_(token), q_(q), seconds_(seconds), cheap_(cheap) {}
+    CheckingDraft(TokenId token, float q, double seconds, bool cheap, std::shared_ptr<double> time)
+        : token_(token), q_(q), seconds_(seconds), cheap_(cheap), time_(std::move(time)) {}
     [[nodiscard]] std::string_view kind() const override { return "checking"; }
     [[nodiscard]] DraftDraws draws() const override { return DraftDraws::none; }
     [[nodiscard]] bool cheap() const override { return cheap_; }
@@ -33,7 +33,7 @@ public:
 protected:
     std::vector<SequenceTree> do_propose(std::span<const SequenceFeedback> feedback, DraftBudget budget) override {
         ++calls;
-        if (seconds_ > 0) std::this_thread::sleep_for(std::chrono::duration<double>(seconds_));
+        *time_ += seconds_;
         std::vector<SequenceTree> trees;
         for (const SequenceFeedback& f : feedback) {
             const auto tokens = static_cast<std::int64_t>(f.tokens.size());
@@ -54,6 +54,7 @@ private:
     float q_;
     double seconds_;
     bool cheap_;
+    std::shared_ptr<double> time_;
 };
 
 /// A sequence whose text is one token over and over.
@@ -77,14 +78,27 @@ struct Pair {
     MergedDraft merged;
 };
 
-Pair pair(float dear_q, float cheap_q, double seconds) {
-    auto dear = std::make_unique<CheckingDraft>(1, dear_q, seconds, false);
-    auto cheap = std::make_unique<CheckingDraft>(2, cheap_q, 0.0, true);
-    CheckingDraft *first = dear.get(), *second = cheap.get();
+struct Kind {
+    TokenId token;
+    float q;
+    double seconds;
+    bool cheap;
+};
+
+Pair pair(Kind a, Kind b) {
+    auto time = std::make_shared<double>(0.0);
     std::vector<std::unique_ptr<DraftModel>> parts;
-    parts.push_back(std::move(dear));
-    parts.push_back(std::move(cheap));
-    return {first, second, MergedDraft(std::move(parts))};
+    std::array<CheckingDraft*, 2> drafters{};
+    for (std::size_t i = 0; const Kind& kind : {a, b}) {
+        auto part = std::make_unique<CheckingDraft>(kind.token, kind.q, kind.seconds, kind.cheap, time);
+        drafters[i++] = part.get();
+        parts.push_back(std::move(part));
+    }
+    return {drafters[0], drafters[1], MergedDraft(std::move(parts), [time] { return *time; })};
+}
+
+Pair pair(float dear_q, float cheap_q, double seconds) {
+    return pair(Kind{1, dear_q, seconds, false}, Kind{2, cheap_q, 1e-5, true});
 }
 
 /// Rounds with time at `price` tokens a second; how many nodes came true.
@@ -121,20 +135,16 @@ TEST_CASE("merged asks a dear drafter that pays, and everybody where time has no
 }
 
 TEST_CASE("merged starts with its cheap part whatever the order, and learns what others cost", "[merged]") {
-    auto one = std::make_unique<CheckingDraft>(1, 0.5F, 2e-3, false), two = std::make_unique<CheckingDraft>(2, 0.5F, 0.0, false);
-    CheckingDraft *slow = one.get(), *fast = two.get();
-    std::vector<std::unique_ptr<DraftModel>> parts;
-    parts.push_back(std::move(one));  // neither says that it is cheap: the first is asked first, until it is known to be slow
-    parts.push_back(std::move(two));
-    Pair drafters{slow, fast, MergedDraft(std::move(parts))};
+    // Neither says that it is cheap: the first is asked first, until it is known to be slow.
+    Pair drafters = pair(Kind{1, 0.5F, 2e-3, false}, Kind{2, 0.5F, 1e-5, false});
     CHECK(play(drafters, {1, 2}, 200, 1000.0) > 150);
-    CHECK(fast->calls > 150);
-    CHECK(slow->calls < 60);
+    CHECK(drafters.cheap->calls > 150);
+    CHECK(drafters.dear->calls < 60);
 }
 
 TEST_CASE("every part of a merged drafter sees every token once, whenever it is asked", "[merged]") {
     std::mt19937 engine(5);
-    Pair drafters = pair(0.5F, 0.4F, 0.0);
+    Pair drafters = pair(0.5F, 0.4F, 1e-4);
     std::vector<Text> texts;
     SequenceId next = 1;
     const std::vector<double> trees(9, 0.0);
@@ -164,8 +174,14 @@ TEST_CASE("every part of a merged drafter sees every token once, whenever it is 
     for (const Text& text : texts) CHECK(drafters.dear->seen[text.sequence] == text.committed);
 }
 
+TEST_CASE("merged refuses to be without a clock", "[merged]") {
+    std::vector<std::unique_ptr<DraftModel>> parts;
+    parts.push_back(std::make_unique<CheckingDraft>(1, 0.5F, 0.0, true, std::make_shared<double>(0.0)));
+    CHECK_THROWS_WITH(MergedDraft(std::move(parts), nullptr), Catch::Matchers::ContainsSubstring("no clock"));
+}
+
 TEST_CASE("merged asks nobody for nothing, and learns nothing of it", "[merged]") {
-    Pair drafters = pair(0.3F, 0.6F, 0.0);
+    Pair drafters = pair(0.3F, 0.6F, 1e-4);
     const std::vector<double> trees{0.0, 0.1};
     CHECK(drafters.merged.propose({}, {1, 100.0, trees}).empty());
     CHECK(drafters.merged.propose({}, {1}).empty());
@@ -192,7 +208,7 @@ TEST_CASE("a drafter that is certain of a path never rests", "[merged]") {
     auto certain = std::make_unique<Certain>();
     Certain& asked = *certain;
     std::vector<std::unique_ptr<DraftModel>> parts;
-    parts.push_back(std::make_unique<CheckingDraft>(1, 0.5F, 0.0, true));
+    parts.push_back(std::make_unique<CheckingDraft>(1, 0.5F, 0.0, true, std::make_shared<double>(0.0)));
     parts.push_back(std::move(certain));
     MergedDraft merged(std::move(parts));
     Text text{1, 1};
