@@ -136,7 +136,7 @@ private:
 
     /// The search of the best-first tree over the whole draft vocabulary, by all who call it inside one run.
     void search(TeamMember& member, Searcher& mine, const CtcPrediction::Start& start, std::size_t index,
-                std::int64_t nodes) {
+                const DraftBudget& budget) {
         const std::size_t V = config_.vocabulary.size(), roots = scores_.gate.size() * V;  // where theirs begin
         const auto score = [&](TeamMember& by, std::span<const CtcPrefix> prefixes, float* out, std::int64_t stride) {
             if (prefixes.size() == 1 && prefixes[0].length == 0 && scores_.logits.size() > roots) {  // came with the frames
@@ -145,18 +145,19 @@ private:
             }
             prediction_->scores(by, start, prefixes, out, stride, mine.prediction);
         };
-        mine.search.run(member, logits_of(index), gate_of(index), nodes, score);
+        mine.search.run(member, logits_of(index), gate_of(index), budget.nodes, budget.least_chance(), score);
     }
 
     /// The tree of sequence `index` of the round from its frames, by the calling thread alone.
     SequenceTree draft(Searcher& mine, const SequenceFeedback& it, const CtcPrediction::Start& start, std::size_t index,
-                       std::int64_t nodes) {
+                       const DraftBudget& budget) {
+        const std::int64_t nodes = budget.nodes;
         const std::size_t V = config_.vocabulary.size();
         const auto logits = logits_of(index);
         const auto gate = gate_of(index);
         if (searches()) {
             TeamMember alone;
-            search(alone, mine, start, index, nodes);
+            search(alone, mine, start, index, budget);
             return {it.sequence, mine.search.tree(it.pending, config_.vocabulary)};
         }
         if (prediction_) prediction_->fold_root(start, logits, mine.prediction);
@@ -173,22 +174,22 @@ private:
 
     /// Trees of the round's frames: several sequences are searched at once, one by each of the team; a single one by
     /// all together. No number depends on which.
-    std::vector<SequenceTree> drafts(std::span<const SequenceFeedback> feedback, std::int64_t nodes,
+    std::vector<SequenceTree> drafts(std::span<const SequenceFeedback> feedback, const DraftBudget& budget,
                                      std::span<const CtcPrediction::Start> start) {
         std::vector<std::optional<SequenceTree>> trees(feedback.size());
         searchers_.resize(static_cast<std::size_t>(team_->size()));
         if (feedback.size() == 1 && searches()) {
             Searcher& mine = searchers_[0];
-            team_->run([&](TeamMember& member) { search(member, mine, start[0], 0, nodes); });
+            team_->run([&](TeamMember& member) { search(member, mine, start[0], 0, budget); });
             trees[0] = {feedback[0].sequence, mine.search.tree(feedback[0].pending, config_.vocabulary)};
         } else if (feedback.size() == 1 || team_->size() == 1) {
             for (std::size_t i = 0; i < feedback.size(); ++i)
-                trees[i] = draft(searchers_[0], feedback[i], start[i], i, nodes);
+                trees[i] = draft(searchers_[0], feedback[i], start[i], i, budget);
         } else {
             std::atomic<std::size_t> next{0};  // searches differ in length: who is done takes the next
             team_->run([&](TeamMember& member) {
                 for (std::size_t i = next++; i < feedback.size(); i = next++)
-                    trees[i] = draft(searchers_[static_cast<std::size_t>(member.index())], feedback[i], start[i], i, nodes);
+                    trees[i] = draft(searchers_[static_cast<std::size_t>(member.index())], feedback[i], start[i], i, budget);
             });
         }
         std::vector<SequenceTree> all;
@@ -242,7 +243,7 @@ std::vector<SequenceTree> CtcEngine::propose(std::span<const SequenceFeedback> f
     if (budget.nodes > 0) {
         const CtcPrediction::Starts start = starts(feedback);
         backend_->run(rounds, true, start.root_states, scores_);
-        return drafts(feedback, budget.nodes, start.of);
+        return drafts(feedback, budget, start.of);
     }
     backend_->run(rounds, false, {}, scores_);
     std::vector<SequenceTree> roots;

@@ -45,9 +45,9 @@ OUTRIDER_CLONES void children(const float* a, std::int64_t frames, const float* 
 }  // namespace
 
 void CtcSearch::run(TeamMember& member, std::span<const float> logits, std::span<const float> gate, std::int64_t nodes,
-                    const Score& score) {
+                    double least, const Score& score) {
     const bool first = member.index() == 0;
-    if (first) clear(gate.size(), gate.empty() ? 0 : logits.size() / gate.size(), nodes);
+    if (first) clear(gate.size(), gate.empty() ? 0 : logits.size() / gate.size(), nodes, least);
     member.barrier();
     if (level_.empty()) return;
     for (auto t = static_cast<std::size_t>(member.index()); t < frames_; t += static_cast<std::size_t>(member.size()))
@@ -63,8 +63,8 @@ void CtcSearch::run(TeamMember& member, std::span<const float> logits, std::span
     }
 }
 
-void CtcSearch::clear(std::size_t frames, std::size_t columns, std::int64_t nodes) {
-    limit_ = nodes > 0 ? static_cast<std::size_t>(nodes) : 0;
+void CtcSearch::clear(std::size_t frames, std::size_t columns, std::int64_t nodes, double least) {
+    limit_ = nodes > 0 ? static_cast<std::size_t>(nodes) : 0, least_ = least;
     frames_ = frames, columns_ = columns, stride_ = padded_row(columns);
     nodes_.assign(1, Node{});
     best_.clear(), level_.clear();

@@ -1,6 +1,7 @@
 // The best-first draft tree over the whole draft vocabulary, for frames that know the drafted prefix.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <span>
@@ -29,10 +30,10 @@ public:
     using Score =
         std::function<void(TeamMember& member, std::span<const CtcPrefix> prefixes, float* scores, std::int64_t stride)>;
 
-    /// `logits` [T, V], `gate` [T]. A frame that holds NaN or +inf says nothing: it is blank. Every member of a team
+    /// `logits` [T, V], `gate` [T]; prefixes below the Psi `least` are left out. A frame that holds NaN or +inf says nothing: it is blank. Every member of a team
     /// calls it inside one run; the tree depends neither on their number nor on their order.
     void run(TeamMember& member, std::span<const float> logits, std::span<const float> gate, std::int64_t nodes,
-             const Score& score);
+             double least, const Score& score);
 
     /// The tree that was found; `vocabulary` [V] target ids.
     [[nodiscard]] TokenTree tree(TokenId pending, std::span<const TokenId> vocabulary) const;
@@ -45,7 +46,7 @@ private:
         std::int32_t column = -1, depth = 0, state = -1;
     };
 
-    void clear(std::size_t frames, std::size_t columns, std::int64_t nodes);
+    void clear(std::size_t frames, std::size_t columns, std::int64_t nodes, double least);
     void load_frame(std::size_t t, std::span<const float> logits, float gate);
     void open_level();
     void expand(std::size_t place);
@@ -53,9 +54,10 @@ private:
     void children_of(const Node& above, const float* factors, float* q) const;
     void take_level();
     void take_children(NodeIndex parent, const float* factors, const float* q);
-    [[nodiscard]] double threshold() const { return best_.size() < limit_ ? 0.0 : best_.back(); }
+    [[nodiscard]] double threshold() const { return best_.size() < limit_ ? least_ : std::max(least_, best_.back()); }
 
     std::size_t frames_ = 0, columns_ = 0, stride_ = 0, limit_ = 0;
+    double least_ = 0;
     std::vector<float> a_;                // [T, stride] exp(logits - row maximum)
     std::vector<float> blank_, emit_;     // [T]
     std::vector<float> factors_, q_, z_;  // [level, stride] f_l(c) and q(c | l), [level, T]

@@ -34,7 +34,8 @@ public:
 
 private:
     /// Trees of the sequences of the last take_up.
-    std::vector<SequenceTree> trees(std::span<const PathSampler::Start> starts, std::int64_t nodes) {
+    std::vector<SequenceTree> trees(std::span<const PathSampler::Start> starts, const DraftBudget& budget) {
+        const std::int64_t nodes = budget.nodes;
         const auto stride = static_cast<std::int64_t>(padded_row(vocabulary_.size()));
         const auto score = [&](std::span<const PathRow> rows, float* out) { backend_->scores(rows, out, stride); };
         if (options_.tree == HeadTree::sampled)
@@ -42,7 +43,7 @@ private:
         std::vector<TokenId> pending;
         for (const PathSampler::Start& start : starts) pending.push_back(start.pending);
         std::vector<TokenTree> found = options_.tree == HeadTree::best_first
-                                           ? search_.best_first(pending, vocabulary_, config_.heads, nodes, score)
+                                           ? search_.best_first(pending, vocabulary_, config_.heads, nodes, budget.least_chance(), score)
                                            : search_.ranked(pending, vocabulary_, shape_.of(nodes), nodes, score);
         std::vector<SequenceTree> trees;
         for (std::size_t i = 0; i < starts.size(); ++i) trees.push_back({starts[i].sequence, std::move(found[i])});
@@ -101,7 +102,7 @@ std::vector<SequenceTree> HydraEngine::propose(std::span<const SequenceFeedback>
     std::vector<SequenceTree> drafted;
     if (!rounds.empty()) {
         backend_->take_up(rounds, draft);
-        if (draft) drafted = trees(starts_of(feedback), budget.nodes);
+        if (draft) drafted = trees(starts_of(feedback), budget);
     }
     std::vector<SequenceTree> trees;
     std::size_t next = 0;

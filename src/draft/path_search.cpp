@@ -50,10 +50,9 @@ void PathSearch::pass(std::vector<Place>& wave, std::size_t columns, const Score
 }
 
 /// Moves the most probable open nodes that can still have a child in the tree to the wave.
-void PathSearch::take_wave(Growth& growth, std::size_t limit, std::size_t sequence, std::vector<Place>& wave) {
+void PathSearch::take_wave(Growth& growth, std::size_t sequence, std::vector<Place>& wave) {
     const auto psi = [&](NodeIndex n) { return growth.nodes[static_cast<std::size_t>(n)].psi; };
-    if (growth.best.size() == limit)
-        std::erase_if(growth.open, [&](NodeIndex n) { return !(psi(n) > growth.best.back()); });
+    std::erase_if(growth.open, [&, bar = growth.threshold()](NodeIndex n) { return !(psi(n) > bar); });
     std::stable_sort(growth.open.begin(), growth.open.end(), [&](NodeIndex a, NodeIndex b) { return psi(a) > psi(b); });
     const std::size_t count = std::min(kWave, growth.open.size());
     for (std::size_t i = 0; i < count; ++i) wave.emplace_back(sequence, growth.open[i]);
@@ -61,11 +60,10 @@ void PathSearch::take_wave(Growth& growth, std::size_t limit, std::size_t sequen
 }
 
 void PathSearch::add_children(Growth& growth, NodeIndex parent, const float* q, std::span<const TokenId> vocabulary,
-                              std::size_t limit, std::int64_t heads) {
+                              std::int64_t heads) {
     const Node above = growth.nodes[static_cast<std::size_t>(parent)];
-    const auto threshold = [&] { return growth.best.size() < limit ? 0.0 : growth.best.back(); };
     const auto least = [&] {
-        return std::max(static_cast<float>(threshold() / above.psi), std::numeric_limits<float>::min());
+        return std::max(static_cast<float>(growth.threshold() / above.psi), std::numeric_limits<float>::min());
     };
     const auto padded = static_cast<std::int64_t>(padded_row(vocabulary.size()));
     float bar = least();
@@ -74,9 +72,9 @@ void PathSearch::add_children(Growth& growth, NodeIndex parent, const float* q, 
         for (std::int64_t c = block; c < block + 16; ++c) {
             if (!(q[c] >= bar)) continue;
             const double psi = above.psi * std::min(static_cast<double>(q[c]), 1.0);
-            if (!(psi > threshold())) continue;
+            if (!(psi > growth.threshold())) continue;
             growth.best.insert(std::upper_bound(growth.best.begin(), growth.best.end(), psi, std::greater<>{}), psi);
-            if (growth.best.size() > limit) growth.best.pop_back();
+            if (growth.best.size() > growth.limit) growth.best.pop_back();
             if (above.depth + 1 < heads) growth.open.push_back(static_cast<NodeIndex>(growth.nodes.size()));
             growth.nodes.push_back({psi, std::log(std::min(q[c], 1.0F)), vocabulary[static_cast<std::size_t>(c)],
                                     parent, above.depth + 1, 0});
@@ -85,15 +83,17 @@ void PathSearch::add_children(Growth& growth, NodeIndex parent, const float* q, 
 }
 
 std::vector<TokenTree> PathSearch::best_first(std::span<const TokenId> pending, std::span<const TokenId> vocabulary,
-                                              std::int64_t heads, std::int64_t nodes, const Score& score) {
+                                              std::int64_t heads, std::int64_t nodes, double least,
+                                              const Score& score) {
     start(pending);
     const std::size_t limit = nodes > 0 ? static_cast<std::size_t>(nodes) : 0;
+    for (Growth& growth : growths_) growth.limit = limit, growth.least = least;
     for (std::vector<Place> wave; limit > 0;) {
         wave.clear();
-        for (std::size_t i = 0; i < growths_.size(); ++i) take_wave(growths_[i], limit, i, wave);
+        for (std::size_t i = 0; i < growths_.size(); ++i) take_wave(growths_[i], i, wave);
         if (wave.empty()) break;
         pass(wave, vocabulary.size(), score, [&](Place at, const float* q) {
-            add_children(growths_[at.first], at.second, q, vocabulary, limit, heads);
+            add_children(growths_[at.first], at.second, q, vocabulary, heads);
         });
     }
     return build(nodes);

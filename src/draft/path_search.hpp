@@ -1,6 +1,7 @@
 // Draft trees from heads that see the drafted path: which nodes are worth a head's pass, and the tree they make.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <outrider/core/types.hpp>
@@ -27,14 +28,15 @@ public:
     /// Fills scores [rows, padded_row(V)]; columns from V on are left alone. Rows come by head, ascending.
     using Score = std::function<void(std::span<const PathRow> rows, float* scores)>;
 
-    /// For every sequence the `nodes` paths of largest probability, of at most `heads` tokens, exactly. Found nodes are
+    /// For every sequence the `nodes` paths of largest probability, of at most `heads` tokens, exactly; those of `least` or
+    /// below are left out. Found nodes are
     /// expanded in waves of the kWave most probable of each sequence; one that does not beat the N-th best found so far
     /// has no child that does, since a path is never likelier than its beginning, and is never expanded. When none is
     /// left, the N best found are the N best of all. Rows that hold NaN or infinities have no children. A sequence's
     /// tree does not depend on the others.
     [[nodiscard]] std::vector<TokenTree> best_first(std::span<const TokenId> pending,
                                                     std::span<const TokenId> vocabulary, std::int64_t heads,
-                                                    std::int64_t nodes, const Score& score);
+                                                    std::int64_t nodes, double least, const Score& score);
 
     /// The nodes of a static shape, each rank taken in its parent's own list; one pass per depth. Where the shape has
     /// more than `nodes`, the likeliest stay.
@@ -60,6 +62,11 @@ private:
         std::vector<Node> nodes;  ///< in order of discovery, parents first
         std::vector<NodeIndex> open;
         std::vector<double> best;  ///< the N largest psi, descending
+        std::size_t limit = 0;     ///< N
+        double least = 0;
+
+        /// What a node must beat.
+        [[nodiscard]] double threshold() const { return best.size() < limit ? least : std::max(least, best.back()); }
     };
     using Place = std::pair<std::size_t, NodeIndex>;  ///< sequence, node
 
@@ -67,9 +74,9 @@ private:
     /// Scores of `wave`, then expand(place, probabilities of its children).
     void pass(std::vector<Place>& wave, std::size_t columns, const Score& score,
               const std::function<void(Place, const float*)>& expand);
-    static void take_wave(Growth& growth, std::size_t limit, std::size_t sequence, std::vector<Place>& wave);
+    static void take_wave(Growth& growth, std::size_t sequence, std::vector<Place>& wave);
     static void add_children(Growth& growth, NodeIndex parent, const float* q, std::span<const TokenId> vocabulary,
-                             std::size_t limit, std::int64_t heads);
+                             std::int64_t heads);
     [[nodiscard]] std::vector<TokenTree> build(std::int64_t nodes) const;
 
     std::vector<Growth> growths_;

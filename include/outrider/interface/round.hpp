@@ -3,6 +3,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -42,6 +44,15 @@ struct DraftBudget {
     double second_price = 0;  ///< tokens that a second of drafting has to bring; 0: no prices
     std::span<const double> tree_prices = {};  ///< [nodes + 1] tokens that n nodes have to bring, for the time that verifying
                                                ///< them takes; owned by who asks, for the call
+
+    /// A path probability below which a node is not worth finding: half of what a node has to bring at least, on average over
+    /// a tree of the size where that is least (half, since a drafter's word may be corrected upwards). 0 without prices.
+    [[nodiscard]] double least_chance() const {
+        if (second_price <= 0 || tree_prices.size() < 2) return 0.0;
+        double least = tree_prices[1];
+        for (std::size_t n = 2; n < tree_prices.size(); ++n) least = std::min(least, tree_prices[n] / static_cast<double>(n));
+        return std::max(0.0, 0.5 * least);
+    }
 };
 
 /// One sequence's draft. A drafter that samples says what it drew; its other nodes must not depend on the draws.

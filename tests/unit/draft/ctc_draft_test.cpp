@@ -78,10 +78,10 @@ TEST_CASE("CtcSearch finds the tree of the exact prefix search over all tokens")
         };
         CtcSearch search;
         TeamMember alone;
-        search.run(alone, a, g, 24, score);
+        search.run(alone, a, g, 24, 0.0, score);
         const TokenTree tree = search.tree(7, vocabulary);
         ThreadTeam three(3);
-        three.run([&](TeamMember& member) { search.run(member, a, g, 24, score); });
+        three.run([&](TeamMember& member) { search.run(member, a, g, 24, 0.0, score); });
         const TokenTree shared = search.tree(7, vocabulary);
         CHECK(std::ranges::equal(shared.tokens(), tree.tokens()));
         CHECK(std::ranges::equal(shared.parents(), tree.parents()));
@@ -104,6 +104,25 @@ TEST_CASE("CtcSearch finds the tree of the exact prefix search over all tokens")
             REQUIRE(got.contains(path));
             CHECK(std::abs(got.at(path) - log_psi) < 1e-4);
         }
+        // A bar between the ninth and the tenth: the first nine, for less work.
+        std::vector<double> falling;
+        for (const auto& [path, log_psi] : got) falling.push_back(std::exp(log_psi));
+        std::sort(falling.begin(), falling.end(), std::greater<>());
+        const double bar = 0.5 * (falling[8] + falling[9]);
+        REQUIRE(falling[8] > falling[9]);
+        std::int64_t all = 0, some = 0;
+        const auto counted = [&](std::int64_t& count) {
+            return [&](TeamMember& member, std::span<const CtcPrefix> prefixes, float* out, std::int64_t stride) {
+                count += std::ssize(prefixes);
+                score(member, prefixes, out, stride);
+            };
+        };
+        search.run(alone, a, g, 24, 0.0, counted(all));
+        search.run(alone, a, g, 24, bar, counted(some));
+        CHECK(some < all);
+        const auto best = paths_of(search.tree(7, vocabulary));
+        CHECK(best.size() == 9);
+        for (const auto& [path, log_psi] : best) CHECK((got.at(path) == log_psi && std::exp(log_psi) > bar));
     }
 }
 
@@ -117,7 +136,7 @@ TEST_CASE("CtcSearch: frames and prefixes that hold NaN or infinities say nothin
     CtcSearch search;
     const auto tree_of = [&](const std::vector<float>& logits, std::int64_t nodes, const CtcSearch::Score& score) {
         TeamMember alone;
-        search.run(alone, logits, gate, nodes, score);
+        search.run(alone, logits, gate, nodes, 0.0, score);
         return search.tree(9, vocabulary);
     };
     CHECK(tree_of({nan, 0, 0, 0, inf, 0}, 8, flat).size() == 1);
@@ -259,6 +278,27 @@ TEST_CASE("CtcDraft: a bottleneck behind the prediction network is a matrix of a
     CHECK_THROWS_AS(CtcDraft(narrow, weights, head), Error);
     narrow.prefix_bottleneck = -1;
     CHECK_THROWS_AS(CtcDraft(narrow, weights, head), Error);
+}
+
+TEST_CASE("CtcDraft does not draft what is too unlikely for its price") {
+    const std::vector<Text> texts{Text(20, 1), Text(9, 2), Text(31, 3)};
+    Feedback feedback;
+    for (std::size_t i = 0; i < texts.size(); ++i) feedback.push_back(texts[i].feedback(0, 8, static_cast<SequenceId>(i)));
+    const std::vector<double> prices{0.0, 0.1, 0.2, 0.3};  // a tenth of a token for each node: a chance of 0.05 at least
+    std::size_t left_out = 0;
+    for (const std::size_t batch : {1, 3}) {  // searched by all threads, and one by each
+        CtcDraft whole = toy_draft(), priced = toy_draft();
+        const auto all = whole.propose(std::span(feedback).first(batch), {40});
+        const auto some = priced.propose(std::span(feedback).first(batch), {40, 10.0, prices});
+        for (std::size_t i = 0; i < batch; ++i) {
+            const auto likely = paths_of(some[i].tree);
+            CHECK(likely.size() > 0);
+            left_out += all[i].tree.drafted() - likely.size();
+            for (const auto& [path, log_psi] : paths_of(all[i].tree))
+                if (std::abs(log_psi - std::log(0.05)) > 1e-5) CHECK(likely.contains(path) == (log_psi > std::log(0.05)));
+        }
+    }
+    CHECK(left_out > 0);
 }
 
 TEST_CASE("CtcDraft: a batch gives every sequence the draft it gets alone, bit for bit") {

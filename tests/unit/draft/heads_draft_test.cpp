@@ -135,6 +135,21 @@ TEST_CASE("heads: rounds one by one give the draft of the whole text at once") {
         }
 }
 
+TEST_CASE("Hydra does not draft what is too unlikely for its price") {
+    const Text text(20);
+    const std::vector<double> prices{0.0, 0.1, 0.2, 0.3};  // a tenth of a token for each node: a chance of 0.05 at least
+    for (const Kind& kind : kinds()) {
+        if (!kind.name.starts_with("hydra")) continue;
+        const auto whole = kind.make({.threads = 1, .kernels = false}), priced = kind.make({.threads = 1, .kernels = false});
+        const auto all = paths_of(one(*whole, text.feedback(0, 12), 25));
+        const SequenceFeedback feedback = text.feedback(0, 12);
+        const auto some = paths_of(priced->propose(std::span(&feedback, 1), {25, 10.0, prices}).at(0).tree);
+        CHECK(some.size() < all.size());
+        for (const auto& [path, log_psi] : all)
+            if (std::abs(log_psi - std::log(0.05)) > 1e-6) CHECK(some.contains(path) == (log_psi > std::log(0.05)));
+    }
+}
+
 TEST_CASE("heads: what others asked for beside the final features changes nothing", "[features]") {
     const Text narrow(30);
     Text wide = narrow;

@@ -47,7 +47,7 @@ TEST_CASE("PathSearch finds the likeliest of all paths, and scores few of them")
             std::vector<Conditional> laws;
             for (std::uint64_t s = 0; s < 3; ++s) laws.push_back(random_law(10 * seed + s, vocabulary.size()));
             const auto trees =
-                search.best_first(pending, vocabulary, 4, nodes, scorer(laws, vocabulary.size(), scored));
+                search.best_first(pending, vocabulary, 4, nodes, 0.0, scorer(laws, vocabulary.size(), scored));
             most += 3 * (1 + 7 + 49 + 343);
             for (std::size_t s = 0; s < 3; ++s) {
                 CHECK(trees[s].token(0) == pending[s]);
@@ -55,13 +55,45 @@ TEST_CASE("PathSearch finds the likeliest of all paths, and scores few of them")
                 PathSearch other;  // alone: the same bits
                 std::size_t unused = 0;
                 const std::vector<Conditional> own{laws[s]};
-                CHECK(same(trees[s], other.best_first(std::span(&pending[s], 1), vocabulary, 4, nodes,
+                CHECK(same(trees[s], other.best_first(std::span(&pending[s], 1), vocabulary, 4, nodes, 0.0,
                                                       scorer(own, vocabulary.size(), unused))[0]));
             }
         }
     CHECK(scored * 10 < most);
-    CHECK(search.best_first(pending, vocabulary, 4, 0, [](auto, float*) { FAIL("nothing was to be scored"); }).size() ==
+    CHECK(search.best_first(pending, vocabulary, 4, 0, 0.0, [](auto, float*) { FAIL("nothing was to be scored"); }).size() ==
           3);
+}
+
+TEST_CASE("PathSearch leaves out paths below a bar, and does not look below them") {
+    const std::vector<TokenId> vocabulary{2, 3, 5, 7, 11, 13, 17}, pending{1, 4};
+    const std::vector<Conditional> laws{random_law(3, vocabulary.size()), random_law(4, vocabulary.size())};
+    PathSearch search;
+    std::size_t all = 0, some = 0;
+    const auto whole = search.best_first(pending, vocabulary, 4, 40, 0.0, scorer(laws, vocabulary.size(), all));
+    constexpr double kBar = 0.02;
+    const auto trees = search.best_first(pending, vocabulary, 4, 40, kBar, scorer(laws, vocabulary.size(), some));
+    CHECK(some < all);
+    for (std::size_t s = 0; s < 2; ++s) {
+        const auto found = paths_of(trees[s]);
+        std::size_t likely = 0;
+        for (const auto& [path, log_psi] : paths_of(whole[s])) {
+            if (log_psi <= std::log(kBar)) continue;
+            ++likely;
+            CHECK((found.contains(path) && found.at(path) == log_psi));
+        }
+        CHECK(likely > 0);
+        CHECK(found.size() == likely);
+        CHECK(likely < whole[s].drafted());
+    }
+}
+
+TEST_CASE("DraftBudget: what a node has to promise follows from what trees have to bring") {
+    const std::vector<double> prices{0.0, 0.3, 0.4, 0.9}, falling{0.0, -0.1, 0.2};
+    CHECK(DraftBudget{.nodes = 3}.least_chance() == 0.0);
+    CHECK(DraftBudget{.nodes = 3, .second_price = 5.0, .tree_prices = prices}.least_chance() == Catch::Approx(0.1));  // 0.4 / 2, halved
+    CHECK(DraftBudget{.nodes = 3, .second_price = 0.0, .tree_prices = prices}.least_chance() == 0.0);
+    CHECK(DraftBudget{.nodes = 3, .second_price = 5.0, .tree_prices = falling}.least_chance() == 0.0);
+    CHECK(DraftBudget{.nodes = 3, .second_price = 5.0, .tree_prices = std::span(prices).first(1)}.least_chance() == 0.0);
 }
 
 TEST_CASE("PathSearch: static shapes take ranks within each parent's own list") {
@@ -102,7 +134,7 @@ TEST_CASE("PathSearch: rows that hold NaN or infinities have no children") {
                 if (rows[i].path.size() == 2) out[i * padded_row(3)] = spoiled;
             }
         };
-        const TokenTree tree = search.best_first(std::span(&root, 1), vocabulary, 3, 8, score)[0];
+        const TokenTree tree = search.best_first(std::span(&root, 1), vocabulary, 3, 8, 0.0, score)[0];
         CHECK(tree.height() == 1);
         CHECK(tree.drafted() == 3);
     }
