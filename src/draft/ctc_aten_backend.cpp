@@ -18,7 +18,7 @@ class AtenBackend final : public CtcBackend {
 public:
     AtenBackend(const CtcConfig& config, const CtcWeights& weights, const TargetHead& head)
         : config_(config), weights_(weights), compute_(at::kFloat), head_(head) {
-        for (auto& [name, weight] : weights_.named()) *weight = weight->detach();
+        for (auto& [name, weight] : weights_.named()) *weight = weight->detach().to(at::kFloat);
         const at::Device device = weights_.fuse.device();
         tables_.output = head.output_rows(config.vocabulary).to(device, compute_);
         options_ = at::TensorOptions().dtype(at::kLong).device(device);

@@ -260,7 +260,7 @@ std::unique_ptr<DraftEngine<CtcConfig>> CtcKind::engine(CtcConfig config, const 
 
 std::pair<CtcConfig, CtcWeights> CtcKind::read(const std::filesystem::path& folder, const TargetHead& head) {
     CtcConfig config = read_ctc_config(folder);
-    CtcWeights weights = read_ctc_weights(folder, config);
+    CtcWeights weights = read_ctc_weights(folder, config, WeightType::stored);
     move_weights(weights, head.final_norm.device());
     return {std::move(config), std::move(weights)};
 }

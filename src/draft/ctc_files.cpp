@@ -111,9 +111,9 @@ void write_ctc_config(const std::filesystem::path& folder, const CtcConfig& conf
     write_drafter_config(folder, "ctc", config, own);
 }
 
-CtcWeights read_ctc_weights(const std::filesystem::path& folder, const CtcConfig& config) {
+CtcWeights read_ctc_weights(const std::filesystem::path& folder, const CtcConfig& config, WeightType type) {
     CtcWeights weights;
-    read_weights(folder, kDrafter, layout(config, weights));
+    read_weights(folder, kDrafter, layout(config, weights), type);
     return weights;
 }
 

@@ -1,9 +1,12 @@
 #include "drafter_files.hpp"
 
+#include <ATen/ops/from_blob.h>
+
 #include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <fstream>
 #include <limits>
 #include <outrider/core/error.hpp>
@@ -20,6 +23,11 @@ bool fits(at::IntArrayRef sizes, const std::vector<std::int64_t>& shape) {
     return sizes.size() == shape.size() &&
            std::equal(shape.begin(), shape.end(), sizes.begin(),
                       [](std::int64_t wanted, std::int64_t is) { return wanted < 0 || wanted == is; });
+}
+
+/// Whether a tensor can stand where the file has it.
+bool is_view(const SafeTensor& tensor) {
+    return tensor.dtype == SafeDtype::bf16 && reinterpret_cast<std::uintptr_t>(tensor.data.data()) % alignof(c10::BFloat16) == 0;
 }
 
 }  // namespace
@@ -124,11 +132,15 @@ void check_weights(std::string_view drafter, const std::vector<WantedWeight>& wa
 }
 
 void read_weights(const std::filesystem::path& folder, std::string_view drafter,
-                  const std::vector<WantedWeight>& wanted) {
+                  const std::vector<WantedWeight>& wanted, WeightType type) {
     const SafeTensors file = SafeTensors::open(folder / "model.safetensors");
     for (const auto& [name, weight, shape] : wanted) {
         require(file.has(name), "{}: weight {} is missing", file.name(), name);
         const SafeTensor& tensor = file.tensor(name);
+        if (type == WeightType::stored && is_view(tensor)) {
+            *weight = at::from_blob(const_cast<std::byte*>(tensor.data.data()), tensor.shape, [file](void*) {}, at::kBFloat16);
+            continue;
+        }
         *weight = at::empty(tensor.shape, at::TensorOptions().dtype(at::kFloat));
         to_floats(tensor, {weight->mutable_data_ptr<float>(), static_cast<std::size_t>(weight->numel())});
     }

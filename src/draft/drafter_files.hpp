@@ -85,9 +85,9 @@ struct WantedWeight {
 
 void check_weights(std::string_view drafter, const std::vector<WantedWeight>& wanted);
 
-/// Fills all of `wanted` with float32 tensors. Throws Error that names what is missing, left over or misshapen.
+/// Fills all of `wanted`. Throws Error that names what is missing, left over or misshapen.
 void read_weights(const std::filesystem::path& folder, std::string_view drafter,
-                  const std::vector<WantedWeight>& wanted);
+                  const std::vector<WantedWeight>& wanted, WeightType type);
 /// Of anything with named().
 template <typename Weights>
 void move_weights(Weights& weights, at::Device device) {

@@ -125,7 +125,7 @@ std::pair<HydraConfig, HydraWeights> HydraKind::read(const std::filesystem::path
     if (is_published(folder))
         std::tie(config, weights) = read_published_hydra(folder);
     else
-        config = read_hydra_config(folder), weights = read_hydra_weights(folder, config);
+        config = read_hydra_config(folder), weights = read_hydra_weights(folder, config, WeightType::stored);
     move_weights(weights, head.final_norm.device());
     return {std::move(config), std::move(weights)};
 }

@@ -84,9 +84,9 @@ void write_hydra_config(const std::filesystem::path& folder, const HydraConfig& 
                           {"accuracies", config.accuracies}});
 }
 
-HydraWeights read_hydra_weights(const std::filesystem::path& folder, const HydraConfig& config) {
+HydraWeights read_hydra_weights(const std::filesystem::path& folder, const HydraConfig& config, WeightType type) {
     HydraWeights weights;
-    read_weights(folder, kDrafter, layout(config, weights));
+    read_weights(folder, kDrafter, layout(config, weights), type);
     return weights;
 }
 

@@ -147,7 +147,7 @@ std::pair<MedusaConfig, MedusaWeights> MedusaKind::read(const std::filesystem::p
     if (is_published(folder))
         std::tie(config, weights) = read_published_medusa(folder);
     else
-        config = read_medusa_config(folder), weights = read_medusa_weights(folder, config);
+        config = read_medusa_config(folder), weights = read_medusa_weights(folder, config, WeightType::stored);
     move_weights(weights, head.final_norm.device());
     return {std::move(config), std::move(weights)};
 }

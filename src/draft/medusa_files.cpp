@@ -44,9 +44,9 @@ void write_medusa_config(const std::filesystem::path& folder, const MedusaConfig
                           {"accuracies", config.accuracies}});
 }
 
-MedusaWeights read_medusa_weights(const std::filesystem::path& folder, const MedusaConfig& config) {
+MedusaWeights read_medusa_weights(const std::filesystem::path& folder, const MedusaConfig& config, WeightType type) {
     MedusaWeights weights;
-    read_weights(folder, kDrafter, layout(config, weights));
+    read_weights(folder, kDrafter, layout(config, weights), type);
     return weights;
 }
 

@@ -82,8 +82,9 @@ struct CtcFrameScores {
                                            const at::Tensor& last, const at::Tensor& last_but_one,
                                            const at::Tensor& features, at::ScalarType compute);
 
-/// Weights from and to `folder`/model.safetensors, stored as bfloat16; read as float32.
-[[nodiscard]] CtcWeights read_ctc_weights(const std::filesystem::path& folder, const CtcConfig& config);
+/// Weights from and to `folder`/model.safetensors, stored as bfloat16.
+[[nodiscard]] CtcWeights read_ctc_weights(const std::filesystem::path& folder, const CtcConfig& config,
+                                          WeightType type = WeightType::float32);
 void write_ctc_weights(const std::filesystem::path& folder, const CtcWeights& weights);
 
 }  // namespace outrider

@@ -77,8 +77,9 @@ void check_hydra_weights(const HydraConfig& config, const HydraWeights& weights)
                                       const TargetTables& tables, const at::Tensor& ground, const at::Tensor& tokens,
                                       at::ScalarType compute);
 
-/// Weights from and to `folder`/model.safetensors, stored as bfloat16; read as float32.
-[[nodiscard]] HydraWeights read_hydra_weights(const std::filesystem::path& folder, const HydraConfig& config);
+/// Weights from and to `folder`/model.safetensors, stored as bfloat16.
+[[nodiscard]] HydraWeights read_hydra_weights(const std::filesystem::path& folder, const HydraConfig& config,
+                                              WeightType type = WeightType::float32);
 void write_hydra_weights(const std::filesystem::path& folder, const HydraWeights& weights);
 
 }  // namespace outrider

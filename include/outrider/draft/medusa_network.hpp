@@ -52,8 +52,9 @@ void check_medusa_weights(const MedusaConfig& config, const MedusaWeights& weigh
 [[nodiscard]] at::Tensor medusa_logits(const MedusaConfig& config, const MedusaWeights& weights,
                                        const TargetTables& tables, const at::Tensor& features, at::ScalarType compute);
 
-/// Weights from and to `folder`/model.safetensors, stored as bfloat16; read as float32.
-[[nodiscard]] MedusaWeights read_medusa_weights(const std::filesystem::path& folder, const MedusaConfig& config);
+/// Weights from and to `folder`/model.safetensors, stored as bfloat16.
+[[nodiscard]] MedusaWeights read_medusa_weights(const std::filesystem::path& folder, const MedusaConfig& config,
+                                                WeightType type = WeightType::float32);
 void write_medusa_weights(const std::filesystem::path& folder, const MedusaWeights& weights);
 
 }  // namespace outrider

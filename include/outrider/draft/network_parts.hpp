@@ -28,6 +28,10 @@ enum class HeadOutput : unsigned char {
 /// Throws Error for another word.
 [[nodiscard]] HeadOutput head_output(std::string_view word);
 
+/// How weights are read from a file: as float32, or as they are stored where that is bfloat16: views of the mapped file, which
+/// must not be written to. What drafts takes either.
+enum class WeightType : unsigned char { float32, stored };
+
 /// Names of weights as in model.safetensors, and where they stand.
 using NamedWeights = std::vector<std::pair<std::string, at::Tensor*>>;
 using NamedConstWeights = std::vector<std::pair<std::string, const at::Tensor*>>;

@@ -94,6 +94,9 @@ TEST_CASE("ctc configs: decoder layers go there and back, or are refused", "[con
         CHECK(names[i].first == again[i].first);
         CHECK(at::equal(*names[i].second, *again[i].second));
     }
+    CtcWeights stored = read_ctc_weights(folder.path(), config, WeightType::stored);
+    for (const auto& [name, weight] : stored.named()) CHECK(weight->scalar_type() == at::kBFloat16);
+    for (std::size_t i = 0; i < names.size(); ++i) CHECK(at::equal(*names[i].second, stored.named()[i].second->to(at::kFloat)));
     CHECK(std::ranges::count_if(names, [](const auto& entry) { return entry.first == "layer.1.qkv"; }) == 1);
     CHECK_THROWS_AS(read_ctc_weights(folder.path(), [&] { CtcConfig three = config; three.layers = 3; return three; }()), Error);
     CHECK_THROWS_AS(read_ctc_weights(folder.path(), [&] { CtcConfig one = config; one.layers = 1; return one; }()), Error);
