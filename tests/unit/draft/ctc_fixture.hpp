@@ -113,4 +113,30 @@ inline std::map<std::vector<TokenId>, double> paths_of(const TokenTree& tree) {
     return paths;
 }
 
+/// Each 32 weights of a row as the nearest of `steps` + 1 values from the least to the largest one.
+inline at::Tensor rounded(const at::Tensor& matrix, int steps) {
+    at::Tensor result = matrix.clone();
+    for (std::int64_t row = 0; row < matrix.size(0); ++row)
+        for (std::int64_t begin = 0; begin < matrix.size(1); begin += 32) {
+            at::Tensor block = result[row].slice(0, begin, std::min(begin + 32, matrix.size(1)));
+            const at::Tensor low = block.min().to(at::kHalf).to(at::kFloat),
+                             step = ((block.max() - block.min()) / steps).to(at::kHalf).to(at::kFloat);
+            block.copy_(((block - low) / step).round().clamp(0, steps) * step + low);
+        }
+    return result;
+}
+
+/// Kernels with packed weights and 8-bit rows against tensor operations: most of the paths, and nearly their probabilities.
+inline void check_follows(DraftModel& reference, DraftModel& fast, const Text& text) {
+    const auto a = paths_of(one(reference, text.feedback(0, 33), 40)),
+               b = paths_of(one(fast, text.feedback(0, 33), 40));
+    std::size_t shared = 0;
+    for (const auto& [path, log_psi] : a) {
+        if (!b.contains(path)) continue;
+        ++shared;
+        CHECK(std::abs(b.at(path) - log_psi) < 0.25);
+    }
+    CHECK(shared >= 30);
+}
+
 }  // namespace outrider::test

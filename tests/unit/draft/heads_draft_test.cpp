@@ -113,6 +113,33 @@ TEST_CASE("heads draft the likeliest paths by their network, restated") {
     }
 }
 
+TEST_CASE("Hydra++: a prefix layer in 4 bits is what the network of such weights drafts") {
+    const Text text(40);
+    const TargetHead head = toy_head();
+    const HydraConfig config = toy_hydra(true);
+    const HydraWeights weights = toy_weights(config, head);
+    HydraWeights coarse = weights;
+    for (at::Tensor* matrix : {&coarse.prefix.qkv, &coarse.prefix.attn_out, &coarse.prefix.gate_up, &coarse.prefix.down})
+        *matrix = rounded(*matrix, 15);
+    HydraDraft exact(config, weights, head, {.threads = 1, .kernels = false}),
+        reference(config, coarse, head, {.threads = 1, .kernels = false}), fast(config, weights, head, {.threads = 2});
+    // Rows and heads in 8 bits are noise in both comparisons: means over several contexts.
+    double from_exact = 0, from_coarse = 0;
+    for (const std::int64_t pending : {9, 16, 23, 30, 37}) {
+        const SequenceFeedback feedback = text.feedback(0, pending, pending);
+        const auto a = paths_of(one(exact, feedback, 40)), b = paths_of(one(reference, feedback, 40)), c = paths_of(one(fast, feedback, 40));
+        std::size_t shared = 0;
+        for (const auto& [path, log_psi] : c) {
+            if (!a.contains(path) || !b.contains(path)) continue;
+            ++shared;
+            from_exact += std::abs(a.at(path) - log_psi), from_coarse += std::abs(b.at(path) - log_psi);
+        }
+        CHECK(shared >= 25);
+    }
+    CAPTURE(from_exact, from_coarse);
+    CHECK(4 * from_coarse < from_exact);  // rounding tells, and it is this rounding
+}
+
 TEST_CASE("heads: rounds one by one give the draft of the whole text at once") {
     const Text text(30);
     for (const Kind& kind : kinds())
