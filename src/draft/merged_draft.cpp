@@ -189,6 +189,7 @@ double MergedDraft::worth(const Trie& trie, const DraftBudget& budget) {
 void MergedDraft::learn(const Trie& trie, const SequenceFeedback& f) {
     const std::vector<Node>& proposed = trie.nodes;
     if (trie.asked == 0 || f.tokens.empty() || proposed.front().token != f.tokens.front()) return;
+    const std::vector<Drafters> voices = voices_of(proposed);
     NodeIndex at = 0;
     for (std::size_t i = 1; i <= f.tokens.size() && at != kNoNode; ++i) {
         const TokenId actual = i < f.tokens.size() ? f.tokens[i] : f.pending;
@@ -197,7 +198,7 @@ void MergedDraft::learn(const Trie& trie, const SequenceFeedback& f) {
             const Node& node = proposed[n];
             if (node.parent != at) continue;
             const bool came_true = node.token == actual;
-            calibrations_[{trie.asked, node.by}].learn(node.depth, 1.0 - node.miss, came_true);
+            calibrations_[{voices[static_cast<std::size_t>(at)], node.by}].learn(node.depth, 1.0 - node.miss, came_true);
             if (came_true) next = static_cast<NodeIndex>(n);
         }
         at = next;
@@ -222,13 +223,24 @@ void MergedDraft::join(Trie& all, const TokenTree& tree, Drafters who) {
     }
 }
 
+/// Of every node, the drafters that propose a child of it.
+std::vector<MergedDraft::Drafters> MergedDraft::voices_of(const std::vector<Node>& trie) {
+    std::vector<Drafters> voices(trie.size(), 0);
+    for (std::size_t n = 1; n < trie.size(); ++n) {
+        Drafters& parents = voices[static_cast<std::size_t>(trie[n].parent)];
+        parents = static_cast<Drafters>(parents | trie[n].by);
+    }
+    return voices;
+}
+
 /// Calibrates every node, scales siblings that claim more than all, and multiplies along the paths.
 void MergedDraft::weigh(Trie& all) const {
     static const Calibration unknown;
     std::vector<Node>& trie = all.nodes;
     std::vector<double> claimed(trie.size(), 0.0);  // sum over the children
+    const std::vector<Drafters> voices = voices_of(trie);
     for (std::size_t n = 1; n < trie.size(); ++n) {
-        const auto it = calibrations_.find({all.asked, trie[n].by});
+        const auto it = calibrations_.find({voices[static_cast<std::size_t>(trie[n].parent)], trie[n].by});
         trie[n].given_parent = (it == calibrations_.end() ? unknown : it->second)(trie[n].depth, 1.0 - trie[n].miss);
         claimed[static_cast<std::size_t>(trie[n].parent)] += trie[n].given_parent;
     }

@@ -28,8 +28,8 @@ namespace outrider {
 /// Every drafter proposes up to the whole budget; the trees become one trie (the merged trees of SpecInfer, Miao et al.
 /// 2024), of which the nodes of largest path probability stay. A node's probability given its parent starts as
 /// 1 - prod(1 - q) over the drafters that propose it, and is corrected by how often such nodes came true: one Calibration
-/// for each set of drafters that were asked and each subset that agree, since a token that two propose is another kind of
-/// guess than a token that one proposes while the other differs. Siblings that sum to more than one are scaled down. What
+/// for each set of drafters that have a say behind the parent and each subset that agree, since a token that two propose is
+/// another kind of guess than a token that one proposes while the other differs, or knows nothing. Siblings that sum to more than one are scaled down. What
 /// is learned is shared by all sequences and a function of the history alone.
 ///
 /// A drafter that can go on where others end (TreeExtender: n-grams) then gets the whole trie, continues its likeliest
@@ -91,6 +91,7 @@ private:
     static void keep_draws(const SequenceTree& tree, Draws& draws);
     void learn(const Trie& proposed, const SequenceFeedback& feedback);
     static void join(Trie& trie, const TokenTree& tree, Drafters who);
+    static std::vector<Drafters> voices_of(const std::vector<Node>& trie);
     void weigh(Trie& trie) const;
     void extend(SequenceId sequence, Trie& trie, std::int64_t nodes);
     static TokenTree best_nodes(const Trie& trie, std::int64_t nodes);
@@ -120,7 +121,7 @@ private:
     Clock clock_;
     std::optional<double> last_;  ///< when the last round began
     std::string kind_;
-    std::map<std::pair<Drafters, Drafters>, Calibration> calibrations_;  ///< by those asked and those that agree
+    std::map<std::pair<Drafters, Drafters>, Calibration> calibrations_;  ///< by those that have a say behind a node, and those that agree
     std::unordered_map<SequenceId, Stages> proposed_;                    ///< in the last round, all nodes
 };
 
