@@ -29,8 +29,8 @@ namespace outrider {
 /// 2024), of which the nodes of largest path probability stay. A node's probability given its parent starts as
 /// 1 - prod(1 - q) over the drafters that propose it, and is corrected by how often such nodes came true: one Calibration
 /// for each set of drafters that have a say behind the parent and each subset that agree, since a token that two propose is
-/// another kind of guess than a token that one proposes while the other differs, or knows nothing. Siblings that sum to more than one are scaled down. What
-/// is learned is shared by all sequences and a function of the history alone.
+/// another kind of guess than a token that one proposes while the other differs, or knows nothing. Siblings that sum to more
+/// than one are scaled down. What is learned is shared by all sequences and a function of the history alone.
 ///
 /// A drafter that can go on where others end (TreeExtender: n-grams) then gets the whole trie, continues its likeliest
 /// paths and has a say on nodes that only others had proposed. Not where a drafter samples: that would make nodes depend
@@ -121,7 +121,7 @@ private:
     Clock clock_;
     std::optional<double> last_;  ///< when the last round began
     std::string kind_;
-    std::map<std::pair<Drafters, Drafters>, Calibration> calibrations_;  ///< by those that have a say behind a node, and those that agree
+    std::map<std::pair<Drafters, Drafters>, Calibration> calibrations_;  ///< by who has a say behind a node, and who agrees
     std::unordered_map<SequenceId, Stages> proposed_;                    ///< in the last round, all nodes
 };
 

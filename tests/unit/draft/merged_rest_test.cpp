@@ -17,8 +17,8 @@ using namespace outrider;
 
 namespace {
 
-/// Proposes a chain of one token, takes `seconds` of the tests' own time for it, and checks that it sees every token of every sequence once and
-/// in order, with the features that belong to it: those of the token at position p are all p.
+/// Proposes a chain of one token, takes `seconds` of the tests' own time for it, and checks that it sees every token of
+/// every sequence once and in order, with the features that belong to it: those of the token at position p are all p.
 class CheckingDraft final : public DraftModel {
 public:
     CheckingDraft(TokenId token, float q, double seconds, bool cheap, std::shared_ptr<double> time)
@@ -172,6 +172,48 @@ TEST_CASE("every part of a merged drafter sees every token once, whenever it is 
     for (Text& text : texts) feedback.push_back(text.next());
     (void)drafters.merged.propose(feedback, all);
     for (const Text& text : texts) CHECK(drafters.dear->seen[text.sequence] == text.committed);
+}
+
+TEST_CASE("merged trusts a token otherwise where another drafter differs than where it knows nothing", "[merged]") {
+    struct Fixed final : DraftModel {
+        explicit Fixed(TokenId says) : token(says) {}
+        [[nodiscard]] std::string_view kind() const override { return "fixed"; }
+        [[nodiscard]] DraftDraws draws() const override { return DraftDraws::none; }
+        TokenId token;
+        bool silent = false;
+
+    protected:
+        std::vector<SequenceTree> do_propose(std::span<const SequenceFeedback> feedback, DraftBudget) override {
+            TokenTree::Builder tree(feedback[0].pending);
+            if (!silent) (void)tree.add(0, token, std::log(0.5F));
+            std::vector<SequenceTree> trees;
+            trees.push_back({feedback[0].sequence, std::move(tree).build()});
+            return trees;
+        }
+        void do_forget(SequenceId) override {}
+    };
+    auto always = std::make_unique<Fixed>(2), sometimes = std::make_unique<Fixed>(3);
+    Fixed& other = *sometimes;
+    std::vector<std::unique_ptr<DraftModel>> parts;
+    parts.push_back(std::move(always));
+    parts.push_back(std::move(sometimes));
+    MergedDraft merged(std::move(parts));
+    // Token 2 follows where the other says nothing, and never where it says 3.
+    TokenId pending = 1;
+    std::int64_t committed = 0;
+    std::array<double, 2> chance{};
+    for (int round = 0; round < 200; ++round) {
+        other.silent = round % 2 == 0;
+        committed += 1;
+        const SequenceFeedback feedback{1, {pending}, at::full({1, 4}, 0.0), round % 2 == 0 ? 3 : 2, committed};
+        pending = feedback.pending;
+        const std::vector<SequenceTree> trees = merged.propose(std::span(&feedback, 1), {4});
+        const NodeIndex child = trees[0].tree.child(0, 2);
+        REQUIRE(child != kNoNode);
+        chance[round % 2] = std::exp(double(trees[0].tree.log_q()[static_cast<std::size_t>(child)]));
+    }
+    CHECK(chance[0] > 0.9);
+    CHECK(chance[1] < 0.1);
 }
 
 TEST_CASE("merged refuses to be without a clock", "[merged]") {
