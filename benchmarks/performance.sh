@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Measures what docs/performance.md says, one step a call or all of them, and puts the figures into the page.
-#     benchmarks/performance.sh [--into FOLDER] [kernels|pass|quality|profile|rounds|drafts|speed|batch|peers|page]...
+#     benchmarks/performance.sh [--into FOLDER] [kernels|pass|quality|profile|rounds|drafts|speed|batch|memory|peers|page]...
 # `speed` takes the prompts of PROMPTS (examples/prompts.jsonl), N tokens each (128).
 # Figures stand in docs/figures/performance, each with the machine and the date beside it; steps not named keep theirs.
 # Needs outrider, kernels_pass, target_pass, quality and drafting in build/release (or in OUTRIDER_BUILD), configured with
@@ -101,6 +101,8 @@ step() {
             python3 benchmarks/compare_sets.py --collect "$build"/performance/batch/reports/*.json \
                 -o "$build/performance/batch"
             cp "$build/performance/batch/strategies.json" "$out/batch.json" ;;
+        memory)
+            python3 benchmarks/memory.py --program "$build/outrider" --model "$model" --drafters "$drafters" -o "$out/memory.json" ;;
         peers)
             benchmarks/peers/run.sh --program "$build/outrider" --output "$out/peers" ${PEERS_OPTIONS:-}
             rm "$out/peers.md" ;;
@@ -112,7 +114,7 @@ step() {
     esac
 }
 
-[ $# -gt 0 ] || set -- kernels pass quality profile rounds drafts speed batch peers page
+[ $# -gt 0 ] || set -- kernels pass quality profile rounds drafts speed batch memory peers page
 for name in "$@"; do
     step "$name"
 done

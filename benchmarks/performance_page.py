@@ -215,6 +215,20 @@ class Figures:
         rows = [row for row in sorted(self.load("batch.json"), key=lambda row: row["batch"]) if row["batch"] in (1, 8, 64)]
         return compare_sets.stages(rows)
 
+    def memory(self):
+        report = self.load("memory.json")
+        lines = ["| weights | drafter | held: target, MB | held: drafter, MB | peak, MB | peak without LibTorch's, MB | over held |",
+                 "|---" * 7 + "|"]
+        for r in report["rows"]:
+            own, held = r["peak_mb"] - report["bare_mb"], r["target_mb"] + r["drafter_mb"]
+            lines.append(f"| {r['weights']} | {r['drafter']} | {r['target_mb']:.0f} | {r['drafter_mb']:.0f} | {r['peak_mb']:.0f} | "
+                         f"{own:.0f} | {own / held:.2f} |")
+        return "\n".join(lines + ["", f"`outrider --version`, which loads LibTorch and no model, takes {report['bare_mb']:.0f} MB. Held: "
+                                      "the packed matrices and tables as `outrider compare --json` counts them, KV caches "
+                                      f"left out. Peak: the process's largest resident set over one prompt and {report['tokens']} tokens, the "
+                                      f"median of {report['repeats']} runs; files are read by mapping. "
+                                      f"`benchmarks/performance.sh memory`: {self.machine('memory')}."])
+
     def peers(self):
         return compare_peers.table(self.load("peers.json")) + f"\n`benchmarks/performance.sh peers`: {self.machine('peers')}."
 

@@ -90,6 +90,7 @@ nlohmann::ordered_json settings(const CompareArguments& a, const LlamaModel& mod
     return {{"version", kVersion},
             {"model", a.model.path},
             {"weights", model.weights_description()},
+            {"weight_bytes", model.weight_bytes()},
             {"device", a.model.device},
             {"threads", a.model.threads},
             {"raw", a.model.raw},
@@ -186,6 +187,7 @@ int run(const CompareArguments& arguments) {
         if (row.promise == TextPromise::same_text && arguments.decoding.generation.temperature == 0.0)
             add_logit_gaps(row, model, questions, plain, contender);
         report["rows"].push_back(to_json(row));
+        report["rows"].back()["weight_bytes"] = contender.decoder.drafter().weight_bytes();
     }
     if (arguments.json != "-") fmt::print("{}", to_table(rows));
     json.write(report);

@@ -17,6 +17,8 @@
 #include <outrider/draft/published_heads.hpp>
 #include <outrider/verify/llama_causal_model.hpp>
 
+#include "../free_memory.hpp"
+
 namespace outrider {
 namespace {
 
@@ -102,10 +104,10 @@ std::optional<double> beta_for(const fs::path& folder, std::string_view fingerpr
 }  // namespace
 
 std::unique_ptr<DraftModel> make_drafter(std::string_view name, const TargetHead& target, const DrafterOptions& options) {
-    const std::vector<std::string_view> parts = parts_of(name);
-    if (parts.size() == 1) return make_one(name, target, options);
     std::vector<std::unique_ptr<DraftModel>> drafters;
-    for (const std::string_view part : parts) drafters.push_back(make_one(part, target, options));
+    for (const std::string_view part : parts_of(name)) drafters.push_back(make_one(part, target, options));
+    return_free_memory();
+    if (drafters.size() == 1) return std::move(drafters[0]);
     return std::make_unique<MergedDraft>(std::move(drafters));
 }
 

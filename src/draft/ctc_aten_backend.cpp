@@ -1,6 +1,8 @@
 // Tensor operations on any device: the reference for the kernels.
 #include <ATen/core/grad_mode.h>
 
+#include <utility>
+
 #include "aten_cache.hpp"
 #include "ctc_backend.hpp"
 
@@ -22,6 +24,10 @@ public:
         const at::Device device = weights_.fuse.device();
         tables_.output = head.output_rows(config.vocabulary).to(device, compute_);
         options_ = at::TensorOptions().dtype(at::kLong).device(device);
+    }
+
+    [[nodiscard]] std::size_t weight_bytes() const override {
+        return bytes_of(std::as_const(weights_).named()) + tables_.bytes();
     }
 
     [[nodiscard]] std::unique_ptr<CtcCache> make_cache() const override { return std::make_unique<AtenCache>(weights_.layers.size()); }

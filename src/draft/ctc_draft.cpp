@@ -36,7 +36,7 @@ struct Known : Progress {
 
 class CtcEngine final : public DraftEngine<CtcConfig> {
 public:
-    CtcEngine(CtcConfig config, const CtcWeights& weights, const TargetHead& head, const CtcDraftOptions& options);
+    CtcEngine(CtcConfig config, CtcWeights weights, const TargetHead& head, const CtcDraftOptions& options);
 
     [[nodiscard]] std::vector<SequenceTree> propose(std::span<const SequenceFeedback> feedback,
                                                     DraftBudget budget) override;
@@ -46,6 +46,9 @@ public:
         return options_.chains <= 1 ? DraftDraws::chain : DraftDraws::independent;
     }
     [[nodiscard]] const CtcConfig& config() const override { return config_; }
+    [[nodiscard]] std::size_t weight_bytes() const override {
+        return output_.bytes() + backend_->weight_bytes() + (prediction_ ? prediction_->bytes() : 0);
+    }
 
 private:
     /// What one search needs; sequences that are searched at once need one each.
@@ -212,7 +215,7 @@ private:
     std::vector<Searcher> searchers_;  ///< one for each of the team
 };
 
-CtcEngine::CtcEngine(CtcConfig config, const CtcWeights& weights, const TargetHead& head,
+CtcEngine::CtcEngine(CtcConfig config, CtcWeights weights, const TargetHead& head,
                      const CtcDraftOptions& options) {
     check_ctc_config(config);
     check_ctc_weights(config, weights);
@@ -230,6 +233,8 @@ CtcEngine::CtcEngine(CtcConfig config, const CtcWeights& weights, const TargetHe
                             config.vocabulary, head.output_rows, *team_);
     backend_ = kernels ? make_kernel_backend(config, weights, head, output_, *team_, options.eight_bits)
                        : make_aten_backend(config, weights, head);
+    // Packed: nothing reads them again, and the look-up tables that come now are the most that loading holds.
+    if (kernels) weights.fuse.reset(), weights.layers.clear(), weights.queries.reset();
     if (conditioned) prediction_.emplace(config, weights, head, output_, *team_);
     vocabulary_ = head.vocabulary;
     options_ = options;
@@ -253,16 +258,15 @@ std::vector<SequenceTree> CtcEngine::propose(std::span<const SequenceFeedback> f
 
 }  // namespace
 
-std::unique_ptr<DraftEngine<CtcConfig>> CtcKind::engine(CtcConfig config, const CtcWeights& weights,
+std::unique_ptr<DraftEngine<CtcConfig>> CtcKind::engine(CtcConfig config, CtcWeights weights,
                                                         const TargetHead& head, const CtcDraftOptions& options) {
-    return std::make_unique<CtcEngine>(std::move(config), weights, head, options);
+    return std::make_unique<CtcEngine>(std::move(config), std::move(weights), head, options);
 }
 
 std::pair<CtcConfig, CtcWeights> CtcKind::read(const std::filesystem::path& folder, const TargetHead& head) {
-    CtcConfig config = read_ctc_config(folder);
-    CtcWeights weights = read_ctc_weights(folder, config, WeightType::stored);
-    move_weights(weights, head.final_norm.device());
-    return {std::move(config), std::move(weights)};
+    auto read = read_trained(folder, read_ctc_config, read_ctc_weights);
+    move_weights(read.second, head.final_norm.device());
+    return read;
 }
 
 }  // namespace outrider

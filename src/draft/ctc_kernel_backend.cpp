@@ -41,6 +41,12 @@ public:
             layers_.push_back({{sizes_of(config), layer, team, layer_format(eight_bits)}, {}, {}});
     }
 
+    [[nodiscard]] std::size_t weight_bytes() const override {
+        std::size_t sum = bytes_of(fuse_, final_norm_, queries_, blank_);
+        for (const Layer& layer : layers_) sum += layer.kernels.bytes();
+        return sum;
+    }
+
     [[nodiscard]] std::unique_ptr<CtcCache> make_cache() const override { return std::make_unique<KernelCache>(layers_.size()); }
 
     void run(std::span<CtcRound> rounds, bool frames, std::span<const float> roots, CtcRoundScores& scores) override {

@@ -37,10 +37,11 @@ CtcPrediction::CtcPrediction(const CtcConfig& config, const CtcWeights& weights,
       bias_(floats_of(weights.prefix_bias)),
       ones_(static_cast<std::size_t>(rank_), 1.0F),
       column_(static_cast<std::size_t>(head.vocabulary), -1) {
-    const at::Tensor w = weights.prefix_in.detach().to(at::kCPU, at::kFloat);
-    const auto columns_of = [&](std::int64_t i) { return w.slice(1, i * hidden_, (i + 1) * hidden_); };
+    const auto columns_of = [&](std::int64_t i) {
+        return cpu_floats(weights.prefix_in.detach().slice(1, i * hidden_, (i + 1) * hidden_));
+    };
     const auto table = [&](std::int64_t i) {
-        const at::Tensor columns = columns_of(i).contiguous();
+        const at::Tensor columns = columns_of(i);
         Table made;
         if (exact_) made.exact.resize(config.vocabulary.size() * static_cast<std::size_t>(rank_));
         else made.rounded.resize(config.vocabulary.size() * static_cast<std::size_t>(rank_));
@@ -77,6 +78,11 @@ CtcPrediction::CtcPrediction(const CtcConfig& config, const CtcWeights& weights,
     rows_ = targets_rows_ && !narrow_ ? &output : &own_;
     for (std::size_t i = 0; i < config.vocabulary.size(); ++i)
         column_[static_cast<std::size_t>(config.vocabulary[i])] = static_cast<std::int32_t>(i);
+}
+
+std::size_t CtcPrediction::bytes() const {
+    return bytes_of(by_last_, by_second_, by_feature_, project_, lift_, own_, bias_, first_, out_, column_) +
+           bytes_of(last_.rounded, last_.exact, second_.rounded, second_.exact);
 }
 
 void CtcPrediction::multiply(TeamMember& member, const PackedLinear& matrix, std::span<const float> x,

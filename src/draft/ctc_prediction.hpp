@@ -49,6 +49,9 @@ public:
         /// where the network has rows of its own, or where nobody asked.
         std::vector<float> root_states;
     };
+    /// Of matrices and look-up tables.
+    [[nodiscard]] std::size_t bytes() const;
+
     /// Of all sequences of a round, in one run of the team: their matrix products are one.
     [[nodiscard]] Starts starts(std::span<const Text> texts, bool root_states);
 

@@ -138,7 +138,8 @@ void read_weights(const std::filesystem::path& folder, std::string_view drafter,
         require(file.has(name), "{}: weight {} is missing", file.name(), name);
         const SafeTensor& tensor = file.tensor(name);
         if (type == WeightType::stored && is_view(tensor)) {
-            *weight = at::from_blob(const_cast<std::byte*>(tensor.data.data()), tensor.shape, [file](void*) {}, at::kBFloat16);
+            const auto let_go = [file, data = tensor.data](void*) { file.drop_pages(data); };
+            *weight = at::from_blob(const_cast<std::byte*>(tensor.data.data()), tensor.shape, let_go, at::kBFloat16);
             continue;
         }
         *weight = at::empty(tensor.shape, at::TensorOptions().dtype(at::kFloat));

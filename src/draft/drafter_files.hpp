@@ -95,4 +95,15 @@ void move_weights(Weights& weights, at::Device device) {
 }
 void write_weights(const std::filesystem::path& folder, std::string_view kind, const NamedConstWeights& weights);
 
+/// A folder that `outrider train` wrote; the weights are views of the file where they can be.
+template <typename Config, typename Weights>
+[[nodiscard]] std::pair<Config, Weights> read_trained(const std::filesystem::path& folder,
+                                                      Config (*read_config)(const std::filesystem::path&),
+                                                      Weights (*read_weights)(const std::filesystem::path&, const Config&,
+                                                                              WeightType)) {
+    Config config = read_config(folder);
+    Weights weights = read_weights(folder, config, WeightType::stored);
+    return {std::move(config), std::move(weights)};
+}
+
 }  // namespace outrider

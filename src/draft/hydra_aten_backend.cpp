@@ -1,6 +1,8 @@
 // Tensor operations on any device: the reference for the kernels.
 #include <ATen/core/grad_mode.h>
 
+#include <utility>
+
 #include "aten_cache.hpp"
 #include "hydra_backend.hpp"
 
@@ -18,6 +20,10 @@ public:
         device_ = weights_.heads[0][0].bias.device();
         if (config.output == HeadOutput::target)
             tables_.output = head.output_rows(draft_ids(config.vocabulary, head.vocabulary)).to(device_, at::kFloat);
+    }
+
+    [[nodiscard]] std::size_t weight_bytes() const override {
+        return bytes_of(std::as_const(weights_).named()) + tables_.bytes();
     }
 
     [[nodiscard]] std::unique_ptr<HydraCache> make_cache() const override { return std::make_unique<AtenHydraCache>(); }

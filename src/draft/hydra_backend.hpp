@@ -31,6 +31,7 @@ class HydraBackend {
 public:
     virtual ~HydraBackend() = default;
     [[nodiscard]] virtual std::unique_ptr<HydraCache> make_cache() const = 0;
+    [[nodiscard]] virtual std::size_t weight_bytes() const = 0;
     /// Takes up the new rows of every sequence; with `draft`, computes g_{n-1} of each for `scores`.
     virtual void take_up(std::span<const HydraRound> rounds, bool draft) = 0;
     /// PathSearch::Score. A row's sequence is its place in the last take_up.

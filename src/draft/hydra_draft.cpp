@@ -31,6 +31,7 @@ public:
     }
     [[nodiscard]] DraftDraws draws() const override { return draws_of(options_); }
     [[nodiscard]] const HydraConfig& config() const override { return config_; }
+    [[nodiscard]] std::size_t weight_bytes() const override { return backend_->weight_bytes(); }
 
 private:
     /// Trees of the sequences of the last take_up.
@@ -114,20 +115,16 @@ std::vector<SequenceTree> HydraEngine::propose(std::span<const SequenceFeedback>
 
 }  // namespace
 
-std::unique_ptr<DraftEngine<HydraConfig>> HydraKind::engine(HydraConfig config, const HydraWeights& weights,
+std::unique_ptr<DraftEngine<HydraConfig>> HydraKind::engine(HydraConfig config, HydraWeights weights,
                                                             const TargetHead& head, const HeadDraftOptions& options) {
     return std::make_unique<HydraEngine>(std::move(config), weights, head, options);
 }
 
 std::pair<HydraConfig, HydraWeights> HydraKind::read(const std::filesystem::path& folder, const TargetHead& head) {
-    HydraConfig config;
-    HydraWeights weights;
-    if (is_published(folder))
-        std::tie(config, weights) = read_published_hydra(folder);
-    else
-        config = read_hydra_config(folder), weights = read_hydra_weights(folder, config, WeightType::stored);
-    move_weights(weights, head.final_norm.device());
-    return {std::move(config), std::move(weights)};
+    auto read = is_published(folder) ? read_published_hydra(folder)
+                                     : read_trained(folder, read_hydra_config, read_hydra_weights);
+    move_weights(read.second, head.final_norm.device());
+    return read;
 }
 
 }  // namespace outrider

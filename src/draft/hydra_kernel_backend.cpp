@@ -41,6 +41,11 @@ public:
             output_.push_back(pack_rows(WeightFormat::int8, draft_ids(config.vocabulary, head.vocabulary), head.output_rows, team));
     }
 
+    [[nodiscard]] std::size_t weight_bytes() const override {
+        return bytes_of(first_, later_, output_, bias_, residual_bias_, output_bias_, prefix_norm_) +
+               (layer_ ? layer_->bytes() : 0);
+    }
+
     [[nodiscard]] std::unique_ptr<HydraCache> make_cache() const override {
         return std::make_unique<KernelHydraCache>();
     }

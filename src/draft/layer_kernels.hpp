@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <outrider/draft/network_parts.hpp>
@@ -10,6 +11,7 @@
 #include <outrider/tensor/packed_linear.hpp>
 #include <outrider/tensor/thread_team.hpp>
 #include <span>
+#include <type_traits>
 #include <vector>
 
 namespace outrider {
@@ -19,6 +21,23 @@ namespace outrider {
 /// The tensor's values as float32 on the CPU.
 [[nodiscard]] std::vector<float> floats_of(const at::Tensor& tensor);
 [[nodiscard]] PackedLinear pack_as(WeightFormat format, const at::Tensor& weight, ThreadTeam& team);
+/// Bytes held by matrices, numbers, and vectors of them.
+[[nodiscard]] inline std::size_t bytes_of(const PackedLinear& matrix) { return matrix.bytes(); }
+template <typename T>
+[[nodiscard]] std::size_t bytes_of(const std::vector<T>& items) {
+    if constexpr (std::is_trivially_copyable_v<T>) {
+        return items.size() * sizeof(T);
+    } else {
+        std::size_t sum = 0;
+        for (const T& item : items) sum += bytes_of(item);
+        return sum;
+    }
+}
+template <typename... Parts>
+    requires(sizeof...(Parts) > 1)
+[[nodiscard]] std::size_t bytes_of(const Parts&... parts) {
+    return (bytes_of(parts) + ...);
+}
 /// Calls take(first, tokens) for some hundred tokens after another. What is made of a whole draft vocabulary in floats is
 /// several times as large as what stays of it.
 template <typename F>
@@ -61,6 +80,10 @@ public:
 
     /// The team must live as long as this.
     LayerKernels(const LayerSizes& sizes, const LayerWeights& weights, ThreadTeam& team, WeightFormat format);
+
+    [[nodiscard]] std::size_t bytes() const {
+        return bytes_of(qkv_, kv_, attn_out_, gate_up_, down_, attn_norm_, mlp_norm_);
+    }
 
     /// Before the team's run: slots and scratch memory for rows that only leave keys and values, and for rows that go
     /// through the layer. Both spans must live until the run is over.

@@ -2,6 +2,8 @@
 
 #include <ATen/core/grad_mode.h>
 
+#include <utility>
+
 #include <outrider/tensor/packed_linear.hpp>
 #include <outrider/tensor/row_ops.hpp>
 
@@ -20,6 +22,10 @@ public:
         if (config.output == HeadOutput::target)
             tables_.output = head.output_rows(draft_ids(config.vocabulary, head.vocabulary))
                                  .to(weights_.heads[0][0].bias.device(), at::kFloat);
+    }
+
+    [[nodiscard]] std::size_t weight_bytes() const override {
+        return bytes_of(std::as_const(weights_).named()) + tables_.bytes();
     }
 
     void run(const at::Tensor& features, std::int64_t stride, std::vector<float>& scores) override {
@@ -56,6 +62,8 @@ public:
         if (config.output == HeadOutput::target)
             output_.push_back(pack_rows(WeightFormat::int8, draft_ids(config.vocabulary, head.vocabulary), head.output_rows, team));
     }
+
+    [[nodiscard]] std::size_t weight_bytes() const override { return bytes_of(first_, later_, output_, bias_); }
 
     void run(const at::Tensor& features, std::int64_t stride, std::vector<float>& scores) override {
         const std::vector<float> x = floats_of(features);

@@ -14,6 +14,7 @@ namespace outrider {
 class MedusaBackend {
 public:
     virtual ~MedusaBackend() = default;
+    [[nodiscard]] virtual std::size_t weight_bytes() const = 0;
     /// `features` [S, H] on any device. Fills `scores` [S * K, stride], row s * K + k: head k's scores for sequence s;
     /// columns from V on are left alone.
     virtual void run(const at::Tensor& features, std::int64_t stride, std::vector<float>& scores) = 0;

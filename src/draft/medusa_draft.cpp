@@ -30,6 +30,7 @@ public:
     void forget(SequenceId sequence) override { sequences_.erase(sequence); }
     [[nodiscard]] DraftDraws draws() const override { return draws_of(options_); }
     [[nodiscard]] const MedusaConfig& config() const override { return config_; }
+    [[nodiscard]] std::size_t weight_bytes() const override { return backend_->weight_bytes(); }
 
 private:
     /// Sampled trees of `starts`, whose heads' scores stand in this order. A Medusa head sees nothing of the path.
@@ -136,20 +137,16 @@ std::vector<SequenceTree> MedusaEngine::propose(std::span<const SequenceFeedback
 
 }  // namespace
 
-std::unique_ptr<DraftEngine<MedusaConfig>> MedusaKind::engine(MedusaConfig config, const MedusaWeights& weights,
+std::unique_ptr<DraftEngine<MedusaConfig>> MedusaKind::engine(MedusaConfig config, MedusaWeights weights,
                                                               const TargetHead& head, const HeadDraftOptions& options) {
     return std::make_unique<MedusaEngine>(std::move(config), weights, head, options);
 }
 
 std::pair<MedusaConfig, MedusaWeights> MedusaKind::read(const std::filesystem::path& folder, const TargetHead& head) {
-    MedusaConfig config;
-    MedusaWeights weights;
-    if (is_published(folder))
-        std::tie(config, weights) = read_published_medusa(folder);
-    else
-        config = read_medusa_config(folder), weights = read_medusa_weights(folder, config, WeightType::stored);
-    move_weights(weights, head.final_norm.device());
-    return {std::move(config), std::move(weights)};
+    auto read = is_published(folder) ? read_published_medusa(folder)
+                                     : read_trained(folder, read_medusa_config, read_medusa_weights);
+    move_weights(read.second, head.final_norm.device());
+    return read;
 }
 
 }  // namespace outrider

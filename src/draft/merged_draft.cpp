@@ -25,6 +25,12 @@ MergedDraft::MergedDraft(std::vector<std::unique_ptr<DraftModel>> drafters, Cloc
     std::stable_partition(order_.begin(), order_.end(), [&](std::size_t d) { return parts_[d].drafter->cheap(); });
 }
 
+std::size_t MergedDraft::weight_bytes() const {
+    std::size_t sum = 0;
+    for (const Part& part : parts_) sum += part.drafter->weight_bytes();
+    return sum;
+}
+
 DraftDraws MergedDraft::draws() const {
     DraftDraws sum = DraftDraws::no_nodes;
     for (const Part& part : parts_) {

@@ -76,6 +76,16 @@ std::vector<TokenId> draft_ids(const std::vector<TokenId>& vocabulary, std::int6
     return all;
 }
 
+std::size_t bytes_of(const NamedConstWeights& weights) {
+    std::size_t sum = 0;
+    for (const auto& [name, weight] : weights) sum += weight->nbytes();
+    return sum;
+}
+
+std::size_t TargetTables::bytes() const {
+    return (embedding.defined() ? embedding.nbytes() : 0) + (output.defined() ? output.nbytes() : 0);
+}
+
 TargetTables make_target_tables(const TargetHead& head, const std::vector<TokenId>& vocabulary, double embedding_scale,
                                 at::ScalarType type, at::Device device) {
     return {(head.embed(draft_ids({}, head.vocabulary)) * embedding_scale).to(device, type),

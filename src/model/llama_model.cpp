@@ -8,6 +8,7 @@
 #include <outrider/io/named_tensors.hpp>
 #include <outrider/tensor/thread_team.hpp>
 
+#include "../free_memory.hpp"
 #include "model_backend.hpp"
 
 namespace outrider {
@@ -91,6 +92,7 @@ LlamaModel LlamaModel::load(const std::filesystem::path& path, const Options& op
             state->no_template = reason.what();
         }
     }
+    return_free_memory();
     return LlamaModel(state);
 }
 
@@ -156,10 +158,11 @@ TargetHead LlamaModel::head() const {
         return [state, table](std::span<const TokenId> ids) {
             const at::NoGradGuard no_grad;
             at::Tensor rows = at::empty({static_cast<std::int64_t>(ids.size()), state->config.hidden}, at::kFloat);
-            state->source->read_rows(table, ids, rows.data_ptr<float>());
-            // Rows all over the table, once: for as little as they hold all of its pages would stay in memory.
-            constexpr std::size_t kMany = 256;
-            if (ids.size() >= kMany) state->source->drop_pages(table);
+            for (std::size_t first = 0; first < ids.size(); first += kRowsInMemory) {
+                const auto some = ids.subspan(first, std::min(kRowsInMemory, ids.size() - first));
+                state->source->read_rows(table, some, rows[static_cast<std::int64_t>(first)].data_ptr<float>());
+                if (some.size() == kRowsInMemory) state->source->drop_pages(table);
+            }
             return rows.to(state->device);
         };
     };

@@ -17,6 +17,10 @@ namespace outrider {
 
 class NamedTensors;
 
+/// Rows of a table looked up before its pages are let go. A row is a page fault, which maps what lies beside it too (64 KB
+/// on Linux): a few hundred rows here and there hold a whole table in memory that is packed elsewhere already.
+inline constexpr std::size_t kRowsInMemory = 128;
+
 /// Names: "embed", "norm", "output" (not when tied), "L.attention_norm", "L.q", "L.k", "L.v", "L.o", "L.mlp_norm",
 /// "L.gate", "L.up", "L.down" with L the layer's number. Matrices are [out, in]; rows of q and k are in the order of
 /// half-rotation (rotary pair i is dimensions i and i + d/2 of a head), so GGUF's interleaved order is undone.

@@ -42,7 +42,7 @@ struct CtcKind {
 
     /// Weights on the target's device.
     [[nodiscard]] static std::pair<Config, Weights> read(const std::filesystem::path& folder, const TargetHead& head);
-    [[nodiscard]] static std::unique_ptr<DraftEngine<Config>> engine(Config config, const Weights& weights,
+    [[nodiscard]] static std::unique_ptr<DraftEngine<Config>> engine(Config config, Weights weights,
                                                                      const TargetHead& head, const Options& options);
 };
 

@@ -56,6 +56,7 @@ public:
     /// The kinds joined, "ctc+ngram".
     [[nodiscard]] std::string_view kind() const override { return kind_; }
     [[nodiscard]] DraftDraws draws() const override;
+    [[nodiscard]] std::size_t weight_bytes() const override;
 
 protected:
     [[nodiscard]] std::vector<SequenceTree> do_propose(std::span<const SequenceFeedback> feedback,

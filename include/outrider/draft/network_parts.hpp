@@ -6,6 +6,7 @@
 #include <c10/core/Device.h>
 #include <c10/core/ScalarType.h>
 
+#include <cstddef>
 #include <cstdint>
 #include <outrider/core/types.hpp>
 #include <outrider/interface/target_head.hpp>
@@ -36,10 +37,14 @@ enum class WeightType : unsigned char { float32, stored };
 using NamedWeights = std::vector<std::pair<std::string, at::Tensor*>>;
 using NamedConstWeights = std::vector<std::pair<std::string, const at::Tensor*>>;
 
+[[nodiscard]] std::size_t bytes_of(const NamedConstWeights& weights);
+
 /// Frozen tables of the target, in the type that products are computed in.
 struct TargetTables {
     at::Tensor embedding;  ///< [target vocabulary, H] times embedding_scale; rows of tokens the drafter may meet
     at::Tensor output;     ///< [V, H] the target's output rows of the draft vocabulary
+
+    [[nodiscard]] std::size_t bytes() const;
 };
 
 /// `vocabulary`: the draft vocabulary; empty: the target's whole one in the order of its ids.

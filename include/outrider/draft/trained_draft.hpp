@@ -24,6 +24,7 @@ public:
     virtual void forget(SequenceId sequence) = 0;
     [[nodiscard]] virtual DraftDraws draws() const = 0;
     [[nodiscard]] virtual const Config& config() const = 0;
+    [[nodiscard]] virtual std::size_t weight_bytes() const = 0;
 };
 
 /// A kind says its name, its types Config, Weights and Options, how a folder is read and what drafts. Movable; calls on
@@ -40,7 +41,7 @@ public:
     [[nodiscard]] static TrainedDraft load(const std::filesystem::path& folder, const TargetHead& head,
                                            const Options& options = {}) {
         auto [config, weights] = Kind::read(folder, head);
-        return TrainedDraft(std::move(config), weights, head, options);
+        return TrainedDraft(std::move(config), std::move(weights), head, options);
     }
 
     /// The same, for anything that has a head(): a LlamaModel.
@@ -55,11 +56,12 @@ public:
 
     /// From weights in memory, on their device. Throws Error where sizes, weights and target do not go together. An empty
     /// target fingerprint (Medusa, Hydra: published heads name no target) fits every target of these sizes.
-    TrainedDraft(Config config, const Weights& weights, const TargetHead& head, const Options& options = {})
-        : engine_(Kind::engine(std::move(config), weights, head, options)) {}
+    TrainedDraft(Config config, Weights weights, const TargetHead& head, const Options& options = {})
+        : engine_(Kind::engine(std::move(config), std::move(weights), head, options)) {}
 
     [[nodiscard]] std::string_view kind() const override { return Kind::kName; }
     [[nodiscard]] DraftDraws draws() const override { return engine_->draws(); }
+    [[nodiscard]] std::size_t weight_bytes() const override { return engine_->weight_bytes(); }
     [[nodiscard]] const Config& config() const { return engine_->config(); }
 
 protected:

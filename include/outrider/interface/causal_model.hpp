@@ -39,6 +39,8 @@ public:
     [[nodiscard]] virtual std::int64_t vocabulary() const = 0;
     /// Most tokens that a sequence can hold.
     [[nodiscard]] virtual std::int64_t context() const = 0;
+    /// Bytes of its weights as held; 0: not known.
+    [[nodiscard]] virtual std::size_t weight_bytes() const { return 0; }
     /// Tells tokenizers apart: equal only for equal token ids. See TargetHead.
     [[nodiscard]] virtual const std::string& tokenizer() const = 0;
 };

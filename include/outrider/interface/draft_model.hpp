@@ -1,6 +1,7 @@
 // The drafter's side of the loop.
 #pragma once
 
+#include <cstddef>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -39,6 +40,9 @@ public:
     /// Whether a draft costs next to nothing beside a target pass: look-ups, no network. Where time has a price, a merged
     /// drafter begins with such parts.
     [[nodiscard]] virtual bool cheap() const { return false; }
+
+    /// Bytes of weights and of the tables made of them, as held; not what it keeps for each sequence. 0 for look-ups.
+    [[nodiscard]] virtual std::size_t weight_bytes() const { return 0; }
 
 protected:
     [[nodiscard]] virtual std::vector<SequenceTree> do_propose(std::span<const SequenceFeedback> feedback,

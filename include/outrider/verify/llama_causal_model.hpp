@@ -21,6 +21,7 @@ public:
     void release(SequenceId sequence) override { caches_.erase(sequence); }
     [[nodiscard]] std::int64_t vocabulary() const override { return model_.config().vocabulary; }
     [[nodiscard]] std::int64_t context() const override { return model_.config().context; }
+    [[nodiscard]] std::size_t weight_bytes() const override { return model_.weight_bytes(); }
     [[nodiscard]] const std::string& tokenizer() const override { return tokenizer_; }
 
     /// Sequences known.

@@ -5,10 +5,15 @@
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <memory>
 #include <outrider/core/error.hpp>
+#include <outrider/draft/ctc_draft.hpp>
 #include <outrider/draft/hydra_draft.hpp>
 #include <outrider/draft/medusa_draft.hpp>
+#include <outrider/draft/merged_draft.hpp>
 #include <set>
+#include <type_traits>
+#include <vector>
 
 #include "heads_fixture.hpp"
 #include "paths_fixture.hpp"
@@ -208,6 +213,38 @@ TEST_CASE("heads: a batch gives every sequence the draft it gets alone, bit for 
         CHECK(one(*together, texts[1].feedback(0, 3, 1)).drafted() == 12);
         CHECK(together->propose({}, {12}).empty());
     }
+}
+
+/// Numbers in all weights of a drafter.
+template <typename Weights>
+std::size_t count_of(const Weights& weights) {
+    std::size_t sum = 0;
+    for (const auto& [name, weight] : weights.named()) sum += static_cast<std::size_t>(weight->numel());
+    return sum;
+}
+
+TEST_CASE("drafters say how much memory their weights take") {
+    const TargetHead head = toy_head();
+    const auto check = [&]<typename Draft>(std::type_identity<Draft>, const auto& config, bool looks_up_output) {
+        const auto weights = toy_weights(config, head);
+        const std::size_t rows = looks_up_output ? config.vocabulary.size() * kToyHidden : 0, own = count_of(weights) + rows;
+        Draft exact(config, weights, head, {.threads = 1, .kernels = false}), packed(config, weights, head, {.threads = 1});
+        CHECK(exact.weight_bytes() >= 4 * own);
+        CHECK(exact.weight_bytes() <= 4 * (own + kToyVocabulary * kToyHidden));  // embeddings may be kept too
+        CHECK(packed.weight_bytes() > own / 2);
+        CHECK(packed.weight_bytes() < exact.weight_bytes());
+        const std::size_t bytes = packed.weight_bytes();
+        std::vector<std::unique_ptr<DraftModel>> parts;
+        parts.push_back(std::make_unique<Draft>(std::move(packed)));
+        parts.push_back(std::make_unique<Draft>(std::move(exact)));
+        const std::size_t both = bytes + parts[1]->weight_bytes();
+        CHECK(MergedDraft(std::move(parts)).weight_bytes() == both);
+    };
+    check(std::type_identity<MedusaDraft>{}, toy_medusa(HeadOutput::shared), false);
+    check(std::type_identity<MedusaDraft>{}, toy_medusa(HeadOutput::own), false);
+    check(std::type_identity<HydraDraft>{}, toy_hydra(true), true);
+    check(std::type_identity<HydraDraft>{}, toy_hydra(false, HydraResidual::matrix, HeadOutput::shared), false);
+    check(std::type_identity<CtcDraft>{}, toy_config(CtcConditioning::none), true);
 }
 
 TEST_CASE("heads: a stale state is an error, never a bad draft") {

@@ -25,6 +25,7 @@ public:
     void forget(SequenceId sequence) override { committed.erase(sequence); }
     DraftDraws draws() const override { return DraftDraws::none; }
     const int& config() const override { return nothing; }
+    std::size_t weight_bytes() const override { return 0; }
 
     std::unordered_map<SequenceId, std::int64_t> committed;
     std::vector<std::int64_t> rows;
