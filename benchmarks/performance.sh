@@ -82,9 +82,9 @@ step() {
                     -n "${N:-128}" -o "$folder" >&2
                 cp "$folder/strategies.json" "$out/speed_$weights${isa:+_$isa}.json"
             done
-            for repeat in 1 2 3 4 5; do
+            for repeat in $(seq -w 15); do
                 python3 benchmarks/compare_sets.py --program "$build/outrider" --prompts examples/prompts.jsonl --drafters none \
-                    --nodes auto --temperature 0,1 -n 128 -o "$build/performance/speed/sampling/$repeat" >&2
+                    --nodes auto --temperature 0,1 --limit 4 -n 128 -o "$build/performance/speed/sampling/$repeat" >&2
             done
             python3 benchmarks/compare_sets.py --collect "$build"/performance/speed/sampling/*/reports/*.json \
                 -o "$build/performance/speed/sampling" >&2

@@ -169,8 +169,9 @@ class Page(unittest.TestCase):
             figures = performance_page.Figures(folder)
             self.assertIn("| set (2) | stored | avx2 | ctc | 2.00 | 5.0 | 700 | 4000 | 500 | 1.50 (1.40 - 1.60) | yes |",
                           figures.speed())
-            self.assertIn("takes 4000 us greedy and 4100 us at temperature 1: +2.5 % (medians of 3 alternating runs, which "
-                          "took 2000 to 6000; 2100 to 10000 us)", figures.sampling())
+            self.assertIn("takes 4000 us greedy and 4100 us at temperature 1 (medians of 3 alternating runs, which took 2000 to "
+                          "6000; 2100 to 10000 us); of two runs after one another the second takes +5.0 % (the median of the "
+                          "pairs).", figures.sampling())
 
     def test_drafts(self):
         run = ("path {}\nfolder/a-ctc, us a round\nnodes     draft     min    verify     min   commit  d/verify   beta\n"
