@@ -154,28 +154,24 @@ double softmax_entropy(std::span<const float> logits, float maximum, double temp
     return entropy;
 }
 
-RowMaximum row_maximum(std::span<const float> logits) {
-    constexpr std::size_t kLanes = 16, kBlock = 1024;
+OUTRIDER_CLONES RowMaximum row_maximum(std::span<const float> logits) {
+    using Lanes = simd::Vector<float>;
+    constexpr std::size_t kLanes = simd::kLanes<float>, kBlock = 1024;
     RowMaximum best{kMinusInfinity, 0, false};
     std::size_t best_begin = 0;
     for (std::size_t begin = 0; begin < logits.size(); begin += kBlock) {
         const std::size_t end = std::min(begin + kBlock, logits.size());
-        std::array<float, kLanes> lane;
-        std::array<std::int32_t, kLanes> bad{};
-        lane.fill(kMinusInfinity);
+        Lanes lanes = Lanes{} + kMinusInfinity;
+        simd::Ints bad{};
         std::size_t i = begin;
-        for (; i + kLanes <= end; i += kLanes)
-            for (std::size_t j = 0; j < kLanes; ++j) {
-                const float x = logits[i + j];
-                lane[j] = x > lane[j] ? x : lane[j];
-                bad[j] |= x != x ? 1 : 0;
-            }
-        for (; i < end; ++i) {
-            lane[0] = std::max(lane[0], logits[i]);
-            bad[0] |= std::isnan(logits[i]) ? 1 : 0;
+        for (; i + kLanes <= end; i += kLanes) {
+            const Lanes x = simd::get(logits.data() + i);
+            lanes = x > lanes ? x : lanes;
+            bad |= x != x;
         }
-        const float top = *std::max_element(lane.begin(), lane.end());
-        for (const std::int32_t flag : bad) best.has_nan |= flag != 0;
+        float top = kMinusInfinity;
+        for (std::size_t j = 0; j < kLanes; ++j) top = std::max(top, lanes[j]), best.has_nan |= bad[j] != 0;
+        for (; i < end; ++i) top = std::max(top, logits[i]), best.has_nan |= std::isnan(logits[i]);
         if (top > best.value) best.value = top, best_begin = begin;
     }
     best.token = static_cast<TokenId>(

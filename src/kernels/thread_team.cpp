@@ -19,7 +19,7 @@
 namespace outrider {
 namespace {
 
-constexpr int kIdleSpins = 1500;     // some 20 to 50 us: a pass that follows at once finds its threads awake
+constexpr int kIdleSpins = 5000;     // some 70 to 160 us: what a round samples in between finds its threads awake
 constexpr int kBarrierSpins = 4000;  // members arrive within microseconds unless one lost its core
 constexpr int kFewestSpins = 20;      // where members share a core
 constexpr int kBarrierYields = 64;   // then let whoever took that core finish, and sleep at last
