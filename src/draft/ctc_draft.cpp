@@ -13,6 +13,7 @@
 #include <outrider/ctc/static_tree.hpp>
 #include <outrider/interface/feature_columns.hpp>
 
+#include "../free_memory.hpp"
 #include "ctc_backend.hpp"
 #include "ctc_per_frame.hpp"
 #include "ctc_prediction.hpp"
@@ -235,6 +236,7 @@ CtcEngine::CtcEngine(CtcConfig config, CtcWeights weights, const TargetHead& hea
                        : make_aten_backend(config, weights, head);
     // Packed: nothing reads them again, and the look-up tables that come now are the most that loading holds.
     if (kernels) weights.fuse.reset(), weights.layers.clear(), weights.queries.reset();
+    return_free_memory();
     if (conditioned) prediction_.emplace(config, weights, head, output_, *team_);
     vocabulary_ = head.vocabulary;
     options_ = options;

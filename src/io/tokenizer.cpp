@@ -82,6 +82,7 @@ std::pair<std::string, std::string> split_merge(const std::string& line) {
 
 void TokenizerState::finish(const std::string& name) {
     special.assign(entries.size(), false);
+    bytes.reserve(entries.size());
     for (std::size_t i = bytes.size(); i < entries.size(); ++i) {
         bytes.push_back(detail::bytes_of_entry(entries[i]).value_or(entries[i]));
     }
@@ -112,6 +113,8 @@ void TokenizerState::finish(const std::string& name) {
     for (const TokenId id : end_ids) {
         require(inside(id), "{}: the end id {} is outside the vocabulary of {}", name, id, entries.size());
     }
+    entries = {};  // a third of what a tokenizer holds, and `bytes` and `added` say the same
+    bytes.shrink_to_fit();
 }
 
 std::optional<std::size_t> TokenizerState::added_at(std::string_view text, bool with_special) const {
@@ -161,8 +164,8 @@ std::string Tokenizer::decode(std::span<const TokenId> tokens, TextPlace place) 
 namespace {
 
 std::size_t checked(TokenId token, const TokenizerState& state) {
-    require(token >= 0 && static_cast<std::size_t>(token) < state.entries.size(),
-            "token id {} is outside the vocabulary of {}", token, state.entries.size());
+    require(token >= 0 && static_cast<std::size_t>(token) < state.bytes.size(),
+            "token id {} is outside the vocabulary of {}", token, state.bytes.size());
     return static_cast<std::size_t>(token);
 }
 
@@ -172,7 +175,8 @@ std::string Tokenizer::bytes(TokenId token) const { return state_->bytes[checked
 
 std::string Tokenizer::piece(TokenId token) const {
     const std::size_t id = checked(token, *state_);
-    return state_->special[id] ? state_->entries[id] : state_->bytes[id];
+    if (!state_->special[id]) return state_->bytes[id];
+    return std::ranges::find(state_->added, token, &AddedToken::id)->text;
 }
 
 bool Tokenizer::is_special(TokenId token) const { return state_->special[checked(token, *state_)]; }
@@ -182,7 +186,7 @@ std::optional<TokenId> Tokenizer::find_special(std::string_view text) const {
     return found != state_->added_by_text.end() ? std::optional(state_->added[found->second].id) : std::nullopt;
 }
 
-std::int64_t Tokenizer::size() const noexcept { return static_cast<std::int64_t>(state_->entries.size()); }
+std::int64_t Tokenizer::size() const noexcept { return static_cast<std::int64_t>(state_->bytes.size()); }
 std::optional<TokenId> Tokenizer::bos() const noexcept { return state_->bos; }
 std::optional<TokenId> Tokenizer::eos() const noexcept { return state_->eos; }
 bool Tokenizer::adds_bos() const noexcept { return state_->adds_bos && state_->bos.has_value(); }

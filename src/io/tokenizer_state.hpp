@@ -36,7 +36,7 @@ struct SpaceMarks {
 };
 
 struct TokenizerState {
-    std::vector<std::string> entries;  ///< as in the file, by id; empty: no token
+    std::vector<std::string> entries;  ///< as in the file, by id; empty: no token. finish() lets them go
     std::vector<std::string> bytes;    ///< what each adds to a text, by id; derived when empty
     std::vector<AddedToken> added;
     detail::PreTokenizer words;                          ///< of byte-level BPE
@@ -50,7 +50,7 @@ struct TokenizerState {
 
     // Made by finish().
     std::unordered_map<std::string, std::size_t> added_by_text;  ///< index in `added`
-    std::vector<bool> special;                                   ///< by id
+    std::vector<bool> special;                                   ///< by id; as many as ids
     std::array<std::vector<std::size_t>, 256> added_by_byte;     ///< indices by first byte, longest text first
 
     /// Checks `added`, bos and end ids, and derives the rest. `name` stands in messages. Throws Error.

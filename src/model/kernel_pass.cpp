@@ -177,7 +177,6 @@ private:
     std::shared_ptr<const KernelBackend> model_;
     AttentionShape shape_;
     std::int64_t n_ = 0;  // rows of the current forward
-    std::size_t embedded_ = 0;  // rows of the embedding read since its pages were let go
     std::vector<std::int64_t> captured_;  // its feature layers, in the order of their columns
     std::int64_t feature_width_ = 0;      // its F
     std::vector<Row> rows_;
@@ -316,9 +315,6 @@ void KernelPass::embed(TeamMember& member) {
         }
     }
     member.barrier();
-    if (member.index() != 0) return;
-    embedded_ += static_cast<std::size_t>(n_);
-    if (embedded_ >= kRowsInMemory) model_->source->drop_pages("embed"), embedded_ = 0;
 }
 
 void KernelPass::layer(TeamMember& member, const KernelLayer& weights) {

@@ -158,11 +158,7 @@ TargetHead LlamaModel::head() const {
         return [state, table](std::span<const TokenId> ids) {
             const at::NoGradGuard no_grad;
             at::Tensor rows = at::empty({static_cast<std::int64_t>(ids.size()), state->config.hidden}, at::kFloat);
-            for (std::size_t first = 0; first < ids.size(); first += kRowsInMemory) {
-                const auto some = ids.subspan(first, std::min(kRowsInMemory, ids.size() - first));
-                state->source->read_rows(table, some, rows[static_cast<std::int64_t>(first)].data_ptr<float>());
-                if (some.size() == kRowsInMemory) state->source->drop_pages(table);
-            }
+            state->source->read_rows(table, ids, rows.data_ptr<float>());
             return rows.to(state->device);
         };
     };

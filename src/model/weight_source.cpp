@@ -1,5 +1,6 @@
 #include "weight_source.hpp"
 
+#include <atomic>
 #include <cstring>
 
 #include <outrider/core/error.hpp>
@@ -8,6 +9,10 @@
 
 namespace outrider {
 namespace {
+
+/// Rows of a table looked up before its pages are let go. A row is a page fault, which maps what lies beside it too (64 KB
+/// on Linux): a few hundred rows here and there hold a whole table in memory that is packed elsewhere already.
+constexpr std::size_t kRowsInMemory = 32;
 
 /// One tensor that the architecture has. columns = 0: a vector of `rows`.
 struct Expected {
@@ -141,6 +146,8 @@ void WeightSource::read_rows(const std::string& name, std::span<const TokenId> i
         require(id >= 0 && id < entry.rows, "token {} is outside the vocabulary of {} tokens", id, entry.rows);
         dequantise(entry.type, row(entry, id), std::span(out, columns));
         out += columns;
+        if ((std::atomic_ref(entry.rows_read).fetch_add(1, std::memory_order_relaxed) + 1) % kRowsInMemory == 0)
+            drop_pages_(entry.data);
     }
 }
 

@@ -17,10 +17,6 @@ namespace outrider {
 
 class NamedTensors;
 
-/// Rows of a table looked up before its pages are let go. A row is a page fault, which maps what lies beside it too (64 KB
-/// on Linux): a few hundred rows here and there hold a whole table in memory that is packed elsewhere already.
-inline constexpr std::size_t kRowsInMemory = 128;
-
 /// Names: "embed", "norm", "output" (not when tied), "L.attention_norm", "L.q", "L.k", "L.v", "L.o", "L.mlp_norm",
 /// "L.gate", "L.up", "L.down" with L the layer's number. Matrices are [out, in]; rows of q and k are in the order of
 /// half-rotation (rotary pair i is dimensions i and i + d/2 of a head), so GGUF's interleaved order is undone.
@@ -36,7 +32,8 @@ public:
 
     /// The whole tensor as f32.
     [[nodiscard]] std::vector<float> floats(const std::string& name) const;
-    /// Rows `ids` of a matrix as f32: `out` is [ids, columns].
+    /// Rows `ids` of a matrix as f32: `out` is [ids, columns]. Several threads may call it at once. Now and then it lets
+    /// the file's pages go that it has read.
     void read_rows(const std::string& name, std::span<const TokenId> ids, float* out) const;
     /// The tensor in its own format. A view of the file, or of `scratch` where rows had to be put in order.
     [[nodiscard]] std::span<const std::byte> blocks(const std::string& name, std::vector<std::byte>& scratch) const;
@@ -55,6 +52,7 @@ private:
         std::int64_t columns = 0;
         std::span<const std::byte> data;
         std::int64_t interleaved_heads = 0;  // > 0: rows are in GGUF's order, this many heads
+        mutable std::size_t rows_read = 0;   // by read_rows since its pages were let go; only through atomic_ref
 
         [[nodiscard]] std::size_t row_bytes() const { return data.size() / static_cast<std::size_t>(rows); }
         [[nodiscard]] std::int64_t file_row(std::int64_t row) const;
