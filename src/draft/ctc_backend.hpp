@@ -52,7 +52,7 @@ public:
                                                             const TargetHead& head);
 
 /// Packed matrices and the CPU's kernels; the team, and `output` (the target's rows of the draft vocabulary [V, H],
-/// int8) must live as long as the backend. For sizes that fit them.
+/// in 5 or 8 bits) must live as long as the backend. For sizes that fit them.
 [[nodiscard]] bool kernels_fit(const CtcConfig& config);
 [[nodiscard]] std::unique_ptr<CtcBackend> make_kernel_backend(const CtcConfig& config, const CtcWeights& weights,
                                                               const TargetHead& head, const PackedLinear& output,

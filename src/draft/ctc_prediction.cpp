@@ -56,7 +56,7 @@ CtcPrediction::CtcPrediction(const CtcConfig& config, const CtcWeights& weights,
         });
         return made;
     };
-    const WeightFormat packed = exact_ ? WeightFormat::f32 : WeightFormat::int8;
+    const WeightFormat packed = output.format();
     last_ = table(0), second_ = table(1);
     by_last_ = pack_as(packed, columns_of(0), team);
     by_second_ = pack_as(packed, columns_of(1), team);

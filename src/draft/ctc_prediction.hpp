@@ -24,7 +24,7 @@ namespace outrider {
 /// one the target's hidden state.
 class CtcPrediction {
 public:
-    /// `output`: the target's rows of the draft vocabulary [V, H]. In f32 all matrices here are f32, else they are 8-bit.
+    /// `output`: the target's rows of the draft vocabulary [V, H]. All matrices here are in its format.
     /// It and the team must live as long as this.
     CtcPrediction(const CtcConfig& config, const CtcWeights& weights, const TargetHead& head, const PackedLinear& output,
                   ThreadTeam& team);

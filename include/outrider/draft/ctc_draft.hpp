@@ -30,7 +30,7 @@ struct CtcDraftOptions {
     std::uint64_t seed = 0;   ///< of `sampled`; draws are keyed by (seed, sequence, committed)
     int threads = 0;          ///< of the CPU's kernels; 0: the target's; one per physical core where it has none
     bool kernels = true;      ///< on the CPU: packed matrices and plain loops; false: tensor operations
-    bool eight_bits = false;  ///< of kernels: all matrices in 8 bits; else the layers' in 4 and the output rows in 5
+    bool eight_bits = false;  ///< of kernels: all matrices in 8 bits; else the layers' in 4, the others in 5
 };
 
 /// A trained CTC drafter.
