@@ -12,7 +12,7 @@ namespace {
 
 /// Rows of a table looked up before its pages are let go. A row is a page fault, which maps what lies beside it too (64 KB
 /// on Linux): a few hundred rows here and there hold a whole table in memory that is packed elsewhere already.
-constexpr std::size_t kRowsInMemory = 32;
+constexpr std::size_t kRowsInMemory = 64;
 
 /// One tensor that the architecture has. columns = 0: a vector of `rows`.
 struct Expected {
