@@ -237,7 +237,7 @@ CtcEngine::CtcEngine(CtcConfig config, CtcWeights weights, const TargetHead& hea
     // Packed: nothing reads them again, and the look-up tables that come now are the most that loading holds.
     if (kernels) weights.fuse.reset(), weights.layers.clear(), weights.queries.reset();
     return_free_memory();
-    if (conditioned) prediction_.emplace(config, weights, head, output_, *team_);
+    if (conditioned) prediction_.emplace(config, std::move(weights), head, output_, *team_);
     vocabulary_ = head.vocabulary;
     options_ = options;
     config_ = std::move(config);

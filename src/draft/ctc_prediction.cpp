@@ -20,7 +20,7 @@ using Output = Eigen::Map<Eigen::VectorXf>;
 
 }  // namespace
 
-CtcPrediction::CtcPrediction(const CtcConfig& config, const CtcWeights& weights, const TargetHead& head,
+CtcPrediction::CtcPrediction(const CtcConfig& config, CtcWeights weights, const TargetHead& head,
                              const PackedLinear& output, ThreadTeam& team)
     : hidden_(config.hidden),
       rank_(config.prefix_rank),
@@ -61,6 +61,7 @@ CtcPrediction::CtcPrediction(const CtcConfig& config, const CtcWeights& weights,
     by_last_ = pack_as(packed, columns_of(0), team);
     by_second_ = pack_as(packed, columns_of(1), team);
     by_feature_ = pack_as(packed, columns_of(2), team);
+    weights.prefix_in.reset();  // and its file's pages: loading holds the most behind here
     if (narrow_ || targets_rows_) {
         first_ = floats_of(narrow_ ? weights.prefix_narrow : weights.prefix_out);
         project_ = pack_as(packed, narrow_ ? weights.prefix_narrow : weights.prefix_out, team);

@@ -26,7 +26,7 @@ class CtcPrediction {
 public:
     /// `output`: the target's rows of the draft vocabulary [V, H]. All matrices here are in its format.
     /// It and the team must live as long as this.
-    CtcPrediction(const CtcConfig& config, const CtcWeights& weights, const TargetHead& head, const PackedLinear& output,
+    CtcPrediction(const CtcConfig& config, CtcWeights weights, const TargetHead& head, const PackedLinear& output,
                   ThreadTeam& team);
     CtcPrediction(const CtcPrediction&) = delete;
     CtcPrediction& operator=(const CtcPrediction&) = delete;
