@@ -52,7 +52,7 @@ private:
         std::int64_t columns = 0;
         std::span<const std::byte> data;
         std::int64_t interleaved_heads = 0;  // > 0: rows are in GGUF's order, this many heads
-        mutable std::size_t rows_read = 0;   // by read_rows since its pages were let go; only through atomic_ref
+        mutable std::size_t rows_read = 0;   // by read_rows, in all; only through atomic_ref
 
         [[nodiscard]] std::size_t row_bytes() const { return data.size() / static_cast<std::size_t>(rows); }
         [[nodiscard]] std::int64_t file_row(std::int64_t row) const;
