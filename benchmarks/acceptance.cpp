@@ -12,12 +12,12 @@
 #include <string>
 #include <vector>
 
+#include <outrider/accept/policy.hpp>
+#include <outrider/accept/rules/draft_samples.hpp>
+#include <outrider/accept/rules/listed_law.hpp>
 #include <outrider/core/rng.hpp>
-#include <outrider/decode/make_policy.hpp>
-#include <outrider/draft/ngram_draft.hpp>
-#include <outrider/interface/acceptance_policy.hpp>
-#include <outrider/tree/draft_samples.hpp>
-#include <outrider/tree/listed_law.hpp>
+#include <outrider/draft/ngram.hpp>
+#include <outrider/engine/make_policy.hpp>
 #include <outrider/tree/tree_layout.hpp>
 
 namespace {

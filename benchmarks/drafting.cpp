@@ -10,10 +10,10 @@
 #include <string>
 #include <vector>
 
-#include <outrider/decode/make_drafter.hpp>
+#include <outrider/accept/rules/accept_walk.hpp>
 #include <outrider/core/error.hpp>
-#include <outrider/tree/accept_walk.hpp>
-#include <outrider/verify/llama_verifier.hpp>
+#include <outrider/engine/make_drafter.hpp>
+#include <outrider/target/llama_verifier.hpp>
 
 using namespace outrider;
 

@@ -23,9 +23,9 @@
 
 #include <outrider/core/error.hpp>
 #include <outrider/core/rng.hpp>
-#include <outrider/tensor/isa.hpp>
-#include <outrider/tensor/packed_linear.hpp>
-#include <outrider/tensor/thread_team.hpp>
+#include "kernels/isa.hpp"
+#include "kernels/packed_linear.hpp"
+#include "kernels/thread_team.hpp"
 
 using namespace outrider;
 

@@ -13,8 +13,8 @@
 #include <vector>
 
 #include <outrider/core/error.hpp>
-#include <outrider/model/llama_model.hpp>
-#include <outrider/tensor/isa.hpp>
+#include <outrider/target/llama_model.hpp>
+#include "kernels/isa.hpp"
 
 using namespace outrider;
 

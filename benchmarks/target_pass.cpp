@@ -12,9 +12,9 @@
 #include <vector>
 
 #include <outrider/core/error.hpp>
-#include <outrider/tensor/isa.hpp>
-#include <outrider/tensor/thread_team.hpp>
-#include <outrider/verify/llama_verifier.hpp>
+#include "kernels/isa.hpp"
+#include "kernels/thread_team.hpp"
+#include <outrider/target/llama_verifier.hpp>
 
 using namespace outrider;
 

@@ -14,6 +14,7 @@ endif()
 function(outrider_settings target)
     target_compile_options(${target} PRIVATE -Wall -Wextra -Wpedantic -Wshadow -Wno-unknown-pragmas
                            $<$<BOOL:${OUTRIDER_WERROR}>:-Werror>)
+    target_include_directories(${target} PRIVATE ${PROJECT_SOURCE_DIR}/src)  # private headers, "room/name.hpp"
     if(OUTRIDER_SANITIZERS)
         target_compile_options(${target} PRIVATE -fsanitize=${OUTRIDER_SANITIZERS} -fno-omit-frame-pointer
                                -fno-sanitize-recover=undefined)
@@ -40,8 +41,8 @@ function(outrider_use_aten target)
     endif()
 endfunction()
 
-# outrider_test(name SOURCES ... [LINK ...] [ATEN] [LABELS ...]): one Catch2 program, one ctest. LINK names the layers
-# (outrider_io, outrider_kernels, outrider_model, ...) whose bodies it needs, or outrider for all.
+# outrider_test(name SOURCES ... [LINK ...] [ATEN] [LABELS ...]): one Catch2 program, one ctest. LINK names the rooms
+# (outrider_formats, outrider_kernels, outrider_target, ...) whose bodies it needs, or outrider for all.
 function(outrider_test name)
     cmake_parse_arguments(arg "ATEN" "" "SOURCES;LINK;LABELS" ${ARGN})
     add_executable(${name} ${arg_SOURCES})

@@ -1,8 +1,7 @@
 #!/usr/bin/env python3
-"""Enforces the arrows between the layers (docs/architecture.md) by reading #include lines.
+"""Enforces the arrows between the rooms (docs/architecture.md) by reading #include lines.
 
     check_layers.py ROOT        checks include/, src/ and examples/ of a source folder; prints each breach, exit 1 if any
-    check_layers.py --write-umbrella ROOT  writes include/outrider/outrider.hpp anew from the headers that are there
     check_layers.py --self-test proves on samples that each rule can fail
 """
 import pathlib
@@ -10,78 +9,98 @@ import re
 import sys
 import tempfile
 
-# A file includes its own folder and folders of a smaller number; equal numbers are siblings and never meet.
-RANK = {"core": 0, "tree": 1, "ctc": 2, "tensor": 3, "io": 3, "interface": 4, "model": 5, "draft": 5, "verify": 5,
-        "accept": 5, "decode": 6, "train": 7}
-ALLOWED_SIBLINGS = {("verify", "model")}
-IO_SEES = {"core"}
-# What each layer's public headers may include beside the standard library. Everything else stays in the sources.
-EXTERNAL = {"core": ("fmt/",), "tree": ("fmt/",), "ctc": ("Eigen/",), "io": ("fmt/",)}
+# A file includes its own room and rooms of a smaller number; equal numbers are siblings and never meet.
+RANK = {"core": 0, "tree": 1, "accept/rules": 2, "ctc": 3, "budget": 3, "formats": 4, "kernels": 4, "text": 5,
+        "target": 6, "draft": 7, "accept": 7, "decode": 8, "engine": 9, "train": 10, "cli": 11}
+PRIVATE_ROOMS = {"kernels", "cli"}  # of src/ alone
+# Rooms inside draft/: a drafter never includes another drafter, and nn/ (what they share) none of them.
+DRAFTERS = ("ctc", "medusa", "hydra")
+# formats/ and text/ read files of strangers and know nothing of trees.
+READERS_SEE = {"formats": {"core"}, "text": {"core", "formats"}}
+# What public headers may include beside the standard library, by room. Everything else stays in the sources.
+EXTERNAL = {"core": ("fmt/",), "tree": ("fmt/",), "accept/rules": ("fmt/",), "budget": ("fmt/",), "ctc": ("Eigen/",),
+            "formats": ("fmt/",), "text": ("fmt/",)}
 EXTERNAL_ABOVE = ("fmt/", "ATen/", "c10/")
 TOO_WIDE = {"ATen/ATen.h", "torch/torch.h", "torch/all.h", "torch/extension.h"}
 TENSOR_LIBRARY = ("ATen/", "c10/", "torch/")
-PLAIN_SOURCES = ("io", "kernels")  # src/ folders that build without LibTorch, with all that they include
-# The loop never names a concrete strategy.
-LOOP = {"decode/speculative_decoder.hpp"}
-CONCRETE = {"model", "draft", "verify", "accept"}
+PLAIN_SOURCES = ("formats", "text", "kernels")  # src/ folders that build without LibTorch, with all that they include
+# The loop names no concrete drafter and no concrete target; of the policies it knows the default.
+LOOP_ROOM = "decode"
+LOOP_MAY = {"draft": ("drafter.hpp", "detail/"), "accept": ("policy.hpp", "match.hpp"),
+            "target": ("verifier.hpp", "round.hpp", "target_head.hpp", "feature_columns.hpp", "causal_model.hpp")}
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]', re.M)
+FRONT_DOOR = "include/outrider/outrider.hpp"
+API = "docs/api.md"
 
 
 def includes(path):
     return [name for _, name in INCLUDE.findall(path.read_text(encoding="utf-8"))]
 
 
-def own(name):
-    """The layer of a header of ours, "" for the umbrella, None for anything else."""
-    if not name.startswith("outrider/"):
-        return None
-    parts = name.split("/")
-    return parts[1] if len(parts) > 2 else ""
+def room_of(path):
+    """The room of a path below include/outrider or src: "accept/rules" is one of its own; "" for what lies in none."""
+    parts = path.split("/")
+    if parts[:2] == ["accept", "rules"]:
+        return "accept/rules"
+    return parts[0] if len(parts) > 1 else ""
 
 
-def arrow(layer, target):
-    """Why a file of `layer` may not include a header of `target`, or None."""
-    if target == layer:
+def own(include):
+    """A header of ours, as a path below its root; None for anything else."""
+    if include.startswith("outrider/"):
+        return include[len("outrider/"):]
+    return include if include.split("/")[0] in RANK else None
+
+
+def arrow(name, target):
+    """Why the file `name` may not include `target` (paths below include/outrider or src), or None."""
+    room, there = room_of(name), room_of(target)
+    if target in ("outrider.hpp", "engine.hpp"):
+        return None if room == "cli" or (target == "engine.hpp" and room in ("engine", "train")) else \
+            f"no room below includes {target}"
+    if there not in RANK:
+        return f"unknown room '{there}'"
+    if there == room:
+        inside = target.split("/")[1] if room == "draft" else ""
+        if inside in DRAFTERS and name.split("/")[1] != inside:
+            return f"{name} -> {target}: drafters never include each other"
         return None
-    if target == "":
-        return "no layer includes the umbrella"
-    if target not in RANK:
-        return f"unknown layer '{target}'"
-    if layer == "io":
-        return None if target in IO_SEES else "io may use core only"
-    if (layer, target) in ALLOWED_SIBLINGS or RANK[target] < RANK[layer]:
+    if room == LOOP_ROOM and there in LOOP_MAY:
+        if not target[len(there) + 1:].startswith(LOOP_MAY[there]):
+            return f"{name} -> {target}: the loop never names a concrete strategy"
+    if room in READERS_SEE:
+        return None if there in READERS_SEE[room] else f"{room} may use {', '.join(sorted(READERS_SEE[room]))} only"
+    if RANK[there] < RANK[room]:
         return None
-    kind = "siblings never include each other" if RANK[target] == RANK[layer] else "arrows point to lower layers only"
-    return f"{layer} -> {target}: {kind}"
+    kind = "siblings never include each other" if RANK[there] == RANK[room] else "arrows point to lower rooms only"
+    return f"{room} -> {there}: {kind}"
 
 
 def check_header(root, path):
     name = path.relative_to(root / "include/outrider").as_posix()
-    layer = name.split("/")[0] if "/" in name else ""
-    if layer and layer not in RANK:
-        yield f"unknown layer '{layer}'"
+    room = room_of(name)
+    if room and (room not in RANK or room in PRIVATE_ROOMS):
+        yield f"unknown room '{room}'"
         return
     if "#pragma once" not in path.read_text(encoding="utf-8"):
         yield "no #pragma once"
     for include in includes(path):
         target = own(include)
-        if target is not None and not (root / "include" / include).exists():
-            yield f"<{include}> does not exist"
-        if layer == "":
-            if target is None:
-                yield f"the umbrella includes <{include}>; it includes headers of ours only"
+        if target is not None and not (root / "include/outrider" / target).exists():
+            yield f"<{include}> is no public header" if (root / "src" / target).exists() else f"<{include}> does not exist"
+        elif target is not None and include == target:
+            yield f'"{include}": public headers are included as <outrider/{include}>'
+        if not room:
             continue
         if target is not None:
-            if why := arrow(layer, target):
+            if why := arrow(name, target):
                 yield f"<{include}>: {why}"
-            if name in LOOP and target in CONCRETE:
-                yield f"<{include}>: the loop never names a concrete strategy"
         elif include in TOO_WIDE or include.startswith("torch/"):
             yield f"<{include}> in a public header: use <ATen/core/Tensor.h> or narrower; autograd in sources only"
         elif "/" in include or include.endswith((".h", ".hpp")):
-            if not include.startswith(EXTERNAL.get(layer, EXTERNAL_ABOVE)):
-                yield f"<{include}>: {layer} headers may include std" + "".join(
-                    f", {prefix}" for prefix in EXTERNAL.get(layer, EXTERNAL_ABOVE))
+            if not include.startswith(EXTERNAL.get(room, EXTERNAL_ABOVE)):
+                yield f"<{include}>: {room} headers may include std" + "".join(
+                    f", {prefix}" for prefix in EXTERNAL.get(room, EXTERNAL_ABOVE))
 
 
 def tensor_library_reached(root, path, seen):
@@ -89,7 +108,7 @@ def tensor_library_reached(root, path, seen):
     for include in includes(path):
         if include.startswith(TENSOR_LIBRARY):
             return [include]
-        for there in (root / "include" / include, path.parent / include):
+        for there in (root / "include" / include, root / "src" / include, path.parent / include):
             if there.is_file() and there not in seen:
                 seen.add(there)
                 if chain := tensor_library_reached(root, there, seen):
@@ -98,30 +117,42 @@ def tensor_library_reached(root, path, seen):
 
 
 def check_source(root, path):
-    layer = path.relative_to(root / "src").parts[0]
-    if layer in PLAIN_SOURCES:
+    name = path.relative_to(root / "src").as_posix()
+    room = room_of(name)
+    if room not in RANK:
+        yield f"unknown room '{room}'"
+        return
+    if room in PLAIN_SOURCES:
         if chain := tensor_library_reached(root, path, {path}):
             yield "reaches the tensor library through " + " -> ".join(chain)
-    stands_for = {"kernels": "tensor"}.get(layer, layer)
     for include in includes(path):
         if include in ("torch/torch.h", "torch/all.h"):
             yield f"<{include}> costs 20 s and 1 GB a file; include the parts of torch/csrc that are needed"
+        if include.startswith("../"):
+            yield f'"{include}": another folder\'s private header is included by its room, "room/name.hpp"'
         target = own(include)
-        if target is not None and stands_for in RANK:
-            if why := arrow(stands_for, target):
-                yield f"<{include}>: {why}"
-        if include.startswith("../") and "/" in include[3:]:
-            yield f'"{include}": a source includes private headers of its own folder and of src/ only'
+        if target is None:
+            continue
+        if why := arrow(name, target):
+            yield f"<{include}>: {why}"
+        stem = pathlib.PurePosixPath(target)
+        if room != "cli" and path.suffix == ".cpp" and stem.stem == path.stem and stem.parent.as_posix() != str(pathlib.PurePosixPath(name).parent):
+            yield f"the body of <{include}> stands in src/{pathlib.PurePosixPath(name).parent}, not in its header's room"
 
 
-def check_umbrella(root):
-    umbrella = root / "include/outrider/outrider.hpp"
-    if umbrella.exists():
-        there = set(includes(umbrella))
-        for path in sorted((root / "include/outrider").glob("*/*.hpp")):
-            name = path.relative_to(root / "include").as_posix()
-            if name not in there:
-                yield f"{umbrella.relative_to(root)}: <{name}> is missing (--write-umbrella)"
+def check_api(root):
+    """Each public header is in the front door or in docs/api.md, machinery (detail/) apart."""
+    door, api = root / FRONT_DOOR, root / API
+    told = set(includes(door)) if door.exists() else set()
+    if api.exists():
+        told |= set(re.findall(r"outrider/[\w/]+\.hpp", api.read_text(encoding="utf-8")))
+    for path in sorted((root / "include/outrider").rglob("*.hpp")):
+        name = path.relative_to(root / "include").as_posix()
+        if "/detail/" not in name and not name.endswith("-inl.hpp") and name not in told and name != "outrider/outrider.hpp":
+            yield f"include/{name}: neither in the front door nor in {API}"
+    for name in sorted(told):
+        if name.startswith("outrider/") and not (root / "include" / name).exists():
+            yield f"{API}: <{name}> does not exist"
 
 
 def check(root):
@@ -133,53 +164,57 @@ def check(root):
             breaches += [f"{path.relative_to(root)}: {why}" for why in check_source(root, path)]
     for path in sorted((root / "examples").rglob("*.[ch]pp")):
         breaches += [f"{path.relative_to(root)}: <{name}> is private; examples use what is installed"
-                     for name in includes(path) if name.startswith(("../", "src/"))]
-    return breaches + list(check_umbrella(root))
-
-
-def write_umbrella(root):
-    lines = ["// Everything. A host that wants short builds includes the headers it uses.", "#pragma once"]
-    for layer in RANK:
-        names = sorted(path.name for path in (root / "include/outrider" / layer).glob("*.hpp"))
-        lines += [""] * bool(names) + [f"#include <outrider/{layer}/{name}>" for name in names]
-    (root / "include/outrider/outrider.hpp").write_text("\n".join(lines) + "\n", encoding="utf-8")
+                     for name in includes(path)
+                     if name.startswith(("../../src", "../../include", "src/")) or (own(name) and not name.startswith("outrider/"))]
+    return breaches + list(check_api(root))
 
 
 GOOD = {
     "include/outrider/core/a.hpp": "#include <fmt/format.h>\n#include <vector>\n",
-    "include/outrider/tensor/t.hpp": "#include <ATen/core/Tensor.h>\n#include <outrider/core/a.hpp>\n",
-    "include/outrider/tensor/plain.hpp": "#include <outrider/core/a.hpp>\n",
-    "include/outrider/io/f.hpp": "#include <outrider/core/a.hpp>\n",
-    "include/outrider/model/m.hpp": "#include <outrider/io/f.hpp>\n#include <outrider/tensor/t.hpp>\n",
-    "include/outrider/verify/v.hpp": "#include <outrider/model/m.hpp>\n",
-    "include/outrider/decode/speculative_decoder.hpp": "#include <outrider/tensor/t.hpp>\n",
-    "include/outrider/outrider.hpp": "".join(
-        f"#include <outrider/{name}>\n" for name in
-        ("core/a.hpp", "decode/speculative_decoder.hpp", "io/f.hpp", "model/m.hpp", "tensor/plain.hpp", "tensor/t.hpp",
-         "verify/v.hpp")),
-    "src/kernels/plain.cpp": "#include <outrider/tensor/plain.hpp>\n",
-    "src/decode/d.cpp": "#include <ATen/ATen.h>\n#include <outrider/verify/v.hpp>\n",
+    "include/outrider/tree/detail/machine.hpp": "#include <outrider/core/a.hpp>\n",
+    "include/outrider/accept/rules/r.hpp": "#include <outrider/tree/detail/machine.hpp>\n",
+    "include/outrider/formats/f.hpp": "#include <outrider/core/a.hpp>\n",
+    "include/outrider/text/t.hpp": "#include <outrider/formats/f.hpp>\n",
+    "include/outrider/target/verifier.hpp": "#include <ATen/core/Tensor.h>\n#include <outrider/text/t.hpp>\n",
+    "include/outrider/target/llama.hpp": "#include <outrider/target/verifier.hpp>\n",
+    "include/outrider/accept/match.hpp": "#include <outrider/accept/rules/r.hpp>\n",
+    "include/outrider/draft/drafter.hpp": "#include <outrider/target/verifier.hpp>\n",
+    "include/outrider/draft/ctc/c.hpp": "#include <outrider/draft/drafter.hpp>\n",
+    "include/outrider/draft/hydra/h.hpp": "#include <outrider/draft/drafter.hpp>\n",
+    "include/outrider/decode/loop.hpp": "#include <outrider/draft/drafter.hpp>\n#include <outrider/accept/match.hpp>\n",
+    "include/outrider/outrider.hpp": "#include <outrider/decode/loop.hpp>\n#include <outrider/core/a.hpp>\n",
+    "docs/api.md": "".join(f"`outrider/{name}`\n" for name in (
+        "accept/rules/r.hpp", "formats/f.hpp", "text/t.hpp", "target/verifier.hpp", "target/llama.hpp", "accept/match.hpp",
+        "draft/drafter.hpp", "draft/ctc/c.hpp", "draft/hydra/h.hpp")),
+    "src/kernels/plain.hpp": "#include <outrider/core/a.hpp>\n",
+    "src/kernels/plain.cpp": '#include "kernels/plain.hpp"\n',
+    "src/decode/loop.cpp": "#include <ATen/ATen.h>\n#include <outrider/decode/loop.hpp>\n",
     "examples/01/main.cpp": "#include <outrider/outrider.hpp>\n",
 }
 BAD = {  # file, the line added to it, a word of the expected breach
-    "core -> tree": ("include/outrider/core/a.hpp", "#include <outrider/tree/x.hpp>", "lower layers"),
+    "core -> tree": ("include/outrider/core/a.hpp", "#include <outrider/tree/x.hpp>", "lower rooms"),
     "core uses ATen": ("include/outrider/core/a.hpp", "#include <ATen/core/Tensor.h>", "may include std"),
     "core uses json": ("include/outrider/core/a.hpp", "#include <nlohmann/json.hpp>", "may include std"),
-    "torch.h": ("include/outrider/model/m.hpp", "#include <torch/torch.h>", "public header"),
-    "ATen.h": ("include/outrider/model/m.hpp", "#  include <ATen/ATen.h>", "public header"),
-    "autograd": ("include/outrider/model/m.hpp", "#include <torch/csrc/autograd/autograd.h>", "public header"),
-    "io -> tensor": ("include/outrider/io/f.hpp", "#include <outrider/tensor/plain.hpp>", "core only"),
-    "model -> verify": ("include/outrider/model/m.hpp", "#include <outrider/verify/v.hpp>", "siblings"),
-    "model -> decode": ("include/outrider/model/m.hpp", "#include <outrider/decode/speculative_decoder.hpp>", "lower"),
-    "loop names": ("include/outrider/decode/speculative_decoder.hpp", "#include <outrider/model/m.hpp>", "concrete"),
-    "missing": ("include/outrider/model/m.hpp", "#include <outrider/core/nowhere.hpp>", "does not exist"),
-    "umbrella used": ("include/outrider/model/m.hpp", "#include <outrider/outrider.hpp>", "umbrella"),
-    "not in umbrella": ("include/outrider/core/new.hpp", "#include <vector>", "is missing"),
-    "new layer": ("include/outrider/misc/new.hpp", "#include <vector>", "unknown layer"),
-    "kernels reach ATen": ("include/outrider/tensor/plain.hpp", "#include <outrider/tensor/t.hpp>", "tensor library"),
-    "source -> right": ("src/kernels/plain.cpp", "#include <outrider/decode/speculative_decoder.hpp>", "lower"),
-    "source of another": ("src/decode/d.cpp", '#include "../kernels/private.hpp"', "own folder"),
-    "private example": ("examples/01/main.cpp", '#include "../../src/cli/table.hpp"', "private"),
+    "torch.h": ("include/outrider/target/verifier.hpp", "#include <torch/torch.h>", "public header"),
+    "ATen.h": ("include/outrider/target/verifier.hpp", "#  include <ATen/ATen.h>", "public header"),
+    "autograd": ("include/outrider/target/verifier.hpp", "#include <torch/csrc/autograd/autograd.h>", "public header"),
+    "formats -> tree": ("include/outrider/formats/f.hpp", "#include <outrider/tree/detail/machine.hpp>", "core only"),
+    "draft -> accept": ("include/outrider/draft/drafter.hpp", "#include <outrider/accept/match.hpp>", "siblings"),
+    "target -> decode": ("include/outrider/target/verifier.hpp", "#include <outrider/decode/loop.hpp>", "lower"),
+    "ctc -> hydra": ("include/outrider/draft/ctc/c.hpp", "#include <outrider/draft/hydra/h.hpp>", "each other"),
+    "loop names": ("include/outrider/decode/loop.hpp", "#include <outrider/target/llama.hpp>", "concrete"),
+    "missing": ("include/outrider/target/verifier.hpp", "#include <outrider/core/nowhere.hpp>", "does not exist"),
+    "private header": ("include/outrider/target/verifier.hpp", '#include "kernels/plain.hpp"', "no public header"),
+    "front door used": ("include/outrider/target/verifier.hpp", "#include <outrider/outrider.hpp>", "no room below"),
+    "not told": ("include/outrider/core/new.hpp", "#include <vector>", "neither in the front door"),
+    "told, not there": ("docs/api.md", "`outrider/core/gone.hpp`", "does not exist"),
+    "new room": ("include/outrider/misc/new.hpp", "#include <vector>", "unknown room"),
+    "new room of bodies": ("src/misc/new.cpp", "#include <vector>", "unknown room"),
+    "kernels reach ATen": ("src/kernels/plain.hpp", "#include <ATen/ATen.h>", "tensor library"),
+    "source -> right": ("src/kernels/plain.cpp", "#include <outrider/decode/loop.hpp>", "lower"),
+    "body elsewhere": ("src/engine/loop.cpp", "#include <outrider/decode/loop.hpp>", "not in its header's room"),
+    "source of another": ("src/decode/loop.cpp", '#include "../kernels/private.hpp"', "by its room"),
+    "private example": ("examples/01/main.cpp", '#include "kernels/plain.hpp"', "private"),
 }
 
 
@@ -207,11 +242,8 @@ def main():
     if sys.argv[1:] == ["--self-test"]:
         self_test()
         return 0
-    if sys.argv[1] == "--write-umbrella":
-        write_umbrella(pathlib.Path(sys.argv[2]).resolve())
-        return 0
     breaches = check(pathlib.Path(sys.argv[1]).resolve())
-    print("\n".join(breaches) if breaches else "layers: all arrows hold")
+    print("\n".join(breaches) if breaches else "rooms: all arrows hold")
     return 1 if breaches else 0
 
 

@@ -4,7 +4,7 @@
 #include <fmt/format.h>
 #include <outrider/accept/greedy_match.hpp>
 #include <outrider/decode/speculative_decoder.hpp>
-#include <outrider/draft/no_draft.hpp>
+#include <outrider/draft/none.hpp>
 
 #include <algorithm>
 #include <cstdint>

@@ -3,8 +3,8 @@
 #include <fmt/format.h>
 #include <outrider/accept/sampled_match.hpp>
 #include <outrider/decode/speculative_decoder.hpp>
-#include <outrider/draft/ngram_draft.hpp>
-#include <outrider/draft/no_draft.hpp>
+#include <outrider/draft/ngram.hpp>
+#include <outrider/draft/none.hpp>
 
 #include <memory>
 #include <string>

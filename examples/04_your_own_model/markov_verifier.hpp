@@ -7,8 +7,8 @@
 #include <ATen/ops/zeros.h>
 #include <outrider/core/detokenizer.hpp>
 #include <outrider/core/error.hpp>
-#include <outrider/interface/prompt.hpp>
-#include <outrider/interface/verifier.hpp>
+#include <outrider/core/prompt.hpp>
+#include <outrider/target/verifier.hpp>
 #include <outrider/tree/tree_layout.hpp>
 
 #include <array>

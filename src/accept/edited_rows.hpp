@@ -4,10 +4,10 @@
 #include <span>
 #include <vector>
 
-#include <outrider/accept/logit_rows.hpp>
+#include <outrider/accept/detail/logit_rows.hpp>
+#include <outrider/accept/warp.hpp>
 #include <outrider/core/options.hpp>
-#include <outrider/interface/round.hpp>
-#include <outrider/tensor/warp.hpp>
+#include <outrider/target/round.hpp>
 #include <outrider/tree/token_tree.hpp>
 
 namespace outrider {

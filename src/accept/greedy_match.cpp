@@ -1,8 +1,8 @@
 #include <outrider/accept/greedy_match.hpp>
 
+#include <outrider/accept/detail/logit_rows.hpp>
+#include <outrider/accept/rules/accept_walk.hpp>
 #include <outrider/core/error.hpp>
-#include <outrider/accept/logit_rows.hpp>
-#include <outrider/tree/accept_walk.hpp>
 
 namespace outrider {
 

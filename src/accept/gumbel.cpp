@@ -1,4 +1,4 @@
-#include <outrider/tensor/gumbel.hpp>
+#include <outrider/accept/gumbel.hpp>
 
 #include <algorithm>
 #include <array>
@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <limits>
 
-#include "../vector_clones.hpp"
+#include "kernels/vector_clones.hpp"
 
 namespace outrider {
 

@@ -3,10 +3,10 @@
 #include <utility>
 #include <vector>
 
+#include <outrider/accept/gumbel.hpp>
+#include <outrider/accept/rules/accept_walk.hpp>
+#include <outrider/accept/warp.hpp>
 #include <outrider/core/rng.hpp>
-#include <outrider/tensor/gumbel.hpp>
-#include <outrider/tensor/warp.hpp>
-#include <outrider/tree/accept_walk.hpp>
 
 #include "edited_rows.hpp"
 

@@ -7,9 +7,9 @@
 #include <utility>
 #include <vector>
 
+#include <outrider/accept/warp.hpp>
 #include <outrider/core/options.hpp>
-#include <outrider/interface/round.hpp>
-#include <outrider/tensor/warp.hpp>
+#include <outrider/target/round.hpp>
 #include <outrider/tree/token_tree.hpp>
 
 #include "edited_rows.hpp"

@@ -1,4 +1,4 @@
-#include <outrider/tensor/warp.hpp>
+#include <outrider/accept/warp.hpp>
 
 #include <algorithm>
 #include <array>
@@ -8,7 +8,7 @@
 
 #include <outrider/core/error.hpp>
 
-#include "../vector_clones.hpp"
+#include "kernels/vector_clones.hpp"
 
 namespace outrider {
 

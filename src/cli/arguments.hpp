@@ -8,7 +8,7 @@
 #include <vector>
 
 #include <outrider/core/options.hpp>
-#include <outrider/decode/make_policy.hpp>
+#include <outrider/engine/make_policy.hpp>
 
 namespace outrider::cli {
 

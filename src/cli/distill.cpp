@@ -16,7 +16,7 @@
 #include <utility>
 
 #include <outrider/accept/sampled_match.hpp>
-#include <outrider/draft/no_draft.hpp>
+#include <outrider/draft/none.hpp>
 #include <outrider/train/distill.hpp>
 
 #include "arguments.hpp"

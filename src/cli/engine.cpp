@@ -6,8 +6,8 @@
 #include <utility>
 #include <vector>
 
-#include <outrider/decode/make_drafter.hpp>
-#include <outrider/decode/make_policy.hpp>
+#include <outrider/engine/make_drafter.hpp>
+#include <outrider/engine/make_policy.hpp>
 
 namespace outrider::cli {
 

@@ -4,11 +4,11 @@
 #include <memory>
 #include <string>
 
-#include <outrider/decode/any_decoder.hpp>
-#include <outrider/interface/acceptance_policy.hpp>
-#include <outrider/interface/draft_model.hpp>
-#include <outrider/model/llama_model.hpp>
-#include <outrider/verify/llama_verifier.hpp>
+#include <outrider/accept/policy.hpp>
+#include <outrider/draft/drafter.hpp>
+#include <outrider/engine/any_decoder.hpp>
+#include <outrider/target/llama_model.hpp>
+#include <outrider/target/llama_verifier.hpp>
 
 #include "arguments.hpp"
 #include "prompts_file.hpp"

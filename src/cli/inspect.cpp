@@ -6,7 +6,7 @@
 #include <cstdio>
 
 
-#include <outrider/decode/make_policy.hpp>
+#include <outrider/engine/make_policy.hpp>
 
 #include "arguments.hpp"
 #include "engine.hpp"

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include <outrider/io/chat_template.hpp>
+#include <outrider/text/chat_template.hpp>
 
 namespace outrider::cli {
 

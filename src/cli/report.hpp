@@ -12,7 +12,7 @@
 #include <nlohmann/json_fwd.hpp>
 #include <outrider/core/stats.hpp>
 #include <outrider/core/types.hpp>
-#include <outrider/decode/make_policy.hpp>
+#include <outrider/engine/make_policy.hpp>
 
 namespace outrider::cli {
 

@@ -8,8 +8,8 @@
 
 #include <outrider/core/error.hpp>
 #include <outrider/core/utf8_stream.hpp>
-#include <outrider/io/gguf.hpp>
-#include <outrider/io/tokenizer.hpp>
+#include "formats/gguf.hpp"
+#include <outrider/text/tokenizer.hpp>
 
 #include "arguments.hpp"
 

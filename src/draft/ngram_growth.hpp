@@ -5,7 +5,7 @@
 #include <queue>
 #include <vector>
 
-#include <outrider/draft/ngram_draft.hpp>
+#include <outrider/draft/ngram.hpp>
 
 namespace outrider {
 

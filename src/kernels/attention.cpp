@@ -1,4 +1,4 @@
-#include <outrider/tensor/attention.hpp>
+#include "kernels/attention.hpp"
 
 #include <algorithm>
 #include <cstring>

@@ -1,4 +1,4 @@
-#include <outrider/tensor/isa.hpp>
+#include "kernels/isa.hpp"
 
 #include <algorithm>
 #include <atomic>

@@ -5,9 +5,9 @@
 #include <cstddef>
 #include <cstdint>
 
-#include <outrider/tensor/attention.hpp>
-#include <outrider/tensor/isa.hpp>
-#include <outrider/tensor/packed_linear.hpp>
+#include "kernels/attention.hpp"
+#include "kernels/isa.hpp"
+#include "kernels/packed_linear.hpp"
 
 namespace outrider::kernels {
 

@@ -18,7 +18,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include <outrider/tensor/packed_linear.hpp>
+#include "kernels/packed_linear.hpp"
 
 namespace outrider::kernels {
 

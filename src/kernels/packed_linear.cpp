@@ -1,4 +1,4 @@
-#include <outrider/tensor/packed_linear.hpp>
+#include "kernels/packed_linear.hpp"
 
 #include <algorithm>
 #include <cstring>

@@ -4,7 +4,7 @@
 #include <new>
 
 #include <outrider/core/error.hpp>
-#include <outrider/tensor/packed_linear.hpp>
+#include "kernels/packed_linear.hpp"
 
 #include "kernel_table.hpp"
 

@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <limits>
 
-#include <outrider/tensor/packed_linear.hpp>
+#include "kernels/packed_linear.hpp"
 
 namespace outrider::kernels {
 

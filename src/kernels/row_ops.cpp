@@ -1,4 +1,4 @@
-#include <outrider/tensor/row_ops.hpp>
+#include "kernels/row_ops.hpp"
 
 #include "kernel_table.hpp"
 

@@ -1,4 +1,4 @@
-#include <outrider/tensor/thread_team.hpp>
+#include "kernels/thread_team.hpp"
 
 #include <algorithm>
 #include <atomic>

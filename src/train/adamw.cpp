@@ -1,10 +1,10 @@
-#include <outrider/train/adamw.hpp>
+#include "train/adamw.hpp"
 
 #include <cmath>
 
 #include <outrider/core/error.hpp>
 
-#include "../vector_clones.hpp"
+#include "kernels/vector_clones.hpp"
 
 namespace outrider {
 

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include <outrider/train/conversations.hpp>
-#include <outrider/train/feature_store.hpp>
+#include "train/feature_store.hpp"
 
 namespace outrider {
 

@@ -3,7 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include <outrider/core/error.hpp>
-#include <outrider/io/safetensors.hpp>
+#include <outrider/formats/safetensors.hpp>
 
 namespace outrider {
 

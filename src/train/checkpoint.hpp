@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include <outrider/train/adamw.hpp>
+#include "train/adamw.hpp"
 
 #include "anchor_batches.hpp"
 

@@ -1,5 +1,5 @@
 // All anchors of a batch, shared out over the team, as one function of automatic differentiation.
-#include <outrider/train/ctc_loss.hpp>
+#include "train/ctc_loss.hpp"
 
 #include <outrider/core/error.hpp>
 

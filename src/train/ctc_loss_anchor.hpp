@@ -7,7 +7,7 @@
 #include <limits>
 #include <vector>
 
-#include <outrider/train/ctc_loss.hpp>
+#include "train/ctc_loss.hpp"
 
 #include "ctc_loss_loops.hpp"
 #include "exp_rows.hpp"

@@ -1,6 +1,6 @@
 #include "ctc_loss_loops.hpp"
 
-#include "../vector_clones.hpp"
+#include "kernels/vector_clones.hpp"
 
 namespace outrider {
 

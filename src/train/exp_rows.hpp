@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "../vector_clones.hpp"
+#include "kernels/vector_clones.hpp"
 
 namespace outrider {
 

@@ -1,4 +1,4 @@
-#include <outrider/train/feature_store.hpp>
+#include "train/feature_store.hpp"
 
 #include <algorithm>
 #include <chrono>
@@ -6,8 +6,8 @@
 
 #include <outrider/core/error.hpp>
 #include <outrider/core/rng.hpp>
-#include <outrider/interface/feature_columns.hpp>
-#include <outrider/io/safetensors.hpp>
+#include <outrider/formats/safetensors.hpp>
+#include <outrider/target/feature_columns.hpp>
 
 namespace outrider {
 

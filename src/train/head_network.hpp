@@ -1,7 +1,7 @@
 // What Medusa and Hydra have in common in training: heads over one draft vocabulary, and labels one by one.
 #pragma once
 
-#include <outrider/train/label_loss.hpp>
+#include "train/label_loss.hpp"
 
 #include "network_learner.hpp"
 

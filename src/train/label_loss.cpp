@@ -1,5 +1,5 @@
 // Row by row: exponentials, their sum, the loss, and the gradient in one more pass over the columns.
-#include <outrider/train/label_loss.hpp>
+#include "train/label_loss.hpp"
 
 #include <cmath>
 

@@ -14,10 +14,10 @@
 #include <utility>
 #include <vector>
 
-#include <outrider/interface/draft_model.hpp>
-#include <outrider/interface/target_head.hpp>
-#include <outrider/tensor/thread_team.hpp>
-#include <outrider/train/loss_stats.hpp>
+#include <outrider/draft/drafter.hpp>
+#include <outrider/target/target_head.hpp>
+#include "kernels/thread_team.hpp"
+#include "train/loss_stats.hpp"
 
 #include "anchor_batches.hpp"
 

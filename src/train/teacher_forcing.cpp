@@ -1,7 +1,7 @@
 #include <outrider/train/teacher_forcing.hpp>
 
+#include <outrider/accept/rules/accept_walk.hpp>
 #include <outrider/core/error.hpp>
-#include <outrider/tree/accept_walk.hpp>
 
 namespace outrider {
 

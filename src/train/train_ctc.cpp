@@ -4,8 +4,8 @@
 #include <fmt/ranges.h>
 
 #include <outrider/core/error.hpp>
-#include <outrider/draft/ctc_draft.hpp>
-#include <outrider/train/ctc_loss.hpp>
+#include <outrider/draft/ctc/ctc_draft.hpp>
+#include "train/ctc_loss.hpp"
 
 #include <algorithm>
 #include <tuple>

@@ -7,9 +7,9 @@
 #include <numbers>
 
 #include <outrider/core/error.hpp>
-#include <outrider/interface/feature_columns.hpp>
-#include <outrider/train/adamw.hpp>
-#include <outrider/train/feature_store.hpp>
+#include <outrider/target/feature_columns.hpp>
+#include "train/adamw.hpp"
+#include "train/feature_store.hpp"
 #include <outrider/train/teacher_forcing.hpp>
 
 #include "checkpoint.hpp"

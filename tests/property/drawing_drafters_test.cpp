@@ -7,14 +7,14 @@
 #include <utility>
 #include <vector>
 
-#include <outrider/decode/any_decoder.hpp>
-#include <outrider/decode/make_policy.hpp>
-#include <outrider/draft/ctc_draft.hpp>
-#include <outrider/draft/hydra_draft.hpp>
-#include <outrider/draft/medusa_draft.hpp>
-#include <outrider/draft/merged_draft.hpp>
-#include <outrider/draft/ngram_draft.hpp>
-#include <outrider/draft/no_draft.hpp>
+#include <outrider/draft/ctc/ctc_draft.hpp>
+#include <outrider/draft/hydra/hydra_draft.hpp>
+#include <outrider/draft/medusa/medusa_draft.hpp>
+#include <outrider/draft/merged.hpp>
+#include <outrider/draft/ngram.hpp>
+#include <outrider/draft/none.hpp>
+#include <outrider/engine/any_decoder.hpp>
+#include <outrider/engine/make_policy.hpp>
 
 #include "../unit/draft/heads_fixture.hpp"
 #include "fake_target.hpp"

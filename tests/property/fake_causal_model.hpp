@@ -8,8 +8,8 @@
 #include <string>
 #include <vector>
 
-#include <outrider/interface/causal_model.hpp>
-#include <outrider/interface/target_head.hpp>
+#include <outrider/target/causal_model.hpp>
+#include <outrider/target/target_head.hpp>
 
 #include "fake_target.hpp"
 

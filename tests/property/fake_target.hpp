@@ -14,7 +14,7 @@
 #include <vector>
 
 #include <outrider/core/rng.hpp>
-#include <outrider/interface/verifier.hpp>
+#include <outrider/target/verifier.hpp>
 #include <outrider/tree/tree_layout.hpp>
 
 namespace outrider::test {

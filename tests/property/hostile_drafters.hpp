@@ -11,10 +11,10 @@
 #include <utility>
 #include <vector>
 
-#include <outrider/draft/merged_draft.hpp>
-#include <outrider/draft/ngram_draft.hpp>
-#include <outrider/draft/no_draft.hpp>
-#include <outrider/interface/draft_model.hpp>
+#include <outrider/draft/drafter.hpp>
+#include <outrider/draft/merged.hpp>
+#include <outrider/draft/ngram.hpp>
+#include <outrider/draft/none.hpp>
 
 #include "fake_target.hpp"
 #include "plain_loop.hpp"

@@ -8,9 +8,9 @@
 #include <utility>
 #include <vector>
 
-#include <outrider/decode/any_decoder.hpp>
-#include <outrider/decode/make_policy.hpp>
-#include <outrider/draft/lm_draft.hpp>
+#include <outrider/draft/lm.hpp>
+#include <outrider/engine/any_decoder.hpp>
+#include <outrider/engine/make_policy.hpp>
 
 #include "fake_causal_model.hpp"
 #include "fake_target.hpp"

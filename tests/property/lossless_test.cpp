@@ -11,7 +11,7 @@
 #include <outrider/accept/greedy_match.hpp>
 #include <outrider/accept/sampled_match.hpp>
 #include <outrider/decode/speculative_decoder.hpp>
-#include <outrider/draft/lm_draft.hpp>
+#include <outrider/draft/lm.hpp>
 
 #include "fake_causal_model.hpp"
 #include "fake_target.hpp"

@@ -7,11 +7,11 @@
 #include <memory>
 #include <vector>
 
-#include <outrider/accept/draw_accept.hpp>
+#include <outrider/accept/draw.hpp>
+#include <outrider/accept/rules/dice.hpp>
+#include <outrider/accept/rules/draft_samples.hpp>
 #include <outrider/accept/sampled_match.hpp>
 #include <outrider/decode/speculative_decoder.hpp>
-#include <outrider/tree/dice.hpp>
-#include <outrider/tree/draft_samples.hpp>
 
 #include "fake_target.hpp"
 #include "hostile_drafters.hpp"

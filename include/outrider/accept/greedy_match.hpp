@@ -1,7 +1,7 @@
 // Greedy acceptance: at every node the target's most probable token.
 #pragma once
 
-#include <outrider/interface/acceptance_policy.hpp>
+#include <outrider/accept/policy.hpp>
 
 namespace outrider {
 

@@ -1,7 +1,7 @@
 // Sampling whose result does not depend on what was drafted: the target's choice is a pure function of the seed.
 #pragma once
 
-#include <outrider/interface/acceptance_policy.hpp>
+#include <outrider/accept/policy.hpp>
 
 namespace outrider {
 

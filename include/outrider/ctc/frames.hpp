@@ -11,9 +11,9 @@
 #include <span>
 #include <vector>
 
+#include <outrider/core/detail/top_k.hpp>
 #include <outrider/core/error.hpp>
 #include <outrider/core/types.hpp>
-#include <outrider/ctc/top_k.hpp>
 
 namespace outrider {
 

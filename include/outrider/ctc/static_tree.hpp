@@ -15,7 +15,7 @@
 #include <outrider/ctc/frames.hpp>
 #include <outrider/ctc/prefix_forward.hpp>
 #include <outrider/tree/token_tree.hpp>
-#include <outrider/tree/tree_template.hpp>
+#include <outrider/tree/tree_shape.hpp>
 
 namespace outrider {
 

@@ -10,8 +10,8 @@
 #include <vector>
 
 #include <outrider/decode/pass_cost.hpp>
-#include <outrider/draft/draft_cost.hpp>
-#include <outrider/interface/round.hpp>
+#include <outrider/budget/draft_cost.hpp>
+#include <outrider/target/round.hpp>
 
 namespace outrider {
 

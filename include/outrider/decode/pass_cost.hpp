@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <span>
 
-#include <outrider/interface/verifier.hpp>
+#include <outrider/target/verifier.hpp>
 
 namespace outrider {
 

@@ -9,13 +9,13 @@
 #include <vector>
 
 #include <outrider/core/error.hpp>
-#include <outrider/decode/limit_depth.hpp>
-#include <outrider/decode/round_checks.hpp>
-#include <outrider/decode/sequence_book.hpp>
-#include <outrider/decode/session.hpp>
-#include <outrider/decode/stage.hpp>
+#include <outrider/decode/concepts.hpp>
+#include <outrider/decode/detail/limit_depth.hpp>
+#include <outrider/decode/detail/round_checks.hpp>
+#include <outrider/decode/detail/sequence_book.hpp>
+#include <outrider/decode/detail/session.hpp>
+#include <outrider/decode/detail/stage.hpp>
 #include <outrider/decode/tree_budget.hpp>
-#include <outrider/interface/concepts.hpp>
 
 namespace outrider {
 

@@ -11,7 +11,7 @@
 
 #include <outrider/core/error.hpp>
 #include <outrider/decode/auto_budget.hpp>
-#include <outrider/interface/round.hpp>
+#include <outrider/target/round.hpp>
 
 namespace outrider {
 

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include <outrider/core/types.hpp>
-#include <outrider/io/chat_template.hpp>
+#include <outrider/text/chat_template.hpp>
 
 namespace outrider {
 

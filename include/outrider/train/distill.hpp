@@ -11,10 +11,10 @@
 #include <vector>
 
 #include <outrider/core/options.hpp>
-#include <outrider/decode/any_decoder.hpp>
+#include <outrider/core/prompt.hpp>
 #include <outrider/decode/result.hpp>
-#include <outrider/interface/prompt.hpp>
-#include <outrider/io/chat_template.hpp>
+#include <outrider/engine/any_decoder.hpp>
+#include <outrider/text/chat_template.hpp>
 
 namespace outrider {
 

@@ -9,7 +9,7 @@
 
 #include <outrider/core/stats.hpp>
 #include <outrider/core/types.hpp>
-#include <outrider/interface/draft_model.hpp>
+#include <outrider/draft/drafter.hpp>
 
 namespace outrider {
 

@@ -11,11 +11,16 @@
 #include <cstdint>
 #include <vector>
 
-#include <outrider/draft/ctc_config.hpp>
-#include <outrider/train/ctc_recursion.hpp>
+#include <outrider/draft/ctc/ctc_config.hpp>
 #include <outrider/train/train_options.hpp>
 
 namespace outrider {
+
+/// What a CTC drafter learns from the labels y_1..y_U after an anchor.
+enum class CtcLossKind : unsigned char {
+    prefix,  ///< -sum_k w_k log q(y_k | y_<k): the text may go on, so that nothing forces an end
+    ctc,     ///< -log P(y_1:U) (the paper's): the alignments must collapse to exactly the window
+};
 
 /// Sizes and objective.
 struct CtcTrainOptions {

@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-#include <outrider/draft/hydra_config.hpp>
+#include <outrider/draft/hydra/hydra_config.hpp>
 #include <outrider/train/train_options.hpp>
 
 namespace outrider {

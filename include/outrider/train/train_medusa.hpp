@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-#include <outrider/draft/medusa_config.hpp>
+#include <outrider/draft/medusa/medusa_config.hpp>
 #include <outrider/train/train_options.hpp>
 
 namespace outrider {

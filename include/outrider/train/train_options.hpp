@@ -8,8 +8,8 @@
 #include <string>
 #include <vector>
 
-#include <outrider/interface/target_head.hpp>
-#include <outrider/interface/verifier.hpp>
+#include <outrider/target/target_head.hpp>
+#include <outrider/target/verifier.hpp>
 #include <outrider/train/conversations.hpp>
 
 namespace outrider {

@@ -1,7 +1,7 @@
 // Builds a draft tree, walks it, and reads the layout that a host would hand to its own model.
+#include <outrider/accept/rules/accept_walk.hpp>
 #include <outrider/core/rng.hpp>
 #include <outrider/core/version.hpp>
-#include <outrider/tree/accept_walk.hpp>
 #include <outrider/tree/token_tree.hpp>
 #include <outrider/tree/tree_layout.hpp>
 

@@ -1,7 +1,7 @@
 // The policies over logits: texts of many seeds have the target's law under every warper, greedy is greedy, and drafts
 // that a rule is not made for are refused.
 #include "../ctc/chi_square.hpp"
-#include "../tree/sampled_drafts.hpp"
+#include "rules/sampled_drafts.hpp"
 
 #include <ATen/ATen.h>
 #include <catch2/catch_all.hpp>
@@ -13,12 +13,12 @@
 #include <utility>
 #include <vector>
 
-#include <outrider/accept/draw_accept.hpp>
+#include <outrider/accept/draw.hpp>
 #include <outrider/accept/greedy_match.hpp>
-#include <outrider/accept/lossy_accept.hpp>
+#include <outrider/accept/lossy.hpp>
 #include <outrider/accept/sampled_match.hpp>
-#include <outrider/draft/ngram_draft.hpp>
-#include <outrider/interface/concepts.hpp>
+#include <outrider/decode/concepts.hpp>
+#include <outrider/draft/ngram.hpp>
 
 using namespace outrider;
 using namespace outrider::enumeration;

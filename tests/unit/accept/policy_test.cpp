@@ -7,7 +7,7 @@
 #include <outrider/accept/greedy_match.hpp>
 #include <outrider/accept/sampled_match.hpp>
 #include <outrider/core/error.hpp>
-#include <outrider/interface/concepts.hpp>
+#include <outrider/decode/concepts.hpp>
 
 using namespace outrider;
 using Catch::Matchers::ContainsSubstring;

@@ -7,8 +7,8 @@
 #include <random>
 #include <vector>
 
-#include <outrider/tensor/gumbel.hpp>
-#include <outrider/tensor/warp.hpp>
+#include <outrider/accept/gumbel.hpp>
+#include <outrider/accept/warp.hpp>
 
 using namespace outrider;
 

@@ -7,8 +7,8 @@
 #include <outrider/accept/greedy_match.hpp>
 #include <outrider/accept/sampled_match.hpp>
 #include <outrider/decode/speculative_decoder.hpp>
-#include <outrider/draft/ngram_draft.hpp>
-#include <outrider/draft/no_draft.hpp>
+#include <outrider/draft/ngram.hpp>
+#include <outrider/draft/none.hpp>
 
 #include "../../property/fake_target.hpp"
 #include "../../property/hostile_drafters.hpp"

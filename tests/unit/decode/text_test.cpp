@@ -4,9 +4,9 @@
 #include <memory>
 #include <random>
 
-#include <outrider/decode/limit_depth.hpp>
-#include <outrider/decode/stop_filter.hpp>
-#include <outrider/decode/token_stream.hpp>
+#include <outrider/decode/detail/limit_depth.hpp>
+#include <outrider/decode/detail/stop_filter.hpp>
+#include <outrider/decode/detail/token_stream.hpp>
 
 using namespace outrider;
 

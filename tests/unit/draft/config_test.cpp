@@ -12,7 +12,7 @@
 #include <string>
 
 #include "../../mutation.hpp"
-#include "../io/temporary_folder.hpp"
+#include "../formats/temporary_folder.hpp"
 #include "heads_fixture.hpp"
 
 using namespace outrider;

@@ -8,11 +8,11 @@
 
 #include <outrider/core/error.hpp>
 #include <outrider/ctc/frames.hpp>
-#include <outrider/draft/ctc_draft.hpp>
+#include <outrider/draft/ctc/ctc_draft.hpp>
 #include <outrider/tree/tree_layout.hpp>
 
-#include "../../../src/draft/ctc_per_frame.hpp"
-#include "../../../src/draft/row_team.hpp"
+#include "draft/ctc/ctc_per_frame.hpp"
+#include "draft/nn/row_team.hpp"
 #include "ctc_fixture.hpp"
 
 using namespace outrider;

@@ -10,8 +10,8 @@
 #include <vector>
 
 #include <outrider/core/rng.hpp>
-#include <outrider/draft/ctc_network.hpp>
-#include <outrider/interface/draft_model.hpp>
+#include <outrider/draft/ctc/ctc_network.hpp>
+#include <outrider/draft/drafter.hpp>
 #include <outrider/tree/tree_layout.hpp>
 
 namespace outrider::test {

@@ -7,10 +7,10 @@
 #include <functional>
 #include <memory>
 #include <outrider/core/error.hpp>
-#include <outrider/draft/ctc_draft.hpp>
-#include <outrider/draft/hydra_draft.hpp>
-#include <outrider/draft/medusa_draft.hpp>
-#include <outrider/draft/merged_draft.hpp>
+#include <outrider/draft/ctc/ctc_draft.hpp>
+#include <outrider/draft/hydra/hydra_draft.hpp>
+#include <outrider/draft/medusa/medusa_draft.hpp>
+#include <outrider/draft/merged.hpp>
 #include <set>
 #include <type_traits>
 #include <vector>

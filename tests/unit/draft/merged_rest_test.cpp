@@ -11,7 +11,7 @@
 #include <ATen/ops/full.h>
 
 #include <outrider/core/error.hpp>
-#include <outrider/draft/merged_draft.hpp>
+#include <outrider/draft/merged.hpp>
 
 using namespace outrider;
 

@@ -3,9 +3,9 @@
 #include <functional>
 #include <limits>
 
-#include "../../../src/draft/path_sampling.hpp"
-#include "../../../src/draft/path_search.hpp"
-#include "../../../src/draft/score_rows.hpp"
+#include "draft/nn/path_sampling.hpp"
+#include "draft/nn/path_search.hpp"
+#include "draft/nn/score_rows.hpp"
 #include "paths_fixture.hpp"
 
 using namespace outrider;

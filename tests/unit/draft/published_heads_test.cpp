@@ -9,10 +9,12 @@
 #include <filesystem>
 #include <fstream>
 #include <outrider/core/error.hpp>
-#include <outrider/draft/hydra_draft.hpp>
-#include <outrider/draft/medusa_draft.hpp>
-#include <outrider/draft/published_heads.hpp>
-#include <outrider/io/named_tensors.hpp>
+#include <outrider/draft/hydra/hydra_draft.hpp>
+#include <outrider/draft/medusa/medusa_draft.hpp>
+#include <outrider/draft/hydra/published_hydra.hpp>
+#include <outrider/draft/medusa/published_medusa.hpp>
+#include <outrider/draft/nn/published_heads.hpp>
+#include "formats/named_tensors.hpp"
 #include <outrider/tree/tree_layout.hpp>
 
 using namespace outrider;

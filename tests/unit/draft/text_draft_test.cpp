@@ -6,11 +6,11 @@
 #include <random>
 
 #include <outrider/core/error.hpp>
-#include <outrider/draft/merged_draft.hpp>
-#include <outrider/draft/ngram_draft.hpp>
-#include <outrider/draft/no_draft.hpp>
-#include <outrider/interface/concepts.hpp>
-#include <outrider/interface/feature_columns.hpp>
+#include <outrider/decode/concepts.hpp>
+#include <outrider/draft/merged.hpp>
+#include <outrider/draft/ngram.hpp>
+#include <outrider/draft/none.hpp>
+#include <outrider/target/feature_columns.hpp>
 #include <outrider/tree/tree_layout.hpp>
 
 using namespace outrider;

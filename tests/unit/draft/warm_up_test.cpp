@@ -2,7 +2,7 @@
 
 #include <unordered_map>
 
-#include "../../../src/draft/warm_up.hpp"
+#include "draft/nn/warm_up.hpp"
 
 using namespace outrider;
 

@@ -3,8 +3,8 @@
 #include <numeric>
 
 #include <outrider/core/error.hpp>
-#include <outrider/tensor/attention.hpp>
-#include <outrider/tensor/thread_team.hpp>
+#include "kernels/attention.hpp"
+#include "kernels/thread_team.hpp"
 
 #include "kernel_test.hpp"
 

@@ -4,7 +4,7 @@
 #include <cstdlib>
 
 #include <outrider/core/error.hpp>
-#include <outrider/tensor/isa.hpp>
+#include "kernels/isa.hpp"
 
 using namespace outrider;
 

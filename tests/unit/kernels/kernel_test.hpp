@@ -12,8 +12,8 @@
 #include <vector>
 
 #include <outrider/core/rng.hpp>
-#include <outrider/tensor/isa.hpp>
-#include <outrider/tensor/packed_linear.hpp>
+#include "kernels/isa.hpp"
+#include "kernels/packed_linear.hpp"
 
 namespace outrider::testing {
 

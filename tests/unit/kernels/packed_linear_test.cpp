@@ -3,8 +3,8 @@
 #include <limits>
 
 #include <outrider/core/error.hpp>
-#include <outrider/tensor/row_ops.hpp>
-#include <outrider/tensor/thread_team.hpp>
+#include "kernels/row_ops.hpp"
+#include "kernels/thread_team.hpp"
 
 #include "kernel_test.hpp"
 

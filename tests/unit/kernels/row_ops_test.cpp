@@ -2,7 +2,7 @@
 
 #include <limits>
 
-#include <outrider/tensor/row_ops.hpp>
+#include "kernels/row_ops.hpp"
 
 #include "kernel_test.hpp"
 

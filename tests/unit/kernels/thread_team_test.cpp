@@ -8,7 +8,7 @@
 #include <vector>
 
 #include <outrider/core/error.hpp>
-#include <outrider/tensor/thread_team.hpp>
+#include "kernels/thread_team.hpp"
 
 using namespace outrider;
 

@@ -7,7 +7,7 @@
 
 #include <outrider/core/error.hpp>
 #include <outrider/core/rng.hpp>
-#include <outrider/train/ctc_loss.hpp>
+#include "train/ctc_loss.hpp"
 
 using namespace outrider;
 using Catch::Approx;

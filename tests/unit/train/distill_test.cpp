@@ -12,7 +12,7 @@
 
 #include <outrider/accept/sampled_match.hpp>
 #include <outrider/core/error.hpp>
-#include <outrider/draft/no_draft.hpp>
+#include <outrider/draft/none.hpp>
 #include <outrider/train/distill.hpp>
 
 #include "../../property/fake_target.hpp"

@@ -5,7 +5,7 @@
 #include <cmath>
 
 #include <outrider/core/error.hpp>
-#include <outrider/train/label_loss.hpp>
+#include "train/label_loss.hpp"
 
 #include "../draft/ctc_fixture.hpp"
 

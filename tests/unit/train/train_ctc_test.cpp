@@ -6,16 +6,16 @@
 
 #include <set>
 
-#include <outrider/draft/ctc_draft.hpp>
-#include <outrider/interface/feature_columns.hpp>
-#include <outrider/io/safetensors.hpp>
-#include <outrider/train/adamw.hpp>
-#include <outrider/train/ctc_loss.hpp>
-#include <outrider/train/feature_store.hpp>
+#include <outrider/draft/ctc/ctc_draft.hpp>
+#include <outrider/formats/safetensors.hpp>
+#include <outrider/target/feature_columns.hpp>
+#include "train/adamw.hpp"
+#include "train/ctc_loss.hpp"
+#include "train/feature_store.hpp"
 #include <outrider/train/teacher_forcing.hpp>
 #include <outrider/train/train_ctc.hpp>
 
-#include "../../../src/train/anchor_batches.hpp"
+#include "train/anchor_batches.hpp"
 #include "train_fixture.hpp"
 
 using namespace outrider;

@@ -5,19 +5,19 @@
 
 #include <numeric>
 
-#include <outrider/draft/ctc_config.hpp>
-#include <outrider/draft/hydra_draft.hpp>
-#include <outrider/draft/hydra_network.hpp>
-#include <outrider/draft/medusa_draft.hpp>
-#include <outrider/draft/medusa_network.hpp>
-#include <outrider/io/safetensors.hpp>
-#include <outrider/train/feature_store.hpp>
+#include <outrider/draft/ctc/ctc_config.hpp>
+#include <outrider/draft/hydra/hydra_draft.hpp>
+#include <outrider/draft/hydra/hydra_network.hpp>
+#include <outrider/draft/medusa/medusa_draft.hpp>
+#include <outrider/draft/medusa/medusa_network.hpp>
+#include <outrider/formats/safetensors.hpp>
+#include "train/feature_store.hpp"
 #include <outrider/train/train_ctc.hpp>
 #include <outrider/train/train_hydra.hpp>
 #include <outrider/train/train_medusa.hpp>
 
-#include "../../../src/train/anchor_batches.hpp"
-#include "../../../src/train/head_network.hpp"
+#include "train/anchor_batches.hpp"
+#include "train/head_network.hpp"
 #include "train_fixture.hpp"
 
 using namespace outrider;

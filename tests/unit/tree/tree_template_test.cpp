@@ -1,6 +1,6 @@
 #include <catch2/catch_test_macros.hpp>
 #include <outrider/core/rng.hpp>
-#include <outrider/tree/tree_template.hpp>
+#include <outrider/tree/tree_shape.hpp>
 
 #include <algorithm>
 #include <set>

@@ -1,0 +1,40 @@
+// Rows of logits as a policy reads them: float32 on the CPU, one visited row at a time.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <span>
+
+#include <outrider/core/types.hpp>
+#include <outrider/target/round.hpp>
+
+namespace outrider {
+
+/// Reads the rows of one tree, from any device and dtype; rows that lie ready are not copied. Lives for one accept.
+class LogitRows {
+public:
+    /// Throws Error unless the logits are [nodes, V], or undefined beside a defined argmax.
+    explicit LogitRows(const TreeRows& rows);
+
+    /// [V] the row of `node`; valid until the next call, or where rows lie ready as long as the logits.
+    [[nodiscard]] std::span<const float> row(NodeIndex node);
+    [[nodiscard]] bool lies_ready() const { return base_ != nullptr; }
+
+    /// The largest logit's token: the verifier's own where it gave one, else the lowest id among the largest. Throws
+    /// Error when the row holds NaN (beside a given argmax: when the logit it names is NaN).
+    [[nodiscard]] TokenId argmax(NodeIndex node);
+
+private:
+    at::Tensor logits_;
+    const float* base_ = nullptr;  ///< first row when the rows lie ready on the CPU
+    std::int64_t stride_ = 0, width_ = 0;
+    at::Tensor argmax_;
+    const std::int64_t* picks_ = nullptr;
+    at::Tensor copy_;
+};
+
+/// Index of the largest entry, the lowest among equals. Throws Error for NaN, naming the node whose row this is.
+[[nodiscard]] TokenId checked_argmax(std::span<const float> logits, NodeIndex node);
+
+}  // namespace outrider

@@ -1,0 +1,22 @@
+// How the longest acceptable path is chosen.
+#pragma once
+
+#include <outrider/target/round.hpp>
+
+namespace outrider {
+
+/// Decides for one tree. A pure function of its arguments: randomness comes from the sampling options' seed, the stream
+/// and the position in the text, never from call order.
+class AcceptancePolicy {
+public:
+    virtual ~AcceptancePolicy() = default;
+
+    /// The accepted path and the next pending token. `rows.logits` is [tree.size(), V].
+    [[nodiscard]] virtual Acceptance accept(const TokenTree& tree, const TreeRows& rows,
+                                            const SequenceContext& context) const = 0;
+
+    /// Throws Error where it could decide for no tree of such a drafter. A decoder asks once, before the first round.
+    virtual void check_draws(DraftDraws) const {}
+};
+
+}  // namespace outrider

@@ -1,0 +1,36 @@
+// What the target committed and the drafter has not seen yet, sequence by sequence.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include <outrider/draft/detail/owed_sequence.hpp>
+
+namespace outrider {
+
+/// A drafter that is not asked every round gets the feedback of the rounds between as one. Entries stand in the order
+/// in which the sequences joined.
+class OwedFeedback {
+public:
+    /// A sequence's first feedback: its prompt.
+    void join(SequenceFeedback first);
+
+    /// A round's feedback, one entry for each sequence in order.
+    void add(Feedback committed);
+
+    /// Tokens owed, for each sequence.
+    [[nodiscard]] std::vector<std::int64_t> tokens() const;
+
+    /// The whole feedback of these sequences (indices, in the order given); nothing is owed to them any more.
+    [[nodiscard]] Feedback take(std::span<const std::size_t> which);
+
+    /// Forgets the marked sequences.
+    void drop(const std::vector<bool>& marked);
+
+private:
+    std::vector<OwedSequence> owed_;
+};
+
+}  // namespace outrider

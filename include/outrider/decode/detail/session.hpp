@@ -1,0 +1,78 @@
+// The state of one request between rounds.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <exception>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <outrider/core/options.hpp>
+#include <outrider/core/prompt.hpp>
+#include <outrider/core/stats.hpp>
+#include <outrider/decode/detail/token_stream.hpp>
+#include <outrider/decode/result.hpp>
+#include <outrider/decode/sink.hpp>
+#include <outrider/target/round.hpp>
+
+namespace outrider {
+
+/// Checks a request against a target. Throws Error with what is wrong and the remedy.
+void check_request(const Prompt& prompt, const GenerationOptions& options, const Sink& sink, std::int64_t vocabulary,
+                   std::int64_t context);
+
+/// A fresh id; no two sequences of a process share one, so decoders may share a verifier or a drafter.
+[[nodiscard]] SequenceId next_sequence_id();
+
+/// One sequence: what was asked, the text so far, what is counted. Never moves while it is decoded.
+class Session {
+public:
+    /// `context`: the target's; prompt and text together never pass it.
+    Session(SequenceId id, Prompt prompt, const GenerationOptions& options, std::int64_t context, Sink sink);
+    Session(const Session&) = delete;
+    Session& operator=(const Session&) = delete;
+
+    [[nodiscard]] SequenceId id() const noexcept { return id_; }
+    [[nodiscard]] bool ended() const noexcept { return stream_.ended(); }
+    /// Tokens that may still be emitted.
+    [[nodiscard]] std::int64_t left() const noexcept { return stream_.left(); }
+
+    /// Before the first round: everything but the prompt's last token is to be committed.
+    [[nodiscard]] Prefill prefill() const;
+    [[nodiscard]] SequenceContext context() const { return {id_, &sampling_, text_}; }
+    [[nodiscard]] TokenId pending() const noexcept { return text_.back(); }
+
+    /// Remembers what the policy chose until `emit`: the tokens of the path, and the next pending token. Throws Error
+    /// when the path is none of the tree's, or the token outside the vocabulary.
+    void accept(const TokenTree& tree, const Acceptance& chosen, std::int64_t vocabulary);
+
+    /// Hands the accepted tokens to the stream, up to the one that ends the text, and counts the round. What the
+    /// callback throws passes through.
+    void emit();
+
+    void end(FinishReason why) { stream_.end(why); }
+    /// Ends the sequence with an exception's text, unless it has ended.
+    void fail(const std::exception_ptr& error);
+
+    [[nodiscard]] DecodeStats& stats() noexcept { return stats_; }
+    /// Of the last round: nodes below the root, and those that were kept.
+    [[nodiscard]] std::int64_t drafted() const noexcept { return drafted_; }
+    [[nodiscard]] std::int64_t kept() const noexcept { return kept_; }
+
+    /// The result; the session is spent.
+    [[nodiscard]] GenerationResult finish();
+
+private:
+    SequenceId id_;
+    SamplingOptions sampling_;
+    std::vector<TokenId> text_;  ///< prompt and emitted tokens; the last one is pending
+    TokenStream stream_;
+    DecodeStats stats_;
+    std::vector<TokenId> run_;  ///< accepted in this round, not yet emitted
+    std::int64_t drafted_ = 0, height_ = 0, kept_ = 0;
+    std::string error_;
+};
+
+}  // namespace outrider

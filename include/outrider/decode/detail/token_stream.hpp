@@ -1,0 +1,81 @@
+// One sequence's output: takes the tokens one by one, makes text of them, and says when the text ends.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <outrider/core/options.hpp>
+#include <outrider/core/prompt.hpp>
+#include <outrider/core/utf8_stream.hpp>
+#include <outrider/decode/detail/stop_filter.hpp>
+#include <outrider/decode/result.hpp>
+#include <outrider/decode/sink.hpp>
+
+namespace outrider {
+
+/// Cuts at end ids, stop strings and the limit, wherever in an accepted run they fall. Text is handed on as whole UTF-8
+/// characters, and held back only while it could still become a stop string.
+class TokenStream {
+public:
+    /// `limit`: emit at most this many tokens (max_tokens, or what the target's context leaves).
+    TokenStream(const Prompt& prompt, const GenerationOptions& options, std::int64_t limit, Sink sink)
+        : detokenizer_(prompt.text), end_ids_(options.end_ids), stops_(options.stop), limit_(limit),
+          sink_(std::move(sink)) {
+        if (options.stop_at_end) end_ids_.insert(end_ids_.end(), prompt.end_ids.begin(), prompt.end_ids.end());
+        if (limit_ <= 0) finish_ = FinishReason::length;
+    }
+
+    /// Emits one token and returns whether more may follow. What the callback throws passes through; the stream has
+    /// then recorded the token and its text, and has not ended.
+    bool push(TokenId token) {
+        tokens_.push_back(token);
+        const bool ends = std::find(end_ids_.begin(), end_ids_.end(), token) != end_ids_.end();
+        std::string piece = ends || !detokenizer_ ? std::string{} : stops_.push(utf8_.feed(detokenizer_->bytes(token)));
+        FinishReason why = FinishReason::running;
+        if (ends || stops_.stopped())
+            why = FinishReason::stop;
+        else if (left() == 0)
+            why = FinishReason::length;
+        if (why != FinishReason::running && !stops_.stopped()) piece += last_words();
+        text_ += piece;
+        if (!sink_(token, piece)) end(FinishReason::cancelled);
+        if (why != FinishReason::running) finish_ = why;  // whatever the callback said of going on
+        return !ended();
+    }
+
+    /// Ends the text from outside, unless it has ended.
+    void end(FinishReason why) {
+        if (!ended()) finish_ = why;
+    }
+
+    /// Tokens that may still be emitted.
+    [[nodiscard]] std::int64_t left() const noexcept { return limit_ - static_cast<std::int64_t>(tokens_.size()); }
+    [[nodiscard]] bool ended() const noexcept { return finish_ != FinishReason::running; }
+    [[nodiscard]] FinishReason finish() const noexcept { return finish_; }
+    [[nodiscard]] std::vector<TokenId>& tokens() noexcept { return tokens_; }
+    [[nodiscard]] std::string& text() noexcept { return text_; }
+
+private:
+    /// What the two filters still hold when the text ends without a stop string.
+    [[nodiscard]] std::string last_words() {
+        std::string rest = stops_.push(utf8_.flush());
+        if (!stops_.stopped()) rest += stops_.flush();
+        return rest;
+    }
+
+    std::shared_ptr<const Detokenizer> detokenizer_;
+    std::vector<TokenId> end_ids_;
+    Utf8Stream utf8_;
+    StopFilter stops_;
+    std::int64_t limit_;
+    Sink sink_;
+    std::vector<TokenId> tokens_;
+    std::string text_;
+    FinishReason finish_ = FinishReason::running;
+};
+
+}  // namespace outrider

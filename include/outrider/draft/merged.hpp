@@ -1,0 +1,129 @@
+// Several drafters as one: their trees joined by token path, the node budget spent where acceptance is likeliest.
+#pragma once
+
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include <outrider/core/clock.hpp>
+#include <outrider/draft/added_value.hpp>
+#include <outrider/draft/calibration.hpp>
+#include <outrider/draft/detail/owed_sequence.hpp>
+#include <outrider/budget/draft_cost.hpp>
+#include <outrider/draft/drafter.hpp>
+#include <outrider/draft/tree_extender.hpp>
+
+namespace outrider {
+
+/// Every drafter proposes up to the whole budget; the trees become one trie (the merged trees of SpecInfer, Miao et al.
+/// 2024), of which the nodes of largest path probability stay. A node's probability given its parent starts as
+/// 1 - prod(1 - q) over the drafters that propose it, and is corrected by how often such nodes came true: one Calibration
+/// for each set of drafters that have a say behind the parent and each subset that agree, since a token that two propose is
+/// another kind of guess than a token that one proposes while the other differs, or knows nothing. Siblings that sum to more
+/// than one are scaled down. What is learned is shared by all sequences and a function of the history alone.
+///
+/// A drafter that can go on where others end (TreeExtender: n-grams) then gets the whole trie, continues its likeliest
+/// paths and has a say on nodes that only others had proposed. Not where a drafter samples: that would make nodes depend
+/// on draws.
+///
+/// Where the budget names prices (AutoBudget's does), the cheapest drafter drafts first, and a dearer one is asked only
+/// where what it usually adds to promises like these is worth its time (AddedValue); it catches up when it is asked
+/// again. Such trees depend on what time the drafters take. Without prices, and where a drafter samples, every drafter
+/// is asked every round.
+///
+/// Of the drafters that sample, the first one's draws are the merged tree's (SequenceTree::samples), and all other nodes
+/// stand beside them; where none samples, but one is certain of a path, the merged tree's likeliest path.
+class MergedDraft final : public DraftModel {
+public:
+    /// At least one drafter, at most 16, none null. The clock tells what drafts cost where time has a price.
+    explicit MergedDraft(std::vector<std::unique_ptr<DraftModel>> drafters, Clock clock = now_seconds);
+
+    /// MergedDraft{CtcDraft::load(...), NgramDraft{}}
+    template <typename... Parts>
+        requires(sizeof...(Parts) >= 2 && (std::derived_from<std::remove_cvref_t<Parts>, DraftModel> && ...))
+    explicit MergedDraft(Parts&&... parts) : MergedDraft(list(std::forward<Parts>(parts)...)) {}
+
+    /// The kinds joined, "ctc+ngram".
+    [[nodiscard]] std::string_view kind() const override { return kind_; }
+    [[nodiscard]] DraftDraws draws() const override;
+    [[nodiscard]] std::size_t weight_bytes() const override;
+
+protected:
+    [[nodiscard]] std::vector<SequenceTree> do_propose(std::span<const SequenceFeedback> feedback,
+                                                       DraftBudget budget) override;
+    void do_forget(SequenceId sequence) override;
+
+private:
+    using Drafters = std::uint16_t;  ///< a set of them: bit d is drafter d
+
+    struct Node {
+        TokenId token = kNoToken;
+        NodeIndex parent = kNoNode;
+        std::int32_t depth = 0;
+        Drafters by = 0;        ///< those that propose it
+        double miss = 1.0;      ///< prod(1 - q) of these
+        double path = 0.0;      ///< log of the calibrated path probability
+        double given_parent = 1.0;
+    };
+    struct Trie {
+        Drafters asked = 0;
+        std::vector<Node> nodes;  ///< node 0 is the root; parents come first
+    };
+    using Stages = std::vector<Trie>;  ///< without prices the whole trie alone, else after each drafter that was asked
+
+    template <typename... Parts>
+    static std::vector<std::unique_ptr<DraftModel>> list(Parts&&... parts) {
+        std::vector<std::unique_ptr<DraftModel>> all;
+        (all.push_back(std::make_unique<std::remove_cvref_t<Parts>>(std::forward<Parts>(parts))), ...);
+        return all;
+    }
+
+    using Draws = std::unordered_map<SequenceId, std::shared_ptr<const DraftSamples>>;
+    static void keep_draws(const SequenceTree& tree, Draws& draws);
+    void learn(const Trie& proposed, const SequenceFeedback& feedback);
+    static void join(Trie& trie, const TokenTree& tree, Drafters who);
+    static std::vector<Drafters> voices_of(const std::vector<Node>& trie);
+    void weigh(Trie& trie) const;
+    void extend(SequenceId sequence, Trie& trie, std::int64_t nodes);
+    static TokenTree best_nodes(const Trie& trie, std::int64_t nodes);
+    static double worth(const Trie& trie, const DraftBudget& budget);
+
+    void pass_time(const DraftBudget& budget);
+    void cheapest_first();
+    [[nodiscard]] std::vector<std::size_t> whom_to_draft(std::size_t drafter, std::span<const SequenceFeedback> feedback,
+                                                         const DraftBudget& budget);
+    void ask(std::size_t drafter, std::span<const SequenceFeedback> feedback, const DraftBudget& budget, bool priced,
+             Draws& draws);
+    [[nodiscard]] Feedback owed(std::size_t drafter, std::span<const SequenceFeedback> feedback,
+                                const std::vector<std::size_t>& asked);
+
+    /// One of the drafters, and what is known of it.
+    struct Part {
+        std::unique_ptr<DraftModel> drafter;
+        TreeExtender* extender = nullptr;  ///< the drafter, where it is one
+        DraftCost cost = {};
+        AddedValue value = {};                                 ///< beside those before it in order_
+        std::unordered_map<SequenceId, OwedSequence> owed = {};  ///< of sequences for which it rests
+    };
+
+    std::vector<Part> parts_;
+    bool draws_nodes_ = false;  ///< a drafter samples, or may
+    std::vector<std::size_t> order_;  ///< cheapest first, roughly
+    Clock clock_;
+    std::optional<double> last_;  ///< when the last round began
+    std::string kind_;
+    std::map<std::pair<Drafters, Drafters>, Calibration> calibrations_;  ///< by who has a say behind a node, and who agrees
+    std::unordered_map<SequenceId, Stages> proposed_;                    ///< in the last round, all nodes
+};
+
+}  // namespace outrider

@@ -1,0 +1,91 @@
+// A Llama-family target: configuration, weights, tokenizer and chat template of one checkpoint.
+#pragma once
+
+#include <c10/core/Device.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include <outrider/core/prompt.hpp>
+#include <outrider/core/types.hpp>
+#include <outrider/target/llama_config.hpp>
+#include <outrider/target/target_head.hpp>
+#include <outrider/target/target_pass.hpp>
+#include <outrider/target/weights.hpp>
+#include <outrider/text/chat_template.hpp>
+#include <outrider/text/tokenizer.hpp>
+
+namespace outrider {
+
+/// A cheap handle: copies share one checkpoint, which lives as long as any of them, or any function of head(), or any
+/// pass. It never changes but for the list of layers that head().feature_columns was asked for. Safe to use from several
+/// threads.
+class LlamaModel {
+public:
+    /// What computes the forward.
+    enum class Backend {
+        automatic,  ///< kernels on the CPU (heads of a multiple of 16 dimensions), ATen elsewhere
+        kernels,    ///< the library's own: a row's bits do not depend on other rows
+        aten,       ///< plain tensor operations, on every device: the reference
+    };
+
+    struct Options {
+        at::Device device = at::kCPU;
+        Weights weights = Weights::automatic;
+        Backend backend = Backend::automatic;
+        int threads = 0;                 ///< of the kernels; 0: one per physical core
+        std::string chat_template = {};  ///< name of a built-in one; empty: chosen from the checkpoint's own
+    };
+
+    /// `path`: a GGUF file, or a Hugging Face folder: config.json, weights (model*.safetensors, else pytorch_model*.bin),
+    /// and tokenizer.json or tokenizer.model. Throws Error for unsupported architectures and features, and for missing,
+    /// extra or misshaped tensors, by name.
+    [[nodiscard]] static LlamaModel load(const std::filesystem::path& path, const Options& options);
+    [[nodiscard]] static LlamaModel load(const std::filesystem::path& path) { return load(path, Options{}); }
+
+    [[nodiscard]] const LlamaConfig& config() const;
+    [[nodiscard]] const Tokenizer& tokenizer() const;
+    [[nodiscard]] at::Device device() const;
+    /// Of the kernels.
+    [[nodiscard]] int threads() const;
+    /// The one in use, never `automatic`.
+    [[nodiscard]] Weights weights() const;
+    /// "f32", "bf16", "stored (q4_1, q8_0)", ...
+    [[nodiscard]] std::string weights_description() const;
+    /// Memory held for weights, mapped file pages apart.
+    [[nodiscard]] std::size_t weight_bytes() const;
+    /// Tells checkpoints apart; the same for all weight formats, devices and threads.
+    [[nodiscard]] const std::string& fingerprint() const;
+
+    /// The prompt that asks for the assistant's answer. Text of messages is never read as special tokens. Throws
+    /// Error when the checkpoint's chat template is none of the built-in ones and no name was given.
+    [[nodiscard]] Prompt chat(std::string_view user) const;
+    [[nodiscard]] Prompt chat(std::span<const ChatMessage> messages) const;
+    /// The conversation up to where the user's words come next: what follows, the target writes as the user (see
+    /// train/distill.hpp). Throws Error like chat.
+    [[nodiscard]] UserTurn user_turn() const;
+    /// The text itself, special tokens in it read as such, behind the begin token where the model has one.
+    [[nodiscard]] Prompt raw(std::string_view text) const;
+
+    /// What a trained drafter borrows.
+    [[nodiscard]] TargetHead head() const;
+    /// F, columns of the features of the next forward: H, and H more for each layer that head().feature_columns of any
+    /// copy was asked for.
+    [[nodiscard]] std::int64_t feature_width() const;
+
+    /// A pass with its own scratch memory and threads.
+    [[nodiscard]] std::unique_ptr<TargetPass> make_pass() const;
+
+private:
+    struct State;
+    explicit LlamaModel(std::shared_ptr<const State> state) : state_(std::move(state)) {}
+
+    std::shared_ptr<const State> state_;
+};
+
+}  // namespace outrider

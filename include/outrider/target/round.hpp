@@ -1,0 +1,75 @@
+// The values that travel round the loop: feedback -> trees -> output -> acceptances -> feedback.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include <outrider/accept/rules/accept_walk.hpp>
+#include <outrider/accept/rules/draft_samples.hpp>
+#include <outrider/budget/draft_budget.hpp>
+#include <outrider/core/options.hpp>
+#include <outrider/core/types.hpp>
+#include <outrider/tree/sequence_tree.hpp>
+#include <outrider/tree/token_tree.hpp>
+
+namespace outrider {
+
+/// A sequence that enters: the verifier commits `tokens` (the prompt without its last token; may be empty). The
+/// prompt's last token is the first pending token, so that the first round is like every other.
+struct Prefill {
+    SequenceId sequence = 0;
+    std::span<const TokenId> tokens;  ///< owned by the caller, read during the call
+    TokenId pending = kNoToken;
+};
+
+/// What a drafter learns of one sequence, in the same call that asks for its next tree.
+struct SequenceFeedback {
+    SequenceId sequence = 0;
+    std::vector<TokenId> tokens;    ///< committed since the drafter was last asked, in text order, the prompt included
+    at::Tensor features;            ///< [tokens, F] of `tokens`, on the target's device: the final-norm hidden states
+                                    ///< [tokens, H], behind them those that TargetHead::feature_columns was asked for
+    TokenId pending = kNoToken;     ///< root of the next tree
+    std::int64_t committed = 0;     ///< tokens in the KV cache, `tokens` included: the position of the next root
+};
+using Feedback = std::vector<SequenceFeedback>;
+
+/// The target's answer to the rows of all trees, one after another without padding.
+struct TreeOutput {
+    at::Tensor logits;                  ///< [rows, V] float32, on the verifier's device
+    at::Tensor features;                ///< [rows, F] as in SequenceFeedback
+    at::Tensor argmax;                  ///< [rows] int64 on the CPU; may be undefined: then policies compute it
+    std::vector<std::int64_t> offsets;  ///< [sequences + 1] rows of tree i are [offsets[i], offsets[i + 1])
+};
+
+/// The part of a TreeOutput that belongs to one tree. Views, no copies.
+struct TreeRows {
+    at::Tensor logits;  ///< [nodes, V]
+    at::Tensor argmax;  ///< [nodes] int64 on the CPU, or undefined
+};
+
+[[nodiscard]] inline TreeRows rows_of(const TreeOutput& output, std::size_t tree) {
+    const std::int64_t begin = output.offsets[tree], end = output.offsets[tree + 1];
+    return {output.logits.slice(0, begin, end), output.argmax.defined() ? output.argmax.slice(0, begin, end) : at::Tensor{}};
+}
+
+/// What a policy may know of the sequence it decides for.
+struct SequenceContext {
+    SequenceId sequence = 0;
+    const SamplingOptions* sampling = nullptr;  ///< never null inside the loop
+    std::span<const TokenId> text;              ///< prompt and text so far; the last one is the pending token
+    const DraftSamples* samples = nullptr;      ///< of the tree; null where no node was drawn
+};
+
+/// What the verifier keeps of one tree: the root, which becomes committed, and then `path`.
+struct SequenceAcceptance {
+    SequenceId sequence = 0;
+    Acceptance accepted;
+};
+
+}  // namespace outrider

@@ -1,0 +1,39 @@
+// What a trained drafter borrows from its target: embeddings, output rows and the final norm, all frozen.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include <outrider/core/types.hpp>
+
+namespace outrider {
+
+class ThreadTeam;  // of the CPU's kernels
+
+/// A view of a target's tables. The functions keep the target alive; they are safe to call at any time.
+struct TargetHead {
+    std::string fingerprint;      ///< tells targets apart: a drafter refuses a target it was not trained for
+    std::int64_t hidden = 0;      ///< H, also the width of the final features
+    std::int64_t vocabulary = 0;  ///< V
+    std::function<at::Tensor(std::span<const TokenId>)> embed;        ///< ids [n] -> float32 [n, H]
+    std::function<at::Tensor(std::span<const TokenId>)> output_rows;  ///< ids [n] -> float32 [n, H]
+    at::Tensor final_norm;        ///< [H] float32 weight of the RMS norm before the output matrix
+    double norm_eps = 1e-5;
+    std::string tokenizer = {};   ///< tells tokenizers apart: equal only where every id means the same bytes
+    /// Makes the target deliver, from its next forward on, the residual stream after `layers` of its layers as well
+    /// (each 1 to its number of layers - 1), every row divided by its root mean square (norm_eps under the root, no
+    /// weight). Returns the first of the H columns of each; columns only ever grow in number, and asking again returns
+    /// the same. To be asked before the sequences begin, as drafters do when they are made: columns must not change
+    /// within a sequence. Throws Error for a layer that does not exist. Null: there are only the final features.
+    std::function<std::vector<std::int64_t>(std::span<const std::int64_t> layers)> feature_columns = nullptr;
+    /// The threads of the target's passes, which rest while a drafter works; null where the target has none to lend.
+    std::shared_ptr<ThreadTeam> team = nullptr;
+};
+
+}  // namespace outrider

@@ -1,0 +1,45 @@
+// The target's side of the loop.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include <outrider/target/round.hpp>
+
+namespace outrider {
+
+/// Runs the target and owns its KV caches. Protocol for one sequence: prefill, then rounds of verify and commit, then
+/// release. Sequences join and leave between rounds; a round may hold any subset of them, each at most once.
+/// Between calls the KV cache of a sequence holds exactly its committed tokens: `verify` may add rows, `commit` keeps
+/// the root and the accepted path and drops the rest. A sequence that was verified must be committed (or released)
+/// before its next verify.
+class Verifier {
+public:
+    virtual ~Verifier() = default;
+
+    /// Makes the sequences known and commits their prompts. Returns their first feedback, in the order given.
+    [[nodiscard]] virtual Feedback prefill(std::span<const Prefill> sequences) = 0;
+
+    /// One forward over the rows of all trees. Row order is node order.
+    [[nodiscard]] virtual TreeOutput verify(std::span<const SequenceTree> trees) = 0;
+
+    /// Commits root and accepted path of each tree of the last `verify`, and returns what was committed with its
+    /// features and the new pending token, in the order given.
+    [[nodiscard]] virtual Feedback commit(std::span<const SequenceAcceptance> accepted) = 0;
+
+    /// Forgets a sequence and frees its cache. Unknown ids are ignored.
+    virtual void release(SequenceId sequence) = 0;
+
+    /// Width of the logits.
+    [[nodiscard]] virtual std::int64_t vocabulary() const = 0;
+
+    /// Most tokens, prompt and text together, that a sequence can hold; drafts never reach beyond it.
+    [[nodiscard]] virtual std::int64_t context() const = 0;
+
+    /// What passes of several sizes cost here, rows ascending; empty: unknown. Asked for once, before the first round
+    /// that could draft, by a decoder that chooses the trees' sizes. May take a second.
+    [[nodiscard]] virtual std::vector<PassTime> pass_times() { return {}; }
+};
+
+}  // namespace outrider

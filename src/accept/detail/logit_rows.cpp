@@ -1,0 +1,66 @@
+#include <outrider/accept/detail/logit_rows.hpp>
+
+#include <cmath>
+
+#include <outrider/accept/warp.hpp>
+#include <outrider/core/error.hpp>
+
+namespace outrider {
+
+namespace {
+
+[[noreturn]] void fail_nan(NodeIndex node) {
+    fail("The target's logits after node {} are not a number; the model or its input is broken (weights, dtype range, "
+         "cache), so no token can be chosen",
+         node);
+}
+
+}  // namespace
+
+LogitRows::LogitRows(const TreeRows& rows) : logits_(rows.logits), argmax_(rows.argmax) {
+    require(logits_.defined() || argmax_.defined(), "TreeRows: neither logits nor argmax are there to choose from");
+    if (logits_.defined()) {
+        require(logits_.dim() == 2 && logits_.size(1) > 0, "TreeRows: logits must be [nodes, vocabulary]");
+        width_ = logits_.size(1);
+        if (logits_.is_cpu() && logits_.scalar_type() == at::kFloat && logits_.stride(1) == 1) {
+            base_ = logits_.const_data_ptr<float>();
+            stride_ = logits_.stride(0);
+        }
+    }
+    if (argmax_.defined()) {
+        if (!argmax_.is_cpu() || argmax_.scalar_type() != at::kLong || !argmax_.is_contiguous())
+            argmax_ = argmax_.to(at::kCPU, at::kLong).contiguous();
+        picks_ = argmax_.const_data_ptr<std::int64_t>();
+    }
+}
+
+std::span<const float> LogitRows::row(NodeIndex node) {
+    require(logits_.defined(), "TreeRows: this policy reads logits; the verifier gave only argmax");
+    require(node >= 0 && node < logits_.size(0), "TreeRows: no logits for node {}; there are {} rows", node,
+            logits_.size(0));
+    if (base_ != nullptr) return {base_ + node * stride_, static_cast<std::size_t>(width_)};
+    copy_ = logits_.select(0, node).to(at::kCPU, at::kFloat).contiguous();
+    return {copy_.const_data_ptr<float>(), static_cast<std::size_t>(width_)};
+}
+
+TokenId LogitRows::argmax(NodeIndex node) {
+    if (picks_ == nullptr) return checked_argmax(row(node), node);
+    require(node >= 0 && node < argmax_.numel() && (!logits_.defined() || node < logits_.size(0)),
+            "TreeRows: no logits or no argmax for node {}; return a row for every node of the tree", node);
+    const std::int64_t pick = picks_[node];
+    if (logits_.defined()) {
+        require(pick >= 0 && pick < width_, "TreeRows: argmax {} of node {} is outside the vocabulary of {}", pick,
+                node, width_);
+        const float top = base_ != nullptr ? base_[node * stride_ + pick] : logits_[node][pick].item<float>();
+        if (std::isnan(top)) fail_nan(node);
+    }
+    return static_cast<TokenId>(pick);
+}
+
+TokenId checked_argmax(std::span<const float> logits, NodeIndex node) {
+    const RowMaximum top = row_maximum(logits);
+    if (top.has_nan) fail_nan(node);
+    return top.token;
+}
+
+}  // namespace outrider

@@ -1,0 +1,20 @@
+#include <outrider/accept/lossy.hpp>
+
+#include <concepts>
+
+#include "target_law.hpp"
+
+namespace outrider {
+
+template <LossyCriterion Criterion>
+Acceptance LossyAccept<Criterion>::accept(const TokenTree& tree, const TreeRows& rows,
+                                          const SequenceContext& context) const {
+    TargetLaw target(tree, rows, context, std::same_as<Criterion, TypicalCriterion> ? 0.0 : 1.0);
+    return accept_longest(tree, target, criterion_, unasked_);
+}
+
+template class LossyAccept<TypicalCriterion>;
+template class LossyAccept<TopBetaCriterion>;
+template class LossyAccept<DistanceCriterion>;
+
+}  // namespace outrider

@@ -1,8 +1,0 @@
-#include <outrider/decode/any_decoder.hpp>
-
-namespace outrider {
-
-template class SpeculativeDecoder<std::unique_ptr<DraftModel>, std::unique_ptr<Verifier>,
-                                  std::unique_ptr<AcceptancePolicy>>;
-
-}  // namespace outrider

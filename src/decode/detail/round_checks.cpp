@@ -1,0 +1,48 @@
+#include <outrider/decode/detail/round_checks.hpp>
+
+#include <outrider/core/error.hpp>
+
+namespace outrider {
+
+void check_trees(const std::vector<SequenceTree>& trees, const std::vector<std::unique_ptr<Session>>& sessions,
+                 std::span<const std::size_t> drafting, std::int64_t vocabulary) {
+    require(trees.size() == drafting.size(), "Drafter: {} trees for {} sequences; return one for each, in order",
+            trees.size(), drafting.size());
+    for (std::size_t i = 0; i < trees.size(); ++i) {
+        const TokenTree& tree = trees[i].tree;
+        const Session& session = *sessions[drafting[i]];
+        require(trees[i].sequence == session.id(), "Drafter: tree {} belongs to sequence {}, expected sequence {}", i,
+                trees[i].sequence, session.id());
+        require(tree.token(0) == session.pending(), "Drafter: tree {} has root {}, expected the pending token {}", i,
+                tree.token(0), session.pending());
+        for (const TokenId token : tree.tokens())
+            require(token < vocabulary, "Drafter: tree {} holds token {}, outside the target's vocabulary of {}", i,
+                    token, vocabulary);
+    }
+}
+
+void check_output(const TreeOutput& output, const std::vector<SequenceTree>& trees, std::int64_t vocabulary) {
+    require(output.offsets.size() == trees.size() + 1 && output.offsets.front() == 0,
+            "Verifier: {} row offsets for {} trees, expected one more than trees, the first 0", output.offsets.size(),
+            trees.size());
+    for (std::size_t i = 0; i < trees.size(); ++i)
+        require(output.offsets[i + 1] - output.offsets[i] == static_cast<std::int64_t>(trees[i].tree.size()),
+                "Verifier: {} rows for tree {}, which has {} nodes", output.offsets[i + 1] - output.offsets[i], i,
+                trees[i].tree.size());
+    const std::int64_t rows = output.offsets.back();
+    require(output.logits.defined() && output.logits.dim() == 2 && output.logits.size(0) >= rows &&
+                output.logits.size(1) == vocabulary,
+            "Verifier: the logits must be [{}, {}], a row for each node, as wide as the vocabulary", rows, vocabulary);
+    require(!output.argmax.defined() || (output.argmax.dim() == 1 && output.argmax.size(0) >= rows),
+            "Verifier: the argmax must be [{}], a value for each node", rows);
+}
+
+void check_feedback(const Feedback& feedback, const std::vector<std::unique_ptr<Session>>& sessions) {
+    require(feedback.size() == sessions.size(), "Verifier: feedback of {} sequences, expected {}", feedback.size(),
+            sessions.size());
+    for (std::size_t i = 0; i < feedback.size(); ++i)
+        require(feedback[i].sequence == sessions[i]->id(), "Verifier: feedback {} is of sequence {}, expected {}", i,
+                feedback[i].sequence, sessions[i]->id());
+}
+
+}  // namespace outrider

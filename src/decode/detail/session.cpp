@@ -1,0 +1,123 @@
+#include <outrider/decode/detail/session.hpp>
+
+#include <atomic>
+#include <cmath>
+
+#include <outrider/core/error.hpp>
+#include <outrider/core/utf8_stream.hpp>
+
+namespace outrider {
+
+namespace {
+
+void check_numbers(const GenerationOptions& o) {
+    require(o.max_tokens >= 0, "GenerationOptions: max_tokens is {}, expected 0 or more", o.max_tokens);
+    require(o.temperature == 0.0 || (o.temperature >= 1e-4 && o.temperature <= 1e4),
+            "GenerationOptions: temperature is {}, expected 0 (greedy) or 0.0001 to 10000", o.temperature);
+    require(o.top_p > 0.0 && o.top_p <= 1.0, "GenerationOptions: top_p is {}, expected above 0, and 1 for all tokens",
+            o.top_p);
+    require(o.top_k >= 0, "GenerationOptions: top_k is {}, expected 0 (all tokens) or more", o.top_k);
+    require(o.min_p >= 0.0 && o.min_p <= 1.0, "GenerationOptions: min_p is {}, expected 0 to 1", o.min_p);
+    require(o.repetition_penalty > 0.0 && std::isfinite(o.repetition_penalty),
+            "GenerationOptions: repetition_penalty is {}, expected above 0, and 1 for none", o.repetition_penalty);
+}
+
+}  // namespace
+
+void check_request(const Prompt& prompt, const GenerationOptions& options, const Sink& sink, std::int64_t vocabulary,
+                   std::int64_t context) {
+    require(!prompt.tokens.empty(),
+            "The prompt is empty; give at least one token (a begin or end-of-text token will do)");
+    for (std::size_t i = 0; i < prompt.tokens.size(); ++i)
+        require(prompt.tokens[i] >= 0 && prompt.tokens[i] < vocabulary,
+                "Prompt token {} is {}, outside the target's vocabulary of {}", i, prompt.tokens[i], vocabulary);
+    require(static_cast<std::int64_t>(prompt.tokens.size()) < context,
+            "The prompt has {} tokens and the target holds {}, prompt and text together; shorten the prompt",
+            prompt.tokens.size(), context);
+    check_numbers(options);
+    require(
+        prompt.text || (!sink.wants_text() && options.stop.empty()),
+        "A text callback or a stop string needs Prompt::text; make the prompt with a tokenizer, or use a callback on "
+        "token ids");
+    for (const std::string& stop : options.stop)
+        require(!stop.empty() && is_valid_utf8(stop), "A stop string is empty or no valid UTF-8; leave it out");
+}
+
+SequenceId next_sequence_id() {
+    static std::atomic<SequenceId> next{1};
+    return next++;
+}
+
+Session::Session(SequenceId id, Prompt prompt, const GenerationOptions& options, std::int64_t context, Sink sink)
+    : id_(id),
+      sampling_(options.sampling()),
+      stream_(prompt, options, std::min(options.max_tokens, context - static_cast<std::int64_t>(prompt.tokens.size())),
+              std::move(sink)) {
+    text_ = std::move(prompt.tokens);
+    stats_.prompt_tokens = static_cast<std::int64_t>(text_.size());
+}
+
+Prefill Session::prefill() const { return {id_, std::span(text_).first(text_.size() - 1), text_.back()}; }
+
+void Session::accept(const TokenTree& tree, const Acceptance& chosen, std::int64_t vocabulary) {
+    NodeIndex at = 0;
+    run_.clear();
+    for (const NodeIndex node : chosen.path) {
+        require(node > 0 && static_cast<std::size_t>(node) < tree.size() && tree.parent(node) == at,
+                "AcceptancePolicy: node {} does not follow node {} in the tree; a path leads from the root downwards",
+                node, at);
+        run_.push_back(tree.token(at = node));
+    }
+    require(chosen.pending >= 0 && chosen.pending < vocabulary,
+            "AcceptancePolicy: pending token {} is outside the vocabulary of {}", chosen.pending, vocabulary);
+    run_.push_back(chosen.pending);
+    drafted_ = static_cast<std::int64_t>(tree.drafted());
+    height_ = tree.height();
+    kept_ = 0;
+}
+
+void Session::emit() {
+    const auto count = [](std::vector<std::int64_t>& per_depth, std::int64_t depth) {
+        if (per_depth.size() < static_cast<std::size_t>(depth)) per_depth.resize(static_cast<std::size_t>(depth), 0);
+        for (std::int64_t d = 0; d < depth; ++d) ++per_depth[static_cast<std::size_t>(d)];
+    };
+    ++stats_.rounds;
+    stats_.drafted += drafted_;
+    count(stats_.drafted_per_depth, height_);
+    const auto before = static_cast<std::int64_t>(stream_.tokens().size());
+    const auto settle = [&] {  // also when the callback throws: what it saw is part of the text
+        const auto emitted = static_cast<std::int64_t>(stream_.tokens().size()) - before;
+        kept_ = std::min(emitted, static_cast<std::int64_t>(run_.size()) - 1);
+        text_.insert(text_.end(), run_.begin(), run_.begin() + emitted);
+        stats_.tokens += emitted;
+        stats_.accepted += kept_;
+        count(stats_.accepted_per_depth, kept_);
+    };
+    try {
+        for (const TokenId token : run_)
+            if (!stream_.push(token)) break;
+    } catch (...) {
+        settle();
+        throw;
+    }
+    settle();
+}
+
+void Session::fail(const std::exception_ptr& error) {
+    if (ended()) return;
+    stream_.end(FinishReason::failed);
+    try {
+        std::rethrow_exception(error);
+    } catch (const std::exception& e) {
+        error_ = e.what();
+    } catch (...) {
+        error_ = "an exception that is not a std::exception";
+    }
+}
+
+GenerationResult Session::finish() {
+    return {std::move(stream_.tokens()), std::move(stream_.text()), stream_.finish(), std::move(stats_),
+            std::move(error_)};
+}
+
+}  // namespace outrider

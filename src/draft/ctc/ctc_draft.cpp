@@ -1,0 +1,274 @@
+#include <outrider/draft/ctc/ctc_draft.hpp>
+
+#include <algorithm>
+#include <atomic>
+#include <optional>
+
+#include <outrider/core/error.hpp>
+#include <outrider/core/rng.hpp>
+#include <outrider/ctc/alignment_sampling.hpp>
+#include <outrider/ctc/ctc_law.hpp>
+#include <outrider/ctc/frames.hpp>
+#include <outrider/ctc/prefix_tree.hpp>
+#include <outrider/ctc/static_tree.hpp>
+#include <outrider/target/feature_columns.hpp>
+
+#include "target/free_memory.hpp"
+#include "ctc_backend.hpp"
+#include "ctc_per_frame.hpp"
+#include "ctc_prediction.hpp"
+#include "ctc_search.hpp"
+#include "draft/nn/drafter_files.hpp"
+#include "draft/nn/layer_kernels.hpp"
+#include "draft/nn/progress.hpp"
+#include "draft/nn/row_team.hpp"
+#include "draft/nn/warm_up.hpp"
+
+namespace outrider {
+
+namespace {
+
+/// What is known of one sequence.
+struct Known : Progress {
+    std::unique_ptr<CtcCache> cache;
+    TokenId before = kNoToken;        ///< x_{n-1}
+    std::vector<float> feature = {};  ///< [H] h_{n-1}; empty while nothing is committed
+};
+
+class CtcEngine final : public DraftEngine<CtcConfig> {
+public:
+    CtcEngine(CtcConfig config, CtcWeights weights, const TargetHead& head, const CtcDraftOptions& options);
+
+    [[nodiscard]] std::vector<SequenceTree> propose(std::span<const SequenceFeedback> feedback,
+                                                    DraftBudget budget) override;
+    void forget(SequenceId sequence) override { sequences_.erase(sequence); }
+    [[nodiscard]] DraftDraws draws() const override {
+        if (options_.tree != CtcTree::sampled) return DraftDraws::none;
+        return options_.chains <= 1 ? DraftDraws::chain : DraftDraws::independent;
+    }
+    [[nodiscard]] const CtcConfig& config() const override { return config_; }
+    [[nodiscard]] std::size_t weight_bytes() const override {
+        return output_.bytes() + backend_->weight_bytes() + (prediction_ ? prediction_->bytes() : 0);
+    }
+
+private:
+    /// What one search needs; sequences that are searched at once need one each.
+    struct Searcher {
+        FrameBuilder builder;
+        CtcFrames frames;
+        PrefixTreeSearch best_first;
+        StaticPrefixTree static_tree;
+        AlignmentSampler sampler;
+        CtcSearch search;
+        CtcPrediction::Scratch prediction;
+    };
+
+    /// Whether trees come from the search over the whole draft vocabulary.
+    [[nodiscard]] bool searches() const { return prediction_ && options_.tree == CtcTree::best_first; }
+
+    /// Checks all feedback before any state changes, then takes it up.
+    std::vector<CtcRound> take_up(std::span<const SequenceFeedback> feedback) {
+        for (const SequenceFeedback& it : feedback) {
+            const auto known = sequences_.find(it.sequence);
+            check_progress("CtcDraft", it, known == sequences_.end() ? nullptr : &known->second, width_, vocabulary_);
+        }
+        std::vector<CtcRound> rounds;
+        for (const SequenceFeedback& it : feedback) {
+            Known& known = sequences_[it.sequence];
+            if (!known.cache) known.cache = backend_->make_cache();
+            CtcRound round{known.cache.get(), it.committed, {}, {}, it.pending};
+            if (!it.tokens.empty()) {
+                round.features = take_columns(it.features, columns_, config_.hidden);
+                round.next.assign(it.tokens.begin() + 1, it.tokens.end());
+                round.next.push_back(it.pending);
+                known.before = it.tokens.back();
+                if (prediction_) {
+                    const std::int64_t rows = it.features.size(0), width = it.features.size(1);
+                    const bool at_hand = it.features.device().is_cpu();  // on a device one row is enough to fetch
+                    const at::Tensor features = cpu_floats(at_hand ? it.features : it.features.slice(0, rows - 1));
+                    const float* last = features.const_data_ptr<float>() + (features.size(0) - 1) * width;
+                    known.feature.assign(last, last + config_.hidden);
+                }
+            }
+            known.committed = it.committed;
+            known.pending = it.pending;
+            rounds.push_back(std::move(round));
+        }
+        return rounds;
+    }
+
+    template <typename Condition>
+    SequenceTree tree(Searcher& mine, const SequenceFeedback& it, std::int64_t nodes, Condition&& condition) const {
+        switch (options_.tree) {
+            case CtcTree::static_tree:
+                return {it.sequence, mine.static_tree.tree(it.pending, mine.frames, medusa63(), nodes, condition)};
+            case CtcTree::sampled: {
+                const auto chains = static_cast<std::size_t>(std::clamp<std::int64_t>(options_.chains, 1, nodes));
+                const RandomKey key(options_.seed, static_cast<std::uint64_t>(it.sequence), it.committed,
+                                    static_cast<std::uint64_t>(RandomPurpose::draft));
+                SampledDraft drawn = mine.sampler.draw(it.pending, mine.frames, chains,
+                                                       static_cast<std::size_t>(nodes) / chains, key, condition);
+                auto samples = std::make_shared<const DraftSamples>(
+                    samples_of(drawn, law_of(mine.sampler, drawn, mine.frames)));
+                return {it.sequence, std::move(drawn.tree), std::move(samples)};
+            }
+            case CtcTree::best_first:
+            default:
+                return {it.sequence, mine.best_first.tree(it.pending, mine.frames, nodes, condition)};
+        }
+    }
+
+    /// What the prediction network begins from, for every sequence.
+    CtcPrediction::Starts starts(std::span<const SequenceFeedback> feedback) {
+        if (!prediction_) return {std::vector<CtcPrediction::Start>(feedback.size()), {}};
+        std::vector<CtcPrediction::Text> texts;
+        for (const SequenceFeedback& it : feedback) {
+            const Known& known = sequences_.at(it.sequence);
+            texts.push_back({known.feature, known.before, it.pending});
+        }
+        return prediction_->starts(texts, searches());
+    }
+
+    std::span<float> logits_of(std::size_t index) {
+        const std::size_t size = static_cast<std::size_t>(config_.frames) * config_.vocabulary.size();
+        return std::span(scores_.logits).subspan(index * size, size);
+    }
+    std::span<const float> gate_of(std::size_t index) const {
+        const auto T = static_cast<std::size_t>(config_.frames);
+        return std::span(scores_.gate).subspan(index * T, T);
+    }
+
+    /// The search of the best-first tree over the whole draft vocabulary, by all who call it inside one run.
+    void search(TeamMember& member, Searcher& mine, const CtcPrediction::Start& start, std::size_t index,
+                const DraftBudget& budget) {
+        const std::size_t V = config_.vocabulary.size(), roots = scores_.gate.size() * V;  // where theirs begin
+        const auto score = [&](TeamMember& by, std::span<const CtcPrefix> prefixes, float* out, std::int64_t stride) {
+            if (prefixes.size() == 1 && prefixes[0].length == 0 && scores_.logits.size() > roots) {  // came with the frames
+                if (by.index() == 0) std::copy_n(scores_.logits.data() + roots + index * V, V, out);
+                return;
+            }
+            prediction_->scores(by, start, prefixes, out, stride, mine.prediction);
+        };
+        mine.search.run(member, logits_of(index), gate_of(index), budget.nodes, budget.least_chance(), score);
+    }
+
+    /// The tree of sequence `index` of the round from its frames, by the calling thread alone.
+    SequenceTree draft(Searcher& mine, const SequenceFeedback& it, const CtcPrediction::Start& start, std::size_t index,
+                       const DraftBudget& budget) {
+        const std::int64_t nodes = budget.nodes;
+        const std::size_t V = config_.vocabulary.size();
+        const auto logits = logits_of(index);
+        const auto gate = gate_of(index);
+        if (searches()) {
+            TeamMember alone;
+            search(alone, mine, start, index, budget);
+            return {it.sequence, mine.search.tree(it.pending, config_.vocabulary)};
+        }
+        if (prediction_) prediction_->fold_root(start, logits, mine.prediction);
+        if (options_.tree == CtcTree::per_frame)
+            return {it.sequence, per_frame_tree(it.pending, logits, gate, config_.vocabulary, nodes)};
+        const DenseFrames dense{logits, gate, V, config_.vocabulary, DenseFrames::Kind::gated_logits};
+        mine.builder.build(dense, {static_cast<std::size_t>(options_.top_k), true}, mine.frames);
+        if (!prediction_) return tree(mine, it, nodes, Unconditioned{});
+        prediction_->choose(mine.frames.tokens(), mine.prediction);
+        return tree(mine, it, nodes, [&](const PrefixContext& prefix, std::span<float> factors) {
+            prediction_->factors(start, prefix, factors, mine.prediction);
+        });
+    }
+
+    /// Trees of the round's frames: several sequences are searched at once, one by each of the team; a single one by
+    /// all together. No number depends on which.
+    std::vector<SequenceTree> drafts(std::span<const SequenceFeedback> feedback, const DraftBudget& budget,
+                                     std::span<const CtcPrediction::Start> start) {
+        std::vector<std::optional<SequenceTree>> trees(feedback.size());
+        searchers_.resize(static_cast<std::size_t>(team_->size()));
+        if (feedback.size() == 1 && searches()) {
+            Searcher& mine = searchers_[0];
+            team_->run([&](TeamMember& member) { search(member, mine, start[0], 0, budget); });
+            trees[0] = {feedback[0].sequence, mine.search.tree(feedback[0].pending, config_.vocabulary)};
+        } else if (feedback.size() == 1 || team_->size() == 1) {
+            for (std::size_t i = 0; i < feedback.size(); ++i)
+                trees[i] = draft(searchers_[0], feedback[i], start[i], i, budget);
+        } else {
+            std::atomic<std::size_t> next{0};  // searches differ in length: who is done takes the next
+            team_->run([&](TeamMember& member) {
+                for (std::size_t i = next++; i < feedback.size(); i = next++)
+                    trees[i] = draft(searchers_[static_cast<std::size_t>(member.index())], feedback[i], start[i], i, budget);
+            });
+        }
+        std::vector<SequenceTree> all;
+        all.reserve(trees.size());
+        for (std::optional<SequenceTree>& tree : trees) all.push_back(*std::move(tree));
+        return all;
+    }
+
+    CtcConfig config_;
+    CtcDraftOptions options_;
+    std::int64_t vocabulary_ = 0;        ///< the target's
+    std::vector<std::int64_t> columns_;  ///< of the target's features: where those begin that the network reads
+    std::int64_t width_ = 0;             ///< of features that hold them
+    std::shared_ptr<ThreadTeam> team_;
+    PackedLinear output_;                ///< the target's rows of the draft vocabulary
+    std::unique_ptr<CtcBackend> backend_;
+    std::optional<CtcPrediction> prediction_;
+    std::unordered_map<SequenceId, Known> sequences_;
+    CtcRoundScores scores_;
+    std::vector<Searcher> searchers_;  ///< one for each of the team
+};
+
+CtcEngine::CtcEngine(CtcConfig config, CtcWeights weights, const TargetHead& head,
+                     const CtcDraftOptions& options) {
+    check_ctc_config(config);
+    check_ctc_weights(config, weights);
+    require(!config.target_fingerprint.empty() || head.fingerprint.empty(),
+            "CtcDraft: the drafter names no target, this one is {}; train one for it with `outrider train`", head.fingerprint);
+    check_target("CtcDraft", head, config.target_fingerprint, config.target_name, config.hidden, config.vocabulary);
+    columns_ = feature_columns(head, config.feature_layers, "CtcDraft");
+    width_ = feature_width(columns_, config.hidden);
+    require(options.top_k > 0, "CtcDraft: top_k is {}, expected at least 1", options.top_k);
+    const bool kernels = options.kernels && weights.fuse.device().is_cpu() && kernels_fit(config);
+    team_ = drafting_team(head, options.threads);
+    const bool conditioned = config.conditioning == CtcConditioning::prefix;
+    if (kernels || conditioned)
+        output_ = pack_rows(!kernels ? WeightFormat::f32 : options.eight_bits ? WeightFormat::int8 : WeightFormat::q5_1,
+                            config.vocabulary, head.output_rows, *team_);
+    backend_ = kernels ? make_kernel_backend(config, weights, head, output_, *team_, options.eight_bits)
+                       : make_aten_backend(config, weights, head);
+    // Packed: nothing reads them again, and the look-up tables that come now are the most that loading holds.
+    if (kernels) weights.fuse.reset(), weights.layers.clear(), weights.queries.reset();
+    return_free_memory();
+    if (conditioned) prediction_.emplace(config, std::move(weights), head, output_, *team_);
+    vocabulary_ = head.vocabulary;
+    options_ = options;
+    config_ = std::move(config);
+    if (kernels) warm_up(*this, width_);
+}
+
+std::vector<SequenceTree> CtcEngine::propose(std::span<const SequenceFeedback> feedback, DraftBudget budget) {
+    if (feedback.empty()) return {};
+    std::vector<CtcRound> rounds = take_up(feedback);
+    if (budget.nodes > 0) {
+        const CtcPrediction::Starts start = starts(feedback);
+        backend_->run(rounds, true, start.root_states, scores_);
+        return drafts(feedback, budget, start.of);
+    }
+    backend_->run(rounds, false, {}, scores_);
+    std::vector<SequenceTree> roots;
+    for (const SequenceFeedback& it : feedback) roots.push_back({it.sequence, TokenTree::root_only(it.pending)});
+    return roots;
+}
+
+}  // namespace
+
+std::unique_ptr<DraftEngine<CtcConfig>> CtcKind::engine(CtcConfig config, CtcWeights weights,
+                                                        const TargetHead& head, const CtcDraftOptions& options) {
+    return std::make_unique<CtcEngine>(std::move(config), std::move(weights), head, options);
+}
+
+std::pair<CtcConfig, CtcWeights> CtcKind::read(const std::filesystem::path& folder, const TargetHead& head) {
+    auto read = read_trained(folder, read_ctc_config, read_ctc_weights);
+    move_weights(read.second, head.final_norm.device());
+    return read;
+}
+
+}  // namespace outrider

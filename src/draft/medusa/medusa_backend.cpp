@@ -1,0 +1,146 @@
+#include "medusa_backend.hpp"
+
+#include <ATen/core/grad_mode.h>
+
+#include <utility>
+
+#include "kernels/packed_linear.hpp"
+#include "kernels/row_ops.hpp"
+
+#include "draft/nn/layer_kernels.hpp"
+
+namespace outrider {
+
+namespace {
+
+/// Tensor operations on any device: the reference for the kernels.
+class AtenHeads final : public MedusaBackend {
+public:
+    AtenHeads(const MedusaConfig& config, const MedusaWeights& weights, const TargetHead& head)
+        : config_(config), weights_(weights) {
+        for (auto& [name, weight] : weights_.named()) *weight = weight->detach().to(at::kFloat);
+        if (config.output == HeadOutput::target)
+            tables_.output = head.output_rows(draft_ids(config.vocabulary, head.vocabulary))
+                                 .to(weights_.heads[0][0].bias.device(), at::kFloat);
+    }
+
+    [[nodiscard]] std::size_t weight_bytes() const override {
+        return bytes_of(std::as_const(weights_).named()) + tables_.bytes();
+    }
+
+    void run(const at::Tensor& features, std::int64_t stride, std::vector<float>& scores) override {
+        const at::NoGradGuard no_grad;
+        const at::Tensor logits =
+            medusa_logits(config_, weights_, tables_, features.to(weights_.heads[0][0].bias.device()), at::kFloat)
+                .transpose(0, 1)
+                .to(at::kCPU);
+        const std::int64_t rows = logits.size(0) * logits.size(1), V = logits.size(2);
+        scores.resize(static_cast<std::size_t>(rows * stride));
+        at::from_blob(scores.data(), {rows, stride}).slice(1, 0, V).copy_(logits.reshape({rows, V}));
+    }
+
+private:
+    MedusaConfig config_;
+    MedusaWeights weights_;
+    TargetTables tables_;
+};
+
+class KernelHeads final : public MedusaBackend {
+public:
+    KernelHeads(const MedusaConfig& config, const MedusaWeights& weights, const TargetHead& head, ThreadTeam& team)
+        : config_(config), team_(team), H_(config.hidden), K_(config.heads), ones_(static_cast<std::size_t>(H_), 1.0F) {
+        std::vector<PackedLinear> first;
+        for (const auto& blocks : weights.heads) {
+            first.push_back(pack_as(WeightFormat::int8, blocks[0].weight, team));
+            later_.emplace_back();
+            for (std::size_t j = 1; j < blocks.size(); ++j) later_.back().push_back(pack_as(WeightFormat::int8, blocks[j].weight, team));
+            bias_.emplace_back();
+            for (const MedusaWeights::Block& block : blocks) bias_.back().push_back(floats_of(block.bias));
+        }
+        first_ = PackedLinear::stack(first);
+        for (const at::Tensor& output : weights.output) output_.push_back(pack_as(WeightFormat::int8, output, team));
+        if (config.output == HeadOutput::target)
+            output_.push_back(pack_rows(WeightFormat::int8, draft_ids(config.vocabulary, head.vocabulary), head.output_rows, team));
+    }
+
+    [[nodiscard]] std::size_t weight_bytes() const override { return bytes_of(first_, later_, output_, bias_); }
+
+    void run(const at::Tensor& features, std::int64_t stride, std::vector<float>& scores) override {
+        const std::vector<float> x = floats_of(features);
+        const std::int64_t S = features.size(0);
+        scores.resize(static_cast<std::size_t>(S * K_ * stride));
+        z_.resize(static_cast<std::size_t>(S * K_ * H_)), state_.resize(z_.size());
+        for (std::int64_t i = 0; i < S * K_; ++i) std::copy_n(x.data() + i / K_ * H_, H_, state_.data() + i * H_);
+        team_.run([&](TeamMember& member) {
+            blocks(member, x.data(), S);
+            if (output_.size() == 1) {
+                rows_.assign(member, state_.data(), S * K_, H_, H_, WeightFormat::int8);
+                member.barrier();
+                output_[0].multiply(member, rows_, scores.data(), stride);
+            } else
+                for (std::int64_t k = 0; k < K_; ++k)
+                    of_head(member, k, S, output_[static_cast<std::size_t>(k)], scores.data() + k * stride,
+                            K_ * stride);
+        });
+    }
+
+private:
+    /// All heads' residual blocks: state_ [S, K, H]. A barrier is behind.
+    void blocks(TeamMember& member, const float* x, std::int64_t S) {
+        rows_.assign(member, x, S, H_, H_, WeightFormat::int8);
+        member.barrier();
+        first_.multiply(member, rows_, z_.data(), K_ * H_);
+        member.barrier();
+        add(member, S, 0);
+        for (std::size_t j = 1; j < bias_.front().size(); ++j) {
+            for (std::int64_t k = 0; k < K_; ++k)
+                of_head(member, k, S, later_[static_cast<std::size_t>(k)][j - 1], z_.data() + k * H_, K_ * H_);
+            add(member, S, j);
+        }
+    }
+
+    /// y = W state of head k, a row per sequence. A barrier is behind.
+    void of_head(TeamMember& member, std::int64_t k, std::int64_t S, const PackedLinear& matrix, float* y,
+                 std::int64_t ldy) {
+        rows_.assign(member, state_.data() + k * H_, S, H_, K_ * H_, WeightFormat::int8);
+        member.barrier();
+        matrix.multiply(member, rows_, y, ldy);
+        member.barrier();
+    }
+
+    /// state += silu(z + b). A barrier is behind.
+    void add(TeamMember& member, std::int64_t S, std::size_t j) {
+        const auto mine = member.range(S * K_);
+        for (std::int64_t i = mine.begin; i < mine.end; ++i) {
+            float* z = z_.data() + i * H_;
+            add_row(z, bias_[static_cast<std::size_t>(i % K_)][j].data(), H_);
+            silu_gate_row(z, ones_.data(), H_, z);
+            add_row(state_.data() + i * H_, z, H_);
+        }
+        member.barrier();
+    }
+
+    MedusaConfig config_;
+    ThreadTeam& team_;
+    std::int64_t H_, K_;
+    PackedLinear first_;                                 // all heads' first blocks: they have one input
+    std::vector<std::vector<PackedLinear>> later_;       // [K][blocks - 1]
+    std::vector<std::vector<std::vector<float>>> bias_;  // [K][blocks][H]
+    std::vector<PackedLinear> output_;                   // one, or one per head
+    PackedRows rows_;
+    std::vector<float> z_, state_, ones_;  // [S, K, H], [H]
+};
+
+}  // namespace
+
+std::unique_ptr<MedusaBackend> make_medusa_aten(const MedusaConfig& config, const MedusaWeights& weights,
+                                                const TargetHead& head) {
+    return std::make_unique<AtenHeads>(config, weights, head);
+}
+
+std::unique_ptr<MedusaBackend> make_medusa_kernels(const MedusaConfig& config, const MedusaWeights& weights,
+                                                   const TargetHead& head, ThreadTeam& team) {
+    return std::make_unique<KernelHeads>(config, weights, head, team);
+}
+
+}  // namespace outrider

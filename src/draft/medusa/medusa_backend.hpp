@@ -1,0 +1,30 @@
+// What computes Medusa's heads during decoding.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <memory>
+#include <outrider/draft/medusa/medusa_network.hpp>
+#include <outrider/target/target_head.hpp>
+#include "kernels/thread_team.hpp"
+#include <vector>
+
+namespace outrider {
+
+class MedusaBackend {
+public:
+    virtual ~MedusaBackend() = default;
+    [[nodiscard]] virtual std::size_t weight_bytes() const = 0;
+    /// `features` [S, H] on any device. Fills `scores` [S * K, stride], row s * K + k: head k's scores for sequence s;
+    /// columns from V on are left alone.
+    virtual void run(const at::Tensor& features, std::int64_t stride, std::vector<float>& scores) = 0;
+};
+
+[[nodiscard]] std::unique_ptr<MedusaBackend> make_medusa_aten(const MedusaConfig& config, const MedusaWeights& weights,
+                                                              const TargetHead& head);
+/// Packed matrices and the CPU's kernels; the team must live as long as the backend.
+[[nodiscard]] std::unique_ptr<MedusaBackend> make_medusa_kernels(const MedusaConfig& config,
+                                                                 const MedusaWeights& weights, const TargetHead& head,
+                                                                 ThreadTeam& team);
+
+}  // namespace outrider

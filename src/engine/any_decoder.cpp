@@ -1,0 +1,8 @@
+#include <outrider/engine/any_decoder.hpp>
+
+namespace outrider {
+
+template class SpeculativeDecoder<std::unique_ptr<DraftModel>, std::unique_ptr<Verifier>,
+                                  std::unique_ptr<AcceptancePolicy>>;
+
+}  // namespace outrider

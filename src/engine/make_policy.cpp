@@ -1,0 +1,55 @@
+#include <outrider/engine/make_policy.hpp>
+
+#include <cmath>
+#include <string>
+
+#include <outrider/accept/draw.hpp>
+#include <outrider/accept/lossy.hpp>
+#include <outrider/accept/sampled_match.hpp>
+#include <outrider/core/error.hpp>
+
+namespace outrider {
+namespace {
+
+void check(const PolicyOptions& o) {
+    require(o.typical.eps >= 0 && o.typical.eps <= 1 && o.typical.delta >= 0,
+            "PolicyOptions: typical acceptance with eps {} and delta {}; expected eps from 0 to 1 and delta at least 0",
+            o.typical.eps, o.typical.delta);
+    require(o.top_k >= 1 && o.top_beta.beta >= 1, "PolicyOptions: top_k {} and beta {}; expected at least 1", o.top_k,
+            o.top_beta.beta);
+    require(o.top_beta.tau >= 0 && !std::isnan(o.top_beta.tau), "PolicyOptions: tau {}; expected at least 0",
+            o.top_beta.tau);
+    require(o.distance >= 0, "PolicyOptions: distance {}; expected at least 0", o.distance);
+    require(o.minimum_block >= 1, "PolicyOptions: minimum_block {}; expected at least 1", o.minimum_block);
+}
+
+}  // namespace
+
+const PolicyInfo& policy_info(std::string_view name) {
+    std::string known;
+    for (const PolicyInfo& policy : kPolicies) {
+        if (policy.name == name) return policy;
+        known += known.empty() ? "" : ", ";
+        known += policy.name;
+    }
+    fail("unknown acceptance policy '{}': expected one of {}", name, known);
+}
+
+std::unique_ptr<AcceptancePolicy> make_policy(std::string_view name, const PolicyOptions& options) {
+    (void)policy_info(name);
+    check(options);
+    const NodeIndex unasked = options.minimum_block - 1;
+    if (name == "rejection") return std::make_unique<RejectionAccept>();
+    if (name == "multi_step") return std::make_unique<MultiStepAccept>();
+    if (name == "kseq") return std::make_unique<KSeqAccept>();
+    if (name == "unified") return std::make_unique<UnifiedAccept>();
+    if (name == "block") return std::make_unique<BlockAccept>();
+    if (name == "traversal") return std::make_unique<TraversalAccept>();
+    if (name == "lossy_typical") return std::make_unique<LossyTypical>(options.typical, unasked);
+    if (name == "lossy_top_k") return std::make_unique<LossyTopBeta>(lossy_top_k(options.top_k, unasked));
+    if (name == "lossy_distance") return std::make_unique<LossyDistance>(DistanceCriterion{options.distance}, unasked);
+    if (name == "lossy_top_beta") return std::make_unique<LossyTopBeta>(options.top_beta, unasked);
+    return std::make_unique<SampledMatch>();  // at temperature 0 it is greedy match
+}
+
+}  // namespace outrider

@@ -1,0 +1,179 @@
+#include <outrider/target/llama_model.hpp>
+
+#include <ATen/Context.h>
+
+#include <outrider/core/error.hpp>
+#include <outrider/core/rng.hpp>
+#include "formats/gguf.hpp"
+#include "formats/named_tensors.hpp"
+#include "kernels/thread_team.hpp"
+
+#include "free_memory.hpp"
+#include "model_backend.hpp"
+
+namespace outrider {
+namespace {
+
+/// A checkpoint as its files hold it.
+struct Checkpoint {
+    LlamaConfig config;
+    std::shared_ptr<const WeightSource> source;
+    std::shared_ptr<const Tokenizer> tokenizer;
+};
+
+Checkpoint open_gguf(const std::filesystem::path& path) {
+    const GgufFile file = GgufFile::open(path);
+    const LlamaConfig config = LlamaConfig::from_gguf(file);
+    return {config, std::make_shared<WeightSource>(WeightSource::from_gguf(file, config)), Tokenizer::from_gguf(file)};
+}
+
+Checkpoint open_folder(const std::filesystem::path& folder) {
+    const LlamaConfig config = LlamaConfig::from_hf(folder);
+    return {config,
+            std::make_shared<WeightSource>(WeightSource::from_hf(NamedTensors::open(folder), config)),
+            Tokenizer::from_folder(folder)};
+}
+
+}  // namespace
+
+struct LlamaModel::State {
+    LlamaConfig config;
+    std::shared_ptr<const WeightSource> source;
+    std::shared_ptr<const Tokenizer> tokenizer;
+    std::shared_ptr<const ModelBackend> backend;
+    at::Device device = at::kCPU;
+    int threads = 0;
+    std::string fingerprint;
+    std::optional<ChatTemplate> chat_template;
+    std::string no_template;  // why there is none
+    std::vector<TokenId> end_ids;
+    at::Tensor norm;  // [H] f32
+};
+
+LlamaModel LlamaModel::load(const std::filesystem::path& path, const Options& options) {
+    std::error_code error;
+    require(std::filesystem::exists(path, error), "model {}: no such file or folder; expected a GGUF file or a "
+            "Hugging Face folder with config.json, weights (*.safetensors or pytorch_model*.bin) and tokenizer.json or "
+            "tokenizer.model", path.string());
+    require(!options.device.is_cuda() || at::hasCUDA(),
+            "device {}: no CUDA device is to be had; expected a build with LibTorch's CUDA part (cmake --preset cuda) on a "
+            "machine with an NVIDIA driver. Use cpu otherwise", options.device.str());
+    Checkpoint checkpoint = std::filesystem::is_directory(path) ? open_folder(path) : open_gguf(path);
+    const auto state = std::make_shared<State>();
+    state->config = std::move(checkpoint.config);
+    state->source = std::move(checkpoint.source);
+    state->tokenizer = std::move(checkpoint.tokenizer);
+    state->device = options.device;
+    require(state->tokenizer->size() <= state->config.vocabulary,
+            "model {}: its tokenizer has {} tokens, its embedding {} rows; the files do not belong together",
+            path.string(), state->tokenizer->size(), state->config.vocabulary);
+
+    // Before the matrices are packed, which lets their file pages go.
+    state->fingerprint = state->source->fingerprint(state->config);
+    const bool kernels = options.backend == Backend::kernels ||
+                         (options.backend == Backend::automatic && options.device.is_cpu() && kernels_fit(state->config));
+    require(options.threads >= 0, "threads is {}, expected 0 (one per physical core) or more", options.threads);
+    require(!kernels || options.device.is_cpu(), "the kernels run on the CPU, not on {}; use Backend::automatic",
+            options.device.str());
+    state->threads = options.threads > 0 ? options.threads : ThreadTeam::physical_cores();
+    Weights weights = options.weights;
+    if (!kernels && weights == Weights::automatic) weights = options.device.is_cpu() ? Weights::f32 : Weights::bf16;
+    state->backend = kernels ? make_kernel_backend(state->source, state->config, weights, options.threads)
+                             : make_aten_backend(*state->source, state->config, options.device, weights);
+
+    state->norm = at::tensor(state->source->floats("norm")).to(options.device);
+    state->end_ids = state->tokenizer->end_ids();
+    if (!options.chat_template.empty()) {
+        state->chat_template = ChatTemplate::by_name(options.chat_template);
+    } else {
+        try {
+            state->chat_template = ChatTemplate::detect(state->tokenizer->chat_template());
+        } catch (const Error& reason) {
+            state->no_template = reason.what();
+        }
+    }
+    return_free_memory();
+    return LlamaModel(state);
+}
+
+const LlamaConfig& LlamaModel::config() const { return state_->config; }
+const Tokenizer& LlamaModel::tokenizer() const { return *state_->tokenizer; }
+at::Device LlamaModel::device() const { return state_->device; }
+int LlamaModel::threads() const { return state_->threads; }
+Weights LlamaModel::weights() const { return state_->backend->weights(); }
+std::string LlamaModel::weights_description() const { return state_->backend->description(); }
+std::size_t LlamaModel::weight_bytes() const { return state_->backend->bytes(); }
+const std::string& LlamaModel::fingerprint() const { return state_->fingerprint; }
+std::int64_t LlamaModel::feature_width() const {
+    return config().hidden * (1 + static_cast<std::int64_t>(state_->backend->feature_layers().asked().size()));
+}
+std::unique_ptr<TargetPass> LlamaModel::make_pass() const { return state_->backend->make_pass(state_->backend); }
+
+Prompt LlamaModel::chat(std::string_view user) const {
+    const ChatMessage message{.role = "user", .content = std::string(user)};
+    return chat(std::span(&message, 1));
+}
+
+Prompt LlamaModel::chat(std::span<const ChatMessage> messages) const {
+    require(state_->chat_template.has_value(), "{}", state_->no_template);
+    return {.tokens = state_->chat_template->encode(messages, *state_->tokenizer),
+            .end_ids = state_->end_ids,
+            .text = state_->tokenizer};
+}
+
+UserTurn LlamaModel::user_turn() const {
+    require(state_->chat_template.has_value(), "{}", state_->no_template);
+    UserTurn turn{.prompt = {.tokens = state_->chat_template->encode_user_opening(*state_->tokenizer),
+                             .end_ids = state_->end_ids,
+                             .text = state_->tokenizer}};
+    const UserEnding ending = state_->chat_template->user_ending(*state_->tokenizer);
+    if (ending.token) turn.prompt.end_ids.push_back(*ending.token);
+    if (!ending.text.empty()) turn.stop.push_back(ending.text);
+    return turn;
+}
+
+Prompt LlamaModel::raw(std::string_view text) const {
+    Prompt prompt{.tokens = state_->tokenizer->encode(text, SpecialText::parse),
+                  .end_ids = state_->end_ids,
+                  .text = state_->tokenizer};
+    const std::optional<TokenId> bos = state_->tokenizer->bos();
+    if (state_->tokenizer->adds_bos() && bos && (prompt.tokens.empty() || prompt.tokens[0] != *bos))
+        prompt.tokens.insert(prompt.tokens.begin(), *bos);
+    require(!prompt.tokens.empty(), "the prompt is empty; expected some text");
+    return prompt;
+}
+
+/// A hash of every token's bytes and of the count.
+static std::string tokenizer_fingerprint(const Tokenizer& tokenizer) {
+    std::uint64_t hash = mix64(static_cast<std::uint64_t>(tokenizer.size()));
+    for (TokenId token = 0; token < static_cast<TokenId>(tokenizer.size()); ++token) {
+        for (const char c : tokenizer.piece(token)) hash = mix64(hash ^ static_cast<unsigned char>(c));
+        hash = mix64(hash ^ 0x100);
+    }
+    return fmt::format("{:016x}", hash);
+}
+
+TargetHead LlamaModel::head() const {
+    const auto reader = [state = state_](const char* table) {
+        return [state, table](std::span<const TokenId> ids) {
+            const at::NoGradGuard no_grad;
+            at::Tensor rows = at::empty({static_cast<std::int64_t>(ids.size()), state->config.hidden}, at::kFloat);
+            state->source->read_rows(table, ids, rows.data_ptr<float>());
+            return rows.to(state->device);
+        };
+    };
+    return {.fingerprint = state_->fingerprint,
+            .hidden = state_->config.hidden,
+            .vocabulary = state_->config.vocabulary,
+            .embed = reader("embed"),
+            .output_rows = reader(state_->config.tied_output ? "embed" : "output"),
+            .final_norm = state_->norm,
+            .norm_eps = state_->config.norm_eps,
+            .tokenizer = tokenizer_fingerprint(tokenizer()),
+            .feature_columns = [state = state_](std::span<const std::int64_t> layers) {
+                return state->backend->feature_layers().columns(layers);
+            },
+            .team = state_->backend->shared_team()};
+}
+
+}  // namespace outrider

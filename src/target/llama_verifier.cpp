@@ -1,0 +1,252 @@
+#include <outrider/target/llama_verifier.hpp>
+
+#include <chrono>
+#include <cstring>
+#include <mutex>
+#include <unordered_set>
+
+#include <outrider/core/error.hpp>
+#include <outrider/target/feature_columns.hpp>
+#include <outrider/target/pass_times.hpp>
+
+namespace outrider {
+namespace {
+
+/// Throws Error when two items name one sequence.
+template <typename Items>
+void check_distinct(const Items& items, const char* call) {
+    std::unordered_set<SequenceId> seen;
+    for (const auto& item : items)
+        require(seen.insert(item.sequence).second, "LlamaVerifier: sequence {} appears twice in one {}; expected each "
+                "at most once", item.sequence, call);
+}
+
+/// Rows `rows` of `from` [n, F]. On the CPU by hand: ATen would cost more than the copy, and wake its own threads.
+at::Tensor take_rows(const at::Tensor& from, std::span<const NodeIndex> rows) {
+    const std::int64_t width = from.size(1);
+    if (!from.device().is_cpu()) {
+        const std::vector<std::int64_t> index(rows.begin(), rows.end());
+        return from.index_select(0, at::tensor(index, at::kLong).to(from.device()));
+    }
+    at::Tensor result = at::empty({static_cast<std::int64_t>(rows.size()), width}, from.options());
+    const float* source = from.data_ptr<float>();
+    float* target = result.data_ptr<float>();
+    for (std::size_t i = 0; i < rows.size(); ++i)
+        std::memcpy(target + static_cast<std::int64_t>(i) * width, source + rows[i] * width,
+                    static_cast<std::size_t>(width) * sizeof(float));
+    return result;
+}
+
+}  // namespace
+
+LlamaVerifier::LlamaVerifier(LlamaModel model, Options options)
+    : model_(std::move(model)), options_(options), pass_(model_.make_pass()) {
+    require(options_.prefill_rows >= 1, "LlamaVerifier: prefill_rows is {}, expected at least 1",
+            options_.prefill_rows);
+}
+
+void LlamaVerifier::check_token(TokenId token, const char* what, SequenceId sequence) const {
+    require(token >= 0 && token < vocabulary(),
+            "LlamaVerifier: {} {} of sequence {} is outside the vocabulary of {} tokens; is the text of another "
+            "model's tokenizer?", what, token, sequence, vocabulary());
+}
+
+void LlamaVerifier::check_prefill(std::span<const Prefill> sequences) const {
+    check_distinct(sequences, "prefill");
+    for (const Prefill& one : sequences) {
+        require(!sequences_.contains(one.sequence), "LlamaVerifier: prefill of sequence {}, which is known already; "
+                "release it first or choose another id", one.sequence);
+        const auto length = static_cast<std::int64_t>(one.tokens.size());
+        require(length < context(), "LlamaVerifier: the prompt of sequence {} has {} tokens with its pending one, the "
+                "model's context holds {}; shorten the prompt", one.sequence, length + 1, context());
+        for (const TokenId token : one.tokens) check_token(token, "prompt token", one.sequence);
+        check_token(one.pending, "pending token", one.sequence);
+    }
+}
+
+Feedback LlamaVerifier::prefill(std::span<const Prefill> sequences) {
+    check_prefill(sequences);
+    const at::NoGradGuard no_grad;
+    Feedback feedback;
+    feedback.reserve(sequences.size());
+    for (const Prefill& one : sequences)
+        feedback.push_back({.sequence = one.sequence,
+                            .tokens = {one.tokens.begin(), one.tokens.end()},
+                            .features = {},
+                            .pending = one.pending,
+                            .committed = static_cast<std::int64_t>(one.tokens.size())});
+    for (const Prefill& one : sequences) sequences_.emplace(one.sequence, Sequence{.cache = pass_->make_cache()});
+    try {
+        run_prompts(sequences, feedback);
+    } catch (...) {
+        for (const Prefill& one : sequences) sequences_.erase(one.sequence);
+        throw;
+    }
+    return feedback;
+}
+
+// Fills forwards of `prefill_rows` rows with prompt after prompt; a long prompt goes on in the next forward.
+void LlamaVerifier::run_prompts(std::span<const Prefill> sequences, Feedback& feedback) {
+    std::vector<std::vector<at::Tensor>> pieces(sequences.size());
+    std::vector<RowSegment> segments;
+    std::vector<std::size_t> owner;
+    std::int64_t rows = 0;
+    const auto flush = [&] {
+        if (segments.empty()) return;
+        const PassOutput output = pass_->forward(segments, false);
+        std::int64_t begin = 0;
+        for (std::size_t i = 0; i < segments.size(); ++i) {
+            const auto count = static_cast<std::int64_t>(segments[i].tokens.size());
+            segments[i].cache->append(count);
+            pieces[owner[i]].push_back(output.features.slice(0, begin, begin + count));
+            begin += count;
+        }
+        segments.clear(), owner.clear(), rows = 0;
+    };
+    for (std::size_t s = 0; s < sequences.size(); ++s) {
+        std::span<const TokenId> left = sequences[s].tokens;
+        KvCache& cache = sequences_.at(sequences[s].sequence).cache;
+        while (!left.empty()) {
+            const auto take = std::min<std::size_t>(left.size(), static_cast<std::size_t>(options_.prefill_rows - rows));
+            cache.reserve(static_cast<std::int64_t>(take));
+            segments.push_back({.cache = &cache, .tokens = left.first(take)});
+            owner.push_back(s);
+            left = left.subspan(take);
+            rows += static_cast<std::int64_t>(take);
+            if (rows == options_.prefill_rows) flush();
+        }
+    }
+    flush();
+    const auto on_device = at::TensorOptions().device(model_.device()).dtype(at::kFloat);
+    for (std::size_t s = 0; s < sequences.size(); ++s)
+        feedback[s].features = pieces[s].empty() ? at::empty({0, model_.feature_width()}, on_device)
+                                                 : join_rows(pieces[s]);
+}
+
+void LlamaVerifier::check_trees(std::span<const SequenceTree> trees) const {
+    check_distinct(trees, "verify");
+    for (const SequenceTree& one : trees) {
+        const auto found = sequences_.find(one.sequence);
+        require(found != sequences_.end(), "LlamaVerifier: verify of sequence {}, which is unknown; expected one that "
+                "prefill made known and that was not released", one.sequence);
+        require(!found->second.verified, "LlamaVerifier: verify of sequence {} again before its commit; commit or "
+                "release it first", one.sequence);
+        const std::int64_t deepest = found->second.cache.committed() + one.tree.height();
+        require(deepest < context(), "LlamaVerifier: the tree of sequence {} reaches position {}, the model's context "
+                "holds {} tokens; draft less deep or end the text", one.sequence, deepest, context());
+        for (const TokenId token : one.tree.tokens()) check_token(token, "tree token", one.sequence);
+    }
+}
+
+TreeOutput LlamaVerifier::verify(std::span<const SequenceTree> trees) {
+    check_trees(trees);
+    const at::NoGradGuard no_grad;
+    TreeOutput result;
+    result.offsets.push_back(0);
+    if (trees.empty()) {
+        const auto on_device = at::TensorOptions().device(model_.device()).dtype(at::kFloat);
+        result.logits = at::empty({0, vocabulary()}, on_device);
+        result.features = at::empty({0, model_.feature_width()}, on_device);
+        return result;
+    }
+    std::vector<RowSegment> segments;
+    for (const SequenceTree& one : trees) {
+        KvCache& cache = sequences_.at(one.sequence).cache;
+        cache.reserve(static_cast<std::int64_t>(one.tree.size()));
+        segments.push_back({.cache = &cache, .tokens = one.tree.tokens(), .parents = one.tree.parents()});
+        result.offsets.push_back(result.offsets.back() + static_cast<std::int64_t>(one.tree.size()));
+    }
+    const auto start = std::chrono::steady_clock::now();
+    PassOutput output = pass_->forward(segments, true);
+    const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+    if (watch_ && watch_->saw(result.offsets.back(), took.count()))
+        write_pass_times(options_.pass_times_file.value_or(default_pass_times_file()), pass_times_key(model_),
+                         watch_->table());
+    result.logits = std::move(output.logits);
+    result.features = std::move(output.features);
+    result.argmax = std::move(output.argmax);
+    for (std::size_t i = 0; i < trees.size(); ++i) {
+        const TokenTree& tree = trees[i].tree;
+        sequences_.at(trees[i].sequence).verified =
+            Verified{.tokens = {tree.tokens().begin(), tree.tokens().end()},
+                     .parents = {tree.parents().begin(), tree.parents().end()},
+                     .features = result.features.slice(0, result.offsets[i], result.offsets[i + 1])};
+    }
+    return result;
+}
+
+void LlamaVerifier::check_accepted(std::span<const SequenceAcceptance> accepted) const {
+    check_distinct(accepted, "commit");
+    for (const SequenceAcceptance& one : accepted) {
+        const auto found = sequences_.find(one.sequence);
+        require(found != sequences_.end(), "LlamaVerifier: commit of sequence {}, which is unknown; expected one of "
+                "the last verify", one.sequence);
+        require(found->second.verified.has_value(), "LlamaVerifier: commit of sequence {} without a verify before it; "
+                "verify its tree first", one.sequence);
+        const std::vector<NodeIndex>& parents = found->second.verified->parents;
+        NodeIndex above = 0;
+        for (const NodeIndex node : one.accepted.path) {
+            require(node > 0 && static_cast<std::size_t>(node) < parents.size() &&
+                        parents[static_cast<std::size_t>(node)] == above,
+                    "LlamaVerifier: the accepted path of sequence {} steps from node {} to node {}, which is no child "
+                    "of it in the verified tree of {} nodes; return a path downwards from the root, the root itself "
+                    "left out", one.sequence, above, node, parents.size());
+            above = node;
+        }
+        check_token(one.accepted.pending, "pending token", one.sequence);
+    }
+}
+
+Feedback LlamaVerifier::commit(std::span<const SequenceAcceptance> accepted) {
+    check_accepted(accepted);
+    const at::NoGradGuard no_grad;
+    Feedback feedback;
+    feedback.reserve(accepted.size());
+    for (const SequenceAcceptance& one : accepted) {
+        Sequence& sequence = sequences_.at(one.sequence);
+        const Verified verified = std::move(*sequence.verified);
+        sequence.verified.reset();
+        const std::vector<NodeIndex>& path = one.accepted.path;
+        sequence.cache.keep(path);
+        std::vector<TokenId> tokens{verified.tokens[0]};
+        std::vector<NodeIndex> rows{0};
+        for (const NodeIndex node : path) {
+            tokens.push_back(verified.tokens[static_cast<std::size_t>(node)]);
+            rows.push_back(node);
+        }
+        feedback.push_back({.sequence = one.sequence,
+                            .tokens = std::move(tokens),
+                            .features = take_rows(verified.features, rows),
+                            .pending = one.accepted.pending,
+                            .committed = sequence.cache.committed()});
+    }
+    return feedback;
+}
+
+std::vector<PassTime> LlamaVerifier::pass_times() {
+    if (watch_) return watch_->table();
+    const std::filesystem::path file = options_.pass_times_file.value_or(default_pass_times_file());
+    const std::string key = pass_times_key(model_);
+    std::optional<std::vector<PassTime>> times = read_pass_times(file, key);
+    if (!times) {
+        static std::mutex mutex;
+        static std::unordered_map<std::string, std::vector<PassTime>> measured;  // where no file can be written
+        const std::scoped_lock lock(mutex);
+        std::vector<PassTime>& here = measured[key];
+        if (here.empty()) here = measure_pass_times(model_, *pass_);
+        write_pass_times(file, key, here);
+        times = here;
+    }
+    if (model_.device().is_cpu()) watch_.emplace(*times);  // elsewhere a call returns before its pass is done
+    return *std::move(times);
+}
+
+void LlamaVerifier::release(SequenceId sequence) { sequences_.erase(sequence); }
+
+std::size_t LlamaVerifier::cache_bytes() const {
+    std::size_t sum = 0;
+    for (const auto& [id, sequence] : sequences_) sum += sequence.cache.bytes();
+    return sum;
+}
+
+}  // namespace outrider

@@ -1,0 +1,57 @@
+// What LlamaModel keeps of a checkpoint's matrices: one class per way of computing the pass.
+#pragma once
+
+#include <c10/core/Device.h>
+
+#include <cstddef>
+#include <memory>
+#include <string>
+
+#include <outrider/target/target_pass.hpp>
+#include <outrider/target/weights.hpp>
+#include "kernels/thread_team.hpp"
+
+#include "feature_layers.hpp"
+#include "weight_source.hpp"
+
+namespace outrider {
+
+/// Weights, immutable, in the form that one kind of pass needs, and the layers that passes over them capture.
+class ModelBackend {
+public:
+    virtual ~ModelBackend() = default;
+
+    /// A pass that shares these weights and keeps them alive.
+    [[nodiscard]] virtual std::unique_ptr<TargetPass> make_pass(std::shared_ptr<const ModelBackend> self) const = 0;
+    [[nodiscard]] virtual Weights weights() const = 0;
+    [[nodiscard]] virtual std::string description() const = 0;
+    [[nodiscard]] virtual std::size_t bytes() const = 0;
+
+    /// Of its passes; null where they have none of their own.
+    [[nodiscard]] virtual std::shared_ptr<ThreadTeam> shared_team() const { return nullptr; }
+
+    [[nodiscard]] FeatureLayers& feature_layers() const { return feature_layers_; }
+
+protected:
+    explicit ModelBackend(const LlamaConfig& config) : feature_layers_(config.layers, config.hidden) {}
+    ModelBackend(const ModelBackend&) = delete;
+    ModelBackend& operator=(const ModelBackend&) = delete;
+
+private:
+    mutable FeatureLayers feature_layers_;
+};
+
+/// Plain tensor operations; f32 or bf16 on any device.
+[[nodiscard]] std::shared_ptr<const ModelBackend> make_aten_backend(const WeightSource& source,
+                                                                    const LlamaConfig& config, at::Device device,
+                                                                    Weights weights);
+
+/// Whether the kernels can run such a model.
+[[nodiscard]] inline bool kernels_fit(const LlamaConfig& config) { return config.head_dim % 16 == 0; }
+
+/// The library's kernels; every format, CPU. `source` is shared: embeddings are read from the file row by row.
+[[nodiscard]] std::shared_ptr<const ModelBackend> make_kernel_backend(std::shared_ptr<const WeightSource> source,
+                                                                      const LlamaConfig& config, Weights weights,
+                                                                      int threads);
+
+}  // namespace outrider

@@ -1,0 +1,83 @@
+// The target's features of all conversations, computed when they are first asked for and kept on disk.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include <outrider/target/target_head.hpp>
+#include <outrider/target/verifier.hpp>
+#include <outrider/train/conversations.hpp>
+
+namespace outrider {
+
+/// Layers of the target whose residual streams a store holds beside the final features (TargetHead::feature_columns).
+struct StoredLayers {
+    std::vector<std::int64_t> layers = {};   ///< ascending; empty: the final features alone
+    std::vector<std::int64_t> columns = {};  ///< in the verifier's features: first of each one's H
+};
+
+/// Shards of `kShard` conversations of one text, one safetensors file each with `features` [tokens, F] in half
+/// precision, `tokens` and `starts`. F is H, and H more for each of the layers, in their order.
+/// Every text has a folder of its own, named after target, text and layers: another target or text never reads it, and a text that is joined with others, or others with it, finds what it has. A shard that is
+/// damaged or of other text is computed again. Not thread-safe.
+class FeatureStore {
+public:
+    static constexpr std::size_t kShard = 64;
+
+    /// The conversations' tokens must stay as they are while the store lives. `verifier` may be null: then every shard
+    /// must be on disk. Layers, where there are any, are numbered as for the target; a verifier must deliver their columns.
+    FeatureStore(const std::filesystem::path& root, const std::string& fingerprint, std::int64_t hidden,
+                 std::span<const Conversation> conversations, Verifier* verifier, StoredLayers layers = {});
+    ~FeatureStore();
+
+    /// [tokens, F] float16, row j the feature of token j. Views mapped memory: read-only, valid while the store lives.
+    [[nodiscard]] at::Tensor features(std::size_t conversation);
+
+    /// Whether a conversation's features are on disk and whole; otherwise features() of it computes its shard.
+    [[nodiscard]] bool ready(std::size_t conversation);
+
+    [[nodiscard]] std::int64_t hidden() const noexcept { return hidden_; }
+    /// What `head` says of a target, with columns of these features in place of the target's: for drafters that are fed
+    /// from this store.
+    [[nodiscard]] TargetHead read_from(TargetHead head) const;
+
+    /// Of a text, in the order of the conversations' `text`.
+    [[nodiscard]] const std::filesystem::path& folder(std::size_t text = 0) const;
+    /// Tokens in the shards that this object computed, and the time that took.
+    [[nodiscard]] std::int64_t computed_tokens() const noexcept { return computed_tokens_; }
+    [[nodiscard]] double computed_seconds() const noexcept { return computed_seconds_; }
+
+private:
+    struct Shard;
+    struct Text;
+    struct Place {
+        std::size_t text = 0, index = 0;  // among the text's own conversations
+    };
+
+    [[nodiscard]] std::span<const std::size_t> members(const Text& text, std::size_t shard) const;
+    [[nodiscard]] std::unique_ptr<Shard> open(const Text& text, std::size_t shard) const;  // null: not there or unfit
+    [[nodiscard]] Shard* opened(Text& text, std::size_t shard);
+    void compute(const Text& text, std::size_t shard);
+
+    [[nodiscard]] std::int64_t width() const {
+        return hidden_ * (1 + static_cast<std::int64_t>(layers_.layers.size()));
+    }
+
+    std::int64_t hidden_;
+    StoredLayers layers_;
+    std::span<const Conversation> conversations_;
+    Verifier* verifier_;
+    std::vector<Place> places_;  // of each conversation
+    std::vector<Text> texts_;
+    std::int64_t computed_tokens_ = 0;
+    double computed_seconds_ = 0;
+};
+
+}  // namespace outrider

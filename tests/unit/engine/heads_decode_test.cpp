@@ -1,0 +1,222 @@
+// A small Llama with Medusa and Hydra: the text is that of plain decoding, whatever they draft.
+#include <ATen/ATen.h>
+
+#include <catch2/catch_test_macros.hpp>
+#include <filesystem>
+#include <outrider/accept/greedy_match.hpp>
+#include <outrider/accept/sampled_match.hpp>
+#include <outrider/draft/ctc/ctc_draft.hpp>
+#include <outrider/draft/hydra/hydra_draft.hpp>
+#include <outrider/draft/medusa/medusa_draft.hpp>
+#include <outrider/draft/merged.hpp>
+#include <outrider/draft/none.hpp>
+#include <outrider/engine/any_decoder.hpp>
+#include <outrider/engine/make_drafter.hpp>
+#include <outrider/formats/safetensors.hpp>
+#include <outrider/target/llama_verifier.hpp>
+
+#include "../target/deep_folder.hpp"
+#include "../draft/ctc_fixture.hpp"
+
+using namespace outrider;
+using outrider::test::noise;
+
+namespace {
+
+const std::string kTiny = OUTRIDER_SOURCE_DIR "/tests/golden/model/tiny-gguf/tiny.gguf";
+
+/// Heads near their start, so that some drafts come true where the text repeats itself.
+template <typename Weights>
+Weights stirred(Weights weights) {
+    std::uint64_t seed = 40;
+    for (auto& [name, weight] : weights.named())
+        *weight = *weight + noise(weight->sizes().vec(), seed++, 0.01).to(at::kFloat);
+    return weights;
+}
+
+MedusaConfig medusa_for(const TargetHead& head) {
+    MedusaConfig config;
+    config.hidden = head.hidden, config.heads = 4, config.output = HeadOutput::target;
+    config.target_fingerprint = head.fingerprint;
+    return config;
+}
+
+HydraConfig hydra_for(const TargetHead& head) {
+    HydraConfig config;
+    config.hidden = head.hidden, config.heads = 4, config.target_fingerprint = head.fingerprint;
+    config.prefix_layer = true;
+    config.attention_heads = 2, config.kv_heads = 1, config.head_dim = 16, config.intermediate = 32;
+    for (TokenId token = 0; token < static_cast<TokenId>(head.vocabulary); token += 2)
+        config.vocabulary.push_back(token);
+    return config;
+}
+
+CtcConfig ctc_for(const TargetHead& head, std::vector<std::int64_t> layers) {
+    CtcConfig config;
+    config.hidden = head.hidden, config.heads = 2, config.kv_heads = 1, config.head_dim = 32, config.intermediate = 64,
+    config.frames = 4, config.prefix_rank = 16, config.target_fingerprint = head.fingerprint;
+    config.embedding_scale = 0.5, config.feature_scale = 0.5, config.feature_layers = std::move(layers);
+    for (TokenId token = 0; token < static_cast<TokenId>(head.vocabulary); ++token) config.vocabulary.push_back(token);
+    return config;
+}
+
+std::unique_ptr<CtcDraft> ctc(const TargetHead& head, std::vector<std::int64_t> layers) {
+    const CtcConfig config = ctc_for(head, std::move(layers));
+    return std::make_unique<CtcDraft>(config, stirred(init_ctc_weights(config, head, 1)), head,
+                                      CtcDraftOptions{.threads = 1});
+}
+
+std::vector<std::unique_ptr<DraftModel>> drafters(const TargetHead& head) {
+    const auto medusa = [&](HeadDraftOptions options) {
+        return std::make_unique<MedusaDraft>(medusa_for(head), stirred(init_medusa_weights(medusa_for(head), head, 1)),
+                                             head, options);
+    };
+    const auto hydra = [&](HeadDraftOptions options) {
+        return std::make_unique<HydraDraft>(hydra_for(head), stirred(init_hydra_weights(hydra_for(head), head, 1)),
+                                            head, options);
+    };
+    std::vector<std::unique_ptr<DraftModel>> all, parts;
+    all.push_back(medusa({.threads = 1}));
+    all.push_back(medusa({.tree = HeadTree::static_tree, .threads = 1}));
+    all.push_back(medusa({.tree = HeadTree::sampled, .chains = 2, .threads = 1}));
+    all.push_back(hydra({.threads = 1}));
+    all.push_back(hydra({.tree = HeadTree::sampled, .chains = 3, .threads = 1}));
+    all.push_back(hydra({.tree = HeadTree::static_tree, .threads = 1, .kernels = false}));
+    parts.push_back(medusa({.threads = 1}));
+    parts.push_back(hydra({.threads = 1}));
+    all.push_back(std::make_unique<MergedDraft>(std::move(parts)));
+    return all;
+}
+
+std::vector<std::vector<TokenId>> texts(const LlamaModel& model, std::unique_ptr<DraftModel> drafter, bool greedy,
+                                        std::int64_t nodes, std::int64_t& accepted) {
+    std::unique_ptr<AcceptancePolicy> policy;
+    if (greedy)
+        policy = std::make_unique<GreedyMatch>();
+    else
+        policy = std::make_unique<SampledMatch>();
+    AnyDecoder decoder(std::move(drafter), std::make_unique<LlamaVerifier>(model), std::move(policy), {.nodes = nodes});
+    const std::vector<std::vector<TokenId>> prompts{{5, 9, 31, 7}, {12}, {100, 101, 100, 101, 100, 101, 100}};
+    std::vector<SequenceId> ids;
+    for (std::size_t i = 0; i < prompts.size(); ++i) {
+        GenerationOptions options{.max_tokens = 40, .stop_at_end = false};
+        if (!greedy) options.temperature = 0.8, options.seed = 7, options.stream = i;
+        ids.push_back(decoder.join({prompts[i]}, options));
+    }
+    while (decoder.step()) {
+    }
+    std::vector<std::vector<TokenId>> all;
+    for (const SequenceId id : ids) {
+        const GenerationResult result = decoder.take(id);
+        accepted += result.stats.accepted;
+        all.push_back(result.tokens);
+    }
+    return all;
+}
+
+}  // namespace
+
+TEST_CASE("Medusa and Hydra do not change a word, in a batch, greedy and sampled") {
+    const LlamaModel model = LlamaModel::load(kTiny, {.threads = 1});
+    for (const bool greedy : {true, false}) {
+        std::int64_t none = 0, accepted = 0;
+        const auto expected = texts(model, std::make_unique<NoDraft>(), greedy, 8, none);
+        for (const std::int64_t nodes : {3, 16})
+            for (auto& drafter : drafters(model.head())) {
+                INFO(drafter->kind() << ", " << nodes << " nodes, greedy " << greedy);
+                CHECK(texts(model, std::move(drafter), greedy, nodes, accepted) == expected);
+            }
+        CHECK(none == 0);
+        CHECK(accepted > 0);
+    }
+}
+
+TEST_CASE("Drafters with feature layers and without stand beside each other, and change no word", "[features]") {
+    const testing::DeepFolder folder;
+    const auto fresh = [&] { return LlamaModel::load(folder.path(), {.threads = 1}); };
+    const auto medusa = [](const TargetHead& head) {
+        return std::make_unique<MedusaDraft>(medusa_for(head), stirred(init_medusa_weights(medusa_for(head), head, 1)),
+                                             head, HeadDraftOptions{.threads = 1});
+    };
+    const auto hydra = [](const TargetHead& head) {
+        return std::make_unique<HydraDraft>(hydra_for(head), stirred(init_hydra_weights(hydra_for(head), head, 1)), head,
+                                            HeadDraftOptions{.threads = 1});
+    };
+    const std::vector<TokenId> prompt{5, 9, 31, 7, 100, 101, 100};
+    const auto first_tree = [&](DraftModel& draft, LlamaVerifier& verifier) {
+        const Prefill one{.sequence = 1, .tokens = prompt, .pending = 8};
+        const Feedback feedback = verifier.prefill(std::span(&one, 1));
+        verifier.release(1);
+        TokenTree tree = draft.propose(feedback, {12}).at(0).tree;
+        draft.forget(1);
+        return tree;
+    };
+    // Each alone on a model of its own.
+    const LlamaModel a = fresh(), b = fresh(), c = fresh();
+    LlamaVerifier with_a(a), with_b(b), with_c(c);
+    const auto ctc_alone = ctc(a.head(), {1, 3});
+    const auto medusa_alone = medusa(b.head());
+    const auto hydra_alone = hydra(c.head());
+    // All on one model, behind a drafter that asked first; the verifier is there before any of them.
+    const LlamaModel shared = fresh();
+    LlamaVerifier with_all(shared);
+    const auto first = ctc(shared.head(), {2, 3});
+    const auto ctc_beside = ctc(shared.head(), {1, 3});
+    const auto medusa_beside = medusa(shared.head());
+    const auto hydra_beside = hydra(shared.head());
+    CHECK(shared.feature_width() == 4 * shared.config().hidden);
+    const TokenTree expected = first_tree(*ctc_alone, with_a);
+    CHECK(expected.size() == 13);
+    CHECK(test::same(first_tree(*ctc_beside, with_all), expected));
+    CHECK(!test::same(first_tree(*first, with_all), expected));
+    CHECK(test::same(first_tree(*medusa_beside, with_all), first_tree(*medusa_alone, with_b)));
+    CHECK(test::same(first_tree(*hydra_beside, with_all), first_tree(*hydra_alone, with_c)));
+
+    for (const bool greedy : {true, false}) {
+        std::int64_t none = 0, accepted = 0;
+        const auto plain = texts(fresh(), std::make_unique<NoDraft>(), greedy, 8, none);
+        const LlamaModel model = fresh();
+        std::vector<std::unique_ptr<DraftModel>> parts;
+        parts.push_back(medusa(model.head()));
+        parts.push_back(ctc(model.head(), {1, 2}));
+        parts.push_back(ctc(model.head(), {3}));
+        parts.push_back(hydra(model.head()));
+        CHECK(texts(model, std::make_unique<MergedDraft>(std::move(parts)), greedy, 16, accepted) == plain);
+        CHECK(texts(model, ctc(model.head(), {2, 3}), greedy, 12, accepted) == plain);
+        CHECK(accepted > 0);
+    }
+}
+
+TEST_CASE("make_drafter tells drafters' folders apart") {
+    namespace fs = std::filesystem;
+    const LlamaModel model = LlamaModel::load(kTiny, {.threads = 1});
+    const TargetHead head = model.head();
+    const fs::path folder = fs::temp_directory_path() / "outrider_heads_decode_test";
+    fs::remove_all(folder);
+    write_medusa_config(folder / "m", medusa_for(head));
+    write_medusa_weights(folder / "m", init_medusa_weights(medusa_for(head), head, 1));
+    write_hydra_config(folder / "h", hydra_for(head));
+    write_hydra_weights(folder / "h", init_hydra_weights(hydra_for(head), head, 1));
+    const DrafterOptions options{.heads = {.threads = 1}};
+    CHECK(make_drafter((folder / "m").string(), head, options)->kind() == "medusa");
+    CHECK(make_drafter((folder / "h").string() + "+ngram", head, options)->kind() == "hydra+ngram");
+    // As published: no kind in config.json, or no config.json.
+    fs::create_directories(folder / "p");
+    MedusaWeights weights = init_medusa_weights(medusa_for(head), head, 1);
+    std::vector<at::Tensor> kept;
+    std::vector<SafeTensorView> views;
+    for (std::size_t i = 0; i < weights.heads.size(); ++i)
+        for (const auto& [name, tensor] : {std::pair{".0.linear.weight", weights.heads[i][0].weight},
+                                           std::pair{".0.linear.bias", weights.heads[i][0].bias}}) {
+            kept.push_back(tensor.contiguous());
+            views.push_back({std::to_string(i) + name,
+                             SafeDtype::f32,
+                             kept.back().sizes().vec(),
+                             {static_cast<const std::byte*>(kept.back().const_data_ptr()),
+                              static_cast<std::size_t>(kept.back().nbytes())}});
+        }
+    write_safetensors(folder / "p" / "medusa_lm_head.safetensors", views, {});
+    CHECK(make_drafter((folder / "p").string(), head, options)->kind() == "medusa");
+    CHECK(make_drafter((folder / "p" / "medusa_lm_head.safetensors").string(), head, options)->kind() == "medusa");
+    fs::remove_all(folder);
+}

@@ -1,0 +1,81 @@
+#include <catch2/catch_test_macros.hpp>
+#include <catch2/matchers/catch_matchers_exception.hpp>
+#include <catch2/matchers/catch_matchers_string.hpp>
+#include <outrider/core/error.hpp>
+#include <outrider/engine/make_drafter.hpp>
+
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+
+using namespace outrider;
+using Catch::Matchers::ContainsSubstring;
+namespace fs = std::filesystem;
+
+namespace {
+
+/// A folder of its own that goes when the test does.
+struct Folder {
+    fs::path path = fs::temp_directory_path() / fmt::format("outrider_make_drafter_{}", getpid());
+    Folder() { fs::create_directories(path); }
+    ~Folder() { fs::remove_all(path); }
+    void config(const std::string& name, const std::string& text) const {
+        fs::create_directories(path / name);
+        std::ofstream(path / name / "config.json") << text;
+    }
+};
+
+}  // namespace
+
+TEST_CASE("drafters by name, alone and joined") {
+    const TargetHead nobody;
+    CHECK(make_drafter("none", nobody)->kind() == "none");
+    CHECK(make_drafter("ngram", nobody)->kind() == "ngram");
+    CHECK(make_drafter("ngram+none", nobody)->kind() == "ngram+none");
+    CHECK(make_drafter("ngram:copy", nobody)->kind() == "ngram:copy");
+    CHECK(make_drafter("ngram:maxgram+ngram", nobody)->kind() == "ngram:maxgram+ngram");
+    CHECK_THROWS_WITH(make_drafter("ngram:other", nobody), ContainsSubstring("ngram:maxgram"));
+    CHECK_THROWS_WITH(make_drafter("", nobody), ContainsSubstring("unknown drafter ''"));
+    CHECK_THROWS_WITH(make_drafter("ngram+", nobody), ContainsSubstring("unknown drafter ''"));
+    CHECK_THROWS_WITH(make_drafter("oracle", nobody), ContainsSubstring("oracle") && ContainsSubstring("ngram"));
+}
+
+TEST_CASE("a folder says its kind") {
+    const Folder folder;
+    const auto message = [&](const std::string& name) {
+        try {
+            (void)make_drafter((folder.path / name).string(), TargetHead{});
+        } catch (const Error& error) {
+            return std::string(error.what());
+        }
+        return std::string();
+    };
+    fs::create_directories(folder.path / "empty");
+    folder.config("broken", "{");
+    folder.config("list", "[1]");
+    folder.config("odd+name", R"({"kind": "oracle"})");
+    CHECK_THAT(message("empty"), ContainsSubstring("config.json"));
+    CHECK_THAT(message("broken"), ContainsSubstring("not JSON"));
+    CHECK_THAT(message("list"), ContainsSubstring("kind ''"));
+    CHECK_THAT(message("odd+name"), ContainsSubstring("kind 'oracle'"));
+}
+
+TEST_CASE("the drafter of a target is the one that accepted most") {
+    const Folder folder;
+    const auto config = [](const std::string& fingerprint, double beta) {
+        return fmt::format(R"({{"target": {{"fingerprint": "{}"}}, "training": {{"held_out_beta_16_nodes": {}}}}})", fingerprint,
+                           beta);
+    };
+    folder.config("a", config("mine", 2.0));
+    folder.config("b", config("mine", 2.5));
+    folder.config("c", config("another", 9.0));
+    folder.config("d", "not a drafter");
+    folder.config("e", R"({"target": {"fingerprint": "fresh"}})");
+    const std::vector<fs::path> places = {folder.path / "nowhere", folder.path};
+    CHECK(find_drafter(places, "mine") == folder.path / "b");
+    CHECK(find_drafter(places, "another") == folder.path / "c");
+    CHECK(find_drafter(places, "fresh") == folder.path / "e");
+    CHECK_FALSE(find_drafter(places, "unknown").has_value());
+    CHECK_FALSE(find_drafter({}, "mine").has_value());
+}

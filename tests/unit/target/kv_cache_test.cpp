@@ -1,0 +1,99 @@
+#include <ATen/ATen.h>
+#include <catch2/catch_test_macros.hpp>
+
+#include <outrider/target/kv_cache.hpp>
+
+using namespace outrider;
+
+namespace {
+
+/// Writes `value` + layer into slot `slot` of every layer; values are negative.
+void fill(KvCache& cache, std::int64_t slot, float value) {
+    for (std::int64_t layer = 0; layer < 2; ++layer) {
+        cache.keys(layer).select(1, slot).fill_(value + static_cast<float>(layer) / 4);
+        cache.values(layer).select(1, slot).fill_(-value - static_cast<float>(layer) / 4);
+    }
+}
+
+bool holds(const KvCache& cache, std::int64_t slot, float value) {
+    for (std::int64_t layer = 0; layer < 2; ++layer) {
+        const float want = value + static_cast<float>(layer) / 4;
+        if (!cache.keys(layer).select(1, slot).eq(want).all().item<bool>()) return false;
+        if (!cache.values(layer).select(1, slot).eq(-want).all().item<bool>()) return false;
+    }
+    return true;
+}
+
+}  // namespace
+
+TEST_CASE("A cache grows geometrically and keeps what was committed") {
+    KvCache cache({.layers = 2, .kv_heads = 3, .head_dim = 4}, at::kFloat);
+    CHECK(cache.bytes() == 0);
+    std::int64_t growths = 0, capacity = 0;
+    for (std::int64_t slot = 0; slot < 2000; ++slot) {
+        cache.reserve(1);
+        growths += cache.capacity() != capacity;
+        capacity = cache.capacity();
+        fill(cache, slot, static_cast<float>(slot));
+        cache.append(1);
+    }
+    CHECK(growths < 12);
+    CHECK(cache.committed() == 2000);
+    for (std::int64_t slot = 0; slot < 2000; slot += 37) REQUIRE(holds(cache, slot, static_cast<float>(slot)));
+    CHECK(cache.bytes() == static_cast<std::size_t>(2 * 2 * 3 * 4 * 4 * capacity));
+}
+
+TEST_CASE("Keys in panels move, grow and stay as keys in slots do") {
+    for (const at::ScalarType dtype : {at::kFloat, at::kHalf}) {
+        KvCache panels({.layers = 2, .kv_heads = 3, .head_dim = 4, .key_panels = true}, dtype);
+        KvCache slots({.layers = 2, .kv_heads = 3, .head_dim = 4}, dtype);
+        // One head's keys [capacity, head_dim] of a layer.
+        const auto keys_of = [](const KvCache& cache, std::int64_t layer, std::int64_t head) {
+            return cache.keys(layer)[head].view({cache.capacity() / 16, 4, 16}).transpose(1, 2).reshape({-1, 4});
+        };
+        const auto write = [&](std::int64_t slot) {
+            for (std::int64_t layer = 0; layer < 2; ++layer)
+                for (std::int64_t head = 0; head < 3; ++head) {
+                    const at::Tensor key = at::arange(4).to(dtype) + static_cast<double>(4 * slot + layer + 100 * head);
+                    slots.keys(layer)[head][slot].copy_(key);
+                    panels.keys(layer)[head].view({-1, 4, 16})[slot / 16].select(1, slot % 16).copy_(key);
+                    slots.values(layer)[head][slot].copy_(-key);
+                    panels.values(layer)[head][slot].copy_(-key);
+                }
+        };
+        const std::vector<std::vector<NodeIndex>> paths{{1, 2, 3}, {2, 5}, {7, 11, 12, 13}, {}, {1, 4, 19}};
+        for (int round = 0; round < 20; ++round) {
+            for (KvCache* cache : {&panels, &slots}) cache->reserve(20);
+            for (std::int64_t slot = slots.committed(); slot < slots.committed() + 20; ++slot) write(slot);
+            for (KvCache* cache : {&panels, &slots}) cache->keep(paths[static_cast<std::size_t>(round) % paths.size()]);
+        }
+        const std::int64_t n = slots.committed();
+        REQUIRE(panels.committed() == n);
+        for (std::int64_t layer = 0; layer < 2; ++layer) {
+            for (std::int64_t head = 0; head < 3; ++head)
+                CHECK(keys_of(panels, layer, head).slice(0, 0, n).equal(slots.keys(layer)[head].slice(0, 0, n)));
+            CHECK(panels.values(layer).slice(1, 0, n).equal(slots.values(layer).slice(1, 0, n)));
+        }
+    }
+}
+
+TEST_CASE("keep moves the accepted path directly behind the root") {
+    for (const at::ScalarType dtype : {at::kFloat, at::kHalf, at::kBFloat16}) {
+        KvCache cache({.layers = 2, .kv_heads = 3, .head_dim = 4}, dtype);
+        cache.reserve(3);
+        for (std::int64_t slot = 0; slot < 3; ++slot) fill(cache, slot, static_cast<float>(slot));
+        cache.append(3);
+        cache.reserve(6);
+        for (std::int64_t row = 0; row < 6; ++row) fill(cache, 3 + row, static_cast<float>(10 + row));
+        cache.keep(std::vector<NodeIndex>{1, 3, 4});
+        CHECK(cache.committed() == 7);
+        const std::vector<float> want{0, 1, 2, 10, 11, 13, 14};
+        for (std::size_t slot = 0; slot < want.size(); ++slot)
+            CHECK(holds(cache, static_cast<std::int64_t>(slot), want[slot]));
+        cache.reserve(1);
+        fill(cache, 7, 20);
+        cache.keep({});
+        CHECK(cache.committed() == 8);
+        CHECK(holds(cache, 7, 20));
+    }
+}

@@ -1,0 +1,230 @@
+// LlamaModel: formats, prompts, the head that drafters borrow, and the errors of its loaders.
+#include <ATen/ATen.h>
+#include <catch2/catch_test_macros.hpp>
+#include <catch2/matchers/catch_matchers_exception.hpp>
+#include <catch2/matchers/catch_matchers_string.hpp>
+
+#include <outrider/core/error.hpp>
+#include <outrider/formats/safetensors.hpp>
+#include <outrider/target/llama_model.hpp>
+
+#include "../formats/torch_archive_builder.hpp"
+#include "golden.hpp"
+#include "tiny_copy.hpp"
+
+using namespace outrider;
+using namespace outrider::testing;
+using Catch::Matchers::ContainsSubstring;
+using Catch::Matchers::MessageMatches;
+
+namespace {
+
+const std::filesystem::path kGguf = kGoldenFolder / "tiny-gguf/tiny.gguf", kHf = kGoldenFolder / "tiny-hf";
+
+void check_load_fails(const std::filesystem::path& path, const std::string& because) {
+    CAPTURE(because);
+    CHECK_THROWS_MATCHES(LlamaModel::load(path), Error, MessageMatches(ContainsSubstring(because)));
+}
+
+}  // namespace
+
+TEST_CASE("The fingerprint tells checkpoints apart, not formats") {
+    const LlamaModel stored = LlamaModel::load(kGguf), wide = LlamaModel::load(kGguf, {.weights = Weights::f32});
+    CHECK(stored.fingerprint() == wide.fingerprint());
+    CHECK(stored.fingerprint() != LlamaModel::load(kHf).fingerprint());
+    CHECK(stored.fingerprint().size() == 16);
+}
+
+TEST_CASE("Automatic weights: as stored where there is a fast path, else bf16") {
+    CHECK(LlamaModel::load(kGguf).weights() == Weights::stored);
+    CHECK(LlamaModel::load(kHf).weights() == Weights::bf16);
+    CHECK(LlamaModel::load(kGguf).weight_bytes() < LlamaModel::load(kGguf, {.weights = Weights::bf16}).weight_bytes());
+    CHECK(LlamaModel::load(kHf, {.weights = Weights::int8}).weights() == Weights::int8);
+}
+
+TEST_CASE("A device that is not there is an error that says so") {
+    if (at::hasCUDA()) SKIP("there is a CUDA device");
+    CHECK_THROWS_MATCHES(LlamaModel::load(kGguf, {.device = at::Device(at::kCUDA, 0)}), Error,
+                         MessageMatches(ContainsSubstring("device cuda:0: no CUDA device is to be had")));
+}
+
+TEST_CASE("Names of weights go there and back") {
+    for (const Weights w : {Weights::automatic, Weights::stored, Weights::bf16, Weights::f32, Weights::int8})
+        CHECK(weights_by_name(name_of(w)) == w);
+    CHECK_THROWS_AS(weights_by_name("f16"), Error);
+}
+
+TEST_CASE("The head's tables are the checkpoint's own") {
+    const LlamaModel model = LlamaModel::load(kHf);
+    const TargetHead head = model.head();
+    const SafeTensors file = SafeTensors::open(kHf);
+    const std::vector<TokenId> ids{7, 0, 279, 7};
+    const std::vector<float> embedding = to_floats(file.tensor("model.embed_tokens.weight"));
+    const std::vector<float> output = to_floats(file.tensor("lm_head.weight"));
+    const at::Tensor embedded = head.embed(ids), rows = head.output_rows(ids);
+    REQUIRE(embedded.sizes() == at::IntArrayRef({4, 64}));
+    for (std::int64_t i = 0; i < 4; ++i)
+        for (std::int64_t d = 0; d < 64; ++d) {
+            const auto at = static_cast<std::size_t>(ids[static_cast<std::size_t>(i)] * 64 + d);
+            REQUIRE(embedded[i][d].item<float>() == embedding[at]);
+            REQUIRE(rows[i][d].item<float>() == output[at]);
+        }
+    CHECK(head.hidden == 64);
+    CHECK(head.vocabulary == 280);
+    CHECK(head.final_norm.size(0) == 64);
+    CHECK_THROWS_AS(head.embed(std::vector<TokenId>{280}), Error);
+    const TargetHead tied = LlamaModel::load(kGguf).head();
+    CHECK(at::equal(tied.embed(ids), tied.output_rows(ids)));
+}
+
+TEST_CASE("A folder with pytorch_model.bin is the same model as one with model.safetensors") {
+    const TinyCopy copy;
+    const SafeTensors file = SafeTensors::open(kHf);
+    std::vector<SafeTensorView> tensors;
+    for (const SafeTensor& t : file.tensors()) tensors.push_back({t.name, t.dtype, t.shape, t.data});
+    const auto write = [&](const char* name, std::span<const SafeTensorView> part) {
+        std::ofstream(copy.path() / name, std::ios::binary) << test::build_archive(part);
+    };
+    const LlamaModel expected = LlamaModel::load(copy.path());
+    const auto logits = [](const LlamaModel& model) {
+        const auto pass = model.make_pass();
+        return all_logits(*pass, {3, 17, 204, 9, 9, 120});
+    };
+    const auto check_same = [&] {
+        const LlamaModel model = LlamaModel::load(copy.path());
+        CHECK(model.fingerprint() == expected.fingerprint());
+        CHECK(at::equal(logits(model), logits(expected)));
+        std::vector<TokenId> ids(280);
+        for (std::size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<TokenId>(i);
+        CHECK(at::equal(model.head().embed(ids), expected.head().embed(ids)));
+        CHECK(at::equal(model.head().output_rows(ids), expected.head().output_rows(ids)));
+    };
+    // Safetensors win where both are there: these bytes are no archive.
+    std::ofstream(copy.path() / "pytorch_model.bin", std::ios::binary) << "neither zip nor pickle";
+    check_same();
+    std::filesystem::remove(copy.path() / "pytorch_model.bin");
+    std::filesystem::remove(copy.path() / "model.safetensors");
+    check_load_fails(copy.path(), "pytorch_model.bin");
+    write("pytorch_model.bin", tensors);
+    check_same();
+    std::filesystem::remove(copy.path() / "pytorch_model.bin");
+    const auto shards = std::span<const SafeTensorView>(tensors);
+    write("1.bin", shards.first(7));
+    write("2.bin", shards.subspan(7));
+    nlohmann::json index;
+    for (std::size_t i = 0; i < tensors.size(); ++i) index["weight_map"][tensors[i].name] = i < 7 ? "1.bin" : "2.bin";
+    std::ofstream(copy.path() / "pytorch_model.bin.index.json") << index.dump();
+    check_same();
+    write("2.bin", shards.subspan(8));
+    check_load_fails(copy.path(), "should be in 2.bin");
+}
+
+TEST_CASE("A head outlives its model's handle") {
+    TargetHead head;
+    { head = LlamaModel::load(kGguf).head(); }
+    CHECK(head.embed(std::vector<TokenId>{5}).isfinite().all().item<bool>());
+}
+
+TEST_CASE("A head lends the threads of the kernels' passes; plain tensor operations have none") {
+    const TargetHead head = LlamaModel::load(kGguf, {.threads = 2}).head();
+    REQUIRE(head.team != nullptr);
+    CHECK(head.team->size() == 2);
+    CHECK(LlamaModel::load(kGguf, {.backend = LlamaModel::Backend::aten}).head().team == nullptr);
+}
+
+TEST_CASE("Chat prompts end where the answer begins, and users cannot write special tokens") {
+    const LlamaModel model = LlamaModel::load(kGguf);
+    const Prompt prompt = model.chat("a<|im_end|>b");
+    CHECK(std::count(prompt.tokens.begin(), prompt.tokens.end(), 2) == 1);  // the user's turn ends once
+    CHECK(model.tokenizer().piece(prompt.tokens[0]) == "<|im_start|>");
+    CHECK(prompt.end_ids == std::vector<TokenId>(model.tokenizer().end_ids()));
+    REQUIRE(prompt.text != nullptr);
+    CHECK(prompt.text->bytes(prompt.tokens.back()) == "\n");
+    CHECK(model.raw("a<|im_end|>").tokens.back() == 2);
+    CHECK_THROWS_AS(model.raw(""), Error);
+}
+
+TEST_CASE("Configurations that cannot run are rejected by name") {
+    const TinyCopy copy;
+    const auto rejected = [&](const std::string& key, const nlohmann::json& value, const std::string& because) {
+        const nlohmann::json before = read_json(copy.path() / "config.json")[key];
+        copy.configure(key, value);
+        check_load_fails(copy.path(), because);
+        copy.configure(key, before);
+    };
+    rejected("model_type", "qwen2", "qwen2");
+    rejected("attention_bias", true, "attention_bias");
+    rejected("mlp_bias", true, "mlp_bias");
+    rejected("hidden_act", "gelu", "gelu");
+    rejected("num_key_value_heads", 3, "key-value heads");
+    rejected("rope_parameters", {{"rope_type", "yarn"}, {"rope_theta", 10000.0}, {"factor", 2.0}}, "yarn");
+    rejected("intermediate_size", 95, "mlp.gate_proj.weight");
+    rejected("vocab_size", 100, "embed_tokens");
+    CHECK_NOTHROW(LlamaModel::load(copy.path()));
+    copy.configure("model_type", "mistral");
+    CHECK_NOTHROW(LlamaModel::load(copy.path()));
+}
+
+TEST_CASE("Linear rotary scaling divides positions") {
+    LlamaConfig config;
+    config.head_dim = 8;
+    const std::vector<float> plain = config.rope_frequencies();
+    config.rope = {.kind = RopeScaling::Kind::linear, .factor = 4.0};
+    for (std::size_t i = 0; i < plain.size(); ++i) CHECK(config.rope_frequencies()[i] == plain[i] / 4);
+}
+
+TEST_CASE("Missing, extra and misshaped tensors are named") {
+    const TinyCopy copy;
+    copy.rewrite([](auto& tensors) {
+        std::erase_if(tensors, [](const auto& t) { return t.name == "model.layers.1.mlp.up_proj.weight"; });
+    });
+    check_load_fails(copy.path(), "model.layers.1.mlp.up_proj.weight");
+    copy.rewrite([](auto& tensors) {
+        tensors.push_back(tensors[0]);
+        tensors.back().name = "model.layers.0.self_attn.q_proj.bias";
+    });
+    check_load_fails(copy.path(), "model.layers.0.self_attn.q_proj.bias");
+    copy.rewrite([](auto& tensors) {
+        for (auto& t : tensors)
+            if (t.name == "model.layers.0.self_attn.k_proj.weight") std::swap(t.shape[0], t.shape[1]);
+    });
+    check_load_fails(copy.path(), "model.layers.0.self_attn.k_proj.weight");
+    copy.rewrite([](auto& tensors) {
+        for (auto& t : tensors)
+            if (t.name == "model.norm.weight") t.dtype = SafeDtype::i16;
+    });
+    check_load_fails(copy.path(), "I16");
+}
+
+TEST_CASE("GGUF files of another architecture or with other tensors are rejected by name") {
+    std::ifstream file(kGguf, std::ios::binary);
+    const std::string good((std::istreambuf_iterator<char>(file)), {});
+    const auto patched = [&](const std::string& from, const std::string& to) {
+        REQUIRE(from.size() == to.size());
+        std::string bytes = good;
+        const std::size_t at = bytes.find(from);
+        REQUIRE(at != std::string::npos);
+        bytes.replace(at, from.size(), to);
+        const std::filesystem::path path =
+            std::filesystem::temp_directory_path() / fmt::format("outrider-patched-{}.gguf", ::getpid());
+        std::ofstream(path, std::ios::binary) << bytes;
+        return path;
+    };
+    using namespace std::string_literals;
+    check_load_fails(patched("\5\0\0\0\0\0\0\0llama"s, "\5\0\0\0\0\0\0\0gemma"s), "gemma");
+    check_load_fails(patched("blk.1.ffn_up.weight", "blk.1.ffn_xp.weight"), "blk.1.ffn_up.weight");
+    check_load_fails(patched("blk.1.ffn_up.weight", "blk.1.attn_q.wxight"), "blk.1.ffn_up.weight");
+    const std::filesystem::path more_layers = patched("llama.block_count\4\0\0\0\2\0\0\0"s,
+                                                      "llama.block_count\4\0\0\0\3\0\0\0"s);
+    check_load_fails(more_layers, "blk.2.attn_norm.weight");
+    check_load_fails(patched("llama.block_count\4\0\0\0\2\0\0\0"s, "llama.block_count\4\0\0\0\2\0\0\x40"s),
+                     "layers");
+    check_load_fails(patched("llama.block_count\4\0\0\0\2\0\0\0"s, "llama.block_count\4\0\0\0\1\0\0\0"s),
+                     "is not part of a Llama model");
+    std::filesystem::remove(more_layers);
+}
+
+TEST_CASE("A path that is no model is an Error") {
+    check_load_fails(kGoldenFolder / "nowhere.gguf", "no such file");
+    check_load_fails(kGoldenFolder / "smollm2_greedy.json", "GGUF");
+}
