@@ -37,6 +37,7 @@ function(outrider_use_aten target)
         # Position-independent and other code cannot share one precompiled header: the same includes, the long way.
         target_compile_options(${target} PRIVATE "SHELL:-include ${PROJECT_SOURCE_DIR}/src/pch.hpp")
     else()
+        target_compile_definitions(${target} PRIVATE OUTRIDER_COMPILED)  # as the precompiled header has it
         target_precompile_headers(${target} REUSE_FROM outrider_pch)
     endif()
 endfunction()

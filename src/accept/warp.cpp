@@ -8,7 +8,7 @@
 
 #include <outrider/core/error.hpp>
 
-#include "kernels/vector_clones.hpp"
+#include <outrider/core/detail/vector_loops.hpp>
 
 namespace outrider {
 
@@ -18,7 +18,7 @@ constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
 
 /// e^max(x, -87) for x <= 0, relative error below 3e-7, written so that the compiler makes vectors of it: the bits of
 /// negative floats are ordered as integers, and a minimum of integers needs no branch.
-OUTRIDER_INLINE float exp_negative(float x) {
+OUTRIDER_ALWAYS_INLINE float exp_negative(float x) {
     constexpr auto kLeast = std::bit_cast<std::int32_t>(-87.0F);
     constexpr auto kSign = std::numeric_limits<std::int32_t>::min();
     x = std::bit_cast<float>(std::min(std::bit_cast<std::int32_t>(x) | kSign, kLeast));
@@ -36,7 +36,7 @@ OUTRIDER_INLINE float exp_negative(float x) {
 }
 
 /// Sum of e^((logit - maximum) * per_temperature).
-OUTRIDER_INLINE double sum_of_weights(std::span<const float> logits, float maximum, float per_temperature) {
+OUTRIDER_ALWAYS_INLINE double sum_of_weights(std::span<const float> logits, float maximum, float per_temperature) {
     constexpr std::size_t kBlock = 256, kLanes = 8;
     double sum = 0;
     std::array<float, kBlock> weight{};
@@ -72,7 +72,7 @@ OUTRIDER_CLONES void weights_of(const float* logits, std::size_t count, float ma
 }
 
 /// ln x of a positive normal number, absolute error below 2e-7, as exp_negative written for vectors.
-OUTRIDER_INLINE float log_positive(float x) {
+OUTRIDER_ALWAYS_INLINE float log_positive(float x) {
     constexpr std::int32_t kRootHalf = 0x3f3504f3;  // the mantissa is taken from [sqrt(1/2), sqrt(2))
     const auto bits = std::bit_cast<std::int32_t>(x);
     const std::int32_t n = (bits - kRootHalf) >> 23;

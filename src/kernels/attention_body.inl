@@ -3,7 +3,7 @@
 // the positions, so neither depends on how many queries or panels share a tile.
 
 template <CacheFormat kFormat>
-OUTRIDER_INLINE Vec load_cache(const void* elements, std::int64_t index) {
+OUTRIDER_ALWAYS_INLINE Vec load_cache(const void* elements, std::int64_t index) {
     if constexpr (kFormat == CacheFormat::f32) return Vec::load(static_cast<const float*>(elements) + index);
     else if constexpr (kFormat == CacheFormat::f16) return Vec::load_f16(static_cast<const std::uint16_t*>(elements) + index);
     else return Vec::load_bf16(static_cast<const std::uint16_t*>(elements) + index);
@@ -14,7 +14,7 @@ OUTRIDER_INLINE Vec load_cache(const void* elements, std::int64_t index) {
 constexpr std::int64_t kCachePrefetch = 8192;
 
 template <CacheFormat kFormat>
-OUTRIDER_INLINE void prefetch_cache(const void* elements, std::int64_t index, std::int64_t count, const ReadNext& then) {
+OUTRIDER_ALWAYS_INLINE void prefetch_cache(const void* elements, std::int64_t index, std::int64_t count, const ReadNext& then) {
     constexpr std::int64_t kBytes = element_bytes(kFormat);
     const char* ahead = static_cast<const char*>(elements) + index * kBytes + kCachePrefetch;
     if (then.next != nullptr && ahead >= then.end)
@@ -24,7 +24,7 @@ OUTRIDER_INLINE void prefetch_cache(const void* elements, std::int64_t index, st
 
 // A run-time number of queries, 1 to kMost, as a constant.
 template <int kMost, typename F>
-OUTRIDER_INLINE void with_count(int count, F f) {
+OUTRIDER_ALWAYS_INLINE void with_count(int count, F f) {
     if constexpr (kMost > 1) {
         if (count < kMost) return with_count<kMost - 1>(count, f);
     }
@@ -32,7 +32,7 @@ OUTRIDER_INLINE void with_count(int count, F f) {
 }
 
 template <CacheFormat kFormat, int Q, int kPanels>
-OUTRIDER_INLINE void score_tile(const ScoreArgs& a, std::int64_t panel, const float* q, float* scores) {
+OUTRIDER_ALWAYS_INLINE void score_tile(const ScoreArgs& a, std::int64_t panel, const float* q, float* scores) {
     constexpr int kVectors = static_cast<int>(kKeyPanel) / Vec::kLanes;
     Vec sum[Q][kPanels * kVectors];
     OUTRIDER_UNROLL
@@ -86,7 +86,7 @@ void score_panels(const ScoreArgs& a) {
 
 // `V` vectors of the head from element d on, for the Q queries from `query` on.
 template <CacheFormat kFormat, int Q, int V, bool kListed>
-OUTRIDER_INLINE void mix_tile(const MixArgs& a, int query, std::int64_t d) {
+OUTRIDER_ALWAYS_INLINE void mix_tile(const MixArgs& a, int query, std::int64_t d) {
     Vec acc[Q][V];
     OUTRIDER_UNROLL
     for (int i = 0; i < Q; ++i)

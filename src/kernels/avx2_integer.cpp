@@ -16,7 +16,7 @@ namespace outrider::kernels {
 namespace {
 
 // Volatile: where planes of one load meet the same values twice, gcc would keep all their broadcasts, on the stack.
-OUTRIDER_INLINE __m256i broadcast4(const std::int8_t* p) {
+OUTRIDER_ALWAYS_INLINE __m256i broadcast4(const std::int8_t* p) {
     struct Word {
         std::int8_t bytes[4];
     };
@@ -25,16 +25,16 @@ OUTRIDER_INLINE __m256i broadcast4(const std::int8_t* p) {
     return result;
 }
 
-OUTRIDER_INLINE __m256i load(const std::byte* p) { return _mm256_load_si256(reinterpret_cast<const __m256i*>(p)); }
+OUTRIDER_ALWAYS_INLINE __m256i load(const std::byte* p) { return _mm256_load_si256(reinterpret_cast<const __m256i*>(p)); }
 
-OUTRIDER_INLINE __m256 load_halves(const std::byte* p) {
+OUTRIDER_ALWAYS_INLINE __m256 load_halves(const std::byte* p) {
     return _mm256_cvtph_ps(_mm_load_si128(reinterpret_cast<const __m128i*>(p)));
 }
 
 // sums[r][j] += plane (8 outputs, 4 k) times the rows' 4 k at x. The empty asm keeps products and sums together: left
 // alone, gcc computes all products first and spills them.
 template <int R>
-OUTRIDER_INLINE void step(__m256i (&sums)[R][2], __m256i plane0, __m256i plane1, const std::int8_t* x) {
+OUTRIDER_ALWAYS_INLINE void step(__m256i (&sums)[R][2], __m256i plane0, __m256i plane1, const std::int8_t* x) {
     OUTRIDER_UNROLL
     for (int r = 0; r < R; ++r) {
         const __m256i values = broadcast4(x + 32 * r);
@@ -45,14 +45,14 @@ OUTRIDER_INLINE void step(__m256i (&sums)[R][2], __m256i plane0, __m256i plane1,
 }
 
 template <int R>
-OUTRIDER_INLINE void clear(__m256i (&sums)[R][2]) {
+OUTRIDER_ALWAYS_INLINE void clear(__m256i (&sums)[R][2]) {
     OUTRIDER_UNROLL
     for (int r = 0; r < R; ++r) sums[r][0] = sums[r][1] = _mm256_setzero_si256();
 }
 
 // The stored integers of 8 outputs (half 0 or 1 of the panel) at k = 4 s to 4 s + 3.
 template <class F>
-OUTRIDER_INLINE __m256i plane(const std::byte* w, int s, int half) {
+OUTRIDER_ALWAYS_INLINE __m256i plane(const std::byte* w, int s, int half) {
     const __m256i pair = load(w + 64 * (s % 4) + 32 * half);
     const __m256i nibble = _mm256_and_si256(s < 4 ? pair : _mm256_srli_epi16(pair, 4), _mm256_set1_epi8(15));
     if constexpr (F::kHighBits == 1) {
@@ -69,7 +69,7 @@ OUTRIDER_INLINE __m256i plane(const std::byte* w, int s, int half) {
 }
 
 template <int R>
-OUTRIDER_INLINE void widen(const __m256i (&sums)[R][2], std::int16_t factor, bool first, __m256i (&wide)[R][2]) {
+OUTRIDER_ALWAYS_INLINE void widen(const __m256i (&sums)[R][2], std::int16_t factor, bool first, __m256i (&wide)[R][2]) {
     const __m256i factors = _mm256_set1_epi16(factor);
     OUTRIDER_UNROLL
     for (int r = 0; r < R; ++r)
@@ -82,7 +82,7 @@ OUTRIDER_INLINE void widen(const __m256i (&sums)[R][2], std::int16_t factor, boo
 // Steps kBegin to kEnd - 1 of a block, in 32 bits. Products of 5-bit integers fit 16 bits in fours, of 6-bit ones in
 // twos; bytes are two planes, 16 high + low.
 template <class F, int R, int kBegin, int kEnd>
-OUTRIDER_INLINE void block_sums(const std::byte* w, const std::int8_t* x, __m256i (&wide)[R][2]) {
+OUTRIDER_ALWAYS_INLINE void block_sums(const std::byte* w, const std::int8_t* x, __m256i (&wide)[R][2]) {
     __m256i sums[R][2];
     if constexpr (F::kBytes) {
         const __m256i low = _mm256_set1_epi8(15);
@@ -111,7 +111,7 @@ OUTRIDER_INLINE void block_sums(const std::byte* w, const std::int8_t* x, __m256
 
 // sums + offset times minus the rows' sums over the steps.
 template <class F, int R>
-OUTRIDER_INLINE void subtract_offset(const RowScale* row, bool low, bool high, __m256i (&sums)[R][2]) {
+OUTRIDER_ALWAYS_INLINE void subtract_offset(const RowScale* row, bool low, bool high, __m256i (&sums)[R][2]) {
     if constexpr (F::kOffset) {
         OUTRIDER_UNROLL
         for (int r = 0; r < R; ++r) {
@@ -125,7 +125,7 @@ OUTRIDER_INLINE void subtract_offset(const RowScale* row, bool low, bool high, _
 
 // Integer sums of a block for every row; where the format has a scale for each half, already multiplied by it.
 template <class F, int R>
-OUTRIDER_INLINE void weighted_sums(const std::byte* w, const std::byte* block_scales, const std::int8_t* x,
+OUTRIDER_ALWAYS_INLINE void weighted_sums(const std::byte* w, const std::byte* block_scales, const std::int8_t* x,
                                    const RowScale* row, __m256i (&sums)[R][2]) {
     if constexpr (F::kHalves) {
         const auto factor = [&](int half, int j) {
@@ -147,13 +147,13 @@ OUTRIDER_INLINE void weighted_sums(const std::byte* w, const std::byte* block_sc
     }
 }
 
-OUTRIDER_INLINE __m256 small_integers(const std::byte* p) {
+OUTRIDER_ALWAYS_INLINE __m256 small_integers(const std::byte* p) {
     return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
 }
 
 // The factor d and the minimum m of 8 outputs.
 template <class F>
-OUTRIDER_INLINE void load_scales(const std::byte* super, const std::byte* block, int half, __m256& d, __m256& m) {
+OUTRIDER_ALWAYS_INLINE void load_scales(const std::byte* super, const std::byte* block, int half, __m256& d, __m256& m) {
     if constexpr (F::kHalves) {
         d = load_halves(super + 16 * half);
     } else if constexpr (F::kSuper) {

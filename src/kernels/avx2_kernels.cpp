@@ -28,48 +28,48 @@ struct Vec {
     static constexpr int kLanes = 8;
     __m256 v;
 
-    static OUTRIDER_INLINE Vec zero() { return {_mm256_setzero_ps()}; }
-    static OUTRIDER_INLINE Vec set1(float x) { return {_mm256_set1_ps(x)}; }
-    static OUTRIDER_INLINE Vec load(const float* p) { return {_mm256_loadu_ps(p)}; }
-    OUTRIDER_INLINE void store(float* p) const { _mm256_storeu_ps(p, v); }
-    static OUTRIDER_INLINE Vec fma(Vec a, Vec b, Vec c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
-    static OUTRIDER_INLINE Vec even(const std::uint32_t* p) {
+    static OUTRIDER_ALWAYS_INLINE Vec zero() { return {_mm256_setzero_ps()}; }
+    static OUTRIDER_ALWAYS_INLINE Vec set1(float x) { return {_mm256_set1_ps(x)}; }
+    static OUTRIDER_ALWAYS_INLINE Vec load(const float* p) { return {_mm256_loadu_ps(p)}; }
+    OUTRIDER_ALWAYS_INLINE void store(float* p) const { _mm256_storeu_ps(p, v); }
+    static OUTRIDER_ALWAYS_INLINE Vec fma(Vec a, Vec b, Vec c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
+    static OUTRIDER_ALWAYS_INLINE Vec even(const std::uint32_t* p) {
         return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)), 16))};
     }
-    static OUTRIDER_INLINE Vec odd(const std::uint32_t* p) {
+    static OUTRIDER_ALWAYS_INLINE Vec odd(const std::uint32_t* p) {
         // Two shifts, not a mask: every register holds an accumulator.
         const __m256i pair = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
         return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_srli_epi32(pair, 16), 16))};
     }
-    static OUTRIDER_INLINE Vec broadcast_here(const float* p) {
+    static OUTRIDER_ALWAYS_INLINE Vec broadcast_here(const float* p) {
         Vec result;
         asm volatile("vbroadcastss %1, %0" : "=x"(result.v) : "m"(*p));
         return result;
     }
-    friend OUTRIDER_INLINE Vec operator+(Vec a, Vec b) { return {_mm256_add_ps(a.v, b.v)}; }
-    friend OUTRIDER_INLINE Vec operator-(Vec a, Vec b) { return {_mm256_sub_ps(a.v, b.v)}; }
-    friend OUTRIDER_INLINE Vec operator*(Vec a, Vec b) { return {_mm256_mul_ps(a.v, b.v)}; }
-    friend OUTRIDER_INLINE Vec operator/(Vec a, Vec b) { return {_mm256_div_ps(a.v, b.v)}; }
-    static OUTRIDER_INLINE Vec max(Vec a, Vec b) { return {_mm256_max_ps(a.v, b.v)}; }
-    static OUTRIDER_INLINE Vec min(Vec a, Vec b) { return {_mm256_min_ps(a.v, b.v)}; }
-    static OUTRIDER_INLINE Vec round(Vec x) {
+    friend OUTRIDER_ALWAYS_INLINE Vec operator+(Vec a, Vec b) { return {_mm256_add_ps(a.v, b.v)}; }
+    friend OUTRIDER_ALWAYS_INLINE Vec operator-(Vec a, Vec b) { return {_mm256_sub_ps(a.v, b.v)}; }
+    friend OUTRIDER_ALWAYS_INLINE Vec operator*(Vec a, Vec b) { return {_mm256_mul_ps(a.v, b.v)}; }
+    friend OUTRIDER_ALWAYS_INLINE Vec operator/(Vec a, Vec b) { return {_mm256_div_ps(a.v, b.v)}; }
+    static OUTRIDER_ALWAYS_INLINE Vec max(Vec a, Vec b) { return {_mm256_max_ps(a.v, b.v)}; }
+    static OUTRIDER_ALWAYS_INLINE Vec min(Vec a, Vec b) { return {_mm256_min_ps(a.v, b.v)}; }
+    static OUTRIDER_ALWAYS_INLINE Vec round(Vec x) {
         return {_mm256_round_ps(x.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
     }
-    static OUTRIDER_INLINE Vec power_of_two(Vec n) {
+    static OUTRIDER_ALWAYS_INLINE Vec power_of_two(Vec n) {
         const __m256i exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n.v), _mm256_set1_epi32(127));
         return {_mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23))};
     }
-    static OUTRIDER_INLINE Vec load_f16(const std::uint16_t* p) {
+    static OUTRIDER_ALWAYS_INLINE Vec load_f16(const std::uint16_t* p) {
         return {_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
     }
-    static OUTRIDER_INLINE Vec load_bf16(const std::uint16_t* p) {
+    static OUTRIDER_ALWAYS_INLINE Vec load_bf16(const std::uint16_t* p) {
         const __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
         return {_mm256_castsi256_ps(_mm256_slli_epi32(wide, 16))};
     }
-    static OUTRIDER_INLINE bool any_equal(Vec a, float x) {
+    static OUTRIDER_ALWAYS_INLINE bool any_equal(Vec a, float x) {
         return _mm256_movemask_ps(_mm256_cmp_ps(a.v, _mm256_set1_ps(x), _CMP_EQ_OQ)) != 0;
     }
-    static OUTRIDER_INLINE Vec zero_below(Vec x, float limit, Vec value) {
+    static OUTRIDER_ALWAYS_INLINE Vec zero_below(Vec x, float limit, Vec value) {
         return {_mm256_andnot_ps(_mm256_cmp_ps(x.v, _mm256_set1_ps(limit), _CMP_LT_OQ), value.v)};
     }
 };
@@ -78,7 +78,7 @@ struct Vec {
 #include "row_body.inl"
 #include "attention_body.inl"
 
-OUTRIDER_INLINE std::int32_t reduce_add(__m128i v) {
+OUTRIDER_ALWAYS_INLINE std::int32_t reduce_add(__m128i v) {
     v = _mm_add_epi32(v, _mm_shuffle_epi32(v, 0x4e));
     return _mm_cvtsi128_si32(_mm_add_epi32(v, _mm_shuffle_epi32(v, 0xb1)));
 }

@@ -30,41 +30,41 @@ struct Vec {
     static constexpr int kLanes = 16;
     __m512 v;
 
-    static OUTRIDER_INLINE Vec zero() { return {_mm512_setzero_ps()}; }
-    static OUTRIDER_INLINE Vec set1(float x) { return {_mm512_set1_ps(x)}; }
-    static OUTRIDER_INLINE Vec load(const float* p) { return {_mm512_loadu_ps(p)}; }
-    OUTRIDER_INLINE void store(float* p) const { _mm512_storeu_ps(p, v); }
-    static OUTRIDER_INLINE Vec fma(Vec a, Vec b, Vec c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
-    static OUTRIDER_INLINE Vec even(const std::uint32_t* p) {
+    static OUTRIDER_ALWAYS_INLINE Vec zero() { return {_mm512_setzero_ps()}; }
+    static OUTRIDER_ALWAYS_INLINE Vec set1(float x) { return {_mm512_set1_ps(x)}; }
+    static OUTRIDER_ALWAYS_INLINE Vec load(const float* p) { return {_mm512_loadu_ps(p)}; }
+    OUTRIDER_ALWAYS_INLINE void store(float* p) const { _mm512_storeu_ps(p, v); }
+    static OUTRIDER_ALWAYS_INLINE Vec fma(Vec a, Vec b, Vec c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
+    static OUTRIDER_ALWAYS_INLINE Vec even(const std::uint32_t* p) {
         return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_loadu_si512(p), 16))};
     }
-    static OUTRIDER_INLINE Vec odd(const std::uint32_t* p) {
+    static OUTRIDER_ALWAYS_INLINE Vec odd(const std::uint32_t* p) {
         const __m512i high = _mm512_set1_epi32(static_cast<int>(0xffff0000U));
         return {_mm512_castsi512_ps(_mm512_and_si512(_mm512_loadu_si512(p), high))};
     }
-    static OUTRIDER_INLINE Vec broadcast_here(const float* p) { return set1(*p); }  // 32 registers suffice
-    friend OUTRIDER_INLINE Vec operator+(Vec a, Vec b) { return {_mm512_add_ps(a.v, b.v)}; }
-    friend OUTRIDER_INLINE Vec operator-(Vec a, Vec b) { return {_mm512_sub_ps(a.v, b.v)}; }
-    friend OUTRIDER_INLINE Vec operator*(Vec a, Vec b) { return {_mm512_mul_ps(a.v, b.v)}; }
-    friend OUTRIDER_INLINE Vec operator/(Vec a, Vec b) { return {_mm512_div_ps(a.v, b.v)}; }
-    static OUTRIDER_INLINE Vec max(Vec a, Vec b) { return {_mm512_max_ps(a.v, b.v)}; }
-    static OUTRIDER_INLINE Vec min(Vec a, Vec b) { return {_mm512_min_ps(a.v, b.v)}; }
-    static OUTRIDER_INLINE Vec round(Vec x) { return {_mm512_roundscale_ps(x.v, _MM_FROUND_TO_NEAREST_INT)}; }
-    static OUTRIDER_INLINE Vec power_of_two(Vec n) {
+    static OUTRIDER_ALWAYS_INLINE Vec broadcast_here(const float* p) { return set1(*p); }  // 32 registers suffice
+    friend OUTRIDER_ALWAYS_INLINE Vec operator+(Vec a, Vec b) { return {_mm512_add_ps(a.v, b.v)}; }
+    friend OUTRIDER_ALWAYS_INLINE Vec operator-(Vec a, Vec b) { return {_mm512_sub_ps(a.v, b.v)}; }
+    friend OUTRIDER_ALWAYS_INLINE Vec operator*(Vec a, Vec b) { return {_mm512_mul_ps(a.v, b.v)}; }
+    friend OUTRIDER_ALWAYS_INLINE Vec operator/(Vec a, Vec b) { return {_mm512_div_ps(a.v, b.v)}; }
+    static OUTRIDER_ALWAYS_INLINE Vec max(Vec a, Vec b) { return {_mm512_max_ps(a.v, b.v)}; }
+    static OUTRIDER_ALWAYS_INLINE Vec min(Vec a, Vec b) { return {_mm512_min_ps(a.v, b.v)}; }
+    static OUTRIDER_ALWAYS_INLINE Vec round(Vec x) { return {_mm512_roundscale_ps(x.v, _MM_FROUND_TO_NEAREST_INT)}; }
+    static OUTRIDER_ALWAYS_INLINE Vec power_of_two(Vec n) {
         const __m512i exponent = _mm512_add_epi32(_mm512_cvtps_epi32(n.v), _mm512_set1_epi32(127));
         return {_mm512_castsi512_ps(_mm512_slli_epi32(exponent, 23))};
     }
-    static OUTRIDER_INLINE Vec load_f16(const std::uint16_t* p) {
+    static OUTRIDER_ALWAYS_INLINE Vec load_f16(const std::uint16_t* p) {
         return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
     }
-    static OUTRIDER_INLINE Vec load_bf16(const std::uint16_t* p) {
+    static OUTRIDER_ALWAYS_INLINE Vec load_bf16(const std::uint16_t* p) {
         const __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
         return {_mm512_castsi512_ps(_mm512_slli_epi32(wide, 16))};
     }
-    static OUTRIDER_INLINE bool any_equal(Vec a, float x) {
+    static OUTRIDER_ALWAYS_INLINE bool any_equal(Vec a, float x) {
         return _mm512_cmp_ps_mask(a.v, _mm512_set1_ps(x), _CMP_EQ_OQ) != 0;
     }
-    static OUTRIDER_INLINE Vec zero_below(Vec x, float limit, Vec value) {
+    static OUTRIDER_ALWAYS_INLINE Vec zero_below(Vec x, float limit, Vec value) {
         return {_mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x.v, _mm512_set1_ps(limit), _CMP_NLT_UQ), value.v)};
     }
 };

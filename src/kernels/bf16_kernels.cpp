@@ -22,7 +22,7 @@ namespace {
 constexpr int kTile = 12;  // rows: two sums each
 constexpr std::int64_t kPrefetchBytes = 8192;
 
-OUTRIDER_INLINE __m512 add_products(__m512 sum, const std::uint32_t* weights, std::uint32_t pair) {
+OUTRIDER_ALWAYS_INLINE __m512 add_products(__m512 sum, const std::uint32_t* weights, std::uint32_t pair) {
     const __m512i w = _mm512_load_si512(weights), x = _mm512_set1_epi32(static_cast<int>(pair));
     return _mm512_dpbf16_ps(sum, reinterpret_cast<const __m512bh&>(w), reinterpret_cast<const __m512bh&>(x));
 }
@@ -64,7 +64,7 @@ void multiply(const MultiplyArgs& args) {
 }
 
 // 16 floats to bf16, to nearest even; NaN stays NaN. Not vcvtneps2bf16, which takes subnormals for zero.
-OUTRIDER_INLINE __m256i round_to_bf16(__m512 x) {
+OUTRIDER_ALWAYS_INLINE __m256i round_to_bf16(__m512 x) {
     const __m512i bits = _mm512_castps_si512(x);
     const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
     const __m512i rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));

@@ -2,7 +2,7 @@
 // one path, after its `Vec`: kLanes floats with load, set1, fma (or multiply and add), even and odd halves of packed bf16 pairs.
 
 template <int R>
-OUTRIDER_INLINE void store_tile(const TileArgs& t, const Vec (&acc)[R][kPanel / Vec::kLanes]) {
+OUTRIDER_ALWAYS_INLINE void store_tile(const TileArgs& t, const Vec (&acc)[R][kPanel / Vec::kLanes]) {
     constexpr int kVectors = kPanel / Vec::kLanes;
     float* y = t.y;
     if (t.width == kPanel) {
@@ -53,7 +53,7 @@ void f32_tile(const TileArgs& t) {
 
 // One k of bf16 weights. Broadcasts stay where they stand: loaded ahead of the sums they spill accumulators.
 template <int R, typename Half>
-OUTRIDER_INLINE void bf16_step(const std::uint32_t* w, const float* x, Vec (&acc)[R][kPanel / Vec::kLanes], Half half) {
+OUTRIDER_ALWAYS_INLINE void bf16_step(const std::uint32_t* w, const float* x, Vec (&acc)[R][kPanel / Vec::kLanes], Half half) {
     constexpr int kVectors = kPanel / Vec::kLanes;
     Vec column[kVectors];
     OUTRIDER_UNROLL

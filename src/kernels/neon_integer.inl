@@ -5,26 +5,26 @@
 // Four outputs x 4 k: lane i holds output i.
 struct Sums {
     int32x4_t v = vdupq_n_s32(0);
-    OUTRIDER_INLINE void add(int8x16_t weights, int8x16_t x) { v = vdotq_s32(v, weights, x); }
-    OUTRIDER_INLINE int32x4_t total() const { return v; }
+    OUTRIDER_ALWAYS_INLINE void add(int8x16_t weights, int8x16_t x) { v = vdotq_s32(v, weights, x); }
+    OUTRIDER_ALWAYS_INLINE int32x4_t total() const { return v; }
 };
 #else
 // Two partial sums for each output, two outputs a vector.
 struct Sums {
     int32x4_t low = vdupq_n_s32(0), high = vdupq_n_s32(0);
-    OUTRIDER_INLINE void add(int8x16_t weights, int8x16_t x) {
+    OUTRIDER_ALWAYS_INLINE void add(int8x16_t weights, int8x16_t x) {
         low = vpadalq_s16(low, vmull_s8(vget_low_s8(weights), vget_low_s8(x)));
         high = vpadalq_s16(high, vmull_high_s8(weights, x));
     }
-    OUTRIDER_INLINE int32x4_t total() const { return vpaddq_s32(low, high); }
+    OUTRIDER_ALWAYS_INLINE int32x4_t total() const { return vpaddq_s32(low, high); }
 };
 #endif
 
-OUTRIDER_INLINE uint8x16_t load16(const std::byte* p) { return vld1q_u8(reinterpret_cast<const std::uint8_t*>(p)); }
+OUTRIDER_ALWAYS_INLINE uint8x16_t load16(const std::byte* p) { return vld1q_u8(reinterpret_cast<const std::uint8_t*>(p)); }
 
 // The integers of 4 outputs (quarter `j` of the panel) at k = 4 s to 4 s + 3; bytes already without their offset.
 template <class F>
-OUTRIDER_INLINE int8x16_t plane(const std::byte* w, int s, int j) {
+OUTRIDER_ALWAYS_INLINE int8x16_t plane(const std::byte* w, int s, int j) {
     if constexpr (F::kBytes) return vreinterpretq_s8_u8(veorq_u8(load16(w + 64 * s + 16 * j), vdupq_n_u8(0x80)));
     const uint8x16_t pair = load16(w + 64 * (s % 4) + 16 * j);
     uint8x16_t value = s < 4 ? vandq_u8(pair, vdupq_n_u8(15)) : vshrq_n_u8(pair, 4);
@@ -37,14 +37,14 @@ OUTRIDER_INLINE int8x16_t plane(const std::byte* w, int s, int j) {
     return vreinterpretq_s8_u8(value);
 }
 
-OUTRIDER_INLINE int8x16_t broadcast4(const std::int8_t* p) {
+OUTRIDER_ALWAYS_INLINE int8x16_t broadcast4(const std::int8_t* p) {
     std::int32_t word;
     std::memcpy(&word, p, 4);
     return vreinterpretq_s8_s32(vdupq_n_s32(word));
 }
 
 template <class F, int R, int kBegin, int kEnd>
-OUTRIDER_INLINE void block_sums(const std::byte* w, const std::int8_t* x, int j, int32x4_t (&result)[R]) {
+OUTRIDER_ALWAYS_INLINE void block_sums(const std::byte* w, const std::int8_t* x, int j, int32x4_t (&result)[R]) {
     Sums sums[R];
     OUTRIDER_UNROLL
     for (int s = kBegin; s < kEnd; ++s) {
@@ -58,29 +58,29 @@ OUTRIDER_INLINE void block_sums(const std::byte* w, const std::int8_t* x, int j,
 
 // offset times minus a row's sum, to be added to the sums.
 template <class F>
-OUTRIDER_INLINE int32x4_t minus_offset(std::int32_t minus_sum) {
+OUTRIDER_ALWAYS_INLINE int32x4_t minus_offset(std::int32_t minus_sum) {
     return vdupq_n_s32(F::kOffset && !F::kBytes ? minus_sum * (1 << F::kOffsetShift) : 0);
 }
 
-OUTRIDER_INLINE int32x4_t signed4(const std::byte* p) {
+OUTRIDER_ALWAYS_INLINE int32x4_t signed4(const std::byte* p) {
     std::int32_t word;
     std::memcpy(&word, p, 4);
     return vmovl_s16(vget_low_s16(vmovl_s8(vreinterpret_s8_s32(vdup_n_s32(word)))));
 }
 
-OUTRIDER_INLINE float32x4_t unsigned4(const std::byte* p) {
+OUTRIDER_ALWAYS_INLINE float32x4_t unsigned4(const std::byte* p) {
     std::uint32_t word;
     std::memcpy(&word, p, 4);
     return vcvtq_f32_u32(vmovl_u16(vget_low_u16(vmovl_u8(vreinterpret_u8_u32(vdup_n_u32(word))))));
 }
 
-OUTRIDER_INLINE float32x4_t load_halves(const std::byte* p) {
+OUTRIDER_ALWAYS_INLINE float32x4_t load_halves(const std::byte* p) {
     return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(reinterpret_cast<const std::uint16_t*>(p))));
 }
 
 // Integer sums of a block; where the format has a scale for each half, already multiplied by it.
 template <class F, int R>
-OUTRIDER_INLINE void weighted_sums(const std::byte* w, const std::byte* block, const std::int8_t* x, const RowScale* row,
+OUTRIDER_ALWAYS_INLINE void weighted_sums(const std::byte* w, const std::byte* block, const std::int8_t* x, const RowScale* row,
                                    int j, int32x4_t (&sums)[R]) {
     if constexpr (F::kHalves) {
         int32x4_t high[R];
@@ -102,7 +102,7 @@ OUTRIDER_INLINE void weighted_sums(const std::byte* w, const std::byte* block, c
 
 // The factor d and the minimum m of 4 outputs.
 template <class F>
-OUTRIDER_INLINE void load_scales(const std::byte* super, const std::byte* block, int j, float32x4_t& d, float32x4_t& m) {
+OUTRIDER_ALWAYS_INLINE void load_scales(const std::byte* super, const std::byte* block, int j, float32x4_t& d, float32x4_t& m) {
     if constexpr (F::kHalves) {
         d = load_halves(super + 8 * j);
     } else if constexpr (F::kSuper) {

@@ -54,39 +54,39 @@ struct Vec {
     static constexpr int kLanes = 4;
     float32x4_t v;
 
-    static OUTRIDER_INLINE Vec zero() { return {vdupq_n_f32(0)}; }
-    static OUTRIDER_INLINE Vec set1(float x) { return {vdupq_n_f32(x)}; }
-    static OUTRIDER_INLINE Vec broadcast_here(const float* p) { return {vld1q_dup_f32(p)}; }
-    static OUTRIDER_INLINE Vec load(const float* p) { return {vld1q_f32(p)}; }
-    OUTRIDER_INLINE void store(float* p) const { vst1q_f32(p, v); }
-    static OUTRIDER_INLINE Vec fma(Vec a, Vec b, Vec c) { return {vfmaq_f32(c.v, a.v, b.v)}; }
-    static OUTRIDER_INLINE Vec even(const std::uint32_t* p) {
+    static OUTRIDER_ALWAYS_INLINE Vec zero() { return {vdupq_n_f32(0)}; }
+    static OUTRIDER_ALWAYS_INLINE Vec set1(float x) { return {vdupq_n_f32(x)}; }
+    static OUTRIDER_ALWAYS_INLINE Vec broadcast_here(const float* p) { return {vld1q_dup_f32(p)}; }
+    static OUTRIDER_ALWAYS_INLINE Vec load(const float* p) { return {vld1q_f32(p)}; }
+    OUTRIDER_ALWAYS_INLINE void store(float* p) const { vst1q_f32(p, v); }
+    static OUTRIDER_ALWAYS_INLINE Vec fma(Vec a, Vec b, Vec c) { return {vfmaq_f32(c.v, a.v, b.v)}; }
+    static OUTRIDER_ALWAYS_INLINE Vec even(const std::uint32_t* p) {
         return {vreinterpretq_f32_u32(vshlq_n_u32(vld1q_u32(p), 16))};
     }
-    static OUTRIDER_INLINE Vec odd(const std::uint32_t* p) {
+    static OUTRIDER_ALWAYS_INLINE Vec odd(const std::uint32_t* p) {
         return {vreinterpretq_f32_u32(vandq_u32(vld1q_u32(p), vdupq_n_u32(0xffff0000U)))};
     }
-    friend OUTRIDER_INLINE Vec operator+(Vec a, Vec b) { return {vaddq_f32(a.v, b.v)}; }
-    friend OUTRIDER_INLINE Vec operator-(Vec a, Vec b) { return {vsubq_f32(a.v, b.v)}; }
-    friend OUTRIDER_INLINE Vec operator*(Vec a, Vec b) { return {vmulq_f32(a.v, b.v)}; }
-    friend OUTRIDER_INLINE Vec operator/(Vec a, Vec b) { return {vdivq_f32(a.v, b.v)}; }
+    friend OUTRIDER_ALWAYS_INLINE Vec operator+(Vec a, Vec b) { return {vaddq_f32(a.v, b.v)}; }
+    friend OUTRIDER_ALWAYS_INLINE Vec operator-(Vec a, Vec b) { return {vsubq_f32(a.v, b.v)}; }
+    friend OUTRIDER_ALWAYS_INLINE Vec operator*(Vec a, Vec b) { return {vmulq_f32(a.v, b.v)}; }
+    friend OUTRIDER_ALWAYS_INLINE Vec operator/(Vec a, Vec b) { return {vdivq_f32(a.v, b.v)}; }
     // b where either is NaN, as on the other paths.
-    static OUTRIDER_INLINE Vec max(Vec a, Vec b) { return {vbslq_f32(vcgtq_f32(a.v, b.v), a.v, b.v)}; }
-    static OUTRIDER_INLINE Vec min(Vec a, Vec b) { return {vbslq_f32(vcltq_f32(a.v, b.v), a.v, b.v)}; }
-    static OUTRIDER_INLINE Vec round(Vec x) { return {vrndnq_f32(x.v)}; }
-    static OUTRIDER_INLINE Vec power_of_two(Vec n) {
+    static OUTRIDER_ALWAYS_INLINE Vec max(Vec a, Vec b) { return {vbslq_f32(vcgtq_f32(a.v, b.v), a.v, b.v)}; }
+    static OUTRIDER_ALWAYS_INLINE Vec min(Vec a, Vec b) { return {vbslq_f32(vcltq_f32(a.v, b.v), a.v, b.v)}; }
+    static OUTRIDER_ALWAYS_INLINE Vec round(Vec x) { return {vrndnq_f32(x.v)}; }
+    static OUTRIDER_ALWAYS_INLINE Vec power_of_two(Vec n) {
         return {vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(vcvtnq_s32_f32(n.v), vdupq_n_s32(127)), 23))};
     }
-    static OUTRIDER_INLINE Vec zero_below(Vec x, float limit, Vec value) {
+    static OUTRIDER_ALWAYS_INLINE Vec zero_below(Vec x, float limit, Vec value) {
         return {vreinterpretq_f32_u32(vbicq_u32(vreinterpretq_u32_f32(value.v), vcltq_f32(x.v, vdupq_n_f32(limit))))};
     }
-    static OUTRIDER_INLINE Vec load_f16(const std::uint16_t* p) {
+    static OUTRIDER_ALWAYS_INLINE Vec load_f16(const std::uint16_t* p) {
         return {vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p)))};
     }
-    static OUTRIDER_INLINE Vec load_bf16(const std::uint16_t* p) {
+    static OUTRIDER_ALWAYS_INLINE Vec load_bf16(const std::uint16_t* p) {
         return {vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p), 16))};
     }
-    static OUTRIDER_INLINE bool any_equal(Vec a, float x) { return vmaxvq_u32(vceqq_f32(a.v, vdupq_n_f32(x))) != 0; }
+    static OUTRIDER_ALWAYS_INLINE bool any_equal(Vec a, float x) { return vmaxvq_u32(vceqq_f32(a.v, vdupq_n_f32(x))) != 0; }
 };
 
 #include "float_body.inl"

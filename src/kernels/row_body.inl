@@ -2,20 +2,20 @@
 // Sums run in an order that depends on the length alone.
 
 // The first `count` floats of p, zeros after.
-OUTRIDER_INLINE Vec load_part(const float* p, std::int64_t count) {
+OUTRIDER_ALWAYS_INLINE Vec load_part(const float* p, std::int64_t count) {
     alignas(64) float lanes[Vec::kLanes] = {};
     std::memcpy(lanes, p, static_cast<std::size_t>(count) * sizeof(float));
     return Vec::load(lanes);
 }
 
-OUTRIDER_INLINE void store_part(Vec v, float* p, std::int64_t count) {
+OUTRIDER_ALWAYS_INLINE void store_part(Vec v, float* p, std::int64_t count) {
     alignas(64) float lanes[Vec::kLanes];
     v.store(lanes);
     std::memcpy(p, lanes, static_cast<std::size_t>(count) * sizeof(float));
 }
 
 // Lanes added pairwise, halves first.
-OUTRIDER_INLINE float reduce_add(Vec v) {
+OUTRIDER_ALWAYS_INLINE float reduce_add(Vec v) {
     alignas(64) float lanes[Vec::kLanes];
     v.store(lanes);
     OUTRIDER_UNROLL
@@ -26,7 +26,7 @@ OUTRIDER_INLINE float reduce_add(Vec v) {
 
 // e^x by Cody-Waite reduction and a polynomial of degree 6 (Cephes' expf); relative error below 2e-7, 0 below -87.3,
 // e^88.37 above that. NaN stays NaN.
-OUTRIDER_INLINE Vec exp(Vec x) {
+OUTRIDER_ALWAYS_INLINE Vec exp(Vec x) {
     const Vec clamped = Vec::max(Vec::set1(-87.33654F), Vec::min(Vec::set1(88.37626F), x));
     const Vec n = Vec::round(clamped * Vec::set1(1.44269504F));
     Vec r = Vec::fma(n, Vec::set1(-0.693359375F), clamped);
@@ -61,7 +61,7 @@ void rms_norm_row(const float* x, std::int64_t n, const float* weight, float eps
     if (i < n) store_part(load_part(x + i, n - i) * scale * load_part(weight + i, n - i), y + i, n - i);
 }
 
-OUTRIDER_INLINE Vec silu_times(Vec gate, Vec up) {
+OUTRIDER_ALWAYS_INLINE Vec silu_times(Vec gate, Vec up) {
     return gate / (Vec::set1(1.0F) + exp(Vec::zero() - gate)) * up;
 }
 

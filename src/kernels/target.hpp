@@ -15,4 +15,4 @@
 #define OUTRIDER_TARGET_END _Pragma("GCC pop_options")
 #define OUTRIDER_UNROLL _Pragma("GCC unroll 32")
 #endif
-#define OUTRIDER_INLINE inline __attribute__((always_inline))
+#define OUTRIDER_ALWAYS_INLINE inline __attribute__((always_inline))

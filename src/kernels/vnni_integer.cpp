@@ -18,25 +18,25 @@ OUTRIDER_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f1
 namespace outrider::kernels {
 namespace {
 
-OUTRIDER_INLINE __m512i broadcast4(const std::int8_t* p) {
+OUTRIDER_ALWAYS_INLINE __m512i broadcast4(const std::int8_t* p) {
     std::int32_t word;
     std::memcpy(&word, p, 4);
     return _mm512_set1_epi32(word);
 }
 
-OUTRIDER_INLINE __m512 load_halves(const std::byte* p) {
+OUTRIDER_ALWAYS_INLINE __m512 load_halves(const std::byte* p) {
     return _mm512_cvtph_ps(_mm256_load_si256(reinterpret_cast<const __m256i*>(p)));
 }
 
 template <int R>
-OUTRIDER_INLINE void step(__m512i (&sums)[R], __m512i plane, const std::int8_t* x) {
+OUTRIDER_ALWAYS_INLINE void step(__m512i (&sums)[R], __m512i plane, const std::int8_t* x) {
     OUTRIDER_UNROLL
     for (int r = 0; r < R; ++r) sums[r] = _mm512_dpbusd_epi32(sums[r], plane, broadcast4(x + 32 * r));
 }
 
 // The stored integers of 16 outputs at k = 4 s to 4 s + 3.
 template <class F>
-OUTRIDER_INLINE __m512i plane(const std::byte* w, int s) {
+OUTRIDER_ALWAYS_INLINE __m512i plane(const std::byte* w, int s) {
     if constexpr (F::kBytes) return _mm512_load_si512(w + 64 * s);
     const __m512i pair = _mm512_load_si512(w + 64 * (s % 4));
     const __m512i nibble = _mm512_and_si512(s < 4 ? pair : _mm512_srli_epi16(pair, 4), _mm512_set1_epi8(15));
@@ -54,7 +54,7 @@ OUTRIDER_INLINE __m512i plane(const std::byte* w, int s) {
 }
 
 template <class F, int R, int kBegin, int kEnd>
-OUTRIDER_INLINE void block_sums(const std::byte* w, const std::int8_t* x, __m512i (&sums)[R]) {
+OUTRIDER_ALWAYS_INLINE void block_sums(const std::byte* w, const std::int8_t* x, __m512i (&sums)[R]) {
     OUTRIDER_UNROLL
     for (int i = kBegin; i < kEnd; ++i) {
         // Nibbles of one load follow each other: 0, 4, 1, 5, ...
@@ -64,7 +64,7 @@ OUTRIDER_INLINE void block_sums(const std::byte* w, const std::int8_t* x, __m512
 }
 
 template <class F, int R>
-OUTRIDER_INLINE void start(const RowScale* row, bool low, bool high, __m512i (&sums)[R]) {
+OUTRIDER_ALWAYS_INLINE void start(const RowScale* row, bool low, bool high, __m512i (&sums)[R]) {
     OUTRIDER_UNROLL
     for (int r = 0; r < R; ++r) {
         if constexpr (F::kOffset) {
@@ -78,7 +78,7 @@ OUTRIDER_INLINE void start(const RowScale* row, bool low, bool high, __m512i (&s
 
 // Integer sums of a block for every row; where the format has a scale for each half, already multiplied by it.
 template <class F, int R>
-OUTRIDER_INLINE void weighted_sums(const std::byte* w, const std::byte* block_scales, const std::int8_t* x,
+OUTRIDER_ALWAYS_INLINE void weighted_sums(const std::byte* w, const std::byte* block_scales, const std::int8_t* x,
                                    const RowScale* row, __m512i (&sums)[R]) {
     if constexpr (F::kHalves) {
         const auto* halves = reinterpret_cast<const __m128i*>(block_scales);
@@ -98,13 +98,13 @@ OUTRIDER_INLINE void weighted_sums(const std::byte* w, const std::byte* block_sc
     }
 }
 
-OUTRIDER_INLINE __m512 small_integers(const std::byte* p) {
+OUTRIDER_ALWAYS_INLINE __m512 small_integers(const std::byte* p) {
     return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_load_si128(reinterpret_cast<const __m128i*>(p))));
 }
 
 // The factor d and the minimum m of 16 outputs.
 template <class F>
-OUTRIDER_INLINE void load_scales(const std::byte* super, const std::byte* block, __m512& d, __m512& m) {
+OUTRIDER_ALWAYS_INLINE void load_scales(const std::byte* super, const std::byte* block, __m512& d, __m512& m) {
     if constexpr (F::kHalves) {
         d = load_halves(super);
     } else if constexpr (F::kSuper) {

@@ -4,7 +4,7 @@
 
 #include <outrider/core/error.hpp>
 
-#include "kernels/vector_clones.hpp"
+#include <outrider/core/detail/vector_loops.hpp>
 
 namespace outrider {
 

@@ -1,13 +1,13 @@
 #include "ctc_loss_loops.hpp"
 
-#include "kernels/vector_clones.hpp"
+#include <outrider/core/detail/vector_loops.hpp>
 
 namespace outrider {
 
 namespace {
 
 template <typename Real>
-OUTRIDER_INLINE void normalisers_body(const Real* a, std::int64_t T, const Real* s, std::int64_t P, std::int64_t padded,
+OUTRIDER_ALWAYS_INLINE void normalisers_body(const Real* a, std::int64_t T, const Real* s, std::int64_t P, std::int64_t padded,
                                       Real* z) {
     using V = simd::Vector<Real>;
     constexpr std::int64_t L = simd::kLanes<Real>;
@@ -26,7 +26,7 @@ OUTRIDER_INLINE void normalisers_body(const Real* a, std::int64_t T, const Real*
 }
 
 template <typename Stored, typename Real>
-OUTRIDER_INLINE void gradients_body(const Real* a, std::int64_t T, const Real* s, std::int64_t P, std::int64_t count,
+OUTRIDER_ALWAYS_INLINE void gradients_body(const Real* a, std::int64_t T, const Real* s, std::int64_t P, std::int64_t count,
                                     std::int64_t padded, const Real* g, Stored* d_a, Stored* d_s) {
     using V = simd::Vector<Real>;
     constexpr std::int64_t L = simd::kLanes<Real>;

@@ -7,7 +7,7 @@ namespace outrider {
 namespace {
 
 template <typename Stored, typename Real>
-OUTRIDER_INLINE Real exp_row_body(const Stored* row, std::int64_t count, std::int64_t padded, Real* out) {
+OUTRIDER_ALWAYS_INLINE Real exp_row_body(const Stored* row, std::int64_t count, std::int64_t padded, Real* out) {
     using V = simd::Vector<Real>;
     constexpr std::int64_t L = simd::kLanes<Real>;
     V top = V{} + std::numeric_limits<Real>::lowest();

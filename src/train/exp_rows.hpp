@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "kernels/vector_clones.hpp"
+#include <outrider/core/detail/vector_loops.hpp>
 
 namespace outrider {
 

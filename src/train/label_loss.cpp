@@ -12,7 +12,7 @@ namespace outrider {
 namespace {
 
 template <typename Real>
-OUTRIDER_INLINE Real sum_body(const Real* a, std::int64_t padded) {
+OUTRIDER_ALWAYS_INLINE Real sum_body(const Real* a, std::int64_t padded) {
     using V = simd::Vector<Real>;
     constexpr std::int64_t L = simd::kLanes<Real>;
     V sum{}, more{};
@@ -25,7 +25,7 @@ OUTRIDER_INLINE Real sum_body(const Real* a, std::int64_t padded) {
 
 /// sum_c t[c] (y[c] - x[c]) over the scores that t and a were made of. `t` has zeros behind `count`.
 template <typename Stored, typename Real>
-OUTRIDER_INLINE Real difference_body(const Real* t, const Stored* y, const Stored* x, std::int64_t count) {
+OUTRIDER_ALWAYS_INLINE Real difference_body(const Real* t, const Stored* y, const Stored* x, std::int64_t count) {
     using V = simd::Vector<Real>;
     constexpr std::int64_t L = simd::kLanes<Real>;
     V sum{};
@@ -41,7 +41,7 @@ OUTRIDER_INLINE Real difference_body(const Real* t, const Stored* y, const Store
 
 /// d[c] = p a[c] - q t[c]; t may be null.
 template <typename Stored, typename Real>
-OUTRIDER_INLINE void gradient_body(const Real* a, Real p, const Real* t, Real q, std::int64_t count, Stored* d) {
+OUTRIDER_ALWAYS_INLINE void gradient_body(const Real* a, Real p, const Real* t, Real q, std::int64_t count, Stored* d) {
     constexpr std::int64_t L = simd::kLanes<Real>;
     if (t)
         for (std::int64_t c = 0; c < count; c += L)

@@ -5,7 +5,7 @@
 #include <limits>
 #include <numeric>
 
-#include "kernels/vector_clones.hpp"
+#include <outrider/core/detail/vector_loops.hpp>
 #include "draft/nn/score_rows.hpp"
 
 namespace outrider {

@@ -4,7 +4,7 @@
 
 #include <cmath>
 
-#include "kernels/vector_clones.hpp"
+#include <outrider/core/detail/vector_loops.hpp>
 
 namespace outrider {
 
@@ -41,7 +41,7 @@ using simd::store;
 using Lanes = simd::Vector<float>;
 constexpr std::int64_t kWide = simd::kLanes<float>;
 
-OUTRIDER_INLINE float sum_of(Lanes v) {
+OUTRIDER_ALWAYS_INLINE float sum_of(Lanes v) {
     float total = 0;
     for (std::int64_t j = 0; j < kWide; ++j) total += v[j];
     return total;
@@ -50,7 +50,7 @@ OUTRIDER_INLINE float sum_of(Lanes v) {
 // ---- RMS norm. Rows of float32, width a multiple of 16.
 
 template <typename Stored>
-OUTRIDER_INLINE void norm_body(const float* x, const float* w, float eps, std::int64_t rows, std::int64_t n, Stored* y,
+OUTRIDER_ALWAYS_INLINE void norm_body(const float* x, const float* w, float eps, std::int64_t rows, std::int64_t n, Stored* y,
                                float* rate) {
     for (std::int64_t r = 0; r < rows; ++r, x += n, y += n) {
         Lanes square{};
@@ -62,7 +62,7 @@ OUTRIDER_INLINE void norm_body(const float* x, const float* w, float eps, std::i
 }
 
 template <typename Stored>
-OUTRIDER_INLINE void norm_back_body(const float* x, const float* w, const float* rate, const Stored* dy,
+OUTRIDER_ALWAYS_INLINE void norm_back_body(const float* x, const float* w, const float* rate, const Stored* dy,
                                     std::int64_t rows, std::int64_t n, float* dx, float* dw) {
     for (std::int64_t r = 0; r < rows; ++r, x += n, dy += n, dx += n) {
         Lanes dot{};
@@ -120,7 +120,7 @@ struct RmsNorm : torch::autograd::Function<RmsNorm> {
 // ---- Gated SiLU: rows of 2 I, I a multiple of 16.
 
 template <typename Stored>
-OUTRIDER_INLINE void gate_body(const Stored* x, std::int64_t rows, std::int64_t n, Stored* y) {
+OUTRIDER_ALWAYS_INLINE void gate_body(const Stored* x, std::int64_t rows, std::int64_t n, Stored* y) {
     for (std::int64_t r = 0; r < rows; ++r, x += 2 * n, y += n)
         for (std::int64_t i = 0; i < n; i += kWide) {
             const Lanes g = load<Stored, float>(x + i);
@@ -129,7 +129,7 @@ OUTRIDER_INLINE void gate_body(const Stored* x, std::int64_t rows, std::int64_t 
 }
 
 template <typename Stored>
-OUTRIDER_INLINE void gate_back_body(const Stored* x, const Stored* dy, std::int64_t rows, std::int64_t n, Stored* dx) {
+OUTRIDER_ALWAYS_INLINE void gate_back_body(const Stored* x, const Stored* dy, std::int64_t rows, std::int64_t n, Stored* dx) {
     for (std::int64_t r = 0; r < rows; ++r, x += 2 * n, dy += n, dx += 2 * n)
         for (std::int64_t i = 0; i < n; i += kWide) {
             const Lanes g = load<Stored, float>(x + i), u = load<Stored, float>(x + n + i),
@@ -172,7 +172,7 @@ struct SiluGate : torch::autograd::Function<SiluGate> {
 // ---- Softmax of a row in two pieces: n scores of the context (of L, the rest becomes 0) and T own scores.
 
 template <typename Stored>
-OUTRIDER_INLINE void softmax_body(Stored* context, std::int64_t n, std::int64_t L, Stored* own, std::int64_t T,
+OUTRIDER_ALWAYS_INLINE void softmax_body(Stored* context, std::int64_t n, std::int64_t L, Stored* own, std::int64_t T,
                                   float scale, float* work) {
     for (std::int64_t i = 0; i < n; ++i) work[i] = simd::to_real<Stored, float>(context[i]);
     for (std::int64_t t = 0; t < T; ++t) work[n + t] = simd::to_real<Stored, float>(own[t]);
@@ -196,7 +196,7 @@ OUTRIDER_INLINE void softmax_body(Stored* context, std::int64_t n, std::int64_t 
 
 /// d = p (d - sum p d) scale, over both pieces.
 template <typename Stored>
-OUTRIDER_INLINE void softmax_back_body(const Stored* p, Stored* d, std::int64_t L, const Stored* p_own, Stored* d_own,
+OUTRIDER_ALWAYS_INLINE void softmax_back_body(const Stored* p, Stored* d, std::int64_t L, const Stored* p_own, Stored* d_own,
                                        std::int64_t T, float scale) {
     float dot = 0;
     Lanes sum{};
@@ -315,7 +315,7 @@ struct AnchorAttention : torch::autograd::Function<AnchorAttention> {
 // ---- Rotary positions, in place of four operations.
 
 template <typename Stored>
-OUTRIDER_INLINE void rotate_body(const Stored* x, const float* cos, const float* sin, float sign, std::int64_t rows,
+OUTRIDER_ALWAYS_INLINE void rotate_body(const Stored* x, const float* cos, const float* sin, float sign, std::int64_t rows,
                                  std::int64_t heads, std::int64_t half, Stored* y) {
     for (std::int64_t r = 0; r < rows; ++r)
         for (std::int64_t h = 0; h < heads; ++h, x += 2 * half, y += 2 * half)

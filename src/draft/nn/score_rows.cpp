@@ -6,7 +6,7 @@
 #include <utility>
 #include <vector>
 
-#include "kernels/vector_clones.hpp"
+#include <outrider/core/detail/vector_loops.hpp>
 
 namespace outrider {
 

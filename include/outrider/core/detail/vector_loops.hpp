@@ -7,10 +7,10 @@
 #include <cstring>
 #include <type_traits>
 
-#define OUTRIDER_INLINE inline __attribute__((always_inline))
+#define OUTRIDER_ALWAYS_INLINE inline __attribute__((always_inline))
 
-// Sanitizers cannot instrument the resolvers that target_clones makes.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__)
+// Sanitizers cannot instrument the resolvers that target_clones makes; inline functions get none.
+#if defined(OUTRIDER_COMPILED) && defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__)
 #define OUTRIDER_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
 #define OUTRIDER_CLONES
@@ -43,19 +43,19 @@ typedef std::uint32_t Words __attribute__((vector_size(64)));
 typedef std::uint16_t Halves __attribute__((vector_size(32)));
 
 template <typename Real>
-OUTRIDER_INLINE Vector<Real> get(const Real* p) {
+OUTRIDER_ALWAYS_INLINE Vector<Real> get(const Real* p) {
     Vector<Real> v;
     std::memcpy(&v, p, sizeof v);
     return v;
 }
 
 template <typename Real>
-OUTRIDER_INLINE void put(Real* p, Vector<Real> v) {
+OUTRIDER_ALWAYS_INLINE void put(Real* p, Vector<Real> v) {
     std::memcpy(p, &v, sizeof v);
 }
 
 template <typename Stored, typename Real>
-OUTRIDER_INLINE Real to_real(Stored x) {
+OUTRIDER_ALWAYS_INLINE Real to_real(Stored x) {
     if constexpr (std::is_same_v<Stored, BFloat16Bits>) {
         const std::uint32_t bits = std::uint32_t{x.bits} << 16;
         float y;
@@ -68,7 +68,7 @@ OUTRIDER_INLINE Real to_real(Stored x) {
 
 /// Rounds to nearest even; NaN stays NaN.
 template <typename Stored, typename Real>
-OUTRIDER_INLINE Stored to_stored(Real x) {
+OUTRIDER_ALWAYS_INLINE Stored to_stored(Real x) {
     if constexpr (std::is_same_v<Stored, BFloat16Bits>) {
         std::uint32_t bits;
         std::memcpy(&bits, &x, sizeof bits);
@@ -80,7 +80,7 @@ OUTRIDER_INLINE Stored to_stored(Real x) {
 }
 
 template <typename Stored, typename Real>
-OUTRIDER_INLINE Vector<Real> load(const Stored* p) {
+OUTRIDER_ALWAYS_INLINE Vector<Real> load(const Stored* p) {
     if constexpr (std::is_same_v<Stored, BFloat16Bits>) {
         Halves h;
         std::memcpy(&h, p, sizeof h);
@@ -95,7 +95,7 @@ OUTRIDER_INLINE Vector<Real> load(const Stored* p) {
 
 /// Stores a vector, or its first `left` lanes.
 template <typename Stored, typename Real>
-OUTRIDER_INLINE void store(Stored* p, Vector<Real> v, std::int64_t left) {
+OUTRIDER_ALWAYS_INLINE void store(Stored* p, Vector<Real> v, std::int64_t left) {
     if (left < kLanes<Real>) {
         for (std::int64_t j = 0; j < left; ++j) p[j] = to_stored<Stored, Real>(v[j]);
     } else if constexpr (std::is_same_v<Stored, BFloat16Bits>) {
@@ -111,11 +111,11 @@ OUTRIDER_INLINE void store(Stored* p, Vector<Real> v, std::int64_t left) {
 
 /// e^x. For float: 2^n times a polynomial of degree 6 on [-1/2, 1/2], relative error below 3e-7, 0 below -87.
 template <typename Real>
-OUTRIDER_INLINE Real exp_one(Real x) {
+OUTRIDER_ALWAYS_INLINE Real exp_one(Real x) {
     return std::exp(x);
 }
 
-OUTRIDER_INLINE Vector<float> exp(Vector<float> x) {
+OUTRIDER_ALWAYS_INLINE Vector<float> exp(Vector<float> x) {
     const Vector<float> low = Vector<float>{} - 87.0F, high = Vector<float>{} + 88.0F;
     const auto vanishes = x < low;
     x = x < low ? low : x;
@@ -136,7 +136,7 @@ OUTRIDER_INLINE Vector<float> exp(Vector<float> x) {
     return vanishes ? zero : p * scale;
 }
 
-OUTRIDER_INLINE Vector<double> exp(Vector<double> x) {
+OUTRIDER_ALWAYS_INLINE Vector<double> exp(Vector<double> x) {
     for (int i = 0; i < 8; ++i) x[i] = std::exp(x[i]);
     return x;
 }
