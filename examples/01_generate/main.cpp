@@ -10,7 +10,7 @@ void answer(const char* model_path, const char* drafter_path, const char* questi
     // [readme]
     auto model = outrider::LlamaModel::load(model_path);
     outrider::SpeculativeDecoder decoder{outrider::CtcDraft::load(drafter_path, model),
-                                         outrider::LlamaVerifier{model}, outrider::GreedyMatch{}};
+                                         outrider::LlamaVerifier{model}, outrider::Match{}};
     const auto result = decoder.generate(model.chat(question), {.max_tokens = 128}, [](std::string_view text) {
         fmt::print("{}", text);
         return true;  // go on

@@ -11,14 +11,14 @@
 
 namespace {
 
-using outrider::GreedyMatch;
+using outrider::Match;
 using outrider::LlamaVerifier;
 using outrider::SpeculativeDecoder;
 
 /// One answer with any drafter, by value or by pointer.
 template <typename Draft>
 std::string answer(const char* name, Draft draft, const outrider::LlamaModel& model, const char* prompt) {
-    SpeculativeDecoder decoder{std::move(draft), LlamaVerifier{model}, GreedyMatch{}};
+    SpeculativeDecoder decoder{std::move(draft), LlamaVerifier{model}, Match{}};
     const auto result = decoder.generate(model.chat(prompt), {.max_tokens = 48});
     fmt::print("{:<40} {:5.2f} tokens per pass\n", name, result.stats.beta());
     return result.text;

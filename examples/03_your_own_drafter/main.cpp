@@ -2,7 +2,7 @@
 // (here of a story; elsewhere the keys of a JSON schema, boilerplate, names) and drafts the rest of each one that the
 // text has begun. It derives from nothing: any type with a matching `propose` is a Drafter.
 #include <fmt/format.h>
-#include <outrider/accept/greedy_match.hpp>
+#include <outrider/accept/match.hpp>
 #include <outrider/decode/speculative_decoder.hpp>
 #include <outrider/draft/none.hpp>
 
@@ -70,7 +70,7 @@ template <typename Draft>
 outrider::GenerationResult tell(Draft draft) {
     auto model = std::make_shared<example::MarkovModel>(example::kReading);
     // Trees of a given size: a pass of this toy costs next to nothing, so that the automatic size would rightly draft nothing.
-    outrider::SpeculativeDecoder decoder{std::move(draft), example::MarkovVerifier{model}, outrider::GreedyMatch{},
+    outrider::SpeculativeDecoder decoder{std::move(draft), example::MarkovVerifier{model}, outrider::Match{},
                                          outrider::DecoderOptions{.nodes = 16}};
     return decoder.generate(example::prompt_of("in the "), {.max_tokens = 240});
 }

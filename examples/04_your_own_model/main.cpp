@@ -1,7 +1,7 @@
 // Speculative decoding of a model that is neither Llama nor made of tensors: see markov_verifier.hpp. Two sequences are
 // decoded together, sampled; the library's n-gram drafter rides ahead, and the text is that of plain decoding.
 #include <fmt/format.h>
-#include <outrider/accept/sampled_match.hpp>
+#include <outrider/accept/match.hpp>
 #include <outrider/decode/speculative_decoder.hpp>
 #include <outrider/draft/ngram.hpp>
 #include <outrider/draft/none.hpp>
@@ -18,7 +18,7 @@ namespace {
 template <typename Draft>
 std::vector<std::string> tell(const char* name, Draft draft) {
     auto model = std::make_shared<example::MarkovModel>(example::kReading);
-    outrider::SpeculativeDecoder decoder{std::move(draft), example::MarkovVerifier{model}, outrider::SampledMatch{}};
+    outrider::SpeculativeDecoder decoder{std::move(draft), example::MarkovVerifier{model}, outrider::Match{}};
     std::vector<outrider::SequenceId> ids;
     for (std::uint64_t stream = 0; stream < 2; ++stream)
         ids.push_back(decoder.join(example::prompt_of("the rider "), {.max_tokens = 200, .temperature = 0.5, .seed = 3,

@@ -10,8 +10,8 @@
 #include <outrider/engine/make_drafter.hpp>         // drafters by name
 #include <outrider/engine/make_policy.hpp>          // policies by name
 
-#include <outrider/accept/greedy_match.hpp>   // the default policies
-#include <outrider/accept/sampled_match.hpp>
+#include <outrider/accept/match.hpp>   // the default policies
+#include <outrider/accept/match.hpp>
 #include <outrider/draft/ctc/ctc_draft.hpp>   // the drafters
 #include <outrider/draft/hydra/hydra_draft.hpp>
 #include <outrider/draft/lm.hpp>

@@ -15,7 +15,7 @@
 #include <string_view>
 #include <utility>
 
-#include <outrider/accept/sampled_match.hpp>
+#include <outrider/accept/match.hpp>
 #include <outrider/draft/none.hpp>
 #include <outrider/train/distill.hpp>
 
@@ -140,7 +140,7 @@ DistillTotals answer_self(const DistillArguments& arguments, const LlamaModel& m
         }
     const auto [count, next] = self_prompts_done(done, options.drawing.seed);
     AnyDecoder sampler(std::make_unique<NoDraft>(), std::make_unique<LlamaVerifier>(model),
-                       std::make_unique<SampledMatch>(),
+                       std::make_unique<Match>(),
                        {.nodes = 0, .max_batch = static_cast<std::size_t>(arguments.decoding.batch)});
     options.at_once = std::max<std::int64_t>(4 * arguments.decoding.batch, 64);
     SelfPrompts prompts(sampler, model.user_turn(), [&](std::string_view user) { return model.chat(user); },

@@ -5,7 +5,7 @@
 
 #include <outrider/accept/draw.hpp>
 #include <outrider/accept/lossy.hpp>
-#include <outrider/accept/sampled_match.hpp>
+#include <outrider/accept/match.hpp>
 #include <outrider/core/error.hpp>
 
 namespace outrider {
@@ -49,7 +49,7 @@ std::unique_ptr<AcceptancePolicy> make_policy(std::string_view name, const Polic
     if (name == "lossy_top_k") return std::make_unique<LossyTopBeta>(lossy_top_k(options.top_k, unasked));
     if (name == "lossy_distance") return std::make_unique<LossyDistance>(DistanceCriterion{options.distance}, unasked);
     if (name == "lossy_top_beta") return std::make_unique<LossyTopBeta>(options.top_beta, unasked);
-    return std::make_unique<SampledMatch>();  // at temperature 0 it is greedy match
+    return std::make_unique<Match>();  // at temperature 0 it is greedy match
 }
 
 }  // namespace outrider

@@ -8,8 +8,8 @@
 #include <memory>
 #include <random>
 
-#include <outrider/accept/greedy_match.hpp>
-#include <outrider/accept/sampled_match.hpp>
+#include <outrider/accept/match.hpp>
+#include <outrider/accept/match.hpp>
 #include <outrider/decode/speculative_decoder.hpp>
 #include <outrider/draft/lm.hpp>
 
@@ -156,9 +156,9 @@ void run_trial(std::uint64_t seed, Tally& tally) {
     target->gives_argmax = trial.pick(0, 1) == 0;
     std::unique_ptr<AcceptancePolicy> policy;
     if (trial.greedy() && trial.pick(0, 1) == 0)
-        policy = std::make_unique<GreedyMatch>();
+        policy = std::make_unique<Match>();
     else
-        policy = std::make_unique<SampledMatch>();
+        policy = std::make_unique<Match>();
     SpeculativeDecoder decoder{trial.drafter(static_cast<std::int64_t>(seed) % Trial::kKinds, &oracle), target,
                                std::move(policy),
                                {.nodes = nodes, .max_batch = static_cast<std::size_t>(trial.pick(1, 7))}};
@@ -218,14 +218,14 @@ TEST_CASE("two hundred thousand random rounds: every text is the plain loop's", 
 TEST_CASE("a drafter that is always right is accepted to the last node", "[property]") {
     const FakeLaw law{.vocabulary = 20};
     for (const std::int64_t nodes : {1, 4, 9}) {
-        SpeculativeDecoder decoder{OracleDraft{law, 1, 1.0, false}, FakeTarget{law}, GreedyMatch{}, {.nodes = nodes}};
+        SpeculativeDecoder decoder{OracleDraft{law, 1, 1.0, false}, FakeTarget{law}, Match{}, {.nodes = nodes}};
         const GenerationResult result = decoder.generate({{1, 2}}, {.max_tokens = 10 * (nodes + 1)});
         CHECK(result.stats.rounds == 10);
         CHECK(result.stats.beta() == Catch::Approx(nodes + 1));
         CHECK(result.stats.drafted_per_depth == std::vector<std::int64_t>(static_cast<std::size_t>(nodes), 10));
         CHECK(result.stats.accepted_per_depth == std::vector<std::int64_t>(static_cast<std::size_t>(nodes), 10));
     }
-    SpeculativeDecoder wrong{OracleDraft{law, 1, 0.0, false}, FakeTarget{law}, GreedyMatch{}, {.nodes = 4}};
+    SpeculativeDecoder wrong{OracleDraft{law, 1, 0.0, false}, FakeTarget{law}, Match{}, {.nodes = 4}};
     const DecodeStats stats = wrong.generate({{1, 2}}, {.max_tokens = 50}).stats;
     CHECK(stats.rounds == 50);
     CHECK(stats.accepted == 0);

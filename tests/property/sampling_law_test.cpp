@@ -10,7 +10,7 @@
 #include <outrider/accept/draw.hpp>
 #include <outrider/accept/rules/dice.hpp>
 #include <outrider/accept/rules/draft_samples.hpp>
-#include <outrider/accept/sampled_match.hpp>
+#include <outrider/accept/match.hpp>
 #include <outrider/decode/speculative_decoder.hpp>
 
 #include "fake_target.hpp"
@@ -96,7 +96,7 @@ class RedrawMatch final : public AcceptancePolicy {
 public:
     [[nodiscard]] Acceptance accept(const TokenTree& tree, const TreeRows& rows,
                                     const SequenceContext& context) const override {
-        const SampledMatch honest;
+        const Match honest;
         const Acceptance first = honest.accept(tree, rows, context);
         if (!first.path.empty()) return first;
         SamplingOptions again = *context.sampling;
@@ -113,7 +113,7 @@ TEST_CASE("sampled texts follow the target's law under a hostile drafter", "[pro
           GenerationOptions{.temperature = 1.5, .top_k = 3, .repetition_penalty = 1.2},
           GenerationOptions{.temperature = 1.0, .min_p = 0.2}}) {
         CAPTURE(o.temperature, o.top_p, o.top_k, o.min_p);
-        CHECK(excess(o, SampledMatch{}, 12000, StubbornDraft{kLaw}) < 3.5);
+        CHECK(excess(o, Match{}, 12000, StubbornDraft{kLaw}) < 3.5);
     }
 }
 
@@ -132,7 +132,7 @@ TEST_CASE("a drafter's draws reach the policy, and texts keep the target's law",
     SpeculativeDecoder chosen{StubbornDraft{kLaw}, FakeTarget{kLaw}, BlockAccept{}, {.nodes = 8}};
     CHECK_THROWS_AS(chosen.generate({kPrompt}, {.max_tokens = 3, .temperature = 1.0}), Error);
     SpeculativeDecoder greedy{DrawingDraft{3}, FakeTarget{kLaw}, TraversalAccept{}};
-    SpeculativeDecoder plain{NoDraft{}, FakeTarget{kLaw}, SampledMatch{}};
+    SpeculativeDecoder plain{NoDraft{}, FakeTarget{kLaw}, Match{}};
     const GenerationOptions forty{.max_tokens = 40};
     CHECK(greedy.generate({kPrompt}, forty).tokens == plain.generate({kPrompt}, forty).tokens);
 }

@@ -15,9 +15,9 @@ enum class DrawRule {
     traversal,   ///< traversal verification: any draws
 };
 
-/// A lossless rule under the request's warpers (those of SampledMatch, in its order). Chance is keyed by (seed, stream,
+/// A lossless rule under the request's warpers (those of Match, in its order). Chance is keyed by (seed, stream,
 /// position in the text), apart from the picks of other policies and from drafting. At temperature 0 the text is the
-/// target's greedy text. Unlike SampledMatch's, a sampled text depends on what was drafted; its law does not.
+/// target's greedy text. Unlike Match's, a sampled text depends on what was drafted; its law does not.
 /// Throws Error for a tree without draws (unified takes them all), for draws that the rule is not made for, and for
 /// logits that are not finite or forbid every token.
 template <DrawRule Rule>
@@ -37,11 +37,17 @@ using UnifiedAccept = DrawAccept<DrawRule::unified>;
 using BlockAccept = DrawAccept<DrawRule::block>;
 using TraversalAccept = DrawAccept<DrawRule::traversal>;
 
+#ifdef OUTRIDER_COMPILED
 extern template class DrawAccept<DrawRule::rejection>;
 extern template class DrawAccept<DrawRule::multi_step>;
 extern template class DrawAccept<DrawRule::k_seq>;
 extern template class DrawAccept<DrawRule::unified>;
 extern template class DrawAccept<DrawRule::block>;
 extern template class DrawAccept<DrawRule::traversal>;
+#endif
 
 }  // namespace outrider
+
+#ifndef OUTRIDER_COMPILED
+#include <outrider/accept/draw-inl.hpp>
+#endif

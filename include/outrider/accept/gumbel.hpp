@@ -20,3 +20,7 @@ namespace outrider {
                                   const RandomKey& key);
 
 }  // namespace outrider
+
+#ifndef OUTRIDER_COMPILED
+#include <outrider/accept/gumbel-inl.hpp>
+#endif

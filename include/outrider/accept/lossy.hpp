@@ -39,8 +39,14 @@ using LossyDistance = LossyAccept<DistanceCriterion>;  ///< blockwise decoding
     return LossyTopBeta({.beta = k, .tau = std::numeric_limits<double>::infinity()}, unasked);
 }
 
+#ifdef OUTRIDER_COMPILED
 extern template class LossyAccept<TypicalCriterion>;
 extern template class LossyAccept<TopBetaCriterion>;
 extern template class LossyAccept<DistanceCriterion>;
+#endif
 
 }  // namespace outrider
+
+#ifndef OUTRIDER_COMPILED
+#include <outrider/accept/lossy-inl.hpp>
+#endif

@@ -59,3 +59,7 @@ private:
 };
 
 }  // namespace outrider
+
+#ifndef OUTRIDER_COMPILED
+#include <outrider/accept/warp-inl.hpp>
+#endif

@@ -8,7 +8,7 @@
 namespace outrider {
 
 /// AnyDecoder decoder{std::make_unique<NgramDraft>(), std::make_unique<LlamaVerifier>(model),
-///                    std::make_unique<SampledMatch>()};
+///                    std::make_unique<Match>()};
 using AnyDecoder =
     SpeculativeDecoder<std::unique_ptr<DraftModel>, std::unique_ptr<Verifier>, std::unique_ptr<AcceptancePolicy>>;
 

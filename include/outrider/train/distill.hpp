@@ -75,7 +75,7 @@ struct SelfPromptOptions {
 /// data. Prompt i of a seed is a pure function of target, template and options; ids are "self/SEED/i".
 class SelfPrompts {
 public:
-    /// `opening`: LlamaModel::user_turn() of the target of `decoder`, whose policy must sample (SampledMatch). `encode`:
+    /// `opening`: LlamaModel::user_turn() of the target of `decoder`, whose policy must sample (Match). `encode`:
     /// the prompt that asks for an answer, LlamaModel::chat. `first`: number of the first prompt to draw.
     SelfPrompts(AnyDecoder& decoder, UserTurn opening, std::function<Prompt(std::string_view)> encode,
                 SelfPromptOptions options, std::uint64_t first = 0);

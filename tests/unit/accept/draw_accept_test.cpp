@@ -14,9 +14,9 @@
 #include <vector>
 
 #include <outrider/accept/draw.hpp>
-#include <outrider/accept/greedy_match.hpp>
+#include <outrider/accept/match.hpp>
 #include <outrider/accept/lossy.hpp>
-#include <outrider/accept/sampled_match.hpp>
+#include <outrider/accept/match.hpp>
 #include <outrider/decode/concepts.hpp>
 #include <outrider/draft/ngram.hpp>
 
@@ -29,7 +29,7 @@ struct ChoosingDraft {
     static constexpr bool kSamples = false;
 };
 static_assert(!Fits<ChoosingDraft, BlockAccept> && !Fits<ChoosingDraft, KSeqAccept>);
-static_assert(Fits<ChoosingDraft, UnifiedAccept> && Fits<ChoosingDraft, SampledMatch> && Fits<NgramDraft, BlockAccept>);
+static_assert(Fits<ChoosingDraft, UnifiedAccept> && Fits<ChoosingDraft, Match> && Fits<NgramDraft, BlockAccept>);
 static_assert(Fits<DraftModel, BlockAccept>);  // known at run time only
 
 namespace {
@@ -150,7 +150,7 @@ TEST_CASE("texts of draw policies have the target's law", "[accept]") {
 TEST_CASE("at temperature 0 draw policies give the greedy text", "[accept]") {
     for_each_policy([](const AcceptancePolicy& policy, Drawn kind) {
         for (std::uint64_t seed = 0; seed < 20; ++seed)
-            CHECK(decode(policy, kind, {.seed = seed}, kMore) == decode(GreedyMatch{}, kind, {.seed = seed}, kMore));
+            CHECK(decode(policy, kind, {.seed = seed}, kMore) == decode(Match{}, kind, {.seed = seed}, kMore));
     });
 }
 
@@ -164,9 +164,9 @@ TEST_CASE("hooks and penalties reach the law of draw policies", "[accept]") {
     };
     CHECK(decode(UnifiedAccept{}, Drawn::chain, sampling, {{3, 0}}) == Text{3, 0, 1});
     CHECK(longest > kPrompt.size());
-    const Text greedy = decode(SampledMatch{}, Drawn::chain, {.repetition_penalty = 0.1}, kMore);
+    const Text greedy = decode(Match{}, Drawn::chain, {.repetition_penalty = 0.1}, kMore);
     CHECK(decode(BlockAccept{}, Drawn::chain, {.repetition_penalty = 0.1}, kMore) == greedy);
-    CHECK(decode(SampledMatch{}, Drawn::chain, {}, kMore) != greedy);
+    CHECK(decode(Match{}, Drawn::chain, {}, kMore) != greedy);
     sampling.logit_hook = [](std::span<const TokenId>, std::span<float> row) {
         std::fill(row.begin(), row.end(), -INFINITY);
     };

@@ -4,15 +4,15 @@
 #include <cmath>
 #include <limits>
 
-#include <outrider/accept/greedy_match.hpp>
-#include <outrider/accept/sampled_match.hpp>
+#include <outrider/accept/match.hpp>
+#include <outrider/accept/match.hpp>
 #include <outrider/core/error.hpp>
 #include <outrider/decode/concepts.hpp>
 
 using namespace outrider;
 using Catch::Matchers::ContainsSubstring;
 
-static_assert(Acceptor<GreedyMatch> && Acceptor<SampledMatch> && Acceptor<AcceptancePolicy>);
+static_assert(Acceptor<Match> && Acceptor<Match> && Acceptor<AcceptancePolicy>);
 
 namespace {
 
@@ -46,7 +46,7 @@ TEST_CASE("greedy walks while the pick is a child", "[accept]") {
     const TokenTree tree = small_tree();
     const Request request;
     const auto walk = [&](const std::vector<std::int64_t>& picks) {
-        return GreedyMatch{}.accept(tree, {rows_picking(picks), {}}, request.context());
+        return Match{}.accept(tree, {rows_picking(picks), {}}, request.context());
     };
     CHECK(walk({1, 2, 0, 4}).path == std::vector<NodeIndex>{1, 3});
     CHECK(walk({1, 2, 0, 4}).pending == 4);
@@ -54,19 +54,19 @@ TEST_CASE("greedy walks while the pick is a child", "[accept]") {
     CHECK(walk({3, 2, 0, 4}).pending == 0);
     CHECK(walk({2, 2, 2, 2}).path.empty());
     CHECK(walk({2, 2, 2, 2}).pending == 2);
-    CHECK(GreedyMatch{}.accept(tree, {at::zeros({4, 6}), {}}, request.context()).pending == 0);  // ties: the lowest id
+    CHECK(Match{}.accept(tree, {at::zeros({4, 6}), {}}, request.context()).pending == 0);  // ties: the lowest id
 }
 
 TEST_CASE("a given argmax is used, and stands for the logits", "[accept]") {
     const TokenTree tree = small_tree();
     const Request request;
     const at::Tensor argmax = at::tensor(std::vector<std::int64_t>{3, 0, 5, 0});
-    const Acceptance a = GreedyMatch{}.accept(tree, {rows_picking({1, 1, 1, 1}), argmax}, request.context());
+    const Acceptance a = Match{}.accept(tree, {rows_picking({1, 1, 1, 1}), argmax}, request.context());
     CHECK(a.path == std::vector<NodeIndex>{2});
     CHECK(a.pending == 5);
-    CHECK(SampledMatch{}.accept(tree, {rows_picking({1, 1, 1, 1}), argmax}, request.context()).pending == 5);
-    CHECK(GreedyMatch{}.accept(tree, {{}, argmax}, request.context()).pending == 5);
-    CHECK_THROWS_WITH(GreedyMatch{}.accept(tree, {rows_picking({1, 1, 1, 1}), argmax + 10}, request.context()),
+    CHECK(Match{}.accept(tree, {rows_picking({1, 1, 1, 1}), argmax}, request.context()).pending == 5);
+    CHECK(Match{}.accept(tree, {{}, argmax}, request.context()).pending == 5);
+    CHECK_THROWS_WITH(Match{}.accept(tree, {rows_picking({1, 1, 1, 1}), argmax + 10}, request.context()),
                       ContainsSubstring("outside the vocabulary"));
 }
 
@@ -76,7 +76,7 @@ TEST_CASE("rows are read in any dtype and layout", "[accept]") {
     const at::Tensor logits = rows_picking({1, 2, 0, 4});
     const at::Tensor spread = at::stack({logits, logits}, 2).select(2, 0);  // stride 2
     for (const at::Tensor& form : {logits.to(at::kHalf), logits.to(at::kDouble), spread})
-        CHECK(GreedyMatch{}.accept(tree, {form, {}}, request.context()).pending == 4);
+        CHECK(Match{}.accept(tree, {form, {}}, request.context()).pending == 4);
 }
 
 TEST_CASE("logits that are not a number are an error, in visited rows only", "[accept]") {
@@ -84,20 +84,20 @@ TEST_CASE("logits that are not a number are an error, in visited rows only", "[a
     Request request;
     at::Tensor logits = rows_picking({1, 2, 0, 4});
     logits[2].fill_(NAN);  // node 2 is never visited
-    CHECK(GreedyMatch{}.accept(tree, {logits, {}}, request.context()).pending == 4);
+    CHECK(Match{}.accept(tree, {logits, {}}, request.context()).pending == 4);
     logits[1][5] = NAN;
-    CHECK_THROWS_WITH(GreedyMatch{}.accept(tree, {logits, {}}, request.context()), ContainsSubstring("node 1"));
-    CHECK_THROWS_WITH(GreedyMatch{}.accept(tree, {logits, at::argmax(logits, 1)}, request.context()),
+    CHECK_THROWS_WITH(Match{}.accept(tree, {logits, {}}, request.context()), ContainsSubstring("node 1"));
+    CHECK_THROWS_WITH(Match{}.accept(tree, {logits, at::argmax(logits, 1)}, request.context()),
                       ContainsSubstring("not a number"));
     request.sampling.temperature = 1.0;
     request.sampling.logit_hook = [](std::span<const TokenId> text, std::span<float> row) {
         if (text.size() == 2) row[1] = 100.0F;
     };
-    CHECK_THROWS_WITH(SampledMatch{}.accept(tree, {logits, {}}, request.context()), ContainsSubstring("not finite"));
+    CHECK_THROWS_WITH(Match{}.accept(tree, {logits, {}}, request.context()), ContainsSubstring("not finite"));
     request.sampling.logit_hook = [](std::span<const TokenId>, std::span<float> row) {
         std::fill(row.begin(), row.end(), -kInf);
     };
-    CHECK_THROWS_WITH(SampledMatch{}.accept(tree, {logits, {}}, request.context()), ContainsSubstring("forbidden"));
+    CHECK_THROWS_WITH(Match{}.accept(tree, {logits, {}}, request.context()), ContainsSubstring("forbidden"));
 }
 
 TEST_CASE("greedy match refuses requests that it would not obey", "[accept]") {
@@ -107,8 +107,8 @@ TEST_CASE("greedy match refuses requests that it would not obey", "[accept]") {
         if (i == 0) request.sampling.temperature = 0.7;
         if (i == 1) request.sampling.repetition_penalty = 1.1;
         if (i == 2) request.sampling.logit_hook = [](std::span<const TokenId>, std::span<float>) {};
-        CHECK_THROWS_WITH(GreedyMatch{}.accept(tree, {rows_picking({1, 2, 0, 4}), {}}, request.context()),
-                          ContainsSubstring("SampledMatch"));
+        CHECK_THROWS_WITH(Match{}.accept(tree, {rows_picking({1, 2, 0, 4}), {}}, request.context()),
+                          ContainsSubstring("Match"));
     }
 }
 
@@ -120,7 +120,7 @@ TEST_CASE("the hook sees prompt, text and drafted path, and masks before anythin
         seen.emplace_back(text.begin(), text.end());
         if (text.size() == 4) logits[4] = -kInf;
     };
-    const Acceptance a = SampledMatch{}.accept(tree, {rows_picking({1, 2, 0, 4}), {}}, request.context());
+    const Acceptance a = Match{}.accept(tree, {rows_picking({1, 2, 0, 4}), {}}, request.context());
     CHECK(seen == std::vector<std::vector<TokenId>>{{4, 5}, {4, 5, 1}, {4, 5, 1, 2}});
     CHECK(a.pending == 0);
 }
@@ -133,7 +133,7 @@ TEST_CASE("the penalty counts the drafted path too", "[accept]") {
     logits[0][1] = 3.0, logits[0][5] = 8.0;                     // 5 is in the text: 8 / 4 < 3
     logits[1][2] = 1.0, logits[1][1] = 3.0;                     // 1 is on the path: 3 / 4 < 1
     logits[3][0] = 1.0, logits[3][2] = 3.0, logits[3][4] = 3.0;  // 2 on the path, 4 in the prompt
-    const Acceptance a = SampledMatch{}.accept(tree, {logits, {}}, request.context());
+    const Acceptance a = Match{}.accept(tree, {logits, {}}, request.context());
     CHECK(a.path == std::vector<NodeIndex>{1, 3});
     CHECK(a.pending == 0);
 }
@@ -146,12 +146,12 @@ TEST_CASE("a hook may decode something else on its thread", "[accept]") {
     const at::Tensor others = at::ones({4, 900});
     outer.sampling.temperature = 1e-4;
     outer.sampling.logit_hook = [&](std::span<const TokenId> text, std::span<float> logits) {
-        (void)SampledMatch{}.accept(tree, {others, {}}, inner.context());
+        (void)Match{}.accept(tree, {others, {}}, inner.context());
         CHECK(text[0] == 4);
         CHECK(logits.size() == 6);
         if (text.size() == 4) logits[0] = 50.0F;
     };
-    const Acceptance a = SampledMatch{}.accept(tree, {rows_picking({1, 2, 0, 4}), {}}, outer.context());
+    const Acceptance a = Match{}.accept(tree, {rows_picking({1, 2, 0, 4}), {}}, outer.context());
     CHECK(a.path == std::vector<NodeIndex>{1, 3});
     CHECK(a.pending == 0);
 }
@@ -160,15 +160,15 @@ TEST_CASE("rows that are not there and ids outside the row are refused", "[accep
     const TokenTree tree = small_tree();
     Request request;
     const at::Tensor logits = rows_picking({1, 2, 0, 4}), few = logits.slice(0, 0, 3);
-    CHECK_THROWS_WITH(GreedyMatch{}.accept(tree, {few, {}}, request.context()), ContainsSubstring("node 3"));
-    CHECK_THROWS_WITH(GreedyMatch{}.accept(tree, {few, at::argmax(logits, 1)}, request.context()),
+    CHECK_THROWS_WITH(Match{}.accept(tree, {few, {}}, request.context()), ContainsSubstring("node 3"));
+    CHECK_THROWS_WITH(Match{}.accept(tree, {few, at::argmax(logits, 1)}, request.context()),
                       ContainsSubstring("node 3"));
-    CHECK_THROWS_WITH(GreedyMatch{}.accept(tree, {logits, at::argmax(few, 1)}, request.context()),
+    CHECK_THROWS_WITH(Match{}.accept(tree, {logits, at::argmax(few, 1)}, request.context()),
                       ContainsSubstring("node 3"));
     request.sampling.repetition_penalty = 2.0;
     for (const TokenId token : {-1, 6}) {
         request.text = {4, token, 5};
-        CHECK_THROWS_WITH(SampledMatch{}.accept(tree, {logits, {}}, request.context()),
+        CHECK_THROWS_WITH(Match{}.accept(tree, {logits, {}}, request.context()),
                           ContainsSubstring("outside the vocabulary of 6"));
     }
 }

@@ -4,8 +4,8 @@
 #include <map>
 #include <memory>
 
-#include <outrider/accept/greedy_match.hpp>
-#include <outrider/accept/sampled_match.hpp>
+#include <outrider/accept/match.hpp>
+#include <outrider/accept/match.hpp>
 #include <outrider/decode/speculative_decoder.hpp>
 #include <outrider/draft/ngram.hpp>
 #include <outrider/draft/none.hpp>
@@ -69,8 +69,8 @@ private:
 
 TEST_CASE("one prompt decodes to the target's own greedy text", "[decode]") {
     for (const std::vector<TokenId>& prompt : {std::vector<TokenId>{3}, std::vector<TokenId>{1, 2, 3, 4}}) {
-        SpeculativeDecoder plain{NoDraft{}, FakeTarget{kLaw}, GreedyMatch{}};
-        SpeculativeDecoder ngram{NgramDraft{}, FakeTarget{kLaw}, SampledMatch{}, {.nodes = 16}};
+        SpeculativeDecoder plain{NoDraft{}, FakeTarget{kLaw}, Match{}};
+        SpeculativeDecoder ngram{NgramDraft{}, FakeTarget{kLaw}, Match{}, {.nodes = 16}};
         const auto expected = plain_greedy(kLaw, prompt, 200);
         const GenerationResult a = plain.generate({prompt}, {.max_tokens = 200});
         const GenerationResult b = ngram.generate({prompt}, {.max_tokens = 200});
@@ -88,20 +88,20 @@ TEST_CASE("parts may be values, pointers or references, and chosen at run time",
     const Prompt prompt{{1, 2}};
     std::unique_ptr<DraftModel> drafter = std::make_unique<NgramDraft>();
     std::unique_ptr<Verifier> target = std::make_unique<FakeTarget>(kLaw);
-    std::unique_ptr<AcceptancePolicy> policy = std::make_unique<GreedyMatch>();
+    std::unique_ptr<AcceptancePolicy> policy = std::make_unique<Match>();
     SpeculativeDecoder by_pointer{std::move(drafter), std::move(target), std::move(policy)};
     CHECK(by_pointer.generate(prompt, {.max_tokens = 30}).tokens == expected);
     CHECK(by_pointer.drafter().kind() == "ngram");
 
     NgramDraft own;
     FakeTarget fake(kLaw);
-    SpeculativeDecoder by_reference{std::ref(own), std::ref(fake), GreedyMatch{}};
+    SpeculativeDecoder by_reference{std::ref(own), std::ref(fake), Match{}};
     CHECK(by_reference.generate(prompt, {.max_tokens = 30}).tokens == expected);
     CHECK(fake.held() == 0);
     SpeculativeDecoder moved = std::move(by_reference);
     CHECK(moved.generate(prompt, {.max_tokens = 30}).tokens == expected);
 
-    CHECK_THROWS_AS((SpeculativeDecoder{std::unique_ptr<DraftModel>{}, FakeTarget{kLaw}, GreedyMatch{}}), Error);
+    CHECK_THROWS_AS((SpeculativeDecoder{std::unique_ptr<DraftModel>{}, FakeTarget{kLaw}, Match{}}), Error);
 }
 
 TEST_CASE("a host's own drafter need not derive from anything", "[decode]") {
@@ -118,7 +118,7 @@ TEST_CASE("a host's own drafter need not derive from anything", "[decode]") {
         TokenId token = 1;
     };
     static_assert(Drafter<Own>);
-    SpeculativeDecoder decoder{Own{}, FakeTarget{kLaw}, GreedyMatch{}, {.nodes = 1}};
+    SpeculativeDecoder decoder{Own{}, FakeTarget{kLaw}, Match{}, {.nodes = 1}};
     CHECK(decoder.generate({{1, 2}}, {.max_tokens = 30}).tokens == plain_greedy(kLaw, {1, 2}, 30));
     decoder.drafter().token = 99;
     CHECK_THROWS_WITH(decoder.generate({{1, 2}}), ContainsSubstring("outside the target's vocabulary"));
@@ -127,7 +127,7 @@ TEST_CASE("a host's own drafter need not derive from anything", "[decode]") {
 TEST_CASE("text is streamed, and is what the result holds", "[decode]") {
     const Prompt prompt{{1, 2}, {}, std::make_shared<Letters>()};
     const std::string expected = letters(plain_greedy(kLaw, {1, 2}, 40));
-    SpeculativeDecoder decoder{NgramDraft{}, FakeTarget{kLaw}, GreedyMatch{}};
+    SpeculativeDecoder decoder{NgramDraft{}, FakeTarget{kLaw}, Match{}};
     std::string seen;
     const auto show = [&](std::string_view text) { return seen += text, true; };
     CHECK(decoder.generate(prompt, {.max_tokens = 40}, show).text == expected);
@@ -142,7 +142,7 @@ TEST_CASE("text is streamed, and is what the result holds", "[decode]") {
 }
 
 TEST_CASE("requests that cannot be served are refused by name", "[decode]") {
-    SpeculativeDecoder decoder{NoDraft{}, FakeTarget{{.vocabulary = 12, .context = 10}}, GreedyMatch{}};
+    SpeculativeDecoder decoder{NoDraft{}, FakeTarget{{.vocabulary = 12, .context = 10}}, Match{}};
     const auto refuses = [&](Prompt prompt, GenerationOptions options, const char* why, Sink sink = {}) {
         CHECK_THROWS_WITH(decoder.join(std::move(prompt), options, sink), ContainsSubstring(why));
     };
@@ -169,7 +169,7 @@ TEST_CASE("requests that cannot be served are refused by name", "[decode]") {
 
 TEST_CASE("no draft and no text passes the context", "[decode]") {
     const FakeLaw law{.vocabulary = 5, .order = 1, .context = 20};  // FakeTarget throws for nodes beyond it
-    SpeculativeDecoder decoder{OracleDraft{law, 1, 1.0, false}, FakeTarget{law}, GreedyMatch{}, {.nodes = 16}};
+    SpeculativeDecoder decoder{OracleDraft{law, 1, 1.0, false}, FakeTarget{law}, Match{}, {.nodes = 16}};
     for (const std::size_t length : {1, 7, 18, 19}) {
         const GenerationResult result = decoder.generate({std::vector<TokenId>(length, 1)}, {.max_tokens = 100});
         CHECK(result.tokens.size() == 20 - length);
@@ -179,7 +179,7 @@ TEST_CASE("no draft and no text passes the context", "[decode]") {
 
 TEST_CASE("an exception of one callback ends that sequence alone", "[decode][errors]") {
     auto target = std::make_shared<FakeTarget>(kLaw);
-    SpeculativeDecoder decoder{NgramDraft{}, target, GreedyMatch{}};
+    SpeculativeDecoder decoder{NgramDraft{}, target, Match{}};
     int seen = 0;
     const SequenceId bad = decoder.join({{1}}, {}, [&](std::span<const TokenId>) -> bool {
         if (++seen == 4) throw std::runtime_error("the host broke");
@@ -201,7 +201,7 @@ TEST_CASE("logits that are not a number end the sequence that met them", "[decod
     const auto clean = plain_greedy(kLaw, {1}, 30);
     auto target = std::make_shared<FakeTarget>(kLaw);
     target->nan_after = clean[10];
-    SpeculativeDecoder decoder{NgramDraft{}, target, GreedyMatch{}};
+    SpeculativeDecoder decoder{NgramDraft{}, target, Match{}};
     const SequenceId bad = decoder.join({{1}}, {.max_tokens = 30});
     CHECK_THROWS_WITH(decoder.run(), ContainsSubstring("not a number"));
     const GenerationResult failed = decoder.take(bad);
@@ -212,7 +212,7 @@ TEST_CASE("logits that are not a number end the sequence that met them", "[decod
 }
 
 TEST_CASE("a policy that throws for one sequence leaves the others in step", "[decode][errors]") {
-    SpeculativeDecoder decoder{NgramDraft{}, FakeTarget{kLaw}, SampledMatch{}};
+    SpeculativeDecoder decoder{NgramDraft{}, FakeTarget{kLaw}, Match{}};
     std::vector<SequenceId> ids;
     for (TokenId i = 0; i < 5; ++i) {
         GenerationOptions options{.max_tokens = 40};
@@ -245,7 +245,7 @@ TEST_CASE("a policy that throws for one sequence leaves the others in step", "[d
 TEST_CASE("a stage that throws ends what it was called for, and the decoder goes on", "[decode][errors]") {
     bool broken = false;
     FakeTarget target(kLaw);
-    SpeculativeDecoder decoder{FragileDraft{broken}, std::ref(target), GreedyMatch{}, {.nodes = 4, .max_batch = 2}};
+    SpeculativeDecoder decoder{FragileDraft{broken}, std::ref(target), Match{}, {.nodes = 4, .max_batch = 2}};
     for (const bool in_draft : {true, false}) {
         const SequenceId a = decoder.join({{1}}), b = decoder.join({{2}}),
                          waits = decoder.join({{3}}, {.max_tokens = 9});
@@ -265,7 +265,7 @@ TEST_CASE("a stage that throws ends what it was called for, and the decoder goes
 }
 
 TEST_CASE("callbacks may cancel, join and take, but not step", "[decode]") {
-    SpeculativeDecoder decoder{NgramDraft{}, FakeTarget{kLaw}, GreedyMatch{}};
+    SpeculativeDecoder decoder{NgramDraft{}, FakeTarget{kLaw}, Match{}};
     SequenceId other = 0, late = 0;
     std::size_t others_tokens = 0;
     int seen = 0;
@@ -292,7 +292,7 @@ TEST_CASE("callbacks may cancel, join and take, but not step", "[decode]") {
 
 TEST_CASE("several joiners are prefilled together, and the batch is limited", "[decode]") {
     FakeTarget target(kLaw);
-    SpeculativeDecoder decoder{NoDraft{}, std::ref(target), GreedyMatch{}, {.max_batch = 3}};
+    SpeculativeDecoder decoder{NoDraft{}, std::ref(target), Match{}, {.max_batch = 3}};
     for (TokenId i = 0; i < 7; ++i) (void)decoder.join({{i, 1}}, {.max_tokens = 4});
     decoder.step();
     CHECK(target.calls == 1);  // one prefill
@@ -304,7 +304,7 @@ TEST_CASE("several joiners are prefilled together, and the batch is limited", "[
 }
 
 TEST_CASE("times are shared equally and add up", "[decode]") {
-    SpeculativeDecoder decoder{NgramDraft{}, FakeTarget{kLaw}, GreedyMatch{}, {.nodes = 16}};
+    SpeculativeDecoder decoder{NgramDraft{}, FakeTarget{kLaw}, Match{}, {.nodes = 16}};
     const double start = now_seconds();
     std::vector<SequenceId> ids;
     for (TokenId i = 0; i < 4; ++i) ids.push_back(decoder.join({{i}}, {.max_tokens = 40}));
@@ -365,9 +365,9 @@ TEST_CASE("where passes cost such that nothing can gain, the drafter is never as
     FakeTarget target(kLaw);
     target.times = {{1, 1.0}, {1024, 1024.0}};
     bool broken = true;  // it would throw
-    SpeculativeDecoder decoder{FragileDraft{broken}, std::ref(target), GreedyMatch{}};
+    SpeculativeDecoder decoder{FragileDraft{broken}, std::ref(target), Match{}};
     CHECK(decoder.generate({{1, 2}}, {.max_tokens = 30}).tokens == plain_greedy(kLaw, {1, 2}, 30));
-    SpeculativeDecoder asked{FragileDraft{broken}, std::ref(target), GreedyMatch{}, {.nodes = 1}};
+    SpeculativeDecoder asked{FragileDraft{broken}, std::ref(target), Match{}, {.nodes = 1}};
     CHECK_THROWS_AS(asked.generate({{1, 2}}), std::runtime_error);
 }
 
@@ -382,7 +382,7 @@ TEST_CASE("a verifier that cannot tell its costs fails one step and no sequence"
         [[nodiscard]] std::int64_t context() const { return target.context(); }
         std::vector<PassTime> pass_times() { throw std::runtime_error("no clock"); }
     };
-    SpeculativeDecoder decoder{NgramDraft{}, Untimed{}, GreedyMatch{}};
+    SpeculativeDecoder decoder{NgramDraft{}, Untimed{}, Match{}};
     const SequenceId id = decoder.join({{1}}, {.max_tokens = 9});
     CHECK_THROWS_WITH(decoder.step(), "no clock");
     decoder.run();
@@ -392,7 +392,7 @@ TEST_CASE("a verifier that cannot tell its costs fails one step and no sequence"
 TEST_CASE("a callback that throws on its last token has failed", "[decode][errors]") {
     const auto clean = plain_greedy(kLaw, {1}, 6);
     for (const bool at_limit : {true, false}) {
-        SpeculativeDecoder decoder{NgramDraft{}, FakeTarget{kLaw}, GreedyMatch{}};
+        SpeculativeDecoder decoder{NgramDraft{}, FakeTarget{kLaw}, Match{}};
         GenerationOptions options{.max_tokens = at_limit ? 6 : 50};
         if (!at_limit) options.end_ids = {clean.back()};
         const SequenceId id = decoder.join({{1}}, options, [&, seen = std::size_t{0}](std::span<const TokenId>) mutable {
@@ -409,7 +409,7 @@ TEST_CASE("a callback that throws on its last token has failed", "[decode][error
 
 TEST_CASE("a sequence that has ended does not fail with its round", "[decode][errors]") {
     FakeTarget target(kLaw);
-    SpeculativeDecoder decoder{NgramDraft{}, std::ref(target), SampledMatch{}};
+    SpeculativeDecoder decoder{NgramDraft{}, std::ref(target), Match{}};
     const SequenceId other = decoder.join({{2}});
     SequenceId cancelled = 0;
     cancelled = decoder.join({{1}}, {.logit_hook = [&](std::span<const TokenId> text, std::span<float>) {
@@ -426,7 +426,7 @@ TEST_CASE("a sequence that has ended does not fail with its round", "[decode][er
 
 TEST_CASE("generate loses no text to a sequence that fails beside it", "[decode][errors]") {
     for (const std::int64_t until : {3, 9}) {  // in the middle, and in the round in which the other ends
-        SpeculativeDecoder decoder{NoDraft{}, FakeTarget{kLaw}, GreedyMatch{}};
+        SpeculativeDecoder decoder{NoDraft{}, FakeTarget{kLaw}, Match{}};
         const SequenceId bad = decoder.join({{2}}, {}, [&, seen = 0](std::span<const TokenId>) mutable {
             if (++seen == until) throw std::runtime_error("the host broke");
             return true;
@@ -439,7 +439,7 @@ TEST_CASE("generate loses no text to a sequence that fails beside it", "[decode]
 }
 
 TEST_CASE("generate throws what ended its own sequence", "[decode][errors]") {
-    SpeculativeDecoder decoder{NoDraft{}, FakeTarget{kLaw}, GreedyMatch{}};
+    SpeculativeDecoder decoder{NoDraft{}, FakeTarget{kLaw}, Match{}};
     const auto breaks = [](const char* what) {
         return [what](std::span<const TokenId>) -> bool { throw std::runtime_error(what); };
     };
@@ -462,15 +462,15 @@ TEST_CASE("logits of another width than the vocabulary are refused", "[decode][e
         [[nodiscard]] std::int64_t vocabulary() const { return target.vocabulary(); }
         [[nodiscard]] std::int64_t context() const { return target.context(); }
     };
-    SpeculativeDecoder decoder{NoDraft{}, Narrow{}, SampledMatch{}};
+    SpeculativeDecoder decoder{NoDraft{}, Narrow{}, Match{}};
     CHECK_THROWS_WITH(decoder.generate({{1}}), ContainsSubstring("[1, 12]"));
 }
 
 TEST_CASE("as many nodes as one likes, within reason", "[decode]") {
-    CHECK_THROWS_WITH((SpeculativeDecoder{NgramDraft{}, FakeTarget{kLaw}, GreedyMatch{}, {.nodes = 1LL << 40}}),
+    CHECK_THROWS_WITH((SpeculativeDecoder{NgramDraft{}, FakeTarget{kLaw}, Match{}, {.nodes = 1LL << 40}}),
                       ContainsSubstring("1024"));
-    CHECK_THROWS_WITH((SpeculativeDecoder{NgramDraft{}, FakeTarget{kLaw}, GreedyMatch{}, {.nodes = -2}}),
+    CHECK_THROWS_WITH((SpeculativeDecoder{NgramDraft{}, FakeTarget{kLaw}, Match{}, {.nodes = -2}}),
                       ContainsSubstring("kAutoNodes"));
-    SpeculativeDecoder decoder{NgramDraft{}, FakeTarget{kLaw}, GreedyMatch{}, {.nodes = 1024}};
+    SpeculativeDecoder decoder{NgramDraft{}, FakeTarget{kLaw}, Match{}, {.nodes = 1024}};
     CHECK(decoder.generate({{1, 2}}, {.max_tokens = 60}).tokens == plain_greedy(kLaw, {1, 2}, 60));
 }

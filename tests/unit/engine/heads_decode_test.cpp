@@ -3,8 +3,8 @@
 
 #include <catch2/catch_test_macros.hpp>
 #include <filesystem>
-#include <outrider/accept/greedy_match.hpp>
-#include <outrider/accept/sampled_match.hpp>
+#include <outrider/accept/match.hpp>
+#include <outrider/accept/match.hpp>
 #include <outrider/draft/ctc/ctc_draft.hpp>
 #include <outrider/draft/hydra/hydra_draft.hpp>
 #include <outrider/draft/medusa/medusa_draft.hpp>
@@ -92,9 +92,9 @@ std::vector<std::vector<TokenId>> texts(const LlamaModel& model, std::unique_ptr
                                         std::int64_t nodes, std::int64_t& accepted) {
     std::unique_ptr<AcceptancePolicy> policy;
     if (greedy)
-        policy = std::make_unique<GreedyMatch>();
+        policy = std::make_unique<Match>();
     else
-        policy = std::make_unique<SampledMatch>();
+        policy = std::make_unique<Match>();
     AnyDecoder decoder(std::move(drafter), std::make_unique<LlamaVerifier>(model), std::move(policy), {.nodes = nodes});
     const std::vector<std::vector<TokenId>> prompts{{5, 9, 31, 7}, {12}, {100, 101, 100, 101, 100, 101, 100}};
     std::vector<SequenceId> ids;

@@ -4,8 +4,8 @@
 #include <catch2/matchers/catch_matchers_exception.hpp>
 #include <catch2/matchers/catch_matchers_string.hpp>
 
-#include <outrider/accept/greedy_match.hpp>
-#include <outrider/accept/sampled_match.hpp>
+#include <outrider/accept/match.hpp>
+#include <outrider/accept/match.hpp>
 #include <outrider/core/error.hpp>
 #include <outrider/decode/speculative_decoder.hpp>
 #include <outrider/draft/none.hpp>
@@ -22,7 +22,7 @@ const std::string kTiny = OUTRIDER_SOURCE_DIR "/tests/golden/model/tiny-gguf/tin
 
 TEST_CASE("a target drafts for itself and is right every time, greedy, in chains and trees") {
     const LlamaModel model = LlamaModel::load(kTiny, {.threads = 1});
-    SpeculativeDecoder plain{NoDraft{}, LlamaVerifier{model}, GreedyMatch{}};
+    SpeculativeDecoder plain{NoDraft{}, LlamaVerifier{model}, Match{}};
     const Prompt prompt{{5, 9, 31, 7}};
     const GenerationOptions forty{.max_tokens = 40, .stop_at_end = false};
     const auto expected = plain.generate(prompt, forty).tokens;
@@ -30,7 +30,7 @@ TEST_CASE("a target drafts for itself and is right every time, greedy, in chains
         const LmDraftOptions lm{.tree = tree, .max_depth = 4};
         auto drafter = make_drafter("lm:" + kTiny, model.head(), {.lm = lm, .lm_model = {.threads = 1}});
         CHECK(drafter->kind() == "lm");
-        SpeculativeDecoder decoder{std::move(drafter), LlamaVerifier{model}, GreedyMatch{}, {.nodes = 4}};
+        SpeculativeDecoder decoder{std::move(drafter), LlamaVerifier{model}, Match{}, {.nodes = 4}};
         const GenerationResult result = decoder.generate(prompt, forty);
         CHECK(result.tokens == expected);
         if (tree == LmTree::chain) CHECK(result.stats.rounds == 8);  // kept rows are the bits of fresh ones
@@ -39,12 +39,12 @@ TEST_CASE("a target drafts for itself and is right every time, greedy, in chains
 
 TEST_CASE("sampled texts do not change with a checkpoint that drafts beside n-grams") {
     const LlamaModel model = LlamaModel::load(kTiny, {.threads = 1});
-    SpeculativeDecoder plain{NoDraft{}, LlamaVerifier{model}, SampledMatch{}};
+    SpeculativeDecoder plain{NoDraft{}, LlamaVerifier{model}, Match{}};
     const GenerationOptions options{.max_tokens = 40, .temperature = 0.8, .seed = 3, .stop_at_end = false};
     const std::vector<TokenId> expected = plain.generate({{5, 9, 31, 7}}, options).tokens;
     for (const std::int64_t nodes : {std::int64_t{4}, kAutoNodes}) {
         SpeculativeDecoder drafted{make_drafter("lm:" + kTiny + "+ngram", model.head(), {.lm_model = {.threads = 1}}),
-                                   LlamaVerifier{model}, SampledMatch{}, {.nodes = nodes}};
+                                   LlamaVerifier{model}, Match{}, {.nodes = nodes}};
         const GenerationResult result = drafted.generate({{5, 9, 31, 7}}, options);
         CHECK(result.tokens == expected);
         if (nodes != kAutoNodes) CHECK(result.stats.drafted > 0);  // auto lets a drafter as dear as its target rest

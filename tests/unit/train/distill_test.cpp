@@ -10,7 +10,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include <outrider/accept/sampled_match.hpp>
+#include <outrider/accept/match.hpp>
 #include <outrider/core/error.hpp>
 #include <outrider/draft/none.hpp>
 #include <outrider/train/distill.hpp>
@@ -23,7 +23,7 @@ using Catch::Matchers::WithinAbs;
 namespace {
 
 AnyDecoder decoder(std::size_t batch) {
-    return AnyDecoder(std::make_unique<NoDraft>(), std::make_unique<test::FakeTarget>(), std::make_unique<SampledMatch>(),
+    return AnyDecoder(std::make_unique<NoDraft>(), std::make_unique<test::FakeTarget>(), std::make_unique<Match>(),
                       {.nodes = 0, .max_batch = batch});
 }
 

@@ -38,3 +38,7 @@ private:
 [[nodiscard]] TokenId checked_argmax(std::span<const float> logits, NodeIndex node);
 
 }  // namespace outrider
+
+#ifndef OUTRIDER_COMPILED
+#include <outrider/accept/detail/logit_rows-inl.hpp>
+#endif

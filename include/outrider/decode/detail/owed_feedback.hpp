@@ -34,3 +34,7 @@ private:
 };
 
 }  // namespace outrider
+
+#ifndef OUTRIDER_COMPILED
+#include <outrider/decode/detail/owed_feedback-inl.hpp>
+#endif

@@ -24,3 +24,7 @@ void check_output(const TreeOutput& output, const std::vector<SequenceTree>& tre
 void check_feedback(const Feedback& feedback, const std::vector<std::unique_ptr<Session>>& sessions);
 
 }  // namespace outrider
+
+#ifndef OUTRIDER_COMPILED
+#include <outrider/decode/detail/round_checks-inl.hpp>
+#endif

@@ -77,3 +77,7 @@ private:
 };
 
 }  // namespace outrider
+
+#ifndef OUTRIDER_COMPILED
+#include <outrider/decode/detail/sequence_book-inl.hpp>
+#endif

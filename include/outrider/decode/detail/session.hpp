@@ -76,3 +76,7 @@ private:
 };
 
 }  // namespace outrider
+
+#ifndef OUTRIDER_COMPILED
+#include <outrider/decode/detail/session-inl.hpp>
+#endif

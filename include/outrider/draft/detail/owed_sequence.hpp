@@ -27,3 +27,7 @@ private:
 };
 
 }  // namespace outrider
+
+#ifndef OUTRIDER_COMPILED
+#include <outrider/draft/detail/owed_sequence-inl.hpp>
+#endif

@@ -1,8 +1,13 @@
+// Bodies of lossy.hpp.
+#pragma once
+
 #include <outrider/accept/lossy.hpp>
 
 #include <concepts>
 
-#include "target_law.hpp"
+#include <outrider/accept/detail/target_law.hpp>
+
+#include <outrider/core/detail/bodies.hpp>
 
 namespace outrider {
 
@@ -12,9 +17,5 @@ Acceptance LossyAccept<Criterion>::accept(const TokenTree& tree, const TreeRows&
     TargetLaw target(tree, rows, context, std::same_as<Criterion, TypicalCriterion> ? 0.0 : 1.0);
     return accept_longest(tree, target, criterion_, unasked_);
 }
-
-template class LossyAccept<TypicalCriterion>;
-template class LossyAccept<TopBetaCriterion>;
-template class LossyAccept<DistanceCriterion>;
 
 }  // namespace outrider

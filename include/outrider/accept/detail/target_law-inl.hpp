@@ -1,13 +1,18 @@
-#include "target_law.hpp"
+// Bodies of target_law.hpp.
+#pragma once
+
+#include <outrider/accept/detail/target_law.hpp>
 
 #include <algorithm>
 #include <cmath>
 
 #include <outrider/core/error.hpp>
 
+#include <outrider/core/detail/bodies.hpp>
+
 namespace outrider {
 
-double TargetRow::operator[](std::size_t token) const {
+OUTRIDER_INLINE double TargetRow::operator[](std::size_t token) const {
     if (temperature_ == 0.0) return token == static_cast<std::size_t>(best_) ? 1.0 : 0.0;
     if (!truncated_) return std::exp((double(logits_[token]) - double(top_)) / temperature_) / sum_;
     const auto id = static_cast<TokenId>(token);
@@ -16,7 +21,7 @@ double TargetRow::operator[](std::size_t token) const {
     return at != kept_.end() && at->token == id ? at->p : 0.0;
 }
 
-std::size_t TargetRow::rank(std::size_t token) const {
+OUTRIDER_INLINE std::size_t TargetRow::rank(std::size_t token) const {
     const float logit = logits_[token];
     if (temperature_ == 0.0 && token != static_cast<std::size_t>(best_))
         return token < static_cast<std::size_t>(best_) ? token + 1 : token;  // all but one are equal
@@ -27,7 +32,7 @@ std::size_t TargetRow::rank(std::size_t token) const {
     return before;
 }
 
-double TargetRow::entropy() const {
+OUTRIDER_INLINE double TargetRow::entropy() const {
     if (temperature_ > 0.0 && !truncated_) return softmax_entropy(logits_, top_, temperature_, sum_, 1e-5);
     if (temperature_ == 0.0) return -std::log(1.0 + 1e-5);
     double entropy = 0;
@@ -35,7 +40,7 @@ double TargetRow::entropy() const {
     return entropy;
 }
 
-void TargetRow::write(std::span<double> p) const {
+OUTRIDER_INLINE void TargetRow::write(std::span<double> p) const {
     if (temperature_ > 0.0 && !truncated_) {
         softmax_weights(logits_, top_, temperature_, 1.0 / sum_, p);
         return;
@@ -45,7 +50,7 @@ void TargetRow::write(std::span<double> p) const {
     for (const Kept& kept : kept_) p[static_cast<std::size_t>(kept.token)] = kept.p;
 }
 
-TargetLaw::TargetLaw(const TokenTree& tree, const TreeRows& rows, const SequenceContext& context,
+OUTRIDER_INLINE TargetLaw::TargetLaw(const TokenTree& tree, const TreeRows& rows, const SequenceContext& context,
                      double greedy_temperature)
     : rows_(tree, rows, context),
       temperature_(rows_.options().temperature > 0 ? rows_.options().temperature : greedy_temperature),
@@ -53,7 +58,7 @@ TargetLaw::TargetLaw(const TokenTree& tree, const TreeRows& rows, const Sequence
     require(rows.logits.defined(), "TreeRows: this policy reads logits; the verifier gave only argmax");
 }
 
-void TargetLaw::truncate(Held& held) {
+OUTRIDER_INLINE void TargetLaw::truncate(Held& held) {
     TargetRow& row = held.row;
     SamplingOptions warped = rows_.options();
     warped.temperature = temperature_;
@@ -69,7 +74,7 @@ void TargetLaw::truncate(Held& held) {
     row.kept_ = held.kept;
 }
 
-TargetRow TargetLaw::operator()(NodeIndex node) {
+OUTRIDER_INLINE TargetRow TargetLaw::operator()(NodeIndex node) {
     Held& held = held_[static_cast<std::size_t>(node)];
     if (held.made) return held.row;
     TargetRow& row = held.row;

@@ -1,20 +1,25 @@
-#include "edited_rows.hpp"
+// Bodies of edited_rows.hpp.
+#pragma once
+
+#include <outrider/accept/detail/edited_rows.hpp>
 
 #include <cmath>
 
 #include <outrider/core/error.hpp>
 #include <outrider/tree/tree_layout.hpp>
 
+#include <outrider/core/detail/bodies.hpp>
+
 namespace outrider {
 
-namespace {
+namespace detail {
 
-const SamplingOptions& options_of(const SequenceContext& context) {
+OUTRIDER_INLINE const SamplingOptions& options_of(const SequenceContext& context) {
     require(context.sampling != nullptr, "Acceptance: SequenceContext::sampling is missing; it says how to sample");
     return *context.sampling;
 }
 
-RowMaximum checked_maximum(std::span<const float> logits, NodeIndex node) {
+OUTRIDER_INLINE RowMaximum checked_maximum(std::span<const float> logits, NodeIndex node) {
     const RowMaximum top = row_maximum(logits);
     require(!top.has_nan && top.value < INFINITY,
             "The target's logits after node {} are not finite; the model or its input is broken (weights, dtype range, "
@@ -26,22 +31,22 @@ RowMaximum checked_maximum(std::span<const float> logits, NodeIndex node) {
     return top;
 }
 
-}  // namespace
+}  // namespace detail
 
-EditedRows::EditedRows(const TokenTree& tree, const TreeRows& rows, const SequenceContext& context)
-    : tree_(tree), context_(context), options_(options_of(context)), rows_(rows) {}
+OUTRIDER_INLINE EditedRows::EditedRows(const TokenTree& tree, const TreeRows& rows, const SequenceContext& context)
+    : tree_(tree), context_(context), options_(detail::options_of(context)), rows_(rows) {}
 
-EditedRow EditedRows::row(NodeIndex node, std::vector<float>& memory) {
+OUTRIDER_INLINE EditedRow EditedRows::row(NodeIndex node, std::vector<float>& memory) {
     std::span<const float> row = rows_.row(node);
     if (edits() || !rows_.lies_ready()) {
         memory.assign(row.begin(), row.end());
         if (edits()) edit(node, memory);
         row = memory;
     }
-    return {row, checked_maximum(row, node)};
+    return {row, detail::checked_maximum(row, node)};
 }
 
-void EditedRows::edit(NodeIndex node, std::vector<float>& logits) {
+OUTRIDER_INLINE void EditedRows::edit(NodeIndex node, std::vector<float>& logits) {
     read_text(node);
     if (options_.logit_hook) options_.logit_hook(text_, logits);
     if (options_.repetition_penalty != 1.0)
@@ -49,7 +54,7 @@ void EditedRows::edit(NodeIndex node, std::vector<float>& logits) {
 }
 
 /// A walk downwards adds a token a node.
-void EditedRows::read_text(NodeIndex node) {
+OUTRIDER_INLINE void EditedRows::read_text(NodeIndex node) {
     if (node > 0 && tree_.parent(node) == last_) {
         text_.push_back(tree_.token(node));
     } else {

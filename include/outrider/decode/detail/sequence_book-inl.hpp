@@ -1,3 +1,6 @@
+// Bodies of sequence_book.hpp.
+#pragma once
+
 #include <outrider/decode/detail/sequence_book.hpp>
 
 #include <algorithm>
@@ -7,13 +10,15 @@
 #include <outrider/core/error.hpp>
 #include <outrider/decode/detail/round_checks.hpp>
 
+#include <outrider/core/detail/bodies.hpp>
+
 namespace outrider {
 
-SequenceBook::SequenceBook(std::size_t max_batch) : max_batch_(max_batch) {
+OUTRIDER_INLINE SequenceBook::SequenceBook(std::size_t max_batch) : max_batch_(max_batch) {
     require(max_batch_ > 0, "DecoderOptions: max_batch is 0; expected at least 1");
 }
 
-SequenceBook::Sessions SequenceBook::next(const Release& release) {
+OUTRIDER_INLINE SequenceBook::Sessions SequenceBook::next(const Release& release) {
     Sessions joining, done;
     while (!waiting_.empty() && active_.size() + joining.size() < max_batch_) {
         const bool wants_none = waiting_.front()->ended();  // max_tokens is 0
@@ -24,13 +29,13 @@ SequenceBook::Sessions SequenceBook::next(const Release& release) {
     return joining;
 }
 
-void SequenceBook::enter(Sessions& joining, Feedback prompts) {
+OUTRIDER_INLINE void SequenceBook::enter(Sessions& joining, Feedback prompts) {
     check_feedback(prompts, joining);
     for (SequenceFeedback& prompt : prompts) owed_.join(std::move(prompt));
     std::move(joining.begin(), joining.end(), std::back_inserter(active_));
 }
 
-bool SequenceBook::cancel(SequenceId id) {
+OUTRIDER_INLINE bool SequenceBook::cancel(SequenceId id) {
     const auto is_it = [id](const auto& session) { return session->id() == id; };
     if (const auto it = std::find_if(active_.begin(), active_.end(), is_it); it != active_.end()) {
         (*it)->end(FinishReason::cancelled);
@@ -44,7 +49,7 @@ bool SequenceBook::cancel(SequenceId id) {
     return true;
 }
 
-void SequenceBook::leave(const Release& release) {
+OUTRIDER_INLINE void SequenceBook::leave(const Release& release) {
     std::vector<bool> ended(active_.size());
     for (std::size_t i = 0; i < active_.size(); ++i) ended[i] = active_[i]->ended();
     if (std::find(ended.begin(), ended.end(), true) == ended.end()) return;
@@ -55,17 +60,17 @@ void SequenceBook::leave(const Release& release) {
     retire(leaving, release);
 }
 
-void SequenceBook::fail(const Sessions& sessions) {
+OUTRIDER_INLINE void SequenceBook::fail(const Sessions& sessions) {
     for (const auto& session : sessions) session->fail(std::current_exception());
     note_error();
 }
 
-void SequenceBook::fail(Session& session) {
+OUTRIDER_INLINE void SequenceBook::fail(Session& session) {
     session.fail(std::current_exception());
     note_error();
 }
 
-void SequenceBook::retire(Sessions& leaving, const Release& release) {
+OUTRIDER_INLINE void SequenceBook::retire(Sessions& leaving, const Release& release) {
     for (const auto& session : leaving) {
         finished_.emplace(session->id(), session->finish());
         try {
@@ -76,13 +81,13 @@ void SequenceBook::retire(Sessions& leaving, const Release& release) {
     }
 }
 
-GenerationResult SequenceBook::take(SequenceId id) {
+OUTRIDER_INLINE GenerationResult SequenceBook::take(SequenceId id) {
     auto node = finished_.extract(id);
     require(!node.empty(), "SpeculativeDecoder: no result of sequence {}; it has not ended, or was taken", id);
     return std::move(node.mapped());
 }
 
-RoundReport SequenceBook::account(const StageSeconds& times) {
+OUTRIDER_INLINE RoundReport SequenceBook::account(const StageSeconds& times) {
     RoundReport report{active_.size(), 0, 0, times.draft, times.verify + times.commit};
     const double share = 1.0 / static_cast<double>(active_.size());
     for (const auto& session : active_) {

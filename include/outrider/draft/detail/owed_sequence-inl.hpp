@@ -1,18 +1,23 @@
+// Bodies of owed_sequence.hpp.
+#pragma once
+
 #include <outrider/draft/detail/owed_sequence.hpp>
 
 #include <ATen/core/grad_mode.h>
 
 #include <outrider/target/feature_columns.hpp>
 
+#include <outrider/core/detail/bodies.hpp>
+
 namespace outrider {
 
-void OwedSequence::add(SequenceFeedback now) {
+OUTRIDER_INLINE void OwedSequence::add(SequenceFeedback now) {
     if (now.features.defined()) features_.push_back(std::move(now.features));
     feedback_.tokens.insert(feedback_.tokens.end(), now.tokens.begin(), now.tokens.end());
     feedback_.sequence = now.sequence, feedback_.pending = now.pending, feedback_.committed = now.committed;
 }
 
-SequenceFeedback OwedSequence::take() {
+OUTRIDER_INLINE SequenceFeedback OwedSequence::take() {
     const at::NoGradGuard no_grad;
     SequenceFeedback whole = feedback_;
     feedback_.tokens.clear();

@@ -1,3 +1,6 @@
+// Bodies of warp.hpp.
+#pragma once
+
 #include <outrider/accept/warp.hpp>
 
 #include <algorithm>
@@ -10,15 +13,17 @@
 
 #include <outrider/core/detail/vector_loops.hpp>
 
+#include <outrider/core/detail/bodies.hpp>
+
 namespace outrider {
 
-namespace {
+namespace detail {
 
-constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
+inline constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
 
 /// e^max(x, -87) for x <= 0, relative error below 3e-7, written so that the compiler makes vectors of it: the bits of
 /// negative floats are ordered as integers, and a minimum of integers needs no branch.
-OUTRIDER_ALWAYS_INLINE float exp_negative(float x) {
+OUTRIDER_INLINE OUTRIDER_ALWAYS_INLINE float exp_negative(float x) {
     constexpr auto kLeast = std::bit_cast<std::int32_t>(-87.0F);
     constexpr auto kSign = std::numeric_limits<std::int32_t>::min();
     x = std::bit_cast<float>(std::min(std::bit_cast<std::int32_t>(x) | kSign, kLeast));
@@ -36,7 +41,7 @@ OUTRIDER_ALWAYS_INLINE float exp_negative(float x) {
 }
 
 /// Sum of e^((logit - maximum) * per_temperature).
-OUTRIDER_ALWAYS_INLINE double sum_of_weights(std::span<const float> logits, float maximum, float per_temperature) {
+OUTRIDER_INLINE OUTRIDER_ALWAYS_INLINE double sum_of_weights(std::span<const float> logits, float maximum, float per_temperature) {
     constexpr std::size_t kBlock = 256, kLanes = 8;
     double sum = 0;
     std::array<float, kBlock> weight{};
@@ -54,15 +59,15 @@ OUTRIDER_ALWAYS_INLINE double sum_of_weights(std::span<const float> logits, floa
 }
 
 /// The same bits on every machine, since top-p decides by it.
-double total_weight(std::span<const float> logits, float maximum, float per_temperature) {
+OUTRIDER_INLINE double total_weight(std::span<const float> logits, float maximum, float per_temperature) {
     return sum_of_weights(logits, maximum, per_temperature);
 }
 
-OUTRIDER_CLONES double fast_total(std::span<const float> logits, float maximum, float per_temperature) {
+OUTRIDER_INLINE OUTRIDER_CLONES double fast_total(std::span<const float> logits, float maximum, float per_temperature) {
     return sum_of_weights(logits, maximum, per_temperature);
 }
 
-OUTRIDER_CLONES void weights_of(const float* logits, std::size_t count, float maximum, float per_temperature,
+OUTRIDER_INLINE OUTRIDER_CLONES void weights_of(const float* logits, std::size_t count, float maximum, float per_temperature,
                                 double scale, double* weights) {
     for (std::size_t i = 0; i < count; ++i) {
         const float x = (logits[i] - maximum) * per_temperature;
@@ -72,7 +77,7 @@ OUTRIDER_CLONES void weights_of(const float* logits, std::size_t count, float ma
 }
 
 /// ln x of a positive normal number, absolute error below 2e-7, as exp_negative written for vectors.
-OUTRIDER_ALWAYS_INLINE float log_positive(float x) {
+OUTRIDER_INLINE OUTRIDER_ALWAYS_INLINE float log_positive(float x) {
     constexpr std::int32_t kRootHalf = 0x3f3504f3;  // the mantissa is taken from [sqrt(1/2), sqrt(2))
     const auto bits = std::bit_cast<std::int32_t>(x);
     const std::int32_t n = (bits - kRootHalf) >> 23;
@@ -90,7 +95,7 @@ OUTRIDER_ALWAYS_INLINE float log_positive(float x) {
 }
 
 /// -sum p ln(p + epsilon) of `count` entries, a multiple of 16.
-OUTRIDER_CLONES double entropy_terms(const float* p, std::size_t count, float epsilon) {
+OUTRIDER_INLINE OUTRIDER_CLONES double entropy_terms(const float* p, std::size_t count, float epsilon) {
     constexpr std::size_t kLanes = 16;
     std::array<float, kLanes> lane{};
     for (std::size_t i = 0; i < count; i += kLanes)
@@ -100,13 +105,13 @@ OUTRIDER_CLONES double entropy_terms(const float* p, std::size_t count, float ep
     return sum;
 }
 
-OUTRIDER_CLONES void block_of_shares(const float* logits, std::size_t count, float maximum, float per_temperature,
+OUTRIDER_INLINE OUTRIDER_CLONES void block_of_shares(const float* logits, std::size_t count, float maximum, float per_temperature,
                                      float scale, float* p) {
     for (std::size_t i = 0; i < count; ++i) p[i] = scale * exp_negative((logits[i] - maximum) * per_temperature);
 }
 
 /// The tokens whose logit is at least `floor` (and above -infinity), in id order. Blocks without one are passed over.
-void collect(std::span<const float> logits, float floor, std::vector<TokenId>& tokens) {
+OUTRIDER_INLINE void collect(std::span<const float> logits, float floor, std::vector<TokenId>& tokens) {
     constexpr std::size_t kBlock = 32;
     tokens.clear();
     const float least = std::max(floor, std::numeric_limits<float>::lowest());
@@ -128,40 +133,40 @@ struct LargerLogit {
     }
 };
 
-}  // namespace
+}  // namespace detail
 
-double softmax_total(std::span<const float> logits, float maximum, double temperature) {
-    return fast_total(logits, maximum, static_cast<float>(1.0 / temperature));
+OUTRIDER_INLINE double softmax_total(std::span<const float> logits, float maximum, double temperature) {
+    return detail::fast_total(logits, maximum, static_cast<float>(1.0 / temperature));
 }
 
-void softmax_weights(std::span<const float> logits, float maximum, double temperature, double scale,
+OUTRIDER_INLINE void softmax_weights(std::span<const float> logits, float maximum, double temperature, double scale,
                      std::span<double> weights) {
-    weights_of(logits.data(), logits.size(), maximum, static_cast<float>(1.0 / temperature), scale, weights.data());
+    detail::weights_of(logits.data(), logits.size(), maximum, static_cast<float>(1.0 / temperature), scale, weights.data());
 }
 
-double softmax_entropy(std::span<const float> logits, float maximum, double temperature, double total,
+OUTRIDER_INLINE double softmax_entropy(std::span<const float> logits, float maximum, double temperature, double total,
                        double epsilon) {
     constexpr std::size_t kBlock = 256;
     std::array<float, kBlock> p;
     double entropy = 0;
     for (std::size_t begin = 0; begin < logits.size(); begin += kBlock) {
         const std::size_t count = std::min(kBlock, logits.size() - begin);
-        block_of_shares(logits.data() + begin, count, maximum, static_cast<float>(1.0 / temperature),
+        detail::block_of_shares(logits.data() + begin, count, maximum, static_cast<float>(1.0 / temperature),
                         static_cast<float>(1.0 / total), p.data());
         std::fill(p.begin() + static_cast<std::ptrdiff_t>(count), p.end(), 0.0F);
-        entropy += entropy_terms(p.data(), kBlock, static_cast<float>(epsilon));
+        entropy += detail::entropy_terms(p.data(), kBlock, static_cast<float>(epsilon));
     }
     return entropy;
 }
 
-OUTRIDER_CLONES RowMaximum row_maximum(std::span<const float> logits) {
+OUTRIDER_INLINE OUTRIDER_CLONES RowMaximum row_maximum(std::span<const float> logits) {
     using Lanes = simd::Vector<float>;
     constexpr std::size_t kLanes = simd::kLanes<float>, kBlock = 1024;
-    RowMaximum best{kMinusInfinity, 0, false};
+    RowMaximum best{detail::kMinusInfinity, 0, false};
     std::size_t best_begin = 0;
     for (std::size_t begin = 0; begin < logits.size(); begin += kBlock) {
         const std::size_t end = std::min(begin + kBlock, logits.size());
-        Lanes lanes = Lanes{} + kMinusInfinity;
+        Lanes lanes = Lanes{} + detail::kMinusInfinity;
         simd::Ints bad{};
         std::size_t i = begin;
         for (; i + kLanes <= end; i += kLanes) {
@@ -169,7 +174,7 @@ OUTRIDER_CLONES RowMaximum row_maximum(std::span<const float> logits) {
             lanes = x > lanes ? x : lanes;
             bad |= x != x;
         }
-        float top = kMinusInfinity;
+        float top = detail::kMinusInfinity;
         for (std::size_t j = 0; j < kLanes; ++j) top = std::max(top, lanes[j]), best.has_nan |= bad[j] != 0;
         for (; i < end; ++i) top = std::max(top, logits[i]), best.has_nan |= std::isnan(logits[i]);
         if (top > best.value) best.value = top, best_begin = begin;
@@ -179,7 +184,7 @@ OUTRIDER_CLONES RowMaximum row_maximum(std::span<const float> logits) {
     return best;
 }
 
-void penalise_repetition(std::span<float> logits, double penalty, std::span<const TokenId> text,
+OUTRIDER_INLINE void penalise_repetition(std::span<float> logits, double penalty, std::span<const TokenId> text,
                          std::vector<bool>& scratch) {
     for (const TokenId token : text)
         require(token >= 0 && static_cast<std::size_t>(token) < logits.size(),
@@ -195,7 +200,7 @@ void penalise_repetition(std::span<float> logits, double penalty, std::span<cons
     for (const TokenId token : text) scratch[static_cast<std::size_t>(token)] = false;
 }
 
-std::span<const TokenId> Truncation::keep(std::span<const float> logits, float maximum,
+OUTRIDER_INLINE std::span<const TokenId> Truncation::keep(std::span<const float> logits, float maximum,
                                           const SamplingOptions& options) {
     const double temperature = options.temperature;
     kept_.clear();
@@ -210,8 +215,8 @@ std::span<const TokenId> Truncation::keep(std::span<const float> logits, float m
     if (options.min_p > 0.0) {
         const double floor = double(maximum) + temperature * std::log(options.min_p);
         if (options.top_k == 0 && options.top_p >= 1.0) {
-            collect(logits, static_cast<float>(floor), kept_);
-            std::sort(kept_.begin(), kept_.end(), LargerLogit{logits});
+            detail::collect(logits, static_cast<float>(floor), kept_);
+            std::sort(kept_.begin(), kept_.end(), detail::LargerLogit{logits});
         }
         const auto end = std::partition_point(kept_.begin(), kept_.end(), [&](TokenId t) {
             return double(logits[static_cast<std::size_t>(t)]) >= floor;
@@ -222,10 +227,10 @@ std::span<const TokenId> Truncation::keep(std::span<const float> logits, float m
 }
 
 /// One pass: candidates above the running k-th largest gather, and are cut back to k whenever there are twice as many.
-void Truncation::take_top_k(std::span<const float> logits, std::int64_t k) {
+OUTRIDER_INLINE void Truncation::take_top_k(std::span<const float> logits, std::int64_t k) {
     const auto wanted = std::min(static_cast<std::size_t>(k), logits.size());
-    const LargerLogit larger{logits};
-    float floor = kMinusInfinity;  // later tokens must be above it
+    const detail::LargerLogit larger{logits};
+    float floor = detail::kMinusInfinity;  // later tokens must be above it
     const auto cut = [&] {
         std::nth_element(kept_.begin(), kept_.begin() + static_cast<std::ptrdiff_t>(wanted - 1), kept_.end(), larger);
         kept_.resize(wanted);
@@ -246,9 +251,9 @@ void Truncation::take_top_k(std::span<const float> logits, std::int64_t k) {
 }
 
 /// Shortens the sorted kept_ to the fewest that reach p of their own weight.
-void Truncation::cut_top_p(std::span<const float> logits, float maximum, double temperature, double p) {
+OUTRIDER_INLINE void Truncation::cut_top_p(std::span<const float> logits, float maximum, double temperature, double p) {
     const auto weight = [&](TokenId t) {
-        return double(exp_negative((logits[static_cast<std::size_t>(t)] - maximum) / static_cast<float>(temperature)));
+        return double(detail::exp_negative((logits[static_cast<std::size_t>(t)] - maximum) / static_cast<float>(temperature)));
     };
     double total = 0, sum = 0;
     for (const TokenId t : kept_) total += weight(t);
@@ -258,20 +263,20 @@ void Truncation::cut_top_p(std::span<const float> logits, float maximum, double 
 }
 
 /// The same over the whole row: only tokens near the largest are sorted, more of them when they do not suffice.
-void Truncation::take_top_p(std::span<const float> logits, float maximum, double temperature, double p) {
+OUTRIDER_INLINE void Truncation::take_top_p(std::span<const float> logits, float maximum, double temperature, double p) {
     const auto per_temperature = static_cast<float>(1.0 / temperature);
-    const double total = total_weight(logits, maximum, per_temperature);
+    const double total = detail::total_weight(logits, maximum, per_temperature);
     const auto weight = [&](TokenId t) {
-        return double(exp_negative((logits[static_cast<std::size_t>(t)] - maximum) * per_temperature));
+        return double(detail::exp_negative((logits[static_cast<std::size_t>(t)] - maximum) * per_temperature));
     };
     for (float reach = 5.0F;; reach *= 2.0F) {
         const bool all = reach > 100.0F;
-        collect(logits, all ? kMinusInfinity : maximum - reach * static_cast<float>(temperature), kept_);
+        detail::collect(logits, all ? detail::kMinusInfinity : maximum - reach * static_cast<float>(temperature), kept_);
         double mass = 0;
         for (const TokenId t : kept_) mass += weight(t);
         if (mass >= p * total || all) break;
     }
-    std::sort(kept_.begin(), kept_.end(), LargerLogit{logits});
+    std::sort(kept_.begin(), kept_.end(), detail::LargerLogit{logits});
     double sum = 0;
     std::size_t n = 0;
     while (n < kept_.size() && (n == 0 || sum < p * total)) sum += weight(kept_[n++]);

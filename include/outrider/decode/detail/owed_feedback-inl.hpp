@@ -1,33 +1,38 @@
+// Bodies of owed_feedback.hpp.
+#pragma once
+
 #include <outrider/decode/detail/owed_feedback.hpp>
 
 #include <utility>
 
 #include <outrider/core/error.hpp>
 
+#include <outrider/core/detail/bodies.hpp>
+
 namespace outrider {
 
-void OwedFeedback::join(SequenceFeedback first) { owed_.emplace_back().add(std::move(first)); }
+OUTRIDER_INLINE void OwedFeedback::join(SequenceFeedback first) { owed_.emplace_back().add(std::move(first)); }
 
-void OwedFeedback::add(Feedback committed) {
+OUTRIDER_INLINE void OwedFeedback::add(Feedback committed) {
     OUTRIDER_ASSERT(committed.size() == owed_.size());
     for (std::size_t i = 0; i < committed.size(); ++i) owed_[i].add(std::move(committed[i]));
 }
 
-std::vector<std::int64_t> OwedFeedback::tokens() const {
+OUTRIDER_INLINE std::vector<std::int64_t> OwedFeedback::tokens() const {
     std::vector<std::int64_t> count;
     count.reserve(owed_.size());
     for (const OwedSequence& owed : owed_) count.push_back(owed.tokens());
     return count;
 }
 
-Feedback OwedFeedback::take(std::span<const std::size_t> which) {
+OUTRIDER_INLINE Feedback OwedFeedback::take(std::span<const std::size_t> which) {
     Feedback taken;
     taken.reserve(which.size());
     for (const std::size_t i : which) taken.push_back(owed_[i].take());
     return taken;
 }
 
-void OwedFeedback::drop(const std::vector<bool>& marked) {
+OUTRIDER_INLINE void OwedFeedback::drop(const std::vector<bool>& marked) {
     std::size_t kept = 0;
     for (std::size_t i = 0; i < owed_.size(); ++i) {
         if (i < marked.size() && marked[i]) continue;

@@ -1,3 +1,6 @@
+// Bodies of logit_rows.hpp.
+#pragma once
+
 #include <outrider/accept/detail/logit_rows.hpp>
 
 #include <cmath>
@@ -5,19 +8,21 @@
 #include <outrider/accept/warp.hpp>
 #include <outrider/core/error.hpp>
 
+#include <outrider/core/detail/bodies.hpp>
+
 namespace outrider {
 
-namespace {
+namespace detail {
 
-[[noreturn]] void fail_nan(NodeIndex node) {
+OUTRIDER_INLINE [[noreturn]] void fail_nan(NodeIndex node) {
     fail("The target's logits after node {} are not a number; the model or its input is broken (weights, dtype range, "
          "cache), so no token can be chosen",
          node);
 }
 
-}  // namespace
+}  // namespace detail
 
-LogitRows::LogitRows(const TreeRows& rows) : logits_(rows.logits), argmax_(rows.argmax) {
+OUTRIDER_INLINE LogitRows::LogitRows(const TreeRows& rows) : logits_(rows.logits), argmax_(rows.argmax) {
     require(logits_.defined() || argmax_.defined(), "TreeRows: neither logits nor argmax are there to choose from");
     if (logits_.defined()) {
         require(logits_.dim() == 2 && logits_.size(1) > 0, "TreeRows: logits must be [nodes, vocabulary]");
@@ -34,7 +39,7 @@ LogitRows::LogitRows(const TreeRows& rows) : logits_(rows.logits), argmax_(rows.
     }
 }
 
-std::span<const float> LogitRows::row(NodeIndex node) {
+OUTRIDER_INLINE std::span<const float> LogitRows::row(NodeIndex node) {
     require(logits_.defined(), "TreeRows: this policy reads logits; the verifier gave only argmax");
     require(node >= 0 && node < logits_.size(0), "TreeRows: no logits for node {}; there are {} rows", node,
             logits_.size(0));
@@ -43,7 +48,7 @@ std::span<const float> LogitRows::row(NodeIndex node) {
     return {copy_.const_data_ptr<float>(), static_cast<std::size_t>(width_)};
 }
 
-TokenId LogitRows::argmax(NodeIndex node) {
+OUTRIDER_INLINE TokenId LogitRows::argmax(NodeIndex node) {
     if (picks_ == nullptr) return checked_argmax(row(node), node);
     require(node >= 0 && node < argmax_.numel() && (!logits_.defined() || node < logits_.size(0)),
             "TreeRows: no logits or no argmax for node {}; return a row for every node of the tree", node);
@@ -52,14 +57,14 @@ TokenId LogitRows::argmax(NodeIndex node) {
         require(pick >= 0 && pick < width_, "TreeRows: argmax {} of node {} is outside the vocabulary of {}", pick,
                 node, width_);
         const float top = base_ != nullptr ? base_[node * stride_ + pick] : logits_[node][pick].item<float>();
-        if (std::isnan(top)) fail_nan(node);
+        if (std::isnan(top)) detail::fail_nan(node);
     }
     return static_cast<TokenId>(pick);
 }
 
-TokenId checked_argmax(std::span<const float> logits, NodeIndex node) {
+OUTRIDER_INLINE TokenId checked_argmax(std::span<const float> logits, NodeIndex node) {
     const RowMaximum top = row_maximum(logits);
-    if (top.has_nan) fail_nan(node);
+    if (top.has_nan) detail::fail_nan(node);
     return top.token;
 }
 

@@ -1,3 +1,6 @@
+// Bodies of session.hpp.
+#pragma once
+
 #include <outrider/decode/detail/session.hpp>
 
 #include <atomic>
@@ -6,11 +9,13 @@
 #include <outrider/core/error.hpp>
 #include <outrider/core/utf8_stream.hpp>
 
+#include <outrider/core/detail/bodies.hpp>
+
 namespace outrider {
 
-namespace {
+namespace detail {
 
-void check_numbers(const GenerationOptions& o) {
+OUTRIDER_INLINE void check_numbers(const GenerationOptions& o) {
     require(o.max_tokens >= 0, "GenerationOptions: max_tokens is {}, expected 0 or more", o.max_tokens);
     require(o.temperature == 0.0 || (o.temperature >= 1e-4 && o.temperature <= 1e4),
             "GenerationOptions: temperature is {}, expected 0 (greedy) or 0.0001 to 10000", o.temperature);
@@ -22,9 +27,9 @@ void check_numbers(const GenerationOptions& o) {
             "GenerationOptions: repetition_penalty is {}, expected above 0, and 1 for none", o.repetition_penalty);
 }
 
-}  // namespace
+}  // namespace detail
 
-void check_request(const Prompt& prompt, const GenerationOptions& options, const Sink& sink, std::int64_t vocabulary,
+OUTRIDER_INLINE void check_request(const Prompt& prompt, const GenerationOptions& options, const Sink& sink, std::int64_t vocabulary,
                    std::int64_t context) {
     require(!prompt.tokens.empty(),
             "The prompt is empty; give at least one token (a begin or end-of-text token will do)");
@@ -34,7 +39,7 @@ void check_request(const Prompt& prompt, const GenerationOptions& options, const
     require(static_cast<std::int64_t>(prompt.tokens.size()) < context,
             "The prompt has {} tokens and the target holds {}, prompt and text together; shorten the prompt",
             prompt.tokens.size(), context);
-    check_numbers(options);
+    detail::check_numbers(options);
     require(
         prompt.text || (!sink.wants_text() && options.stop.empty()),
         "A text callback or a stop string needs Prompt::text; make the prompt with a tokenizer, or use a callback on "
@@ -43,12 +48,12 @@ void check_request(const Prompt& prompt, const GenerationOptions& options, const
         require(!stop.empty() && is_valid_utf8(stop), "A stop string is empty or no valid UTF-8; leave it out");
 }
 
-SequenceId next_sequence_id() {
+OUTRIDER_INLINE SequenceId next_sequence_id() {
     static std::atomic<SequenceId> next{1};
     return next++;
 }
 
-Session::Session(SequenceId id, Prompt prompt, const GenerationOptions& options, std::int64_t context, Sink sink)
+OUTRIDER_INLINE Session::Session(SequenceId id, Prompt prompt, const GenerationOptions& options, std::int64_t context, Sink sink)
     : id_(id),
       sampling_(options.sampling()),
       stream_(prompt, options, std::min(options.max_tokens, context - static_cast<std::int64_t>(prompt.tokens.size())),
@@ -57,9 +62,9 @@ Session::Session(SequenceId id, Prompt prompt, const GenerationOptions& options,
     stats_.prompt_tokens = static_cast<std::int64_t>(text_.size());
 }
 
-Prefill Session::prefill() const { return {id_, std::span(text_).first(text_.size() - 1), text_.back()}; }
+OUTRIDER_INLINE Prefill Session::prefill() const { return {id_, std::span(text_).first(text_.size() - 1), text_.back()}; }
 
-void Session::accept(const TokenTree& tree, const Acceptance& chosen, std::int64_t vocabulary) {
+OUTRIDER_INLINE void Session::accept(const TokenTree& tree, const Acceptance& chosen, std::int64_t vocabulary) {
     NodeIndex at = 0;
     run_.clear();
     for (const NodeIndex node : chosen.path) {
@@ -76,7 +81,7 @@ void Session::accept(const TokenTree& tree, const Acceptance& chosen, std::int64
     kept_ = 0;
 }
 
-void Session::emit() {
+OUTRIDER_INLINE void Session::emit() {
     const auto count = [](std::vector<std::int64_t>& per_depth, std::int64_t depth) {
         if (per_depth.size() < static_cast<std::size_t>(depth)) per_depth.resize(static_cast<std::size_t>(depth), 0);
         for (std::int64_t d = 0; d < depth; ++d) ++per_depth[static_cast<std::size_t>(d)];
@@ -103,7 +108,7 @@ void Session::emit() {
     settle();
 }
 
-void Session::fail(const std::exception_ptr& error) {
+OUTRIDER_INLINE void Session::fail(const std::exception_ptr& error) {
     if (ended()) return;
     stream_.end(FinishReason::failed);
     try {
@@ -115,7 +120,7 @@ void Session::fail(const std::exception_ptr& error) {
     }
 }
 
-GenerationResult Session::finish() {
+OUTRIDER_INLINE GenerationResult Session::finish() {
     return {std::move(stream_.tokens()), std::move(stream_.text()), stream_.finish(), std::move(stats_),
             std::move(error_)};
 }

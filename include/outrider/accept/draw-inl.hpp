@@ -1,3 +1,6 @@
+// Bodies of draw.hpp.
+#pragma once
+
 #include <outrider/accept/draw.hpp>
 
 #include <cstdint>
@@ -8,11 +11,13 @@
 #include <outrider/accept/rules/path_rules.hpp>
 #include <outrider/core/error.hpp>
 
-#include "target_law.hpp"
+#include <outrider/accept/detail/target_law.hpp>
+
+#include <outrider/core/detail/bodies.hpp>
 
 namespace outrider {
 
-namespace {
+namespace detail {
 
 constexpr std::string_view name_of(DrawRule rule) {
     switch (rule) {
@@ -27,11 +32,11 @@ constexpr std::string_view name_of(DrawRule rule) {
 }
 
 /// Throws Error unless the rule is made for such drafts.
-void check(DrawRule rule, DraftDraws draws) {
+OUTRIDER_INLINE void check_rule(DrawRule rule, DraftDraws draws) {
     const std::string_view name = name_of(rule);
     require(rule == DrawRule::unified || draws != DraftDraws::none,
             "{}: the draft says nothing of draws, so its law q is unknown; use a drafter that samples "
-            "(SequenceTree::samples; for CTC the tree `sampled`), or SampledMatch or UnifiedAccept for trees that are "
+            "(SequenceTree::samples; for CTC the tree `sampled`), or Match or UnifiedAccept for trees that are "
             "chosen",
             name);
     const bool several = draws == DraftDraws::independent || draws == DraftDraws::without_replacement;
@@ -45,14 +50,14 @@ void check(DrawRule rule, DraftDraws draws) {
 }
 
 /// Of one tree; without draws the root alone suits every rule.
-DraftDraws draws_of(const TokenTree& tree, const DraftSamples* samples) {
+OUTRIDER_INLINE DraftDraws draws_of(const TokenTree& tree, const DraftSamples* samples) {
     if (samples == nullptr) return tree.drafted() == 0 ? DraftDraws::no_nodes : DraftDraws::none;
     if (samples->is_chain()) return DraftDraws::chain;
     return samples->kind() == DraftSamples::Kind::independent ? DraftDraws::independent
                                                               : DraftDraws::without_replacement;
 }
 
-Acceptance decide(DrawRule rule, const TokenTree& tree, const DraftSamples* samples, TargetLaw& target,
+OUTRIDER_INLINE Acceptance decide_by(DrawRule rule, const TokenTree& tree, const DraftSamples* samples, TargetLaw& target,
                   KeyedDice& dice) {
     if (samples == nullptr) return accept_unified(tree, nullptr, target, dice);
     switch (rule) {
@@ -63,29 +68,22 @@ Acceptance decide(DrawRule rule, const TokenTree& tree, const DraftSamples* samp
     }
 }
 
-}  // namespace
+}  // namespace detail
 
 template <DrawRule Rule>
 Acceptance DrawAccept<Rule>::accept(const TokenTree& tree, const TreeRows& rows, const SequenceContext& context) const {
-    check(Rule, draws_of(tree, context.samples));
+    detail::check_rule(Rule, detail::draws_of(tree, context.samples));
     TargetLaw target(tree, rows, context);
     require(context.samples == nullptr || context.samples->largest_token() < target.vocabulary(),
-            "{}: token {} was drawn, the target's vocabulary has {}; map draft ids to target ids", name_of(Rule),
+            "{}: token {} was drawn, the target's vocabulary has {}; map draft ids to target ids", detail::name_of(Rule),
             context.samples == nullptr ? kNoToken : context.samples->largest_token(), target.vocabulary());
     KeyedDice dice(context.sampling->seed, context.sampling->stream, static_cast<std::int64_t>(context.text.size()));
-    return decide(Rule, tree, context.samples, target, dice);
+    return detail::decide_by(Rule, tree, context.samples, target, dice);
 }
 
 template <DrawRule Rule>
 void DrawAccept<Rule>::check_draws(DraftDraws draws) const {
-    check(Rule, draws);
+    detail::check_rule(Rule, draws);
 }
-
-template class DrawAccept<DrawRule::rejection>;
-template class DrawAccept<DrawRule::multi_step>;
-template class DrawAccept<DrawRule::k_seq>;
-template class DrawAccept<DrawRule::unified>;
-template class DrawAccept<DrawRule::block>;
-template class DrawAccept<DrawRule::traversal>;
 
 }  // namespace outrider

@@ -48,3 +48,7 @@ private:
 };
 
 }  // namespace outrider
+
+#ifndef OUTRIDER_COMPILED
+#include <outrider/accept/detail/edited_rows-inl.hpp>
+#endif

@@ -1,10 +1,15 @@
+// Bodies of round_checks.hpp.
+#pragma once
+
 #include <outrider/decode/detail/round_checks.hpp>
 
 #include <outrider/core/error.hpp>
 
+#include <outrider/core/detail/bodies.hpp>
+
 namespace outrider {
 
-void check_trees(const std::vector<SequenceTree>& trees, const std::vector<std::unique_ptr<Session>>& sessions,
+OUTRIDER_INLINE void check_trees(const std::vector<SequenceTree>& trees, const std::vector<std::unique_ptr<Session>>& sessions,
                  std::span<const std::size_t> drafting, std::int64_t vocabulary) {
     require(trees.size() == drafting.size(), "Drafter: {} trees for {} sequences; return one for each, in order",
             trees.size(), drafting.size());
@@ -21,7 +26,7 @@ void check_trees(const std::vector<SequenceTree>& trees, const std::vector<std::
     }
 }
 
-void check_output(const TreeOutput& output, const std::vector<SequenceTree>& trees, std::int64_t vocabulary) {
+OUTRIDER_INLINE void check_output(const TreeOutput& output, const std::vector<SequenceTree>& trees, std::int64_t vocabulary) {
     require(output.offsets.size() == trees.size() + 1 && output.offsets.front() == 0,
             "Verifier: {} row offsets for {} trees, expected one more than trees, the first 0", output.offsets.size(),
             trees.size());
@@ -37,7 +42,7 @@ void check_output(const TreeOutput& output, const std::vector<SequenceTree>& tre
             "Verifier: the argmax must be [{}], a value for each node", rows);
 }
 
-void check_feedback(const Feedback& feedback, const std::vector<std::unique_ptr<Session>>& sessions) {
+OUTRIDER_INLINE void check_feedback(const Feedback& feedback, const std::vector<std::unique_ptr<Session>>& sessions) {
     require(feedback.size() == sessions.size(), "Verifier: feedback of {} sequences, expected {}", feedback.size(),
             sessions.size());
     for (std::size_t i = 0; i < feedback.size(); ++i)

@@ -12,7 +12,7 @@
 #include <outrider/target/round.hpp>
 #include <outrider/tree/token_tree.hpp>
 
-#include "edited_rows.hpp"
+#include <outrider/accept/detail/edited_rows.hpp>
 
 namespace outrider {
 
@@ -82,3 +82,7 @@ private:
 };
 
 }  // namespace outrider
+
+#ifndef OUTRIDER_COMPILED
+#include <outrider/accept/detail/target_law-inl.hpp>
+#endif
