@@ -27,7 +27,7 @@ PLAIN_SOURCES = ("formats", "text", "kernels")  # src/ folders that build withou
 # The loop names no concrete drafter and no concrete target; of the policies it knows the default.
 LOOP_ROOM = "decode"
 LOOP_MAY = {"draft": ("drafter.hpp", "detail/"), "accept": ("policy.hpp", "match.hpp"),
-            "target": ("verifier.hpp", "round.hpp", "target_head.hpp", "feature_columns.hpp", "causal_model.hpp")}
+            "target": ("verifier.hpp", "round.hpp", "target_head.hpp", "features.hpp", "causal_model.hpp")}
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]', re.M)
 FRONT_DOOR = "include/outrider/outrider.hpp"
 API = "docs/api.md"

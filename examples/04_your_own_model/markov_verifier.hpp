@@ -91,7 +91,6 @@ public:
         float* row = logits->data();
         for (const outrider::SequenceTree& draft : trees) {
             const outrider::TokenTree& tree = draft.tree;
-            trees_.insert_or_assign(draft.sequence, tree);
             for (outrider::NodeIndex node = 0; node < static_cast<outrider::NodeIndex>(tree.size()); ++node) {
                 model_->log_probabilities(committed_.at(draft.sequence) + path_text(tree, node), row);
                 row += MarkovModel::kVocabulary;
@@ -99,25 +98,17 @@ public:
         }
         // The tensor is a view of the vector and keeps it alive.
         output.logits = at::from_blob(logits->data(), {rows, MarkovModel::kVocabulary}, [logits](void*) {}, at::kFloat);
-        output.features = at::zeros({rows, 1});  // nothing for trained drafters to read
         return output;
     }
 
     [[nodiscard]] outrider::Feedback commit(std::span<const outrider::SequenceAcceptance> accepted) override {
         outrider::Feedback feedback;
-        for (const auto& [sequence, choice] : accepted) {
-            const outrider::TokenTree& tree = trees_.at(sequence);
-            std::vector<outrider::TokenId> kept{tree.token(0)};
-            for (const outrider::NodeIndex node : choice.path) kept.push_back(tree.token(node));
-            feedback.push_back(append(sequence, std::move(kept), choice.pending));
-        }
+        for (const outrider::SequenceAcceptance& kept : accepted)
+            feedback.push_back(append(kept.sequence, kept.tokens, kept.accepted.pending));
         return feedback;
     }
 
-    void release(outrider::SequenceId sequence) override {
-        committed_.erase(sequence);
-        trees_.erase(sequence);
-    }
+    void release(outrider::SequenceId sequence) override { committed_.erase(sequence); }
 
     [[nodiscard]] std::int64_t vocabulary() const override { return MarkovModel::kVocabulary; }
     [[nodiscard]] std::int64_t context() const override { return 1 << 20; }
@@ -133,13 +124,11 @@ private:
                                       outrider::TokenId pending) {
         std::string& text = committed_.at(sequence);
         for (const outrider::TokenId token : tokens) text += static_cast<char>(token);
-        const auto count = static_cast<std::int64_t>(tokens.size());
-        return {sequence, std::move(tokens), at::zeros({count, 1}), pending, std::ssize(text)};
+        return {sequence, std::move(tokens), {}, pending, std::ssize(text)};  // no features: look-ups read none
     }
 
     std::shared_ptr<const MarkovModel> model_;
     std::unordered_map<outrider::SequenceId, std::string> committed_;
-    std::unordered_map<outrider::SequenceId, outrider::TokenTree> trees_;
 };
 
 /// What the chain has read: written for this example.

@@ -89,7 +89,8 @@ void add_sampling(CLI::App& app, DecodingArguments& decoding, std::int64_t max_t
     app.add_option("--repetition-penalty", options.repetition_penalty, "Above 1: against words already used")
         ->check(number("a number above 0", [](double x) { return x > 0 && x <= 1e6; }))
         ->capture_default_str();
-    app.add_option("--seed", options.seed, "The text is a function of target, prompt and seed")->capture_default_str();
+    options.seed = 0;  // a program says the same again unless it is told otherwise
+    app.add_option("--seed", *options.seed, "The text is a function of target, prompt and seed")->capture_default_str();
     app.add_option("--stop", options.stop, "A string that ends the text; may be given several times")
         ->take_all()
         ->expected(1)

@@ -108,7 +108,7 @@ nlohmann::ordered_json settings(const CompareArguments& a, const LlamaModel& mod
             {"top_k", g.top_k},
             {"min_p", g.min_p},
             {"repetition_penalty", g.repetition_penalty},
-            {"seed", g.seed},
+            {"seed", g.seed.value_or(0)},
             {"stop", g.stop}};
 }
 

@@ -131,14 +131,14 @@ DistillTotals answer_self(const DistillArguments& arguments, const LlamaModel& m
                           const std::set<std::string>& done) {
     SelfPromptOptions options;
     options.drawing.temperature = arguments.prompt_temperature;
-    options.drawing.seed = arguments.decoding.generation.seed;
+    options.drawing.seed = arguments.decoding.generation.seed.value_or(0);
     for (const std::string& file : arguments.exclude)
         for (const PromptRow& row : read_prompts(file, 0)) {
             if (row.text) options.excluded.add(*row.text);
             for (const ChatMessage& message : row.messages)
                 if (message.role == "user") options.excluded.add(message.content);
         }
-    const auto [count, next] = self_prompts_done(done, options.drawing.seed);
+    const auto [count, next] = self_prompts_done(done, options.drawing.seed.value_or(0));
     AnyDecoder sampler(std::make_unique<NoDraft>(), std::make_unique<LlamaVerifier>(model),
                        std::make_unique<Match>(),
                        {.nodes = 0, .max_batch = static_cast<std::size_t>(arguments.decoding.batch)});

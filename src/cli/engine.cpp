@@ -36,7 +36,7 @@ std::unique_ptr<DraftModel> load_drafter(const std::string& name, const LlamaMod
                                          const ModelArguments& model_arguments, const DecodingArguments& arguments) {
     DrafterOptions options;
     options.ctc.threads = model_arguments.threads;
-    options.ctc.seed = arguments.generation.seed;
+    options.ctc.seed = arguments.generation.seed.value_or(0);
     const PolicyInfo& policy = policy_info(arguments.accept);
     const bool sampled = arguments.tree == "sampled" || (arguments.tree == "auto" && policy.needs_draws);
     options.ctc.chains = arguments.chains > 0 ? arguments.chains : policy.one_chain ? 1 : 2;

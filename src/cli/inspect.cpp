@@ -38,7 +38,7 @@ int run(const InspectArguments& arguments) {
 
     std::vector<TokenId> text = prompt.tokens;
     const auto limit = std::min(verifier.context(), std::ssize(text) + arguments.decoding.generation.max_tokens);
-    const Prefill prefill{0, std::span(text).first(text.size() - 1), text.back()};
+    const Prefill prefill{0, std::span(text).first(text.size() - 1), text.back(), drafter->features()};
     Feedback feedback = verifier.prefill(std::span(&prefill, 1));
     const auto ended = [&](TokenId token) { return std::ranges::find(prompt.end_ids, token) != prompt.end_ids.end(); };
 
@@ -46,7 +46,8 @@ int run(const InspectArguments& arguments) {
         const auto room = limit - std::ssize(text) - 1;
         const DraftBudget budget{room > 0 ? arguments.decoding.nodes.value_or(DraftBudget{}.nodes) : 0};
         auto trees = drafter->propose(feedback, budget);
-        trees[0].tree = limit_depth(std::move(trees[0].tree), room);
+        trees[0].tree = subtree(std::move(trees[0].tree),
+                                [&](const TokenTree& whole, NodeIndex node) { return whole.depth(node) <= room; });
         const TokenTree& tree = trees[0].tree;
         const TreeOutput output = verifier.verify(trees);
         const Acceptance accepted = policy->accept(tree, rows_of(output, 0), {0, &sampling, text, trees[0].samples.get()});
@@ -57,7 +58,8 @@ int run(const InspectArguments& arguments) {
         }
         fmt::print("round {}: {} of {} nodes accepted, emits{}\n{}\n", round, accepted.path.size(), tree.drafted(), words,
                    draw_tree(tree, accepted.path, piece));
-        const SequenceAcceptance kept{0, accepted};
+        SequenceAcceptance kept{0, accepted, {tree.token(0)}};
+        for (const NodeIndex node : accepted.path) kept.tokens.push_back(tree.token(node));
         feedback = verifier.commit(std::span(&kept, 1));
     }
     const auto answer = std::span(text).subspan(prompt.tokens.size());

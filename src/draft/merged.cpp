@@ -20,6 +20,8 @@ MergedDraft::MergedDraft(std::vector<std::unique_ptr<DraftModel>> drafters, Cloc
         auto* extender = dynamic_cast<TreeExtender*>(drafter.get());
         parts_.push_back({.drafter = std::move(drafter), .extender = extender});
     }
+    features_ = FeatureRequest::none();
+    for (const Part& part : parts_) features_ = both(features_, part.drafter->features());
     const DraftDraws all = draws();
     draws_nodes_ = all == DraftDraws::unknown || all > DraftDraws::certain;
     std::stable_partition(order_.begin(), order_.end(), [&](std::size_t d) { return parts_[d].drafter->cheap(); });
@@ -128,12 +130,14 @@ Feedback MergedDraft::owed(std::size_t drafter, std::span<const SequenceFeedback
         const bool drafts = next < asked.size() && asked[next] == i;
         next += drafts ? 1 : 0;
         const auto late = owed.find(feedback[i].sequence);
+        SequenceFeedback mine = feedback[i];
+        mine.features = take_features(mine.features, features_, parts_[drafter].drafter->features());
         if (drafts && late == owed.end()) {
-            whole.push_back(feedback[i]);
+            whole.push_back(std::move(mine));
             continue;
         }
         OwedSequence& sequence = late == owed.end() ? owed[feedback[i].sequence] : late->second;
-        sequence.add(feedback[i]);
+        sequence.add(std::move(mine));
         if (!drafts) continue;
         whole.push_back(sequence.take());
         owed.erase(late);

@@ -19,7 +19,7 @@ struct AtenLayer {
 class AtenBackend final : public ModelBackend {
 public:
     AtenBackend(const WeightSource& source, const LlamaConfig& model, at::Device device, Weights weights)
-        : ModelBackend(model), config(model), options(at::TensorOptions().device(device).dtype(dtype_of(weights))) {
+        : config(model), options(at::TensorOptions().device(device).dtype(dtype_of(weights))) {
         embedding = matrix(source, {"embed"});
         output = config.tied_output ? embedding : matrix(source, {"output"});
         norm = vector(source, "norm");
@@ -91,7 +91,8 @@ class AtenPass final : public TargetPass {
 public:
     explicit AtenPass(std::shared_ptr<const AtenBackend> model) : model_(std::move(model)) {}
 
-    PassOutput forward(std::span<const RowSegment> segments, bool with_logits) override;
+    PassOutput forward(std::span<const RowSegment> segments, bool with_logits,
+                       std::span<const std::int64_t> feature_layers) override;
 
     KvCache make_cache() const override {
         const LlamaConfig& c = model_->config;
@@ -179,7 +180,8 @@ at::Tensor hidden_slots(const RowSegment& segment, const std::vector<std::int64_
     return hidden;
 }
 
-PassOutput AtenPass::forward(std::span<const RowSegment> segments, bool with_logits) {
+PassOutput AtenPass::forward(std::span<const RowSegment> segments, bool with_logits,
+                             std::span<const std::int64_t> feature_layers) {
     const LlamaConfig& c = model_->config;
     const at::Device device = model_->options.device();
     std::vector<std::int64_t> tokens, at_position;
@@ -199,11 +201,10 @@ PassOutput AtenPass::forward(std::span<const RowSegment> segments, bool with_log
     sin_ = both.sin().to(model_->options.dtype());
 
     at::Tensor x = model_->embedding.index_select(0, at::tensor(tokens, at::kLong).to(device));
-    const std::vector<std::int64_t> asked = model_->feature_layers().asked();
-    std::vector<at::Tensor> columns(1 + asked.size());
+    std::vector<at::Tensor> columns(1 + feature_layers.size());
     for (std::int64_t i = 0; i < c.layers; ++i) {
-        for (std::size_t k = 0; k < asked.size(); ++k)
-            if (asked[k] == i) columns[1 + k] = captured(x);
+        for (std::size_t k = 0; k < feature_layers.size(); ++k)
+            if (feature_layers[k] == i) columns[1 + k] = captured(x);
         const AtenLayer& layer = model_->layers[static_cast<std::size_t>(i)];
         const at::Tensor qkv = at::linear(rms_norm(x, layer.attention_norm), layer.qkv);
         x = x + at::linear(attend(qkv, i, blocks), layer.o);

@@ -40,7 +40,7 @@ class KernelBackend final : public ModelBackend {
 public:
     KernelBackend(std::shared_ptr<const WeightSource> weight_source, const LlamaConfig& model, Weights weights,
                   int threads)
-        : ModelBackend(model), config(model), source(std::move(weight_source)), team(std::make_shared<ThreadTeam>(threads)),
+        : config(model), source(std::move(weight_source)), team(std::make_shared<ThreadTeam>(threads)),
           wanted_(weights) {
         require(kernels_fit(config), "model \"{}\": heads of {} dimensions do not fit the CPU kernels, expected a "
                 "multiple of 16; use Backend::aten", config.name, config.head_dim);
@@ -139,7 +139,8 @@ public:
                  .head_dim = model_->config.head_dim,
                  .scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(model_->config.head_dim)))} {}
 
-    PassOutput forward(std::span<const RowSegment> segments, bool with_logits) override;
+    PassOutput forward(std::span<const RowSegment> segments, bool with_logits,
+                       std::span<const std::int64_t> feature_layers) override;
 
     KvCache make_cache() const override {
         const LlamaConfig& c = model_->config;
@@ -177,7 +178,7 @@ private:
     std::shared_ptr<const KernelBackend> model_;
     AttentionShape shape_;
     std::int64_t n_ = 0;  // rows of the current forward
-    std::vector<std::int64_t> captured_;  // its feature layers, in the order of their columns
+    std::span<const std::int64_t> captured_;  // its feature layers, in the order of their columns
     std::int64_t feature_width_ = 0;      // its F
     std::vector<Row> rows_;
     std::vector<AttentionRow> seen_;
@@ -262,11 +263,12 @@ void KernelPass::make_room(bool with_logits) {
         logits_ = at::empty({n_, c.vocabulary}, at::kFloat);
 }
 
-PassOutput KernelPass::forward(std::span<const RowSegment> segments, bool with_logits) {
+PassOutput KernelPass::forward(std::span<const RowSegment> segments, bool with_logits,
+                               std::span<const std::int64_t> feature_layers) {
     lay_out(segments);
     make_room(with_logits);
     PassOutput output;
-    captured_ = model_->feature_layers().asked();
+    captured_ = feature_layers;
     feature_width_ = (1 + static_cast<std::int64_t>(captured_.size())) * hidden();
     output.features = at::empty({n_, feature_width_}, at::kFloat);
     if (with_logits) {

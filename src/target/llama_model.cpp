@@ -104,9 +104,6 @@ Weights LlamaModel::weights() const { return state_->backend->weights(); }
 std::string LlamaModel::weights_description() const { return state_->backend->description(); }
 std::size_t LlamaModel::weight_bytes() const { return state_->backend->bytes(); }
 const std::string& LlamaModel::fingerprint() const { return state_->fingerprint; }
-std::int64_t LlamaModel::feature_width() const {
-    return config().hidden * (1 + static_cast<std::int64_t>(state_->backend->feature_layers().asked().size()));
-}
 std::unique_ptr<TargetPass> LlamaModel::make_pass() const { return state_->backend->make_pass(state_->backend); }
 
 Prompt LlamaModel::chat(std::string_view user) const {
@@ -170,9 +167,7 @@ TargetHead LlamaModel::head() const {
             .final_norm = state_->norm,
             .norm_eps = state_->config.norm_eps,
             .tokenizer = tokenizer_fingerprint(tokenizer()),
-            .feature_columns = [state = state_](std::span<const std::int64_t> layers) {
-                return state->backend->feature_layers().columns(layers);
-            },
+            .feature_layers = state_->config.layers - 1,
             .team = state_->backend->shared_team()};
 }
 

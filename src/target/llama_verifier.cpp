@@ -1,12 +1,14 @@
 #include <outrider/target/llama_verifier.hpp>
 
+#include <algorithm>
 #include <chrono>
 #include <cstring>
 #include <mutex>
 #include <unordered_set>
+#include <utility>
 
 #include <outrider/core/error.hpp>
-#include <outrider/target/feature_columns.hpp>
+#include <outrider/target/features.hpp>
 #include <outrider/target/pass_times.hpp>
 
 namespace outrider {
@@ -21,8 +23,11 @@ void check_distinct(const Items& items, const char* call) {
                 "at most once", item.sequence, call);
 }
 
-/// Rows `rows` of `from` [n, F]. On the CPU by hand: ATen would cost more than the copy, and wake its own threads.
-at::Tensor take_rows(const at::Tensor& from, std::span<const NodeIndex> rows) {
+/// Row 0 of `from` [n, F] and those of `path`. On the CPU by hand: ATen would cost more than the copy, and wake its own
+/// threads.
+at::Tensor take_path(const at::Tensor& from, std::span<const NodeIndex> path) {
+    std::vector<NodeIndex> rows{0};
+    rows.insert(rows.end(), path.begin(), path.end());
     const std::int64_t width = from.size(1);
     if (!from.device().is_cpu()) {
         const std::vector<std::int64_t> index(rows.begin(), rows.end());
@@ -32,7 +37,7 @@ at::Tensor take_rows(const at::Tensor& from, std::span<const NodeIndex> rows) {
     const float* source = from.data_ptr<float>();
     float* target = result.data_ptr<float>();
     for (std::size_t i = 0; i < rows.size(); ++i)
-        std::memcpy(target + static_cast<std::int64_t>(i) * width, source + rows[i] * width,
+        std::memcpy(target + static_cast<std::int64_t>(i) * width, source + rows[i] * from.stride(0),
                     static_cast<std::size_t>(width) * sizeof(float));
     return result;
 }
@@ -45,12 +50,6 @@ LlamaVerifier::LlamaVerifier(LlamaModel model, Options options)
             options_.prefill_rows);
 }
 
-void LlamaVerifier::check_token(TokenId token, const char* what, SequenceId sequence) const {
-    require(token >= 0 && token < vocabulary(),
-            "LlamaVerifier: {} {} of sequence {} is outside the vocabulary of {} tokens; is the text of another "
-            "model's tokenizer?", what, token, sequence, vocabulary());
-}
-
 void LlamaVerifier::check_prefill(std::span<const Prefill> sequences) const {
     check_distinct(sequences, "prefill");
     for (const Prefill& one : sequences) {
@@ -59,8 +58,7 @@ void LlamaVerifier::check_prefill(std::span<const Prefill> sequences) const {
         const auto length = static_cast<std::int64_t>(one.tokens.size());
         require(length < context(), "LlamaVerifier: the prompt of sequence {} has {} tokens with its pending one, the "
                 "model's context holds {}; shorten the prompt", one.sequence, length + 1, context());
-        for (const TokenId token : one.tokens) check_token(token, "prompt token", one.sequence);
-        check_token(one.pending, "pending token", one.sequence);
+        OUTRIDER_ASSERT(std::ranges::all_of(one.tokens, [&](TokenId token) { return token >= 0 && token < vocabulary(); }));
     }
 }
 
@@ -75,7 +73,8 @@ Feedback LlamaVerifier::prefill(std::span<const Prefill> sequences) {
                             .features = {},
                             .pending = one.pending,
                             .committed = static_cast<std::int64_t>(one.tokens.size())});
-    for (const Prefill& one : sequences) sequences_.emplace(one.sequence, Sequence{.cache = pass_->make_cache()});
+    for (const Prefill& one : sequences)
+        sequences_.emplace(one.sequence, Sequence{.cache = pass_->make_cache(), .asked = one.features});
     try {
         run_prompts(sequences, feedback);
     } catch (...) {
@@ -87,18 +86,23 @@ Feedback LlamaVerifier::prefill(std::span<const Prefill> sequences) {
 
 // Fills forwards of `prefill_rows` rows with prompt after prompt; a long prompt goes on in the next forward.
 void LlamaVerifier::run_prompts(std::span<const Prefill> sequences, Feedback& feedback) {
+    FeatureRequest all = FeatureRequest::none();
+    for (const Prefill& one : sequences) all = both(all, one.features);
     std::vector<std::vector<at::Tensor>> pieces(sequences.size());
     std::vector<RowSegment> segments;
     std::vector<std::size_t> owner;
     std::int64_t rows = 0;
     const auto flush = [&] {
         if (segments.empty()) return;
-        const PassOutput output = pass_->forward(segments, false);
+        const PassOutput output = pass_->forward(segments, false, all.layers);
         std::int64_t begin = 0;
         for (std::size_t i = 0; i < segments.size(); ++i) {
             const auto count = static_cast<std::int64_t>(segments[i].tokens.size());
             segments[i].cache->append(count);
-            pieces[owner[i]].push_back(output.features.slice(0, begin, begin + count));
+            const FeatureRequest& asked = sequences[owner[i]].features;
+            if (asked.wanted)
+                pieces[owner[i]].push_back(
+                    take_features(output.features.slice(0, begin, begin + count), all, asked));
             begin += count;
         }
         segments.clear(), owner.clear(), rows = 0;
@@ -119,8 +123,9 @@ void LlamaVerifier::run_prompts(std::span<const Prefill> sequences, Feedback& fe
     flush();
     const auto on_device = at::TensorOptions().device(model_.device()).dtype(at::kFloat);
     for (std::size_t s = 0; s < sequences.size(); ++s)
-        feedback[s].features = pieces[s].empty() ? at::empty({0, model_.feature_width()}, on_device)
-                                                 : join_rows(pieces[s]);
+        if (const FeatureRequest& asked = sequences[s].features; asked.wanted)
+            feedback[s].features = pieces[s].empty() ? at::empty({0, asked.width(model_.config().hidden)}, on_device)
+                                                     : join_rows(pieces[s]);
 }
 
 void LlamaVerifier::check_trees(std::span<const SequenceTree> trees) const {
@@ -134,7 +139,7 @@ void LlamaVerifier::check_trees(std::span<const SequenceTree> trees) const {
         const std::int64_t deepest = found->second.cache.committed() + one.tree.height();
         require(deepest < context(), "LlamaVerifier: the tree of sequence {} reaches position {}, the model's context "
                 "holds {} tokens; draft less deep or end the text", one.sequence, deepest, context());
-        for (const TokenId token : one.tree.tokens()) check_token(token, "tree token", one.sequence);
+        OUTRIDER_ASSERT(std::ranges::all_of(one.tree.tokens(), [&](TokenId token) { return token < vocabulary(); }));
     }
 }
 
@@ -146,31 +151,32 @@ TreeOutput LlamaVerifier::verify(std::span<const SequenceTree> trees) {
     if (trees.empty()) {
         const auto on_device = at::TensorOptions().device(model_.device()).dtype(at::kFloat);
         result.logits = at::empty({0, vocabulary()}, on_device);
-        result.features = at::empty({0, model_.feature_width()}, on_device);
         return result;
     }
     std::vector<RowSegment> segments;
+    FeatureRequest all = FeatureRequest::none();
     for (const SequenceTree& one : trees) {
-        KvCache& cache = sequences_.at(one.sequence).cache;
+        Sequence& sequence = sequences_.at(one.sequence);
+        KvCache& cache = sequence.cache;
+        all = both(all, sequence.asked);
         cache.reserve(static_cast<std::int64_t>(one.tree.size()));
         segments.push_back({.cache = &cache, .tokens = one.tree.tokens(), .parents = one.tree.parents()});
         result.offsets.push_back(result.offsets.back() + static_cast<std::int64_t>(one.tree.size()));
     }
     const auto start = std::chrono::steady_clock::now();
-    PassOutput output = pass_->forward(segments, true);
+    PassOutput output = pass_->forward(segments, true, all.layers);
     const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
     if (watch_ && watch_->saw(result.offsets.back(), took.count()))
         write_pass_times(options_.pass_times_file.value_or(default_pass_times_file()), pass_times_key(model_),
                          watch_->table());
     result.logits = std::move(output.logits);
-    result.features = std::move(output.features);
     result.argmax = std::move(output.argmax);
     for (std::size_t i = 0; i < trees.size(); ++i) {
-        const TokenTree& tree = trees[i].tree;
-        sequences_.at(trees[i].sequence).verified =
-            Verified{.tokens = {tree.tokens().begin(), tree.tokens().end()},
-                     .parents = {tree.parents().begin(), tree.parents().end()},
-                     .features = result.features.slice(0, result.offsets[i], result.offsets[i + 1])};
+        Sequence& sequence = sequences_.at(trees[i].sequence);
+        sequence.verified = true;
+        if (sequence.asked.wanted)
+            sequence.features = take_features(output.features.slice(0, result.offsets[i], result.offsets[i + 1]), all,
+                                              sequence.asked);
     }
     return result;
 }
@@ -181,19 +187,9 @@ void LlamaVerifier::check_accepted(std::span<const SequenceAcceptance> accepted)
         const auto found = sequences_.find(one.sequence);
         require(found != sequences_.end(), "LlamaVerifier: commit of sequence {}, which is unknown; expected one of "
                 "the last verify", one.sequence);
-        require(found->second.verified.has_value(), "LlamaVerifier: commit of sequence {} without a verify before it; "
+        require(found->second.verified, "LlamaVerifier: commit of sequence {} without a verify before it; "
                 "verify its tree first", one.sequence);
-        const std::vector<NodeIndex>& parents = found->second.verified->parents;
-        NodeIndex above = 0;
-        for (const NodeIndex node : one.accepted.path) {
-            require(node > 0 && static_cast<std::size_t>(node) < parents.size() &&
-                        parents[static_cast<std::size_t>(node)] == above,
-                    "LlamaVerifier: the accepted path of sequence {} steps from node {} to node {}, which is no child "
-                    "of it in the verified tree of {} nodes; return a path downwards from the root, the root itself "
-                    "left out", one.sequence, above, node, parents.size());
-            above = node;
-        }
-        check_token(one.accepted.pending, "pending token", one.sequence);
+        OUTRIDER_ASSERT(one.tokens.size() == one.accepted.path.size() + 1);
     }
 }
 
@@ -204,19 +200,12 @@ Feedback LlamaVerifier::commit(std::span<const SequenceAcceptance> accepted) {
     feedback.reserve(accepted.size());
     for (const SequenceAcceptance& one : accepted) {
         Sequence& sequence = sequences_.at(one.sequence);
-        const Verified verified = std::move(*sequence.verified);
-        sequence.verified.reset();
-        const std::vector<NodeIndex>& path = one.accepted.path;
-        sequence.cache.keep(path);
-        std::vector<TokenId> tokens{verified.tokens[0]};
-        std::vector<NodeIndex> rows{0};
-        for (const NodeIndex node : path) {
-            tokens.push_back(verified.tokens[static_cast<std::size_t>(node)]);
-            rows.push_back(node);
-        }
+        sequence.verified = false;
+        sequence.cache.keep(one.accepted.path);
+        const at::Tensor features = std::exchange(sequence.features, {});
         feedback.push_back({.sequence = one.sequence,
-                            .tokens = std::move(tokens),
-                            .features = take_rows(verified.features, rows),
+                            .tokens = one.tokens,
+                            .features = features.defined() ? take_path(features, one.accepted.path) : at::Tensor{},
                             .pending = one.accepted.pending,
                             .committed = sequence.cache.committed()});
     }

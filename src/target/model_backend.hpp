@@ -11,12 +11,11 @@
 #include <outrider/target/weights.hpp>
 #include "kernels/thread_team.hpp"
 
-#include "feature_layers.hpp"
 #include "weight_source.hpp"
 
 namespace outrider {
 
-/// Weights, immutable, in the form that one kind of pass needs, and the layers that passes over them capture.
+/// Weights, immutable, in the form that one kind of pass needs.
 class ModelBackend {
 public:
     virtual ~ModelBackend() = default;
@@ -30,15 +29,10 @@ public:
     /// Of its passes; null where they have none of their own.
     [[nodiscard]] virtual std::shared_ptr<ThreadTeam> shared_team() const { return nullptr; }
 
-    [[nodiscard]] FeatureLayers& feature_layers() const { return feature_layers_; }
-
 protected:
-    explicit ModelBackend(const LlamaConfig& config) : feature_layers_(config.layers, config.hidden) {}
+    ModelBackend() = default;
     ModelBackend(const ModelBackend&) = delete;
     ModelBackend& operator=(const ModelBackend&) = delete;
-
-private:
-    mutable FeatureLayers feature_layers_;
 };
 
 /// Plain tensor operations; f32 or bf16 on any device.

@@ -123,6 +123,7 @@ SelfPrompts::SelfPrompts(AnyDecoder& decoder, UserTurn opening, std::function<Pr
     require(options_.drawing.temperature > 0,
             "SelfPrompts: temperature {}; prompts drawn greedily are all the same, expected above 0",
             options_.drawing.temperature);
+    options_.drawing.seed = options_.drawing.seed.value_or(0);
     options_.drawing.stop.insert(options_.drawing.stop.end(), opening_.stop.begin(), opening_.stop.end());
 }
 
@@ -159,7 +160,7 @@ void SelfPrompts::draw() {
             continue;
         }
         const std::uint64_t number = begin + i;
-        ready_.push_back({fmt::format("self/{}/{}", options_.drawing.seed, number), encode_(text),
+        ready_.push_back({fmt::format("self/{}/{}", *options_.drawing.seed, number), encode_(text),
                           {{"user", std::string(text)}}, number});
     }
     require(!ready_.empty(),

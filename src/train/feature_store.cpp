@@ -7,7 +7,6 @@
 #include <outrider/core/error.hpp>
 #include <outrider/core/rng.hpp>
 #include <outrider/formats/safetensors.hpp>
-#include <outrider/target/feature_columns.hpp>
 
 namespace outrider {
 
@@ -53,12 +52,8 @@ struct FeatureStore::Text {
 };
 
 FeatureStore::FeatureStore(const std::filesystem::path& root, const std::string& fingerprint, std::int64_t hidden,
-                           std::span<const Conversation> conversations, Verifier* verifier, StoredLayers layers)
+                           std::span<const Conversation> conversations, Verifier* verifier, std::vector<std::int64_t> layers)
     : hidden_(hidden), layers_(std::move(layers)), conversations_(conversations), verifier_(verifier) {
-    require(verifier_ == nullptr || layers_.columns.size() == layers_.layers.size(),
-            "FeatureStore: {} columns for {} layers, expected one for each", layers_.columns.size(),
-            layers_.layers.size());
-    layers_.columns.insert(layers_.columns.begin(), 0);  // the final features
     for (std::size_t i = 0; i < conversations.size(); ++i) {
         const std::size_t text = conversations[i].text;
         if (texts_.size() <= text) texts_.resize(text + 1);
@@ -68,7 +63,7 @@ FeatureStore::FeatureStore(const std::filesystem::path& root, const std::string&
     for (std::size_t text = 0; text < texts_.size(); ++text) {
         texts_[text].folder =
             root / fmt::format("{:016x}", hash_layers(mix64(hash_text(fingerprint) ^ hash_of(conversations, text)),
-                                                      layers_.layers));
+                                                      layers_));
         texts_[text].shards.resize((texts_[text].conversations.size() + kShard - 1) / kShard);
         std::filesystem::create_directories(texts_[text].folder);
     }
@@ -131,7 +126,7 @@ void FeatureStore::compute(const Text& text, std::size_t shard) {
             const std::vector<TokenId>& own = conversations_[wanted[i]].tokens;
             const auto count = static_cast<std::int64_t>(own.size());
             if (tokens > 0 && tokens + count > kTokensPerCall) break;
-            prompts.push_back({kFirstSequence + static_cast<SequenceId>(wanted[i]), own, own.back()});
+            prompts.push_back({kFirstSequence + static_cast<SequenceId>(wanted[i]), own, own.back(), {.layers = layers_}});
             tokens += count;
             all_tokens.insert(all_tokens.end(), own.begin(), own.end());
             starts.push_back(static_cast<std::int64_t>(all_tokens.size()));
@@ -139,10 +134,9 @@ void FeatureStore::compute(const Text& text, std::size_t shard) {
         const Feedback feedback = verifier_->prefill(prompts);
         for (std::size_t k = 0; k < prompts.size(); ++k) {
             const at::Tensor& all = feedback[k].features;
-            const std::int64_t wanted_width = feature_width(layers_.columns, hidden_);
-            require(all.size(1) >= wanted_width, "FeatureStore: the target gave features of width {}, expected at least "
-                    "{}", all.size(1), wanted_width);
-            features.push_back(take_columns(all, layers_.columns, hidden_).to(at::kCPU, at::kHalf).contiguous());
+            require(all.size(1) == width(), "FeatureStore: the target gave features of width {}, expected {}", all.size(1),
+                    width());
+            features.push_back(all.to(at::kCPU, at::kHalf).contiguous());
             verifier_->release(prompts[k].sequence);
         }
         computed_tokens_ += tokens;
@@ -158,19 +152,6 @@ void FeatureStore::compute(const Text& text, std::size_t shard) {
                   view("starts", SafeDtype::i64, {static_cast<std::int64_t>(starts.size())}, starts.data(),
                        starts.size())});
     computed_seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
-}
-
-TargetHead FeatureStore::read_from(TargetHead head) const {
-    head.feature_columns = [own = layers_.layers, hidden = hidden_](std::span<const std::int64_t> layers) {
-        std::vector<std::int64_t> columns;
-        for (const std::int64_t layer : layers) {
-            const auto place = std::find(own.begin(), own.end(), layer);
-            require(place != own.end(), "the stored features hold nothing of layer {}", layer);
-            columns.push_back((1 + (place - own.begin())) * hidden);
-        }
-        return columns;
-    };
-    return head;
 }
 
 at::Tensor FeatureStore::features(std::size_t conversation) {

@@ -11,17 +11,11 @@
 #include <string>
 #include <vector>
 
-#include <outrider/target/target_head.hpp>
+#include <outrider/target/features.hpp>
 #include <outrider/target/verifier.hpp>
 #include <outrider/train/conversations.hpp>
 
 namespace outrider {
-
-/// Layers of the target whose residual streams a store holds beside the final features (TargetHead::feature_columns).
-struct StoredLayers {
-    std::vector<std::int64_t> layers = {};   ///< ascending; empty: the final features alone
-    std::vector<std::int64_t> columns = {};  ///< in the verifier's features: first of each one's H
-};
 
 /// Shards of `kShard` conversations of one text, one safetensors file each with `features` [tokens, F] in half
 /// precision, `tokens` and `starts`. F is H, and H more for each of the layers, in their order.
@@ -32,9 +26,9 @@ public:
     static constexpr std::size_t kShard = 64;
 
     /// The conversations' tokens must stay as they are while the store lives. `verifier` may be null: then every shard
-    /// must be on disk. Layers, where there are any, are numbered as for the target; a verifier must deliver their columns.
+    /// must be on disk. `layers`: of the target, whose residual streams the store holds beside the final features (FeatureRequest).
     FeatureStore(const std::filesystem::path& root, const std::string& fingerprint, std::int64_t hidden,
-                 std::span<const Conversation> conversations, Verifier* verifier, StoredLayers layers = {});
+                 std::span<const Conversation> conversations, Verifier* verifier, std::vector<std::int64_t> layers = {});
     ~FeatureStore();
 
     /// [tokens, F] float16, row j the feature of token j. Views mapped memory: read-only, valid while the store lives.
@@ -44,9 +38,6 @@ public:
     [[nodiscard]] bool ready(std::size_t conversation);
 
     [[nodiscard]] std::int64_t hidden() const noexcept { return hidden_; }
-    /// What `head` says of a target, with columns of these features in place of the target's: for drafters that are fed
-    /// from this store.
-    [[nodiscard]] TargetHead read_from(TargetHead head) const;
 
     /// Of a text, in the order of the conversations' `text`.
     [[nodiscard]] const std::filesystem::path& folder(std::size_t text = 0) const;
@@ -66,12 +57,10 @@ private:
     [[nodiscard]] Shard* opened(Text& text, std::size_t shard);
     void compute(const Text& text, std::size_t shard);
 
-    [[nodiscard]] std::int64_t width() const {
-        return hidden_ * (1 + static_cast<std::int64_t>(layers_.layers.size()));
-    }
+    [[nodiscard]] std::int64_t width() const { return FeatureRequest{.layers = layers_}.width(hidden_); }
 
     std::int64_t hidden_;
-    StoredLayers layers_;
+    std::vector<std::int64_t> layers_;
     std::span<const Conversation> conversations_;
     Verifier* verifier_;
     std::vector<Place> places_;  // of each conversation

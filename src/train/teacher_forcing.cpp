@@ -16,12 +16,12 @@ struct Running {
     std::int64_t pending = 0;  ///< index of the pending token
 };
 
-SequenceFeedback feedback_of(const Running& run) {
+SequenceFeedback feedback_of(const Running& run, bool features) {
     const auto begin = static_cast<std::size_t>(run.known), count = static_cast<std::size_t>(run.pending - run.known);
     const auto tokens = run.text->tokens.subspan(begin, count);
     return {run.sequence,
             {tokens.begin(), tokens.end()},
-            run.text->features.slice(0, run.known, run.pending).to(at::kFloat),
+            features ? run.text->features.slice(0, run.known, run.pending).to(at::kFloat) : at::Tensor{},
             run.text->tokens[static_cast<std::size_t>(run.pending)],
             run.pending};
 }
@@ -53,7 +53,7 @@ DecodeStats teacher_forced_rounds(DraftModel& draft, std::span<const TeacherText
     DecodeStats stats;
     while (!running.empty()) {
         Feedback feedback;
-        for (const Running& run : running) feedback.push_back(feedback_of(run));
+        for (const Running& run : running) feedback.push_back(feedback_of(run, draft.features().wanted));
         const std::vector<SequenceTree> trees = draft.propose(feedback, {nodes});
         std::vector<Running> left;
         for (std::size_t i = 0; i < running.size(); ++i) {

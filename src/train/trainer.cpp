@@ -6,8 +6,8 @@
 #include <cmath>
 #include <numbers>
 
+#include <fmt/ranges.h>
 #include <outrider/core/error.hpp>
-#include <outrider/target/feature_columns.hpp>
 #include "train/adamw.hpp"
 #include "train/feature_store.hpp"
 #include <outrider/train/teacher_forcing.hpp>
@@ -53,13 +53,12 @@ std::vector<Conversation> read_all(const TrainOptions& options, const TrainTarge
     return read_conversations(options.data, target.encode, all);
 }
 
-/// Asks the target for the layers, where there is one to compute them.
-StoredLayers stored_layers(const TrainTarget& target, const std::vector<std::int64_t>& layers) {
-    StoredLayers stored{layers, {}};
-    if (target.verifier == nullptr) return stored;
-    stored.columns = feature_columns(target.head, layers, "train");
-    stored.columns.erase(stored.columns.begin());  // the final features
-    return stored;
+/// Throws Error where the target is to compute features of layers that it does not have.
+std::vector<std::int64_t> checked_layers(const TrainTarget& target, const std::vector<std::int64_t>& layers) {
+    require(target.verifier == nullptr || layers.empty() || layers.back() <= target.head.feature_layers,
+            "train: features after layers {}: this target offers layers 1 to {}", fmt::join(layers, ", "),
+            target.head.feature_layers);
+    return layers;
 }
 
 /// The run: everything that lives from the first step to the last.
@@ -76,7 +75,7 @@ public:
           first_((static_cast<std::size_t>(options.held_out) + FeatureStore::kShard - 1) / FeatureStore::kShard *
                  FeatureStore::kShard),
           store_(options.features.empty() ? options.output / "features" : options.features, target.head.fingerprint,
-                 target.head.hidden, conversations_, target.verifier, stored_layers(target, feature_layers)),
+                 target.head.hidden, conversations_, target.verifier, checked_layers(target, feature_layers)),
           compute_(options.bf16 && multiplies_bf16() ? at::kBFloat16 : at::kFloat) {
         at::set_num_threads(1);  // the parts of a batch are what runs in parallel
         drop_held_out_prompts();
@@ -176,7 +175,7 @@ private:
     }
 
     [[nodiscard]] LearnerBasis basis() {
-        const TargetHead head = store_.read_from(target_.head);
+        const TargetHead& head = target_.head;
         LearnerBasis basis{head, target_.name, options_.seed, compute_, options_.label_decay};
         if (options_.resume) {
             basis.folder = options_.output;

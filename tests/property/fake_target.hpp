@@ -88,7 +88,6 @@ public:
         }
         const std::int64_t n = output.offsets.back();
         output.logits = at::empty({n, law_.vocabulary}, at::kFloat);
-        output.features = at::empty({n, kFakeFeatures}, at::kFloat);
         for (std::size_t i = 0; i < trees.size(); ++i) fill(trees[i], output, output.offsets[i]);
         if (gives_argmax) output.argmax = at::argmax(output.logits, 1);
         rows += n;
@@ -112,6 +111,9 @@ public:
                 check(tree.parent(node) == at, "the accepted path is no path");
                 cache.tokens.push_back(tree.token(at = node));
             }
+            check(std::equal(a.tokens.begin(), a.tokens.end(), cache.tokens.begin() + static_cast<std::ptrdiff_t>(before),
+                             cache.tokens.end()),
+                  "the accepted tokens are not those of the path");
             cache.pending = a.accepted.pending;
             feedback.push_back(told(a.sequence, cache, before));
         }
@@ -165,7 +167,6 @@ private:
             float* logits = output.logits.data_ptr<float>() + (first + node) * law_.vocabulary;
             fake_logits(law_, prefix, logits);
             if (prefix.back() == nan_after) std::fill(logits, logits + law_.vocabulary, NAN);
-            fake_features(law_, prefix, output.features.data_ptr<float>() + (first + node) * kFakeFeatures);
         }
     }
 

@@ -15,6 +15,9 @@ public:
     [[nodiscard]] virtual Acceptance accept(const TokenTree& tree, const TreeRows& rows,
                                             const SequenceContext& context) const = 0;
 
+    /// Throws Error for a request that it could not serve. A decoder asks when a sequence joins.
+    virtual void check_request(const SamplingOptions&) const {}
+
     /// Throws Error where it could decide for no tree of such a drafter. A decoder asks once, before the first round.
     virtual void check_draws(DraftDraws) const {}
 };

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -13,7 +14,7 @@ namespace outrider {
 
 /// A host's own say on the logits of the token that follows `text` (prompt, emitted text and drafted path), for example
 /// a grammar mask: set forbidden entries of `logits` [V] to -infinity. Called before every warper, once per node that
-/// the acceptance visits. Must be a pure function of its arguments, else the text depends on the drafter.
+/// the acceptance visits; never for what follows an end token or a stop string. Must be a pure function of its arguments, else the text depends on the drafter.
 using LogitHook = std::function<void(std::span<const TokenId> text, std::span<float> logits)>;
 
 /// How the next token is chosen from the target's logits. Applied in this order: repetition penalty, temperature,
@@ -37,7 +38,8 @@ struct GenerationOptions {
     std::int64_t top_k = 0;               ///< see SamplingOptions
     double min_p = 0.0;                   ///< see SamplingOptions
     double repetition_penalty = 1.0;      ///< see SamplingOptions
-    std::uint64_t seed = 0;               ///< see SamplingOptions
+    /// See SamplingOptions. Empty: a new one for each request, which GenerationResult::seed tells.
+    std::optional<std::uint64_t> seed = {};
     std::uint64_t stream = 0;             ///< see SamplingOptions
     LogitHook logit_hook = {};            ///< see LogitHook; empty: none
     bool stop_at_end = true;              ///< stop at the model's end tokens
@@ -45,7 +47,7 @@ struct GenerationOptions {
     std::vector<std::string> stop = {};   ///< strings that end the text, also across token borders; not part of it
 
     [[nodiscard]] SamplingOptions sampling() const {
-        return {temperature, top_p, top_k, min_p, repetition_penalty, seed, stream, logit_hook};
+        return {temperature, top_p, top_k, min_p, repetition_penalty, seed.value_or(0), stream, logit_hook};
     }
 };
 

@@ -1,4 +1,4 @@
-// Where a sequence's tokens go while it is decoded: a host's callback on text or on ids, or nowhere.
+// Where a sequence's tokens go while it is decoded: a host's callback, or nowhere.
 #pragma once
 
 #include <concepts>
@@ -12,38 +12,59 @@
 
 namespace outrider {
 
-/// Wraps `bool(std::string_view text)` or `bool(std::span<const TokenId> ids)`; true means go on, false ends the
-/// sequence. Called once for each emitted token, in order (a text callback only when there is new text), so a text that
-/// a callback ends is the same whatever was drafted. A callable that takes both is called with text.
+/// One token as it is emitted.
+struct Emission {
+    SequenceId sequence = 0;
+    TokenId token = kNoToken;
+    std::string_view text;  ///< what became certain with it: whole UTF-8 characters, may be empty; valid during the call
+};
+
+/// Wraps a callback that takes an Emission, a text (`std::string_view`) or ids (`std::span<const TokenId>`), and returns
+/// nothing or whether to go on: false ends the sequence. Called once for each emitted token, in order (on text alone only
+/// when there is new text), so a text that a callback ends is the same whatever was drafted. A callable that takes several
+/// of these is called with the first of them.
 class Sink {
 public:
-    using OnText = std::function<bool(std::string_view)>;
-    using OnTokens = std::function<bool(std::span<const TokenId>)>;
-
     Sink() = default;
 
     template <typename F>
         requires(!std::same_as<std::remove_cvref_t<F>, Sink> &&
-                 (std::is_invocable_r_v<bool, F&, std::string_view> ||
-                  std::is_invocable_r_v<bool, F&, std::span<const TokenId>>))
+                 (std::invocable<F&, const Emission&> || std::invocable<F&, std::string_view> ||
+                  std::invocable<F&, std::span<const TokenId>>))
     Sink(F&& callback) {  // NOLINT: implicit on purpose, a lambda is a sink
-        if constexpr (std::is_invocable_r_v<bool, F&, std::string_view>)
-            on_text_ = std::forward<F>(callback);
-        else
-            on_tokens_ = std::forward<F>(callback);
+        using Callback = std::remove_cvref_t<F>;
+        if constexpr (requires { callback == nullptr; })
+            if (callback == nullptr) return;  // an empty std::function
+        wants_text_ = !std::invocable<F&, const Emission&> && std::invocable<F&, std::string_view>;
+        on_token_ = [callback = Callback(std::forward<F>(callback))](const Emission& emission) mutable {
+            if constexpr (std::invocable<F&, const Emission&>)
+                return goes_on([&]() -> decltype(auto) { return callback(emission); });
+            else if constexpr (std::invocable<F&, std::string_view>)
+                return emission.text.empty() || goes_on([&]() -> decltype(auto) { return callback(emission.text); });
+            else
+                return goes_on([&]() -> decltype(auto) {
+                    return callback(std::span<const TokenId>(&emission.token, 1));
+                });
+        };
     }
 
-    [[nodiscard]] bool wants_text() const noexcept { return static_cast<bool>(on_text_); }
+    /// Whether it takes text alone, so that a prompt without a Detokenizer would leave it idle.
+    [[nodiscard]] bool wants_text() const noexcept { return wants_text_; }
 
-    /// One token and the text that became certain with it. False: stop.
-    bool operator()(TokenId token, std::string_view text) {
-        if (on_text_) return text.empty() || on_text_(text);
-        return !on_tokens_ || on_tokens_(std::span<const TokenId>(&token, 1));
-    }
+    /// False: stop.
+    bool operator()(const Emission& emission) { return !on_token_ || on_token_(emission); }
 
 private:
-    OnText on_text_;
-    OnTokens on_tokens_;
+    template <typename Call>
+    static bool goes_on(Call&& call) {
+        if constexpr (std::is_void_v<decltype(call())>)
+            return call(), true;
+        else
+            return static_cast<bool>(call());
+    }
+
+    std::function<bool(const Emission&)> on_token_;
+    bool wants_text_ = false;
 };
 
 }  // namespace outrider

@@ -1,6 +1,7 @@
 // The loop: propose, verify, accept, commit, emit, over any drafter, target and acceptance policy.
 #pragma once
 
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <exception>
@@ -8,9 +9,9 @@
 #include <utility>
 #include <vector>
 
+#include <outrider/accept/match.hpp>
 #include <outrider/core/error.hpp>
 #include <outrider/decode/concepts.hpp>
-#include <outrider/decode/detail/limit_depth.hpp>
 #include <outrider/decode/detail/round_checks.hpp>
 #include <outrider/decode/detail/sequence_book.hpp>
 #include <outrider/decode/detail/session.hpp>
@@ -36,7 +37,7 @@ struct DecoderOptions {
 /// of prefill ends the sequences that were joining; one of propose, verify or commit ends all that were decoding. The
 /// caches of ended sequences are released, the others are decoded on, and `step` throws the first exception once the
 /// round is over: call it again to go on. Not thread-safe; one decoder belongs to one thread.
-template <typename D, typename V, typename A>
+template <typename D, typename V, typename A = Match>
     requires Drafter<HeldType<D>> && TargetVerifier<HeldType<V>> && Acceptor<HeldType<A>> &&
              Fits<HeldType<D>, HeldType<A>>
 class SpeculativeDecoder {
@@ -47,6 +48,10 @@ public:
         if constexpr (requires { policy_.part().check_draws(draft_.part().draws()); })
             policy_.part().check_draws(draft_.part().draws());
     }
+    /// With the default policy, Match.
+    SpeculativeDecoder(D drafter, V verifier, DecoderOptions options = {})
+        requires std::same_as<A, Match>
+        : SpeculativeDecoder(std::move(drafter), std::move(verifier), Match{}, options) {}
     SpeculativeDecoder(SpeculativeDecoder&&) = default;
     SpeculativeDecoder& operator=(SpeculativeDecoder&&) = delete;
     ~SpeculativeDecoder() {
@@ -58,6 +63,9 @@ public:
     SequenceId join(Prompt prompt, GenerationOptions options = {}, Sink sink = {}) {
         const std::int64_t context = verify_.part().context();
         check_request(prompt, options, sink, verify_.part().vocabulary(), context);
+        if constexpr (requires { policy_.part().check_request(options.sampling()); })
+            policy_.part().check_request(options.sampling());
+        if (!options.seed) options.seed = fresh_seed();
         const SequenceId id = next_sequence_id();
         book_.wait(std::make_unique<Session>(id, std::move(prompt), options, context, std::move(sink)));
         return id;
@@ -133,7 +141,7 @@ private:
     /// The trees without nodes that the texts could not use, and as many of the others as pay.
     [[nodiscard]] std::vector<SequenceTree> usable(std::vector<SequenceTree> trees) {
         for (std::size_t i = 0; i < trees.size(); ++i)
-            trees[i].tree = limit_depth(std::move(trees[i].tree), book_.active()[i]->left() - 1);
+            trees[i].tree = book_.active()[i]->usable(std::move(trees[i].tree), trees[i].samples != nullptr);
         return budget_.trim(std::move(trees));
     }
 
@@ -148,9 +156,7 @@ private:
         for (std::size_t i = 0; i < trees.size(); ++i) {
             Session& session = *book_.active()[i];
             try {
-                SequenceContext context = session.context();
-                context.samples = trees[i].samples.get();
-                chosen[i] = policy_->accept(trees[i].tree, rows_of(output, i), context);
+                chosen[i] = decide(session, trees[i], rows_of(output, i));
                 session.accept(trees[i].tree, chosen[i], vocabulary);
                 budget_.saw(trees[i].tree, chosen[i].path.size());
             } catch (...) {
@@ -159,9 +165,26 @@ private:
         }
         std::vector<SequenceAcceptance> accepted;
         for (std::size_t i = 0; i < trees.size(); ++i)
-            if (!book_.active()[i]->ended()) accepted.push_back({trees[i].sequence, std::move(chosen[i])});
+            if (const Session& session = *book_.active()[i]; !session.ended())
+                accepted.push_back({trees[i].sequence, std::move(chosen[i]), session.committed()});
         book_.leave(release());
         return accepted;
+    }
+
+    /// Where the policy or a hook of the request throws somewhere below the root, the draft has led there: the root alone is
+    /// decided, so that the text before the failure is the same as without drafts.
+    [[nodiscard]] Acceptance decide(Session& session, const SequenceTree& draft, const TreeRows& rows) {
+        SequenceContext context = session.context();
+        context.samples = draft.samples.get();
+        try {
+            return policy_->accept(draft.tree, rows, context);
+        } catch (...) {
+            if (draft.tree.drafted() == 0) throw;
+        }
+        context.samples = nullptr;
+        const TreeRows first{rows.logits.defined() ? rows.logits.slice(0, 0, 1) : rows.logits,
+                             rows.argmax.defined() ? rows.argmax.slice(0, 0, 1) : rows.argmax};
+        return policy_->accept(TokenTree::root_only(draft.tree.token(0)), first, context);
     }
 
     /// What was committed is owed to the drafter.
@@ -200,12 +223,18 @@ private:
         book_.leave(release());
     }
 
+    /// What the drafter reads, where it says so.
+    [[nodiscard]] FeatureRequest features() {
+        if constexpr (requires { draft_.part().features(); }) return draft_.part().features();
+        return {};
+    }
+
     /// Prefills those that wait, in one ragged batch.
     void admit() {
         SequenceBook::Sessions joining = book_.next(release());
         if (joining.empty()) return;
         std::vector<Prefill> prompts;
-        for (const auto& session : joining) prompts.push_back(session->prefill());
+        for (const auto& session : joining) prompts.push_back(session->prefill(features()));
         try {
             Feedback first = verify_->prefill(prompts);
             const double share = verify_.lap() / static_cast<double>(joining.size());
@@ -275,5 +304,8 @@ private:
     bool stepping_ = false;
     bool looked_ = false;  ///< for the costs of passes
 };
+
+template <typename D, typename V>
+SpeculativeDecoder(D, V, DecoderOptions = {}) -> SpeculativeDecoder<D, V, Match>;
 
 }  // namespace outrider

@@ -41,6 +41,7 @@ public:
 
     [[nodiscard]] std::string_view kind() const override { return "lm"; }
     [[nodiscard]] DraftDraws draws() const override;
+    [[nodiscard]] FeatureRequest features() const override { return FeatureRequest::none(); }
     [[nodiscard]] std::size_t weight_bytes() const override { return model_->weight_bytes(); }
     [[nodiscard]] const CausalModel& model() const { return *model_; }
 

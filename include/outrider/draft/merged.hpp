@@ -56,6 +56,8 @@ public:
     /// The kinds joined, "ctc+ngram".
     [[nodiscard]] std::string_view kind() const override { return kind_; }
     [[nodiscard]] DraftDraws draws() const override;
+    /// Of all parts; each gets what it asked for itself.
+    [[nodiscard]] FeatureRequest features() const override { return features_; }
     [[nodiscard]] std::size_t weight_bytes() const override;
 
 protected:
@@ -117,6 +119,7 @@ private:
     };
 
     std::vector<Part> parts_;
+    FeatureRequest features_;
     bool draws_nodes_ = false;  ///< a drafter samples, or may
     std::vector<std::size_t> order_;  ///< cheapest first, roughly
     Clock clock_;

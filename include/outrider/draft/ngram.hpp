@@ -44,6 +44,7 @@ public:
     [[nodiscard]] std::string_view kind() const override;
     /// The likeliest path is said to be a draw from point masses.
     [[nodiscard]] DraftDraws draws() const override { return DraftDraws::certain; }
+    [[nodiscard]] FeatureRequest features() const override { return FeatureRequest::none(); }
     [[nodiscard]] bool cheap() const override { return true; }
 
     [[nodiscard]] TokenTree extend(SequenceId sequence, const TokenTree& drafted, std::int64_t nodes) override;

@@ -14,6 +14,7 @@ class NoDraft final : public DraftModel {
 public:
     [[nodiscard]] std::string_view kind() const override { return "none"; }
     [[nodiscard]] DraftDraws draws() const override { return DraftDraws::no_nodes; }
+    [[nodiscard]] FeatureRequest features() const override { return FeatureRequest::none(); }
     [[nodiscard]] bool cheap() const override { return true; }
 
 protected:

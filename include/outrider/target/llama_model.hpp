@@ -23,8 +23,7 @@
 namespace outrider {
 
 /// A cheap handle: copies share one checkpoint, which lives as long as any of them, or any function of head(), or any
-/// pass. It never changes but for the list of layers that head().feature_columns was asked for. Safe to use from several
-/// threads.
+/// pass. It never changes. Safe to use from several threads.
 class LlamaModel {
 public:
     /// What computes the forward.
@@ -74,9 +73,6 @@ public:
 
     /// What a trained drafter borrows.
     [[nodiscard]] TargetHead head() const;
-    /// F, columns of the features of the next forward: H, and H more for each layer that head().feature_columns of any
-    /// copy was asked for.
-    [[nodiscard]] std::int64_t feature_width() const;
 
     /// A pass with its own scratch memory and threads.
     [[nodiscard]] std::unique_ptr<TargetPass> make_pass() const;

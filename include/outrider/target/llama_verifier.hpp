@@ -17,7 +17,8 @@
 
 namespace outrider {
 
-/// See Verifier for the protocol; every breach of it throws Error before anything has changed. Not for use by several
+/// See Verifier for the protocol: calls out of order throw Error before anything has changed. Tokens, trees and paths are
+/// checked once, by the decoder; a loop of a host's own checks them itself (assertions in debug builds). Not for use by several
 /// threads at once. `TreeOutput::logits` of a round may share memory with the next round's once the caller lets go.
 class LlamaVerifier final : public Verifier {
 public:
@@ -47,21 +48,16 @@ public:
     [[nodiscard]] std::size_t cache_bytes() const;
 
 private:
-    /// A tree between verify and commit.
-    struct Verified {
-        std::vector<TokenId> tokens;
-        std::vector<NodeIndex> parents;
-        at::Tensor features;  // [nodes, H] a view of the round's features
-    };
     struct Sequence {
         KvCache cache;
-        std::optional<Verified> verified = {};
+        FeatureRequest asked;
+        bool verified = false;     // between verify and commit
+        at::Tensor features = {};  // then: [nodes, F] of its tree, a view of the round's, where any are asked for
     };
 
     void check_prefill(std::span<const Prefill> sequences) const;
     void check_trees(std::span<const SequenceTree> trees) const;
     void check_accepted(std::span<const SequenceAcceptance> accepted) const;
-    void check_token(TokenId token, const char* what, SequenceId sequence) const;
     void run_prompts(std::span<const Prefill> sequences, Feedback& feedback);
 
     LlamaModel model_;

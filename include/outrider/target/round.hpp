@@ -13,6 +13,7 @@
 #include <outrider/accept/rules/accept_walk.hpp>
 #include <outrider/accept/rules/draft_samples.hpp>
 #include <outrider/budget/draft_budget.hpp>
+#include <outrider/target/features.hpp>
 #include <outrider/core/options.hpp>
 #include <outrider/core/types.hpp>
 #include <outrider/tree/sequence_tree.hpp>
@@ -26,14 +27,15 @@ struct Prefill {
     SequenceId sequence = 0;
     std::span<const TokenId> tokens;  ///< owned by the caller, read during the call
     TokenId pending = kNoToken;
+    FeatureRequest features = {};  ///< what this sequence's feedback is to hold, from the prompt on
 };
 
 /// What a drafter learns of one sequence, in the same call that asks for its next tree.
 struct SequenceFeedback {
     SequenceId sequence = 0;
     std::vector<TokenId> tokens;    ///< committed since the drafter was last asked, in text order, the prompt included
-    at::Tensor features;            ///< [tokens, F] of `tokens`, on the target's device: the final-norm hidden states
-                                    ///< [tokens, H], behind them those that TargetHead::feature_columns was asked for
+    at::Tensor features;            ///< [tokens, F] float32 of `tokens`, on the target's device: what Prefill::features
+                                    ///< asked for; undefined where it asked for none
     TokenId pending = kNoToken;     ///< root of the next tree
     std::int64_t committed = 0;     ///< tokens in the KV cache, `tokens` included: the position of the next root
 };
@@ -42,7 +44,6 @@ using Feedback = std::vector<SequenceFeedback>;
 /// The target's answer to the rows of all trees, one after another without padding.
 struct TreeOutput {
     at::Tensor logits;                  ///< [rows, V] float32, on the verifier's device
-    at::Tensor features;                ///< [rows, F] as in SequenceFeedback
     at::Tensor argmax;                  ///< [rows] int64 on the CPU; may be undefined: then policies compute it
     std::vector<std::int64_t> offsets;  ///< [sequences + 1] rows of tree i are [offsets[i], offsets[i + 1])
 };
@@ -66,10 +67,11 @@ struct SequenceContext {
     const DraftSamples* samples = nullptr;      ///< of the tree; null where no node was drawn
 };
 
-/// What the verifier keeps of one tree: the root, which becomes committed, and then `path`.
+/// What the verifier keeps of one tree: the root, which becomes committed, and then the accepted path.
 struct SequenceAcceptance {
     SequenceId sequence = 0;
     Acceptance accepted;
+    std::vector<TokenId> tokens;  ///< what becomes committed: the root's token, then those of the path
 };
 
 }  // namespace outrider

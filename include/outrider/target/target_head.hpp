@@ -26,12 +26,8 @@ struct TargetHead {
     at::Tensor final_norm;        ///< [H] float32 weight of the RMS norm before the output matrix
     double norm_eps = 1e-5;
     std::string tokenizer = {};   ///< tells tokenizers apart: equal only where every id means the same bytes
-    /// Makes the target deliver, from its next forward on, the residual stream after `layers` of its layers as well
-    /// (each 1 to its number of layers - 1), every row divided by its root mean square (norm_eps under the root, no
-    /// weight). Returns the first of the H columns of each; columns only ever grow in number, and asking again returns
-    /// the same. To be asked before the sequences begin, as drafters do when they are made: columns must not change
-    /// within a sequence. Throws Error for a layer that does not exist. Null: there are only the final features.
-    std::function<std::vector<std::int64_t>(std::span<const std::int64_t> layers)> feature_columns = nullptr;
+    /// Layers 1 to this one can be asked for in a FeatureRequest; 0: there are only the final features.
+    std::int64_t feature_layers = 0;
     /// The threads of the target's passes, which rest while a drafter works; null where the target has none to lend.
     std::shared_ptr<ThreadTeam> team = nullptr;
 };

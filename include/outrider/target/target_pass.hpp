@@ -34,7 +34,7 @@ struct RowSegment {
 /// Rows of all segments one after another, on the device of the model.
 struct PassOutput {
     at::Tensor features;  ///< [rows, F] float32: hidden states after the final norm, then those of the layers that were
-                          ///< asked for, see TargetHead::feature_columns
+                          ///< asked for, as in FeatureRequest
     at::Tensor logits;    ///< [rows, V] float32; undefined when not asked for
     at::Tensor argmax;    ///< [rows] int64 on the CPU, the lowest id among equals; undefined when not computed
 };
@@ -45,7 +45,9 @@ public:
     virtual ~TargetPass() = default;
 
     /// Runs all rows in one forward. The caller keeps tokens within the vocabulary and positions within the context.
-    [[nodiscard]] virtual PassOutput forward(std::span<const RowSegment> segments, bool with_logits) = 0;
+    /// `feature_layers`: of FeatureRequest, for all rows.
+    [[nodiscard]] virtual PassOutput forward(std::span<const RowSegment> segments, bool with_logits,
+                                             std::span<const std::int64_t> feature_layers = {}) = 0;
 
     /// An empty cache of the form that `forward` reads and writes.
     [[nodiscard]] virtual KvCache make_cache() const = 0;

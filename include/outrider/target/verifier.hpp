@@ -18,10 +18,12 @@ class Verifier {
 public:
     virtual ~Verifier() = default;
 
-    /// Makes the sequences known and commits their prompts. Returns their first feedback, in the order given.
+    /// Makes the sequences known and commits their prompts. Returns their first feedback, in the order given, with the
+    /// features that each asks for (Prefill::features), as every later feedback of a sequence. A target that offers none of
+    /// inner layers says so in TargetHead::feature_layers, and is not asked for them.
     [[nodiscard]] virtual Feedback prefill(std::span<const Prefill> sequences) = 0;
 
-    /// One forward over the rows of all trees. Row order is node order.
+    /// One forward over the rows of all trees. Row order is node order. Trees are sound: the decoder has checked them.
     [[nodiscard]] virtual TreeOutput verify(std::span<const SequenceTree> trees) = 0;
 
     /// Commits root and accepted path of each tree of the last `verify`, and returns what was committed with its

@@ -4,6 +4,8 @@
 #include <atomic>
 #include <optional>
 
+#include <fmt/ranges.h>
+
 #include <outrider/core/error.hpp>
 #include <outrider/core/rng.hpp>
 #include <outrider/ctc/alignment_sampling.hpp>
@@ -11,7 +13,7 @@
 #include <outrider/ctc/frames.hpp>
 #include <outrider/ctc/prefix_tree.hpp>
 #include <outrider/ctc/static_tree.hpp>
-#include <outrider/target/feature_columns.hpp>
+#include <outrider/target/features.hpp>
 
 #include "target/free_memory.hpp"
 #include "ctc_backend.hpp"
@@ -46,6 +48,7 @@ public:
         if (options_.tree != CtcTree::sampled) return DraftDraws::none;
         return options_.chains <= 1 ? DraftDraws::chain : DraftDraws::independent;
     }
+    [[nodiscard]] FeatureRequest features() const override { return {.layers = config_.feature_layers}; }
     [[nodiscard]] const CtcConfig& config() const override { return config_; }
     [[nodiscard]] std::size_t weight_bytes() const override {
         return output_.bytes() + backend_->weight_bytes() + (prediction_ ? prediction_->bytes() : 0);
@@ -78,7 +81,7 @@ private:
             if (!known.cache) known.cache = backend_->make_cache();
             CtcRound round{known.cache.get(), it.committed, {}, {}, it.pending};
             if (!it.tokens.empty()) {
-                round.features = take_columns(it.features, columns_, config_.hidden);
+                round.features = it.features;
                 round.next.assign(it.tokens.begin() + 1, it.tokens.end());
                 round.next.push_back(it.pending);
                 known.before = it.tokens.back();
@@ -205,8 +208,7 @@ private:
     CtcConfig config_;
     CtcDraftOptions options_;
     std::int64_t vocabulary_ = 0;        ///< the target's
-    std::vector<std::int64_t> columns_;  ///< of the target's features: where those begin that the network reads
-    std::int64_t width_ = 0;             ///< of features that hold them
+    std::int64_t width_ = 0;             ///< of the features that the network reads
     std::shared_ptr<ThreadTeam> team_;
     PackedLinear output_;                ///< the target's rows of the draft vocabulary
     std::unique_ptr<CtcBackend> backend_;
@@ -223,8 +225,12 @@ CtcEngine::CtcEngine(CtcConfig config, CtcWeights weights, const TargetHead& hea
     require(!config.target_fingerprint.empty() || head.fingerprint.empty(),
             "CtcDraft: the drafter names no target, this one is {}; train one for it with `outrider train`", head.fingerprint);
     check_target("CtcDraft", head, config.target_fingerprint, config.target_name, config.hidden, config.vocabulary);
-    columns_ = feature_columns(head, config.feature_layers, "CtcDraft");
-    width_ = feature_width(columns_, config.hidden);
+    require(config.feature_layers.empty() || config.feature_layers.back() <= head.feature_layers,
+            "CtcDraft: it reads the hidden states after layers {}, this target offers those of layers 1 to {} and those "
+            "after its final norm; take a drafter without feature layers, or say in TargetHead::feature_layers what the "
+            "verifier delivers",
+            fmt::join(config.feature_layers, ", "), head.feature_layers);
+    width_ = ctc_feature_width(config);
     require(options.top_k > 0, "CtcDraft: top_k is {}, expected at least 1", options.top_k);
     const bool kernels = options.kernels && weights.fuse.device().is_cpu() && kernels_fit(config);
     team_ = drafting_team(head, options.threads);

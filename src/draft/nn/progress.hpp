@@ -14,8 +14,8 @@ struct Progress {
     TokenId pending = kNoToken;  ///< of the last round; the next new token must be it
 };
 
-/// `known` is null on a sequence's first feedback. `width`: columns of features that the drafter reads up to; there may
-/// be more, which others asked for. `vocabulary` is the target's. Throws Error.
+/// `known` is null on a sequence's first feedback. `width`: columns of features that the drafter reads. `vocabulary` is the
+/// target's. Throws Error.
 inline void check_progress(std::string_view drafter, const SequenceFeedback& feedback, const Progress* known,
                            std::int64_t width, std::int64_t vocabulary) {
     const auto count = static_cast<std::int64_t>(feedback.tokens.size());
@@ -33,9 +33,9 @@ inline void check_progress(std::string_view drafter, const SequenceFeedback& fee
             "{}: sequence {} brings {} tokens, expected as many rows of features", drafter, feedback.sequence, count);
     require(feedback.pending >= 0 && feedback.pending < vocabulary,
             "{}: pending token {} is outside the target's vocabulary of {}", drafter, feedback.pending, vocabulary);
-    require(count == 0 || feedback.features.size(1) >= width,
-            "{}: features of width {}, expected at least {}; are they this target's, and was the drafter made before its "
-            "sequences began?",
+    require(count == 0 || feedback.features.size(1) == width,
+            "{}: features of width {}, expected {}; are they this target's, and does its verifier deliver what "
+            "Prefill::features asks for?",
             drafter, count == 0 ? 0 : feedback.features.size(1), width);
 }
 

@@ -4,7 +4,6 @@
 #include <memory>
 #include <random>
 
-#include <outrider/decode/detail/limit_depth.hpp>
 #include <outrider/decode/detail/stop_filter.hpp>
 #include <outrider/decode/detail/token_stream.hpp>
 
@@ -142,21 +141,4 @@ TEST_CASE("a callback that says stop ends the text with what it saw", "[stream]"
     CHECK(run.tokens.size() == 2);
     CHECK(run.finish == FinishReason::cancelled);
     CHECK(stream({"a", "b"}, {.max_tokens = 2}, {}, 2).finish == FinishReason::length);
-}
-
-TEST_CASE("limit_depth drops what is deeper and nothing else", "[tree]") {
-    TokenTree::Builder builder(9);
-    const NodeIndex a = builder.add(0, 1, -0.5F), b = builder.add(0, 2, -0.25F);
-    builder.add(builder.add(b, 3, -1.0F), 4, -2.0F);
-    builder.add(a, 5, -3.0F);
-    const TokenTree tree = std::move(builder).build();
-    const auto tokens = [](const TokenTree& t) { return std::vector<TokenId>(t.tokens().begin(), t.tokens().end()); };
-    CHECK(tokens(limit_depth(tree, 0)) == std::vector<TokenId>{9});
-    CHECK(tokens(limit_depth(tree, 1)) == std::vector<TokenId>{9, 1, 2});
-    const TokenTree two = limit_depth(tree, 2);
-    CHECK(tokens(two) == std::vector<TokenId>{9, 1, 2, 3, 5});
-    CHECK(std::vector<NodeIndex>(two.parents().begin(), two.parents().end()) ==
-          std::vector<NodeIndex>{kNoNode, 0, 0, 2, 1});
-    CHECK(two.log_q()[4] == -3.0F);
-    CHECK(tokens(limit_depth(tree, 3)) == tokens(tree));
 }

@@ -10,7 +10,7 @@
 #include <outrider/draft/merged.hpp>
 #include <outrider/draft/ngram.hpp>
 #include <outrider/draft/none.hpp>
-#include <outrider/target/feature_columns.hpp>
+#include <outrider/target/features.hpp>
 #include <outrider/tree/tree_layout.hpp>
 
 using namespace outrider;

@@ -8,7 +8,6 @@
 
 #include <outrider/draft/ctc/ctc_draft.hpp>
 #include <outrider/formats/safetensors.hpp>
-#include <outrider/target/feature_columns.hpp>
 #include "train/adamw.hpp"
 #include "train/ctc_loss.hpp"
 #include "train/feature_store.hpp"
@@ -91,32 +90,25 @@ TEST_CASE("FeatureStore keeps layers side by side, in a folder of their own", "[
     const fs::path folder = scratch("layers");
     const auto text = read_conversations(toy_text(folder, 70), encode);
     LayeredVerifier verifier;
-    TargetHead head = verifier.head();
     const std::vector<std::int64_t> layers{2, 3};
-    StoredLayers stored{layers, feature_columns(head, layers, "a test")};
-    CHECK(verifier.asked == std::vector<std::int64_t>{3, 2});
-    stored.columns.erase(stored.columns.begin());
     constexpr std::int64_t H = kToyHidden;
-    FeatureStore narrow(folder, "toy", H, text, &verifier), wide(folder, "toy", H, text, &verifier, stored),
-        other(folder, "toy", H, text, &verifier, {{3}, {H}}), unread(folder, "toy", H, text, nullptr, {layers, {}});
+    FeatureStore narrow(folder, "toy", H, text, &verifier), wide(folder, "toy", H, text, &verifier, layers),
+        other(folder, "toy", H, text, &verifier, {3}), unread(folder, "toy", H, text, nullptr, layers);
     CHECK(FeatureStore(folder, "toy", H, text, nullptr, {}).folder() == narrow.folder());
     CHECK(std::set<fs::path>{narrow.folder(), wide.folder(), other.folder()}.size() == 3);
     CHECK(unread.folder() == wide.folder());
 
-    const Prefill prompt{.sequence = 1, .tokens = text[3].tokens, .pending = text[3].tokens.back()};
-    const at::Tensor all = verifier.prefill(std::span(&prompt, 1))[0].features.to(at::kHalf);  // final, 3, 2
+    const Prefill prompt{.sequence = 1, .tokens = text[3].tokens, .pending = text[3].tokens.back(), .features = {.layers = layers}};
+    const at::Tensor all = verifier.prefill(std::span(&prompt, 1))[0].features.to(at::kHalf);  // final, 2, 3
     REQUIRE(all.size(1) == 3 * H);
     CHECK(at::equal(narrow.features(3), all.slice(1, 0, H)));
-    const at::Tensor expected = at::cat({all.slice(1, 0, H), all.slice(1, 2 * H), all.slice(1, H, 2 * H)}, 1);
-    CHECK(at::equal(wide.features(3), expected));
-    CHECK(at::equal(other.features(3), all.slice(1, 0, 2 * H)));
+    CHECK(at::equal(wide.features(3), all));
+    CHECK(at::equal(other.features(3), at::cat({all.slice(1, 0, H), all.slice(1, 2 * H)}, 1)));
     CHECK(unread.ready(3));
-    CHECK(at::equal(unread.features(3), expected));  // no target is needed for what is there
-    CHECK(wide.read_from(head).feature_columns(std::vector<std::int64_t>{3, 2}) == std::vector<std::int64_t>{2 * H, H});
-    CHECK_THROWS_AS(wide.read_from(head).feature_columns(std::vector<std::int64_t>{4}), Error);
+    CHECK(at::equal(unread.features(3), all));  // no target is needed for what is there
     // A verifier that delivers less than it promised.
     ToyVerifier poor;
-    FeatureStore short_of_one(folder / "poor", "toy", H, text, &poor, stored);
+    FeatureStore short_of_one(folder / "poor", "toy", H, text, &poor, layers);
     CHECK_THROWS_AS((void)short_of_one.features(3), Error);
     fs::remove_all(folder);
 }
@@ -308,7 +300,6 @@ TEST_CASE("train_ctc learns, resumes exactly, and leaves a drafter") {
 TEST_CASE("train_ctc learns from features of layers what final features do not tell", "[features]") {
     const fs::path folder = scratch("run_layers");
     LayeredVerifier verifier;
-    (void)verifier.head().feature_columns(std::vector<std::int64_t>{7});  // by somebody else, before
     const TrainTarget target{verifier.head(), &verifier, "toy target", encode},
         absent{verifier.head(), nullptr, "toy target", encode};
     TrainOptions options = toy_options(folder, 2500);

@@ -58,18 +58,17 @@ public:
 /// they were asked for, the last of a call first.
 class LayeredVerifier final : public ToyVerifier {
 public:
-    std::vector<std::int64_t> asked;
-
     Feedback prefill(std::span<const Prefill> prompts) override {
         static const at::Tensor table = noise({kToyVocabulary, kToyHidden}, 301, 1.7).to(at::kFloat);
         Feedback feedback = ToyVerifier::prefill(prompts);
-        for (SequenceFeedback& one : feedback) {
+        for (std::size_t k = 0; k < feedback.size(); ++k) {
+            SequenceFeedback& one = feedback[k];
             const std::int64_t rows = one.features.size(0);
             std::vector<std::int64_t> ids;
             for (std::size_t i = 0; i < one.tokens.size(); ++i)
                 ids.push_back(next(one.tokens[i], next(i > 0 ? one.tokens[i - 1] : 0, one.tokens[i])));
             std::vector<at::Tensor> parts{noise({rows, kToyHidden}, 400, 2).to(at::kFloat)};
-            for (const std::int64_t layer : asked)
+            for (const std::int64_t layer : prompts[k].features.layers)
                 parts.push_back(layer == 3 ? table.index_select(0, at::tensor(ids, at::kLong))
                                            : noise({rows, kToyHidden}, 400 + static_cast<std::uint64_t>(layer), 1).to(at::kFloat));
             one.features = at::cat(parts, 1);
@@ -80,16 +79,7 @@ public:
     TargetHead head() {
         TargetHead head = toy_head();
         head.fingerprint = "toy with layers";
-        head.feature_columns = [this](std::span<const std::int64_t> layers) {
-            for (auto layer = layers.rbegin(); layer != layers.rend(); ++layer) {
-                require(*layer >= 1 && *layer <= 8, "no layer {}", *layer);
-                if (std::ranges::find(asked, *layer) == asked.end()) asked.push_back(*layer);
-            }
-            std::vector<std::int64_t> columns;
-            for (const std::int64_t layer : layers)
-                columns.push_back((1 + (std::ranges::find(asked, layer) - asked.begin())) * kToyHidden);
-            return columns;
-        };
+        head.feature_layers = 8;
         return head;
     }
 };

@@ -7,6 +7,7 @@
 #include <iterator>
 #include <utility>
 
+#include <outrider/core/detail/translate.hpp>
 #include <outrider/core/error.hpp>
 #include <outrider/decode/detail/round_checks.hpp>
 
@@ -61,8 +62,9 @@ OUTRIDER_INLINE void SequenceBook::leave(const Release& release) {
 }
 
 OUTRIDER_INLINE void SequenceBook::fail(const Sessions& sessions) {
-    for (const auto& session : sessions) session->fail(std::current_exception());
-    note_error();
+    const std::exception_ptr error = detail::translated(std::current_exception());  // of a stage
+    for (const auto& session : sessions) session->fail(error);
+    note(error);
 }
 
 OUTRIDER_INLINE void SequenceBook::fail(Session& session) {

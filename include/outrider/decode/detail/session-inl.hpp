@@ -5,9 +5,11 @@
 
 #include <atomic>
 #include <cmath>
+#include <random>
 
 #include <outrider/core/error.hpp>
 #include <outrider/core/utf8_stream.hpp>
+#include <outrider/tree/subtree.hpp>
 
 #include <outrider/core/detail/bodies.hpp>
 
@@ -48,6 +50,11 @@ OUTRIDER_INLINE void check_request(const Prompt& prompt, const GenerationOptions
         require(!stop.empty() && is_valid_utf8(stop), "A stop string is empty or no valid UTF-8; leave it out");
 }
 
+OUTRIDER_INLINE std::uint64_t fresh_seed() {
+    std::random_device bits;
+    return std::uint64_t{bits()} << 32 | bits();
+}
+
 OUTRIDER_INLINE SequenceId next_sequence_id() {
     static std::atomic<SequenceId> next{1};
     return next++;
@@ -56,13 +63,28 @@ OUTRIDER_INLINE SequenceId next_sequence_id() {
 OUTRIDER_INLINE Session::Session(SequenceId id, Prompt prompt, const GenerationOptions& options, std::int64_t context, Sink sink)
     : id_(id),
       sampling_(options.sampling()),
-      stream_(prompt, options, std::min(options.max_tokens, context - static_cast<std::int64_t>(prompt.tokens.size())),
+      stream_(id, prompt, options, std::min(options.max_tokens, context - static_cast<std::int64_t>(prompt.tokens.size())),
               std::move(sink)) {
     text_ = std::move(prompt.tokens);
     stats_.prompt_tokens = static_cast<std::int64_t>(text_.size());
+    if (!sampling_.logit_hook) return;
+    // Acceptance may walk on below a drafted token that ends the text. Nothing of it is emitted, and a hook need not know
+    // what follows an end: a grammar has nothing to allow there.
+    sampling_.logit_hook = [this, hook = std::move(sampling_.logit_hook)](std::span<const TokenId> text,
+                                                                          std::span<float> logits) {
+        if (!stream_.would_end(text.subspan(text_.size()))) hook(text, logits);
+    };
 }
 
-OUTRIDER_INLINE Prefill Session::prefill() const { return {id_, std::span(text_).first(text_.size() - 1), text_.back()}; }
+OUTRIDER_INLINE TokenTree Session::usable(TokenTree tree, bool drawn) const {
+    return subtree(std::move(tree), [&](const TokenTree& whole, NodeIndex node) {
+        return whole.depth(node) < left() && (drawn || !stream_.is_end(whole.token(node)));
+    });
+}
+
+OUTRIDER_INLINE Prefill Session::prefill(FeatureRequest features) const {
+    return {id_, std::span(text_).first(text_.size() - 1), text_.back(), std::move(features)};
+}
 
 OUTRIDER_INLINE void Session::accept(const TokenTree& tree, const Acceptance& chosen, std::int64_t vocabulary) {
     NodeIndex at = 0;
@@ -79,6 +101,12 @@ OUTRIDER_INLINE void Session::accept(const TokenTree& tree, const Acceptance& ch
     drafted_ = static_cast<std::int64_t>(tree.drafted());
     height_ = tree.height();
     kept_ = 0;
+}
+
+OUTRIDER_INLINE std::vector<TokenId> Session::committed() const {
+    std::vector<TokenId> tokens{pending()};
+    tokens.insert(tokens.end(), run_.begin(), run_.end() - 1);
+    return tokens;
 }
 
 OUTRIDER_INLINE void Session::emit() {
@@ -122,7 +150,7 @@ OUTRIDER_INLINE void Session::fail(const std::exception_ptr& error) {
 
 OUTRIDER_INLINE GenerationResult Session::finish() {
     return {std::move(stream_.tokens()), std::move(stream_.text()), stream_.finish(), std::move(stats_),
-            std::move(error_)};
+            std::move(error_), sampling_.seed};
 }
 
 }  // namespace outrider

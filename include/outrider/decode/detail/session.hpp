@@ -23,6 +23,9 @@ namespace outrider {
 void check_request(const Prompt& prompt, const GenerationOptions& options, const Sink& sink, std::int64_t vocabulary,
                    std::int64_t context);
 
+/// A seed that nobody has asked for before.
+[[nodiscard]] std::uint64_t fresh_seed();
+
 /// A fresh id; no two sequences of a process share one, so decoders may share a verifier or a drafter.
 [[nodiscard]] SequenceId next_sequence_id();
 
@@ -40,9 +43,13 @@ public:
     [[nodiscard]] std::int64_t left() const noexcept { return stream_.left(); }
 
     /// Before the first round: everything but the prompt's last token is to be committed.
-    [[nodiscard]] Prefill prefill() const;
+    [[nodiscard]] Prefill prefill(FeatureRequest features) const;
     [[nodiscard]] SequenceContext context() const { return {id_, &sampling_, text_}; }
     [[nodiscard]] TokenId pending() const noexcept { return text_.back(); }
+
+    /// A draft without what its text could not use: nodes beyond its last token, and those at end tokens, which the target
+    /// chooses itself if it wants them. Drawn nodes stay, since what is left out must not depend on draws.
+    [[nodiscard]] TokenTree usable(TokenTree tree, bool drawn) const;
 
     /// Remembers what the policy chose until `emit`: the tokens of the path, and the next pending token. Throws Error
     /// when the path is none of the tree's, or the token outside the vocabulary.
@@ -55,6 +62,9 @@ public:
     void end(FinishReason why) { stream_.end(why); }
     /// Ends the sequence with an exception's text, unless it has ended.
     void fail(const std::exception_ptr& error);
+
+    /// Of the last round, root included: what becomes committed.
+    [[nodiscard]] std::vector<TokenId> committed() const;
 
     [[nodiscard]] DecodeStats& stats() noexcept { return stats_; }
     /// Of the last round: nodes below the root, and those that were kept.

@@ -38,6 +38,8 @@ public:
     [[nodiscard]] std::string flush() { return std::exchange(held_, {}); }
 
     [[nodiscard]] bool stopped() const noexcept { return stopped_; }
+    /// Whether it looks for anything.
+    [[nodiscard]] bool any() const noexcept { return !stops_.empty(); }
 
 private:
     /// Where the stop string begins that is complete first, looking at ends beyond `seen` bytes; npos: none.

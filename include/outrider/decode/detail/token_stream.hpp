@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -22,8 +23,8 @@ namespace outrider {
 class TokenStream {
 public:
     /// `limit`: emit at most this many tokens (max_tokens, or what the target's context leaves).
-    TokenStream(const Prompt& prompt, const GenerationOptions& options, std::int64_t limit, Sink sink)
-        : detokenizer_(prompt.text), end_ids_(options.end_ids), stops_(options.stop), limit_(limit),
+    TokenStream(SequenceId sequence, const Prompt& prompt, const GenerationOptions& options, std::int64_t limit, Sink sink)
+        : sequence_(sequence), detokenizer_(prompt.text), end_ids_(options.end_ids), stops_(options.stop), limit_(limit),
           sink_(std::move(sink)) {
         if (options.stop_at_end) end_ids_.insert(end_ids_.end(), prompt.end_ids.begin(), prompt.end_ids.end());
         if (limit_ <= 0) finish_ = FinishReason::length;
@@ -33,7 +34,7 @@ public:
     /// then recorded the token and its text, and has not ended.
     bool push(TokenId token) {
         tokens_.push_back(token);
-        const bool ends = std::find(end_ids_.begin(), end_ids_.end(), token) != end_ids_.end();
+        const bool ends = is_end(token);
         std::string piece = ends || !detokenizer_ ? std::string{} : stops_.push(utf8_.feed(detokenizer_->bytes(token)));
         FinishReason why = FinishReason::running;
         if (ends || stops_.stopped())
@@ -42,9 +43,24 @@ public:
             why = FinishReason::length;
         if (why != FinishReason::running && !stops_.stopped()) piece += last_words();
         text_ += piece;
-        if (!sink_(token, piece)) end(FinishReason::cancelled);
+        if (!sink_({sequence_, token, piece})) end(FinishReason::cancelled);
         if (why != FinishReason::running) finish_ = why;  // whatever the callback said of going on
         return !ended();
+    }
+
+    /// Whether this token ends the text whatever stands before it.
+    [[nodiscard]] bool is_end(TokenId token) const {
+        return std::find(end_ids_.begin(), end_ids_.end(), token) != end_ids_.end();
+    }
+
+    /// Whether the text would end with one of these tokens, were they pushed next: by an end token or a stop string.
+    [[nodiscard]] bool would_end(std::span<const TokenId> next) const {
+        if (std::any_of(next.begin(), next.end(), [&](TokenId token) { return is_end(token); })) return true;
+        if (!detokenizer_ || !stops_.any()) return false;
+        Utf8Stream utf8 = utf8_;
+        StopFilter stops = stops_;
+        for (const TokenId token : next) (void)stops.push(utf8.feed(detokenizer_->bytes(token)));
+        return stops.stopped();
     }
 
     /// Ends the text from outside, unless it has ended.
@@ -67,6 +83,7 @@ private:
         return rest;
     }
 
+    SequenceId sequence_;
     std::shared_ptr<const Detokenizer> detokenizer_;
     std::vector<TokenId> end_ids_;
     Utf8Stream utf8_;

@@ -5,7 +5,7 @@
 
 #include <ATen/core/grad_mode.h>
 
-#include <outrider/target/feature_columns.hpp>
+#include <outrider/target/features.hpp>
 
 #include <outrider/core/detail/bodies.hpp>
 

@@ -23,6 +23,7 @@ public:
                                                             DraftBudget budget) = 0;
     virtual void forget(SequenceId sequence) = 0;
     [[nodiscard]] virtual DraftDraws draws() const = 0;
+    [[nodiscard]] virtual FeatureRequest features() const { return {}; }
     [[nodiscard]] virtual const Config& config() const = 0;
     [[nodiscard]] virtual std::size_t weight_bytes() const = 0;
 };
@@ -61,6 +62,7 @@ public:
 
     [[nodiscard]] std::string_view kind() const override { return Kind::kName; }
     [[nodiscard]] DraftDraws draws() const override { return engine_->draws(); }
+    [[nodiscard]] FeatureRequest features() const override { return engine_->features(); }
     [[nodiscard]] std::size_t weight_bytes() const override { return engine_->weight_bytes(); }
     [[nodiscard]] const Config& config() const { return engine_->config(); }
 
