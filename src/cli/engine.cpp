@@ -2,14 +2,28 @@
 
 #include <cstdlib>
 #include <filesystem>
+#include <string_view>
 #include <system_error>
 #include <utility>
 #include <vector>
 
-#include <outrider/engine/make_drafter.hpp>
+#include <outrider/engine.hpp>
 #include <outrider/engine/make_policy.hpp>
 
 namespace outrider::cli {
+
+namespace {
+
+/// As --tree has them.
+TreeKind tree_by_name(std::string_view name) {
+    if (name == "static") return TreeKind::fixed;
+    if (name == "per-frame") return TreeKind::per_frame;
+    if (name == "measured") return TreeKind::measured;
+    if (name == "sampled") return TreeKind::sampled;
+    return name == "auto" ? TreeKind::automatic : TreeKind::best;
+}
+
+}  // namespace
 
 LlamaModel load_model(const ModelArguments& arguments) {
     LlamaModel::Options options;
@@ -34,25 +48,12 @@ AnyDecoder make_decoder(const LlamaModel& model, std::unique_ptr<DraftModel> dra
 
 std::unique_ptr<DraftModel> load_drafter(const std::string& name, const LlamaModel& model,
                                          const ModelArguments& model_arguments, const DecodingArguments& arguments) {
-    DrafterOptions options;
-    options.ctc.threads = model_arguments.threads;
-    options.ctc.seed = arguments.generation.seed.value_or(0);
-    const PolicyInfo& policy = policy_info(arguments.accept);
-    const bool sampled = arguments.tree == "sampled" || (arguments.tree == "auto" && policy.needs_draws);
-    options.ctc.chains = arguments.chains > 0 ? arguments.chains : policy.one_chain ? 1 : 2;
-    options.lm.chains = options.ctc.chains, options.lm.seed = options.ctc.seed;
-    // Draws are made at the request's temperature, greedy ones too; chosen trees need shares that tell tokens apart.
-    if (sampled || arguments.generation.temperature > 0) options.lm.temperature = arguments.generation.temperature;
-    if (sampled) options.lm.tree = LmTree::sampled;
-    options.lm_model.device = at::Device(model_arguments.device);
-    options.lm_model.threads = model_arguments.threads;
-    if (arguments.tree == "static") options.ctc.tree = CtcTree::static_tree, options.heads.tree = HeadTree::static_tree;
-    if (arguments.tree == "per-frame") options.ctc.tree = CtcTree::per_frame, options.heads.tree = HeadTree::static_tree;
-    if (arguments.tree == "measured") options.heads.tree = HeadTree::measured;
-    options.heads.threads = model_arguments.threads;
-    if (sampled) options.ctc.tree = CtcTree::sampled, options.heads.tree = HeadTree::sampled;
-    options.heads.chains = options.ctc.chains, options.heads.seed = options.ctc.seed;
-    return make_drafter(name, model.head(), options);
+    EngineOptions options{.drafter = name, .policy = arguments.accept, .tree = tree_by_name(arguments.tree)};
+    options.chains = arguments.chains;
+    options.draft_seed = arguments.generation.seed.value_or(0);
+    options.draft_temperature = arguments.generation.temperature;
+    options.target.threads = model_arguments.threads;
+    return make_drafter(options, model);
 }
 
 std::string drafter_or_default(const std::string& drafter, const LlamaModel& model) {
@@ -65,8 +66,7 @@ std::string drafter_or_default(const std::string& drafter, const LlamaModel& mod
         places.push_back(program.parent_path().parent_path() / "share/outrider/drafters");
         places.push_back(program.parent_path().parent_path().parent_path() / "examples/drafters");
     }
-    const auto found = find_drafter(places, model.fingerprint());
-    return found ? found->string() + "+ngram" : "ngram";
+    return default_drafter(places, model);
 }
 
 Prompt make_prompt(const LlamaModel& model, const PromptRow& row, bool raw) {

@@ -6,6 +6,7 @@
 #include <cstdio>
 
 
+#include <outrider/tree/subtree.hpp>
 #include <outrider/engine/make_policy.hpp>
 
 #include "arguments.hpp"

@@ -9,7 +9,6 @@
 #include <random>
 
 #include <outrider/accept/match.hpp>
-#include <outrider/accept/match.hpp>
 #include <outrider/decode/speculative_decoder.hpp>
 #include <outrider/draft/lm.hpp>
 

@@ -13,13 +13,13 @@
 namespace outrider {
 
 /// One token as it is emitted.
-struct Emission {
+struct EmittedToken {
     SequenceId sequence = 0;
     TokenId token = kNoToken;
     std::string_view text;  ///< what became certain with it: whole UTF-8 characters, may be empty; valid during the call
 };
 
-/// Wraps a callback that takes an Emission, a text (`std::string_view`) or ids (`std::span<const TokenId>`), and returns
+/// Wraps a callback that takes an EmittedToken, a text (`std::string_view`) or ids (`std::span<const TokenId>`), and returns
 /// nothing or whether to go on: false ends the sequence. Called once for each emitted token, in order (on text alone only
 /// when there is new text), so a text that a callback ends is the same whatever was drafted. A callable that takes several
 /// of these is called with the first of them.
@@ -29,15 +29,15 @@ public:
 
     template <typename F>
         requires(!std::same_as<std::remove_cvref_t<F>, Sink> &&
-                 (std::invocable<F&, const Emission&> || std::invocable<F&, std::string_view> ||
+                 (std::invocable<F&, const EmittedToken&> || std::invocable<F&, std::string_view> ||
                   std::invocable<F&, std::span<const TokenId>>))
     Sink(F&& callback) {  // NOLINT: implicit on purpose, a lambda is a sink
-        using Callback = std::remove_cvref_t<F>;
+        using Callback = std::decay_t<F>;
         if constexpr (requires { callback == nullptr; })
             if (callback == nullptr) return;  // an empty std::function
-        wants_text_ = !std::invocable<F&, const Emission&> && std::invocable<F&, std::string_view>;
-        on_token_ = [callback = Callback(std::forward<F>(callback))](const Emission& emission) mutable {
-            if constexpr (std::invocable<F&, const Emission&>)
+        wants_text_ = !std::invocable<F&, const EmittedToken&> && std::invocable<F&, std::string_view>;
+        on_token_ = [callback = Callback(std::forward<F>(callback))](const EmittedToken& emission) mutable {
+            if constexpr (std::invocable<F&, const EmittedToken&>)
                 return goes_on([&]() -> decltype(auto) { return callback(emission); });
             else if constexpr (std::invocable<F&, std::string_view>)
                 return emission.text.empty() || goes_on([&]() -> decltype(auto) { return callback(emission.text); });
@@ -52,7 +52,7 @@ public:
     [[nodiscard]] bool wants_text() const noexcept { return wants_text_; }
 
     /// False: stop.
-    bool operator()(const Emission& emission) { return !on_token_ || on_token_(emission); }
+    bool operator()(const EmittedToken& emission) { return !on_token_ || on_token_(emission); }
 
 private:
     template <typename Call>
@@ -63,7 +63,7 @@ private:
             return static_cast<bool>(call());
     }
 
-    std::function<bool(const Emission&)> on_token_;
+    std::function<bool(const EmittedToken&)> on_token_;
     bool wants_text_ = false;
 };
 

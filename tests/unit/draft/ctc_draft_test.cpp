@@ -303,11 +303,11 @@ TEST_CASE("CtcDraft: features of layers, by kernels and tensor operations", "[fe
             Text changed = wide;
             changed.features = wide.features.clone();
             changed.features.slice(1, column, column + H).neg_();
-            CtcDraft other(config, weights, plain, options);
+            CtcDraft other(config, weights, head, options);
             CHECK(!same(one(other, changed.feedback(0, 33), 40), whole));
         }
     }
-    CtcDraft reference(config, weights, plain, {.threads = 1, .kernels = false}), fast(config, weights, plain, {.threads = 2, .eight_bits = true});
+    CtcDraft reference(config, weights, head, {.threads = 1, .kernels = false}), fast(config, weights, head, {.threads = 2, .eight_bits = true});
     check_follows(reference, fast, wide);
     CHECK_THROWS_AS(CtcDraft(config, weights, toy_head()), Error);  // a target without features of layers
 }

@@ -8,6 +8,8 @@
 #include <outrider/formats/safetensors.hpp>
 #include <outrider/target/llama_model.hpp>
 
+#include "kernels/thread_team.hpp"
+
 #include "../formats/torch_archive_builder.hpp"
 #include "golden.hpp"
 #include "tiny_copy.hpp"

@@ -1,0 +1,90 @@
+// A target, a drafter and a policy by name, in one call.
+//
+//     auto engine = outrider::Engine::open({.model = "SmolLM2-135M-Instruct.Q4_1.gguf"});
+//     engine.chat("Why is the sky blue?", {.max_tokens = 128}, [](std::string_view text) { fmt::print("{}", text); });
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <outrider/core/options.hpp>
+#include <outrider/decode/result.hpp>
+#include <outrider/decode/sink.hpp>
+#include <outrider/decode/speculative_decoder.hpp>
+#include <outrider/engine/any_decoder.hpp>
+#include <outrider/engine/make_policy.hpp>
+#include <outrider/target/llama_model.hpp>
+
+namespace outrider {
+
+/// How drafts become trees, where a drafter can do several things.
+enum class TreeKind : unsigned char {
+    automatic,  ///< the drafter's best, or drawn chains where the policy needs draws
+    best,       ///< the most probable nodes
+    fixed,      ///< a static shape
+    per_frame,  ///< CTC: the static shape without collapse; Medusa and Hydra: as `fixed`
+    measured,   ///< Medusa and Hydra: a shape from measured accuracies
+    sampled,    ///< drawn chains
+};
+
+struct EngineOptions {
+    std::filesystem::path model;  ///< a GGUF file, or a Hugging Face folder
+    /// See make_drafter. Empty: the best drafter for the model in `drafter_places`, joined with n-grams; n-grams alone where
+    /// there is none.
+    std::string drafter = {};
+    std::vector<std::filesystem::path> drafter_places = {};
+    std::string policy = "match";  ///< see make_policy
+    PolicyOptions policy_options = {};
+    TreeKind tree = TreeKind::automatic;
+    std::int64_t chains = 0;        ///< of drawn drafts; 0: as many as the policy takes, up to 2
+    std::uint64_t draft_seed = 0;   ///< of drawn drafts
+    double draft_temperature = 0;   ///< what requests will mostly ask for: drawn drafts, and drafts of a language model
+    LlamaModel::Options target = {};  ///< weights, device, threads, chat template
+    DecoderOptions decoder = {};
+    /// Where the costs of passes are remembered between runs; empty: nowhere, they are measured (about a second) when a
+    /// decoder first drafts.
+    std::filesystem::path pass_times_file = {};
+};
+
+/// The drafter of such an engine alone. Throws Error.
+[[nodiscard]] std::unique_ptr<DraftModel> make_drafter(const EngineOptions& options, const LlamaModel& model);
+
+/// The best drafter for the model in these places, joined with n-grams; "ngram" where there is none.
+[[nodiscard]] std::string default_drafter(std::span<const std::filesystem::path> places, const LlamaModel& model);
+
+/// Owns a decoder over a model that may be shared. Movable; as the decoder, for one thread.
+class Engine {
+public:
+    /// Loads the model and the drafter and reconciles drafter, trees, policy, threads and temperature. Throws Error: a file
+    /// that is damaged or not supported, a drafter of another target, a policy that can decide for none of its trees.
+    [[nodiscard]] static Engine open(EngineOptions options);
+    /// The same over a model that is loaded already; `options.model` and `options.target` stay unread.
+    [[nodiscard]] static Engine open(LlamaModel model, EngineOptions options);
+
+    [[nodiscard]] const LlamaModel& model() const noexcept { return model_; }
+    /// For several requests at once: join, step, take.
+    [[nodiscard]] AnyDecoder& decoder() noexcept { return *decoder_; }
+    /// The drafter's name, the one that was found where none was asked for.
+    [[nodiscard]] const std::string& drafter() const noexcept { return options_.drafter; }
+
+    /// The assistant's answer, decoded to its end. Throws Error.
+    GenerationResult chat(std::string_view user, GenerationOptions options = {}, Sink sink = {});
+    GenerationResult chat(std::span<const ChatMessage> messages, GenerationOptions options = {}, Sink sink = {});
+    /// The text's continuation; special tokens in it are read as such.
+    GenerationResult complete(std::string_view text, GenerationOptions options = {}, Sink sink = {});
+
+private:
+    Engine(LlamaModel model, EngineOptions options);
+
+    LlamaModel model_;
+    EngineOptions options_;
+    std::unique_ptr<AnyDecoder> decoder_;
+};
+
+}  // namespace outrider
