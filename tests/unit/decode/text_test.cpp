@@ -34,7 +34,7 @@ Run stream(const std::vector<std::string>& pieces, GenerationOptions options, st
            int stop_at_call = -1) {
     Run run;
     const Prompt prompt{{0}, std::move(end_ids), std::make_shared<Pieces>(pieces)};
-    TokenStream out(prompt, options, options.max_tokens, [&](std::string_view text) {
+    TokenStream out(1, prompt, options, options.max_tokens, [&](std::string_view text) {
         run.calls.emplace_back(text);
         return static_cast<int>(run.calls.size()) != stop_at_call;
     });
