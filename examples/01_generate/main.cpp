@@ -1,4 +1,5 @@
-// Answers one prompt with a trained CTC drafter:  01_generate MODEL.gguf DRAFTER_FOLDER "Why is the sky blue?"
+// Answers one prompt, drafting with a trained CTC drafter and n-grams merged:
+//     01_generate MODEL.gguf DRAFTER_FOLDER+ngram "Why is the sky blue?"
 #include <fmt/format.h>
 #include <outrider/outrider.hpp>
 
@@ -6,15 +7,11 @@
 
 namespace {
 
-void answer(const char* model_path, const char* drafter_path, const char* question) {
+void answer(const char* model_path, const char* drafter, const char* question) {
     // [readme]
-    auto model = outrider::LlamaModel::load(model_path);
-    outrider::SpeculativeDecoder decoder{outrider::CtcDraft::load(drafter_path, model),
-                                         outrider::LlamaVerifier{model}, outrider::Match{}};
-    const auto result = decoder.generate(model.chat(question), {.max_tokens = 128}, [](std::string_view text) {
-        fmt::print("{}", text);
-        return true;  // go on
-    });
+    auto engine = outrider::Engine::open({.model = model_path, .drafter = drafter});
+    const auto result = engine.chat(question, {.max_tokens = 128},
+                                    [](std::string_view text) { fmt::print("{}", text); });
     fmt::print("\n{} tokens in {} passes of the target\n", result.stats.tokens, result.stats.rounds);
     // [readme]
 }
@@ -23,7 +20,7 @@ void answer(const char* model_path, const char* drafter_path, const char* questi
 
 int main(int argc, char** argv) {
     if (argc != 4) {
-        fmt::print(stderr, "usage: {} MODEL.gguf DRAFTER_FOLDER PROMPT\n", argv[0]);
+        fmt::print(stderr, "usage: {} MODEL.gguf DRAFTER PROMPT\n", argv[0]);
         return 2;
     }
     try {

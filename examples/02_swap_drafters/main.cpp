@@ -11,14 +11,13 @@
 
 namespace {
 
-using outrider::Match;
 using outrider::LlamaVerifier;
 using outrider::SpeculativeDecoder;
 
 /// One answer with any drafter, by value or by pointer.
 template <typename Draft>
 std::string answer(const char* name, Draft draft, const outrider::LlamaModel& model, const char* prompt) {
-    SpeculativeDecoder decoder{std::move(draft), LlamaVerifier{model}, Match{}};
+    SpeculativeDecoder decoder{std::move(draft), LlamaVerifier{model}};
     const auto result = decoder.generate(model.chat(prompt), {.max_tokens = 48});
     fmt::print("{:<40} {:5.2f} tokens per pass\n", name, result.stats.beta());
     return result.text;
@@ -28,6 +27,9 @@ bool all_the_same(const outrider::LlamaModel& model, const char* prompt, int nam
     // Types, at compile time.
     const std::string plain = answer("NoDraft", outrider::NoDraft{}, model, prompt);
     bool same = answer("NgramDraft", outrider::NgramDraft{}, model, prompt) == plain;
+    const outrider::NgramOptions copies{.mode = outrider::NgramMode::copy};
+    same = answer("MergedDraft of two", outrider::MergedDraft{outrider::NgramDraft{}, outrider::NgramDraft{copies}}, model,
+                  prompt) == plain && same;
 
     // Names, at run time.
     for (int i = 0; i < names; ++i) {

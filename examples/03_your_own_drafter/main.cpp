@@ -70,7 +70,7 @@ template <typename Draft>
 outrider::GenerationResult tell(Draft draft) {
     auto model = std::make_shared<example::MarkovModel>(example::kReading);
     // Trees of a given size: a pass of this toy costs next to nothing, so that the automatic size would rightly draft nothing.
-    outrider::SpeculativeDecoder decoder{std::move(draft), example::MarkovVerifier{model}, outrider::Match{},
+    outrider::SpeculativeDecoder decoder{std::move(draft), example::MarkovVerifier{model},
                                          outrider::DecoderOptions{.nodes = 16}};
     return decoder.generate(example::prompt_of("in the "), {.max_tokens = 240});
 }

@@ -18,7 +18,7 @@ namespace {
 template <typename Draft>
 std::vector<std::string> tell(const char* name, Draft draft) {
     auto model = std::make_shared<example::MarkovModel>(example::kReading);
-    outrider::SpeculativeDecoder decoder{std::move(draft), example::MarkovVerifier{model}, outrider::Match{}};
+    outrider::SpeculativeDecoder decoder{std::move(draft), example::MarkovVerifier{model}};
     std::vector<outrider::SequenceId> ids;
     for (std::uint64_t stream = 0; stream < 2; ++stream)
         ids.push_back(decoder.join(example::prompt_of("the rider "), {.max_tokens = 200, .temperature = 0.5, .seed = 3,

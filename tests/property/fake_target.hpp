@@ -53,7 +53,7 @@ inline void fake_features(const FakeLaw& law, std::span<const TokenId> prefix, f
     for (std::int64_t f = 0; f < kFakeFeatures; ++f) features[f] = static_cast<float>((h >> (20 * f)) & 0xFFFFF);
 }
 
-class FakeTarget final : public Verifier {
+class FakeTarget : public Verifier {
 public:
     explicit FakeTarget(FakeLaw law = {}) : law_(law) {}
 

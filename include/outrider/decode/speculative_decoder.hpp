@@ -171,13 +171,17 @@ private:
         return accepted;
     }
 
-    /// Where the policy or a hook of the request throws somewhere below the root, the draft has led there: the root alone is
-    /// decided, so that the text before the failure is the same as without drafts.
+    /// Where a hook of the request fails somewhere below the root, or the target's logits are broken there, the draft has
+    /// led there: the root alone is decided, so that the text before the failure is the same as without drafts. What the
+    /// policy has against the draft itself is not covered up.
     [[nodiscard]] Acceptance decide(Session& session, const SequenceTree& draft, const TreeRows& rows) {
         SequenceContext context = session.context();
         context.samples = draft.samples.get();
         try {
             return policy_->accept(draft.tree, rows, context);
+        } catch (const Error& error) {
+            const bool of_the_draft = error.kind() == ErrorKind::bad_request && !context.sampling->logit_hook;
+            if (draft.tree.drafted() == 0 || of_the_draft) throw;
         } catch (...) {
             if (draft.tree.drafted() == 0) throw;
         }

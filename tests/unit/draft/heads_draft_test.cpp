@@ -182,19 +182,6 @@ TEST_CASE("Hydra does not draft what is too unlikely for its price") {
     }
 }
 
-TEST_CASE("heads: what others asked for beside the final features changes nothing", "[features]") {
-    const Text narrow(30);
-    Text wide = narrow;
-    wide.features = at::cat({narrow.features, noise({30, 2 * kToyHidden}, 64, 9).to(at::kFloat)}, 1);
-    for (const Kind& kind : kinds())
-        for (const bool kernels : {false, true}) {
-            INFO(kind.name << ", kernels " << kernels);
-            const auto a = kind.make({.threads = 1, .kernels = kernels}), b = kind.make({.threads = 1, .kernels = kernels});
-            CHECK(same(one(*a, narrow.feedback(0, 11)), one(*b, wide.feedback(0, 11))));
-            CHECK(same(one(*a, narrow.feedback(11, 20)), one(*b, wide.feedback(11, 20))));
-        }
-}
-
 TEST_CASE("heads: a batch gives every sequence the draft it gets alone, bit for bit") {
     const std::vector<Text> texts{Text(20, 1), Text(9, 2), Text(31, 3)};
     const std::vector<std::int64_t> pending{12, 0, 25};  // the second has a prompt of one token

@@ -41,9 +41,9 @@ PassOutput run(TargetPass& pass, KvCache& cache, std::span<const TokenId> tokens
 
 TEST_CASE("Requests join, and each is taken out of the features of all", "[features]") {
     const FeatureRequest final{}, some{.layers = {1, 3}}, others{.layers = {2, 3}}, none = FeatureRequest::none();
-    CHECK(both(some, others) == FeatureRequest{.layers = {1, 2, 3}});
-    CHECK(both(none, none) == none);
-    CHECK(both(none, final) == final);
+    CHECK((both(some, others) == FeatureRequest{.layers = {1, 2, 3}}));
+    CHECK((both(none, none) == none));
+    CHECK((both(none, final) == final));
     constexpr std::int64_t H = 5;
     CHECK(final.width(H) == H);
     CHECK(some.width(H) == 3 * H);

@@ -21,7 +21,7 @@ OUTRIDER_INLINE const SamplingOptions& options_of(const SequenceContext& context
 
 OUTRIDER_INLINE RowMaximum checked_maximum(std::span<const float> logits, NodeIndex node) {
     const RowMaximum top = row_maximum(logits);
-    require(!top.has_nan && top.value < INFINITY,
+    require(!top.has_nan && top.value < INFINITY, ErrorKind::internal,
             "The target's logits after node {} are not finite; the model or its input is broken (weights, dtype range, "
             "cache) or the logit hook is, so no token can be chosen",
             node);

@@ -5,7 +5,6 @@
 
 #include <cstdint>
 #include <utility>
-#include <utility>
 #include <vector>
 
 #include <outrider/target/features.hpp>
