@@ -149,7 +149,7 @@ void MergedDraft::ask(std::size_t drafter, std::span<const SequenceFeedback> fee
                       bool priced, Draws& draws) {
     Part& part = parts_[drafter];
     Feedback late;
-    if (priced || !part.owed.empty()) {
+    if (priced || !part.owed.empty() || part.drafter->features() != features_) {
         std::vector<std::size_t> asked(feedback.size());
         std::iota(asked.begin(), asked.end(), std::size_t{0});
         if (priced) asked = whom_to_draft(drafter, feedback, budget);

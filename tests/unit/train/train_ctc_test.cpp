@@ -389,10 +389,11 @@ TEST_CASE("train_ctc: a start with fewer layers is the same function before the 
         INFO(to);
         CtcDraft before = CtcDraft::load(folder / from, head, {.threads = 1, .kernels = false}),
                  after = CtcDraft::load(folder / to, head, {.threads = 1, .kernels = false});
-        const Prefill prompt{.sequence = 1, .tokens = text[3].tokens, .pending = 5};
-        const Feedback feedback = verifier.prefill(std::span(&prompt, 1));
-        const auto a = paths_of(before.propose(feedback, {12}).at(0).tree),
-                   b = paths_of(after.propose(feedback, {12}).at(0).tree);
+        const auto paths = [&](CtcDraft& draft) {
+            const Prefill prompt{.sequence = 1, .tokens = text[3].tokens, .pending = 5, .features = draft.features()};
+            return paths_of(draft.propose(verifier.prefill(std::span(&prompt, 1)), {12}).at(0).tree);
+        };
+        const auto a = paths(before), b = paths(after);
         REQUIRE(a.size() == 12);
         for (const auto& [path, log_psi] : a) {
             REQUIRE(b.contains(path));
