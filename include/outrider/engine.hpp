@@ -13,6 +13,7 @@
 #include <string_view>
 #include <vector>
 
+#include <outrider/core/detail/export.hpp>
 #include <outrider/core/options.hpp>
 #include <outrider/decode/result.hpp>
 #include <outrider/decode/sink.hpp>
@@ -54,13 +55,13 @@ struct EngineOptions {
 };
 
 /// The drafter of such an engine alone. Throws Error.
-[[nodiscard]] std::unique_ptr<DraftModel> make_drafter(const EngineOptions& options, const LlamaModel& model);
+[[nodiscard]] OUTRIDER_API std::unique_ptr<DraftModel> make_drafter(const EngineOptions& options, const LlamaModel& model);
 
 /// The best drafter for the model in these places, joined with n-grams; "ngram" where there is none.
-[[nodiscard]] std::string default_drafter(std::span<const std::filesystem::path> places, const LlamaModel& model);
+[[nodiscard]] OUTRIDER_API std::string default_drafter(std::span<const std::filesystem::path> places, const LlamaModel& model);
 
 /// Owns a decoder over a model that may be shared. Movable; as the decoder, for one thread.
-class Engine {
+class OUTRIDER_API Engine {
 public:
     /// Loads the model and the drafter and reconciles drafter, trees, policy, threads and temperature. Throws Error: a file
     /// that is damaged or not supported, a drafter of another target, a policy that can decide for none of its trees.

@@ -10,6 +10,8 @@
 #include <outrider/engine.hpp>
 #include <outrider/engine/make_policy.hpp>
 
+#include "memory.hpp"
+
 namespace outrider::cli {
 
 namespace {
@@ -31,6 +33,7 @@ LlamaModel load_model(const ModelArguments& arguments) {
     options.device = at::Device(arguments.device);
     options.threads = arguments.threads;
     options.chat_template = arguments.chat_template;
+    const ReturnMemory loading;
     return LlamaModel::load(arguments.path, options);
 }
 
@@ -53,6 +56,7 @@ std::unique_ptr<DraftModel> load_drafter(const std::string& name, const LlamaMod
     options.draft_seed = arguments.generation.seed.value_or(0);
     options.draft_temperature = arguments.generation.temperature;
     options.target.threads = model_arguments.threads;
+    const ReturnMemory loading;
     return make_drafter(options, model);
 }
 

@@ -5,9 +5,6 @@
 #include <csignal>
 #include <cstdio>
 #include <filesystem>
-#ifdef __GLIBC__
-#include <malloc.h>
-#endif
 
 #include <outrider/train/train_ctc.hpp>
 #include <outrider/train/train_hydra.hpp>
@@ -15,6 +12,7 @@
 
 #include "arguments.hpp"
 #include "engine.hpp"
+#include "memory.hpp"
 
 namespace outrider::cli {
 namespace {
@@ -25,16 +23,6 @@ volatile std::sig_atomic_t stop_asked = 0;
 void on_signal(int signal) {
     stop_asked = 1;
     std::signal(signal, SIG_DFL);
-}
-
-/// Every step makes and drops the same large tensors. By default glibc gets each from the kernel and gives it back,
-/// which costs a page fault for every 4 KB of it, each step anew.
-void keep_large_blocks() {
-#ifdef __GLIBC__
-    mallopt(M_MMAP_THRESHOLD, 1 << 30);
-    mallopt(M_TRIM_THRESHOLD, 1 << 30);
-    mallopt(M_TOP_PAD, 64 << 20);
-#endif
 }
 
 template <typename From, typename To>
@@ -132,11 +120,12 @@ TrainResult train(const TrainArguments& a, const TrainTarget& target) {
 }  // namespace
 
 int run(const TrainArguments& arguments) {
-    keep_large_blocks();
     std::signal(SIGINT, on_signal);
     std::signal(SIGTERM, on_signal);
     if (arguments.model.threads > 0) at::set_num_threads(arguments.model.threads);
     const LlamaModel model = load_model(arguments.model);
+    keep_memory();
+    at::set_num_threads(1);  // the parts of a batch are what runs in parallel
     LlamaVerifier verifier(model);
     const auto encode = [&model](std::span<const ChatMessage> messages) { return model.chat(messages).tokens; };
     const std::string name = std::filesystem::path(arguments.model.path).filename().string();

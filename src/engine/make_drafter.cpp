@@ -17,7 +17,6 @@
 #include <outrider/draft/none.hpp>
 #include <outrider/target/llama_causal_model.hpp>
 
-#include "target/free_memory.hpp"
 
 namespace outrider {
 namespace {
@@ -106,7 +105,6 @@ std::optional<double> beta_for(const fs::path& folder, std::string_view fingerpr
 std::unique_ptr<DraftModel> make_drafter(std::string_view name, const TargetHead& target, const DrafterOptions& options) {
     std::vector<std::unique_ptr<DraftModel>> drafters;
     for (const std::string_view part : parts_of(name)) drafters.push_back(make_one(part, target, options));
-    return_free_memory();
     if (drafters.size() == 1) return std::move(drafters[0]);
     return std::make_unique<MergedDraft>(std::move(drafters));
 }

@@ -1,5 +1,7 @@
 #include "formats/ggml_types.hpp"
 
+#include <fmt/format.h>
+
 #include <array>
 #include <cstring>
 

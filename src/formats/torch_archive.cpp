@@ -22,7 +22,7 @@ namespace {
 using detail::PickledTensor;
 
 /// One file: its tensors, and the memory of those that are not views of it.
-struct OneFile {
+struct ArchiveFile {
     SharedBytes bytes;
     std::vector<SafeTensor> tensors;
     std::vector<std::vector<std::byte>> owned;
@@ -69,7 +69,7 @@ public:
         budget_ = 2 * file_.bytes.size();
     }
 
-    OneFile read() {
+    ArchiveFile read() {
         const auto all = file_.bytes.span();
         require(detail::looks_like_zip(all), "{}: expected a zip archive as torch.save writes since version 1.6, got {}"
                 "; load an old file with torch.load and save it again", name_,
@@ -169,7 +169,7 @@ private:
     }
 
     const std::string& name_;
-    OneFile file_;
+    ArchiveFile file_;
     std::size_t budget_ = 0;  // bytes that may still be copied
     std::map<std::string, std::span<const std::byte>> entries_;
     std::string folder_;  // with its slash
@@ -181,11 +181,11 @@ private:
 
 struct TorchArchive::Contents {
     std::string name;
-    std::vector<OneFile> files;  // without their tensors
+    std::vector<ArchiveFile> files;  // without their tensors
     std::vector<SafeTensor> tensors;
     std::unordered_map<std::string, std::size_t> index;
 
-    void add(OneFile file) {
+    void add(ArchiveFile file) {
         for (SafeTensor& tensor : file.tensors) {
             require(index.emplace(tensor.name, tensors.size()).second, "{}: tensor {} is in two files", name,
                     tensor.name);
@@ -254,7 +254,7 @@ std::vector<std::string> TorchArchive::names() const {
 
 const std::string& TorchArchive::name() const noexcept { return contents_->name; }
 void TorchArchive::drop_pages(std::span<const std::byte> part) const noexcept {
-    for (const OneFile& file : contents_->files) file.bytes.drop_pages(part);
+    for (const ArchiveFile& file : contents_->files) file.bytes.drop_pages(part);
 }
 
 }  // namespace outrider

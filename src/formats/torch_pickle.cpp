@@ -1,5 +1,7 @@
 #include "torch_pickle.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 #include <map>
@@ -120,8 +122,8 @@ private:
                 check(marks_.empty() && stack_.size() == 1 && at_ == pickle_.size(), "it ends with open values");
                 return false;
             default:
-                fail("{}: opcode 0x{:02X} ({}) at byte {} of its pickle is not allowed; expected a state_dict: tensors "
-                     "by name. Save module.state_dict() with torch.save and its default protocol", name_, opcode,
+                fail("{}: opcode {} ({}) at byte {} of its pickle is not allowed; expected a state_dict: tensors "
+                     "by name. Save module.state_dict() with torch.save and its default protocol", name_, fmt::format("0x{:02X}", opcode),
                      opcode_name(opcode), opcode_at_);
         }
         return true;

@@ -1,4 +1,6 @@
 // The target pass in plain ATen: the reference, and the pass of every device but the CPU.
+#include <fmt/format.h>
+
 #include <outrider/core/error.hpp>
 #include <outrider/tree/tree_layout.hpp>
 

@@ -1,6 +1,8 @@
 // The target pass of the CPU: own kernels over weights as stored, bf16, f32 or 8 bits, one team of threads through the
 // whole pass. Every row's bits depend on its own text alone: not on the other rows, on threads, or on which of its
 // ancestors are committed.
+#include <fmt/format.h>
+
 #include <cmath>
 #include <cstddef>
 #include <set>

@@ -1,6 +1,7 @@
 #include <outrider/target/llama_model.hpp>
 
 #include <ATen/Context.h>
+#include <fmt/format.h>
 
 #include <outrider/core/error.hpp>
 #include <outrider/core/rng.hpp>
@@ -8,7 +9,6 @@
 #include "formats/named_tensors.hpp"
 #include "kernels/thread_team.hpp"
 
-#include "free_memory.hpp"
 #include "model_backend.hpp"
 
 namespace outrider {
@@ -92,7 +92,6 @@ LlamaModel LlamaModel::load(const std::filesystem::path& path, const Options& op
             state->no_template = reason.what();
         }
     }
-    return_free_memory();
     return LlamaModel(state);
 }
 

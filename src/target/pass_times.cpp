@@ -1,5 +1,6 @@
 #include <outrider/target/pass_times.hpp>
 
+#include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
 #include <algorithm>

@@ -1,5 +1,7 @@
 #include "weight_source.hpp"
 
+#include <fmt/format.h>
+
 #include <atomic>
 #include <cstring>
 

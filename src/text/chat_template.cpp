@@ -1,5 +1,7 @@
 #include <outrider/text/chat_template.hpp>
 
+#include <fmt/format.h>
+
 #include <array>
 #include <utility>
 

@@ -1,5 +1,7 @@
 #include "merge_bpe.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <limits>
 

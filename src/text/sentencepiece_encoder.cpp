@@ -1,5 +1,7 @@
 #include "sentencepiece_encoder.hpp"
 
+#include <fmt/format.h>
+
 #include <charconv>
 
 #include <sentencepiece_processor.h>

@@ -1,5 +1,6 @@
 #include <outrider/train/distill.hpp>
 
+#include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
 #include <algorithm>

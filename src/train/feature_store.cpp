@@ -1,5 +1,7 @@
 #include "train/feature_store.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <chrono>
 #include <numeric>

@@ -1,6 +1,6 @@
 #include "trainer.hpp"
 
-#include <ATen/Parallel.h>
+#include <fmt/format.h>
 
 #include <chrono>
 #include <cmath>
@@ -56,7 +56,7 @@ std::vector<Conversation> read_all(const TrainOptions& options, const TrainTarge
 /// Throws Error where the target is to compute features of layers that it does not have.
 std::vector<std::int64_t> checked_layers(const TrainTarget& target, const std::vector<std::int64_t>& layers) {
     require(target.verifier == nullptr || layers.empty() || layers.back() <= target.head.feature_layers,
-            "train: features after layers {}: this target offers layers 1 to {}", fmt::join(layers, ", "),
+            "train: features after layers {}: this target offers layers 1 to {}", detail::listed(layers),
             target.head.feature_layers);
     return layers;
 }
@@ -77,7 +77,6 @@ public:
           store_(options.features.empty() ? options.output / "features" : options.features, target.head.fingerprint,
                  target.head.hidden, conversations_, target.verifier, checked_layers(target, feature_layers)),
           compute_(options.bf16 && multiplies_bf16() ? at::kBFloat16 : at::kFloat) {
-        at::set_num_threads(1);  // the parts of a batch are what runs in parallel
         drop_held_out_prompts();
         learner_ = make(basis());
         drop_missing_features();

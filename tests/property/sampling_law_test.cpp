@@ -38,19 +38,25 @@ protected:
     }
 };
 
-/// Samples chains of at most 3 tokens from a law of its own, and chooses two nodes beside them.
+/// Samples chains of at most 3 tokens from a law of its own, and chooses two nodes beside them. One that lies states that
+/// all tokens were equally likely.
 class DrawingDraft final : public KnowingDraft {
 public:
-    explicit DrawingDraft(std::size_t chains) : KnowingDraft(kLaw), chains_(chains) {}
+    explicit DrawingDraft(std::size_t chains, bool lies = false) : KnowingDraft(kLaw), chains_(chains), lies_(lies) {}
 
 protected:
     class Leaning final : public DraftLaw {
     public:
-        /// 0.5 for one token, 0.1 for the four others, 0.1 for the end.
+        explicit Leaning(double top) : top_(top) {}
+
+        /// `top` for one token, the rest of 0.9 for the four others, 0.1 for the end.
         void conditional(std::span<const TokenId> path, std::span<double> q) const override {
-            for (double& x : q) x = 0.1;
-            q[(path.size() * 2 + 1) % q.size()] = 0.5;
+            for (double& x : q) x = (0.9 - top_) / static_cast<double>(q.size() - 1);
+            q[(path.size() * 2 + 1) % q.size()] = top_;
         }
+
+    private:
+        double top_;
     };
 
     std::vector<SequenceTree> do_propose(std::span<const SequenceFeedback> feedback, DraftBudget budget) override {
@@ -61,7 +67,7 @@ protected:
 
     TokenTree grow(SequenceId sequence, const std::vector<TokenId>& text, std::int64_t nodes) override {
         if (nodes < 11) return TokenTree::root_only(text.back());
-        const auto law = std::make_shared<Leaning>();
+        const auto law = std::make_shared<Leaning>(0.5);
         KeyedDice dice(1234, static_cast<std::uint64_t>(sequence), static_cast<std::int64_t>(text.size()));
         std::vector<DraftSamples::Chain> chains(chains_, {{}, true});
         TokenTree::Builder tree(text.back());
@@ -81,12 +87,14 @@ protected:
             }
         }
         tree.add(tree.add(0, 4, -1.0F), 2, -1.0F);
-        drawn_[sequence] = std::make_shared<DraftSamples>(DraftSamples::from_chains(law, chains));
+        const auto stated = lies_ ? std::make_shared<Leaning>(0.18) : law;
+        drawn_[sequence] = std::make_shared<DraftSamples>(DraftSamples::from_chains(stated, chains));
         return std::move(tree).build();
     }
 
 private:
     std::size_t chains_;
+    bool lies_;
     std::map<SequenceId, std::shared_ptr<const DraftSamples>> drawn_;
 };
 
@@ -119,6 +127,15 @@ TEST_CASE("sampled texts follow the target's law under a hostile drafter", "[pro
 
 TEST_CASE("the test of the law sees a rule that redraws after rejection", "[property][law]") {
     CHECK(excess({.temperature = 1.0}, RedrawMatch{}, 12000, StubbornDraft{kLaw}) > 20.0);
+}
+
+TEST_CASE("the test of the law sees draws that come from another law than is stated", "[property][law]") {
+    const GenerationOptions o{.temperature = 0.9, .top_k = 4};
+    CHECK(excess(o, RejectionAccept{}, 6000, DrawingDraft{1, true}) > 20.0);
+    CHECK(excess(o, BlockAccept{}, 6000, DrawingDraft{1, true}) > 20.0);
+    CHECK(excess(o, KSeqAccept{}, 6000, DrawingDraft{2, true}) > 20.0);
+    CHECK(excess(o, TraversalAccept{}, 6000, DrawingDraft{3, true}) > 20.0);
+    CHECK(excess(o, UnifiedAccept{}, 6000, DrawingDraft{3, true}) > 20.0);
 }
 
 TEST_CASE("a drafter's draws reach the policy, and texts keep the target's law", "[property][law]") {

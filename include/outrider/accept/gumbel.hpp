@@ -4,6 +4,7 @@
 
 #include <span>
 
+#include <outrider/core/detail/export.hpp>
 #include <outrider/core/rng.hpp>
 #include <outrider/core/types.hpp>
 
@@ -12,11 +13,11 @@ namespace outrider {
 /// argmax over all tokens of logits[t] / temperature + key.gumbel(t), the lowest id among equals. Exactly that, though
 /// the logarithms are taken only for tokens whose random bits can still win. `maximum` is the row's largest logit; no
 /// entry is NaN or +infinity, and one at least is finite. temperature > 0.
-[[nodiscard]] TokenId gumbel_pick(std::span<const float> logits, float maximum, double temperature,
+[[nodiscard]] OUTRIDER_API TokenId gumbel_pick(std::span<const float> logits, float maximum, double temperature,
                                   const RandomKey& key);
 
 /// The same over `tokens` only.
-[[nodiscard]] TokenId gumbel_pick(std::span<const float> logits, std::span<const TokenId> tokens, double temperature,
+[[nodiscard]] OUTRIDER_API TokenId gumbel_pick(std::span<const float> logits, std::span<const TokenId> tokens, double temperature,
                                   const RandomKey& key);
 
 }  // namespace outrider

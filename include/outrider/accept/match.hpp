@@ -11,7 +11,7 @@ namespace outrider {
 /// tree and batch. Either way a draft is accepted exactly where it guessed the choice, and the text does not depend on what
 /// was drafted. Warpers, in this order: logit hook, repetition penalty over prompt, text and drafted path, temperature,
 /// top-k, top-p, min-p; equal logits rank by id. Throws Error for logits that are not finite, or that forbid every token.
-class Match final : public AcceptancePolicy {
+class OUTRIDER_API Match final : public AcceptancePolicy {
 public:
     [[nodiscard]] Acceptance accept(const TokenTree& tree, const TreeRows& rows,
                                     const SequenceContext& context) const override;
@@ -21,4 +21,5 @@ public:
 
 #ifndef OUTRIDER_COMPILED
 #include <outrider/accept/match-inl.hpp>
+#include <outrider/core/detail/export.hpp>
 #endif

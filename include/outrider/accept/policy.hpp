@@ -1,13 +1,14 @@
 // How the longest acceptable path is chosen.
 #pragma once
 
+#include <outrider/core/detail/export.hpp>
 #include <outrider/target/round.hpp>
 
 namespace outrider {
 
 /// Decides for one tree. A pure function of its arguments: randomness comes from the sampling options' seed, the stream
 /// and the position in the text, never from call order.
-class AcceptancePolicy {
+class OUTRIDER_API AcceptancePolicy {
 public:
     virtual ~AcceptancePolicy() = default;
 

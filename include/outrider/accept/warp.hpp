@@ -6,6 +6,7 @@
 #include <span>
 #include <vector>
 
+#include <outrider/core/detail/export.hpp>
 #include <outrider/core/options.hpp>
 #include <outrider/core/types.hpp>
 
@@ -18,26 +19,26 @@ struct RowMaximum {
 };
 
 /// One pass over a row. `logits` must not be empty.
-[[nodiscard]] RowMaximum row_maximum(std::span<const float> logits);
+[[nodiscard]] OUTRIDER_API RowMaximum row_maximum(std::span<const float> logits);
 
 /// sum of e^((logit - maximum) / temperature), to a relative error of 3e-7. `maximum` is the row's largest logit.
-[[nodiscard]] double softmax_total(std::span<const float> logits, float maximum, double temperature);
+[[nodiscard]] OUTRIDER_API double softmax_total(std::span<const float> logits, float maximum, double temperature);
 
 /// weights[i] = scale * e^((logits[i] - maximum) / temperature), to the same error; 0 below e^-87.
-void softmax_weights(std::span<const float> logits, float maximum, double temperature, double scale,
+OUTRIDER_API void softmax_weights(std::span<const float> logits, float maximum, double temperature, double scale,
                      std::span<double> weights);
 
 /// -sum p ln(p + epsilon) of p = e^((logit - maximum) / temperature) / total, to 1e-6.
-[[nodiscard]] double softmax_entropy(std::span<const float> logits, float maximum, double temperature, double total,
+[[nodiscard]] OUTRIDER_API double softmax_entropy(std::span<const float> logits, float maximum, double temperature, double total,
                                      double epsilon);
 
 /// CTRL's repetition penalty (Keskar et al. 2019): each distinct token of `text` once, positive logits divided, negative
 /// multiplied. `scratch`: all false, any length, and so again afterwards. Throws Error for a token outside the row.
-void penalise_repetition(std::span<float> logits, double penalty, std::span<const TokenId> text,
+OUTRIDER_API void penalise_repetition(std::span<float> logits, double penalty, std::span<const TokenId> text,
                          std::vector<bool>& scratch);
 
 /// The tokens that top-k, top-p and min-p keep.
-class Truncation {
+class OUTRIDER_API Truncation {
 public:
     /// True when the options keep every token.
     [[nodiscard]] static bool is_idle(const SamplingOptions& options) {

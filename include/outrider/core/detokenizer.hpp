@@ -3,13 +3,14 @@
 
 #include <string>
 
+#include <outrider/core/detail/export.hpp>
 #include <outrider/core/types.hpp>
 
 namespace outrider {
 
 /// Immutable and safe to share between threads. The bytes of a text are the bytes of its tokens one after another; one
 /// token may hold part of a UTF-8 character.
-class Detokenizer {
+class OUTRIDER_API Detokenizer {
 public:
     virtual ~Detokenizer() = default;
 

@@ -1,13 +1,14 @@
 // The two kinds of failure: what a caller can cause or cure throws outrider::Error, a broken invariant is a debug check.
 #pragma once
 
-#include <fmt/format.h>
-
 #include <cassert>
 #include <stdexcept>
 #include <string>
 #include <string_view>
-#include <utility>
+#include <type_traits>
+
+#include <outrider/core/detail/export.hpp>
+#include <outrider/core/detail/message.hpp>
 
 namespace outrider {
 
@@ -34,7 +35,7 @@ enum class ErrorKind : unsigned char {
 }
 
 /// All that the library throws. The text says what was expected, what came, and the remedy.
-class Error : public std::runtime_error {
+class OUTRIDER_API Error : public std::runtime_error {
 public:
     explicit Error(const std::string& text, ErrorKind kind = ErrorKind::bad_request)
         : std::runtime_error(text), kind_(kind) {}
@@ -45,24 +46,24 @@ private:
     ErrorKind kind_;
 };
 
-/// Throws Error with a formatted message.
+/// Throws Error with `text`, where each {} stands for the next of `args`: a number, a truth value, a character or a text.
 template <typename... Args>
-[[noreturn]] void fail(ErrorKind kind, fmt::format_string<Args...> text, Args&&... args) {
-    throw Error(fmt::format(text, std::forward<Args>(args)...), kind);
+[[noreturn]] void fail(ErrorKind kind, detail::Message<std::type_identity_t<Args>...> text, const Args&... args) {
+    throw Error(detail::written<Args...>(text, args...), kind);
 }
 template <typename... Args>
-[[noreturn]] void fail(fmt::format_string<Args...> text, Args&&... args) {
-    throw Error(fmt::format(text, std::forward<Args>(args)...));
+[[noreturn]] void fail(detail::Message<std::type_identity_t<Args>...> text, const Args&... args) {
+    throw Error(detail::written<Args...>(text, args...));
 }
 
-/// Throws Error with a formatted message unless `condition` holds. The arguments are formatted only on failure.
+/// Throws Error as `fail` does unless `condition` holds. The text is written only then.
 template <typename... Args>
-void require(bool condition, ErrorKind kind, fmt::format_string<Args...> text, Args&&... args) {
-    if (!condition) [[unlikely]] fail(kind, text, std::forward<Args>(args)...);
+void require(bool condition, ErrorKind kind, detail::Message<std::type_identity_t<Args>...> text, const Args&... args) {
+    if (!condition) [[unlikely]] fail<Args...>(kind, text, args...);
 }
 template <typename... Args>
-void require(bool condition, fmt::format_string<Args...> text, Args&&... args) {
-    if (!condition) [[unlikely]] fail(text, std::forward<Args>(args)...);
+void require(bool condition, detail::Message<std::type_identity_t<Args>...> text, const Args&... args) {
+    if (!condition) [[unlikely]] fail<Args...>(text, args...);
 }
 
 }  // namespace outrider

@@ -9,6 +9,7 @@
 #include <span>
 #include <vector>
 
+#include <outrider/core/detail/export.hpp>
 #include <outrider/decode/pass_cost.hpp>
 #include <outrider/budget/draft_cost.hpp>
 #include <outrider/target/round.hpp>
@@ -44,7 +45,7 @@ struct RoundReport {
 /// drafter claims, but for the cost of its first draft, which nothing tells beforehand. A batch opens with one sequence,
 /// and doubles those that draft while that pays. Where passes are such that not even a perfect drafter could gain, none
 /// is ever run.
-class AutoBudget {
+class OUTRIDER_API AutoBudget {
 public:
     /// Up to `most` nodes for each sequence. `measured`: see PassCost.
     explicit AutoBudget(std::int64_t most, std::span<const PassTime> measured = {})

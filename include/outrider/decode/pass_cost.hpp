@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <span>
 
+#include <outrider/core/detail/export.hpp>
 #include <outrider/target/verifier.hpp>
 
 namespace outrider {
@@ -13,7 +14,7 @@ namespace outrider {
 /// A piecewise linear, never falling curve: a shape known beforehand, times the speed of the machine at present, times
 /// what passes of about that size were off. New passes count most, so the curve follows the machine and the growing
 /// context; one slow pass moves it little. Without a shape, sizes above all that were seen go on as those did.
-class PassCost {
+class OUTRIDER_API PassCost {
 public:
     /// `measured`: see Verifier::pass_times; empty: a pass of n rows is taken to cost as much as n + 4 rows alone,
     /// until passes tell.

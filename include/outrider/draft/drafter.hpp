@@ -6,6 +6,7 @@
 #include <string_view>
 #include <vector>
 
+#include <outrider/core/detail/export.hpp>
 #include <outrider/target/round.hpp>
 
 namespace outrider {
@@ -16,7 +17,7 @@ namespace outrider {
 /// state then, and drops it in `forget`. A drafter whose state does not fit the feedback (a gap between what
 /// it saw and feedback.committed) throws Error: a stale state is never quietly a bad draft.
 /// A host's own drafter need not derive from this class: any type with a matching `propose` satisfies Drafter.
-class DraftModel {
+class OUTRIDER_API DraftModel {
 public:
     virtual ~DraftModel() = default;
 

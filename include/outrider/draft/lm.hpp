@@ -8,6 +8,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include <outrider/core/detail/export.hpp>
 #include <outrider/core/detail/top_k.hpp>
 #include <outrider/draft/drafter.hpp>
 #include <outrider/target/causal_model.hpp>
@@ -33,7 +34,7 @@ struct LmDraftOptions {
 
 /// Keeps the model's KV cache in step with the text: what a round drafted is kept where it was accepted, and the rest
 /// taken back. Sequences of a batch share each forward. A text that outgrows the model's context is drafted no further.
-class LmDraft final : public DraftModel {
+class OUTRIDER_API LmDraft final : public DraftModel {
 public:
     /// Throws Error unless model and target have the same tokenizer (TargetHead::tokenizer). Of the target no more than
     /// that and the size of its vocabulary is looked at.

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include <outrider/core/clock.hpp>
+#include <outrider/core/detail/export.hpp>
 #include <outrider/draft/added_value.hpp>
 #include <outrider/draft/calibration.hpp>
 #include <outrider/draft/detail/owed_sequence.hpp>
@@ -43,7 +44,7 @@ namespace outrider {
 ///
 /// Of the drafters that sample, the first one's draws are the merged tree's (SequenceTree::samples), and all other nodes
 /// stand beside them; where none samples, but one is certain of a path, the merged tree's likeliest path.
-class MergedDraft final : public DraftModel {
+class OUTRIDER_API MergedDraft final : public DraftModel {
 public:
     /// At least one drafter, at most 16, none null. The clock tells what drafts cost where time has a price.
     explicit MergedDraft(std::vector<std::unique_ptr<DraftModel>> drafters, Clock clock = now_seconds);

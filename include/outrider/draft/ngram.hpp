@@ -10,6 +10,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include <outrider/core/detail/export.hpp>
 #include <outrider/draft/drafter.hpp>
 #include <outrider/draft/tree_extender.hpp>
 
@@ -36,7 +37,7 @@ struct NgramOptions {
 /// share of its kind (length of the match, rank, whether the places agree) that came true so far, in every sequence
 /// that this drafter saw, so log_q is calibrated and a function of the history alone. Indexing a token is O(1).
 /// Any path can be continued like that, so the paths of other drafters are as well (TreeExtender; `copy` does not).
-class NgramDraft final : public DraftModel, public TreeExtender {
+class OUTRIDER_API NgramDraft final : public DraftModel, public TreeExtender {
 public:
     explicit NgramDraft(NgramOptions options = {});
 

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include <outrider/core/detail/export.hpp>
 #include <outrider/core/types.hpp>
 #include <outrider/tree/token_tree.hpp>
 
@@ -11,7 +12,7 @@ namespace outrider {
 /// For a DraftModel that can continue any path without a forward of its own, such as a look-up: it implements this as
 /// well, and a merged drafter hands it the tree of all (SpecInfer's merged trees are of drafters that know nothing of
 /// each other).
-class TreeExtender {
+class OUTRIDER_API TreeExtender {
 public:
     virtual ~TreeExtender() = default;
 

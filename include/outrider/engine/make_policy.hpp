@@ -10,6 +10,7 @@
 #include <string_view>
 
 #include <outrider/accept/rules/lossy_rules.hpp>
+#include <outrider/core/detail/export.hpp>
 #include <outrider/core/types.hpp>
 
 namespace outrider {
@@ -47,7 +48,7 @@ inline constexpr std::array kPolicies{
 [[nodiscard]] constexpr std::span<const PolicyInfo> policies() { return kPolicies; }
 
 /// Throws Error for an unknown name, with the names that are known.
-[[nodiscard]] const PolicyInfo& policy_info(std::string_view name);
+[[nodiscard]] OUTRIDER_API const PolicyInfo& policy_info(std::string_view name);
 
 /// At temperature 0 every lossless policy gives the target's greedy text.
 [[nodiscard]] constexpr TextPromise promise_at(const PolicyInfo& policy, double temperature) {
@@ -66,6 +67,6 @@ struct PolicyOptions {
 /// `name`: "match" (greedy match, or sampled match where the request samples), "rejection", "multi_step", "kseq",
 /// "unified", "block", "traversal", and the lossy "lossy_typical", "lossy_top_k", "lossy_distance", "lossy_top_beta".
 /// See docs/acceptance.md. Throws Error for an unknown name, and for options out of range.
-[[nodiscard]] std::unique_ptr<AcceptancePolicy> make_policy(std::string_view name, const PolicyOptions& options = {});
+[[nodiscard]] OUTRIDER_API std::unique_ptr<AcceptancePolicy> make_policy(std::string_view name, const PolicyOptions& options = {});
 
 }  // namespace outrider

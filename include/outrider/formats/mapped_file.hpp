@@ -6,12 +6,14 @@
 #include <memory>
 #include <span>
 
+#include <outrider/core/detail/export.hpp>
+
 namespace outrider {
 
 /// Immutable bytes with shared ownership: a mapped file or a buffer. Copies are cheap. Pages of a mapping are read when
 /// touched, and the mapping lives until the last copy is gone. Changing the file under a mapping is undefined, as for
 /// every program that maps files.
-class SharedBytes {
+class OUTRIDER_API SharedBytes {
 public:
     SharedBytes() = default;
 

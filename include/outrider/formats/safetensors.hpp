@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include <outrider/core/detail/export.hpp>
 #include <outrider/formats/mapped_file.hpp>
 
 namespace outrider {
@@ -19,10 +20,10 @@ namespace outrider {
 enum class SafeDtype : std::uint8_t { f64, f32, f16, bf16, i64, i32, i16, i8, u8, boolean };
 
 /// Bytes of one number.
-[[nodiscard]] std::size_t safe_dtype_bytes(SafeDtype dtype) noexcept;
+[[nodiscard]] OUTRIDER_API std::size_t safe_dtype_bytes(SafeDtype dtype) noexcept;
 
 /// The format's own name, "BF16".
-[[nodiscard]] const char* safe_dtype_name(SafeDtype dtype) noexcept;
+[[nodiscard]] OUTRIDER_API const char* safe_dtype_name(SafeDtype dtype) noexcept;
 
 /// One tensor. `data` points into the mapping, valid while any copy of the SafeTensors lives; it may be unaligned.
 struct SafeTensor {
@@ -37,7 +38,7 @@ struct SafeTensor {
 };
 
 /// A cheap handle on immutable, parsed files. Counts, sizes and offsets are checked when they are opened.
-class SafeTensors {
+class OUTRIDER_API SafeTensors {
 public:
     /// A file, or a folder with model.safetensors.index.json and its shards, or with model.safetensors. Throws Error.
     [[nodiscard]] static SafeTensors open(const std::filesystem::path& path);
@@ -68,8 +69,8 @@ private:
 };
 
 /// The numbers of a tensor as f32; integers and F64 are rounded. Throws Error unless `out` holds elements() floats.
-void to_floats(const SafeTensor& tensor, std::span<float> out);
-[[nodiscard]] std::vector<float> to_floats(const SafeTensor& tensor);
+OUTRIDER_API void to_floats(const SafeTensor& tensor, std::span<float> out);
+[[nodiscard]] OUTRIDER_API std::vector<float> to_floats(const SafeTensor& tensor);
 
 /// A tensor to write; nothing is owned.
 struct SafeTensorView {
@@ -81,7 +82,7 @@ struct SafeTensorView {
 
 /// Writes one file, at once or not at all: to a name beside `path`, flushed to the disk, then renamed over it. Throws
 /// Error for doubled names, data that do not fit the shapes, and a disk that refuses.
-void write_safetensors(const std::filesystem::path& path, std::span<const SafeTensorView> tensors,
+OUTRIDER_API void write_safetensors(const std::filesystem::path& path, std::span<const SafeTensorView> tensors,
                        const std::map<std::string, std::string>& metadata = {});
 
 }  // namespace outrider

@@ -7,13 +7,14 @@
 #include <span>
 #include <string>
 
+#include <outrider/core/detail/export.hpp>
 #include <outrider/core/types.hpp>
 
 namespace outrider {
 
 /// Holds one KV cache a sequence. A forward writes rows behind what a cache holds; `keep` makes the first of them stay,
 /// `truncate` drops what was kept. Unknown sequences begin empty.
-class CausalModel {
+class OUTRIDER_API CausalModel {
 public:
     virtual ~CausalModel() = default;
 

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <span>
 
+#include <outrider/core/detail/export.hpp>
 #include <outrider/core/types.hpp>
 
 namespace outrider {
@@ -16,7 +17,7 @@ namespace outrider {
 /// slots behind them, in row order; then `append` or `keep` commits some and the rest is forgotten. Keys are stored
 /// after the rotary embedding: a row's position is committed + depth, so it is right before and after compaction.
 /// Storage grows geometrically. Copying would be costly, so the class moves only.
-class KvCache {
+class OUTRIDER_API KvCache {
 public:
     struct Shape {
         std::int64_t layers = 0;

@@ -5,13 +5,14 @@
 #include <string>
 #include <unordered_map>
 
+#include <outrider/core/detail/export.hpp>
 #include <outrider/target/causal_model.hpp>
 #include <outrider/target/llama_model.hpp>
 
 namespace outrider {
 
 /// See CausalModel. Not for use by several threads at once.
-class LlamaCausalModel final : public CausalModel {
+class OUTRIDER_API LlamaCausalModel final : public CausalModel {
 public:
     explicit LlamaCausalModel(LlamaModel model);
 

@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include <outrider/core/detail/export.hpp>
+
 namespace outrider {
 
 class GgufFile;
@@ -21,7 +23,7 @@ struct RopeScaling {
 };
 
 /// Llama family: pre-norm blocks of RMS norm, rotary grouped-query attention and a SiLU-gated feed-forward, no biases.
-struct LlamaConfig {
+struct OUTRIDER_API LlamaConfig {
     std::string name;               ///< as the checkpoint calls itself; may be empty
     std::int64_t layers = 0;
     std::int64_t hidden = 0;        ///< H

@@ -11,6 +11,7 @@
 #include <string>
 #include <string_view>
 
+#include <outrider/core/detail/export.hpp>
 #include <outrider/core/prompt.hpp>
 #include <outrider/core/types.hpp>
 #include <outrider/target/llama_config.hpp>
@@ -24,7 +25,7 @@ namespace outrider {
 
 /// A cheap handle: copies share one checkpoint, which lives as long as any of them, or any function of head(), or any
 /// pass. It never changes. Safe to use from several threads.
-class LlamaModel {
+class OUTRIDER_API LlamaModel {
 public:
     /// What computes the forward.
     enum class Backend {

@@ -11,6 +11,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include <outrider/core/detail/export.hpp>
 #include <outrider/target/llama_model.hpp>
 #include <outrider/target/pass_times.hpp>
 #include <outrider/target/verifier.hpp>
@@ -20,7 +21,7 @@ namespace outrider {
 /// See Verifier for the protocol: calls out of order throw Error before anything has changed. Tokens, trees and paths are
 /// checked once, by the decoder; a loop of a host's own checks them itself (assertions in debug builds). Not for use by several
 /// threads at once. `TreeOutput::logits` of a round may share memory with the next round's once the caller lets go.
-class LlamaVerifier final : public Verifier {
+class OUTRIDER_API LlamaVerifier final : public Verifier {
 public:
     struct Options {
         std::int64_t prefill_rows = 192;  ///< prompts run in forwards of at most this many rows; never changes results

@@ -7,6 +7,7 @@
 #include <span>
 #include <vector>
 
+#include <outrider/core/detail/export.hpp>
 #include <outrider/core/types.hpp>
 #include <outrider/target/kv_cache.hpp>
 
@@ -40,7 +41,7 @@ struct PassOutput {
 };
 
 /// Weights are shared, scratch memory is not: one pass serves one caller at a time.
-class TargetPass {
+class OUTRIDER_API TargetPass {
 public:
     virtual ~TargetPass() = default;
 

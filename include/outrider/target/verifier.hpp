@@ -5,6 +5,7 @@
 #include <span>
 #include <vector>
 
+#include <outrider/core/detail/export.hpp>
 #include <outrider/target/round.hpp>
 
 namespace outrider {
@@ -14,7 +15,7 @@ namespace outrider {
 /// Between calls the KV cache of a sequence holds exactly its committed tokens: `verify` may add rows, `commit` keeps
 /// the root and the accepted path and drops the rest. A sequence that was verified must be committed (or released)
 /// before its next verify.
-class Verifier {
+class OUTRIDER_API Verifier {
 public:
     virtual ~Verifier() = default;
 

@@ -3,6 +3,8 @@
 
 #include <string_view>
 
+#include <outrider/core/detail/export.hpp>
+
 namespace outrider {
 
 enum class Weights {
@@ -14,7 +16,7 @@ enum class Weights {
 };
 
 /// "auto" (or "automatic"), "stored", "bf16", "f32", "int8". Throws Error for other names.
-[[nodiscard]] Weights weights_by_name(std::string_view name);
-[[nodiscard]] std::string_view name_of(Weights weights);
+[[nodiscard]] OUTRIDER_API Weights weights_by_name(std::string_view name);
+[[nodiscard]] OUTRIDER_API std::string_view name_of(Weights weights);
 
 }  // namespace outrider

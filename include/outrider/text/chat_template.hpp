@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include <outrider/core/detail/export.hpp>
 #include <outrider/core/types.hpp>
 
 namespace outrider {
@@ -28,7 +29,7 @@ struct UserEnding {
 /// An immutable value. Contents are plain text: the name of a special token in them is text, so no user can close a
 /// turn where the format marks turns by special tokens (chatml, llama3, zephyr's ends). Llama 2, Vicuna and the first
 /// Mistral models mark turns by ordinary words, which no encoding can tell from a user's.
-class ChatTemplate {
+class OUTRIDER_API ChatTemplate {
 public:
     /// chatml, llama2, llama3, mistral, vicuna or zephyr. Throws Error for another name.
     [[nodiscard]] static ChatTemplate by_name(std::string_view name);

@@ -10,6 +10,7 @@
 #include <string_view>
 #include <vector>
 
+#include <outrider/core/detail/export.hpp>
 #include <outrider/core/detokenizer.hpp>
 #include <outrider/core/types.hpp>
 
@@ -33,7 +34,7 @@ enum class TextPlace { start, middle };
 /// `transformers` (legacy); only the first part does where the files say so (prepend_scheme "first", or "legacy": false
 /// without a tokenizer.json). bytes() always spells it out, so the bytes of tokens can be joined in any pieces and no
 /// space is lost or doubled; decode() leaves the first one out, being the inverse of encode().
-class Tokenizer final : public Detokenizer {
+class OUTRIDER_API Tokenizer final : public Detokenizer {
 public:
     /// From the keys tokenizer.ggml.* of a GGUF file: byte-level BPE ("gpt2") or SentencePiece BPE ("llama"). Throws
     /// Error for a missing or damaged vocabulary, another model, and a pre-tokeniser that is not known; each is named.

@@ -10,6 +10,7 @@
 #include <unordered_set>
 #include <vector>
 
+#include <outrider/core/detail/export.hpp>
 #include <outrider/core/options.hpp>
 #include <outrider/core/prompt.hpp>
 #include <outrider/decode/result.hpp>
@@ -36,7 +37,7 @@ struct DistilledText {
 };
 
 /// The line of JSON, without a line break, that read_conversations reads.
-[[nodiscard]] std::string distilled_line(const DistilledText& text);
+[[nodiscard]] OUTRIDER_API std::string distilled_line(const DistilledText& text);
 
 struct DistillTotals {
     std::int64_t texts = 0, tokens = 0;
@@ -46,11 +47,11 @@ struct DistillTotals {
 /// is free, so batches stay full to the end and a source may make prompts up as it goes. `take` gets answers in the order
 /// in which they end; it returns false to stop, which loses what is being decoded. `options.stream` is the prompt's.
 /// Throws what the decoder throws, and what `next` and `take` throw.
-DistillTotals distill(AnyDecoder& decoder, const std::function<std::optional<DistillPrompt>()>& next,
+OUTRIDER_API DistillTotals distill(AnyDecoder& decoder, const std::function<std::optional<DistillPrompt>()>& next,
                       const std::function<bool(const DistilledText&)>& take, const GenerationOptions& options);
 
 /// What a set of prompts has in common with a text, in runs of six words (letters and digits, lower case).
-class PromptOverlap {
+class OUTRIDER_API PromptOverlap {
 public:
     void add(std::string_view prompt);
 
@@ -73,7 +74,7 @@ struct SelfPromptOptions {
 /// Prompts that an instruction-tuned target makes up: given the chat template up to where a user's words begin, it
 /// writes such words (Magpie, Xu et al. 2024, arXiv 2406.08464). They are as varied as what it was tuned on, and need no
 /// data. Prompt i of a seed is a pure function of target, template and options; ids are "self/SEED/i".
-class SelfPrompts {
+class OUTRIDER_API SelfPrompts {
 public:
     /// `opening`: LlamaModel::user_turn() of the target of `decoder`, whose policy must sample (Match). `encode`:
     /// the prompt that asks for an answer, LlamaModel::chat. `first`: number of the first prompt to draw.

@@ -7,6 +7,7 @@
 #include <span>
 #include <vector>
 
+#include <outrider/core/detail/export.hpp>
 #include <outrider/core/stats.hpp>
 #include <outrider/core/types.hpp>
 #include <outrider/draft/drafter.hpp>
@@ -22,7 +23,7 @@ struct TeacherText {
 
 /// Feeds the drafter exactly what a decoder would, all texts side by side, and accepts what the texts say. Beta of the
 /// result is that of greedy decoding up to what a different target pass would change.
-[[nodiscard]] DecodeStats teacher_forced_rounds(DraftModel& draft, std::span<const TeacherText> texts,
+[[nodiscard]] OUTRIDER_API DecodeStats teacher_forced_rounds(DraftModel& draft, std::span<const TeacherText> texts,
                                                 std::int64_t nodes);
 
 }  // namespace outrider

@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <vector>
 
+#include <outrider/core/detail/export.hpp>
 #include <outrider/draft/ctc/ctc_config.hpp>
 #include <outrider/train/train_options.hpp>
 
@@ -42,8 +43,9 @@ struct CtcTrainOptions {
                                     ///< tokens at temperature 1; prefix loss only
 };
 
-/// Runs until the plan is fulfilled, on all physical cores; sets ATen's own threads to 1. Throws Error for options that
-/// do not fit the data, the target, the drafter to start from or the checkpoint.
-TrainResult train_ctc(const TrainOptions& options, const CtcTrainOptions& ctc, const TrainTarget& target);
+/// Runs until the plan is fulfilled, on all physical cores: it works on the parts of a batch beside each other, so ATen should
+/// do each on one thread (at::set_num_threads(1), which is the host's to call). Throws Error for options that do not fit
+/// the data, the target, the drafter to start from or the checkpoint.
+OUTRIDER_API TrainResult train_ctc(const TrainOptions& options, const CtcTrainOptions& ctc, const TrainTarget& target);
 
 }  // namespace outrider

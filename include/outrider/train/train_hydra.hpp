@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include <outrider/core/detail/export.hpp>
 #include <outrider/draft/hydra/hydra_config.hpp>
 #include <outrider/train/train_options.hpp>
 
@@ -29,6 +30,6 @@ struct HydraTrainOptions {
 /// See train_ctc. Every head sees the true tokens before its own (teacher forcing). The loss is the heads' cross-entropy,
 /// weighted by label_decay. A label outside the draft vocabulary ends an anchor's labels: no draft can go through it, so
 /// that what heads behind it learnt would serve no one.
-TrainResult train_hydra(const TrainOptions& options, const HydraTrainOptions& hydra, const TrainTarget& target);
+OUTRIDER_API TrainResult train_hydra(const TrainOptions& options, const HydraTrainOptions& hydra, const TrainTarget& target);
 
 }  // namespace outrider

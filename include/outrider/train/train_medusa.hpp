@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include <outrider/core/detail/export.hpp>
 #include <outrider/draft/medusa/medusa_config.hpp>
 #include <outrider/train/train_options.hpp>
 
@@ -20,6 +21,6 @@ struct MedusaTrainOptions {
 
 /// See train_ctc. The loss is the heads' cross-entropy, weighted by label_decay. A label outside the draft vocabulary is
 /// left out alone: heads do not know of each other's labels, so the others learn as well without it.
-TrainResult train_medusa(const TrainOptions& options, const MedusaTrainOptions& medusa, const TrainTarget& target);
+OUTRIDER_API TrainResult train_medusa(const TrainOptions& options, const MedusaTrainOptions& medusa, const TrainTarget& target);
 
 }  // namespace outrider

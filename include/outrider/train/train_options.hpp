@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include <outrider/core/detail/export.hpp>
 #include <outrider/target/target_head.hpp>
 #include <outrider/target/verifier.hpp>
 #include <outrider/train/conversations.hpp>
@@ -40,7 +41,7 @@ struct TrainProgress {
 };
 
 /// One line of text.
-[[nodiscard]] std::string describe(const TrainProgress& progress);
+[[nodiscard]] OUTRIDER_API std::string describe(const TrainProgress& progress);
 
 /// Data, schedule and bookkeeping of a run, whatever it trains.
 struct TrainOptions {

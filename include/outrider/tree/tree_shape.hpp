@@ -3,7 +3,6 @@
 // from one ranked list of tokens per depth; and shapes from measured accuracies.
 #pragma once
 
-#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cmath>
@@ -56,7 +55,7 @@ private:
         choice.pop_back();
         const auto it = std::lower_bound(choices_.begin(), choices_.end(), choice, shorter_first);
         require(it != choices_.end() && *it == choice,
-                "TreeTemplate: choice ({}) has no parent in the set; list every prefix", fmt::join(whole, ","));
+                "TreeTemplate: choice ({}) has no parent in the set; list every prefix", detail::listed(whole, ","));
         return static_cast<NodeIndex>(it - choices_.begin()) + 1;
     }
 

@@ -15,7 +15,6 @@
 #include <outrider/ctc/static_tree.hpp>
 #include <outrider/target/features.hpp>
 
-#include "target/free_memory.hpp"
 #include "ctc_backend.hpp"
 #include "ctc_per_frame.hpp"
 #include "ctc_prediction.hpp"
@@ -229,7 +228,7 @@ CtcEngine::CtcEngine(CtcConfig config, CtcWeights weights, const TargetHead& hea
             "CtcDraft: it reads the hidden states after layers {}, this target offers those of layers 1 to {} and those "
             "after its final norm; take a drafter without feature layers, or say in TargetHead::feature_layers what the "
             "verifier delivers",
-            fmt::join(config.feature_layers, ", "), head.feature_layers);
+            detail::listed(config.feature_layers), head.feature_layers);
     width_ = ctc_feature_width(config);
     require(options.top_k > 0, "CtcDraft: top_k is {}, expected at least 1", options.top_k);
     const bool kernels = options.kernels && weights.fuse.device().is_cpu() && kernels_fit(config);
@@ -242,7 +241,6 @@ CtcEngine::CtcEngine(CtcConfig config, CtcWeights weights, const TargetHead& hea
                        : make_aten_backend(config, weights, head);
     // Packed: nothing reads them again, and the look-up tables that come now are the most that loading holds.
     if (kernels) weights.fuse.reset(), weights.layers.clear(), weights.queries.reset();
-    return_free_memory();
     if (conditioned) prediction_.emplace(config, std::move(weights), head, output_, *team_);
     vocabulary_ = head.vocabulary;
     options_ = options;

@@ -2,7 +2,6 @@
 
 #include <ATen/ops/from_blob.h>
 
-#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cmath>
@@ -127,7 +126,7 @@ void check_weights(std::string_view drafter, const std::vector<WantedWeight>& wa
     for (const auto& [name, weight, shape] : wanted) {
         require(weight->defined(), "{}: weight {} is missing", drafter, name);
         require(fits(weight->sizes(), shape), "{}: weight {} is [{}], its config asks for [{}]", drafter, name,
-                fmt::join(weight->sizes().vec(), ", "), fmt::join(shape, ", "));
+                detail::listed(weight->sizes()), detail::listed(shape));
     }
 }
 

@@ -60,12 +60,13 @@ struct Setting {
     std::size_t frames, tokens, chains;
     double other = 0, zeros = 0;
     std::int64_t chosen = 0;  ///< nodes of the best-first tree beside the chains
+    bool lies = false;        ///< the law stated is another one than that drawn from
 };
 
 Outcome verify(Rule rule, const Setting& s, std::uint64_t seed) {
     reference::Random random(seed);
     const auto frames = small_frames(random, {s.frames, s.tokens, 1.0, s.other, 0.0});
-    const auto law = std::make_shared<BasicCtcLaw<double>>(frames);
+    const auto law = std::make_shared<BasicCtcLaw<double>>(s.lies ? small_frames(random, {s.frames, s.tokens, 1.0}) : frames);
     const Table target(seed, s.tokens, s.zeros);
     BasicPrefixTreeSearch<double> search;
     const TokenTree best = search.tree(0, frames, s.chosen);
@@ -114,6 +115,17 @@ TEST_CASE("sampled CTC chains are verified exactly by every rule, beside best-fi
         }
     CHECK(block > 1.01 * v2);
     CHECK(unified > 1.05 * v2);
+}
+
+TEST_CASE("chains of another law than is stated are noticed with every rule", "[rules]") {
+    for (const Rule rule : {Rule::unified, Rule::k_seq, Rule::block, Rule::traversal}) {
+        const Setting honest{3, 2, 1};
+        Setting lying = honest;
+        lying.lies = true;
+        CAPTURE(static_cast<int>(rule));
+        CHECK(verify(rule, honest, 60).distance < 1e-12);
+        CHECK(verify(rule, lying, 60).distance > 1e-3);
+    }
 }
 
 TEST_CASE("the law along a path is the exact recursion's, conditioned or not", "[rules]") {

@@ -13,6 +13,7 @@
 
 #include "draft/ctc/ctc_per_frame.hpp"
 #include "draft/nn/row_team.hpp"
+#include "../formats/temporary_folder.hpp"
 #include "ctc_fixture.hpp"
 
 using namespace outrider;
@@ -363,8 +364,8 @@ TEST_CASE("ctc_context fuses embedding, final feature and features of layers", "
 }
 
 TEST_CASE("CtcDraft: folders keep a drafter, and refuse what does not fit") {
-    const std::filesystem::path folder = std::filesystem::temp_directory_path() / "outrider_ctc_draft_test";
-    std::filesystem::remove_all(folder);
+    const test::TemporaryFolder own;
+    const std::filesystem::path folder = own.path() / "drafter";
     const TargetHead head = toy_head();
     CtcConfig config = toy_config(CtcConditioning::prefix);
     config.training = R"({"anchors":17})";
@@ -394,5 +395,4 @@ TEST_CASE("CtcDraft: folders keep a drafter, and refuse what does not fit") {
     CHECK_THROWS_AS(CtcDraft::load(folder, head), Error);
     std::ofstream(folder / "config.json") << "no json";
     CHECK_THROWS_AS(CtcDraft::load(folder, head), Error);
-    std::filesystem::remove_all(folder);
 }

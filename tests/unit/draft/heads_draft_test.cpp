@@ -15,6 +15,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "../formats/temporary_folder.hpp"
 #include "heads_fixture.hpp"
 #include "paths_fixture.hpp"
 
@@ -342,7 +343,8 @@ TEST_CASE("heads: sampled chains tell the law that they were drawn from") {
 }
 
 TEST_CASE("heads: folders keep a drafter, and refuse what does not fit") {
-    const std::filesystem::path folder = std::filesystem::temp_directory_path() / "outrider_heads_draft_test";
+    const test::TemporaryFolder own;
+    const std::filesystem::path folder = own.path() / "drafter";
     const TargetHead head = toy_head();
     const Text text(20);
     const auto rounded = [](auto weights) {

@@ -15,6 +15,7 @@
 #include <outrider/draft/medusa/published_medusa.hpp>
 #include <outrider/draft/nn/published_heads.hpp>
 #include "formats/named_tensors.hpp"
+#include "../formats/temporary_folder.hpp"
 #include <outrider/tree/tree_layout.hpp>
 
 using namespace outrider;
@@ -173,8 +174,8 @@ TEST_CASE("published heads: the file itself, and what is not of that form") {
     refuses([&] { (void)read_published_medusa(torch / "views.pt"); }, "holds no Medusa heads");
     refuses([&] { (void)read_published_hydra(torch / "medusa_v2.pt"); }, "holds no Hydra heads");
 
-    const fs::path folder = fs::temp_directory_path() / "outrider_published_heads_test";
-    fs::remove_all(folder);
+    const test::TemporaryFolder own;
+    const fs::path folder = own.path() / "heads";
     fs::create_directories(folder);
     const fs::path medusa = kGolden / "medusa_v2/medusa_lm_head.safetensors",
                    bad = folder / "medusa_lm_head.safetensors";

@@ -17,6 +17,7 @@
 
 #include "../target/deep_folder.hpp"
 #include "../draft/ctc_fixture.hpp"
+#include "../formats/temporary_folder.hpp"
 
 using namespace outrider;
 using outrider::test::noise;
@@ -190,8 +191,8 @@ TEST_CASE("make_drafter tells drafters' folders apart") {
     namespace fs = std::filesystem;
     const LlamaModel model = LlamaModel::load(kTiny, {.threads = 1});
     const TargetHead head = model.head();
-    const fs::path folder = fs::temp_directory_path() / "outrider_heads_decode_test";
-    fs::remove_all(folder);
+    const test::TemporaryFolder own;
+    const fs::path folder = own.path();
     write_medusa_config(folder / "m", medusa_for(head));
     write_medusa_weights(folder / "m", init_medusa_weights(medusa_for(head), head, 1));
     write_hydra_config(folder / "h", hydra_for(head));

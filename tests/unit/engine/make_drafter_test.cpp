@@ -1,13 +1,14 @@
 #include <catch2/catch_test_macros.hpp>
 #include <catch2/matchers/catch_matchers_exception.hpp>
 #include <catch2/matchers/catch_matchers_string.hpp>
+#include <fmt/format.h>
 #include <outrider/core/error.hpp>
 #include <outrider/engine/make_drafter.hpp>
 
-#include <unistd.h>
-
 #include <filesystem>
 #include <fstream>
+
+#include "../formats/temporary_folder.hpp"
 
 using namespace outrider;
 using Catch::Matchers::ContainsSubstring;
@@ -15,11 +16,9 @@ namespace fs = std::filesystem;
 
 namespace {
 
-/// A folder of its own that goes when the test does.
 struct Folder {
-    fs::path path = fs::temp_directory_path() / fmt::format("outrider_make_drafter_{}", getpid());
-    Folder() { fs::create_directories(path); }
-    ~Folder() { fs::remove_all(path); }
+    test::TemporaryFolder own;
+    fs::path path = own.path();
     void config(const std::string& name, const std::string& text) const {
         fs::create_directories(path / name);
         std::ofstream(path / name / "config.json") << text;

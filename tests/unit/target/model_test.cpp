@@ -201,16 +201,14 @@ TEST_CASE("Missing, extra and misshaped tensors are named") {
 TEST_CASE("GGUF files of another architecture or with other tensors are rejected by name") {
     std::ifstream file(kGguf, std::ios::binary);
     const std::string good((std::istreambuf_iterator<char>(file)), {});
+    const test::TemporaryFolder folder;
     const auto patched = [&](const std::string& from, const std::string& to) {
         REQUIRE(from.size() == to.size());
         std::string bytes = good;
         const std::size_t at = bytes.find(from);
         REQUIRE(at != std::string::npos);
         bytes.replace(at, from.size(), to);
-        const std::filesystem::path path =
-            std::filesystem::temp_directory_path() / fmt::format("outrider-patched-{}.gguf", ::getpid());
-        std::ofstream(path, std::ios::binary) << bytes;
-        return path;
+        return folder.write("patched.gguf", bytes);
     };
     using namespace std::string_literals;
     check_load_fails(patched("\5\0\0\0\0\0\0\0llama"s, "\5\0\0\0\0\0\0\0gemma"s), "gemma");
@@ -223,7 +221,6 @@ TEST_CASE("GGUF files of another architecture or with other tensors are rejected
                      "layers");
     check_load_fails(patched("llama.block_count\4\0\0\0\2\0\0\0"s, "llama.block_count\4\0\0\0\1\0\0\0"s),
                      "is not part of a Llama model");
-    std::filesystem::remove(more_layers);
 }
 
 TEST_CASE("A path that is no model is an Error") {

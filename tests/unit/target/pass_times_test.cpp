@@ -10,6 +10,7 @@
 #include <random>
 
 #include "kernels/isa.hpp"
+#include "../formats/temporary_folder.hpp"
 #include <outrider/target/llama_verifier.hpp>
 #include <outrider/target/pass_times.hpp>
 
@@ -22,14 +23,9 @@ LlamaModel tiny(Weights weights, int threads = 1) {
                             {.weights = weights, .threads = threads});
 }
 
-/// A folder of its own, gone with the test.
 struct Folder {
-    std::filesystem::path path =
-        std::filesystem::temp_directory_path() / ("outrider-pass-times-" + std::to_string(std::random_device{}()));
-    ~Folder() {
-        std::error_code ignored;
-        std::filesystem::remove_all(path, ignored);
-    }
+    test::TemporaryFolder own;
+    std::filesystem::path path = own.path() / "pass-times";
     void write(const char* name, std::string_view text) const {
         std::filesystem::create_directories(path);
         std::ofstream(path / name, std::ios::binary) << text;

@@ -1,6 +1,7 @@
 // Distilling: every prompt answered once, as plain decoding answers it, whatever the batch; overlap of prompts.
 #include <catch2/catch_test_macros.hpp>
 #include <catch2/matchers/catch_matchers_floating_point.hpp>
+#include <fmt/format.h>
 
 #include <map>
 #include <memory>

@@ -32,7 +32,7 @@ CtcTrainOptions toy_ctc() {
 }  // namespace
 
 TEST_CASE("read_conversations: order, selection and errors") {
-    const fs::path folder = scratch("read");
+    const fs::path folder = scratch();
     const fs::path path = toy_text(folder, 40);
     const auto all = read_conversations(path, encode), greedy = read_conversations(path, encode, {.greedy_only = true});
     CHECK(all.size() == 40);
@@ -59,7 +59,7 @@ TEST_CASE("read_conversations: order, selection and errors") {
 }
 
 TEST_CASE("FeatureStore computes once, reads back, and computes a damaged shard again") {
-    const fs::path folder = scratch("store");
+    const fs::path folder = scratch();
     const auto text = read_conversations(toy_text(folder, 80), encode);
     ToyVerifier verifier;
     at::Tensor first;
@@ -87,7 +87,7 @@ TEST_CASE("FeatureStore computes once, reads back, and computes a damaged shard 
 }
 
 TEST_CASE("FeatureStore keeps layers side by side, in a folder of their own", "[features]") {
-    const fs::path folder = scratch("layers");
+    const fs::path folder = scratch();
     const auto text = read_conversations(toy_text(folder, 70), encode);
     LayeredVerifier verifier;
     const std::vector<std::int64_t> layers{2, 3};
@@ -114,7 +114,7 @@ TEST_CASE("FeatureStore keeps layers side by side, in a folder of their own", "[
 }
 
 TEST_CASE("AnchorSampler: three epochs see every anchor once, in an order of the seed's") {
-    const fs::path folder = scratch("sampler");
+    const fs::path folder = scratch();
     const auto text = read_conversations(toy_text(folder, 130), encode);
     std::set<std::pair<std::size_t, std::int64_t>> seen;
     std::int64_t doubled = 0;
@@ -202,7 +202,7 @@ TEST_CASE("train_ctc: the draft's probabilities are those of the loss") {
     config.prefix_output = GENERATE(HeadOutput::own, HeadOutput::target);
     config.prefix_bottleneck = GENERATE(0, 8);
     const CtcWeights weights = toy_weights(config, head);
-    const fs::path folder = scratch("agree");
+    const fs::path folder = scratch();
     const auto text = read_conversations(toy_text(folder, 64), encode);
     ToyVerifier verifier;
     FeatureStore store(folder, "toy", kToyHidden, text, &verifier);
@@ -247,7 +247,7 @@ TEST_CASE("train_ctc: the draft's probabilities are those of the loss") {
 }
 
 TEST_CASE("train_ctc learns, resumes exactly, and leaves a drafter") {
-    const fs::path folder = scratch("run");
+    const fs::path folder = scratch();
     ToyVerifier verifier;
     TrainOptions untrained = toy_options(folder, 64);
     untrained.output = folder / "untrained";
@@ -298,7 +298,7 @@ TEST_CASE("train_ctc learns, resumes exactly, and leaves a drafter") {
 }
 
 TEST_CASE("train_ctc learns from features of layers what final features do not tell", "[features]") {
-    const fs::path folder = scratch("run_layers");
+    const fs::path folder = scratch();
     LayeredVerifier verifier;
     const TrainTarget target{verifier.head(), &verifier, "toy target", encode},
         absent{verifier.head(), nullptr, "toy target", encode};
@@ -337,7 +337,7 @@ TEST_CASE("train_ctc learns from features of layers what final features do not t
 }
 
 TEST_CASE("train_ctc trains every decoder layer, and goes on with them", "[layers]") {
-    const fs::path folder = scratch("run_deep");
+    const fs::path folder = scratch();
     TrainOptions options = toy_options(folder, 600);
     options.output = folder / "deep";
     CtcTrainOptions ctc = toy_ctc();
@@ -361,7 +361,7 @@ TEST_CASE("train_ctc trains every decoder layer, and goes on with them", "[layer
 }
 
 TEST_CASE("train_ctc: a start with fewer layers is the same function before the first step", "[features]") {
-    const fs::path folder = scratch("widened");
+    const fs::path folder = scratch();
     LayeredVerifier verifier;
     const TrainTarget target{verifier.head(), &verifier, "toy target", encode};
     const auto text = read_conversations(toy_text(folder, 160), encode);
@@ -404,7 +404,7 @@ TEST_CASE("train_ctc: a start with fewer layers is the same function before the 
 }
 
 TEST_CASE("train_ctc: a start without a bottleneck gets one that loses as little as it can", "[bottleneck]") {
-    const fs::path folder = scratch("narrowed");
+    const fs::path folder = scratch();
     ToyVerifier verifier;
     const TargetHead head = toy_head();
     CtcTrainOptions ctc = toy_ctc();
@@ -438,7 +438,7 @@ TEST_CASE("train_ctc: a start without a bottleneck gets one that loses as little
 }
 
 TEST_CASE("train_ctc: the paper's objective and plain frames learn too") {
-    const fs::path folder = scratch("paper");
+    const fs::path folder = scratch();
     ToyVerifier verifier;
     TrainOptions options = toy_options(folder, 12000);
     CtcTrainOptions paper = toy_ctc();

@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
+#include <deque>
 #include <filesystem>
 #include <fstream>
 #include <string>
@@ -14,6 +15,7 @@
 #include <outrider/train/train_options.hpp>
 
 #include "../draft/ctc_fixture.hpp"
+#include "../formats/temporary_folder.hpp"
 
 namespace outrider::test {
 
@@ -92,11 +94,10 @@ inline std::vector<TokenId> encode(std::span<const ChatMessage> messages) {
     return tokens;
 }
 
-inline fs::path scratch(const char* name) {
-    const fs::path folder = fs::temp_directory_path() / fmt::format("outrider_train_test_{}", name);
-    fs::remove_all(folder);
-    fs::create_directories(folder);
-    return folder;
+/// A new folder, gone when the test program ends.
+inline fs::path scratch() {
+    static std::deque<test::TemporaryFolder> folders;
+    return folders.emplace_back().path();
 }
 
 /// Rows `first` to first + rows of an endless text, in a file of their own.

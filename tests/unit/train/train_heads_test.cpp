@@ -2,6 +2,7 @@
 #include <catch2/catch_approx.hpp>
 #include <catch2/catch_test_macros.hpp>
 #include <catch2/matchers/catch_matchers_string.hpp>
+#include <fmt/format.h>
 
 #include <numeric>
 
@@ -100,7 +101,7 @@ void check_same(const fs::path& one, const fs::path& other) {
 }  // namespace
 
 TEST_CASE("make_anchor_batch: labels that end or are left out, features at the labels") {
-    const fs::path folder = scratch("labels");
+    const fs::path folder = scratch();
     const auto text = read_conversations(toy_text(folder, 64), encode);
     ToyVerifier verifier;
     FeatureStore store(folder, "toy", kToyHidden, text, &verifier);
@@ -144,7 +145,7 @@ TEST_CASE("RankTally counts at which rank the label was") {
 }
 
 TEST_CASE("Heads: the draft's probabilities are those of the loss") {
-    Agreement agreement(scratch("heads_agree"));
+    Agreement agreement(scratch());
     const TargetHead head = toy_head();
     const HeadDraftOptions plain{.threads = 1, .kernels = false};
     {
@@ -185,7 +186,7 @@ TEST_CASE("Heads: the draft's probabilities are those of the loss") {
 }
 
 TEST_CASE("train_medusa learns what independent heads can, with every kind of output and with a teacher") {
-    const fs::path folder = scratch("medusa");
+    const fs::path folder = scratch();
     ToyVerifier verifier;
     for (const HeadOutput output : {HeadOutput::own, HeadOutput::shared, HeadOutput::target}) {
         TrainOptions options = toy_options(folder, 6000);
@@ -215,7 +216,7 @@ TEST_CASE("train_medusa learns what independent heads can, with every kind of ou
 }
 
 TEST_CASE("train_hydra: heads see the tokens before theirs, the prefix layer sees the text") {
-    const fs::path folder = scratch("hydra");
+    const fs::path folder = scratch();
     ToyVerifier verifier;
     std::vector<double> with, without;
     for (const bool prefix_layer : {false, true}) {
@@ -258,7 +259,7 @@ TEST_CASE("train_hydra: heads see the tokens before theirs, the prefix layer see
 }
 
 TEST_CASE("A run may start from a drafter: its weights, vocabulary and scales") {
-    const fs::path folder = scratch("from");
+    const fs::path folder = scratch();
     ToyVerifier verifier;
     MedusaTrainOptions medusa{.heads = 2};
     TrainOptions first = toy_options(folder, 6000);
@@ -296,7 +297,7 @@ TEST_CASE("A run may start from a drafter: its weights, vocabulary and scales") 
 }
 
 TEST_CASE("Several texts are one set, and each keeps its own features") {
-    const fs::path folder = scratch("joined");
+    const fs::path folder = scratch();
     const std::vector<fs::path> both{toy_text(folder, 160), toy_text(folder, 100, 160)};
     const auto joined = read_conversations(both, encode);
     REQUIRE(joined.size() == 260);

@@ -6,6 +6,7 @@
 
 #include <outrider/accept/detail/logit_rows.hpp>
 #include <outrider/accept/warp.hpp>
+#include <outrider/core/detail/export.hpp>
 #include <outrider/core/options.hpp>
 #include <outrider/target/round.hpp>
 #include <outrider/tree/token_tree.hpp>
@@ -19,7 +20,7 @@ struct EditedRow {
 };
 
 /// Lives for one accept, and no longer than what it is made of.
-class EditedRows {
+class OUTRIDER_API EditedRows {
 public:
     /// Throws Error where the context does not say how to sample.
     EditedRows(const TokenTree& tree, const TreeRows& rows, const SequenceContext& context);

@@ -6,13 +6,14 @@
 #include <cstdint>
 #include <span>
 
+#include <outrider/core/detail/export.hpp>
 #include <outrider/core/types.hpp>
 #include <outrider/target/round.hpp>
 
 namespace outrider {
 
 /// Reads the rows of one tree, from any device and dtype; rows that lie ready are not copied. Lives for one accept.
-class LogitRows {
+class OUTRIDER_API LogitRows {
 public:
     /// Throws Error unless the logits are [nodes, V], or undefined beside a defined argmax.
     explicit LogitRows(const TreeRows& rows);
@@ -35,7 +36,7 @@ private:
 };
 
 /// Index of the largest entry, the lowest among equals. Throws Error for NaN, naming the node whose row this is.
-[[nodiscard]] TokenId checked_argmax(std::span<const float> logits, NodeIndex node);
+[[nodiscard]] OUTRIDER_API TokenId checked_argmax(std::span<const float> logits, NodeIndex node);
 
 }  // namespace outrider
 

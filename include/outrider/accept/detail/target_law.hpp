@@ -8,6 +8,7 @@
 #include <vector>
 
 #include <outrider/accept/warp.hpp>
+#include <outrider/core/detail/export.hpp>
 #include <outrider/core/options.hpp>
 #include <outrider/target/round.hpp>
 #include <outrider/tree/token_tree.hpp>
@@ -17,7 +18,7 @@
 namespace outrider {
 
 /// The law after one node: what is needed of it is computed when it is asked for. A LawRow (tree/node_rules.hpp).
-class TargetRow {
+class OUTRIDER_API TargetRow {
 public:
     TargetRow() = default;
 
@@ -52,7 +53,7 @@ private:
 
 /// Lives for one accept; a node's row is made once, and lives as long. Order of the warpers: logit hook, repetition
 /// penalty, temperature, top-k, top-p, min-p.
-class TargetLaw {
+class OUTRIDER_API TargetLaw {
 public:
     /// `greedy_temperature` stands for temperature 0; if it is 0 too, the law is the largest logit's token alone.
     TargetLaw(const TokenTree& tree, const TreeRows& rows, const SequenceContext& context,

@@ -9,8 +9,10 @@
 // program takes one of the two.
 #pragma once
 
+#include <outrider/core/detail/export.hpp>
+
 #ifdef OUTRIDER_COMPILED
-#define OUTRIDER_INLINE
+#define OUTRIDER_INLINE OUTRIDER_API
 #else
 #define OUTRIDER_INLINE inline
 #endif

@@ -6,13 +6,14 @@
 #include <span>
 #include <vector>
 
+#include <outrider/core/detail/export.hpp>
 #include <outrider/draft/detail/owed_sequence.hpp>
 
 namespace outrider {
 
 /// A drafter that is not asked every round gets the feedback of the rounds between as one. Entries stand in the order
 /// in which the sequences joined.
-class OwedFeedback {
+class OUTRIDER_API OwedFeedback {
 public:
     /// A sequence's first feedback: its prompt.
     void join(SequenceFeedback first);

@@ -7,6 +7,7 @@
 #include <span>
 #include <vector>
 
+#include <outrider/core/detail/export.hpp>
 #include <outrider/decode/detail/session.hpp>
 #include <outrider/target/round.hpp>
 
@@ -14,14 +15,14 @@ namespace outrider {
 
 /// One tree for each session that drafts (indices), in order, its root the pending token, its tokens in the vocabulary.
 /// Throws Error.
-void check_trees(const std::vector<SequenceTree>& trees, const std::vector<std::unique_ptr<Session>>& sessions,
+OUTRIDER_API void check_trees(const std::vector<SequenceTree>& trees, const std::vector<std::unique_ptr<Session>>& sessions,
                  std::span<const std::size_t> drafting, std::int64_t vocabulary);
 
 /// Row offsets that fit the trees, and a row of logits as wide as the vocabulary for each node. Throws Error.
-void check_output(const TreeOutput& output, const std::vector<SequenceTree>& trees, std::int64_t vocabulary);
+OUTRIDER_API void check_output(const TreeOutput& output, const std::vector<SequenceTree>& trees, std::int64_t vocabulary);
 
 /// One feedback for each session in order. Throws Error.
-void check_feedback(const Feedback& feedback, const std::vector<std::unique_ptr<Session>>& sessions);
+OUTRIDER_API void check_feedback(const Feedback& feedback, const std::vector<std::unique_ptr<Session>>& sessions);
 
 }  // namespace outrider
 

@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include <outrider/core/detail/export.hpp>
 #include <outrider/decode/auto_budget.hpp>
 #include <outrider/decode/detail/owed_feedback.hpp>
 #include <outrider/decode/detail/session.hpp>
@@ -17,7 +18,7 @@
 namespace outrider {
 
 /// The active sequences and what is owed to the drafter for each stand in one order, that of joining, and stay in step.
-class SequenceBook {
+class OUTRIDER_API SequenceBook {
 public:
     using Sessions = std::vector<std::unique_ptr<Session>>;
     /// Frees what drafter and target hold of a sequence. What it throws is noted.

@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include <outrider/core/detail/export.hpp>
 #include <outrider/core/options.hpp>
 #include <outrider/core/prompt.hpp>
 #include <outrider/core/stats.hpp>
@@ -20,17 +21,17 @@
 namespace outrider {
 
 /// Checks a request against a target. Throws Error with what is wrong and the remedy.
-void check_request(const Prompt& prompt, const GenerationOptions& options, const Sink& sink, std::int64_t vocabulary,
+OUTRIDER_API void check_request(const Prompt& prompt, const GenerationOptions& options, const Sink& sink, std::int64_t vocabulary,
                    std::int64_t context);
 
 /// A seed that nobody has asked for before.
-[[nodiscard]] std::uint64_t fresh_seed();
+[[nodiscard]] OUTRIDER_API std::uint64_t fresh_seed();
 
 /// A fresh id; no two sequences of a process share one, so decoders may share a verifier or a drafter.
-[[nodiscard]] SequenceId next_sequence_id();
+[[nodiscard]] OUTRIDER_API SequenceId next_sequence_id();
 
 /// One sequence: what was asked, the text so far, what is counted. Never moves while it is decoded.
-class Session {
+class OUTRIDER_API Session {
 public:
     /// `context`: the target's; prompt and text together never pass it.
     Session(SequenceId id, Prompt prompt, const GenerationOptions& options, std::int64_t context, Sink sink);

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include <outrider/core/detail/export.hpp>
 #include <outrider/core/types.hpp>
 #include <outrider/draft/nn/layers.hpp>
 
@@ -48,10 +49,10 @@ struct CtcConfig {
 };
 
 /// Reads and checks `folder`/config.json. Throws Error that names the file and the key.
-[[nodiscard]] CtcConfig read_ctc_config(const std::filesystem::path& folder);
+[[nodiscard]] OUTRIDER_API CtcConfig read_ctc_config(const std::filesystem::path& folder);
 
 /// Writes `folder`/config.json; the folder is made where it is missing.
-void write_ctc_config(const std::filesystem::path& folder, const CtcConfig& config);
+OUTRIDER_API void write_ctc_config(const std::filesystem::path& folder, const CtcConfig& config);
 
 /// Columns of features that the network reads: H, and H more for each feature layer.
 [[nodiscard]] inline std::int64_t ctc_feature_width(const CtcConfig& config) {
@@ -64,6 +65,6 @@ void write_ctc_config(const std::filesystem::path& folder, const CtcConfig& conf
 }
 
 /// Throws Error unless the sizes go together.
-void check_ctc_config(const CtcConfig& config);
+OUTRIDER_API void check_ctc_config(const CtcConfig& config);
 
 }  // namespace outrider

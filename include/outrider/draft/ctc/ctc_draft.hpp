@@ -8,6 +8,7 @@
 #include <string_view>
 #include <utility>
 
+#include <outrider/core/detail/export.hpp>
 #include <outrider/draft/ctc/ctc_config.hpp>
 #include <outrider/draft/ctc/ctc_network.hpp>
 #include <outrider/draft/nn/trained_draft.hpp>
@@ -34,7 +35,7 @@ struct CtcDraftOptions {
 };
 
 /// A trained CTC drafter.
-struct CtcKind {
+struct OUTRIDER_API CtcKind {
     using Config = CtcConfig;
     using Weights = CtcWeights;
     using Options = CtcDraftOptions;

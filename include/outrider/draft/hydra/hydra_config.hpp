@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <outrider/core/detail/export.hpp>
 #include <outrider/core/types.hpp>
 #include <outrider/draft/nn/layers.hpp>
 #include <string>
@@ -47,12 +48,12 @@ struct HydraConfig {
 };
 
 /// Reads and checks `folder`/config.json. Throws Error that names the file and the key.
-[[nodiscard]] HydraConfig read_hydra_config(const std::filesystem::path& folder);
+[[nodiscard]] OUTRIDER_API HydraConfig read_hydra_config(const std::filesystem::path& folder);
 
 /// Writes `folder`/config.json; the folder is made where it is missing.
-void write_hydra_config(const std::filesystem::path& folder, const HydraConfig& config);
+OUTRIDER_API void write_hydra_config(const std::filesystem::path& folder, const HydraConfig& config);
 
 /// Throws Error unless the sizes go together.
-void check_hydra_config(const HydraConfig& config);
+OUTRIDER_API void check_hydra_config(const HydraConfig& config);
 
 }  // namespace outrider

@@ -7,6 +7,7 @@
 #include <string_view>
 #include <utility>
 
+#include <outrider/core/detail/export.hpp>
 #include <outrider/draft/hydra/hydra_config.hpp>
 #include <outrider/draft/hydra/hydra_network.hpp>
 #include <outrider/draft/nn/head_options.hpp>
@@ -17,7 +18,7 @@ namespace outrider {
 /// Trained Hydra heads. A path's probability is the product of its tokens' probabilities, each given the path before
 /// it; best_first finds the N largest exactly, in a few passes of the heads over the nodes that can still have children
 /// in the tree, all sequences together.
-struct HydraKind {
+struct OUTRIDER_API HydraKind {
     using Config = HydraConfig;
     using Weights = HydraWeights;
     using Options = HeadDraftOptions;

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <outrider/core/detail/export.hpp>
 #include <outrider/core/types.hpp>
 #include <outrider/draft/nn/layers.hpp>
 #include <string>
@@ -28,12 +29,12 @@ struct MedusaConfig {
 };
 
 /// Reads and checks `folder`/config.json. Throws Error that names the file and the key.
-[[nodiscard]] MedusaConfig read_medusa_config(const std::filesystem::path& folder);
+[[nodiscard]] OUTRIDER_API MedusaConfig read_medusa_config(const std::filesystem::path& folder);
 
 /// Writes `folder`/config.json; the folder is made where it is missing.
-void write_medusa_config(const std::filesystem::path& folder, const MedusaConfig& config);
+OUTRIDER_API void write_medusa_config(const std::filesystem::path& folder, const MedusaConfig& config);
 
 /// Throws Error unless the sizes go together.
-void check_medusa_config(const MedusaConfig& config);
+OUTRIDER_API void check_medusa_config(const MedusaConfig& config);
 
 }  // namespace outrider

@@ -7,6 +7,7 @@
 #include <string_view>
 #include <utility>
 
+#include <outrider/core/detail/export.hpp>
 #include <outrider/draft/medusa/medusa_config.hpp>
 #include <outrider/draft/medusa/medusa_network.hpp>
 #include <outrider/draft/nn/head_options.hpp>
@@ -15,7 +16,7 @@
 namespace outrider {
 
 /// Trained Medusa heads. A path's probability is the product of its tokens' probabilities, head by head.
-struct MedusaKind {
+struct OUTRIDER_API MedusaKind {
     using Config = MedusaConfig;
     using Weights = MedusaWeights;
     using Options = HeadDraftOptions;

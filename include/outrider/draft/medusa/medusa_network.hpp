@@ -10,6 +10,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <outrider/core/detail/export.hpp>
 #include <outrider/draft/medusa/medusa_config.hpp>
 #include <outrider/draft/nn/layers.hpp>
 #include <outrider/target/target_head.hpp>
@@ -18,7 +19,7 @@
 namespace outrider {
 
 /// All that is trained.
-struct MedusaWeights {
+struct OUTRIDER_API MedusaWeights {
     struct Block {
         at::Tensor weight;  ///< [H, H]
         at::Tensor bias;    ///< [H]
@@ -34,27 +35,27 @@ struct MedusaWeights {
 
 /// A head starts as the target's own output: W zero, b small, output rows those of the target. A pure function of
 /// config and seed; float32 on the CPU.
-[[nodiscard]] MedusaWeights init_medusa_weights(const MedusaConfig& config, const TargetHead& head, std::uint64_t seed);
+[[nodiscard]] OUTRIDER_API MedusaWeights init_medusa_weights(const MedusaConfig& config, const TargetHead& head, std::uint64_t seed);
 
 /// Shapes that the config asks for; throws Error naming the weight that differs or is missing. With an empty vocabulary
 /// the output matrices' rows are the caller's to check.
-void check_medusa_weights(const MedusaConfig& config, const MedusaWeights& weights);
+OUTRIDER_API void check_medusa_weights(const MedusaConfig& config, const MedusaWeights& weights);
 
 /// What head `head` makes of `features` [A, H] (h_{n-1} of each anchor): [A, H] in the type of the weights.
-[[nodiscard]] at::Tensor medusa_state(const MedusaConfig& config, const MedusaWeights& weights, std::int64_t head,
+[[nodiscard]] OUTRIDER_API at::Tensor medusa_state(const MedusaConfig& config, const MedusaWeights& weights, std::int64_t head,
                                       const at::Tensor& features, at::ScalarType compute);
 
 /// The matrix [V, H] that turns head `head`'s states into logits. `tables` serves HeadOutput::target alone.
-[[nodiscard]] const at::Tensor& medusa_output(const MedusaConfig& config, const MedusaWeights& weights,
+[[nodiscard]] OUTRIDER_API const at::Tensor& medusa_output(const MedusaConfig& config, const MedusaWeights& weights,
                                               const TargetTables& tables, std::int64_t head);
 
 /// All heads' scores over the draft vocabulary: [K, A, V] of type `compute`.
-[[nodiscard]] at::Tensor medusa_logits(const MedusaConfig& config, const MedusaWeights& weights,
+[[nodiscard]] OUTRIDER_API at::Tensor medusa_logits(const MedusaConfig& config, const MedusaWeights& weights,
                                        const TargetTables& tables, const at::Tensor& features, at::ScalarType compute);
 
 /// Weights from and to `folder`/model.safetensors, stored as bfloat16.
-[[nodiscard]] MedusaWeights read_medusa_weights(const std::filesystem::path& folder, const MedusaConfig& config,
+[[nodiscard]] OUTRIDER_API MedusaWeights read_medusa_weights(const std::filesystem::path& folder, const MedusaConfig& config,
                                                 WeightType type = WeightType::float32);
-void write_medusa_weights(const std::filesystem::path& folder, const MedusaWeights& weights);
+OUTRIDER_API void write_medusa_weights(const std::filesystem::path& folder, const MedusaWeights& weights);
 
 }  // namespace outrider

@@ -8,6 +8,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <outrider/core/detail/export.hpp>
 #include <outrider/core/types.hpp>
 #include <outrider/target/target_head.hpp>
 #include <span>
@@ -25,9 +26,9 @@ enum class HeadOutput : unsigned char {
     target,  ///< the target's rows, frozen: nothing is stored
 };
 /// As in config.json: "own", "shared", "target".
-[[nodiscard]] std::string_view name_of(HeadOutput output);
+[[nodiscard]] OUTRIDER_API std::string_view name_of(HeadOutput output);
 /// Throws Error for another word.
-[[nodiscard]] HeadOutput head_output(std::string_view word);
+[[nodiscard]] OUTRIDER_API HeadOutput head_output(std::string_view word);
 
 /// How weights are read from a file: as float32, or as they are stored where that is bfloat16: views of the mapped file, which
 /// must not be written to. What drafts takes either.
@@ -37,10 +38,10 @@ enum class WeightType : unsigned char { float32, stored };
 using NamedWeights = std::vector<std::pair<std::string, at::Tensor*>>;
 using NamedConstWeights = std::vector<std::pair<std::string, const at::Tensor*>>;
 
-[[nodiscard]] std::size_t bytes_of(const NamedConstWeights& weights);
+[[nodiscard]] OUTRIDER_API std::size_t bytes_of(const NamedConstWeights& weights);
 
 /// Frozen tables of the target, in the type that products are computed in.
-struct TargetTables {
+struct OUTRIDER_API TargetTables {
     at::Tensor embedding;  ///< [target vocabulary, H] times embedding_scale; rows of tokens the drafter may meet
     at::Tensor output;     ///< [V, H] the target's output rows of the draft vocabulary
 
@@ -48,21 +49,21 @@ struct TargetTables {
 };
 
 /// `vocabulary`: the draft vocabulary; empty: the target's whole one in the order of its ids.
-[[nodiscard]] TargetTables make_target_tables(const TargetHead& head, const std::vector<TokenId>& vocabulary,
+[[nodiscard]] OUTRIDER_API TargetTables make_target_tables(const TargetHead& head, const std::vector<TokenId>& vocabulary,
                                               double embedding_scale, at::ScalarType type, at::Device device);
 
 /// The ids that `vocabulary` means: itself, or 0 .. size - 1 where it is empty.
-[[nodiscard]] std::vector<TokenId> draft_ids(const std::vector<TokenId>& vocabulary, std::int64_t target_vocabulary);
+[[nodiscard]] OUTRIDER_API std::vector<TokenId> draft_ids(const std::vector<TokenId>& vocabulary, std::int64_t target_vocabulary);
 
 /// [n, H] rows of tables.embedding for `tokens` [n] int64; zero where a token is negative.
-[[nodiscard]] at::Tensor embed_tokens(const TargetTables& tables, const at::Tensor& tokens);
+[[nodiscard]] OUTRIDER_API at::Tensor embed_tokens(const TargetTables& tables, const at::Tensor& tokens);
 
 /// y = x W^T, computed in `compute` whatever the operands' types; the result has type `compute`. Differentiable by
 /// both. With float32 weights and bfloat16 products this is mixed precision. x [rows, in].
-[[nodiscard]] at::Tensor mixed_linear(const at::Tensor& x, const at::Tensor& weight, at::ScalarType compute);
+[[nodiscard]] OUTRIDER_API at::Tensor mixed_linear(const at::Tensor& x, const at::Tensor& weight, at::ScalarType compute);
 
 /// x + silu(x W^T + b), x [rows, H]: the residual block of Medusa's and Hydra's heads. Of x's type.
-[[nodiscard]] at::Tensor residual_block(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+[[nodiscard]] OUTRIDER_API at::Tensor residual_block(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                                         at::ScalarType compute);
 
 /// Shape of a decoder layer beside its weights.
@@ -88,7 +89,7 @@ struct LayerContext {
 };
 
 /// Rows x [L, H] at `positions` [L] int64.
-[[nodiscard]] LayerContext layer_context(const LayerSizes& sizes, const LayerWeights& weights, const at::Tensor& x,
+[[nodiscard]] OUTRIDER_API LayerContext layer_context(const LayerSizes& sizes, const LayerWeights& weights, const at::Tensor& x,
                                          const at::Tensor& positions, at::ScalarType compute);
 
 /// Anchors that share a context: `count` of them, one after another in the batch.
@@ -99,12 +100,12 @@ struct ContextGroup {
 
 /// The layer over A anchors of T rows each: x [A * T, H] at `positions` [A * T]. A row sees the first `seen[a]` keys
 /// ([A] int64) of its group's context and all T rows of its anchor. `groups` cover the anchors in order. [A * T, H].
-[[nodiscard]] at::Tensor layer_rows(const LayerSizes& sizes, const LayerWeights& weights, const at::Tensor& x,
+[[nodiscard]] OUTRIDER_API at::Tensor layer_rows(const LayerSizes& sizes, const LayerWeights& weights, const at::Tensor& x,
                                     const at::Tensor& positions, const at::Tensor& seen,
                                     const std::vector<ContextGroup>& groups, at::ScalarType compute);
 
 /// x / sqrt(mean(x^2) + eps) * weight of x [rows, H].
-[[nodiscard]] at::Tensor final_rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps,
+[[nodiscard]] OUTRIDER_API at::Tensor final_rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps,
                                         at::ScalarType compute);
 
 }  // namespace outrider

@@ -12,12 +12,14 @@
 #include <string>
 #include <utility>
 
+#include <outrider/core/detail/export.hpp>
+
 namespace outrider {
 
 /// Whether `path` is anything but a folder of this library's own: a file, or a folder whose config.json names no kind.
-[[nodiscard]] bool is_published(const std::filesystem::path& path);
+[[nodiscard]] OUTRIDER_API bool is_published(const std::filesystem::path& path);
 
 /// "medusa" or "hydra" by the tensors' names, or "" where there are none of either.
-[[nodiscard]] std::string published_kind(const std::filesystem::path& path);
+[[nodiscard]] OUTRIDER_API std::string published_kind(const std::filesystem::path& path);
 
 }  // namespace outrider

@@ -1,0 +1,11 @@
+# Makes FOLDER anew, or says what the tests have left in it.
+if(BEGIN)
+    file(REMOVE_RECURSE ${FOLDER})
+    file(MAKE_DIRECTORY ${FOLDER})
+    return()
+endif()
+file(GLOB_RECURSE left LIST_DIRECTORIES true ${FOLDER}/*)
+if(left)
+    list(JOIN left "\n  " left)
+    message(FATAL_ERROR "tests have left in their temporary folder:\n  ${left}")
+endif()
