@@ -1,4 +1,5 @@
 // A compiled body of outrider, and through it LibTorch, PCRE2 and SentencePiece, found by pkg-config's flags.
+#include <outrider/core/error.hpp>
 #include <outrider/target/llama_model.hpp>
 
 #include <cstdio>
