@@ -23,6 +23,7 @@ if(TARGET outrider)
     install(EXPORT outrider-library NAMESPACE outrider:: FILE outrider-library-targets.cmake
             DESTINATION ${outrider_package_dir})
     install(FILES cmake/OutriderTorch.cmake cmake/OutriderPcre2.cmake cmake/OutriderSentencePiece.cmake
+                  cmake/OutriderUtf8proc.cmake
             DESTINATION ${outrider_package_dir})
 
     # cmake --install BUILD --component libtorch: a copy of the LibTorch that was built with, and of the CUDA runtime

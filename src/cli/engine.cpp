@@ -34,7 +34,9 @@ LlamaModel load_model(const ModelArguments& arguments) {
     options.threads = arguments.threads;
     options.chat_template = arguments.chat_template;
     const ReturnMemory loading;
-    return LlamaModel::load(arguments.path, options);
+    LlamaModel model = LlamaModel::load(arguments.path, options);
+    if (!model.note().empty()) fmt::print(stderr, "outrider: note: {}\n", model.note());
+    return model;
 }
 
 AnyDecoder make_decoder(const LlamaModel& model, std::unique_ptr<DraftModel> drafter,

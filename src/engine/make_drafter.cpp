@@ -3,7 +3,6 @@
 #include <nlohmann/json.hpp>
 
 #include <algorithm>
-#include <fstream>
 #include <string>
 #include <system_error>
 #include <utility>
@@ -17,6 +16,8 @@
 #include <outrider/draft/none.hpp>
 #include <outrider/target/llama_causal_model.hpp>
 
+#include "formats/json_text.hpp"
+
 
 namespace outrider {
 namespace {
@@ -26,14 +27,10 @@ namespace fs = std::filesystem;
 /// `config.json` of a drafter's folder. Throws Error.
 nlohmann::json read_config(const fs::path& folder) {
     const fs::path path = folder / "config.json";
-    std::ifstream in(path);
-    require(in.good(), "'{}' holds no config.json that can be read; a drafter is a folder with config.json and model.safetensors",
-            folder.string());
-    try {
-        return nlohmann::json::parse(in);
-    } catch (const nlohmann::json::exception& error) {
-        fail("{}: not JSON ({})", path.string(), error.what());
-    }
+    std::error_code ignored;
+    require(fs::is_regular_file(path, ignored), "'{}' holds no config.json that can be read; a drafter is a folder with "
+            "config.json and model.safetensors", folder.string());
+    return detail::read_json(path);
 }
 
 /// A checkpoint as its authors published it: a file, or a folder of theirs. Null for anything else.
@@ -42,16 +39,18 @@ std::unique_ptr<DraftModel> load_published(const fs::path& path, const TargetHea
     const std::string kind = published_kind(path);
     if (kind == "medusa") return std::make_unique<MedusaDraft>(MedusaDraft::load(path, target, options.heads));
     if (kind == "hydra") return std::make_unique<HydraDraft>(HydraDraft::load(path, target, options.heads));
-    return nullptr;
+    fail("{}: no drafter: its config.json names no kind, and its tensors are neither Medusa's (0.0.linear.weight) nor Hydra's "
+         "(hydra_mlp.0.0.linear.weight). Put lm: in front of a small language model", path.string());
 }
 
 std::unique_ptr<DraftModel> load_folder(const fs::path& folder, const TargetHead& target, const DrafterOptions& options) {
     const nlohmann::json config = read_config(folder);
-    const std::string kind = config.is_object() ? config.value("kind", std::string()) : std::string();
+    const std::string kind = detail::text(config, "kind");
     if (kind == "ctc") return std::make_unique<CtcDraft>(CtcDraft::load(folder, target, options.ctc));
     if (kind == "medusa") return std::make_unique<MedusaDraft>(MedusaDraft::load(folder, target, options.heads));
     if (kind == "hydra") return std::make_unique<HydraDraft>(HydraDraft::load(folder, target, options.heads));
-    fail("{}: drafter of kind '{}'; this version knows ctc, medusa and hydra", (folder / "config.json").string(), kind);
+    fail("{}: kind is {}; expected \"ctc\", \"medusa\" or \"hydra\"", (folder / "config.json").string(),
+         detail::shown(detail::field(config, "kind")));
 }
 
 std::unique_ptr<DraftModel> load_lm(const std::string& path, const TargetHead& target, const DrafterOptions& options) {

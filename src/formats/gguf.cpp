@@ -9,6 +9,7 @@
 #include <outrider/core/error.hpp>
 #include <outrider/core/utf8_stream.hpp>
 
+#include "gguf_parts.hpp"
 #include "gguf_values.hpp"
 
 // The second half of a file: the table of tensors and their data. Format: ggml's docs/gguf.md.
@@ -30,9 +31,11 @@ struct GgufFile::Contents {
     detail::GgufValues values;
     std::vector<GgufTensor> tensors;
     std::unordered_map<std::string_view, std::size_t> index;  // views of the tensors' own names
+    std::vector<std::shared_ptr<const Contents>> others;              // further parts of a file that was split
     struct Place { std::uint64_t offset, size; };
 
     void parse();
+    void take(const std::vector<std::shared_ptr<const Contents>>& parts);
     void check_head(GgufCursor& cursor);
     Place read_tensor(GgufCursor& cursor);
     void place_tensors(std::uint64_t start, std::uint64_t alignment, const std::vector<Place>& places);
@@ -119,7 +122,40 @@ void GgufFile::Contents::place_tensors(std::uint64_t start, std::uint64_t alignm
     }
 }
 
-GgufFile GgufFile::open(const std::filesystem::path& path) { return parse(SharedBytes::map(path), path.string()); }
+/// Tensors of other parts become this one's.
+void GgufFile::Contents::take(const std::vector<std::shared_ptr<const Contents>>& parts) {
+    for (const auto& part : parts) {
+        others.push_back(part);
+        tensors.insert(tensors.end(), part->tensors.begin(), part->tensors.end());
+    }
+    index.clear();
+    for (std::size_t i = 0; i < tensors.size(); ++i)
+        require(index.emplace(tensors[i].name, i).second, "{}: tensor {} is in two parts of the file", name, tensors[i].name);
+    if (!values.has("split.tensors.count")) return;
+    const std::int64_t expected = values.integer("split.tensors.count");
+    require(static_cast<std::int64_t>(tensors.size()) == expected, "{}: the parts of the file have {} tensors, "
+            "split.tensors.count is {}; expected parts of one model", name, tensors.size(), expected);
+}
+
+GgufFile GgufFile::open(const std::filesystem::path& path) {
+    const auto read = [](const std::filesystem::path& part) {
+        const auto contents = std::make_shared<Contents>(SharedBytes::map(part), part.string());
+        contents->parse();
+        return contents;
+    };
+    std::shared_ptr<Contents> first = read(path);
+    const auto whole = detail::gguf_parts(path, first->values);
+    if (whole.empty()) return GgufFile(first);
+    if (whole.front() != path) first = read(whole.front());
+    std::vector<std::shared_ptr<const Contents>> others;
+    for (std::size_t i = 0; i < whole.size(); ++i) {
+        if (i > 0) others.push_back(read(whole[i]));
+        const Contents& part = i > 0 ? *others.back() : *first;
+        detail::check_gguf_part(part.name, part.values, i, whole.size());
+    }
+    first->take(others);
+    return GgufFile(first);
+}
 
 GgufFile GgufFile::parse(SharedBytes bytes, std::string name) {
     const auto contents = std::make_shared<Contents>(std::move(bytes), std::move(name));
@@ -160,15 +196,17 @@ bool GgufFile::has_tensor(std::string_view name) const { return contents_->index
 const GgufTensor& GgufFile::tensor(std::string_view name) const {
     const auto found = contents_->index.find(name);
     if (found == contents_->index.end()) {
-        const auto parts = has("split.count") && !is_array("split.count") ? number("split.count") : 0.0;
-        fail("{}: tensor {} is missing{}", contents_->name, name,
-             parts > 1 ? "; the file is one part of several: join them first (llama-gguf-split --merge)" : "");
+        const bool part = contents_->others.empty() && has("split.count") && !is_array("split.count") && number("split.count") > 1;
+        fail("{}: tensor {} is missing{}", contents_->name, name, part ? "; the file is one part of several" : "");
     }
     return contents_->tensors[found->second];
 }
 
 std::uint32_t GgufFile::version() const noexcept { return contents_->version; }
-void GgufFile::drop_pages(std::span<const std::byte> part) const noexcept { contents_->bytes.drop_pages(part); }
+void GgufFile::drop_pages(std::span<const std::byte> part) const noexcept {
+    contents_->bytes.drop_pages(part);
+    for (const auto& other : contents_->others) other->bytes.drop_pages(part);
+}
 const std::string& GgufFile::name() const noexcept { return contents_->name; }
 
 void dequantise(const GgufTensor& tensor, std::span<float> out) {

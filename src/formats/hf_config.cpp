@@ -23,6 +23,9 @@ public:
         return found != object_.end() && !found->is_null() ? &*found : nullptr;
     }
 
+    /// Whether the key is there, null or not.
+    [[nodiscard]] bool has(const char* key) const { return object_.contains(key); }
+
     [[nodiscard]] std::optional<std::int64_t> size(const char* key) const {
         const Json* value = find(key);
         if (value == nullptr) return std::nullopt;
@@ -85,21 +88,38 @@ private:
     const std::string& name_;
 };
 
-HfRope read_rope(const Fields& fields, const std::string& name) {
-    HfRope rope;
-    if (const auto theta = fields.number("rope_theta")) rope.theta = *theta;
+/// rope_scaling where it says anything, else rope_parameters; null where neither does.
+const Json* rope_object(const Fields& fields) {
     for (const char* key : {"rope_scaling", "rope_parameters"}) {
         const Json* value = fields.find(key);
         if (value == nullptr) continue;
         if (!value->is_object()) fields.wrong(key, *value, "an object");
+        if (!value->empty()) return value;
+    }
+    return nullptr;
+}
+
+HfRope read_rope(const Fields& fields, const std::string& name, std::int64_t positions) {
+    HfRope rope;
+    if (const auto theta = fields.number("rope_theta")) rope.theta = *theta;
+    double rotated = fields.number("partial_rotary_factor").value_or(1.0);
+    if (const Json* value = rope_object(fields)) {
         const Fields inner(*value, name);
         rope.type = inner.text("rope_type", inner.text("type", "default").c_str());
         if (const auto theta = inner.number("rope_theta")) rope.theta = *theta;
-        if (const auto factor = inner.number("factor")) rope.factor = *factor;
+        const auto factor = inner.number("factor");
+        require(rope.type == "default" || factor, "{}: rope scaling \"{}\" has no factor; expected one", name, rope.type);
+        require(rope.type != "default" || factor.value_or(1.0) == 1.0, "{}: rope scaling has the factor {} and no type; "
+                "expected rope_type, \"linear\" for example", name, factor.value_or(1.0));
+        rope.factor = factor.value_or(1.0);
         rope.low_freq_factor = inner.number("low_freq_factor");
         rope.high_freq_factor = inner.number("high_freq_factor");
-        rope.original_context = inner.size("original_max_position_embeddings");
+        rope.original_context = fields.size("original_max_position_embeddings");
+        if (!rope.original_context) rope.original_context = inner.size("original_max_position_embeddings");
+        if (!rope.original_context && rope.type == "llama3") rope.original_context = positions;
+        rotated = inner.number("partial_rotary_factor").value_or(rotated);
     }
+    require(rotated == 1.0, "{}: partial_rotary_factor is {}, which is not supported; expected 1", name, rotated);
     require(rope.theta > 0, "{}: rope_theta is {}; expected a positive number", name, rope.theta);
     return rope;
 }
@@ -118,6 +138,11 @@ std::vector<std::string> read_architectures(const Fields& fields) {
 
 }  // namespace
 
+bool is_mistral(const HfConfig& config) {
+    if (!config.model_type.empty()) return config.model_type == "mistral";
+    return !config.architectures.empty() && config.architectures[0] == "MistralForCausalLM";
+}
+
 HfConfig parse_hf_config(std::string_view json, const std::string& name) {
     const Json root = detail::parse_json(json, name);
     require(root.is_object(), "{}: expected a JSON object", name);
@@ -131,17 +156,23 @@ HfConfig parse_hf_config(std::string_view json, const std::string& name) {
     config.layers = fields.required_size("num_hidden_layers");
     config.heads = fields.required_size("num_attention_heads");
     config.vocab_size = fields.required_size("vocab_size");
-    config.kv_heads = fields.size("num_key_value_heads").value_or(config.heads);
+    const bool mistral = is_mistral(config);
+    // What the file leaves out has the value of the model's configuration class, and null means none.
+    config.kv_heads = fields.size("num_key_value_heads").value_or(mistral && !fields.has("num_key_value_heads") ? 8 : config.heads);
     config.head_dim = fields.size("head_dim").value_or(config.hidden_size / config.heads);
     require(config.head_dim > 0, "{}: a hidden_size of {} for {} heads", name, config.hidden_size, config.heads);
-    config.max_positions = fields.size("max_position_embeddings").value_or(config.max_positions);
+    config.max_positions = fields.size("max_position_embeddings").value_or(mistral ? 131072 : config.max_positions);
     config.rms_norm_eps = fields.number("rms_norm_eps").value_or(config.rms_norm_eps);
-    config.rope = read_rope(fields, name);
+    config.rope = read_rope(fields, name, config.max_positions);
     config.tie_word_embeddings = fields.flag("tie_word_embeddings", false);
     config.attention_bias = fields.flag("attention_bias", false);
     config.mlp_bias = fields.flag("mlp_bias", false);
-    if (fields.flag("use_sliding_window", true)) config.sliding_window = fields.size("sliding_window");
+    if (mistral || fields.flag("use_sliding_window", true)) config.sliding_window = fields.size("sliding_window");
+    if (mistral && !fields.has("sliding_window")) config.sliding_window = 4096;
     config.hidden_act = fields.text("hidden_act", "silu");
+    if (config.hidden_act == "swish") config.hidden_act = "silu";  // two names of one function
+    if (const Json* quantized = fields.find("quantization_config"))
+        fields.wrong("quantization_config", *quantized, "a model in F32, F16 or BF16: weights in other formats are read from GGUF files");
     config.bos_ids = fields.ids("bos_token_id");
     config.eos_ids = fields.ids("eos_token_id");
     config.torch_dtype = fields.text("torch_dtype", fields.text("dtype", "").c_str());

@@ -22,7 +22,8 @@ struct HfRope {
     std::optional<std::int64_t> original_context;  ///< original_max_position_embeddings
 };
 
-/// Sizes are positive and below 2^31; what the file leaves out has the value that Llama's configuration class gives it.
+/// Sizes are positive and below 2^31; what the file leaves out has the value that the model's configuration class in
+/// `transformers` gives it: Llama's, or Mistral's (8 key-value heads, 131072 positions, a window of 4096).
 struct HfConfig {
     std::string model_type;                  ///< "llama", "mistral"; empty when not said
     std::vector<std::string> architectures;  ///< "LlamaForCausalLM"
@@ -30,7 +31,7 @@ struct HfConfig {
     std::int64_t intermediate_size = 0;
     std::int64_t layers = 0;    ///< num_hidden_layers
     std::int64_t heads = 0;     ///< num_attention_heads
-    std::int64_t kv_heads = 0;  ///< num_key_value_heads; `heads` when left out
+    std::int64_t kv_heads = 0;  ///< num_key_value_heads; `heads` when null
     std::int64_t head_dim = 0;  ///< hidden_size / heads when left out
     std::int64_t vocab_size = 0;
     std::int64_t max_positions = 2048;  ///< max_position_embeddings
@@ -39,12 +40,15 @@ struct HfConfig {
     bool tie_word_embeddings = false;
     bool attention_bias = false;
     bool mlp_bias = false;
-    std::optional<std::int64_t> sliding_window;  ///< empty when the model does not use it
+    std::optional<std::int64_t> sliding_window;  ///< empty when null
     std::string hidden_act = "silu";
     std::vector<TokenId> bos_ids, eos_ids;  ///< none, one or several
     std::string torch_dtype;                ///< "bfloat16"; empty when not said
     std::string name;                       ///< the path, for messages
 };
+
+/// By model_type, or by the first architecture where that is left out.
+[[nodiscard]] bool is_mistral(const HfConfig& config);
 
 /// Reads `folder`/config.json. Throws Error for a missing file, a missing size, or a value of the wrong kind.
 [[nodiscard]] HfConfig read_hf_config(const std::filesystem::path& folder);

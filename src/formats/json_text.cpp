@@ -1,5 +1,6 @@
 #include "json_text.hpp"
 
+#include <algorithm>
 #include <unordered_set>
 #include <vector>
 
@@ -11,12 +12,45 @@ namespace {
 
 constexpr int kMaxDepth = 64;
 
+/// `text` with the numbers NaN, Infinity and -Infinity as strings. Python writes and reads them, JSON has none; as strings
+/// they do no harm where nobody asks for them, and are named where somebody does.
+std::string with_quoted_numbers(std::string_view text) {
+    std::string result;
+    bool in_string = false;
+    for (std::size_t i = 0; i < text.size();) {
+        std::size_t size = 1;
+        if (in_string && text[i] == '\\') size = std::min<std::size_t>(2, text.size() - i);
+        else if (text[i] == '"') in_string = !in_string;
+        const std::string_view rest = text.substr(i);
+        for (const std::string_view number : {"NaN", "Infinity", "-Infinity"}) {
+            if (in_string || !rest.starts_with(number)) continue;
+            result += fmt::format("\"{}\"", number);
+            size = 0, i += number.size();
+            break;
+        }
+        result += text.substr(i, size);
+        i += size;
+    }
+    return result;
+}
+
+Json parse_strict(std::string_view text, const std::string& name);
+
 }  // namespace
 
 Json parse_json(std::string_view text, const std::string& name) {
+    if (text.find("NaN") == std::string_view::npos && text.find("Infinity") == std::string_view::npos)
+        return parse_strict(text, name);
+    return parse_strict(with_quoted_numbers(text), name);
+}
+
+namespace {
+
+Json parse_strict(std::string_view text, const std::string& name) {
     std::vector<std::unordered_set<std::string>> keys;  // of the objects that are open
     const auto watch = [&](int depth, Json::parse_event_t event, Json& parsed) {
-        require(depth <= kMaxDepth, "{}: JSON nested more than {} levels deep", name, kMaxDepth);
+        const bool opens = event == Json::parse_event_t::object_start || event == Json::parse_event_t::array_start;
+        require(depth + (opens ? 1 : 0) <= kMaxDepth, "{}: JSON nested more than {} levels deep", name, kMaxDepth);
         if (event == Json::parse_event_t::object_start) {
             keys.emplace_back();
         } else if (event == Json::parse_event_t::object_end) {
@@ -30,8 +64,16 @@ Json parse_json(std::string_view text, const std::string& name) {
     try {
         return Json::parse(text.begin(), text.end(), watch);
     } catch (const nlohmann::json::exception& error) {
-        fail("{}: expected JSON: {}", name, error.what());
+        fail("{}: expected JSON: {}", name, json_reason(error));
     }
+}
+
+}  // namespace
+
+std::string json_reason(const nlohmann::json::exception& error) {
+    const std::string_view what = error.what();  // "[json.exception.parse_error.101] parse error at line 1, ..."
+    const auto end = what.find("] ");
+    return std::string(what.starts_with("[json.") && end != std::string_view::npos ? what.substr(end + 2) : what);
 }
 
 Json read_json(const std::filesystem::path& path) {

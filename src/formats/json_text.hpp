@@ -11,8 +11,8 @@ namespace outrider::detail {
 
 using Json = nlohmann::json;
 
-/// Parses `text`; `name` stands in messages. Throws Error for bad syntax, bad UTF-8, more than 64 levels or a key that
-/// occurs twice in one object.
+/// Parses `text`; `name` stands in messages. NaN, Infinity and -Infinity, which Python writes, are read as strings of that
+/// text. Throws Error for bad syntax, bad UTF-8, more than 64 levels or a key that occurs twice in one object.
 [[nodiscard]] Json parse_json(std::string_view text, const std::string& name);
 
 /// Parses a whole file. Throws Error.
@@ -24,6 +24,9 @@ using Json = nlohmann::json;
 /// The value at `key` where it is of that kind, else `fallback` or "".
 [[nodiscard]] bool flag(const Json& object, const char* key, bool fallback);
 [[nodiscard]] std::string text(const Json& object, const char* key);
+
+/// What the library says of a fault, without its own class and number in front.
+[[nodiscard]] std::string json_reason(const nlohmann::json::exception& error);
 
 /// A value for messages: one line of ASCII, cut when long.
 [[nodiscard]] std::string shown(const Json& value);

@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <cstdint>
 #include <cstring>
+#include <string_view>
 #include <vector>
 
 #include <outrider/core/error.hpp>
@@ -22,6 +23,12 @@ struct Descriptor {
         if (value >= 0) ::close(value);
     }
 };
+
+/// What Git leaves in the place of a large file that it has not fetched (git-lfs, docs/spec.md).
+bool is_lfs_pointer(std::string_view text) {
+    return text.size() < 1024 && (text.starts_with("version https://git-lfs.github.com/spec/") ||
+                                  text.starts_with("version https://hawser.github.com/spec/"));
+}
 
 }  // namespace
 
@@ -39,6 +46,8 @@ SharedBytes SharedBytes::map(const std::filesystem::path& path) {
     result.owner_ = std::shared_ptr<const void>(start, [size](const void* p) { ::munmap(const_cast<void*>(p), size); });
     result.bytes_ = {static_cast<const std::byte*>(start), size};
     result.mapped_ = true;
+    require(!is_lfs_pointer({static_cast<const char*>(start), size}), "{}: this is a Git LFS pointer of {} bytes, not the "
+            "file itself; fetch it with \"git lfs pull\", or download it", path.string(), size);
     return result;
 }
 

@@ -9,12 +9,21 @@
 namespace outrider {
 namespace {
 
+/// As llama.cpp reads it (src/llama-model.cpp, load_hparams): linear where the type is left out, its factor by the key of
+/// today or by the one before, 0 for none.
 RopeScaling gguf_scaling(const GgufFile& file) {
-    const std::string kind = file.find_string("llama.rope.scaling.type").value_or("none");
+    const std::string kind = file.find_string("llama.rope.scaling.type").value_or("linear");
+    const double attention = file.find_number("llama.rope.scaling.attn_factor").value_or(1.0);
+    require(attention == 1.0, "{}: llama.rope.scaling.attn_factor is {}, which is not supported; expected 1", file.name(),
+            attention);
     if (kind == "none") return {};
     require(kind == "linear", "{}: rope scaling \"{}\" is not supported; expected none, linear or llama3", file.name(),
             kind);
-    return {.kind = RopeScaling::Kind::linear, .factor = file.number("llama.rope.scaling.factor")};
+    const char* key = file.has("llama.rope.scaling.factor") ? "llama.rope.scaling.factor" : "llama.rope.scale_linear";
+    const double factor = file.find_number(key).value_or(0.0);
+    if (factor == 0.0 || factor == 1.0) return {};
+    require(std::isfinite(factor) && factor > 0, "{}: {} is {}; expected a positive number", file.name(), key, factor);
+    return {.kind = RopeScaling::Kind::linear, .factor = factor};
 }
 
 /// Integer at `key`; where the file has one value a layer, all must be the same.

@@ -19,6 +19,7 @@ struct Checkpoint {
     LlamaConfig config;
     std::shared_ptr<const WeightSource> source;
     std::shared_ptr<const Tokenizer> tokenizer;
+    std::string note = {};
 };
 
 Checkpoint open_gguf(const std::filesystem::path& path) {
@@ -28,10 +29,16 @@ Checkpoint open_gguf(const std::filesystem::path& path) {
 }
 
 Checkpoint open_folder(const std::filesystem::path& folder) {
-    const LlamaConfig config = LlamaConfig::from_hf(folder);
-    return {config,
-            std::make_shared<WeightSource>(WeightSource::from_hf(NamedTensors::open(folder), config)),
-            Tokenizer::from_folder(folder)};
+    LlamaConfig config = LlamaConfig::from_hf(folder);
+    const NamedTensors file = NamedTensors::open(folder);
+    std::string note;
+    if (const bool tied = WeightSource::has_tied_output(file, config); tied != config.tied_output) {
+        config.tied_output = tied;
+        note = fmt::format("{}: config.json says tie_word_embeddings, and lm_head.weight differs from the embedding; the file's "
+                           "own output matrix is used", folder.string());
+    }
+    return {config, std::make_shared<WeightSource>(WeightSource::from_hf(file, config)), Tokenizer::from_folder(folder),
+            std::move(note)};
 }
 
 }  // namespace
@@ -47,6 +54,7 @@ struct LlamaModel::State {
     std::optional<ChatTemplate> chat_template;
     std::string no_template;  // why there is none
     std::vector<TokenId> end_ids;
+    std::string note;
     at::Tensor norm;  // [H] f32
 };
 
@@ -64,9 +72,11 @@ LlamaModel LlamaModel::load(const std::filesystem::path& path, const Options& op
     state->source = std::move(checkpoint.source);
     state->tokenizer = std::move(checkpoint.tokenizer);
     state->device = options.device;
-    require(state->tokenizer->size() <= state->config.vocabulary,
-            "model {}: its tokenizer has {} tokens, its embedding {} rows; the files do not belong together",
-            path.string(), state->tokenizer->size(), state->config.vocabulary);
+    state->note = std::move(checkpoint.note);
+    // A token that was added and never trained, for padding often, may lie beyond the rows; nobody may write it.
+    for (auto id = static_cast<TokenId>(state->config.vocabulary); id < state->tokenizer->size(); ++id)
+        require(state->tokenizer->is_added(id), "model {}: its tokenizer has {} tokens, its embedding {} rows; the files do "
+                "not belong together", path.string(), state->tokenizer->size(), state->config.vocabulary);
 
     // Before the matrices are packed, which lets their file pages go.
     state->fingerprint = state->source->fingerprint(state->config);
@@ -102,6 +112,7 @@ int LlamaModel::threads() const { return state_->threads; }
 Weights LlamaModel::weights() const { return state_->backend->weights(); }
 std::string LlamaModel::weights_description() const { return state_->backend->description(); }
 std::size_t LlamaModel::weight_bytes() const { return state_->backend->bytes(); }
+const std::string& LlamaModel::note() const { return state_->note; }
 const std::string& LlamaModel::fingerprint() const { return state_->fingerprint; }
 std::unique_ptr<TargetPass> LlamaModel::make_pass() const { return state_->backend->make_pass(state_->backend); }
 
@@ -132,9 +143,9 @@ Prompt LlamaModel::raw(std::string_view text) const {
     Prompt prompt{.tokens = state_->tokenizer->encode(text, SpecialText::parse),
                   .end_ids = state_->end_ids,
                   .text = state_->tokenizer};
-    const std::optional<TokenId> bos = state_->tokenizer->bos();
-    if (state_->tokenizer->adds_bos() && bos && (prompt.tokens.empty() || prompt.tokens[0] != *bos))
-        prompt.tokens.insert(prompt.tokens.begin(), *bos);
+    const std::vector<TokenId>& leading = state_->tokenizer->leading_ids();
+    if (prompt.tokens.size() < leading.size() || !std::equal(leading.begin(), leading.end(), prompt.tokens.begin()))
+        prompt.tokens.insert(prompt.tokens.begin(), leading.begin(), leading.end());
     require(!prompt.tokens.empty(), "the prompt is empty; expected some text");
     return prompt;
 }

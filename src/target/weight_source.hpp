@@ -26,6 +26,11 @@ public:
     [[nodiscard]] static WeightSource from_gguf(const GgufFile& file, const LlamaConfig& config);
     [[nodiscard]] static WeightSource from_hf(const NamedTensors& file, const LlamaConfig& config);
 
+    /// Whether the output matrix is the embedding: where the configuration says so, unless the file has both and they
+    /// differ (which then is what the model was trained to, as in `transformers`). Throws Error for a file without the
+    /// matrix that the configuration asks for.
+    [[nodiscard]] static bool has_tied_output(const NamedTensors& file, const LlamaConfig& config);
+
     [[nodiscard]] GgmlType type(const std::string& name) const { return at(name).type; }
     [[nodiscard]] std::int64_t rows(const std::string& name) const { return at(name).rows; }
     [[nodiscard]] std::int64_t columns(const std::string& name) const { return at(name).columns; }

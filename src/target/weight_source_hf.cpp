@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include <outrider/core/error.hpp>
 #include "formats/named_tensors.hpp"
 
@@ -17,7 +19,24 @@ GgmlType ggml_type(const SafeTensor& tensor, const std::string& file) {
     }
 }
 
+constexpr const char *kEmbedding = "model.embed_tokens.weight", *kOutput = "lm_head.weight";
+
 }  // namespace
+
+bool WeightSource::has_tied_output(const NamedTensors& file, const LlamaConfig& config) {
+    if (!config.tied_output) {
+        require(file.has(kOutput), "{}: tensor \"{}\" is missing, and config.json says tie_word_embeddings false (or nothing, "
+                "which means that); expected the tensor, or true", file.name(), kOutput);
+        return false;
+    }
+    if (!file.has(kOutput) || !file.has(kEmbedding)) return true;
+    const SafeTensor &output = file.tensor(kOutput), &embedding = file.tensor(kEmbedding);
+    const bool same = output.dtype == embedding.dtype && output.shape == embedding.shape &&
+                      std::ranges::equal(output.data, embedding.data);
+    file.drop_pages(output.data);
+    file.drop_pages(embedding.data);
+    return same;
+}
 
 WeightSource WeightSource::from_hf(const NamedTensors& file, const LlamaConfig& config) {
     WeightSource source;
@@ -30,6 +49,10 @@ WeightSource WeightSource::from_hf(const NamedTensors& file, const LlamaConfig& 
                                            .rows = tensor.shape[0],
                                            .columns = tensor.shape.size() > 1 ? tensor.shape[1] : 0,
                                            .data = tensor.data});
+    }
+    if (config.tied_output && !tensors.contains(kEmbedding) && tensors.contains(kOutput)) {
+        tensors.emplace(kEmbedding, tensors.at(kOutput));  // one matrix for both, under its other name
+        tensors.erase(kOutput);
     }
     source.take(tensors, config, false, file.name());
     return source;

@@ -1,12 +1,13 @@
 #include <outrider/text/tokenizer.hpp>
 
 #include <algorithm>
-#include <functional>
+#include <deque>
 #include <utility>
 
 #include <outrider/core/error.hpp>
 #include <outrider/core/utf8_stream.hpp>
 
+#include "end_tokens.hpp"
 #include "tokenizer_state.hpp"
 
 namespace outrider {
@@ -20,54 +21,35 @@ public:
     /// `first`: the text begins here.
     void encode(std::string_view text, bool first) {
         if (state_.pieces) return state_.pieces->encode(text, first, out_);
-        if (state_.marks) return state_.model->encode(marked(text, first), scratch_, out_);
-        for (const std::string_view word : state_.words.words(text)) {
-            if (word.size() == 1 || word.size() > kCachedBytes) {
-                state_.model->encode(word, scratch_, out_);
-                continue;
-            }
-            const auto [place, fresh] = seen_.try_emplace(word, out_.size(), std::size_t{0});
-            auto& [start, count] = place->second;
-            if (fresh) {
-                state_.model->encode(word, scratch_, out_);
-                count = out_.size() - start;
-            } else {
-                for (std::size_t i = 0; i < count; ++i) out_.push_back(out_[start + i]);
-            }
-        }
+        // Views of `text` go into the list of words that were seen, so texts that are made here are kept.
+        if (state_.marks) text = kept_.emplace_back((*state_.marks)(text, first));
+        for (const std::string_view word : state_.words.words(text)) encode_word(word);
     }
+
+    /// A copy of `text` that lives as long as this.
+    std::string_view keep(std::string_view text) { return kept_.emplace_back(text); }
 
 private:
     static constexpr std::size_t kCachedBytes = 64;
 
-    [[nodiscard]] std::string marked(std::string_view text, bool first) const {
-        const SpaceMarks& marks = *state_.marks;
-        std::string result;
-        if (text.empty()) return result;
-        const bool has_one = text.starts_with(' ') || text.starts_with(detail::kSpaceMark);
-        if (marks.prefix && (first || !marks.only_first) && !(marks.one_only && has_one)) result = detail::kSpaceMark;
-        for (const char c : text) {
-            if (c == ' ') result += detail::kSpaceMark;
-            else result += c;
+    void encode_word(std::string_view word) {
+        if (word.size() == 1 || word.size() > kCachedBytes) return state_.model->encode(word, scratch_, out_);
+        const auto [place, fresh] = seen_.try_emplace(word, out_.size(), std::size_t{0});
+        auto& [start, count] = place->second;
+        if (fresh) {
+            state_.model->encode(word, scratch_, out_);
+            count = out_.size() - start;
+        } else {
+            for (std::size_t i = 0; i < count; ++i) out_.push_back(out_[start + i]);
         }
-        return result;
     }
 
     const TokenizerState& state_;
     std::vector<TokenId>& out_;
     detail::MergeBpe::Scratch scratch_;
+    std::deque<std::string> kept_;
     std::unordered_map<std::string_view, std::pair<std::size_t, std::size_t>> seen_;  // word to a range of out_
 };
-
-/// Bytes of the ASCII white space at an end of `text`.
-std::size_t spaces_before(std::string_view text) {
-    const auto last = text.find_last_not_of(" \t\r\n\v\f");
-    return last == std::string_view::npos ? text.size() : text.size() - last - 1;
-}
-std::size_t spaces_after(std::string_view text) {
-    const auto first = text.find_first_not_of(" \t\r\n\v\f");
-    return first == std::string_view::npos ? text.size() : first;
-}
 
 }  // namespace
 
@@ -80,48 +62,77 @@ std::pair<std::string, std::string> split_merge(const std::string& line) {
     return {line.substr(0, space), line.substr(space + 1)};
 }
 
+std::string SpaceMarks::operator()(std::string_view part, bool first) const {
+    std::string result;
+    if (part.empty()) return result;
+    for (const char c : part) {
+        if (c == ' ') result += mark;
+        else result += c;
+    }
+    if (prefix && (first || !only_first) && !result.starts_with(mark)) result.insert(0, mark);
+    return result;
+}
+
+void TokenizerState::put_entry(std::size_t id, const std::string& entry, const std::string& name) {
+    if (id >= entries.size()) entries.resize(id + 1);
+    require(entries[id].empty() || entries[id] == entry, "{}: the id {} belongs to \"{}\" and \"{}\"", name, id,
+            to_valid_utf8(entries[id]), to_valid_utf8(entry));
+    entries[id] = entry;
+    ids.try_emplace(entry, static_cast<TokenId>(id));
+}
+
+std::optional<TokenId> TokenizerState::find_entry(const std::string& text) const {
+    const auto found = ids.find(text);
+    return found != ids.end() ? std::optional(found->second) : std::nullopt;
+}
+
+void TokenizerState::add(AddedToken token, const std::string& name) {
+    require(!token.text.empty(), "{}: the added token {} has no text", name, token.id);
+    if (const auto known = find_entry(token.text)) {
+        token.id = *known;
+    } else {
+        if (token.id < 0) token.id = static_cast<TokenId>(entries.size());
+        put_entry(static_cast<std::size_t>(token.id), token.text, name);
+    }
+    added.put(std::move(token));
+}
+
+void TokenizerState::set_bos(std::optional<TokenId> token, bool adds) {
+    bos = token;
+    leading_ids.clear();
+    if (adds && token) leading_ids.push_back(*token);
+}
+
 void TokenizerState::finish(const std::string& name) {
     special.assign(entries.size(), false);
     bytes.reserve(entries.size());
     for (std::size_t i = bytes.size(); i < entries.size(); ++i) {
         bytes.push_back(detail::bytes_of_entry(entries[i]).value_or(entries[i]));
     }
-    for (std::size_t i = 0; i < added.size(); ++i) {
-        const AddedToken& token = added[i];
-        require(!token.text.empty(), "{}: the added token {} is empty", name, token.id);
-        require(token.id >= 0 && static_cast<std::size_t>(token.id) < entries.size(), "{}: the added token {} has the "
-                "id {}, outside the vocabulary of {}", name, token.text, token.id, entries.size());
+    const auto inside = [&](TokenId id) { return id >= 0 && static_cast<std::size_t>(id) < entries.size(); };
+    for (const AddedToken& token : added.all()) {
+        require(inside(token.id), "{}: the added token {} has the id {}, outside the vocabulary of {}", name, token.text,
+                token.id, entries.size());
         const auto id = static_cast<std::size_t>(token.id);
         bytes[id] = token.special ? std::string() : token.text;
         special[id] = token.special;
-        require(added_by_text.emplace(token.text, i).second, "{}: the added token {} occurs twice", name, token.text);
-        if (token.own_search) added_by_byte[static_cast<std::uint8_t>(token.text[0])].push_back(i);
     }
-    for (auto& indices : added_by_byte) {
-        std::ranges::stable_sort(indices, std::greater{}, [&](std::size_t i) { return added[i].text.size(); });
-    }
-    for (const char* turn_end : {"<|im_end|>", "<|eot_id|>"}) {
-        const auto found = added_by_text.find(turn_end);
-        if (found != added_by_text.end()) end_ids.push_back(added[found->second].id);
-    }
+    added.finish(name, normalizer);
+    detail::add_known_ends(*this, ends_by_name);
     if (eos) end_ids.push_back(*eos);
     std::ranges::sort(end_ids);
     end_ids.erase(std::ranges::unique(end_ids).begin(), end_ids.end());
-    const auto inside = [&](TokenId id) { return id >= 0 && static_cast<std::size_t>(id) < entries.size(); };
     require(!bos || inside(*bos), "{}: the bos id {} is outside the vocabulary of {}", name, bos.value_or(0),
             entries.size());
+    for (const TokenId id : leading_ids) {
+        require(inside(id), "{}: texts begin with the id {}, outside the vocabulary of {}", name, id, entries.size());
+    }
     for (const TokenId id : end_ids) {
         require(inside(id), "{}: the end id {} is outside the vocabulary of {}", name, id, entries.size());
     }
     entries = {};  // a third of what a tokenizer holds, and `bytes` and `added` say the same
+    ids = {};
     bytes.shrink_to_fit();
-}
-
-std::optional<std::size_t> TokenizerState::added_at(std::string_view text, bool with_special) const {
-    for (const std::size_t i : added_by_byte[static_cast<std::uint8_t>(text[0])]) {
-        if ((with_special || !added[i].special) && text.starts_with(added[i].text)) return i;
-    }
-    return std::nullopt;
 }
 
 Tokenizer::Tokenizer(std::unique_ptr<const TokenizerState> state) : state_(std::move(state)) {}
@@ -133,63 +144,57 @@ std::vector<TokenId> Tokenizer::encode(std::string_view text, SpecialText specia
     std::vector<TokenId> ids;
     ids.reserve(text.size() / 4 + 8);
     PlainEncoder plain(*state_, ids);
-    const bool starts = place == TextPlace::start;
-    std::size_t start = 0;  // of the text that is not encoded yet
-    for (std::size_t i = 0; i < text.size();) {
-        const auto found = state_->added_at(text.substr(i), special == SpecialText::parse);
-        if (!found) {
-            ++i;
-            continue;
-        }
-        const AddedToken& token = state_->added[*found];
-        std::string_view before = text.substr(start, i - start);
-        if (token.strip_left) before.remove_suffix(spaces_before(before));
-        plain.encode(before, starts && start == 0);
-        ids.push_back(token.id);
-        i += token.text.size();
-        if (token.strip_right) i += spaces_after(text.substr(i));
-        start = i;
-    }
-    plain.encode(text.substr(start), starts && start == 0);
+    const bool starts = place == TextPlace::start, copies = !state_->normalizer.empty() && !state_->marks;
+    state_->added.cut(text, special == SpecialText::parse, state_->normalizer,
+                      [&](std::string_view part, const AddedToken* token, bool first) {
+                          if (token != nullptr) ids.push_back(token->id);
+                          else plain.encode(copies ? plain.keep(part) : part, starts && first);
+                      });
     return ids;
 }
 
 std::string Tokenizer::decode(std::span<const TokenId> tokens, TextPlace place) const {
     std::string text;
     for (const TokenId token : tokens) text += bytes(token);
-    if (place == TextPlace::start && state_->has_prefix() && text.starts_with(' ')) text.erase(0, 1);
+    if (place == TextPlace::start && state_->leading_space && text.starts_with(' ')) text.erase(0, 1);
     return text;
 }
 
-namespace {
-
-std::size_t checked(TokenId token, const TokenizerState& state) {
-    require(token >= 0 && static_cast<std::size_t>(token) < state.bytes.size(),
-            "token id {} is outside the vocabulary of {}", token, state.bytes.size());
-    return static_cast<std::size_t>(token);
+// A model may have more rows than its vocabulary has ids, and any of them may be the likeliest.
+std::optional<std::size_t> TokenizerState::index_of(TokenId token) const {
+    require(token >= 0, "token id {} is negative; expected one from 0", token);
+    const auto id = static_cast<std::size_t>(token);
+    return id < bytes.size() ? std::optional(id) : std::nullopt;
 }
 
-}  // namespace
-
-std::string Tokenizer::bytes(TokenId token) const { return state_->bytes[checked(token, *state_)]; }
+std::string Tokenizer::bytes(TokenId token) const {
+    const auto id = state_->index_of(token);
+    return id ? state_->bytes[*id] : std::string();
+}
 
 std::string Tokenizer::piece(TokenId token) const {
-    const std::size_t id = checked(token, *state_);
-    if (!state_->special[id]) return state_->bytes[id];
-    return std::ranges::find(state_->added, token, &AddedToken::id)->text;
+    const auto id = state_->index_of(token);
+    if (!id) return {};
+    return state_->special[*id] ? state_->added.find(token)->text : state_->bytes[*id];
 }
 
-bool Tokenizer::is_special(TokenId token) const { return state_->special[checked(token, *state_)]; }
+bool Tokenizer::is_special(TokenId token) const {
+    const auto id = state_->index_of(token);
+    return id && state_->special[*id];
+}
+
+bool Tokenizer::is_added(TokenId token) const { return state_->added.find(token) != nullptr; }
 
 std::optional<TokenId> Tokenizer::find_special(std::string_view text) const {
-    const auto found = state_->added_by_text.find(std::string(text));
-    return found != state_->added_by_text.end() ? std::optional(state_->added[found->second].id) : std::nullopt;
+    const AddedToken* found = state_->added.find(std::string(text));
+    return found != nullptr ? std::optional(found->id) : std::nullopt;
 }
 
 std::int64_t Tokenizer::size() const noexcept { return static_cast<std::int64_t>(state_->bytes.size()); }
 std::optional<TokenId> Tokenizer::bos() const noexcept { return state_->bos; }
 std::optional<TokenId> Tokenizer::eos() const noexcept { return state_->eos; }
-bool Tokenizer::adds_bos() const noexcept { return state_->adds_bos && state_->bos.has_value(); }
+const std::vector<TokenId>& Tokenizer::leading_ids() const noexcept { return state_->leading_ids; }
+bool Tokenizer::adds_bos() const noexcept { return !state_->leading_ids.empty(); }
 const std::vector<TokenId>& Tokenizer::end_ids() const noexcept { return state_->end_ids; }
 const std::string& Tokenizer::chat_template() const noexcept { return state_->chat_template; }
 

@@ -4,6 +4,7 @@
 #include "formats/gguf.hpp"
 #include <outrider/text/tokenizer.hpp>
 
+#include "end_tokens.hpp"
 #include "tokenizer_state.hpp"
 
 // Keys as in ggml's docs/gguf.md, "Tokenizer".
@@ -24,6 +25,8 @@ void read_entries(const GgufFile& file, TokenizerState& state) {
     state.entries = file.strings("tokenizer.ggml.tokens");
     require(!state.entries.empty() && state.entries.size() < (std::size_t{1} << 24), "{}: a vocabulary of {} tokens",
             file.name(), state.entries.size());
+    for (std::size_t i = 0; i < state.entries.size(); ++i)
+        if (!state.entries[i].empty()) state.ids.try_emplace(state.entries[i], static_cast<TokenId>(i));
 }
 
 void read_kinds(const GgufFile& file, TokenizerState& state) {
@@ -36,7 +39,28 @@ void read_kinds(const GgufFile& file, TokenizerState& state) {
         const auto kind = static_cast<PieceKind>(kinds[i]);
         const bool special = kind == PieceKind::control || kind == PieceKind::unknown;
         if (!special && kind != PieceKind::user_defined) continue;
-        state.added.push_back({static_cast<TokenId>(i), state.entries[i], special, false, false});
+        state.added.put({.id = static_cast<TokenId>(i), .text = state.entries[i], .special = special});
+    }
+}
+
+/// What llama.cpp knows by name: ends of texts and turns, whatever their types and whether or not a key names them.
+void read_ends(const GgufFile& file, TokenizerState& state) {
+    state.ends_by_name = true;
+    const auto ends = [&](TokenId id) {
+        require(static_cast<std::size_t>(id) < state.entries.size(), "{}: the end id {} is outside the vocabulary of {}",
+                file.name(), id, state.entries.size());
+        state.added.put({.id = id, .text = state.entries[static_cast<std::size_t>(id)]});
+        state.end_ids.push_back(id);
+    };
+    for (std::size_t i = 0; i < state.entries.size(); ++i)
+        if (detail::is_known_end(state.entries[i])) state.added.put({.id = static_cast<TokenId>(i), .text = state.entries[i]});
+    for (const char* key : {"eot_token_id", "eom_token_id"})
+        if (const auto id = find_id(file, std::string("tokenizer.ggml.") + key)) ends(*id);
+    for (const detail::FillMark& mark : detail::fill_marks()) {
+        std::optional<TokenId> id = find_id(file, std::string("tokenizer.ggml.") + mark.key);
+        for (const std::string_view name : mark.names)
+            if (!id) id = state.find_entry(std::string(name));
+        if (id) ends(*id);
     }
 }
 
@@ -50,7 +74,6 @@ void read_byte_level(const GgufFile& file, TokenizerState& state) {
     // ignore_merges of Llama 3's tokenizer.json, which GGUF has no key for. Bytes without a token are left out, as
     // llama.cpp does; its key for the unknown token is for other models.
     state.model.emplace(state.entries, merges, detail::BpeOptions{.whole_words = rule.starts_with("llama")});
-    state.adds_bos = rule.starts_with("llama");
 }
 
 /// SentencePiece BPE without normalisation: what the model "llama" means in llama.cpp. Its unigram models have another
@@ -79,7 +102,16 @@ void read_pieces(const GgufFile& file, TokenizerState& state) {
         pieces.pieces.push_back(std::move(piece));
     }
     state.pieces.emplace(pieces, false, file.name());
-    state.adds_bos = true;
+    state.leading_space = state.pieces->has_prefix();
+}
+
+/// The id at `key`; in a SentencePiece vocabulary, where the key is left out, the id that llama.cpp then takes, if it is
+/// a control token.
+std::optional<TokenId> find_named(const GgufFile& file, const TokenizerState& state, const char* key, TokenId usual) {
+    const auto id = find_id(file, std::string("tokenizer.ggml.") + key);
+    if (id || !state.pieces) return id;
+    const AddedToken* token = state.added.find(usual);
+    return token != nullptr && token->special ? std::optional(usual) : std::nullopt;
 }
 
 }  // namespace
@@ -91,12 +123,11 @@ std::shared_ptr<const Tokenizer> Tokenizer::from_gguf(const GgufFile& file) {
             "(\"gpt2\") or SentencePiece (\"llama\")", file.name(), model);
     if (model == "gpt2") read_byte_level(file, *state);
     else read_pieces(file, *state);
-    state->bos = find_id(file, "tokenizer.ggml.bos_token_id");
-    state->adds_bos = file.find_boolean("tokenizer.ggml.add_bos_token").value_or(state->adds_bos);
-    state->eos = find_id(file, "tokenizer.ggml.eos_token_id");
-    for (const char* key : {"eot_token_id", "eom_token_id"}) {
-        if (const auto id = find_id(file, std::string("tokenizer.ggml.") + key)) state->end_ids.push_back(*id);
-    }
+    const bool usual = model == "llama" || file.find_string("tokenizer.ggml.pre").value_or("").starts_with("llama");
+    state->set_bos(find_named(file, *state, "bos_token_id", 1),
+                   file.find_boolean("tokenizer.ggml.add_bos_token").value_or(usual));
+    state->eos = find_named(file, *state, "eos_token_id", 2);
+    read_ends(file, *state);
     state->chat_template = file.find_string("tokenizer.chat_template").value_or("");
     state->finish(file.name());
     return std::make_shared<const Tokenizer>(std::move(state));

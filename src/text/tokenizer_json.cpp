@@ -1,9 +1,12 @@
-#include <algorithm>
+#include <cstdint>
+#include <utility>
 
 #include <outrider/core/error.hpp>
 #include <outrider/text/tokenizer.hpp>
 
 #include "formats/json_text.hpp"
+
+#include "folder_tokens.hpp"
 #include "tokenizer_state.hpp"
 
 // Format of Hugging Face's library `tokenizers`; there is no text that defines it but its serialisation code.
@@ -20,65 +23,89 @@ using detail::text;
     fail("{}: the {} {} is not supported", name, part, shown(what));
 }
 
-void read_split(const std::string& name, const Json& step, TokenizerState& state) {
-    const std::string expression = text(field(step, "pattern"), "Regex");
-    if (expression.empty() || text(step, "behavior") != "Isolated" || flag(step, "invert", false)) {
-        unsupported(name, "pre-tokenizer", step);
-    }
-    state.words.add(expression);
-}
+/// Reads the steps of a pre-tokenizer.
+class WordReader {
+public:
+    WordReader(const std::string& name, TokenizerState& state) : name_(name), state_(state) {}
 
-/// Adds the patterns of a pre-tokenizer; true once the bytes' alphabet was reached.
-bool read_words(const std::string& name, const Json& step, TokenizerState& state) {
-    const std::string type = text(step, "type");
-    if (type == "Sequence" && field(step, "pretokenizers").is_array()) {
-        bool in_bytes = false;
-        for (const Json& inner : field(step, "pretokenizers")) {
-            if (in_bytes) unsupported(name, "pre-tokenizer after ByteLevel", inner);
-            in_bytes = read_words(name, inner, state);
-        }
-        return in_bytes;
-    }
-    if (type == "ByteLevel" && !flag(step, "add_prefix_space", true)) {
-        if (flag(step, "use_regex", true)) state.words.add(detail::kGpt2Pattern);
-        return true;
-    }
-    if (type == "Digits") {
-        state.words.add(flag(step, "individual_digits", false) ? R"(\p{N})" : R"(\p{N}+)");
-    } else if (type == "Split") {
-        read_split(name, step, state);
-    } else {
-        unsupported(name, "pre-tokenizer", step);
-    }
-    return false;
-}
-
-bool replaces_spaces(const Json& step) {
-    return text(field(step, "pattern"), "String") == " " && text(step, "content") == detail::kSpaceMark;
-}
-
-/// How a vocabulary with byte_fallback marks spaces: by a normaliser that prepends and replaces, as Llama 2's files do,
-/// or by the pre-tokenizer Metaspace.
-SpaceMarks read_marks(const std::string& name, const Json& normalizer, const Json& words) {
-    constexpr const char* kRemedy = "; where the model has a tokenizer.model, put that into the folder";
-    SpaceMarks marks;
-    bool replaced = false;
-    const Json steps = text(normalizer, "type") == "Sequence" ? field(normalizer, "normalizers")
-                       : normalizer.is_null()                ? Json::array()
-                                                             : Json::array({normalizer});
-    for (const Json& step : steps) {
+    void read(const Json& step) {
         const std::string type = text(step, "type");
-        const bool prepends = type == "Prepend" && text(step, "prepend") == detail::kSpaceMark && !marks.prefix;
-        if (!prepends && !(type == "Replace" && replaces_spaces(step)))
-            fail("{}: the normalizer {} is not supported beside byte_fallback{}", name, shown(step), kRemedy);
-        (prepends ? marks.prefix : replaced) = true;
+        if (type == "Sequence" && field(step, "pretokenizers").is_array()) {
+            for (const Json& inner : field(step, "pretokenizers")) read(inner);
+        } else if (type == "ByteLevel") {
+            read_byte_level(step);
+        } else if (type == "Metaspace") {
+            read_metaspace(step);
+        } else if (type == "Digits") {
+            cut(flag(step, "individual_digits", false) ? R"(\p{N})" : R"(\p{N}+)", detail::CutBehavior::isolated);
+        } else if (type == "Punctuation") {
+            cut(R"([\p{P}$+<=>^`|~])", behavior(step, "Isolated"));
+        } else if (type == "Split") {
+            const Json& pattern = field(step, "pattern");
+            const std::string plain = text(pattern, "String"), expression = text(pattern, "Regex");
+            if (plain.empty() == expression.empty()) unsupported(name_, "pre-tokenizer", step);
+            cut(plain.empty() ? expression : detail::quoted(plain), behavior(step, ""), flag(step, "invert", false));
+        } else {
+            unsupported(name_, "pre-tokenizer", step);
+        }
     }
-    if (words.is_null() && replaced) return marks;
-    const std::string scheme = text(words, "prepend_scheme");
-    if (replaced || marks.prefix || text(words, "type") != "Metaspace" || flag(words, "split", true) ||
-        text(words, "replacement") != detail::kSpaceMark || (scheme != "first" && scheme != "always" && scheme != "never"))
-        fail("{}: the pre-tokenizer {} is not supported beside byte_fallback{}", name, shown(words), kRemedy);
-    return {.prefix = scheme != "never", .only_first = scheme == "first", .one_only = true};
+
+    /// Whether the words are bytes in GPT-2's alphabet.
+    [[nodiscard]] bool in_bytes() const noexcept { return in_bytes_; }
+
+private:
+    void cut(std::string_view expression, detail::CutBehavior behavior, bool invert = false) {
+        state_.words.add({detail::WordPattern(expression), behavior, invert, in_bytes_});
+        any_ = true;
+    }
+
+    [[nodiscard]] detail::CutBehavior behavior(const Json& step, const std::string& usual) const {
+        const std::string which = field(step, "behavior").is_null() ? usual : text(step, "behavior");
+        if (which == "Isolated") return detail::CutBehavior::isolated;
+        if (which == "Removed") return detail::CutBehavior::removed;
+        if (which == "Contiguous") return detail::CutBehavior::contiguous;
+        if (which == "MergedWithPrevious") return detail::CutBehavior::with_previous;
+        if (which == "MergedWithNext") return detail::CutBehavior::with_next;
+        unsupported(name_, "pre-tokenizer", step);
+    }
+
+    void read_byte_level(const Json& step) {
+        const bool prefix = flag(step, "add_prefix_space", true);
+        if (in_bytes_ || (prefix && any_)) unsupported(name_, "pre-tokenizer (after another)", step);
+        if (prefix) state_.marks = SpaceMarks{.mark = " ", .prefix = true};
+        if (flag(step, "use_regex", true)) cut(detail::kGpt2Pattern, detail::CutBehavior::isolated);
+        in_bytes_ = any_ = true;
+    }
+
+    void read_metaspace(const Json& step) {
+        const std::string mark = text(step, "replacement"), scheme = text(step, "prepend_scheme");
+        if (any_ || mark.empty() || (!scheme.empty() && scheme != "first" && scheme != "always" && scheme != "never"))
+            unsupported(name_, "pre-tokenizer", step);
+        const bool prefix = scheme.empty() ? flag(step, "add_prefix_space", true) : scheme != "never";
+        state_.marks = SpaceMarks{.mark = mark, .prefix = prefix, .only_first = scheme == "first"};
+        state_.leading_space = prefix;
+        if (flag(step, "split", true)) cut(detail::quoted(mark), detail::CutBehavior::with_next);
+        any_ = true;
+    }
+
+    const std::string& name_;
+    TokenizerState& state_;
+    bool in_bytes_ = false, any_ = false;
+};
+
+/// The normalizer and the pre-tokenizer. Words are bytes, or characters beside the bytes for those that are no entries
+/// (byte_fallback); returns which.
+bool read_words(const std::string& name, const Json& root, TokenizerState& state) {
+    const Json& words = field(root, "pre_tokenizer");
+    state.normalizer = detail::Normalizer::read(name, field(root, "normalizer"));
+    state.leading_space = state.normalizer.prefix() == detail::kSpaceMark;
+    WordReader reader(name, state);
+    if (!words.is_null()) reader.read(words);
+    const bool characters = flag(field(root, "model"), "byte_fallback", false) && !reader.in_bytes();
+    if (!characters && !reader.in_bytes())
+        fail("{}: the pre-tokenizer is {}, without ByteLevel, and the model has no byte_fallback; expected one of them",
+             name, shown(words));
+    return characters;
 }
 
 /// The bytes of each entry; "<0x0A>" is one byte.
@@ -89,38 +116,51 @@ void spell_pieces(TokenizerState& state) {
     }
 }
 
-void put_entry(const std::string& name, TokenizerState& state, const Json& id, const std::string& entry,
-               std::size_t most) {
-    if (!id.is_number_unsigned() || id.get<std::uint64_t>() >= most) {
+void check_id(const std::string& name, const Json& id, const std::string& entry, std::size_t most) {
+    if (!id.is_number_unsigned() || id.get<std::uint64_t>() >= most)
         fail("{}: token \"{}\" has the id {}; expected a number less than {}", name, entry, shown(id), most);
-    }
-    const auto index = id.get<std::size_t>();
-    if (index >= state.entries.size()) state.entries.resize(index + 1);
-    require(state.entries[index].empty() || state.entries[index] == entry, "{}: the id {} belongs to \"{}\" and "
-            "\"{}\"", name, index, state.entries[index], entry);
-    state.entries[index] = entry;
 }
 
 void read_vocabulary(const std::string& name, const Json& root, TokenizerState& state) {
     const Json& vocabulary = field(field(root, "model"), "vocab");
     require(vocabulary.is_object() && !vocabulary.empty(), "{}: expected model.vocab, entries with their ids", name);
-    const Json& added = field(root, "added_tokens");
     // Ids may have holes, but a list of them may not be much longer than what it lists.
-    const std::size_t most = 2 * (vocabulary.size() + (added.is_array() ? added.size() : 0)) + 1024;
-    for (const auto& [entry, id] : vocabulary.items()) put_entry(name, state, id, entry, most);
-    if (!added.is_array()) return;
-    for (const Json& token : added) {
-        const std::string content = text(token, "content");
-        require(!content.empty(), "{}: an added token has no content", name);
-        require(!flag(token, "single_word", false), "{}: the added token {} is of a kind (single_word) that is not "
-                "supported", name, content);
-        put_entry(name, state, field(token, "id"), content, most);
-        state.added.push_back({field(token, "id").get<TokenId>(), content, flag(token, "special", false),
-                               flag(token, "lstrip", false), flag(token, "rstrip", false)});
+    const std::size_t most = 2 * (vocabulary.size() + field(root, "added_tokens").size()) + 1024;
+    for (const auto& [entry, id] : vocabulary.items()) {
+        check_id(name, id, entry, most);
+        state.put_entry(id.get<std::size_t>(), entry, name);
     }
 }
 
-void read_model(const std::string& name, const Json& model, TokenizerState& state) {
+/// Tokens that belong to no word: those of the file, and what the files beside it say.
+void read_added(const std::string& name, const Json& root, const detail::FolderTokens& tokens, TokenizerState& state) {
+    const Json& added = field(root, "added_tokens");
+    const std::size_t most = 2 * (state.entries.size() + added.size() + tokens.listed.size() + tokens.older.size()) + 1024;
+    if (added.is_array()) {
+        for (const Json& token : added) {
+            const std::string content = text(token, "content");
+            require(!content.empty(), "{}: an added token has no content", name);
+            check_id(name, field(token, "id"), content, most);
+            const auto id = field(token, "id").get<TokenId>();
+            const auto known = state.find_entry(content);
+            require(state.added.find(content) == nullptr, "{}: the added token {} occurs twice", name, content);
+            require(!known || *known == id, "{}: the added token {} has the id {}, and {} in model.vocab", name, content, id,
+                    known.value_or(0));
+            state.add(detail::read_added_token(token, id, name), name);
+        }
+    }
+    for (const AddedToken& token : tokens.listed) {
+        require(static_cast<std::size_t>(token.id) < most, "{}: added_tokens_decoder gives {} the id {}; expected one "
+                "less than {}", name, token.text, token.id, most);
+        state.add(token, name);
+    }
+    for (const AddedToken& token : tokens.older)
+        if (state.added.find(token.text) == nullptr && static_cast<std::size_t>(token.id) < most) state.add(token, name);
+    for (const AddedToken& token : tokens.named)
+        if (state.added.find(token.text) == nullptr) state.add(token, name);
+}
+
+void read_model(const std::string& name, const Json& model, bool characters, TokenizerState& state) {
     const std::string type = text(model, "type");
     require(type == "BPE" || (type.empty() && field(model, "merges").is_array()),
             "{}: the tokenizer's model is \"{}\"; expected BPE", name, type);
@@ -142,25 +182,55 @@ void read_model(const std::string& name, const Json& model, TokenizerState& stat
     }
     detail::BpeOptions options{.whole_words = flag(model, "ignore_merges", false),
                                .fuse_unknown = flag(model, "fuse_unk", false),
-                               .characters = state.marks.has_value()};
+                               .characters = characters};
     if (const std::string unknown = text(model, "unk_token"); !unknown.empty()) {
-        const auto found = std::ranges::find(state.entries, unknown);
-        require(found != state.entries.end(), "{}: unk_token {} is not in the vocabulary", name, unknown);
-        options.unknown = static_cast<TokenId>(found - state.entries.begin());
+        const auto found = state.find_entry(unknown);
+        require(found.has_value(), "{}: unk_token {} is not in the vocabulary", name, unknown);
+        options.unknown = *found;
     }
     state.model.emplace(state.entries, merges, options);
 }
 
-/// The special token that the post-processor puts before a text; empty when none.
-std::string first_token(const Json& step) {
-    if (text(step, "type") == "Sequence" && field(step, "processors").is_array()) {
-        for (const Json& inner : field(step, "processors")) {
-            if (const std::string found = first_token(inner); !found.empty()) return found;
+/// The ids of a special token of a template.
+std::vector<TokenId> template_ids(const std::string& name, const Json& step, const std::string& token,
+                                  const TokenizerState& state) {
+    std::vector<TokenId> result;
+    const Json& ids = field(field(field(step, "special_tokens"), token.c_str()), "ids");
+    if (ids.is_array()) {
+        for (const Json& id : ids) {
+            if (!id.is_number_unsigned() || id.get<std::uint64_t>() >= state.entries.size())
+                fail("{}: the post-processor gives {} the id {}, outside the vocabulary of {}", name, token, shown(id), state.entries.size());
+            result.push_back(id.get<TokenId>());
         }
+    } else if (const auto id = state.find_entry(token)) {
+        result.push_back(*id);
     }
-    const Json& single = field(step, "single");
-    if (text(step, "type") != "TemplateProcessing" || !single.is_array() || single.empty()) return {};
-    return text(field(single[0], "SpecialToken"), "id");
+    return result;
+}
+
+/// What the post-processor puts before a text. Of several templates in a sequence the first counts, as in the reference.
+std::vector<TokenId> leading_tokens(const std::string& name, const Json& step, const TokenizerState& state) {
+    const std::string type = text(step, "type");
+    std::vector<TokenId> result;
+    const Json& inner = field(step, "processors");
+    if (type == "Sequence" && inner.is_array()) {
+        for (const Json& one : inner)
+            if (result.empty()) result = leading_tokens(name, one, state);
+    } else if (type == "TemplateProcessing") {
+        for (const Json& part : field(step, "single")) {
+            const std::string token = text(field(part, "SpecialToken"), "id");
+            if (token.empty()) break;  // the text itself
+            const auto ids = template_ids(name, step, token, state);
+            result.insert(result.end(), ids.begin(), ids.end());
+        }
+    } else if (type == "BertProcessing" || type == "RobertaProcessing") {
+        const Json& first = field(step, "cls");
+        if (first.is_array() && first.size() == 2 && first[1].is_number_unsigned() && first[1].get<std::uint64_t>() < state.entries.size())
+            result.push_back(first[1].get<TokenId>());
+    } else if (!step.is_null() && type != "ByteLevel") {
+        unsupported(name, "post-processor", step);
+    }
+    return result;
 }
 
 }  // namespace
@@ -169,20 +239,19 @@ std::shared_ptr<const Tokenizer> Tokenizer::from_json(const std::filesystem::pat
     const std::string name = path.string();
     const Json root = detail::read_json(path);
     require(root.is_object(), "{}: expected a JSON object", name);
+    const detail::FolderTokens tokens = detail::FolderTokens::read(path.parent_path());
     auto state = std::make_unique<TokenizerState>();
-    const Json &normalizer = field(root, "normalizer"), &words = field(root, "pre_tokenizer");
-    if (flag(field(root, "model"), "byte_fallback", false)) {
-        state->marks = read_marks(name, normalizer, words);
-    } else {
-        if (!normalizer.is_null() && text(normalizer, "type") != "NFC") unsupported(name, "normalizer", normalizer);
-        if (!read_words(name, words, *state)) fail("{}: expected a byte-level pre-tokenizer", name);
-    }
+    const bool characters = read_words(name, root, *state);
     read_vocabulary(name, root, *state);
-    if (state->marks) spell_pieces(*state);
-    read_model(name, field(root, "model"), *state);
-    state->bos = state->find_added(first_token(field(root, "post_processor")));
-    state->adds_bos = state->bos.has_value();
-    state->read_neighbours(path.parent_path());
+    for (unsigned byte = 0; byte < 256 && !characters && flag(field(root, "model"), "byte_fallback", false); ++byte)
+        require(state->find_entry(detail::entry_of_byte(static_cast<std::uint8_t>(byte))).has_value(), "{}: byte_fallback "
+                "beside the pre-tokenizer ByteLevel and a vocabulary without the byte {} is not supported", name, byte);
+    read_added(name, root, tokens, *state);
+    if (characters) spell_pieces(*state);
+    read_model(name, field(root, "model"), characters, *state);
+    state->leading_ids = leading_tokens(name, field(root, "post_processor"), *state);
+    if (!state->leading_ids.empty()) state->bos = state->leading_ids.front();
+    state->read_neighbours(path.parent_path(), tokens);
     state->finish(name);
     return std::make_shared<const Tokenizer>(std::move(state));
 }

@@ -1,11 +1,13 @@
 #include <algorithm>
-#include <set>
+#include <utility>
 
 #include <outrider/core/error.hpp>
 #include <outrider/formats/mapped_file.hpp>
 #include <outrider/text/tokenizer.hpp>
 
 #include "formats/json_text.hpp"
+
+#include "folder_tokens.hpp"
 #include "tokenizer_state.hpp"
 
 // tokenizer.model, and what Hugging Face's libraries put beside it.
@@ -17,10 +19,6 @@ using detail::flag;
 using detail::Json;
 using detail::PieceKind;
 using detail::text;
-
-Json read_beside(const std::filesystem::path& folder, const char* name) {
-    return std::filesystem::exists(folder / name) ? detail::read_json(folder / name) : Json();
-}
 
 /// A vocabulary that is being read.
 struct Draft {
@@ -36,68 +34,39 @@ struct Draft {
             state.bytes.push_back(detail::bytes_of(piece));
             const bool special = piece.kind == PieceKind::control || piece.kind == PieceKind::unknown;
             if (!special && piece.kind != PieceKind::user_defined) continue;
-            state.added.push_back({.id = static_cast<TokenId>(i), .text = piece.text, .special = special,
-                                   .own_search = special});
+            state.added.put({.id = static_cast<TokenId>(i), .text = piece.text, .special = special,
+                             .own_search = special});
         }
-        const auto bos = state.find_added(file.bos), eos = state.find_added(file.eos);
-        if (bos && state.added_special(*bos)) state.bos = bos;
-        if (eos && state.added_special(*eos)) state.eos = eos;
+        for (std::size_t i = 0; i < state.entries.size(); ++i)
+            state.ids.try_emplace(state.entries[i], static_cast<TokenId>(i));
+        state.set_bos(special_id(file.bos), true);
+        state.eos = special_id(file.eos);
     }
 
-    /// A token that was added after training, or a piece that has become one. The library must not make it of text.
+    /// A token that was added after training, or a piece that has become one: the library must not make it of text. What
+    /// has no id has the piece's of that text, or the next.
     void add(AddedToken token) {
-        require(!token.text.empty(), "{}: an added token has no text", name);
+        if (token.id < 0) token.id = state.find_entry(token.text).value_or(static_cast<TokenId>(state.entries.size()));
         const std::size_t size = file.pieces.size(), id = static_cast<std::size_t>(token.id);
-        require(token.id >= 0 && id < 2 * size + 1024, "{}: the added token {} has the id {}; expected one near the "
-                "vocabulary of {}", name, token.text, token.id, size);
+        require(id < 2 * size + 1024, "{}: the added token {} has the id {}; expected one near the vocabulary of {}", name,
+                token.text, token.id, size);
         if (id >= state.entries.size()) state.entries.resize(id + 1), state.bytes.resize(id + 1);
+        const auto before = state.ids.find(state.entries[id]);
+        if (before != state.ids.end() && before->second == token.id) state.ids.erase(before);
+        state.added.remove(token.id);
         state.entries[id] = token.text;
+        state.ids[token.text] = token.id;
         if (id < size && file.pieces[id].kind != PieceKind::unknown) file.pieces[id].kind = PieceKind::control;
-        const auto known = std::ranges::find(state.added, token.id, &AddedToken::id);
-        if (known != state.added.end()) *known = std::move(token);
-        else state.added.push_back(std::move(token));
+        token.normalized = false;  // each text between them is a text of its own for the library
+        state.added.put(std::move(token));
+    }
+
+private:
+    [[nodiscard]] std::optional<TokenId> special_id(const std::string& text) const {
+        const AddedToken* token = state.added.find(text);
+        return token != nullptr && token->special ? std::optional(token->id) : std::nullopt;
     }
 };
-
-/// "12" to 12; -1 when it is no such number.
-TokenId parse_id(const std::string& digits) {
-    if (digits.empty() || digits.size() > 8 || digits.find_first_not_of("0123456789") != std::string::npos) return -1;
-    return static_cast<TokenId>(std::stol(digits));
-}
-
-/// The tokens that a map names as bos_token, pad_token, ..., additional_special_tokens.
-void collect_special(const Json& map, std::set<std::string>& names) {
-    const auto one = [&](const Json& value) {
-        names.insert(value.is_string() ? value.get<std::string>() : text(value, "content"));
-    };
-    for (const char* key : {"bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token"})
-        one(field(map, key));
-    const Json& more = field(map, "additional_special_tokens");
-    if (!more.is_array()) return;
-    for (const Json& value : more) one(value);
-}
-
-void read_added(const std::filesystem::path& folder, const Json& config, Draft& draft) {
-    const Json& decoder = field(config, "added_tokens_decoder");
-    if (decoder.is_object()) {
-        for (const auto& [id, token] : decoder.items()) {
-            require(!flag(token, "single_word", false), "{}: the added token {} is of a kind (single_word) that is not "
-                    "supported", draft.name, id);
-            draft.add({.id = parse_id(id), .text = text(token, "content"), .special = flag(token, "special", false),
-                       .strip_left = flag(token, "lstrip", false), .strip_right = flag(token, "rstrip", false)});
-        }
-    }
-    const Json added = read_beside(folder, "added_tokens.json");
-    if (!added.is_object()) return;
-    std::set<std::string> special;
-    collect_special(config, special);
-    collect_special(read_beside(folder, "special_tokens_map.json"), special);
-    for (const auto& [token, id] : added.items()) {
-        if (draft.state.find_added(token)) continue;
-        draft.add({.id = id.is_number_unsigned() && id < (1 << 24) ? id.get<TokenId>() : -1, .text = token,
-                   .special = special.contains(token)});
-    }
-}
 
 /// Whether a step of this type is in a tokenizer.json's part.
 const Json* find_step(const Json& step, const std::string& type) {
@@ -138,13 +107,18 @@ std::shared_ptr<const Tokenizer> from_model(const std::filesystem::path& path, c
                 *state};
     draft.file.check(name);
     const auto folder = path.parent_path();
-    const Json config = read_beside(folder, "tokenizer_config.json");
+    const detail::FolderTokens tokens = detail::FolderTokens::read(folder);
     draft.take_pieces();
-    read_added(folder, config, draft);
-    const bool only_first = read_prefix(converted, config, draft.file.dummy_prefix);
+    for (const AddedToken& token : tokens.listed) draft.add(token);
+    for (const AddedToken& token : tokens.older)
+        if (state->added.find(token.text) == nullptr) draft.add(token);
+    for (const AddedToken& token : tokens.named)
+        if (state->added.find(token.text) == nullptr) draft.add(token);
+    const bool only_first = read_prefix(converted, tokens.config, draft.file.dummy_prefix);
     state->pieces.emplace(draft.file, only_first, name);
-    state->adds_bos = true;
-    state->read_neighbours(folder);
+    state->leading_space = state->pieces->has_prefix();
+    state->read_neighbours(folder, tokens);
+    state->set_bos(state->bos, flag(tokens.config, "add_bos_token", true));
     state->finish(name);
     return std::make_shared<const Tokenizer>(std::move(state));
 }
@@ -152,7 +126,7 @@ std::shared_ptr<const Tokenizer> from_model(const std::filesystem::path& path, c
 }  // namespace
 
 std::shared_ptr<const Tokenizer> Tokenizer::from_sentencepiece(const std::filesystem::path& path) {
-    const Json converted = read_beside(path.parent_path(), "tokenizer.json");
+    const Json converted = detail::read_beside(path.parent_path(), "tokenizer.json");
     return from_model(path, holds_pieces(converted) ? converted : Json());
 }
 
@@ -163,7 +137,13 @@ std::shared_ptr<const Tokenizer> Tokenizer::from_folder(const std::filesystem::p
     if (!has_model) return from_json(json);
     if (!has_json) return from_model(model, Json());
     const Json converted = detail::read_json(json);
-    return holds_pieces(converted) ? from_model(model, converted) : from_json(json);
+    if (text(field(converted, "model"), "type") == "Unigram") return from_model(model, converted);
+    try {
+        return from_json(json);
+    } catch (const Error&) {
+        if (!holds_pieces(converted)) throw;
+        return from_model(model, converted);  // the same vocabulary, with rules that tokenizer.json spells in another way
+    }
 }
 
 }  // namespace outrider

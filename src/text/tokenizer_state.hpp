@@ -1,7 +1,6 @@
 // What a Tokenizer is made of; filled by its readers (GGUF, tokenizer.json, tokenizer.model).
 #pragma once
 
-#include <array>
 #include <filesystem>
 #include <memory>
 #include <optional>
@@ -12,65 +11,72 @@
 
 #include <outrider/core/types.hpp>
 
+#include "added_tokens.hpp"
 #include "merge_bpe.hpp"
+#include "normalizer.hpp"
 #include "pre_tokenizer.hpp"
 #include "sentencepiece_encoder.hpp"
 
 namespace outrider {
 
-/// A token that is found in text as a whole, before words are made.
-struct AddedToken {
-    TokenId id = kNoToken;
-    std::string text;
-    bool special = true;      ///< found only with SpecialText::parse, adds no bytes to a text
-    bool strip_left = false;  ///< takes the white space before it (lstrip) or after it (rstrip)
-    bool strip_right = false;
-    bool own_search = true;   ///< false: the model finds it in text by itself
-};
+namespace detail {
+struct FolderTokens;
+}
 
-/// How vocabularies that came from SentencePiece write spaces: as U+2581, with one before a text.
+using detail::AddedToken;
+
+/// How vocabularies that came from SentencePiece write spaces (the pre-tokenizer Metaspace): as U+2581, with one before a
+/// text. Or ByteLevel's add_prefix_space, with the space itself.
 struct SpaceMarks {
+    std::string mark{detail::kSpaceMark};
     bool prefix = false;
-    bool only_first = false;  ///< before the text's first part alone, not behind special tokens
-    bool one_only = false;    ///< none where the text begins with a space of its own
+    bool only_first = false;  ///< before the text's first part alone, not after special tokens
+
+    /// `part` with marks. `first`: a text begins here.
+    [[nodiscard]] std::string operator()(std::string_view part, bool first) const;
 };
 
 struct TokenizerState {
-    std::vector<std::string> entries;  ///< as in the file, by id; empty: no token. finish() lets them go
+    std::vector<std::string> entries;  ///< as in the file, by id; empty: no token. finish() lets them and `ids` go
+    std::unordered_map<std::string, TokenId> ids;  ///< of the entries; the first of several with one text
     std::vector<std::string> bytes;    ///< what each adds to a text, by id; derived when empty
-    std::vector<AddedToken> added;
-    detail::PreTokenizer words;                          ///< of byte-level BPE
+    detail::AddedTokens added;
+    detail::Normalizer normalizer;
+    std::optional<SpaceMarks> marks;                     ///< applied to each part of a text before `words`
+    detail::PreTokenizer words;
     std::optional<detail::MergeBpe> model;
-    std::optional<SpaceMarks> marks;                     ///< instead of `words`: parts of a text are one word each
-    std::optional<detail::SentencePieceEncoder> pieces;  ///< instead of the three
+    std::optional<detail::SentencePieceEncoder> pieces;  ///< instead of marks, words and model
+    bool leading_space = false;                          ///< texts are encoded with a space before them
     std::optional<TokenId> bos, eos;
-    bool adds_bos = false;
+    std::vector<TokenId> leading_ids;                    ///< what a raw prompt begins with
     std::vector<TokenId> end_ids;
+    bool ends_by_name = false;                           ///< every well-known name of an end counts
     std::string chat_template;
 
-    // Made by finish().
-    std::unordered_map<std::string, std::size_t> added_by_text;  ///< index in `added`
-    std::vector<bool> special;                                   ///< by id; as many as ids
-    std::array<std::vector<std::size_t>, 256> added_by_byte;     ///< indices by first byte, longest text first
+    std::vector<bool> special;  ///< by id; as many as ids. Made by finish()
 
-    /// Checks `added`, bos and end ids, and derives the rest. `name` stands in messages. Throws Error.
+    /// Adds a token as the library `tokenizers` does: one whose text is known keeps that entry's id, and one without an
+    /// id gets the next. `name` stands in messages. Throws Error for an id that belongs to another text.
+    void add(AddedToken token, const std::string& name);
+
+    /// Adds an entry, or names one that had no text. Throws Error for an id that belongs to another text.
+    void put_entry(std::size_t id, const std::string& entry, const std::string& name);
+
+    /// The id of an entry or added token by its text.
+    [[nodiscard]] std::optional<TokenId> find_entry(const std::string& text) const;
+
+    /// Makes `token` the one that a raw prompt begins with, or nothing when `adds` is false.
+    void set_bos(std::optional<TokenId> token, bool adds);
+
+    /// Where `bytes` and `special` hold a token; nothing for ids beyond the vocabulary. Throws Error for negative ones.
+    [[nodiscard]] std::optional<std::size_t> index_of(TokenId token) const;
+
+    /// Checks the ids, derives `bytes` and `special`, and makes the searches. `name` stands in messages. Throws Error.
     void finish(const std::string& name);
 
-    /// The id of an added token.
-    [[nodiscard]] std::optional<TokenId> find_added(const std::string& name) const;
-
-    /// Whether an added token is special.
-    [[nodiscard]] bool added_special(TokenId id) const;
-
-    /// bos, eos, chat template and end ids of tokenizer_config.json, generation_config.json or config.json, and
-    /// chat_template.jinja, where they exist. After `entries` and `added` are there. Throws Error.
-    void read_neighbours(const std::filesystem::path& folder);
-
-    /// Whether texts are encoded with a space before them.
-    [[nodiscard]] bool has_prefix() const { return pieces ? pieces->has_prefix() : marks && marks->prefix; }
-
-    /// Index of the added token at the front of `text`, the longest; nothing if none.
-    [[nodiscard]] std::optional<std::size_t> added_at(std::string_view text, bool with_special) const;
+    /// bos, eos, chat template and end ids of the files that stand beside a vocabulary, where they exist. After its
+    /// tokens are there. Throws Error.
+    void read_neighbours(const std::filesystem::path& folder, const detail::FolderTokens& tokens);
 };
 
 /// Splits "left right". Throws Error when there is no single space.

@@ -45,16 +45,9 @@ void write_checkpoint(const std::filesystem::path& path, const std::vector<std::
     write_safetensors(path, views, {{"run", run.dump()}});
 }
 
-RunState read_checkpoint(const std::filesystem::path& path, const std::vector<std::string>& names, AdamW& optimiser) {
-    const SafeTensors file = SafeTensors::open(path);
-    for (const auto& [name, tensor] : all_tensors(names, optimiser)) {
-        const SafeTensor& stored = file.tensor(name);
-        require(tensor.sizes() == at::IntArrayRef(stored.shape),
-                "{}: {} has another shape than these options ask for; resume with the options of the first run",
-                path.string(), name);
-        to_floats(stored, {static_cast<float*>(tensor.mutable_data_ptr()), static_cast<std::size_t>(tensor.numel())});
-    }
-    const auto run = nlohmann::json::parse(file.metadata().at("run"));
+namespace {
+
+RunState read_run(const nlohmann::json& run, AdamW& optimiser) {
     optimiser.set_steps(run.at("optimiser_steps").get<std::int64_t>());
     RunState state;
     state.step = run.at("step").get<std::int64_t>(), state.anchors = run.at("anchors").get<std::int64_t>();
@@ -64,6 +57,27 @@ RunState read_checkpoint(const std::filesystem::path& path, const std::vector<st
     state.place = {run.at("epoch").get<std::int64_t>(), run.at("block").get<std::int64_t>(),
                    run.at("group").get<std::int64_t>()};
     return state;
+}
+
+}  // namespace
+
+RunState read_checkpoint(const std::filesystem::path& path, const std::vector<std::string>& names, AdamW& optimiser) {
+    const SafeTensors file = SafeTensors::open(path);
+    for (const auto& [name, tensor] : all_tensors(names, optimiser)) {
+        const SafeTensor& stored = file.tensor(name);
+        require(tensor.sizes() == at::IntArrayRef(stored.shape),
+                "{}: {} has another shape than these options ask for; resume with the options of the first run",
+                path.string(), name);
+        to_floats(stored, {static_cast<float*>(tensor.mutable_data_ptr()), static_cast<std::size_t>(tensor.numel())});
+    }
+    const auto record = file.metadata().find("run");
+    require(record != file.metadata().end(), "{}: its metadata have no \"run\"; expected a checkpoint of a training", path.string());
+    const auto run = detail::parse_json(record->second, path.string());
+    try {
+        return read_run(run, optimiser);
+    } catch (const nlohmann::json::exception& error) {
+        fail("{}: run: {}; expected a checkpoint of a training", path.string(), detail::json_reason(error));
+    }
 }
 
 }  // namespace outrider

@@ -17,7 +17,8 @@ class OUTRIDER_API SharedBytes {
 public:
     SharedBytes() = default;
 
-    /// Maps `path`. Throws Error when it is missing, not a regular file or unreadable.
+    /// Maps `path`. Throws Error when it is missing, not a regular file, unreadable, or a Git
+    /// LFS pointer in the place of a file.
     [[nodiscard]] static SharedBytes map(const std::filesystem::path& path);
 
     /// Copies `bytes` into a buffer of its own.

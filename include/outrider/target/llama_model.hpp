@@ -59,6 +59,8 @@ public:
     [[nodiscard]] std::string weights_description() const;
     /// Memory held for weights, mapped file pages apart.
     [[nodiscard]] std::size_t weight_bytes() const;
+    /// What a user should know of the checkpoint: where its files disagree, and which of them counts. Empty: nothing.
+    [[nodiscard]] const std::string& note() const;
     /// Tells checkpoints apart; the same for all weight formats, devices and threads.
     [[nodiscard]] const std::string& fingerprint() const;
 

@@ -40,14 +40,16 @@ public:
     /// Error for a missing or damaged vocabulary, another model, and a pre-tokeniser that is not known; each is named.
     [[nodiscard]] static std::shared_ptr<const Tokenizer> from_gguf(const GgufFile& file);
 
-    /// From a Hugging Face folder: its tokenizer.json, or its tokenizer.model where that is all there is or the other
-    /// one holds a SentencePiece vocabulary. Throws Error.
+    /// From a Hugging Face folder: its tokenizer.json, or its tokenizer.model where that is all there is, or where the other
+    /// one holds a unigram vocabulary or a SentencePiece one with steps that cannot be read. Throws Error.
     [[nodiscard]] static std::shared_ptr<const Tokenizer> from_folder(const std::filesystem::path& folder);
 
     /// From a tokenizer.json with byte-level BPE, or with BPE over characters and bytes for the others (byte_fallback), as
-    /// Llama 2's was converted from SentencePiece. The files beside it say the rest, where they exist:
-    /// tokenizer_config.json (bos and eos tokens, chat template), chat_template.jinja, generation_config.json or
-    /// config.json (end ids). The normaliser NFC is accepted and not applied: text is taken as composed. Throws Error for
+    /// Llama 2's was converted from SentencePiece. Normalizers are applied: NFC, NFD, NFKC, NFKD, Nmt, Lowercase, Strip,
+    /// StripAccents, Prepend, Replace and sequences of them. The files beside it say the rest, where they exist:
+    /// tokenizer_config.json (bos and eos tokens, added tokens, chat template), special_tokens_map.json,
+    /// added_tokens.json, chat_template.jinja, generation_config.json or config.json (end ids). A raw prompt begins with
+    /// what the post-processor puts before a text; what it puts after one is for training and left out. Throws Error for
     /// every part that would be read wrong.
     [[nodiscard]] static std::shared_ptr<const Tokenizer> from_json(const std::filesystem::path& path);
 
@@ -69,12 +71,17 @@ public:
     /// a text the space is left out that encode() put there.
     [[nodiscard]] std::string decode(std::span<const TokenId> tokens, TextPlace place = TextPlace::start) const;
 
+    /// What a token adds to a text. Ids beyond the vocabulary add nothing: a model may have more rows than that, for
+    /// padding, and may choose one. Throws Error for negative ids, as piece() and is_special() do.
     [[nodiscard]] std::string bytes(TokenId token) const override;
 
-    /// A token to look at: the bytes, or the name of a special token. Throws Error for ids outside the vocabulary.
+    /// A token to look at: the bytes, or the name of a special token.
     [[nodiscard]] std::string piece(TokenId token) const;
 
     [[nodiscard]] bool is_special(TokenId token) const;
+
+    /// Whether a token was added to the vocabulary, special or not: such a one may lie beyond a model's rows.
+    [[nodiscard]] bool is_added(TokenId token) const;
 
     /// The id of a special or added token by its text, "<|im_end|>".
     [[nodiscard]] std::optional<TokenId> find_special(std::string_view text) const;
@@ -87,11 +94,15 @@ public:
     /// The token that ends a text, as the files name it; one of end_ids().
     [[nodiscard]] std::optional<TokenId> eos() const noexcept;
 
-    /// True when a raw prompt begins with bos.
+    /// What a raw prompt begins with: bos, nothing, or the tokens of the vocabulary's own template.
+    [[nodiscard]] const std::vector<TokenId>& leading_ids() const noexcept;
+
+    /// True when a raw prompt begins with any.
     [[nodiscard]] bool adds_bos() const noexcept;
 
-    /// Tokens that end a text: those the files name, and the ends of a turn "<|im_end|>" and "<|eot_id|>" where the
-    /// vocabulary has them. Ascending.
+    /// Tokens that end a text. Those that the files name (eos, eos_token_id, GGUF's keys), special tokens "<|im_end|>" and
+    /// "<|eot_id|>", and other well-known ends of texts and turns where the chat template writes them or no file names an
+    /// end; GGUF: all of those, as in llama.cpp. Ascending.
     [[nodiscard]] const std::vector<TokenId>& end_ids() const noexcept;
 
     /// Source of the chat template, Jinja; empty when the files have none. See ChatTemplate.

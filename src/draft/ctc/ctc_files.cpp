@@ -20,7 +20,7 @@ constexpr std::int64_t kMostLayers = 4096;
 std::vector<std::int64_t> feature_layers(const json& file) {
     std::vector<std::int64_t> layers;
     if (!file.contains("feature_layers")) return layers;
-    const json& list = file.at("feature_layers");
+    const json& list = member(file, "feature_layers");
     require(list.is_array(), "feature_layers is {}, expected a list of layers", detail::shown(list));
     for (const json& layer : list) {
         require(layer.is_number_unsigned() && layer <= kMostLayers, "feature_layers holds {}, expected layers, 1 to {}",
@@ -33,7 +33,7 @@ std::vector<std::int64_t> feature_layers(const json& file) {
 CtcConfig from_json(const json& file) {
     CtcConfig config;
     read_common(file, "ctc", config);
-    const json& sizes = file.at("sizes");
+    const json& sizes = member(file, "sizes");
     config.hidden = whole_number(sizes, "hidden");
     if (sizes.contains("layers")) config.layers = whole_number(sizes, "layers");
     config.heads = whole_number(sizes, "heads");
@@ -43,9 +43,9 @@ CtcConfig from_json(const json& file) {
     config.frames = whole_number(sizes, "frames");
     config.prefix_rank = whole_number(sizes, "prefix_rank");
     if (sizes.contains("prefix_bottleneck")) config.prefix_bottleneck = whole_number(sizes, "prefix_bottleneck");
-    if (file.contains("prefix_output")) config.prefix_output = head_output(file.at("prefix_output").get<std::string>());
+    if (file.contains("prefix_output")) config.prefix_output = head_output(text_value(file, "prefix_output"));
     config.feature_layers = feature_layers(file);
-    const auto conditioning = file.at("conditioning").get<std::string>();
+    const auto conditioning = text_value(file, "conditioning");
     require(conditioning == "none" || conditioning == "prefix",
             "conditioning is \"{}\", expected \"none\" or \"prefix\"", conditioning);
     config.conditioning = conditioning == "prefix" ? CtcConditioning::prefix : CtcConditioning::none;

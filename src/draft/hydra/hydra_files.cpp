@@ -22,20 +22,20 @@ void take_prefix_layer(const nlohmann::json& layer, HydraConfig& config) {
 HydraConfig from_json(const nlohmann::json& file) {
     HydraConfig config;
     read_common(file, "hydra", config);
-    const nlohmann::json& sizes = file.at("sizes");
+    const nlohmann::json& sizes = member(file, "sizes");
     config.hidden = whole_number(sizes, "hidden");
     config.heads = whole_number(sizes, "heads");
     config.blocks = whole_number(sizes, "blocks");
-    const auto residual = file.at("residual").get<std::string>();
+    const auto residual = text_value(file, "residual");
     require(residual == "feature" || residual == "matrix", "residual is \"{}\", expected \"feature\" or \"matrix\"",
             residual);
     config.residual = residual == "matrix" ? HydraResidual::matrix : HydraResidual::feature;
-    config.output = head_output(file.at("output").get<std::string>());
-    config.output_bias = file.at("output_bias").get<bool>();
-    if (!file.at("prefix_layer").is_null()) take_prefix_layer(file.at("prefix_layer"), config);
+    config.output = head_output(text_value(file, "output"));
+    config.output_bias = flag_value(file, "output_bias");
+    if (!member(file, "prefix_layer").is_null()) take_prefix_layer(member(file, "prefix_layer"), config);
     config.embedding_scale = positive_number(file, "embedding_scale");
     config.feature_scale = positive_number(file, "feature_scale");
-    config.accuracies = file.value("accuracies", config.accuracies);
+    config.accuracies = number_lists(file, "accuracies");
     check_hydra_config(config);
     return config;
 }

@@ -25,15 +25,15 @@ double theta_of(const at::Tensor& rate) {
 }
 
 /// Sizes of the prefix layer that its tensors do not tell: from its rotary buffer, else from config.json.
-void take_rotation(Taker& take, const nlohmann::json& hints, std::int64_t query_rows, HydraConfig& config) {
+void take_rotation(Taker& take, const Hints& hints, std::int64_t query_rows, HydraConfig& config) {
     const std::string name = std::string(kPrefixLayer) + "layers.0.self_attn.rotary_emb.inv_freq";
-    config.rope_theta = hints.value("rope_theta", 10000.0);
+    config.rope_theta = hints.number("rope_theta", 10000.0);
     if (take.has(name)) {
         const at::Tensor rate = take(name).to(at::kDouble);
         config.head_dim = 2 * rate.numel();
-        if (!hints.contains("rope_theta") && rate.numel() > 1) config.rope_theta = theta_of(rate);
+        if (!hints.has("rope_theta") && rate.numel() > 1) config.rope_theta = theta_of(rate);
     } else {
-        const auto heads = hints.value("num_attention_heads", std::int64_t{0});
+        const auto heads = hints.integer("num_attention_heads", 0);
         require(
             heads > 0 && query_rows % heads == 0,
             "{}: tensor {} is missing, and config.json gives no num_attention_heads that divides {}; one of them must "
@@ -45,7 +45,7 @@ void take_rotation(Taker& take, const nlohmann::json& hints, std::int64_t query_
             take.file(), config.head_dim, query_rows);
 }
 
-void take_prefix_layer(Taker& take, const nlohmann::json& hints, HydraConfig& config, HydraWeights& weights) {
+void take_prefix_layer(Taker& take, const Hints& hints, HydraConfig& config, HydraWeights& weights) {
     const std::string layer = std::string(kPrefixLayer) + "layers.0.";
     const auto part = [&](const char* name) { return take(layer + name + ".weight"); };
     const at::Tensor q = part("self_attn.q_proj"), k = part("self_attn.k_proj"), v = part("self_attn.v_proj");
@@ -61,7 +61,7 @@ void take_prefix_layer(Taker& take, const nlohmann::json& hints, HydraConfig& co
     config.attention_heads = q.size(0) / config.head_dim;
     config.kv_heads = k.size(0) / config.head_dim;
     config.intermediate = gate.size(0);
-    config.norm_eps = hints.value("rms_norm_eps", 1e-6);             // Vicuna's, where the file does not say
+    config.norm_eps = hints.number("rms_norm_eps", 1e-6);            // Vicuna's, where the file does not say
     take.ignore(std::string(kPrefixLayer) + "embed_tokens.weight");  // never used by the published code
 }
 
@@ -69,8 +69,8 @@ void take_prefix_layer(Taker& take, const nlohmann::json& hints, HydraConfig& co
 
 std::pair<HydraConfig, HydraWeights> read_published_hydra(const std::filesystem::path& path) {
     const NamedTensors file = open_heads(path);
-    const nlohmann::json hints = hints_of(path);
-    const auto offset = hints.value("hidden_state_offset", std::int64_t{0});
+    const Hints hints(path);
+    const auto offset = hints.integer("hidden_state_offset", 0);
     require(offset == 0,
             "{}: hidden_state_offset is {}; heads over features of another layer than the last are not "
             "supported",
@@ -107,7 +107,7 @@ std::pair<HydraConfig, HydraWeights> read_published_hydra(const std::filesystem:
         take_prefix_layer(take, hints, config, weights);
     take.ignore("input_embed_fn.weight");  // a copy of the target's embeddings
     take.finish();
-    config.target_name = hints.value("base_model_name_or_path", std::string("published heads"));
+    config.target_name = hints.text("base_model_name_or_path", "published heads");
     check_hydra_config(config);
     check_hydra_weights(config, weights);
     return {std::move(config), std::move(weights)};

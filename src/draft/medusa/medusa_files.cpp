@@ -25,12 +25,12 @@ MedusaConfig read_medusa_config(const std::filesystem::path& folder) {
     MedusaConfig config;
     read_drafter_json(folder, [&](const nlohmann::json& file) {
         read_common(file, "medusa", config);
-        const nlohmann::json& sizes = file.at("sizes");
+        const nlohmann::json& sizes = member(file, "sizes");
         config.hidden = whole_number(sizes, "hidden");
         config.heads = whole_number(sizes, "heads");
         config.blocks = whole_number(sizes, "blocks");
-        config.output = head_output(file.at("output").get<std::string>());
-        config.accuracies = file.value("accuracies", config.accuracies);
+        config.output = head_output(text_value(file, "output"));
+        config.accuracies = number_lists(file, "accuracies");
         check_medusa_config(config);
     });
     return config;

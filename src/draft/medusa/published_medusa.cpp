@@ -35,7 +35,7 @@ std::pair<MedusaConfig, MedusaWeights> read_published_medusa(const std::filesyst
     }
     take.finish();
     config.hidden = weights.heads[0][0].weight.size(-1);
-    config.target_name = hints_of(path).value("base_model_name_or_path", std::string("published heads"));
+    config.target_name = Hints(path).text("base_model_name_or_path", "published heads");
     check_medusa_config(config);
     check_medusa_weights(config, weights);
     return {std::move(config), std::move(weights)};

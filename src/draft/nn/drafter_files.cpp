@@ -39,25 +39,56 @@ void read_drafter_json(const std::filesystem::path& folder, const std::function<
     const nlohmann::json file = detail::read_json(path);
     try {
         take(file);
+    } catch (const nlohmann::json::exception& error) {
+        fail("{}: {}", path.string(), detail::json_reason(error));
     } catch (const std::exception& error) {
         fail("{}: {}", path.string(), error.what());
     }
 }
 
 void check_drafter_kind(const nlohmann::json& file, std::string_view kind, int version) {
-    require(file.at("kind") == kind, "kind is {}, expected \"{}\"", file.at("kind").dump(), kind);
-    require(file.at("version") == version, "version is {}, this library reads {}", file.at("version").dump(), version);
+    require(member(file, "kind") == kind, "kind is {}, expected \"{}\"", detail::shown(member(file, "kind")), kind);
+    require(member(file, "version") == version, "version is {}, this library reads {}", detail::shown(member(file, "version")), version);
+}
+
+const nlohmann::json& member(const nlohmann::json& object, const char* key) {
+    require(object.is_object(), "{} was looked for in {}, expected a JSON object", key, detail::shown(object));
+    const auto found = object.find(key);
+    require(found != object.end(), "{} is missing", key);
+    return *found;
+}
+
+std::string text_value(const nlohmann::json& object, const char* key) {
+    const nlohmann::json& value = member(object, key);
+    require(value.is_string(), "{} is {}, expected a string", key, detail::shown(value));
+    return value.get<std::string>();
+}
+
+bool flag_value(const nlohmann::json& object, const char* key) {
+    const nlohmann::json& value = member(object, key);
+    require(value.is_boolean(), "{} is {}, expected true or false", key, detail::shown(value));
+    return value.get<bool>();
+}
+
+std::vector<std::vector<double>> number_lists(const nlohmann::json& object, const char* key) {
+    const nlohmann::json& value = detail::field(object, key);
+    if (value.is_null()) return {};
+    try {
+        return value.get<std::vector<std::vector<double>>>();
+    } catch (const nlohmann::json::exception&) {
+        fail("{} is {}, expected lists of numbers", key, detail::shown(value));
+    }
 }
 
 std::int64_t whole_number(const nlohmann::json& object, const char* key) {
-    const nlohmann::json& value = object.at(key);
+    const nlohmann::json& value = member(object, key);
     require(value.is_number_integer() && value <= std::numeric_limits<std::int64_t>::max(),
             "{} is {}, expected an integer", key, detail::shown(value));
     return value.get<std::int64_t>();
 }
 
 std::vector<TokenId> token_ids(const nlohmann::json& object, const char* key) {
-    const nlohmann::json& list = object.at(key);
+    const nlohmann::json& list = member(object, key);
     require(list.is_array(), "{} is no list; expected token ids", key);
     std::vector<TokenId> ids;
     ids.reserve(list.size());
@@ -70,7 +101,7 @@ std::vector<TokenId> token_ids(const nlohmann::json& object, const char* key) {
 }
 
 double positive_number(const nlohmann::json& object, const char* key) {
-    const nlohmann::json& value = object.at(key);
+    const nlohmann::json& value = member(object, key);
     require(value.is_number(), "{} is {}, expected a number", key, detail::shown(value));
     const auto number = value.get<double>();
     require(number > 0 && std::isfinite(number), "{} is {}, expected above 0", key, number);

@@ -25,6 +25,13 @@ void write_drafter_json(const std::filesystem::path& folder, nlohmann::ordered_j
 
 /// Throws Error unless the file says this kind and version.
 void check_drafter_kind(const nlohmann::json& file, std::string_view kind, int version);
+/// `object[key]`. Throws Error where there is none.
+[[nodiscard]] const nlohmann::json& member(const nlohmann::json& object, const char* key);
+/// A string, true or false, and lists of lists of numbers (none where the key is left out or null). Throw Error for anything
+/// else, with the key.
+[[nodiscard]] std::string text_value(const nlohmann::json& object, const char* key);
+[[nodiscard]] bool flag_value(const nlohmann::json& object, const char* key);
+[[nodiscard]] std::vector<std::vector<double>> number_lists(const nlohmann::json& object, const char* key);
 /// An integer, and a list of token ids. Throws Error for anything else: no number is rounded or wrapped.
 [[nodiscard]] std::int64_t whole_number(const nlohmann::json& object, const char* key);
 [[nodiscard]] std::vector<TokenId> token_ids(const nlohmann::json& object, const char* key);
@@ -35,8 +42,8 @@ void check_drafter_kind(const nlohmann::json& file, std::string_view kind, int v
 template <typename Config>
 void read_common(const nlohmann::json& file, std::string_view kind, Config& config) {
     check_drafter_kind(file, kind, Config::kVersion);
-    config.target_fingerprint = file.at("target").at("fingerprint").template get<std::string>();
-    config.target_name = file.at("target").at("name").template get<std::string>();
+    config.target_fingerprint = text_value(member(file, "target"), "fingerprint");
+    config.target_name = text_value(member(file, "target"), "name");
     config.vocabulary = token_ids(file, "vocabulary");
     config.training = file.value("training", nlohmann::json::object()).dump();
 }

@@ -9,7 +9,7 @@
 #include <cstdint>
 #include <cstring>
 #include <filesystem>
-#include <fstream>
+#include <limits>
 #include <set>
 #include <string>
 #include <string_view>
@@ -18,6 +18,7 @@
 
 #include <outrider/core/error.hpp>
 
+#include "formats/json_text.hpp"
 #include "formats/named_tensors.hpp"
 
 namespace outrider::published {
@@ -27,19 +28,60 @@ namespace fs = std::filesystem;
 /// What Medusa's tensors begin with in a whole model.
 inline constexpr std::string_view kMedusaPrefix = "medusa_head.";
 
-/// The config.json beside the weights; an empty object where there is none.
-inline nlohmann::json hints_of(const fs::path& path) {
-    std::ifstream in((fs::is_directory(path) ? path : path.parent_path()) / "config.json");
-    nlohmann::json file = nlohmann::json::parse(in, nullptr, false);
-    return file.is_object() ? file : nlohmann::json::object();
-}
+/// The config.json beside the weights, whose values are hints: null counts as left out. Throws Error for a file that is no
+/// JSON object and for values of another kind, with file and key.
+class Hints {
+public:
+    explicit Hints(const fs::path& path) : name_(((fs::is_directory(path) ? path : path.parent_path()) / "config.json").string()) {
+        if (!fs::exists(name_)) return;
+        file_ = outrider::detail::read_json(name_);
+        require(file_.is_object(), "{}: expected a JSON object", name_);
+    }
+
+    [[nodiscard]] bool has(const char* key) const { return !outrider::detail::field(file_, key).is_null(); }
+
+    [[nodiscard]] double number(const char* key, double fallback) const {
+        const nlohmann::json& value = outrider::detail::field(file_, key);
+        if (value.is_null()) return fallback;
+        if (!value.is_number() || !(value.get<double>() > 0)) wrong(key, value, "a positive number");
+        return value.get<double>();
+    }
+
+    [[nodiscard]] std::int64_t integer(const char* key, std::int64_t fallback) const {
+        const nlohmann::json& value = outrider::detail::field(file_, key);
+        if (value.is_null()) return fallback;
+        if (!value.is_number_integer() || value > std::numeric_limits<std::int32_t>::max()) wrong(key, value, "an integer");
+        return value.get<std::int64_t>();
+    }
+
+    [[nodiscard]] std::string text(const char* key, const char* fallback) const {
+        const nlohmann::json& value = outrider::detail::field(file_, key);
+        if (value.is_null()) return fallback;
+        if (!value.is_string()) wrong(key, value, "a string");
+        return value.get<std::string>();
+    }
+
+private:
+    [[noreturn]] void wrong(const char* key, const nlohmann::json& value, const char* expected) const {
+        fail("{}: {} is {}; expected {}", name_, key, outrider::detail::shown(value), expected);
+    }
+
+    std::string name_;
+    nlohmann::json file_;
+};
 
 inline NamedTensors open_heads(const fs::path& path) {
     if (fs::is_directory(path))
         for (const char* name :
              {"medusa_lm_head.safetensors", "medusa_lm_head.pt", "hydra_lm_head.safetensors", "hydra_lm_head.pt"})
             if (fs::exists(path / name)) return NamedTensors::open(path / name);
-    return NamedTensors::open(path);
+    try {
+        return NamedTensors::open(path);
+    } catch (const Error& error) {
+        fail("{}: these look like published heads (a file, or a folder whose config.json names no kind), and cannot be read: {}. "
+             "Expected medusa_lm_head or hydra_lm_head (.safetensors or .pt), a whole model with heads, or the folder of a "
+             "drafter that was trained here", path.string(), error.what());
+    }
 }
 
 /// Takes tensors by name and knows at the end which were never asked for.

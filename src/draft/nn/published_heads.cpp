@@ -1,7 +1,5 @@
 #include <outrider/draft/nn/published_heads.hpp>
 
-#include <optional>
-
 #include "published_file.hpp"
 
 namespace outrider {
@@ -12,21 +10,15 @@ bool is_published(const fs::path& path) {
     std::error_code error;
     if (fs::is_regular_file(path, error)) return true;
     if (!fs::exists(path / "config.json", error)) return fs::is_directory(path, error) && !fs::is_empty(path, error);
-    std::ifstream in(path / "config.json");
-    const nlohmann::json file = nlohmann::json::parse(in, nullptr, false);
+    const nlohmann::json file = detail::read_json(path / "config.json");
     return file.is_object() && !file.contains("kind");
 }
 
 std::string published_kind(const fs::path& path) {
-    std::optional<NamedTensors> file;
-    try {
-        file.emplace(published::open_heads(path));
-    } catch (const Error&) {
-        return "";  // no weights of any form here
-    }
-    for (const std::string& name : file->names())
+    const NamedTensors file = published::open_heads(path);
+    for (const std::string& name : file.names())
         if (name.starts_with("hydra_mlp.")) return "hydra";
-    return published::extent(*file, published::medusa_prefix(*file), ".linear.weight").first >= 0 ? "medusa" : "";
+    return published::extent(file, published::medusa_prefix(file), ".linear.weight").first >= 0 ? "medusa" : "";
 }
 
 }  // namespace outrider

@@ -252,7 +252,10 @@ TEST_CASE("fuzz: config.json") {
 
 TEST_CASE("fuzz: tokenizer.json and its neighbours") {
     const std::string tokenizer =
-        R"x({"added_tokens":[{"id":8,"content":"<end>","special":true,"lstrip":true}],"normalizer":{"type":"NFC"},)x"
+        R"x({"added_tokens":[{"id":8,"content":"<end>","special":true,"lstrip":true},{"id":12,"content":"d","normalized":true,)x"
+        R"x("rstrip":true,"single_word":true}],"normalizer":{"type":"Sequence","normalizers":[{"type":"NFC"},{"type":"Nmt"},)x"
+        R"x({"type":"Lowercase"},{"type":"Strip","strip_left":true,"strip_right":false},{"type":"StripAccents"},)x"
+        R"x({"type":"Replace","pattern":{"Regex":"\\w+(?= )"},"content":"ab"},{"type":"NFKD"}]},)x"
         R"x("pre_tokenizer":{"type":"Sequence","pretokenizers":[{"type":"Digits","individual_digits":true},)x"
         R"x({"type":"Split","pattern":{"Regex":"\\s+(?!\\S)|[ab]+"},"behavior":"Isolated","invert":false},)x"
         R"x({"type":"ByteLevel","add_prefix_space":false,"use_regex":true}]},)x"
@@ -261,6 +264,9 @@ TEST_CASE("fuzz: tokenizer.json and its neighbours") {
         R"x("e":7,"<":9,">":10,"n":11,"d":12},"merges":["a b"]}})x";
     const std::string config =
         R"({"bos_token": {"content": "<end>"}, "eos_token": "<end>", "chat_template": [{"name": "default", "template": "x"}]})";
+    const std::string listed =
+        R"({"pad_token": "<pad>", "added_tokens_decoder": {"8": {"content": "<end>", "special": true, "rstrip": true}, "13": {"content": "x"}}})";
+    const std::string map = R"({"eos_token": {"content": "<end>", "lstrip": true}, "additional_special_tokens": ["ab", "<x>"]})";
     const std::string generation = R"({"eos_token_id": [8, 2]})";
     const test::TemporaryFolder folder;
     const auto path = folder.write("tokenizer.json", tokenizer);
@@ -277,6 +283,10 @@ TEST_CASE("fuzz: tokenizer.json and its neighbours") {
     fuzz(config, kJsonWords, load("tokenizer_config.json"), fuzz_inputs() / 5);
     folder.write("tokenizer_config.json", config);
     fuzz(generation, kJsonWords, load("generation_config.json"), fuzz_inputs() / 5);
+    folder.write("generation_config.json", generation);
+    fuzz(map, kJsonWords, load("special_tokens_map.json"), fuzz_inputs() / 5);
+    fuzz(R"({"<end>": 8, "<more>": 13})", kJsonWords, load("added_tokens.json"), fuzz_inputs() / 5);
+    fuzz(listed, kJsonWords, load("tokenizer_config.json"), fuzz_inputs() / 5);
 }
 
 TEST_CASE("fuzz: tokenizer.json over characters") {

@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <filesystem>
 #include <limits>
 #include <string>
 #include <vector>
@@ -13,6 +14,7 @@
 #include "formats/gguf.hpp"
 
 #include "gguf_builder.hpp"
+#include "temporary_folder.hpp"
 
 using namespace outrider;
 using outrider::test::as_bytes;
@@ -95,6 +97,74 @@ TEST_CASE("gguf: tensors have row-major shapes and lie where the file says") {
     CHECK_THROWS_MATCHES(file.tensor("c"), Error, MessageMatches(ContainsSubstring("tensor c is missing")));
     const GgufFile part = parse(b.scalar<std::uint16_t>("split.count", 3));
     CHECK_THROWS_MATCHES(part.tensor("c"), Error, MessageMatches(ContainsSubstring("one part of several")));
+}
+
+namespace {
+
+/// Part `index` (from 0) of `count`, with one tensor of its own.
+std::string part_of(std::uint16_t index, std::uint16_t count, std::int32_t tensors) {
+    GgufBuilder b;
+    b.scalar<std::uint16_t>("split.no", index).scalar<std::uint16_t>("split.count", count);
+    b.scalar<std::int32_t>("split.tensors.count", tensors);
+    if (index == 0) b.text("general.architecture", "llama");
+    const std::string name = "t" + std::to_string(index);
+    return b.tensor(name, {2}, 0, floats({1.0f + static_cast<float>(index), 2})).build();
+}
+
+}  // namespace
+
+TEST_CASE("gguf: a model in parts is opened by any of them") {
+    const test::TemporaryFolder folder;
+    std::vector<std::filesystem::path> paths;
+    for (std::uint16_t i = 0; i < 3; ++i)
+        paths.push_back(folder.write("a-00001-of-00009-0000" + std::to_string(i + 1) + "-of-00003.gguf", part_of(i, 3, 3)));
+    for (const auto& path : paths) {
+        const GgufFile file = GgufFile::open(path);
+        CHECK(file.tensors().size() == 3);
+        CHECK(file.string("general.architecture") == "llama");
+        for (int i = 0; i < 3; ++i) {
+            const GgufTensor& tensor = file.tensor("t" + std::to_string(i));
+            CHECK(to_floats(tensor) == std::vector<float>{1.0f + static_cast<float>(i), 2});
+            file.drop_pages(tensor.data);
+        }
+    }
+    const auto fails = [&](const char* part) {
+        CHECK_THROWS_MATCHES(GgufFile::open(paths[0]), Error, MessageMatches(ContainsSubstring(part)));
+    };
+    const auto third = paths[2].filename().string();
+    folder.write(third, part_of(1, 3, 3));
+    fails("split.no is 1");
+    folder.write(third, part_of(2, 4, 3));
+    fails("split.count 4");
+    folder.write(third, part_of(2, 3, 3).substr(0, 150));
+    CHECK_THROWS_AS(GgufFile::open(paths[0]), Error);
+    folder.write(third, "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n");
+    fails("Git LFS pointer");
+    std::filesystem::remove(paths[2]);
+    fails("part 3 of 3 is missing");
+    paths[0] = folder.write("b-00001-of-00001.gguf", part_of(0, 1, 1));
+    CHECK(GgufFile::open(paths[0]).tensors().size() == 1);
+    for (const char* name : {"model.gguf", "model-00001-of-00002.gguf", "model-0001-of-0003.gguf", "-00001-of-00003.bin"}) {
+        paths[0] = folder.write(name, part_of(0, 3, 3));
+        fails("one part of 3");
+    }
+    for (std::uint16_t i = 0; i < 2; ++i) {  // one tensor in both
+        const auto path = folder.write("c-0000" + std::to_string(i + 1) + "-of-00002.gguf", part_of(0, 2, 2));
+        if (i == 0) paths[0] = path;
+    }
+    CHECK_THROWS_AS(GgufFile::open(paths[0]), Error);
+    for (std::uint16_t i = 0; i < 2; ++i) paths[i] = folder.write("d-0000" + std::to_string(i + 1) + "-of-00002.gguf", part_of(i, 2, 7));
+    fails("split.tensors.count is 7");
+}
+
+TEST_CASE("files: a Git LFS pointer is named as one") {
+    const test::TemporaryFolder folder;
+    const std::string pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n";
+    CHECK_THROWS_MATCHES(SharedBytes::map(folder.write("m.gguf", pointer)), Error,
+                         MessageMatches(ContainsSubstring("m.gguf") && ContainsSubstring("Git LFS pointer")));
+    CHECK_THROWS_AS(SharedBytes::map(folder.write("m", "version https://hawser.github.com/spec/v1\n")), Error);
+    CHECK(SharedBytes::map(folder.write("m", "version https://example.org/\n")).size() > 0);
+    CHECK(SharedBytes::map(folder.write("m", pointer + std::string(2000, 'x'))).size() > 2000);
 }
 
 TEST_CASE("gguf: the mapping outlives the handle it came from") {

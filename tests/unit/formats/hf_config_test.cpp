@@ -100,6 +100,76 @@ TEST_CASE("config: later and older spellings") {
     CHECK(config.eos_ids.empty());
 }
 
+TEST_CASE("config: what is left out has the value of the model's own class") {
+    json root = least();
+    root["model_type"] = "mistral";
+    HfConfig config = parse(root);
+    CHECK(config.sliding_window == 4096);
+    CHECK(config.max_positions == 131072);
+    CHECK(config.kv_heads == 8);
+    root["num_key_value_heads"] = nullptr;
+    root["sliding_window"] = nullptr;
+    config = parse(root);
+    CHECK_FALSE(config.sliding_window);
+    CHECK(config.kv_heads == 4);
+    root["sliding_window"] = 12;
+    root["use_sliding_window"] = false;  // a key of other models
+    CHECK(parse(root).sliding_window == 12);
+    root = least();
+    root["architectures"] = {"MistralForCausalLM"};
+    CHECK(parse(root).sliding_window == 4096);
+    root["model_type"] = "llama";
+    CHECK_FALSE(parse(root).sliding_window);
+    CHECK(parse(root).kv_heads == 4);
+}
+
+TEST_CASE("config: rotary scaling by older and newer keys") {
+    const auto rope = [](const char* key, const char* text) {
+        json root = least();
+        root["max_position_embeddings"] = 512;
+        root[key] = json::parse(text);
+        return parse(root).rope;
+    };
+    CHECK(rope("rope_scaling", R"({"rope_type": "linear", "factor": 4})").factor == 4.0);
+    CHECK(rope("rope_parameters", R"({"rope_type": "linear", "factor": 4, "rope_theta": 7})").theta == 7.0);
+    CHECK(rope("rope_scaling", "{}").type == "default");
+    CHECK(rope("rope_scaling", R"({"rope_type": "llama3", "factor": 8, "low_freq_factor": 1, "high_freq_factor": 4})").original_context == 512);
+    json both = least();
+    both["rope_scaling"] = {{"type", "linear"}, {"factor", 2}};
+    both["rope_parameters"] = {{"rope_type", "default"}, {"rope_theta", 5}};
+    CHECK(parse(both).rope.type == "linear");
+    CHECK(parse(both).rope.theta == 10000.0);
+    const auto fails = [&](const char* key, const char* text, const char* part) {
+        INFO(text);
+        CHECK_THROWS_MATCHES(rope(key, text), Error, MessageMatches(ContainsSubstring(part)));
+    };
+    fails("rope_scaling", R"({"type": "linear"})", "no factor");
+    fails("rope_scaling", R"({"factor": 2.0})", "no type");
+    fails("rope_parameters", R"({"rope_type": "default", "partial_rotary_factor": 0.5})", "partial_rotary_factor");
+    fails("partial_rotary_factor", "0.25", "partial_rotary_factor");
+    fails("quantization_config", R"({"quant_method": "awq"})", "quantization_config");
+}
+
+TEST_CASE("config: numbers that only Python writes") {
+    const std::string text = least().dump();
+    const auto with = [&](const std::string& more) { return parse_hf_config(text.substr(0, text.size() - 1) + more + "}", "config.json"); };
+    CHECK(with(R"(, "time_step_limit": [0.0, Infinity], "aux": NaN, "low": -Infinity, "say \"NaN\"": "NaN")").hidden_size == 64);
+    for (const char* number : {"NaN", "Infinity", "-Infinity"})
+        CHECK_THROWS_MATCHES(with(std::string(R"(, "rope_theta": )") + number), Error,
+                             MessageMatches(ContainsSubstring("rope_theta") && ContainsSubstring(number)));
+    CHECK_THROWS_MATCHES(with(", \"a\": NaNs"), Error, MessageMatches(ContainsSubstring("config.json: expected JSON")));
+    CHECK_THROWS_MATCHES(with(", \"a\": nan"), Error, MessageMatches(!ContainsSubstring("json.exception")));
+}
+
+TEST_CASE("config: nested too deep is an error") {
+    for (const std::size_t depth : {65u, 1000u, 1'000'000u}) {
+        const std::string deep = std::string(depth, '[') + std::string(depth, ']');
+        CHECK_THROWS_MATCHES(parse_hf_config(deep, "config.json"), Error, MessageMatches(ContainsSubstring("levels deep")));
+        CHECK_THROWS_AS(parse_hf_config(std::string(depth, '['), "config.json"), Error);
+        CHECK_THROWS_AS(parse_hf_config("{\"a\":" + deep + "}", "config.json"), Error);
+    }
+}
+
 TEST_CASE("config: missing and impossible values are named") {
     const json whole = least();
     for (const auto& [key, value] : whole.items()) {

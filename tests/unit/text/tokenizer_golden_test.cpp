@@ -120,7 +120,8 @@ TEST_CASE("tokenizer: golden ids of SmolLM2's vocabulary") {
     const auto tokenizer = Tokenizer::from_gguf(GgufFile::open(path));
     if (tokenizer->size() != 49152) SKIP("OUTRIDER_MODEL is another model than SmolLM2");
     check_golden(*tokenizer, kGolden / "smollm2.json", "", "\x04\x06\x13\x14\x16\xF1\xF2");
-    CHECK(tokenizer->end_ids() == std::vector<TokenId>{2});
+    // <|endoftext|>, <|im_end|> and <reponame>, as in llama.cpp.
+    CHECK(tokenizer->end_ids() == std::vector<TokenId>{0, 2, 4});
     CHECK(tokenizer->piece(2) == "<|im_end|>");
     CHECK(tokenizer->bytes(2).empty());
     CHECK(tokenizer->find_special("<|im_start|>") == 1);

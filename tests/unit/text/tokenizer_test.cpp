@@ -40,6 +40,7 @@ std::shared_ptr<const Tokenizer> load(const json& root) {
 }
 
 void check_fails(const json& root, const std::string& part) {
+    INFO(part);
     CHECK_THROWS_MATCHES(load(root), Error, MessageMatches(ContainsSubstring(part)));
 }
 
@@ -133,7 +134,15 @@ TEST_CASE("tokenizer: special tokens") {
 TEST_CASE("tokenizer: ids outside the vocabulary") {
     const auto tokenizer = load(tiny_json());
     const auto size = static_cast<TokenId>(tokenizer->size());
-    for (const TokenId id : {-1, size, std::numeric_limits<TokenId>::max()}) {
+    // A model's output matrix may have more rows than the vocabulary has ids: those add nothing to a text.
+    for (const TokenId id : {size, size + 1, size + 63, std::numeric_limits<TokenId>::max()}) {
+        CHECK(tokenizer->bytes(id).empty());
+        CHECK(tokenizer->piece(id).empty());
+        CHECK_FALSE(tokenizer->is_special(id));
+        CHECK_FALSE(tokenizer->is_added(id));
+        CHECK(tokenizer->decode(std::vector<TokenId>{'a', id, 'b', id}) == "ab");
+    }
+    for (const TokenId id : {-1, std::numeric_limits<TokenId>::min()}) {
         CHECK_THROWS_AS(tokenizer->bytes(id), Error);
         CHECK_THROWS_AS(tokenizer->piece(id), Error);
         CHECK_THROWS_AS(tokenizer->is_special(id), Error);
@@ -165,7 +174,7 @@ TEST_CASE("tokenizer: the files beside a tokenizer.json") {
     auto tokenizer = Tokenizer::from_json(path);
     const auto start = tokenizer->find_special("<start>"), end = tokenizer->find_special("<end>");
     CHECK(tokenizer->bos() == start);
-    CHECK(tokenizer->adds_bos());
+    CHECK_FALSE(tokenizer->adds_bos());  // beside a tokenizer.json its own template says so, or nobody
     CHECK(tokenizer->eos() == end);
     CHECK(tokenizer->end_ids() == std::vector<TokenId>{*end});
     CHECK(tokenizer->chat_template() == "source");
@@ -192,7 +201,10 @@ TEST_CASE("tokenizer: files that cannot be used say why") {
     };
     check_fails(json::array(), "expected a JSON object");
     check_fails(changed([](json& r) { r["model"]["type"] = "Unigram"; }), "expected BPE");
-    check_fails(changed([](json& r) { r["model"]["byte_fallback"] = true; }), "tokenizer.model");
+    check_fails(changed([](json& r) {
+        r["model"]["byte_fallback"] = true;
+        r["model"]["vocab"].erase("q");
+    }), "byte_fallback");
     check_fails(changed([](json& r) { r["model"]["dropout"] = 0.1; }), "dropout");
     check_fails(changed([](json& r) { r["model"].erase("vocab"); }), "model.vocab");
     check_fails(changed([](json& r) { r["model"]["merges"] = 5; }), "model.merges");
@@ -203,20 +215,41 @@ TEST_CASE("tokenizer: files that cannot be used say why") {
     check_fails(changed([](json& r) { r["model"]["vocab"]["zz"] = 1000000000; }), "has the id 1000000000");
     check_fails(changed([](json& r) { r["model"]["vocab"]["zz"] = 0; }), "the id 0 belongs to");
     check_fails(changed([](json& r) { r["model"]["vocab"]["zz"] = "one"; }), "has the id \"one\"");
-    check_fails(changed([](json& r) { r["normalizer"] = {{"type", "Lowercase"}}; }), "Lowercase");
+    for (const char* type : {"Precompiled", "BertNormalizer", "ByteLevel", "Unheard"}) {
+        check_fails(changed([&](json& r) { r["normalizer"] = {{"type", type}}; }), type);
+        check_fails(changed([&](json& r) { r["normalizer"] = {{"type", "Sequence"}, {"normalizers", {{{"type", type}}}}}; }), type);
+    }
+    check_fails(changed([](json& r) { r["normalizer"] = {{"type", "Sequence"}}; }), "no list of normalizers");
+    check_fails(changed([](json& r) { r["normalizer"] = {{"type", "Prepend"}}; }), "no string prepend");
+    check_fails(changed([](json& r) { r["normalizer"] = {{"type", "Strip"}, {"strip_left", 1}}; }), "strip_left");
+    check_fails(changed([](json& r) { r["normalizer"] = {{"type", "Replace"}, {"content", "x"}}; }), "Regex");
+    check_fails(changed([](json& r) { r["normalizer"] = {{"type", "Replace"}, {"content", "x"}, {"pattern", {{"Regex", "("}}}}; }), "compiled");
+    check_fails(changed([](json& r) { r["post_processor"] = {{"type", "Unheard"}}; }), "Unheard");
+    check_fails(changed([](json& r) {
+        r["normalizer"] = {{"type", "Lowercase"}};
+        for (const char* text : {"<A>", "<a>"})
+            r["added_tokens"].push_back({{"id", r["model"]["vocab"].size() + r["added_tokens"].size()}, {"content", text}, {"normalized", true}});
+    }), "another one after normalization");
+    check_fails(changed([](json& r) {
+        r["normalizer"] = {{"type", "Strip"}, {"strip_left", true}, {"strip_right", true}};
+        r["added_tokens"].push_back({{"id", r["model"]["vocab"].size() + 4}, {"content", "  "}, {"normalized", true}});
+    }), "leaves nothing");
     check_fails(changed([](json& r) { r["pre_tokenizer"] = nullptr; }), "pre-tokenizer");
     check_fails(changed([](json& r) { r["pre_tokenizer"] = {{"type", "Metaspace"}}; }), "Metaspace");
-    check_fails(changed([](json& r) { r["pre_tokenizer"] = {{"type", "Digits"}}; }), "byte-level");
-    check_fails(changed([](json& r) { r["pre_tokenizer"]["add_prefix_space"] = true; }), "add_prefix_space");
+    check_fails(changed([](json& r) { r["pre_tokenizer"] = {{"type", "Digits"}}; }), "without ByteLevel");
+    check_fails(changed([](json& r) { r["pre_tokenizer"] = {{"type", "BertPreTokenizer"}}; }), "BertPreTokenizer");
+    check_fails(changed([](json& r) {
+        r["pre_tokenizer"] = {{"type", "Sequence"}, {"pretokenizers", {{{"type", "Digits"}}, {{"type", "ByteLevel"}}}}};
+    }), "after another");
     check_fails(changed([](json& r) { r["added_tokens"][0].erase("content"); }), "no content");
     check_fails(changed([](json& r) { r["added_tokens"].push_back(r["added_tokens"][0]); }), "occurs twice");
-    check_fails(changed([](json& r) { r["added_tokens"][0]["single_word"] = true; }), "single_word");
+    check_fails(changed([](json& r) { r["added_tokens"][0]["content"] = "a"; }), "in model.vocab");
     check_fails(changed([](json& r) {
         r["pre_tokenizer"] = {{"type", "Split"}, {"pattern", {{"Regex", "(a"}}}, {"behavior", "Isolated"}};
     }), "cannot be compiled");
     check_fails(changed([](json& r) {
-        r["pre_tokenizer"] = {{"type", "Split"}, {"pattern", {{"Regex", "a"}}}, {"behavior", "Removed"}};
-    }), "Removed");
+        r["pre_tokenizer"] = {{"type", "Split"}, {"pattern", {{"Regex", "a"}}}, {"behavior", "Shuffled"}};
+    }), "Shuffled");
     json deep = 1;
     for (int i = 0; i < 100; ++i) deep = json{{"pretokenizers", {deep}}};
     check_fails(changed([&](json& r) { r["pre_tokenizer"] = deep; }), "levels");

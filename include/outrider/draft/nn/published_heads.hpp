@@ -17,9 +17,11 @@
 namespace outrider {
 
 /// Whether `path` is anything but a folder of this library's own: a file, or a folder whose config.json names no kind.
+/// Throws Error for a config.json that cannot be read.
 [[nodiscard]] OUTRIDER_API bool is_published(const std::filesystem::path& path);
 
-/// "medusa" or "hydra" by the tensors' names, or "" where there are none of either.
+/// "medusa" or "hydra" by the tensors' names, or "" where there are none of either. Throws Error where there are no
+/// weights that can be read.
 [[nodiscard]] OUTRIDER_API std::string published_kind(const std::filesystem::path& path);
 
 }  // namespace outrider
