@@ -5,6 +5,8 @@
 #include <outrider/core/error.hpp>
 #include <outrider/formats/safetensors.hpp>
 
+#include "../json_text.hpp"
+
 namespace outrider {
 
 namespace {

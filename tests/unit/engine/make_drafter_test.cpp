@@ -55,9 +55,41 @@ TEST_CASE("a folder says its kind") {
     folder.config("list", "[1]");
     folder.config("odd+name", R"({"kind": "oracle"})");
     CHECK_THAT(message("empty"), ContainsSubstring("config.json"));
-    CHECK_THAT(message("broken"), ContainsSubstring("not JSON"));
-    CHECK_THAT(message("list"), ContainsSubstring("kind ''"));
-    CHECK_THAT(message("odd+name"), ContainsSubstring("kind 'oracle'"));
+    CHECK_THAT(message("broken"), ContainsSubstring("broken/config.json: expected JSON"));
+    CHECK_THAT(message("list"), ContainsSubstring("kind is null"));
+    CHECK_THAT(message("odd+name"), ContainsSubstring("kind is \"oracle\""));
+    folder.config("number", R"({"kind": 3})");
+    CHECK_THAT(message("number"), ContainsSubstring("number/config.json: kind is 3"));
+    folder.config("deep", R"({"kind": )" + std::string(100000, '[') + std::string(100000, ']') + "}");
+    CHECK_THAT(message("deep"), ContainsSubstring("levels deep"));
+    for (const char* kind : {"ctc", "medusa", "hydra"}) {
+        folder.config("own", fmt::format(R"({{"kind": "{}", "version": 1}})", kind));
+        CHECK_THAT(message("own"), ContainsSubstring("own/config.json") && !ContainsSubstring("json.exception"));
+        folder.config("own", fmt::format(R"({{"kind": "{}", "version": 1, "target": {{"fingerprint": null, "name": 1}}}})", kind));
+        CHECK_THAT(message("own"), ContainsSubstring("own/config.json") && !ContainsSubstring("json.exception"));
+    }
+}
+
+TEST_CASE("a folder that looks published says what it lacks") {
+    const Folder folder;
+    const auto message = [&](const std::string& name) {
+        try {
+            (void)make_drafter((folder.path / name).string(), TargetHead{});
+        } catch (const Error& error) {
+            return std::string(error.what());
+        }
+        return std::string();
+    };
+    folder.config("bare", R"({"medusa_num_heads": 2})");
+    CHECK_THAT(message("bare"), ContainsSubstring("look like published heads") && ContainsSubstring("bare"));
+    folder.config("pointer", "{}");
+    const auto put = [&](const char* text) {
+        std::ofstream(folder.path / "pointer" / "medusa_lm_head.safetensors") << text;
+    };
+    put("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n");
+    CHECK_THAT(message("pointer"), ContainsSubstring("Git LFS pointer"));
+    put("too short to be one");
+    CHECK_THAT(message("pointer"), ContainsSubstring("medusa_lm_head.safetensors"));
 }
 
 TEST_CASE("the drafter of a target is the one that accepted most") {

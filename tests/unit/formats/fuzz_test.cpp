@@ -285,7 +285,9 @@ TEST_CASE("fuzz: tokenizer.json and its neighbours") {
     fuzz(generation, kJsonWords, load("generation_config.json"), fuzz_inputs() / 5);
     folder.write("generation_config.json", generation);
     fuzz(map, kJsonWords, load("special_tokens_map.json"), fuzz_inputs() / 5);
+    folder.write("special_tokens_map.json", map);
     fuzz(R"({"<end>": 8, "<more>": 13})", kJsonWords, load("added_tokens.json"), fuzz_inputs() / 5);
+    folder.write("added_tokens.json", "{}");
     fuzz(listed, kJsonWords, load("tokenizer_config.json"), fuzz_inputs() / 5);
 }
 
