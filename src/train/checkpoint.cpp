@@ -5,7 +5,7 @@
 #include <outrider/core/error.hpp>
 #include <outrider/formats/safetensors.hpp>
 
-#include "../json_text.hpp"
+#include "formats/json_text.hpp"
 
 namespace outrider {
 
