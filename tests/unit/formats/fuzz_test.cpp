@@ -188,7 +188,7 @@ TEST_CASE("fuzz: tokenizer.model and its neighbours") {
     const std::string config = R"({"added_tokens_decoder": {"9": {"content": "<end>", "special": true}, "2": {"content": "ab"}},)"
                                R"("eos_token": "<end>", "legacy": false, "chat_template": "x"})";
     fuzz(config, kJsonWords, load("tokenizer_config.json"), fuzz_inputs() / 5);
-    folder.write("tokenizer_config.json", config);
+    folder.write("tokenizer_config.json", R"({"eos_token": "<end>"})");
     fuzz(R"({"<end>": 9, "<more>": 10})", kJsonWords, load("added_tokens.json"), fuzz_inputs() / 5);
 }
 
