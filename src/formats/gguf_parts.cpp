@@ -1,6 +1,9 @@
 #include "gguf_parts.hpp"
 
 #include <charconv>
+#include <string_view>
+
+#include <fmt/format.h>
 
 #include <outrider/core/error.hpp>
 
@@ -32,8 +35,8 @@ std::vector<std::filesystem::path> gguf_parts(const std::filesystem::path& path,
     const bool fits = !end.empty() && end[0] == '-' && number_at(end.substr(1)) >= 1 &&
                       end.substr(1 + kDigits, kBetween.size()) == kBetween &&
                       number_at(end.substr(1 + kDigits + kBetween.size())) == count && end.ends_with(kEnding);
-    require(fits, "{}: this is one part of {}; expected a name like model-00001-of-{:05}.gguf, beside the other parts", name,
-            count, count);
+    require(fits, "{}: this is one part of {}; expected a name like {}, beside the other parts", name, count,
+            fmt::format("model-00001-of-{:05}.gguf", count));
     std::vector<std::filesystem::path> parts;
     const std::string front = file.substr(0, file.size() - tail);
     for (std::int64_t i = 1; i <= count; ++i) {

@@ -1,8 +1,11 @@
 #include "json_text.hpp"
 
 #include <algorithm>
+#include <string_view>
 #include <unordered_set>
 #include <vector>
+
+#include <fmt/format.h>
 
 #include <outrider/core/error.hpp>
 #include <outrider/formats/mapped_file.hpp>

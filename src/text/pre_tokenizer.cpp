@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <initializer_list>
 
+#include <fmt/format.h>
+
 #include <outrider/core/error.hpp>
 
 #include "merge_bpe.hpp"

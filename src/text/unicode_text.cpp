@@ -1,5 +1,6 @@
 #include "unicode_text.hpp"
 
+#include <fmt/format.h>
 #include <utf8proc.h>
 
 #include <algorithm>
@@ -29,8 +30,8 @@ std::u32string decomposed(std::string_view text, bool compatible) {
         text.remove_prefix(c.bytes);
         const auto count = utf8proc_decompose_char(static_cast<utf8proc_int32_t>(c.point), parts.data(),
                                                    static_cast<utf8proc_ssize_t>(parts.size()), options, &boundary);
-        require(count >= 0 && static_cast<std::size_t>(count) <= parts.size(), "the character U+{:04X} cannot be "
-                "normalized: {}", static_cast<std::uint32_t>(c.point), utf8proc_errmsg(count));
+        require(count >= 0 && static_cast<std::size_t>(count) <= parts.size(), "the character {} cannot be "
+                "normalized: {}", fmt::format("U+{:04X}", static_cast<std::uint32_t>(c.point)), utf8proc_errmsg(count));
         for (utf8proc_ssize_t i = 0; i < count; ++i)
             result.push_back(static_cast<char32_t>(parts[static_cast<std::size_t>(i)]));
     }
