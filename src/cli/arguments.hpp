@@ -92,12 +92,14 @@ struct TrainArguments {
     std::uint64_t seed = 0;
     bool greedy_only = false;
     bool resume = false;
+    bool force = false;  ///< replace a drafter that is there
     bool f32 = false;
 };
 
 struct InspectArguments {
     ModelArguments model;
     DecodingArguments decoding;
+    std::int64_t nodes = 16;
     std::string drafter;
     std::string prompt;
 };

@@ -4,20 +4,18 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
-#include <fstream>
-#include <iostream>
-#include <iterator>
-#include <ostream>
 #include <utility>
 
 #include <outrider/core/version.hpp>
 
 #include "arguments.hpp"
 #include "engine.hpp"
+#include "json_output.hpp"
+#include "output.hpp"
 #include "progress.hpp"
 #include "prompts_file.hpp"
 #include "report.hpp"
+#include "tree_choice.hpp"
 
 namespace outrider::cli {
 namespace {
@@ -26,6 +24,7 @@ namespace {
 struct Questions {
     std::vector<std::string> ids;
     std::vector<Prompt> prompts;
+    std::vector<std::uint64_t> samples;
 };
 
 /// One drafter with its own decoder and caches; the model's weights are shared.
@@ -41,7 +40,8 @@ void decode(Contender& contender, const Questions& questions, std::size_t begin,
     std::vector<SequenceId> sequences;
     for (std::size_t i = begin; i < end; ++i)
         sequences.push_back(
-            join(contender.decoder, questions.ids[i], questions.prompts[i], options_for(arguments, i)));
+            join(contender.decoder, questions.ids[i], questions.prompts[i],
+                 options_for(arguments, questions.prompts[i], questions.samples[i])));
     contender.decoder.run();
     for (const SequenceId sequence : sequences) {
         GenerationResult result = contender.decoder.take(sequence);
@@ -75,8 +75,7 @@ double logit_gap(const LlamaModel& model, const Prompt& prompt, std::span<const 
 void add_logit_gaps(Row& row, const LlamaModel& model, const Questions& questions, const Contender& plain,
                     const Contender& drafted) {
     for (Difference& difference : row.differences) {
-        const auto found = std::find(questions.ids.begin(), questions.ids.end(), difference.id);
-        const auto i = static_cast<std::size_t>(found - questions.ids.begin());
+        const std::size_t i = difference.prompt;
         const auto &a = plain.outcomes[i].tokens, &b = drafted.outcomes[i].tokens;
         if (difference.position < std::min(std::ssize(a), std::ssize(b)))
             difference.logit_gap = logit_gap(model, questions.prompts[i], a, b, difference.position);
@@ -112,27 +111,6 @@ nlohmann::ordered_json settings(const CompareArguments& a, const LlamaModel& mod
             {"stop", g.stop}};
 }
 
-/// The report's file, opened before the long work: a bad path is told at once.
-class ReportFile {
-public:
-    explicit ReportFile(const std::string& path) : path_(path) {
-        if (path.empty() || path == "-") return;
-        file_.open(path);
-        require(file_.is_open(), "--json: '{}' cannot be written", path);
-    }
-
-    void write(const nlohmann::ordered_json& report) {
-        if (path_.empty()) return;
-        std::ostream& out = path_ == "-" ? std::cout : file_;
-        out << report.dump(2) << std::endl;
-        require(out.good(), "--json: writing '{}' failed", path_);
-    }
-
-private:
-    std::string path_;
-    std::ofstream file_;
-};
-
 void run_all(std::vector<Contender>& contenders, const Questions& questions, const DecodingArguments& arguments) {
     warm_up(contenders, questions.prompts.front());
     Progress progress("compare", std::ssize(questions.prompts));
@@ -147,28 +125,37 @@ void run_all(std::vector<Contender>& contenders, const Questions& questions, con
     }
 }
 
+std::vector<Contender> load_contenders(const CompareArguments& arguments, const LlamaModel& model) {
+    std::vector<std::string> names = arguments.drafters;
+    if (std::find(names.begin(), names.end(), "none") == names.end()) names.insert(names.begin(), "none");
+    std::vector<Contender> contenders;
+    contenders.reserve(names.size());
+    std::string kinds;
+    for (const std::string& name : names) {
+        auto drafter = load_drafter(name, model, arguments.model, arguments.decoding);
+        (kinds += kinds.empty() ? "" : "+") += drafter->kind();
+        DecodingArguments decoding = arguments.decoding;
+        if (name == "none") decoding.accept = "match";  // the target's own text, whatever is compared with it
+        contenders.push_back({name, make_decoder(model, std::move(drafter), decoding)});
+    }
+    check_tree(arguments.decoding.tree, kinds);
+    return contenders;
+}
+
 }  // namespace
 
 int run(const CompareArguments& arguments) {
     const std::vector<PromptRow> prompt_rows = read_prompts(arguments.prompts, arguments.limit);
-    ReportFile json(arguments.json);
+    refuse_inputs("--json", arguments.json, {arguments.prompts, arguments.model.path});
+    ReportFile json("--json", arguments.json, ReportFile::Partial::removed);
     const LlamaModel model = load_model(arguments.model);
     Questions questions;
     for (const PromptRow& row : prompt_rows) {
         questions.ids.push_back(row.id);
         questions.prompts.push_back(make_prompt(model, row, arguments.model.raw));
+        questions.samples.push_back(row.sample);
     }
-
-    std::vector<std::string> names = arguments.drafters;
-    if (std::find(names.begin(), names.end(), "none") == names.end()) names.insert(names.begin(), "none");
-    std::vector<Contender> contenders;
-    contenders.reserve(names.size());
-    for (const std::string& name : names) {
-        auto drafter = load_drafter(name, model, arguments.model, arguments.decoding);
-        DecodingArguments decoding = arguments.decoding;
-        if (name == "none") decoding.accept = "match";  // the target's own text, whatever is compared with it
-        contenders.push_back({name, make_decoder(model, std::move(drafter), decoding)});
-    }
+    std::vector<Contender> contenders = load_contenders(arguments, model);
     run_all(contenders, questions, arguments.decoding);
 
     const TextPromise promise =
@@ -189,8 +176,9 @@ int run(const CompareArguments& arguments) {
         report["rows"].push_back(to_json(row));
         report["rows"].back()["weight_bytes"] = contender.decoder.drafter().weight_bytes();
     }
-    if (arguments.json != "-") fmt::print("{}", to_table(rows));
-    json.write(report);
+    json.write_line(to_text(std::move(report), 2));
+    json.finish();  // before the table: a terminal that is gone loses no report
+    if (arguments.json != "-") print(to_table(rows));
     return 0;
 }
 

@@ -1,13 +1,9 @@
 // outrider distill: text by the target itself, batched, to train drafters on. One JSON line an answer, written as soon as
 // it is finished, so that a stopped run goes on where it was.
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
 #include <algorithm>
 #include <charconv>
-#include <cstdio>
-#include <filesystem>
-#include <fstream>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -20,65 +16,39 @@
 #include <outrider/train/distill.hpp>
 
 #include "arguments.hpp"
+#include "distilled_file.hpp"
 #include "engine.hpp"
+#include "output.hpp"
 #include "progress.hpp"
 #include "prompts_file.hpp"
 
 namespace outrider::cli {
 namespace {
 
-/// Ids that the output holds already. Half a last line, left by a run that was killed, is cut off.
-std::set<std::string> finished_ids(const std::string& path) {
-    std::set<std::string> ids;
-    std::ifstream in(path);
-    std::string line;
-    std::uintmax_t whole = 0;
-    for (std::int64_t number = 1; std::getline(in, line) && !in.eof(); ++number) {
-        try {
-            ids.insert(nlohmann::json::parse(line).at("id").get<std::string>());
-        } catch (const nlohmann::json::exception& error) {
-            fail("{}:{}: not a line of distilled text ({}); give another --output", path, number, error.what());
-        }
-        whole += line.size() + 1;
-    }
-    in.close();
-    if (std::filesystem::exists(path) && std::filesystem::file_size(path) > whole) std::filesystem::resize_file(path, whole);
-    return ids;
-}
-
 /// Prompts of a file that are not done. Those that do not fit into the target's context are left out, saying so.
 class FilePrompts {
 public:
-    FilePrompts(const LlamaModel& model, std::vector<PromptRow> rows, const std::set<std::string>& done, std::int64_t context)
-        : model_(model), rows_(std::move(rows)), done_(done), context_(context) {}
+    FilePrompts(const LlamaModel& model, std::vector<PromptRow> rows, std::int64_t context)
+        : model_(model), rows_(std::move(rows)), context_(context) {}
 
     std::optional<DistillPrompt> operator()() {
-        for (; at_ < rows_.size(); ++at_) {
-            const PromptRow& row = rows_[at_];
-            if (done_.contains(row.id)) continue;
+        while (at_ < rows_.size()) {
+            const PromptRow& row = rows_[at_++];
             Prompt prompt = make_prompt(model_, row, false);
             if (std::ssize(prompt.tokens) >= context_) {
-                fmt::print(stderr, "left out: prompt '{}' has {} tokens, the target's context {}\n", row.id,
-                           prompt.tokens.size(), context_);
+                tell(fmt::format("left out: prompt '{}' has {} tokens, the target's context {}\n", row.id,
+                                 prompt.tokens.size(), context_));
                 continue;
             }
-            std::vector<ChatMessage> messages = row.messages;
-            if (row.text) messages.push_back({"user", *row.text});
-            return DistillPrompt{row.id, std::move(prompt), std::move(messages), at_++};
+            const std::uint64_t stream = prompt_stream(prompt, row.sample);
+            return DistillPrompt{row.id, std::move(prompt), messages_of(row), stream, row.sample};
         }
         return std::nullopt;
-    }
-
-    [[nodiscard]] std::int64_t to_do() const {
-        std::int64_t count = 0;
-        for (const PromptRow& row : rows_) count += done_.contains(row.id) ? 0 : 1;
-        return count;
     }
 
 private:
     const LlamaModel& model_;
     std::vector<PromptRow> rows_;
-    const std::set<std::string>& done_;
     std::int64_t context_;
     std::size_t at_ = 0;
 };
@@ -100,45 +70,46 @@ std::pair<std::int64_t, std::uint64_t> self_prompts_done(const std::set<std::str
 /// Writes lines as they come, and shows how far it is.
 class Writer {
 public:
-    Writer(const std::string& path, std::int64_t all)
-        : path_(path), out_(path, std::ios::app), progress_("distill", all) {
-        require(out_.is_open(), "--output: '{}' cannot be written", path);
-    }
+    Writer(DistilledFile& output, std::int64_t all) : output_(output), progress_("distill", all) {}
 
     bool operator()(const DistilledText& text) {
-        out_ << distilled_line(text) << std::endl;
-        require(out_.good(), "--output: writing '{}' failed", path_);
+        output_.append(distilled_line(text));
         ++texts_, tokens_ += std::ssize(text.answer.tokens);
         progress_.update(texts_, fmt::format("{} tokens", tokens_));
         return true;
     }
 
 private:
-    std::string path_;
-    std::ofstream out_;
+    DistilledFile& output_;
     Progress progress_;
     std::int64_t texts_ = 0, tokens_ = 0;
 };
 
-DistillTotals answer_file(const DistillArguments& arguments, const LlamaModel& model, AnyDecoder& decoder,
-                          const std::set<std::string>& done) {
-    FilePrompts prompts(model, read_prompts(arguments.prompts, arguments.limit), done, decoder.verifier().context());
-    Writer writer(arguments.output, prompts.to_do());
+DistillTotals answer_file(const DistillArguments& arguments, std::vector<PromptRow> rows, const LlamaModel& model,
+                          AnyDecoder& decoder, DistilledFile& output) {
+    rows = output.left_of(std::move(rows));
+    const std::int64_t left = std::ssize(rows);
+    FilePrompts prompts(model, std::move(rows), decoder.verifier().context());
+    Writer writer(output, left);
     return distill(decoder, std::ref(prompts), std::ref(writer), arguments.decoding.generation);
 }
 
-DistillTotals answer_self(const DistillArguments& arguments, const LlamaModel& model, AnyDecoder& decoder,
-                          const std::set<std::string>& done) {
-    SelfPromptOptions options;
-    options.drawing.temperature = arguments.prompt_temperature;
-    options.drawing.seed = arguments.decoding.generation.seed.value_or(0);
-    for (const std::string& file : arguments.exclude)
+PromptOverlap prompts_to_avoid(const std::vector<std::string>& files) {
+    PromptOverlap overlap;
+    for (const std::string& file : files)
         for (const PromptRow& row : read_prompts(file, 0)) {
-            if (row.text) options.excluded.add(*row.text);
+            if (row.text) overlap.add(*row.text);
             for (const ChatMessage& message : row.messages)
-                if (message.role == "user") options.excluded.add(message.content);
+                if (message.role == "user") overlap.add(message.content);
         }
-    const auto [count, next] = self_prompts_done(done, options.drawing.seed.value_or(0));
+    return overlap;
+}
+
+DistillTotals answer_self(const DistillArguments& arguments, SelfPromptOptions options, const LlamaModel& model,
+                          AnyDecoder& decoder, DistilledFile& output) {
+    options.drawing.temperature = arguments.prompt_temperature;
+    options.drawing.seed = arguments.decoding.generation.seed;
+    const auto [count, next] = self_prompts_done(output.ids(), options.drawing.seed.value_or(0));
     AnyDecoder sampler(std::make_unique<NoDraft>(), std::make_unique<LlamaVerifier>(model),
                        std::make_unique<Match>(),
                        {.nodes = 0, .max_batch = static_cast<std::size_t>(arguments.decoding.batch)});
@@ -146,24 +117,34 @@ DistillTotals answer_self(const DistillArguments& arguments, const LlamaModel& m
     SelfPrompts prompts(sampler, model.user_turn(), [&](std::string_view user) { return model.chat(user); },
                         std::move(options), next);
     std::int64_t left = arguments.self_prompts - count;
-    Writer writer(arguments.output, std::max<std::int64_t>(left, 0));
-    const DistillTotals totals = distill(
-        decoder, [&] { return left-- > 0 ? std::optional(prompts.next()) : std::nullopt; }, std::ref(writer),
-        arguments.decoding.generation);
-    fmt::print(stderr, "{} prompts drawn, {} of them dropped\n", prompts.drawn(), prompts.dropped());
+    Writer writer(output, std::max<std::int64_t>(left, 0));
+    const auto next_prompt = [&]() -> std::optional<DistillPrompt> {
+        if (left-- <= 0) return std::nullopt;
+        DistillPrompt prompt = prompts.next();
+        prompt.stream = prompt_stream(prompt.prompt, 0);  // answered as the same prompt of a file is
+        return prompt;
+    };
+    const DistillTotals totals = distill(decoder, next_prompt, std::ref(writer), arguments.decoding.generation);
+    tell(fmt::format("{} prompts drawn, {} of them dropped\n", prompts.drawn(), prompts.dropped()));
     return totals;
 }
 
 }  // namespace
 
 int run(const DistillArguments& arguments) {
-    const std::set<std::string> done = finished_ids(arguments.output);
+    refuse_inputs("--output", arguments.output, {arguments.prompts, arguments.model.path});
+    DistilledFile output(arguments.output);
+    std::vector<PromptRow> rows;
+    if (!arguments.prompts.empty()) rows = read_prompts(arguments.prompts, arguments.limit);
+    SelfPromptOptions self;
+    self.excluded = prompts_to_avoid(arguments.exclude);
     const LlamaModel model = load_model(arguments.model);
     AnyDecoder decoder = make_decoder(model, std::make_unique<NoDraft>(), arguments.decoding);
-    const DistillTotals totals = arguments.self_prompts > 0 ? answer_self(arguments, model, decoder, done)
-                                                            : answer_file(arguments, model, decoder, done);
-    fmt::print(stderr, "{}: {} answers, {} tokens; {} were there already\n", arguments.output, totals.texts,
-               totals.tokens, done.size());
+    const DistillTotals totals = arguments.self_prompts > 0
+                                     ? answer_self(arguments, std::move(self), model, decoder, output)
+                                     : answer_file(arguments, std::move(rows), model, decoder, output);
+    tell(fmt::format("{}: {} answers, {} tokens; {} were there already\n", arguments.output, totals.texts, totals.tokens,
+                     output.size()));
     return 0;
 }
 

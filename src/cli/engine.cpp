@@ -1,20 +1,35 @@
 #include "engine.hpp"
 
+#include <nlohmann/json.hpp>
+
 #include <cstdlib>
 #include <filesystem>
+#include <fstream>
 #include <string_view>
 #include <system_error>
 #include <utility>
 #include <vector>
 
+#include <outrider/core/rng.hpp>
 #include <outrider/engine.hpp>
 #include <outrider/engine/make_policy.hpp>
 
 #include "memory.hpp"
 
 namespace outrider::cli {
-
 namespace {
+
+/// A file of something else is not taken for a fresh table, which would be written over it.
+void check_pass_times_file(const std::filesystem::path& file) {
+    std::error_code ignored;
+    if (!std::filesystem::exists(file, ignored)) return;
+    require(std::filesystem::is_regular_file(file, ignored), "--pass-times: '{}' is no ordinary file", file.string());
+    if (std::filesystem::file_size(file, ignored) == 0) return;
+    std::ifstream in(file, std::ios::binary);
+    const auto table = nlohmann::json::parse(in, nullptr, false);
+    require(table.is_object() && table.contains("passes"),
+            "--pass-times: '{}' holds something else, and would be overwritten; name another file", file.string());
+}
 
 /// As --tree has them.
 TreeKind tree_by_name(std::string_view name) {
@@ -46,7 +61,10 @@ AnyDecoder make_decoder(const LlamaModel& model, std::unique_ptr<DraftModel> dra
     options.nodes = arguments.nodes.value_or(kAutoNodes);
     LlamaVerifier::Options target;
     if (arguments.pass_times == "none") target.pass_times_file = std::filesystem::path();
-    else if (arguments.pass_times != "default") target.pass_times_file = arguments.pass_times;
+    else if (arguments.pass_times != "default") {
+        check_pass_times_file(arguments.pass_times);
+        target.pass_times_file = arguments.pass_times;
+    }
     return AnyDecoder(std::move(drafter), std::make_unique<LlamaVerifier>(model, target),
                       make_policy(arguments.accept, arguments.policy), options);
 }
@@ -95,9 +113,15 @@ SequenceId join(AnyDecoder& decoder, const std::string& id, Prompt prompt, const
     }
 }
 
-GenerationOptions options_for(const DecodingArguments& arguments, std::size_t index) {
+std::uint64_t prompt_stream(const Prompt& prompt, std::uint64_t sample) {
+    std::uint64_t hash = mix64(sample);
+    for (const TokenId token : prompt.tokens) hash = mix64(hash ^ static_cast<std::uint64_t>(token));
+    return hash;
+}
+
+GenerationOptions options_for(const DecodingArguments& arguments, const Prompt& prompt, std::uint64_t sample) {
     GenerationOptions options = arguments.generation;
-    options.stream = index;
+    options.stream = prompt_stream(prompt, sample);
     return options;
 }
 

@@ -3,15 +3,17 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cstdio>
 
-
-#include <outrider/tree/subtree.hpp>
+#include <outrider/decode/detail/session.hpp>
+#include <outrider/decode/detail/token_stream.hpp>
 #include <outrider/engine/make_policy.hpp>
+#include <outrider/tree/subtree.hpp>
 
 #include "arguments.hpp"
 #include "engine.hpp"
+#include "output.hpp"
 #include "text.hpp"
+#include "tree_choice.hpp"
 #include "tree_drawing.hpp"
 
 namespace outrider::cli {
@@ -25,46 +27,56 @@ std::vector<TokenId> emitted(const TokenTree& tree, const Acceptance& accepted) 
     return tokens;
 }
 
+/// A round as it is drawn: `tokens` are those that it emits.
+void draw(std::int64_t round, const TokenTree& tree, const Acceptance& accepted, std::span<const TokenId> tokens,
+          const Tokenizer& tokenizer) {
+    const auto piece = [&](TokenId token) { return quote(tokenizer.piece(token)); };
+    std::string words;
+    for (const TokenId token : tokens) words += ' ' + piece(token);
+    print(fmt::format("round {}: {} of {} nodes accepted, emits{}\n{}\n", round, accepted.path.size(), tree.drafted(), words,
+                      draw_tree(tree, accepted.path, piece)));
+    flush_output();
+}
+
 }  // namespace
 
 int run(const InspectArguments& arguments) {
     const LlamaModel model = load_model(arguments.model);
-    const Prompt prompt = make_prompt(model, {"prompt", arguments.prompt, {}}, arguments.model.raw);
+    const Prompt prompt =
+        make_prompt(model, {.id = "prompt", .text = arguments.prompt, .messages = {}}, arguments.model.raw);
     const auto drafter = load_drafter(arguments.drafter, model, arguments.model, arguments.decoding);
+    check_tree(arguments.decoding.tree, drafter->kind());
     const auto policy = make_policy(arguments.decoding.accept, arguments.decoding.policy);
     policy->check_draws(drafter->draws());
-    const SamplingOptions sampling = arguments.decoding.generation.sampling();
-    const auto piece = [&](TokenId token) { return quote(model.tokenizer().piece(token)); };
+    const GenerationOptions options = options_for(arguments.decoding, prompt, 0);  // as generate decodes it
+    const SamplingOptions sampling = options.sampling();
     LlamaVerifier verifier(model);
+    check_request(prompt, options, {}, verifier.vocabulary(), verifier.context());
 
     std::vector<TokenId> text = prompt.tokens;
-    const auto limit = std::min(verifier.context(), std::ssize(text) + arguments.decoding.generation.max_tokens);
+    const auto limit = std::min(options.max_tokens, verifier.context() - std::ssize(text));
+    TokenStream answer(prompt, options, limit, {});
     const Prefill prefill{0, std::span(text).first(text.size() - 1), text.back(), drafter->features()};
     Feedback feedback = verifier.prefill(std::span(&prefill, 1));
-    const auto ended = [&](TokenId token) { return std::ranges::find(prompt.end_ids, token) != prompt.end_ids.end(); };
-
-    for (std::int64_t round = 1; std::ssize(text) < limit && !ended(text.back()); ++round) {
-        const auto room = limit - std::ssize(text) - 1;
-        const DraftBudget budget{room > 0 ? arguments.decoding.nodes.value_or(DraftBudget{}.nodes) : 0};
-        auto trees = drafter->propose(feedback, budget);
+    for (std::int64_t round = 1; !answer.ended(); ++round) {
+        const auto room = answer.left() - 1;
+        auto trees = drafter->propose(feedback, DraftBudget{room > 0 ? arguments.nodes : 0});
         trees[0].tree = subtree(std::move(trees[0].tree),
                                 [&](const TokenTree& whole, NodeIndex node) { return whole.depth(node) <= room; });
         const TokenTree& tree = trees[0].tree;
         const TreeOutput output = verifier.verify(trees);
         const Acceptance accepted = policy->accept(tree, rows_of(output, 0), {0, &sampling, text, trees[0].samples.get()});
-        std::string words;
+        const std::size_t before = text.size();
         for (const TokenId token : emitted(tree, accepted)) {
-            text.push_back(token), words += ' ' + piece(token);
-            if (ended(token)) break;
+            text.push_back(token);
+            if (!answer.push(token)) break;
         }
-        fmt::print("round {}: {} of {} nodes accepted, emits{}\n{}\n", round, accepted.path.size(), tree.drafted(), words,
-                   draw_tree(tree, accepted.path, piece));
+        draw(round, tree, accepted, std::span(text).subspan(before), model.tokenizer());
         SequenceAcceptance kept{0, accepted, {tree.token(0)}};
         for (const NodeIndex node : accepted.path) kept.tokens.push_back(tree.token(node));
         feedback = verifier.commit(std::span(&kept, 1));
     }
-    const auto answer = std::span(text).subspan(prompt.tokens.size());
-    fmt::print("text: {}\n", quote(model.tokenizer().decode(answer, TextPlace::middle)));
+    print(fmt::format("text: {}\n", quote(answer.text())));
     return 0;
 }
 

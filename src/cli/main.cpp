@@ -1,22 +1,34 @@
-// The program `outrider`. Exit status: 0 done, 1 failed, 2 wrong usage.
+// The program `outrider`. Exit status: 0 done, 1 failed, 2 wrong usage, 128 + number of the signal that stopped it.
 #include <c10/util/Exception.h>
 #include <fmt/format.h>
 
-#include <cstdio>
 #include <exception>
 
 #include "arguments.hpp"
+#include "output.hpp"
 
-int main(int argc, char** argv) {
+namespace {
+
+int run(int argc, char** argv) {
     const auto parsed = outrider::cli::parse(argc, argv);
     if (const int* status = std::get_if<int>(&parsed)) return *status;
+    const auto& command = std::get<outrider::cli::Command>(parsed);
+    const int status = std::visit([](const auto& arguments) { return outrider::cli::run(arguments); }, command);
+    outrider::cli::flush_output();
+    return status;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    using outrider::cli::tell;
+    outrider::cli::prepare_streams();
     try {
-        const auto& command = std::get<outrider::cli::Command>(parsed);
-        return std::visit([](const auto& arguments) { return outrider::cli::run(arguments); }, command);
+        return run(argc, argv);
     } catch (const c10::Error& error) {
-        fmt::print(stderr, "outrider: {}\n", error.what_without_backtrace());
+        tell(fmt::format("outrider: {}\n", error.what_without_backtrace()));
     } catch (const std::exception& error) {
-        fmt::print(stderr, "outrider: {}\n", error.what());
+        tell(fmt::format("outrider: {}\n", error.what()));
     }
     return 1;
 }

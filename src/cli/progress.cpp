@@ -3,8 +3,9 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
-#include <cstdio>
 #include <utility>
+
+#include "output.hpp"
 
 namespace outrider::cli {
 
@@ -13,7 +14,7 @@ Progress::Progress(std::string title, std::int64_t total)
       next_(start_ + std::chrono::seconds(terminal_ ? 0 : 10)) {}
 
 Progress::~Progress() {
-    if (terminal_ && written_) fmt::print(stderr, "\r\x1b[K");
+    if (terminal_ && written_) tell("\r\x1b[K");
 }
 
 void Progress::update(std::int64_t done, std::string_view note) {
@@ -21,9 +22,8 @@ void Progress::update(std::int64_t done, std::string_view note) {
     if (now < next_) return;
     next_ = now + (terminal_ ? std::chrono::milliseconds(200) : std::chrono::milliseconds(10000));
     const double seconds = std::chrono::duration<double>(now - start_).count();
-    fmt::print(stderr, "{}{}: {}/{}, {:.0f} s{}{}{}", terminal_ ? "\r" : "", title_, done, total_, seconds,
-               note.empty() ? "" : ", ", note, terminal_ ? "\x1b[K" : "\n");
-    std::fflush(stderr);
+    tell(fmt::format("{}{}: {}/{}, {:.0f} s{}{}{}", terminal_ ? "\r" : "", title_, done, total_, seconds,
+                     note.empty() ? "" : ", ", note, terminal_ ? "\x1b[K" : "\n"));
     written_ = true;
 }
 

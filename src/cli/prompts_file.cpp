@@ -3,11 +3,13 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
+#include <array>
 #include <cerrno>
+#include <cstdio>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
-#include <iostream>
+#include <sstream>
 
 #include <outrider/core/error.hpp>
 
@@ -41,9 +43,14 @@ PromptRow parse_row(const std::string& line, std::int64_t number, const std::str
         fail("{}: not JSON ({}); a prompts file has one JSON object a line", where, error.what());
     }
     require(row.is_object(), "{}: {} where a JSON object is expected", where, row.type_name());
-    PromptRow result{fmt::format("{}", number), std::nullopt, {}};
-    if (const auto id = row.find("id"); id != row.end())
-        result.id = id->is_string() ? id->get<std::string>() : id->dump();
+    PromptRow result{.id = fmt::format("{}", number), .text = std::nullopt, .messages = {}};
+    if (const auto id = row.find("id"); id != row.end() && !id->is_null())
+        result.id = id->is_string() ? id->get<std::string>() : id->dump(), result.named = true;
+    if (const auto sample = row.find("sample"); sample != row.end()) {
+        require(sample->is_number_unsigned(), "{}: `sample` is {}, expected a whole number of at least 0", where,
+                sample->dump());
+        result.sample = sample->get<std::uint64_t>();
+    }
     if (const auto prompt = row.find("prompt"); prompt != row.end()) {
         result.text = string_field(*prompt, "prompt", where);
     } else if (const auto turns = row.find("turns"); turns != row.end()) {
@@ -72,11 +79,22 @@ std::vector<PromptRow> read_prompts(std::istream& in, const std::string& name, s
 }
 
 std::vector<PromptRow> read_prompts(const std::string& path, std::int64_t limit) {
-    if (path == "-") return read_prompts(std::cin, "standard input", limit);
+    if (path == "-") {
+        std::istringstream in(read_standard_input());
+        return read_prompts(in, "standard input", limit);
+    }
     require(!std::filesystem::is_directory(path), "prompts file '{}' is a folder; expected a file of JSON lines", path);
     std::ifstream in(path);
     require(in.is_open(), "prompts file '{}' cannot be opened: {}", path, std::strerror(errno));
     return read_prompts(in, path, limit);
+}
+
+std::string read_standard_input() {
+    std::string text;
+    std::array<char, 1 << 16> part{};
+    while (const std::size_t count = std::fread(part.data(), 1, part.size(), stdin)) text.append(part.data(), count);
+    require(std::ferror(stdin) == 0, "standard input: reading failed ({})", std::strerror(errno));
+    return text;
 }
 
 }  // namespace outrider::cli

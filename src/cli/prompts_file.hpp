@@ -1,4 +1,4 @@
-// The prompts file: JSON lines with `prompt`, `turns` (the first is used) or `messages`, and an `id`.
+// The prompts file: JSON lines with `prompt`, `turns` (the first is used) or `messages`, an `id`, and `sample`.
 #pragma once
 
 #include <cstdint>
@@ -14,6 +14,8 @@ namespace outrider::cli {
 /// One line. Exactly one of `text` and `messages` is there.
 struct PromptRow {
     std::string id;                     ///< the line number where the line has none
+    bool named = false;                 ///< whether the line has one
+    std::uint64_t sample = 0;           ///< which draw of this prompt; see prompt_stream
     std::optional<std::string> text;    ///< of `prompt` or of the first of `turns`
     std::vector<ChatMessage> messages;  ///< of `messages`
 };
@@ -24,5 +26,8 @@ struct PromptRow {
 
 /// The same from a stream; `name` stands for it in errors.
 [[nodiscard]] std::vector<PromptRow> read_prompts(std::istream& in, const std::string& name, std::int64_t limit);
+
+/// All of standard input. Throws Error where reading fails.
+[[nodiscard]] std::string read_standard_input();
 
 }  // namespace outrider::cli

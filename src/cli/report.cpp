@@ -92,7 +92,7 @@ Row summarise(std::string drafter, std::string kind, std::span<const std::string
     for (std::size_t i = 0; i < drafted.size(); ++i) {
         row.total += drafted[i].stats;
         if (const auto position = first_difference(plain[i].tokens, drafted[i].tokens))
-            row.differences.push_back({ids[i], *position});
+            row.differences.push_back({.id = ids[i], .position = *position, .prompt = i});
     }
     return row;
 }

@@ -28,6 +28,7 @@ struct Difference {
     std::string id;
     std::int64_t position = 0;
     std::optional<double> logit_gap = {};
+    std::size_t prompt = 0;  ///< its place among the prompts; ids may occur twice
 };
 
 /// Ratio of decoding times to plain decoding, per token, prefill apart; with a 95 % bootstrap interval over prompts.

@@ -11,13 +11,6 @@
 namespace outrider::cli {
 namespace {
 
-/// Length of the well-formed UTF-8 character at the front of `bytes`; 0 when there is none.
-std::size_t character_length(std::string_view bytes) {
-    for (std::size_t n = 1; n <= std::min<std::size_t>(4, bytes.size()); ++n)
-        if (is_valid_utf8(bytes.substr(0, n))) return n;
-    return 0;
-}
-
 /// Columns that a text takes: code points, which is right for what the tables hold.
 std::size_t width(std::string_view text) {
     return static_cast<std::size_t>(
@@ -25,6 +18,12 @@ std::size_t width(std::string_view text) {
 }
 
 }  // namespace
+
+std::size_t character_length(std::string_view bytes) {
+    for (std::size_t n = 1; n <= std::min<std::size_t>(4, bytes.size()); ++n)
+        if (is_valid_utf8(bytes.substr(0, n))) return n;
+    return 0;
+}
 
 std::string quote(std::string_view bytes) {
     std::string out = "\"";

@@ -1,17 +1,21 @@
 // outrider tokenize: JSON strings on standard input, one a line, to ids and the text that they decode to.
 #include <nlohmann/json.hpp>
 
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
 #include <filesystem>
 #include <iostream>
 #include <memory>
 #include <string>
 
 #include <outrider/core/error.hpp>
-#include <outrider/core/utf8_stream.hpp>
-#include "formats/gguf.hpp"
 #include <outrider/text/tokenizer.hpp>
 
 #include "arguments.hpp"
+#include "formats/gguf.hpp"
+#include "json_output.hpp"
+#include "output.hpp"
 
 namespace outrider::cli {
 namespace {
@@ -26,7 +30,6 @@ std::shared_ptr<const Tokenizer> load_tokenizer(const std::filesystem::path& pat
 
 int run(const TokenizeArguments& arguments) {
     const auto tokenizer = load_tokenizer(arguments.model);
-    std::ios::sync_with_stdio(false);
     std::string line;
     for (std::int64_t number = 1; std::getline(std::cin, line); ++number) {
         std::string text;
@@ -38,10 +41,9 @@ int run(const TokenizeArguments& arguments) {
         const auto ids = tokenizer->encode(text, SpecialText::parse);
         std::string back;
         for (const TokenId id : ids) back += tokenizer->piece(id);  // special tokens by name, so that nothing is lost
-        std::cout << nlohmann::ordered_json{{"ids", ids}, {"text", to_valid_utf8(back)}}.dump() << '\n';
+        print(to_text({{"ids", ids}, {"text", back}}) + '\n');
     }
-    std::cout.flush();
-    require(std::cout.good(), "standard output: writing failed");
+    require(std::ferror(stdin) == 0, "standard input: reading failed ({})", std::strerror(errno));
     return 0;
 }
 

@@ -1,27 +1,29 @@
 // outrider train: a drafter from text that the target wrote (docs/training.md).
-#include <ATen/Parallel.h>
 #include <fmt/format.h>
 
 #include <csignal>
-#include <cstdio>
 #include <filesystem>
 
+#include <outrider/core/utf8_stream.hpp>
 #include <outrider/train/train_ctc.hpp>
 #include <outrider/train/train_hydra.hpp>
 #include <outrider/train/train_medusa.hpp>
 
 #include "arguments.hpp"
 #include "engine.hpp"
+#include "json_output.hpp"
 #include "memory.hpp"
+#include "output.hpp"
 
 namespace outrider::cli {
 namespace {
 
 volatile std::sig_atomic_t stop_asked = 0;
 
-/// The first interrupt ends the run after its next line of progress, with a checkpoint; a second one ends it at once.
+/// The first interrupt ends the run after its next line of progress, with a checkpoint and the exit status that shells
+/// give to what a signal ended; a second one ends it at once.
 void on_signal(int signal) {
-    stop_asked = 1;
+    stop_asked = signal;
     std::signal(signal, SIG_DFL);
 }
 
@@ -56,10 +58,11 @@ TrainOptions common_options(const TrainArguments& a) {
     take(a.evaluate_conversations, options.evaluate_conversations);
     options.anchors = a.anchors;
     options.seed = a.seed;
-    options.resume = a.resume;
+    options.resume = a.resume, options.overwrite = a.force;
+    options.threads = a.model.threads;
     options.bf16 = !a.f32;
     options.progress = [](const TrainProgress& progress) {
-        fmt::print(stderr, "{}\n", describe(progress));
+        tell(describe(progress) + '\n');
         return stop_asked == 0;
     };
     return options;
@@ -122,25 +125,26 @@ TrainResult train(const TrainArguments& a, const TrainTarget& target) {
 int run(const TrainArguments& arguments) {
     std::signal(SIGINT, on_signal);
     std::signal(SIGTERM, on_signal);
-    if (arguments.model.threads > 0) at::set_num_threads(arguments.model.threads);
     const LlamaModel model = load_model(arguments.model);
     keep_memory();
     at::set_num_threads(1);  // the parts of a batch are what runs in parallel
     LlamaVerifier verifier(model);
     const auto encode = [&model](std::span<const ChatMessage> messages) { return model.chat(messages).tokens; };
-    const std::string name = std::filesystem::path(arguments.model.path).filename().string();
+    const std::string file = std::filesystem::path(arguments.model.path).filename().string();
+    const std::string name = is_valid_utf8(file) ? file : escape_bytes(file);
     const TrainResult result = train(arguments, {model.head(), &verifier, name, encode});
     const TrainProgress& last = result.last;
+    const int status = result.finished ? 0 : 128 + stop_asked;
     if (arguments.features_only) {
-        fmt::print("features of {} tokens computed{}\n", last.feature_tokens,
-                   result.finished ? ", all are there" : ", stopped; the same command goes on");
-        return 0;
+        print(fmt::format("features of {} tokens computed{}\n", last.feature_tokens,
+                          result.finished ? ", all are there" : ", stopped; the same command goes on"));
+        return status;
     }
-    fmt::print("{}: {} steps, {} anchors, {:.0f} s{}{}{}\n", arguments.output, last.step, last.anchors, last.seconds,
-               last.loss > 0 ? fmt::format(", loss {:.3f}", last.loss) : ", as it was: the plan is fulfilled",
-               last.held_out_beta ? fmt::format(", held-out beta {:.2f}", *last.held_out_beta) : "",
-               result.finished ? "" : ", stopped; --resume goes on");
-    return 0;
+    print(fmt::format("{}: {} steps, {} anchors, {:.0f} s{}{}{}\n", arguments.output, last.step, last.anchors, last.seconds,
+                      last.loss > 0 ? fmt::format(", loss {:.3f}", last.loss) : ", as it was: the plan is fulfilled",
+                      last.held_out_beta ? fmt::format(", held-out beta {:.2f}", *last.held_out_beta) : "",
+                      result.finished ? "" : ", stopped; --resume goes on"));
+    return status;
 }
 
 }  // namespace outrider::cli

@@ -1,6 +1,5 @@
 #include <outrider/engine/make_policy.hpp>
 
-#include <cmath>
 #include <string>
 
 #include <outrider/accept/draw.hpp>
@@ -9,22 +8,6 @@
 #include <outrider/core/error.hpp>
 
 namespace outrider {
-namespace {
-
-void check(const PolicyOptions& o) {
-    require(o.typical.eps >= 0 && o.typical.eps <= 1 && o.typical.delta >= 0,
-            "PolicyOptions: typical acceptance with eps {} and delta {}; expected eps from 0 to 1 and delta at least 0",
-            o.typical.eps, o.typical.delta);
-    require(o.top_k >= 1 && o.top_beta.beta >= 1, "PolicyOptions: top_k {} and beta {}; expected at least 1", o.top_k,
-            o.top_beta.beta);
-    require(o.top_beta.tau >= 0 && !std::isnan(o.top_beta.tau), "PolicyOptions: tau {}; expected at least 0",
-            o.top_beta.tau);
-    require(o.distance >= 0, "PolicyOptions: distance {}; expected at least 0", o.distance);
-    require(o.minimum_block >= 1, "PolicyOptions: minimum_block {}; expected at least 1", o.minimum_block);
-}
-
-}  // namespace
-
 const PolicyInfo& policy_info(std::string_view name) {
     std::string known;
     for (const PolicyInfo& policy : kPolicies) {
@@ -37,7 +20,7 @@ const PolicyInfo& policy_info(std::string_view name) {
 
 std::unique_ptr<AcceptancePolicy> make_policy(std::string_view name, const PolicyOptions& options) {
     (void)policy_info(name);
-    check(options);
+    check_options(options);
     const NodeIndex unasked = options.minimum_block - 1;
     if (name == "rejection") return std::make_unique<RejectionAccept>();
     if (name == "multi_step") return std::make_unique<MultiStepAccept>();

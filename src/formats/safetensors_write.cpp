@@ -1,9 +1,4 @@
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
 #include <limits>
 #include <set>
 
@@ -11,57 +6,13 @@
 #include <outrider/core/utf8_stream.hpp>
 #include <outrider/formats/safetensors.hpp>
 
+#include "atomic_file.hpp"
 #include "json_text.hpp"
 
 namespace outrider {
 namespace {
 
 using detail::Json;
-
-/// A file that appears under its name when it is whole, and not at all otherwise.
-class AtomicFile {
-public:
-    explicit AtomicFile(const std::filesystem::path& path)
-        : path_(path), temporary_(path.string() + ".partial-" + std::to_string(::getpid())) {
-        file_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-        if (file_ < 0) refuse("create");
-    }
-    AtomicFile(const AtomicFile&) = delete;
-    AtomicFile& operator=(const AtomicFile&) = delete;
-    ~AtomicFile() {
-        if (file_ >= 0) ::close(file_);
-        if (!done_) ::unlink(temporary_.c_str());
-    }
-
-    void write(const void* from, std::size_t size) {
-        const char* p = static_cast<const char*>(from);
-        while (size > 0) {
-            const ::ssize_t written = ::write(file_, p, std::min(size, std::size_t{1} << 30));
-            if (written < 0 && errno == EINTR) continue;
-            if (written <= 0) refuse("write");
-            p += written, size -= static_cast<std::size_t>(written);
-        }
-    }
-
-    void finish() {
-        if (::fsync(file_) != 0) refuse("flush");
-        const int closed = ::close(file_);
-        file_ = -1;
-        if (closed != 0) refuse("close");
-        if (::rename(temporary_.c_str(), path_.c_str()) != 0) refuse("rename");
-        done_ = true;
-    }
-
-private:
-    [[noreturn]] void refuse(const char* what) const {
-        fail("cannot {} {}: {}", what, temporary_, std::strerror(errno));
-    }
-
-    std::filesystem::path path_;
-    std::string temporary_;
-    int file_ = -1;
-    bool done_ = false;
-};
 
 void check(const SafeTensorView& tensor, std::set<std::string>& names) {
     require(!tensor.name.empty() && tensor.name != "__metadata__" && is_valid_utf8(tensor.name),
@@ -104,7 +55,7 @@ void write_safetensors(const std::filesystem::path& path, std::span<const SafeTe
     }
     text.resize((text.size() + 7) / 8 * 8, ' ');
     const std::uint64_t length = text.size();
-    AtomicFile file(path);
+    detail::AtomicFile file(path);
     file.write(&length, sizeof(length));
     file.write(text.data(), text.size());
     for (const SafeTensorView* tensor : order) file.write(tensor->data.data(), tensor->data.size());

@@ -14,7 +14,7 @@
 #include <sched.h>
 #endif
 
-#include <outrider/core/error.hpp>
+#include <outrider/core/option_ranges.hpp>
 
 namespace outrider {
 namespace {
@@ -104,6 +104,15 @@ struct ThreadTeam::State {
     }
 
     void work(int index);
+
+    /// Ends the workers that there are.
+    void stop() {
+        stopping = true;
+        epoch.fetch_add(1, std::memory_order_acq_rel);
+        epoch.notify_all();
+        for (std::thread& worker : workers) worker.join();
+        workers.clear();
+    }
 };
 
 namespace {
@@ -129,18 +138,21 @@ void TeamMember::barrier() {
 }
 
 ThreadTeam::ThreadTeam(int threads) : state_(std::make_unique<State>()) {
-    require(threads >= 0 && threads <= 4096, "ThreadTeam: {} threads; ask for 1 to 4096, or 0 for the physical cores",
-            threads);
+    require_in(ranges::kThreads, threads, "ThreadTeam", "the number of threads");
     state_->size = threads == 0 ? physical_cores() : threads;
-    for (int i = 1; i < state_->size; ++i) state_->workers.emplace_back([state = state_.get(), i] { state->work(i); });
+    state_->workers.reserve(static_cast<std::size_t>(state_->size - 1));
+    try {
+        for (int i = 1; i < state_->size; ++i)
+            state_->workers.emplace_back([state = state_.get(), i] { state->work(i); });
+    } catch (const std::exception& error) {
+        const std::size_t started = state_->workers.size() + 1;
+        state_->stop();  // a thread that can be joined may not be destroyed
+        fail(ErrorKind::out_of_memory, "ThreadTeam: the system started {} of {} threads ({}); ask for fewer, or raise its limit of threads or memory",
+             started, state_->size, error.what());
+    }
 }
 
-ThreadTeam::~ThreadTeam() {
-    state_->stopping = true;
-    state_->epoch.fetch_add(1, std::memory_order_acq_rel);
-    state_->epoch.notify_all();
-    for (std::thread& worker : state_->workers) worker.join();
-}
+ThreadTeam::~ThreadTeam() { state_->stop(); }
 
 int ThreadTeam::size() const noexcept { return state_->size; }
 

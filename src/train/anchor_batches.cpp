@@ -41,16 +41,13 @@ std::vector<AnchorGroup> anchor_groups(const Conversation& conversation, std::si
 }
 
 AnchorSampler::AnchorSampler(std::span<const Conversation> conversations, std::vector<std::size_t> shards,
-                             std::size_t block, std::int64_t group_anchors, std::int64_t batch_anchors,
-                             std::uint64_t seed)
+                             std::int64_t group_anchors, std::int64_t batch_anchors, std::uint64_t seed)
     : conversations_(conversations),
       shards_(std::move(shards)),
-      block_(block),
       group_anchors_(group_anchors),
       batch_anchors_(batch_anchors),
       seed_(seed) {
-    require(!shards_.empty(), "train: {} conversations, and none is left to train on beside those held out",
-            conversations.size());
+    require(!shards_.empty(), "AnchorSampler: no shards to train on");
     fill();
 }
 
@@ -58,10 +55,11 @@ AnchorSampler::AnchorSampler(std::span<const Conversation> conversations, std::v
 std::vector<std::size_t> AnchorSampler::block_order() const {
     std::vector<std::size_t> shards = shards_;
     if (place_.epoch > 0) shuffle(shards, key_of(seed_, place_.epoch, 0));
-    const std::size_t from = static_cast<std::size_t>(place_.block) * block_;
+    const std::size_t block = place_.epoch > 0 ? shards.size() : kBlock;
+    const std::size_t from = static_cast<std::size_t>(place_.block) * block;
     if (from >= shards.size()) return {};
     return {shards.begin() + static_cast<std::ptrdiff_t>(from),
-            shards.begin() + static_cast<std::ptrdiff_t>(std::min(shards.size(), from + block_))};
+            shards.begin() + static_cast<std::ptrdiff_t>(std::min(shards.size(), from + block))};
 }
 
 void AnchorSampler::fill() {

@@ -21,8 +21,8 @@ struct AnchorGroup {
 
 /// A third of every conversation's anchors an epoch, another third in the next, in an order that is a pure function of
 /// (seed, epoch). Neighbouring anchors share most of their labels, so that a whole conversation in a row is learnt by
-/// heart: texts come back later instead. Conversations come in blocks of kBlock shards, so that a first pass over
-/// features that must be computed can begin before all of them are.
+/// heart: texts come back later instead. The first epoch comes in blocks of kBlock shards, so that it can begin before the
+/// features of all conversations are computed; later ones are one block each. What is on disk already decides nothing.
 class AnchorSampler {
 public:
     struct Place {
@@ -31,8 +31,8 @@ public:
     static constexpr std::size_t kBlock = 32;
     static constexpr std::int64_t kThirds = 3;
 
-    /// `shards`: numbers of those to train on; `block`: shards of a block.
-    AnchorSampler(std::span<const Conversation> conversations, std::vector<std::size_t> shards, std::size_t block,
+    /// `shards`: numbers of those to train on.
+    AnchorSampler(std::span<const Conversation> conversations, std::vector<std::size_t> shards,
                   std::int64_t group_anchors, std::int64_t batch_anchors, std::uint64_t seed);
 
     /// Groups of the next batch, at least batch_anchors anchors together.
@@ -47,7 +47,6 @@ private:
 
     std::span<const Conversation> conversations_;
     std::vector<std::size_t> shards_;
-    std::size_t block_;
     std::int64_t group_anchors_, batch_anchors_;
     std::uint64_t seed_;
     Place place_;

@@ -43,27 +43,12 @@ void write_checkpoint(const std::filesystem::path& path, const std::vector<std::
                                 {"optimiser_steps", optimiser.steps()},
                                 {"epoch", state.place.epoch},
                                 {"block", state.place.block},
-                                {"group", state.place.group}};
+                                {"group", state.place.group},
+                                {"left_out", state.left_out}};
     write_safetensors(path, views, {{"run", run.dump()}});
 }
 
-namespace {
-
-RunState read_run(const nlohmann::json& run, AdamW& optimiser) {
-    optimiser.set_steps(run.at("optimiser_steps").get<std::int64_t>());
-    RunState state;
-    state.step = run.at("step").get<std::int64_t>(), state.anchors = run.at("anchors").get<std::int64_t>();
-    state.seconds = run.at("seconds").get<double>();
-    state.skipped_anchors = run.at("skipped_anchors").get<std::int64_t>(),
-    state.skipped_steps = run.at("skipped_steps").get<std::int64_t>();
-    state.place = {run.at("epoch").get<std::int64_t>(), run.at("block").get<std::int64_t>(),
-                   run.at("group").get<std::int64_t>()};
-    return state;
-}
-
-}  // namespace
-
-RunState read_checkpoint(const std::filesystem::path& path, const std::vector<std::string>& names, AdamW& optimiser) {
+void read_checkpoint(const std::filesystem::path& path, const std::vector<std::string>& names, AdamW& optimiser) {
     const SafeTensors file = SafeTensors::open(path);
     for (const auto& [name, tensor] : all_tensors(names, optimiser)) {
         const SafeTensor& stored = file.tensor(name);
@@ -72,13 +57,24 @@ RunState read_checkpoint(const std::filesystem::path& path, const std::vector<st
                 path.string(), name);
         to_floats(stored, {static_cast<float*>(tensor.mutable_data_ptr()), static_cast<std::size_t>(tensor.numel())});
     }
-    const auto record = file.metadata().find("run");
-    require(record != file.metadata().end(), "{}: its metadata have no \"run\"; expected a checkpoint of a training", path.string());
-    const auto run = detail::parse_json(record->second, path.string());
+    optimiser.set_steps(nlohmann::json::parse(file.metadata().at("run")).at("optimiser_steps").get<std::int64_t>());
+}
+
+RunState read_run_state(const std::filesystem::path& path) {
+    require(std::filesystem::exists(path), "train: there is no checkpoint to resume from: '{}' is not there", path.string());
+    const SafeTensors file = SafeTensors::open(path);
     try {
-        return read_run(run, optimiser);
-    } catch (const nlohmann::json::exception& error) {
-        fail("{}: run: {}; expected a checkpoint of a training", path.string(), detail::json_reason(error));
+        const auto run = nlohmann::json::parse(file.metadata().at("run"));
+        const auto number = [&](const char* key) { return run.at(key).get<std::int64_t>(); };
+        RunState state;
+        state.step = number("step"), state.anchors = number("anchors");
+        state.seconds = run.at("seconds").get<double>();
+        state.skipped_anchors = number("skipped_anchors"), state.skipped_steps = number("skipped_steps");
+        state.place = {number("epoch"), number("block"), number("group")};
+        state.left_out = run.at("left_out").get<decltype(state.left_out)>();
+        return state;
+    } catch (const std::exception& error) {
+        fail(ErrorKind::damaged_file, "{}: this is no checkpoint of a training run ({})", path.string(), error.what());
     }
 }
 

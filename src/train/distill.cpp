@@ -56,12 +56,13 @@ std::string distilled_line(const DistilledText& text) {
     for (const ChatMessage& message : text.messages)
         messages.push_back({{"role", message.role}, {"content", to_valid_utf8(message.content)}});
     messages.push_back({{"role", "assistant"}, {"content", to_valid_utf8(text.answer.text)}});
-    const nlohmann::ordered_json line = {{"id", text.id},
+    nlohmann::ordered_json line = {{"id", text.id},
                                          {"temperature", text.temperature},
                                          {"finish", to_string(text.answer.finish)},
                                          {"messages", std::move(messages)},
                                          {"prompt_tokens", text.prompt_tokens},
                                          {"completion_ids", text.answer.tokens}};
+    if (text.sample > 0) line["sample"] = text.sample;
     return line.dump();
 }
 
@@ -86,7 +87,7 @@ DistillTotals distill(AnyDecoder& decoder, const std::function<std::optional<Dis
             GenerationOptions own = options;
             own.stream = prompt->stream;
             DistilledText text{std::move(prompt->id), std::move(prompt->messages), std::ssize(prompt->prompt.tokens),
-                               options.temperature, {}};
+                               options.temperature, {}, prompt->sample};
             jobs.push_back({decoder.join(std::move(prompt->prompt), std::move(own)), std::move(text)});
         }
         if (jobs.empty()) break;

@@ -1,10 +1,13 @@
 #include "head_network.hpp"
 
+#include <outrider/train/train_ranges.hpp>
+
 namespace outrider {
 
-void check_heads(std::int64_t heads, double teacher) {
-    require(heads > 0 && heads <= 15, "train: {} draft heads, expected 1 to 15", heads);
-    require(teacher >= 0 && teacher <= 1, "train: the teacher's share is {}, expected 0 to 1", teacher);
+void check_heads(std::int64_t heads, std::int64_t blocks, double teacher) {
+    require_in(ranges::kDraftHeads, heads, "train", "the number of draft heads");
+    require_in(ranges::kBlocks, blocks, "train", "the number of blocks");
+    require_in(ranges::kTeacher, teacher, "train", "the teacher's share");
 }
 
 at::Tensor heads_loss(const at::Tensor& logits, const AnchorBatch& batch, const TargetTables& tables,

@@ -8,7 +8,7 @@
 namespace outrider {
 
 /// Throws Error unless the sizes go together.
-void check_heads(std::int64_t heads, double teacher);
+void check_heads(std::int64_t heads, std::int64_t blocks, double teacher);
 
 /// Label loss of [K, A, V] logits; the teacher's logits, where it has a share, from the features at the labels.
 [[nodiscard]] at::Tensor heads_loss(const at::Tensor& logits, const AnchorBatch& batch, const TargetTables& tables,

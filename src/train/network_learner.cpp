@@ -1,5 +1,7 @@
 #include "network_learner.hpp"
 
+#include <outrider/train/train_ranges.hpp>
+
 namespace outrider {
 
 void require_same_sizes(const std::filesystem::path& folder, const NamedSizes& wanted, const NamedSizes& found) {
@@ -7,6 +9,12 @@ void require_same_sizes(const std::filesystem::path& folder, const NamedSizes& w
         require(wanted[i].second == found[i].second,
                 "train: these options ask for {} {}, the drafter in {} has {}; train it with the sizes it has",
                 wanted[i].first, wanted[i].second, folder.string(), found[i].second);
+}
+
+void check_layer(std::int64_t heads, std::int64_t kv_heads, std::int64_t intermediate) {
+    require_in(ranges::kLayerHeads, heads, "train", "the number of attention heads");
+    require_in(ranges::kLayerHeads, kv_heads, "train", "the number of key heads");
+    require_in(ranges::kLayerIntermediate, intermediate, "train", "the intermediate size");
 }
 
 LayerChoice choose_layer(std::int64_t hidden, std::int64_t heads, std::int64_t kv_heads, std::int64_t intermediate) {

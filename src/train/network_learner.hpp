@@ -22,6 +22,8 @@ void require_same_sizes(const std::filesystem::path& folder, const NamedSizes& w
 struct LayerChoice {
     std::int64_t head_dim = 0, heads = 0, kv_heads = 0, intermediate = 0;
 };
+/// Throws Error for a size that no layer has.
+void check_layer(std::int64_t heads, std::int64_t kv_heads, std::int64_t intermediate);
 [[nodiscard]] LayerChoice choose_layer(std::int64_t hidden, std::int64_t heads, std::int64_t kv_heads,
                                        std::int64_t intermediate);
 

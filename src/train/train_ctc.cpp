@@ -191,8 +191,13 @@ struct CtcNetwork {
 }  // namespace
 
 TrainResult train_ctc(const TrainOptions& options, const CtcTrainOptions& ctc, const TrainTarget& target) {
-    require(ctc.labels > 0 && ctc.labels <= 15, "train: {} labels an anchor, expected 1 to 15", ctc.labels);
-    require(ctc.teacher >= 0 && ctc.teacher <= 1, "train: the teacher's share is {}, expected 0 to 1", ctc.teacher);
+    require_in(ranges::kLabels, ctc.labels, "train", "the number of labels");
+    require_in(ranges::kTeacher, ctc.teacher, "train", "the teacher's share");
+    require_in(ranges::kFrames, ctc.frames, "train", "the number of frames");
+    require_in(ranges::kDecoderLayers, ctc.layers, "train", "the number of decoder layers");
+    require_in(ranges::kPrefixRank, ctc.prefix_rank, "train", "prefix_rank");
+    require_in(ranges::kPrefixBottleneck, ctc.prefix_bottleneck, "train", "prefix_bottleneck");
+    check_layer(ctc.heads, ctc.kv_heads, ctc.intermediate);
     require(ctc.teacher == 0 || ctc.loss == CtcLossKind::prefix, "train: a teacher needs the prefix loss");
     require(ctc.output != HeadOutput::shared, "train: CTC's prediction network has output rows of its own or the target's, "
                                               "not \"shared\" ones");

@@ -120,7 +120,8 @@ struct HydraNetwork {
 }  // namespace
 
 TrainResult train_hydra(const TrainOptions& options, const HydraTrainOptions& hydra, const TrainTarget& target) {
-    check_heads(hydra.heads, hydra.teacher);
+    check_heads(hydra.heads, hydra.blocks, hydra.teacher);
+    check_layer(hydra.attention_heads, hydra.kv_heads, hydra.intermediate);
     return run_training(options, target, learner_maker(HydraNetwork{hydra}));
 }
 

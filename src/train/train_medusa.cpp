@@ -90,7 +90,7 @@ struct MedusaNetwork {
 }  // namespace
 
 TrainResult train_medusa(const TrainOptions& options, const MedusaTrainOptions& medusa, const TrainTarget& target) {
-    check_heads(medusa.heads, medusa.teacher);
+    check_heads(medusa.heads, medusa.blocks, medusa.teacher);
     return run_training(options, target, learner_maker(MedusaNetwork{medusa}));
 }
 

@@ -2,17 +2,19 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <numbers>
 
 #include <fmt/ranges.h>
 #include <outrider/core/error.hpp>
-#include "train/adamw.hpp"
-#include "train/feature_store.hpp"
+#include <outrider/core/utf8_stream.hpp>
 #include <outrider/train/teacher_forcing.hpp>
 
+#include "adamw.hpp"
 #include "checkpoint.hpp"
+#include "feature_store.hpp"
 
 namespace outrider {
 
@@ -33,17 +35,23 @@ bool multiplies_bf16() {
 #endif
 }
 
+/// A drafter or a run that is there is worth hours; it goes only when that was said.
+void check_output(const TrainOptions& options) {
+    const std::filesystem::path& folder = options.output;
+    require(!std::filesystem::exists(folder) || std::filesystem::is_directory(folder),
+            "train: '{}' is no folder; a drafter is one", folder.string());
+    if (options.resume || options.overwrite || options.features_only) return;
+    for (const char* file : {"config.json", "model.safetensors", "checkpoint.safetensors"})
+        require(!std::filesystem::exists(folder / file),
+                "train: '{}' holds a drafter already ({}); resume goes on with it, force (TrainOptions::overwrite) replaces "
+                "it, another folder keeps both", folder.string(), file);
+}
+
 void check(const TrainOptions& options, const TrainTarget& target) {
-    require(!options.output.empty(), "train: no output folder given");
+    check_options(options);
     require(target.encode != nullptr, "train: the target has no encoder for prompts");
-    require(options.batch_anchors > 0 && options.group_anchors >= 0,
-            "train: batches of {} anchors in groups of {}, expected above 0 (groups of 0: as the kind likes)",
-            options.batch_anchors, options.group_anchors);
-    require(options.anchors > 0 || options.minutes > 0,
-            "train: {} minutes and {} anchors, expected one of them above 0", options.minutes, options.anchors);
-    require(!options.features_only || !options.stored_features,
-            "train: features are to be computed and to be left as they are; choose one");
-    require(options.held_out > 0, "train: {} held-out conversations, expected at least 1", options.held_out);
+    require(is_valid_utf8(target.name), "train: the target's name is no UTF-8, and config.json holds it; give another");
+    check_output(options);
 }
 
 /// All conversations; a limit is not applied here, so that the features of a first part are found by later runs on more.
@@ -76,24 +84,10 @@ public:
                  FeatureStore::kShard),
           store_(options.features.empty() ? options.output / "features" : options.features, target.head.fingerprint,
                  target.head.hidden, conversations_, target.verifier, checked_layers(target, feature_layers)),
-          compute_(options.bf16 && multiplies_bf16() ? at::kBFloat16 : at::kFloat) {
+          compute_(options.bf16 && multiplies_bf16() ? at::kBFloat16 : at::kFloat),
+          team_(options.threads) {
         drop_held_out_prompts();
-        learner_ = make(basis());
-        drop_missing_features();
-        sampler_ = make_sampler();
-        column_.assign(static_cast<std::size_t>(target.head.vocabulary), -1);
-        const std::vector<TokenId> columns = learner_->vocabulary();
-        for (std::size_t i = 0; i < columns.size(); ++i)
-            column_[static_cast<std::size_t>(columns[i])] = static_cast<std::int32_t>(i);
-        std::vector<at::Tensor> leaves = learner_->weights();
-        for (at::Tensor& leaf : leaves) leaf.set_requires_grad(true);
-        optimiser_.emplace(
-            leaves, AdamWOptions{.weight_decay = options.weight_decay, .clip = options.clip, .ema = options.ema});
-        if (options.resume) {
-            run_ = read_checkpoint(checkpoint_path(), learner_->names(), *optimiser_);
-            sampler_->restore(run_.place);
-            before_ = run_.seconds;
-        }
+        if (!options.features_only) prepare(make);
     }
 
     TrainResult run() {
@@ -119,6 +113,27 @@ public:
     }
 
 private:
+    /// Network, order of the text and optimiser, as they are before the first step or after the last one taken.
+    void prepare(const LearnerMaker& make) {
+        if (options_.resume) run_ = read_run_state(checkpoint_path());
+        require_text();
+        drop_missing_features();
+        learner_ = make(basis());
+        sampler_ = make_sampler();
+        column_.assign(static_cast<std::size_t>(target_.head.vocabulary), -1);
+        const std::vector<TokenId> columns = learner_->vocabulary();
+        for (std::size_t i = 0; i < columns.size(); ++i)
+            column_[static_cast<std::size_t>(columns[i])] = static_cast<std::int32_t>(i);
+        std::vector<at::Tensor> leaves = learner_->weights();
+        for (at::Tensor& leaf : leaves) leaf.set_requires_grad(true);
+        optimiser_.emplace(
+            leaves, AdamWOptions{.weight_decay = options_.weight_decay, .clip = options_.clip, .ema = options_.ema});
+        if (!options_.resume) return;
+        read_checkpoint(checkpoint_path(), learner_->names(), *optimiser_);
+        sampler_->restore(run_.place);
+        before_ = run_.seconds;
+    }
+
     TrainResult compute_features() {
         TrainResult result{{}, true};
         double reported = consumed();
@@ -165,12 +180,28 @@ private:
             if (held.contains(prompt(conversations_[i]))) learn_nothing_from(conversations_[i]);
     }
 
+    /// Says what is wrong with a text before anything else stumbles over it.
+    void require_text() const {
+        const auto teaches = [](const Conversation& c) { return c.answer < static_cast<std::int64_t>(c.tokens.size()); };
+        const auto text = used().subspan(std::min(first_, used().size()));
+        require(std::ranges::any_of(text, teaches),
+                "train: the text has {} conversations, and {} are held out to measure on (whole shards of {}), so that none "
+                "is left to train on; give more text, or hold out fewer",
+                used().size(), std::min(first_, used().size()), FeatureStore::kShard);
+    }
+
+    /// With stored_features, what is not on disk is left out. A resumed run leaves out what it began without.
     void drop_missing_features() {
-        for (std::size_t i = first_; i < used().size(); ++i)
-            if (available(i))
-                ++trained_;
+        for (std::size_t i = first_; i < used().size(); ++i) {
+            Conversation& conversation = conversations_[i];
+            const std::pair name(conversation.text, conversation.row);
+            if (options_.stored_features && !options_.resume && !store_.ready(i)) run_.left_out.insert(name);
+            if (run_.left_out.contains(name))
+                learn_nothing_from(conversation);
             else
-                learn_nothing_from(conversations_[i]);
+                ++trained_;
+        }
+        require(trained_ > 0, "train: no features of the text are on disk; leave out stored_features to compute them");
     }
 
     [[nodiscard]] LearnerBasis basis() {
@@ -191,22 +222,12 @@ private:
         return basis;
     }
 
-    /// With all features on disk an epoch is one block, else the blocks are what is computed before training goes on.
     [[nodiscard]] AnchorSampler make_sampler() {
         std::vector<std::size_t> shards;
-        bool all_ready = true;
         constexpr std::size_t kShard = FeatureStore::kShard;
-        for (std::size_t begin = first_; begin < used().size(); begin += kShard) {
-            bool any = false;
-            for (std::size_t i = begin; i < std::min(used().size(), begin + kShard); ++i) {
-                any = any || available(i);
-                all_ready = all_ready && (options_.stored_features || store_.ready(i));
-            }
-            if (any) shards.push_back(begin / kShard);
-        }
-        const std::size_t block = all_ready ? std::max<std::size_t>(1, shards.size()) : AnchorSampler::kBlock;
+        for (std::size_t begin = first_; begin < used().size(); begin += kShard) shards.push_back(begin / kShard);
         const std::int64_t group = options_.group_anchors > 0 ? options_.group_anchors : learner_->group_anchors();
-        return {used(), std::move(shards), block, group, options_.batch_anchors, options_.seed};
+        return {used(), std::move(shards), group, options_.batch_anchors, options_.seed};
     }
 
     [[nodiscard]] AnchorBatch batch_of(std::span<const AnchorGroup> groups) {

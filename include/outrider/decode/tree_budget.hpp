@@ -9,7 +9,7 @@
 #include <utility>
 #include <vector>
 
-#include <outrider/core/error.hpp>
+#include <outrider/core/option_ranges.hpp>
 #include <outrider/decode/auto_budget.hpp>
 #include <outrider/target/round.hpp>
 
@@ -17,16 +17,13 @@ namespace outrider {
 
 /// As a number of nodes: see AutoBudget.
 inline constexpr std::int64_t kAutoNodes = -1;
-/// Far beyond what pays anywhere.
-inline constexpr std::int64_t kMostNodes = 1024;
 
 /// `plan` before the drafter, `trim` after it, `saw` for each verified tree, `learn` at the end of the round.
 class TreeBudget {
 public:
     /// `nodes` for each sequence, or kAutoNodes: then up to `most`.
     explicit TreeBudget(std::int64_t nodes = kAutoNodes, std::int64_t most = 32) : nodes_(nodes), most_(most) {
-        require((nodes >= 0 && nodes <= kMostNodes) || nodes == kAutoNodes,
-                "TreeBudget: {} nodes; expected 0 (plain decoding) to {}, or kAutoNodes", nodes, kMostNodes);
+        if (nodes != kAutoNodes) require_in(ranges::kNodes, nodes, "TreeBudget", "nodes (kAutoNodes apart)");
         if (nodes == kAutoNodes) auto_.emplace(most);
     }
 

@@ -11,6 +11,7 @@
 
 #include <outrider/accept/rules/lossy_rules.hpp>
 #include <outrider/core/detail/export.hpp>
+#include <outrider/core/range.hpp>
 #include <outrider/core/types.hpp>
 
 namespace outrider {
@@ -55,6 +56,17 @@ inline constexpr std::array kPolicies{
     return policy.promise == TextPromise::same_law && temperature == 0.0 ? TextPromise::same_text : policy.promise;
 }
 
+/// What the numbers of PolicyOptions may be.
+namespace ranges {
+inline constexpr double kNoLimit = std::numeric_limits<double>::infinity();
+inline constexpr Range<double> kTypicalEps{.low = 0, .high = 1};
+inline constexpr Range<double> kTypicalDelta{.low = 0, .high = kNoLimit};
+inline constexpr Range<std::size_t> kAcceptTop{.low = 1};
+inline constexpr Range<double> kAcceptGap{.low = 0, .high = kNoLimit};
+inline constexpr Range<TokenId> kAcceptDistance{.low = 0};
+inline constexpr Range<NodeIndex> kMinimumBlock{.low = 1, .high = 4096};
+}  // namespace ranges
+
 /// What the lossy policies are made with; the others have no options.
 struct PolicyOptions {
     TypicalCriterion typical = {};
@@ -63,6 +75,18 @@ struct PolicyOptions {
     TokenId distance = 2;          ///< of lossy_distance
     NodeIndex minimum_block = 1;   ///< tokens that a round emits at least, whatever they are, where the draft has them
 };
+
+/// Throws Error for an option out of its range.
+inline void check_options(const PolicyOptions& o) {
+    constexpr std::string_view where = "PolicyOptions";
+    require_in(ranges::kTypicalEps, o.typical.eps, where, "typical.eps");
+    require_in(ranges::kTypicalDelta, o.typical.delta, where, "typical.delta");
+    require_in(ranges::kAcceptTop, o.top_k, where, "top_k");
+    require_in(ranges::kAcceptTop, o.top_beta.beta, where, "top_beta.beta");
+    require_in(ranges::kAcceptGap, o.top_beta.tau, where, "top_beta.tau");
+    require_in(ranges::kAcceptDistance, o.distance, where, "distance");
+    require_in(ranges::kMinimumBlock, o.minimum_block, where, "minimum_block");
+}
 
 /// `name`: "match" (greedy match, or sampled match where the request samples), "rejection", "multi_step", "kseq",
 /// "unified", "block", "traversal", and the lossy "lossy_typical", "lossy_top_k", "lossy_distance", "lossy_top_beta".

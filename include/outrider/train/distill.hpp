@@ -25,6 +25,7 @@ struct DistillPrompt {
     Prompt prompt;
     std::vector<ChatMessage> messages;  ///< what `prompt` was made of; written out with the answer
     std::uint64_t stream = 0;           ///< of the answer's draws, see SamplingOptions
+    std::uint64_t sample = 0;           ///< which draw of this prompt it is; written out, where it is not the first
 };
 
 /// An answer.
@@ -34,6 +35,7 @@ struct DistilledText {
     std::int64_t prompt_tokens = 0;
     double temperature = 0.0;
     GenerationResult answer;
+    std::uint64_t sample = 0;
 };
 
 /// The line of JSON, without a line break, that read_conversations reads.

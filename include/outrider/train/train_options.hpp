@@ -12,6 +12,7 @@
 #include <outrider/target/target_head.hpp>
 #include <outrider/target/verifier.hpp>
 #include <outrider/train/conversations.hpp>
+#include <outrider/train/train_ranges.hpp>
 
 namespace outrider {
 
@@ -19,7 +20,7 @@ namespace outrider {
 struct TrainTarget {
     TargetHead head;
     Verifier* verifier = nullptr;  ///< computes features that are not on disk yet; may be null if all of them are
-    std::string name;              ///< for people, kept in config.json
+    std::string name;              ///< for people, kept in config.json: UTF-8
     PromptEncoder encode;          ///< from messages to prompt ids
 };
 
@@ -67,9 +68,12 @@ struct TrainOptions {
     std::int64_t batch_anchors = 256;
     std::int64_t group_anchors = 0;  ///< of one conversation in a batch; they share its context. 0: the kind's own
     double minutes = 60;             ///< the cosine ends there, time spent before a resume included
-    std::int64_t anchors = 0;        ///< if above 0, the run is planned by anchors: then it repeats exactly
+    std::int64_t anchors = 0;        ///< if above 0, the run is planned by anchors: then it gives the same weights every
+                                     ///< time, resumed or not, whatever features are on disk already
     std::uint64_t seed = 0;
     bool resume = false;             ///< go on from output/checkpoint.safetensors; its sizes must be these options'
+    bool overwrite = false;          ///< replace the drafter that is in `output`; without this or `resume` it is an Error
+    int threads = 0;                 ///< of the steps; 0: one per physical core. The result does not depend on it
     bool bf16 = true;                ///< products in bfloat16 where the CPU has instructions for them, else in float32
 
     double report_seconds = 20, checkpoint_minutes = 4, evaluate_minutes = 8;
@@ -77,6 +81,9 @@ struct TrainOptions {
     /// Called with every line; false stops the run after a checkpoint.
     std::function<bool(const TrainProgress&)> progress;
 };
+
+/// Throws Error for a number out of its range (train_ranges.hpp), and for options that exclude each other.
+OUTRIDER_API void check_options(const TrainOptions& options);
 
 struct TrainResult {
     TrainProgress last;

@@ -6,12 +6,12 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <fstream>
 #include <limits>
 #include <outrider/core/error.hpp>
 #include <outrider/formats/safetensors.hpp>
 #include <system_error>
 
+#include "formats/atomic_file.hpp"
 #include "formats/json_text.hpp"
 
 namespace outrider {
@@ -111,15 +111,19 @@ double positive_number(const nlohmann::json& object, const char* key) {
 void write_drafter_json(const std::filesystem::path& folder, nlohmann::ordered_json file,
                         const std::vector<TokenId>& vocabulary) {
     std::filesystem::create_directories(folder);
-    const std::filesystem::path path = folder / "config.json", part = folder / "config.json.part";
-    std::ofstream stream(part);
+    const std::filesystem::path path = folder / "config.json";
+    std::string text;
+    try {
+        text = file.dump(2);
+    } catch (const nlohmann::json::exception& error) {
+        fail("{}: what is to be written is no text ({})", path.string(), error.what());
+    }
     // One list on one line: thousands of ids, one a line, would bury the rest.
-    std::string text = file.dump(2);
     text.resize(text.size() - 2);
-    stream << text << ",\n  \"vocabulary\": " << nlohmann::json(vocabulary).dump() << "\n}\n";
-    stream.close();
-    require(stream.good(), "{}: cannot be written", part.string());
-    std::filesystem::rename(part, path);
+    text += ",\n  \"vocabulary\": " + nlohmann::json(vocabulary).dump() + "\n}\n";
+    detail::AtomicFile out(path);
+    out.write(text.data(), text.size());
+    out.finish();
 }
 
 void check_drafter_size(std::string_view drafter, std::string_view name, std::int64_t value) {

@@ -1,8 +1,18 @@
 #include <catch2/catch_test_macros.hpp>
 
 #include <arguments.hpp>
+#include <tree_choice.hpp>
 
+#include <cmath>
+#include <string>
+#include <tuple>
+#include <utility>
 #include <vector>
+
+#include <fmt/format.h>
+
+#include <outrider/core/error.hpp>
+#include <outrider/core/option_ranges.hpp>
 
 using namespace outrider::cli;
 
@@ -110,6 +120,10 @@ TEST_CASE("wrong usage is status 2, help and version are 0") {
         {"generate", "--model", "m", "--template", "dialogue"},
         {"generate", "--model", "m", "--raw", "--template", "chatml"},
         {"generate", "--model", "m", "--prompt", "a", "--prompts", "b"},
+        {"generate", "--model", "m", "--stop", ""},
+        {"generate", "--model", "m", "--stop", "caf\xE9"},
+        {"inspect", "--model", "m", "--drafter", "ngram", "--prompt", "a", "--nodes", "auto"},
+        {"inspect", "--model", "m", "--drafter", "ngram", "--prompt", "a", "--pass-times", "f"},
         {"compare", "--model", "m", "--prompts", "p"},
         {"compare", "--model", "m", "--drafters", "none"},
         {"train", "--model", "m", "--kind", "oracle", "--data", "d", "--output", "o"},
@@ -127,4 +141,184 @@ TEST_CASE("wrong usage is status 2, help and version are 0") {
     CHECK(status({"--help"}) == 0);
     CHECK(status({"compare", "--help"}) == 0);
     CHECK(status({"--version"}) == 0);
+}
+
+namespace {
+
+/// Whether the library takes the options with `set` called on them.
+template <typename Options, typename Set>
+bool taken(const Set& set) {
+    Options options;
+    set(options);
+    try {
+        outrider::check_options(options);
+        return true;
+    } catch (const outrider::Error&) {
+        return false;
+    }
+}
+
+/// The command line must say the same of `option VALUE`, before anything is loaded. How many values were taken.
+template <typename Options, typename Set>
+int agree(std::vector<const char*> words, const std::vector<double>& values, const Set& set) {
+    int count = 0;
+    words.push_back("");
+    for (const double value : values) {
+        const std::string text = fmt::format("{}", value);
+        words.back() = text.c_str();
+        CAPTURE(words[words.size() - 2], text);
+        const bool right = taken<Options>([&](Options& o) { set(o, value); });
+        CHECK(std::holds_alternative<Command>(parsed(words)) == right);
+        count += right ? 1 : 0;
+    }
+    return count;
+}
+
+}  // namespace
+
+TEST_CASE("one range for one option: the command line asks the library's") {
+    using G = outrider::GenerationOptions;
+    const std::vector<double> values = {-1e300, -1,   -1e-9, 0,    1e-320, 1e-300, 1e-38,  1e-7, 1e-6, 1e-5,    9.9e-5, 1e-4,
+                                        0.5,    0.99, 1,     1.01, 2,      100,    9999.5, 1e4,  1e4 + 1, 1e5,  1e6,    1e6 + 1,
+                                        1e30,   1e300, INFINITY, -INFINITY, NAN};
+    for (const char* command : {"generate", "compare", "inspect", "distill"}) {
+        std::vector<const char*> base = {command, "--model", "m"};
+        const std::string_view name = command;
+        if (name == "compare") base.insert(base.end(), {"--drafters", "none", "--prompts", "p"});
+        if (name == "inspect") base.insert(base.end(), {"--drafter", "none", "--prompt", "p"});
+        if (name == "distill") base.insert(base.end(), {"--prompts", "p", "--output", "o"});
+        const auto with = [&](const char* option) {
+            auto words = base;
+            words.push_back(option);
+            return words;
+        };
+        CHECK(agree<G>(with("--temperature"), values, [](G& o, double x) { o.temperature = x; }) == 10);
+        CHECK(agree<G>(with("--top-p"), values, [](G& o, double x) { o.top_p = x; }) == 11);
+        CHECK(agree<G>(with("--min-p"), values, [](G& o, double x) { o.min_p = x; }) == 12);
+        CHECK(agree<G>(with("--repetition-penalty"), values, [](G& o, double x) { o.repetition_penalty = x; }) == 15);
+        for (const char* top_k : {"-1", "1.5", "x", "9223372036854775808", ""}) {
+            auto words = with("--top-k");
+            words.push_back(top_k);
+            CHECK(status(words) == 2);
+        }
+    }
+    using P = outrider::PolicyOptions;
+    const auto policy = [](const char* name, const char* option) {
+        return std::vector<const char*>{"generate", "--model", "m", "--accept", name, option};
+    };
+    CHECK(agree<P>(policy("lossy_typical", "--typical-eps"), values, [](P& o, double x) { o.typical.eps = x; }) == 12);
+    CHECK(agree<P>(policy("lossy_typical", "--typical-delta"), values, [](P& o, double x) { o.typical.delta = x; }) == 24);
+    CHECK(agree<P>(policy("lossy_top_beta", "--accept-gap"), values, [](P& o, double x) { o.top_beta.tau = x; }) == 24);
+}
+
+TEST_CASE("whole numbers are read whole, in decimal notation, and in range") {
+    const auto seed = [](const char* text) { return std::vector<const char*>{"generate", "--model", "m", "--seed", text}; };
+    for (const char* text : {"-1", "18446744073709551616", "99999999999999999999", "", " ", "1.5", "1e3", "0x10", "+1", "1 ",
+                             " 1", "1_000", "1'000", "seed"}) {
+        CAPTURE(text);
+        CHECK(status(seed(text)) == 2);
+        CHECK(status({"train", "--model", "m", "--kind", "ctc", "--data", "d", "--output", "o", "--seed", text}) == 2);
+        CHECK(status({"generate", "--model", "m", "--threads", text}) == 2);
+        CHECK(status({"generate", "--model", "m", "--nodes", text}) == 2);
+    }
+    CHECK(command<GenerateArguments>(seed("0")).decoding.generation.seed == 0);
+    CHECK(command<GenerateArguments>(seed("010")).decoding.generation.seed == 10);  // and not eight
+    CHECK(command<GenerateArguments>(seed("18446744073709551615")).decoding.generation.seed == 18446744073709551615ULL);
+    for (const auto& [nodes, right] : {std::pair{"0", true}, {"1024", true}, {"1025", false}, {"4096", false}, {"Auto", false}}) {
+        CAPTURE(nodes);
+        CHECK(std::holds_alternative<Command>(parsed({"generate", "--model", "m", "--nodes", nodes})) == right);
+        CHECK(std::holds_alternative<Command>(
+                  parsed({"inspect", "--model", "m", "--drafter", "d", "--prompt", "p", "--nodes", nodes})) == right);
+    }
+    for (const auto& [threads, right] : {std::pair{"0", true}, {"1024", true}, {"1025", false}})
+        CHECK(std::holds_alternative<Command>(parsed({"generate", "--model", "m", "--threads", threads})) == right);
+}
+
+TEST_CASE("training's numbers have its own ranges") {
+    const auto right = [](const char* kind, const char* option, const char* value) {
+        return std::holds_alternative<Command>(
+            parsed({"train", "--model", "m", "--kind", kind, "--data", "d", "--output", "o", option, value}));
+    };
+    const std::vector<std::tuple<const char*, const char*, const char*, const char*>> table = {
+        // kind, option, a value inside, one outside
+        {"ctc", "--limit", "0", "-1"},           {"ctc", "--most-tokens", "4", "3"},     {"ctc", "--held-out", "1", "0"},
+        {"ctc", "--vocabulary", "1", "0"},       {"ctc", "--label-decay", "1", "0"},     {"ctc", "--learning-rate", "0", "1.1"},
+        {"ctc", "--warmup", "1", "1.1"},         {"ctc", "--final-rate", "0", "-0.1"},   {"ctc", "--weight-decay", "0", "2"},
+        {"ctc", "--clip", "1e9", "0"},           {"ctc", "--ema", "0.9999", "1"},        {"ctc", "--batch-anchors", "1", "0"},
+        {"ctc", "--group-anchors", "0", "-1"},   {"ctc", "--minutes", "0.01", "0"},      {"ctc", "--anchors", "0", "-1"},
+        {"ctc", "--report-seconds", "0", "-1"},  {"ctc", "--checkpoint-minutes", "0", "nan"},
+        {"ctc", "--evaluate-minutes", "1", "inf"}, {"ctc", "--evaluate-conversations", "1", "0"},
+        {"ctc", "--teacher", "1", "1.1"},        {"ctc", "--frames", "64", "65"},        {"ctc", "--labels", "15", "16"},
+        {"ctc", "--feature-layers", "1,4096", "4097"}, {"ctc", "--layers", "16", "17"},  {"ctc", "--prefix-rank", "1", "0"},
+        {"ctc", "--prefix-bottleneck", "0", "-1"}, {"medusa", "--draft-heads", "15", "16"}, {"medusa", "--blocks", "64", "65"},
+        {"hydra", "--attention-heads", "0", "-1"}, {"hydra", "--kv-heads", "8", "1048577"}, {"hydra", "--intermediate", "64", "-64"},
+    };
+    for (const auto& [kind, option, inside, outside] : table) {
+        CAPTURE(option);
+        CHECK(right(kind, option, inside));
+        CHECK_FALSE(right(kind, option, outside));
+    }
+}
+
+TEST_CASE("an option that would be ignored is wrong usage") {
+    const std::vector<const char*> generate = {"generate", "--model", "m"}, compare = {"compare", "--model", "m", "--drafters",
+                                                                                       "none", "--prompts", "p"},
+                                   inspect = {"inspect", "--model", "m", "--drafter", "d", "--prompt", "p"},
+                                   self = {"distill", "--model", "m", "--output", "o", "--self-prompts", "3"},
+                                   file = {"distill", "--model", "m", "--output", "o", "--prompts", "p"};
+    const auto train = [](const char* kind) {
+        return std::vector<const char*>{"train", "--model", "m", "--kind", kind, "--data", "d", "--output", "o"};
+    };
+    const std::vector<std::tuple<std::vector<const char*>, std::vector<const char*>, std::vector<const char*>>> table = {
+        // command, the option, and what makes it mean something (empty: nothing does)
+        {generate, {"--limit", "3"}, {"--prompts", "p"}},
+        {generate, {"--typical-eps", "0.1"}, {"--accept", "lossy_typical"}},
+        {generate, {"--typical-delta", "0.1"}, {"--accept", "lossy_typical"}},
+        {generate, {"--accept-top", "2"}, {"--accept", "lossy_top_k"}},
+        {compare, {"--accept-top", "2"}, {"--accept", "lossy_top_beta"}},
+        {compare, {"--accept-gap", "2"}, {"--accept", "lossy_top_beta"}},
+        {inspect, {"--accept-distance", "2"}, {"--accept", "lossy_distance"}},
+        {inspect, {"--minimum-block", "2"}, {"--accept", "lossy_top_k"}},
+        {generate, {"--chains", "2"}, {"--tree", "sampled"}},
+        {compare, {"--chains", "2"}, {"--accept", "multi_step"}},
+        {inspect, {"--chains", "1", "--tree", "static"}, {}},
+        {file, {"--prompt-temperature", "0.5"}, {}},
+        {file, {"--exclude", "x"}, {}},
+        {self, {"--limit", "3"}, {}},
+        {train("ctc"), {"--vocabulary", "64", "--from", "f"}, {}},
+        {train("ctc"), {"--minutes", "5", "--anchors", "500"}, {}},
+        {train("ctc"), {"--features-only", "--stored-features"}, {}},
+        {train("ctc"), {"--resume", "--force"}, {}},
+        {train("ctc"), {"--prefix-rank", "8", "--conditioning", "none"}, {}},
+        {train("ctc"), {"--prefix-bottleneck", "8", "--conditioning", "none"}, {}},
+        {train("ctc"), {"--output-rows", "own", "--conditioning", "none"}, {}},
+        {train("ctc"), {"--output-rows", "shared"}, {}},
+        {train("ctc"), {"--teacher", "0.5", "--loss", "ctc"}, {}},
+        {train("hydra"), {"--output-bias"}, {"--output-rows", "own"}},
+        {train("hydra"), {"--output-bias", "--output-rows", "target"}, {}},
+        {train("hydra"), {"--attention-heads", "2", "--prefix-layer", "off"}, {}},
+        {train("hydra"), {"--intermediate", "64", "--prefix-layer", "off"}, {}},
+    };
+    for (const auto& [base, option, needed] : table) {
+        auto words = base;
+        words.insert(words.end(), option.begin(), option.end());
+        CAPTURE(base.front(), option.front());
+        CHECK(status(words) == 2);
+        words.insert(words.end(), needed.begin(), needed.end());
+        if (!needed.empty()) CHECK(std::holds_alternative<Command>(parsed(words)));
+    }
+    CHECK(command<InspectArguments>(inspect).nodes == 16);
+}
+
+TEST_CASE("a tree that no drafter makes is an error") {
+    for (const auto& [tree, kinds] : {std::pair{"static", "ngram"}, {"per-frame", "medusa+ngram"}, {"measured", "ctc"},
+                                      {"sampled", "none"}, {"static", "lm"}, {"sampled", "ngram+ngram"}}) {
+        CAPTURE(tree, kinds);
+        CHECK_THROWS_AS(check_tree(tree, kinds), outrider::Error);
+    }
+    for (const auto& [tree, kinds] : {std::pair{"auto", "none"}, {"best-first", "ngram"}, {"static", "none+ctc+ngram"},
+                                      {"per-frame", "ctc"}, {"measured", "none+hydra"}, {"sampled", "lm"}}) {
+        CAPTURE(tree, kinds);
+        CHECK_NOTHROW(check_tree(tree, kinds));
+    }
 }

@@ -1,46 +1,12 @@
 #!/usr/bin/env python3
 """Runs the program as its users do, on a tiny random model: program_test.py PROGRAM TINY_GGUF [unittest options]"""
 import json
-import os
-import pathlib
-import subprocess
-import sys
-import tempfile
-import unittest
 
-PROGRAM, MODEL = sys.argv[1:3]
+from program_case import MODEL, Case, main, outrider
+
 ROW_FIELDS = {"drafter", "kind", "tokens", "rounds", "beta", "drafted", "accepted_per_depth", "tokens_per_second", "gamma",
               "gamma_low", "gamma_high", "identical", "differences", "seconds"}
 STAGES = {"prefill", "draft", "verify", "accept", "commit", "other"}
-
-
-def outrider(*arguments, stdin="", status=0):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OUTRIDER_DRAFTERS": ""}
-    done = subprocess.run([PROGRAM, *map(str, arguments)], input=stdin.encode(), capture_output=True, env=environment,
-                          timeout=300)
-    assert done.returncode == status, f"{arguments}: status {done.returncode}, expected {status}\n{done.stderr.decode()}"
-    return done.stdout, done.stderr.decode()
-
-
-class Case(unittest.TestCase):
-    def setUp(self):
-        self.folder = tempfile.TemporaryDirectory()
-        self.addCleanup(self.folder.cleanup)
-        self.path = pathlib.Path(self.folder.name)
-
-    def write(self, name, text):
-        (self.path / name).write_text(text, encoding="utf-8")
-        return self.path / name
-
-    def prompts(self, count=4):
-        return self.write("prompts.jsonl", "".join(
-            json.dumps({"id": f"p{i}", "prompt": f"count {i} {i * 7 % 5} and {i}"}) + "\n" for i in range(count)))
-
-    def fails(self, *arguments, words, stdin="", status=1):
-        out, err = outrider(*arguments, stdin=stdin, status=status)
-        self.assertEqual(out, b"", "an error goes to stderr alone")
-        for word in words:
-            self.assertIn(word, err)
 
 
 class Generate(Case):
@@ -246,4 +212,4 @@ class Train(Case):
 
 
 if __name__ == "__main__":
-    unittest.main(argv=[sys.argv[0], *sys.argv[3:]], verbosity=2)
+    main()

@@ -34,6 +34,17 @@ TEST_CASE("prompt, first turn, messages; ids as given or line numbers") {
     CHECK(read("{\"prompt\": \"x\"}\n{\"prompt\": \"y\"}\n", 1).size() == 1);
 }
 
+TEST_CASE("a row says whether it has a name, and which draw of its prompt it is") {
+    const auto rows = read(
+        "{\"prompt\": \"x\"}\n{\"id\": \"1\", \"prompt\": \"x\", \"sample\": 7}\n{\"id\": null, \"prompt\": \"x\"}\n"
+        "{\"id\": [1, \"b\"], \"prompt\": \"x\", \"sample\": 18446744073709551615}");
+    REQUIRE(rows.size() == 4);
+    CHECK((!rows[0].named && rows[0].sample == 0));
+    CHECK((rows[1].named && rows[1].sample == 7));
+    CHECK((!rows[2].named && rows[2].id == "3"));
+    CHECK((rows[3].named && rows[3].id == "[1,\"b\"]" && rows[3].sample == 18446744073709551615ULL));
+}
+
 TEST_CASE("errors name file and line, and say what is wrong") {
     const auto says = [](const std::string& text, const std::string& words) {
         CAPTURE(text);
@@ -48,6 +59,8 @@ TEST_CASE("errors name file and line, and say what is wrong") {
     says("{\"turns\": [3]}", "`turns` is number");
     says("{\"messages\": []}", "`messages`");
     says("{\"messages\": [{\"role\": \"user\"}]}", "no `content`");
+    for (const char* sample : {"-1", "1.5", "\"2\"", "null", "[0]", "18446744073709551616"})
+        says(std::string("{\"prompt\": \"x\", \"sample\": ") + sample + "}", "some.jsonl:1: `sample`");
     says("\n\n", "no prompts");
     says("\x7F\x45\x4C\x46", "not JSON");
     CHECK_THROWS_WITH(read_prompts("/nowhere/at/all.jsonl", 0), ContainsSubstring("/nowhere/at/all.jsonl"));

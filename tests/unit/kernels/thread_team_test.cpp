@@ -1,9 +1,17 @@
 #include <catch2/catch_test_macros.hpp>
+#include <catch2/matchers/catch_matchers_exception.hpp>
+#include <catch2/matchers/catch_matchers_string.hpp>
+
+#include <pthread.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <chrono>
 #include <ctime>
+#include <fstream>
 #include <stdexcept>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -115,4 +123,37 @@ TEST_CASE("wrong team sizes are refused") {
     CHECK_THROWS_AS(ThreadTeam(-1), Error);
     CHECK(ThreadTeam::physical_cores() >= 1);
     CHECK(ThreadTeam(0).size() == ThreadTeam::physical_cores());
+}
+
+TEST_CASE("a thread that the system refuses is an Error, and those that it gave are joined") {
+    // Stacks that no address space holds, for the threads of this test alone.
+    pthread_attr_t usual, huge;
+    REQUIRE(pthread_getattr_default_np(&usual) == 0);
+    REQUIRE(pthread_attr_init(&huge) == 0);
+    REQUIRE(pthread_attr_setstacksize(&huge, std::size_t{1} << 46) == 0);
+    REQUIRE(pthread_setattr_default_np(&huge) == 0);
+    CHECK_THROWS_WITH(ThreadTeam(4), Catch::Matchers::ContainsSubstring("1 of 4 threads"));
+    REQUIRE(pthread_setattr_default_np(&usual) == 0);
+#if !defined(__SANITIZE_ADDRESS__)  // which reserves terabytes of addresses itself
+    rlimit before{};
+    REQUIRE(getrlimit(RLIMIT_AS, &before) == 0);
+    long pages = 0;
+    std::ifstream("/proc/self/statm") >> pages;
+    const rlimit tight{static_cast<rlim_t>(pages * sysconf(_SC_PAGESIZE)) + (std::size_t{200} << 20), before.rlim_max};
+    REQUIRE(setrlimit(RLIMIT_AS, &tight) == 0);
+    std::string message;
+    for (int trial = 0; trial < 3; ++trial) try {
+            const ThreadTeam team(1000);
+        } catch (const Error& error) {
+            message = error.what();
+        }
+    REQUIRE(setrlimit(RLIMIT_AS, &before) == 0);
+    CHECK_THAT(message, Catch::Matchers::ContainsSubstring("of 1000 threads"));
+    CHECK_THAT(message, !Catch::Matchers::ContainsSubstring(" 1 of 1000"));  // some had been started
+#endif
+    for (const int threads : {-1, 1025}) CHECK_THROWS_AS(ThreadTeam(threads), Error);
+    std::atomic<int> members = 0;
+    ThreadTeam team(3);
+    team.run([&](TeamMember&) { ++members; });
+    CHECK(members == 3);
 }

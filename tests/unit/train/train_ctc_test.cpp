@@ -118,7 +118,7 @@ TEST_CASE("AnchorSampler: three epochs see every anchor once, in an order of the
     const auto text = read_conversations(toy_text(folder, 130), encode);
     std::set<std::pair<std::size_t, std::int64_t>> seen;
     std::int64_t doubled = 0;
-    AnchorSampler sampler(text, {1, 2}, 1, 8, 64, 5), twin(text, {1, 2}, 1, 8, 64, 5);
+    AnchorSampler sampler(text, {1, 2}, 8, 64, 5), twin(text, {1, 2}, 8, 64, 5);
     std::vector<AnchorGroup> last;
     while (sampler.place().epoch < 3) {
         last = sampler.next();
@@ -328,6 +328,7 @@ TEST_CASE("train_ctc learns from features of layers what final features do not t
     CHECK(train_ctc(parts, ctc, absent).finished);
     CHECK(std::ranges::equal(SafeTensors::open(folder / "seeing/model.safetensors").tensor("fuse").data,
                              SafeTensors::open(folder / "parts/model.safetensors").tensor("fuse").data));
+    options.overwrite = true;
     for (const auto& wrong : std::vector<std::vector<std::int64_t>>{{3, 2}, {2, 2}, {0, 3}, {2, 9}}) {
         other.feature_layers = wrong;
         CHECK_THROWS_AS(train_ctc(options, other, target), Error);
@@ -411,7 +412,7 @@ TEST_CASE("train_ctc: a start without a bottleneck gets one that loses as little
     ctc.output = GENERATE(HeadOutput::own, HeadOutput::target);
     const auto train = [&](const char* output, std::int64_t bottleneck, const char* from) {
         TrainOptions options = toy_options(folder, from != nullptr ? 64 : 3000);
-        options.output = folder / output;
+        options.output = folder / output, options.overwrite = true;
         if (from != nullptr) options.from = folder / from, options.learning_rate = 0;  // no step moves a weight
         ctc.prefix_bottleneck = bottleneck;
         (void)train_ctc(options, ctc, toy_target(&verifier));

@@ -100,8 +100,8 @@ inline fs::path scratch() {
     return folders.emplace_back().path();
 }
 
-/// Rows `first` to first + rows of an endless text, in a file of their own.
-inline fs::path toy_text(const fs::path& folder, int rows, int first = 0) {
+/// Rows `first` to first + rows of an endless text, in a file of their own; answers of `length` tokens.
+inline fs::path toy_text(const fs::path& folder, int rows, int first = 0, std::size_t length = 24) {
     const fs::path path = folder / fmt::format("text-{}.jsonl", first);
     std::ofstream file(path);
     for (int i = first; i < first + rows; ++i) {
@@ -109,7 +109,7 @@ inline fs::path toy_text(const fs::path& folder, int rows, int first = 0) {
                                     static_cast<char>('0' + i % 7)};
         std::vector<TokenId> tokens = encode(std::vector<ChatMessage>{{"user", prompt}});
         const auto prompt_tokens = tokens.size();
-        while (tokens.size() < prompt_tokens + 24)
+        while (tokens.size() < prompt_tokens + length)
             tokens.push_back(ToyVerifier::next(tokens[tokens.size() - 2], tokens.back()));
         file << nlohmann::json{{"messages",
                                 {{{"role", "user"}, {"content", prompt}}, {{"role", "assistant"}, {"content", "-"}}}},

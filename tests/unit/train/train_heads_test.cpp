@@ -252,6 +252,7 @@ TEST_CASE("train_hydra: heads see the tokens before theirs, the prefix layer see
     taught.teacher = 1.0;
     TrainOptions options = toy_options(folder, 1280);
     const double by_text = train_hydra(options, toy_hydra(true), toy_target(nullptr)).last.loss;
+    options.overwrite = true;
     const double by_teacher = train_hydra(options, taught, toy_target(nullptr)).last.loss;
     CHECK(by_teacher > by_text + 0.5);
     CHECK_THROWS_AS(train_hydra(options, {.heads = 16}, toy_target(nullptr)), Error);
@@ -320,7 +321,7 @@ TEST_CASE("Several texts are one set, and each keeps its own features") {
     TrainOptions options = toy_options(folder, 64);
     options.conversations.limit = 128;
     (void)train_medusa(options, medusa, toy_target(&verifier));
-    options.conversations.limit = 0, options.anchors = 640;
+    options.conversations.limit = 0, options.anchors = 640, options.overwrite = true;
     (void)train_medusa(options, medusa, toy_target(&verifier));
     CHECK(verifier.calls == 160);
 

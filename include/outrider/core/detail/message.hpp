@@ -22,6 +22,13 @@ template <typename Number>
              std::floating_point<Number>)
 void append_value(std::string& text, Number value) {
     char digits[64];  // the shortest form of a long double has fewer
+    if constexpr (std::floating_point<Number>) {
+        const Number size = value < 0 ? -value : value;
+        if (size >= Number(1e-4) && size < Number(1e15)) {  // without an exponent, as people write such numbers
+            text.append(digits, std::to_chars(digits, digits + sizeof digits, value, std::chars_format::fixed).ptr);
+            return;
+        }
+    }
     text.append(digits, std::to_chars(digits, digits + sizeof digits, value).ptr);
 }
 

@@ -8,7 +8,7 @@
 #include <utility>
 
 #include <outrider/core/detail/translate.hpp>
-#include <outrider/core/error.hpp>
+#include <outrider/core/option_ranges.hpp>
 #include <outrider/decode/detail/round_checks.hpp>
 
 #include <outrider/core/detail/bodies.hpp>
@@ -16,7 +16,7 @@
 namespace outrider {
 
 OUTRIDER_INLINE SequenceBook::SequenceBook(std::size_t max_batch) : max_batch_(max_batch) {
-    require(max_batch_ > 0, "DecoderOptions: max_batch is 0; expected at least 1");
+    require_in(ranges::kBatch, static_cast<std::int64_t>(max_batch_), "DecoderOptions", "max_batch");
 }
 
 OUTRIDER_INLINE SequenceBook::Sessions SequenceBook::next(const Release& release) {

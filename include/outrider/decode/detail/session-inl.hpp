@@ -4,32 +4,15 @@
 #include <outrider/decode/detail/session.hpp>
 
 #include <atomic>
-#include <cmath>
 #include <random>
 
 #include <outrider/core/error.hpp>
-#include <outrider/core/utf8_stream.hpp>
+#include <outrider/core/option_ranges.hpp>
 #include <outrider/tree/subtree.hpp>
 
 #include <outrider/core/detail/bodies.hpp>
 
 namespace outrider {
-
-namespace detail {
-
-OUTRIDER_INLINE void check_numbers(const GenerationOptions& o) {
-    require(o.max_tokens >= 0, "GenerationOptions: max_tokens is {}, expected 0 or more", o.max_tokens);
-    require(o.temperature == 0.0 || (o.temperature >= 1e-4 && o.temperature <= 1e4),
-            "GenerationOptions: temperature is {}, expected 0 (greedy) or 0.0001 to 10000", o.temperature);
-    require(o.top_p > 0.0 && o.top_p <= 1.0, "GenerationOptions: top_p is {}, expected above 0, and 1 for all tokens",
-            o.top_p);
-    require(o.top_k >= 0, "GenerationOptions: top_k is {}, expected 0 (all tokens) or more", o.top_k);
-    require(o.min_p >= 0.0 && o.min_p <= 1.0, "GenerationOptions: min_p is {}, expected 0 to 1", o.min_p);
-    require(o.repetition_penalty > 0.0 && std::isfinite(o.repetition_penalty),
-            "GenerationOptions: repetition_penalty is {}, expected above 0, and 1 for none", o.repetition_penalty);
-}
-
-}  // namespace detail
 
 OUTRIDER_INLINE void check_request(const Prompt& prompt, const GenerationOptions& options, const Sink& sink, std::int64_t vocabulary,
                    std::int64_t context) {
@@ -41,13 +24,11 @@ OUTRIDER_INLINE void check_request(const Prompt& prompt, const GenerationOptions
     require(static_cast<std::int64_t>(prompt.tokens.size()) < context,
             "The prompt has {} tokens and the target holds {}, prompt and text together; shorten the prompt",
             prompt.tokens.size(), context);
-    detail::check_numbers(options);
+    check_options(options);
     require(
         prompt.text || (!sink.wants_text() && options.stop.empty()),
         "A text callback or a stop string needs Prompt::text; make the prompt with a tokenizer, or use a callback on "
         "token ids");
-    for (const std::string& stop : options.stop)
-        require(!stop.empty() && is_valid_utf8(stop), "A stop string is empty or no valid UTF-8; leave it out");
 }
 
 OUTRIDER_INLINE std::uint64_t fresh_seed() {

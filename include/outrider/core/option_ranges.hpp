@@ -1,0 +1,44 @@
+// What the numbers of a request may be, and the check of a whole one. The program's command line asks the same ranges.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include <outrider/core/options.hpp>
+#include <outrider/core/range.hpp>
+#include <outrider/core/utf8_stream.hpp>
+
+namespace outrider {
+
+/// What the numbers of a request and of a decoder may be.
+namespace ranges {
+inline constexpr Range<std::int64_t> kMaxTokens{.low = 0};
+inline constexpr Range<double> kTemperature{.low = 1e-4, .high = 1e4, .or_zero = true};
+inline constexpr Range<double> kTopP{.low = 0, .high = 1, .bounds = Bounds::open_below};
+inline constexpr Range<std::int64_t> kTopK{.low = 0};
+inline constexpr Range<double> kMinP{.low = 0, .high = 1};
+inline constexpr Range<double> kRepetitionPenalty{.low = 1e-6, .high = 1e6};  // what float32 logits stand
+inline constexpr Range<std::int64_t> kNodes{.low = 0, .high = 1024};  // of a draft tree; far beyond what pays anywhere
+inline constexpr Range<int> kThreads{.low = 0, .high = 1024};         // 0: one per physical core
+inline constexpr Range<std::int64_t> kBatch{.low = 1, .high = 4096};  // sequences decoded together
+}  // namespace ranges
+
+/// A stop string is text, and not empty: an empty one would end every text at once. Throws Error.
+inline void check_stop(std::string_view stop) {
+    require(!stop.empty() && is_valid_utf8(stop), "GenerationOptions: a stop string is empty or no valid UTF-8; leave it out");
+}
+
+/// Throws Error for an option out of its range.
+inline void check_options(const GenerationOptions& o) {
+    constexpr std::string_view where = "GenerationOptions";
+    require_in(ranges::kMaxTokens, o.max_tokens, where, "max_tokens");
+    require_in(ranges::kTemperature, o.temperature, where, "temperature");
+    require_in(ranges::kTopP, o.top_p, where, "top_p");
+    require_in(ranges::kTopK, o.top_k, where, "top_k");
+    require_in(ranges::kMinP, o.min_p, where, "min_p");
+    require_in(ranges::kRepetitionPenalty, o.repetition_penalty, where, "repetition_penalty");
+    for (const std::string& stop : o.stop) check_stop(stop);
+}
+
+}  // namespace outrider
