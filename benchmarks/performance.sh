@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Measures what docs/performance.md says, one step a call or all of them, and puts the figures into the page.
+# Measures what benchmarks/results/performance.md says, one step a call or all of them, and puts the figures into the page.
 #     benchmarks/performance.sh [--into FOLDER] [kernels|pass|quality|profile|rounds|drafts|speed|batch|memory|peers|page]...
 # `speed` takes the prompts of PROMPTS (examples/prompts.jsonl), N tokens each (128).
 # Figures stand in docs/figures/performance, each with the machine and the date beside it; steps not named keep theirs.

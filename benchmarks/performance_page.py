@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Puts the figures of benchmarks/performance.sh into docs/performance.md, between its marks.
+"""Puts the figures of benchmarks/performance.sh into benchmarks/results/performance.md, between its marks.
 
-    performance_page.py FOLDER [--page docs/performance.md]            writes them
+    performance_page.py FOLDER [--page benchmarks/results/performance.md]            writes them
     performance_page.py FOLDER --check                                 exit 1 if the page holds others
 
 A figure whose step was not run is said to be missing, in the page as well.
@@ -248,7 +248,7 @@ def filled(page, figures):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=pathlib.Path)
-    parser.add_argument("--page", type=pathlib.Path, default=HERE.parent / "docs/performance.md")
+    parser.add_argument("--page", type=pathlib.Path, default=HERE.parent / "benchmarks/results/performance.md")
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args()
     old = options.page.read_text(encoding="utf-8")

@@ -14,6 +14,7 @@ namespace {
 using outrider::LlamaVerifier;
 using outrider::SpeculativeDecoder;
 
+// [swap]
 /// One answer with any drafter, by value or by pointer.
 template <typename Draft>
 std::string answer(const char* name, Draft draft, const outrider::LlamaModel& model, const char* prompt) {
@@ -22,6 +23,7 @@ std::string answer(const char* name, Draft draft, const outrider::LlamaModel& mo
     fmt::print("{:<40} {:5.2f} tokens per pass\n", name, result.stats.beta());
     return result.text;
 }
+// [swap]
 
 bool all_the_same(const outrider::LlamaModel& model, const char* prompt, int names, char** name) {
     // Types, at compile time.

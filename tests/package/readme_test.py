@@ -1,39 +1,55 @@
 #!/usr/bin/env python3
-"""The README's C++ is a region of a compiled example, and the files that the documents name exist.
+"""The C++ of the documents is a region of a compiled file, and the files that the documents name exist.
 
     readme_test.py ROOT            checks, exit 1 with what is wrong
-    readme_test.py ROOT --write    copies the region into the README
+    readme_test.py ROOT --write    copies the regions into the documents
+
+A block of C++ stands after a line <!-- code FILE NAME -->, and is what stands in FILE between two lines // [NAME].
 """
 import pathlib
 import re
 import sys
 import textwrap
 
-BLOCK = re.compile(r"(```cpp\n).*?(```)", re.S)
+BLOCK = re.compile(r"(?:<!-- code (\S+) (\S+) -->\n)?```cpp\n(.*?)```", re.S)
 LINK = re.compile(r"\]\(([^)#\s]+)\)")
 
 
-def region(root):
-    text = (root / "examples/01_generate/main.cpp").read_text(encoding="utf-8")
-    parts = re.split(r"^ *// \[readme\]\n", text, flags=re.M)
-    assert len(parts) == 3, "examples/01_generate/main.cpp: expected one region between two lines // [readme]"
+def region(root, file, name):
+    text = (root / file).read_text(encoding="utf-8")
+    parts = re.split(rf"^ *// \[{re.escape(name)}\]\n", text, flags=re.M)
+    assert len(parts) == 3, f"{file}: expected one region between two lines // [{name}]"
     return textwrap.dedent(parts[1])
+
+
+def check(root, page, write):
+    name = page.relative_to(root)
+    old = page.read_text(encoding="utf-8")
+    wrong = []
+
+    def fill(match):
+        if match[1] is None:
+            wrong.append(f"{name}: a block of C++ without <!-- code FILE NAME -->: {match[3][:60]!r}")
+            return match[0]
+        return f"<!-- code {match[1]} {match[2]} -->\n```cpp\n{region(root, match[1], match[2])}```"
+
+    new = BLOCK.sub(fill, old)
+    if write:
+        page.write_text(new, encoding="utf-8")
+    elif new != old:
+        wrong.append(f"{name}: its C++ is not that of the files it names (--write)")
+    for link in LINK.findall(new):
+        if "://" not in link and not (page.parent / link).exists():
+            wrong.append(f"{name}: links to {link}, which does not exist")
+    return wrong
 
 
 def main():
     root = pathlib.Path(sys.argv[1])
-    readme = root / "README.md"
-    old = readme.read_text(encoding="utf-8")
-    new = BLOCK.sub(lambda match: match[1] + region(root) + match[2], old)
-    if "--write" in sys.argv:
-        readme.write_text(new, encoding="utf-8")
-        return 0
-    wrong = [] if new == old else ["README.md: its C++ is not the region of examples/01_generate/main.cpp (--write)"]
-    for page in [readme, *sorted((root / "docs").rglob("*.md"))]:
-        for link in LINK.findall(page.read_text(encoding="utf-8")):
-            if "://" not in link and not (page.parent / link).exists():
-                wrong.append(f"{page.relative_to(root)}: links to {link}, which does not exist")
-    print("\n".join(wrong) or "README and links hold")
+    wrong = []
+    for page in [*sorted(root.glob("*.md")), *sorted((root / "docs").rglob("*.md"))]:
+        wrong += check(root, page, "--write" in sys.argv)
+    print("\n".join(wrong) or "documents and links hold")
     return 1 if wrong else 0
 
 
