@@ -8,7 +8,7 @@ while [ "${1:-}" = --also ]; do
     builds+=("$2")
     shift 2
 done
-bash cmake/install_dependencies.sh --lint
+bash cmake/install_dependencies.sh
 bash cmake/install_dependencies.sh --model || echo "no model: the tests that need it will be skipped" >&2
 cmake --preset release >/dev/null
 cmake --build --preset release
