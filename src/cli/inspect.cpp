@@ -55,7 +55,7 @@ int run(const InspectArguments& arguments) {
 
     std::vector<TokenId> text = prompt.tokens;
     const auto limit = std::min(options.max_tokens, verifier.context() - std::ssize(text));
-    TokenStream answer(prompt, options, limit, {});
+    TokenStream answer(0, prompt, options, limit, {});
     const Prefill prefill{0, std::span(text).first(text.size() - 1), text.back(), drafter->features()};
     Feedback feedback = verifier.prefill(std::span(&prefill, 1));
     for (std::int64_t round = 1; !answer.ended(); ++round) {

@@ -1,4 +1,5 @@
 // outrider train: a drafter from text that the target wrote (docs/training.md).
+#include <ATen/Parallel.h>
 #include <fmt/format.h>
 
 #include <csignal>
