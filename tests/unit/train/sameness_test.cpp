@@ -90,7 +90,7 @@ TEST_CASE("an epoch's order is a function of seed and epoch; the first comes in 
 }
 
 TEST_CASE("a run planned by anchors is the same, repeated or with features on disk") {
-    const fs::path folder = scratch("same_again");
+    const fs::path folder = scratch();
     for (const int shards : {3, 34, 35}) {  // with the one held out: 2, 33 and 34 to train on
         INFO(shards << " shards");
         TrainOptions options = long_text(folder, shards, shards > 3 ? 2 : 4);
@@ -114,7 +114,7 @@ TEST_CASE("a run planned by anchors is the same, repeated or with features on di
 }
 
 TEST_CASE("a resumed run is the same, wherever it stopped and whatever is on disk by then") {
-    const fs::path folder = scratch("same_resumed");
+    const fs::path folder = scratch();
     TrainOptions options = long_text(folder, 35, 2);
     options.output = folder / "whole", options.features = folder / "whole-features";
     CHECK(train(options).finished);
@@ -144,7 +144,7 @@ TEST_CASE("a resumed run is the same, wherever it stopped and whatever is on dis
 }
 
 TEST_CASE("a run over stored features goes on with what it began with") {
-    const fs::path folder = scratch("same_stored");
+    const fs::path folder = scratch();
     TrainOptions options = long_text(folder, 6, 4);
     options.features_only = true, options.report_seconds = 1e6;
     CHECK(train(options).finished);
@@ -173,7 +173,7 @@ TEST_CASE("a run over stored features goes on with what it began with") {
 }
 
 TEST_CASE("a drafter that is there goes only when that was said") {
-    const fs::path folder = scratch("overwrite");
+    const fs::path folder = scratch();
     TrainOptions options = toy_options(folder, 128);
     CHECK(train(options).finished);
     const auto first = weights_in(options.output);
@@ -196,7 +196,7 @@ TEST_CASE("a drafter that is there goes only when that was said") {
 }
 
 TEST_CASE("a text that is too small is told as that, by every kind") {
-    const fs::path folder = scratch("too_small");
+    const fs::path folder = scratch();
     ToyVerifier verifier;
     for (const int rows : {1, 40, 64, 100, 128}) {
         INFO(rows << " conversations");
@@ -219,7 +219,7 @@ TEST_CASE("a text that is too small is told as that, by every kind") {
 }
 
 TEST_CASE("what cannot be trained is refused before anything is computed") {
-    const fs::path folder = scratch("refused");
+    const fs::path folder = scratch();
     const auto refused = [&](const char* words, auto change) {
         INFO(words);
         TrainOptions options = toy_options(folder, 128);
@@ -252,7 +252,7 @@ TEST_CASE("what cannot be trained is refused before anything is computed") {
 }
 
 TEST_CASE("training leaves the host's threads as they were") {
-    const fs::path folder = scratch("threads");
+    const fs::path folder = scratch();
     const int before = at::get_num_threads();
     at::set_num_threads(3);
     CHECK(train(toy_options(folder, 128)).finished);
