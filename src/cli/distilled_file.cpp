@@ -36,7 +36,10 @@ std::vector<ChatMessage> messages_before_answer(const json& row) {
 /// Whether a text without line break can be what a killed run left of a line.
 bool begins_a_line(std::string_view text) {
     constexpr std::string_view kBeginning = R"({"id":")";
-    return text.substr(0, kBeginning.size()) == kBeginning.substr(0, text.size());
+    std::string packed;  // white space between the parts of JSON means nothing
+    for (std::size_t i = 0; i < text.size() && packed.size() < kBeginning.size(); ++i)
+        if (text[i] != ' ') packed += text[i];
+    return packed == kBeginning.substr(0, packed.size());
 }
 
 }  // namespace

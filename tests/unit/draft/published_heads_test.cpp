@@ -170,7 +170,7 @@ TEST_CASE("published heads: the file itself, and what is not of that form") {
     CHECK(read_published_hydra(torch / "hydra_prefix_mlp.pt").first.rope_theta == 10000.0);  // from rounded rates
 
     CHECK(published_kind(torch / "views.pt").empty());
-    CHECK(published_kind(torch / "nowhere.pt").empty());
+    CHECK_THROWS_AS(published_kind(torch / "nowhere.pt"), Error);
     refuses([&] { (void)read_published_medusa(torch / "views.pt"); }, "holds no Medusa heads");
     refuses([&] { (void)read_published_hydra(torch / "medusa_v2.pt"); }, "holds no Hydra heads");
 
