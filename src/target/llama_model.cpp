@@ -6,7 +6,7 @@
 #include <outrider/core/rng.hpp>
 #include "formats/gguf.hpp"
 #include "formats/named_tensors.hpp"
-#include "kernels/thread_team.hpp"
+#include <outrider/core/detail/thread_team.hpp>
 
 #include "free_memory.hpp"
 #include "model_backend.hpp"

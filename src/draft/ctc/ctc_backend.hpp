@@ -12,7 +12,7 @@
 #include <outrider/draft/ctc/ctc_network.hpp>
 #include <outrider/target/target_head.hpp>
 #include "kernels/packed_linear.hpp"
-#include "kernels/thread_team.hpp"
+#include <outrider/core/detail/thread_team.hpp>
 
 namespace outrider {
 

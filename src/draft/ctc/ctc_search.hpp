@@ -8,7 +8,7 @@
 #include <vector>
 
 #include <outrider/core/types.hpp>
-#include "kernels/thread_team.hpp"
+#include <outrider/core/detail/thread_team.hpp>
 #include <outrider/tree/token_tree.hpp>
 
 namespace outrider {

@@ -7,7 +7,7 @@
 #include <memory>
 #include <outrider/draft/hydra/hydra_network.hpp>
 #include <outrider/target/target_head.hpp>
-#include "kernels/thread_team.hpp"
+#include <outrider/core/detail/thread_team.hpp>
 #include <span>
 
 #include "draft/nn/path_search.hpp"

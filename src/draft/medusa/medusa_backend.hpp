@@ -6,7 +6,7 @@
 #include <memory>
 #include <outrider/draft/medusa/medusa_network.hpp>
 #include <outrider/target/target_head.hpp>
-#include "kernels/thread_team.hpp"
+#include <outrider/core/detail/thread_team.hpp>
 #include <vector>
 
 namespace outrider {

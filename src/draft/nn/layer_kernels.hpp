@@ -9,7 +9,7 @@
 #include <outrider/draft/nn/layers.hpp>
 #include "kernels/attention.hpp"
 #include "kernels/packed_linear.hpp"
-#include "kernels/thread_team.hpp"
+#include <outrider/core/detail/thread_team.hpp>
 #include <span>
 #include <type_traits>
 #include <vector>

@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <outrider/core/types.hpp>
-#include "kernels/thread_team.hpp"
+#include <outrider/core/detail/thread_team.hpp>
 #include <outrider/tree/token_tree.hpp>
 #include <outrider/tree/tree_shape.hpp>
 #include <span>

@@ -6,7 +6,7 @@
 #include <memory>
 
 #include <outrider/target/target_head.hpp>
-#include "kernels/thread_team.hpp"
+#include <outrider/core/detail/thread_team.hpp>
 
 namespace outrider {
 

@@ -1,4 +1,7 @@
-#include "kernels/thread_team.hpp"
+// Bodies of thread_team.hpp.
+#pragma once
+
+#include <outrider/core/detail/thread_team.hpp>
 
 #include <algorithm>
 #include <atomic>
@@ -16,13 +19,15 @@
 
 #include <outrider/core/error.hpp>
 
-namespace outrider {
-namespace {
+#include <outrider/core/detail/bodies.hpp>
 
-constexpr int kIdleSpins = 5000;     // some 70 to 160 us: what a round samples in between finds its threads awake
-constexpr int kBarrierSpins = 4000;  // members arrive within microseconds unless one lost its core
-constexpr int kFewestSpins = 20;      // where members share a core
-constexpr int kBarrierYields = 64;   // then let whoever took that core finish, and sleep at last
+namespace outrider {
+namespace detail::team {
+
+inline constexpr int kIdleSpins = 5000;     // some 70 to 160 us: what a round samples in between finds its threads awake
+inline constexpr int kBarrierSpins = 4000;  // members arrive within microseconds unless one lost its core
+inline constexpr int kFewestSpins = 20;      // where members share a core
+inline constexpr int kBarrierYields = 64;   // then let whoever took that core finish, and sleep at last
 
 inline void relax() {
 #if defined(__x86_64__) || defined(__i386__)
@@ -33,7 +38,7 @@ inline void relax() {
 }
 
 // Returns once `value` differs from `old`; says whether spinning was enough.
-bool wait_for_change(const std::atomic<std::int32_t>& value, std::int32_t old, int spins, int yields) {
+OUTRIDER_INLINE bool wait_for_change(const std::atomic<std::int32_t>& value, std::int32_t old, int spins, int yields) {
     for (int i = 0; i < spins; ++i) {
         if (value.load(std::memory_order_acquire) != old) return true;
         relax();
@@ -48,9 +53,9 @@ bool wait_for_change(const std::atomic<std::int32_t>& value, std::int32_t old, i
 
 // How long this thread spins at a barrier. Where members share a core, spinning only keeps the one that is waited for
 // from running: every wait that spinning did not end halves the next one's spins, every other one adds some.
-thread_local int barrier_spins = kBarrierSpins;
+inline thread_local int barrier_spins = kBarrierSpins;
 
-void wait_at_barrier(const std::atomic<std::int32_t>& value, std::int32_t old) {
+OUTRIDER_INLINE void wait_at_barrier(const std::atomic<std::int32_t>& value, std::int32_t old) {
     if (wait_for_change(value, old, barrier_spins, kBarrierYields))
         barrier_spins = std::min(kBarrierSpins, barrier_spins + 20);
     else
@@ -59,7 +64,7 @@ void wait_at_barrier(const std::atomic<std::int32_t>& value, std::int32_t old) {
 
 struct TeamAborted {};  // unwinds the members that wait for one that threw
 
-}  // namespace
+}  // namespace detail::team
 
 struct ThreadTeam::State {
     alignas(64) std::atomic<std::int32_t> epoch{0};    // a new value starts a run
@@ -77,23 +82,23 @@ struct ThreadTeam::State {
     int size = 1;
 
     void barrier() {
-        if (aborted.load(std::memory_order_acquire)) throw TeamAborted{};
+        if (aborted.load(std::memory_order_acquire)) throw detail::team::TeamAborted{};
         const std::int32_t now = phase.load(std::memory_order_acquire);
         if (arrived.fetch_add(1, std::memory_order_acq_rel) + 1 == size) {
             arrived.store(0, std::memory_order_relaxed);
             phase.fetch_add(1, std::memory_order_acq_rel);
             phase.notify_all();
         } else {
-            wait_at_barrier(phase, now);
+            detail::team::wait_at_barrier(phase, now);
         }
-        if (aborted.load(std::memory_order_acquire)) throw TeamAborted{};
+        if (aborted.load(std::memory_order_acquire)) throw detail::team::TeamAborted{};
     }
 
     void call(int index) {
         TeamMember member(this, index, size);
         try {
             body(argument, member);
-        } catch (const TeamAborted&) {
+        } catch (const detail::team::TeamAborted&) {
         } catch (...) {
             const std::lock_guard lock(error_mutex);
             if (!error) error = std::current_exception();
@@ -106,14 +111,14 @@ struct ThreadTeam::State {
     void work(int index);
 };
 
-namespace {
-thread_local const void* current_team = nullptr;  // the team whose run this thread is in
+namespace detail::team {
+inline thread_local const void* current_team = nullptr;  // the team whose run this thread is in
 }
 
-void ThreadTeam::State::work(int index) {
-    current_team = this;
+OUTRIDER_INLINE void ThreadTeam::State::work(int index) {
+    detail::team::current_team = this;
     for (std::int32_t seen = 0;;) {
-        wait_for_change(epoch, seen, kIdleSpins, 0);
+        detail::team::wait_for_change(epoch, seen, detail::team::kIdleSpins, 0);
         seen = epoch.load(std::memory_order_acquire);
         if (stopping) return;
         call(index);
@@ -124,31 +129,32 @@ void ThreadTeam::State::work(int index) {
     }
 }
 
-void TeamMember::barrier() {
+OUTRIDER_INLINE void TeamMember::barrier() {
     if (team_ != nullptr && size_ > 1) static_cast<ThreadTeam::State*>(team_)->barrier();
 }
 
-ThreadTeam::ThreadTeam(int threads) : state_(std::make_unique<State>()) {
+OUTRIDER_INLINE ThreadTeam::ThreadTeam(int threads) : state_(std::make_unique<State>()) {
     require(threads >= 0 && threads <= 4096, "ThreadTeam: {} threads; ask for 1 to 4096, or 0 for the physical cores",
             threads);
     state_->size = threads == 0 ? physical_cores() : threads;
     for (int i = 1; i < state_->size; ++i) state_->workers.emplace_back([state = state_.get(), i] { state->work(i); });
 }
 
-ThreadTeam::~ThreadTeam() {
+OUTRIDER_INLINE ThreadTeam::~ThreadTeam() {
     state_->stopping = true;
     state_->epoch.fetch_add(1, std::memory_order_acq_rel);
     state_->epoch.notify_all();
     for (std::thread& worker : state_->workers) worker.join();
 }
 
-int ThreadTeam::size() const noexcept { return state_->size; }
+OUTRIDER_INLINE int ThreadTeam::size() const noexcept { return state_->size; }
 
-void ThreadTeam::run_erased(Body body, void* argument) {
+OUTRIDER_INLINE void ThreadTeam::run_erased(Body body, void* argument) {
     State& s = *state_;
-    require(current_team != &s, "ThreadTeam: run called from inside a run of the same team; pass the TeamMember down");
+    require(detail::team::current_team != &s,
+            "ThreadTeam: run called from inside a run of the same team; pass the TeamMember down");
     const std::lock_guard lock(s.run_mutex);
-    const void* outer = std::exchange(current_team, &s);
+    const void* outer = std::exchange(detail::team::current_team, &s);
     s.body = body, s.argument = argument;
     s.error = nullptr;
     s.aborted.store(false, std::memory_order_relaxed);
@@ -160,12 +166,12 @@ void ThreadTeam::run_erased(Body body, void* argument) {
         s.epoch.notify_all();
     }
     s.call(0);
-    if (s.size > 1) wait_at_barrier(s.finished, before);
-    current_team = outer;
+    if (s.size > 1) detail::team::wait_at_barrier(s.finished, before);
+    detail::team::current_team = outer;
     if (s.error) std::rethrow_exception(s.error);
 }
 
-int ThreadTeam::physical_cores() {
+OUTRIDER_INLINE int ThreadTeam::physical_cores() {
 #if defined(__linux__)
     cpu_set_t allowed;
     CPU_ZERO(&allowed);

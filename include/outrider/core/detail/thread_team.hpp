@@ -76,3 +76,7 @@ private:
 };
 
 }  // namespace outrider
+
+#ifndef OUTRIDER_COMPILED
+#include <outrider/core/detail/thread_team-inl.hpp>
+#endif
