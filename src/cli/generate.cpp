@@ -14,7 +14,7 @@
 
 #include "arguments.hpp"
 #include "engine.hpp"
-#include "progress.hpp"
+#include <outrider/draft/nn/detail/progress.hpp>
 #include "prompts_file.hpp"
 #include "report.hpp"
 

@@ -13,7 +13,7 @@
 #include <outrider/draft/hydra/hydra_draft.hpp>
 #include <outrider/draft/medusa/medusa_draft.hpp>
 #include <outrider/draft/merged.hpp>
-#include <outrider/draft/nn/published_heads.hpp>
+#include <outrider/draft/nn/detail/published_heads.hpp>
 #include <outrider/draft/none.hpp>
 #include <outrider/target/llama_causal_model.hpp>
 

@@ -5,7 +5,7 @@
 #include <outrider/core/error.hpp>
 #include <outrider/core/rng.hpp>
 #include "formats/gguf.hpp"
-#include "formats/named_tensors.hpp"
+#include <outrider/formats/detail/named_tensors.hpp>
 #include <outrider/core/detail/thread_team.hpp>
 
 #include "free_memory.hpp"

@@ -1,5 +1,5 @@
 #include <outrider/core/error.hpp>
-#include "formats/named_tensors.hpp"
+#include <outrider/formats/detail/named_tensors.hpp>
 
 #include "weight_source.hpp"
 

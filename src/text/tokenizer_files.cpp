@@ -4,7 +4,7 @@
 
 #include <outrider/core/error.hpp>
 
-#include "formats/json_text.hpp"
+#include <outrider/formats/detail/json_text.hpp>
 #include "tokenizer_state.hpp"
 
 // The small files that stand beside a tokenizer.json or tokenizer.model in Hugging Face folders.

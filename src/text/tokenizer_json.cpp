@@ -3,7 +3,7 @@
 #include <outrider/core/error.hpp>
 #include <outrider/text/tokenizer.hpp>
 
-#include "formats/json_text.hpp"
+#include <outrider/formats/detail/json_text.hpp>
 #include "tokenizer_state.hpp"
 
 // Format of Hugging Face's library `tokenizers`; there is no text that defines it but its serialisation code.

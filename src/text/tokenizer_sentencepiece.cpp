@@ -5,7 +5,7 @@
 #include <outrider/formats/mapped_file.hpp>
 #include <outrider/text/tokenizer.hpp>
 
-#include "formats/json_text.hpp"
+#include <outrider/formats/detail/json_text.hpp>
 #include "tokenizer_state.hpp"
 
 // tokenizer.model, and what Hugging Face's libraries put beside it.

@@ -75,3 +75,7 @@ private:
 };
 
 }  // namespace outrider
+
+#ifndef OUTRIDER_COMPILED
+#include <outrider/draft/lm-inl.hpp>
+#endif

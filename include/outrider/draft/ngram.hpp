@@ -117,3 +117,7 @@ private:
 };
 
 }  // namespace outrider
+
+#ifndef OUTRIDER_COMPILED
+#include <outrider/draft/ngram-inl.hpp>
+#endif

@@ -35,3 +35,7 @@ private:
 };
 
 }  // namespace outrider
+
+#ifndef OUTRIDER_COMPILED
+#include <outrider/formats/mapped_file-inl.hpp>
+#endif

@@ -85,3 +85,8 @@ void write_safetensors(const std::filesystem::path& path, std::span<const SafeTe
                        const std::map<std::string, std::string>& metadata = {});
 
 }  // namespace outrider
+
+#ifndef OUTRIDER_COMPILED
+#include <outrider/formats/safetensors-inl.hpp>
+#include <outrider/formats/safetensors_write-inl.hpp>
+#endif

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include <outrider/core/types.hpp>
-#include <outrider/draft/nn/layers.hpp>
+#include <outrider/draft/nn/head_output.hpp>
 
 namespace outrider {
 
@@ -67,3 +67,7 @@ void write_ctc_config(const std::filesystem::path& folder, const CtcConfig& conf
 void check_ctc_config(const CtcConfig& config);
 
 }  // namespace outrider
+
+#ifndef OUTRIDER_COMPILED
+#include <outrider/draft/ctc/ctc_config-inl.hpp>
+#endif

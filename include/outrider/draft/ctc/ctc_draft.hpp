@@ -9,7 +9,7 @@
 #include <utility>
 
 #include <outrider/draft/ctc/ctc_config.hpp>
-#include <outrider/draft/ctc/ctc_network.hpp>
+#include <outrider/draft/ctc/detail/ctc_network.hpp>
 #include <outrider/draft/nn/trained_draft.hpp>
 
 namespace outrider {
@@ -49,3 +49,7 @@ struct CtcKind {
 using CtcDraft = TrainedDraft<CtcKind>;
 
 }  // namespace outrider
+
+#ifndef OUTRIDER_COMPILED
+#include <outrider/draft/ctc/ctc_draft-inl.hpp>
+#endif

@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <outrider/core/types.hpp>
-#include <outrider/draft/nn/layers.hpp>
+#include <outrider/draft/nn/head_output.hpp>
 #include <string>
 #include <vector>
 
@@ -56,3 +56,7 @@ void write_hydra_config(const std::filesystem::path& folder, const HydraConfig& 
 void check_hydra_config(const HydraConfig& config);
 
 }  // namespace outrider
+
+#ifndef OUTRIDER_COMPILED
+#include <outrider/draft/hydra/hydra_config-inl.hpp>
+#endif

@@ -8,7 +8,7 @@
 #include <utility>
 
 #include <outrider/draft/hydra/hydra_config.hpp>
-#include <outrider/draft/hydra/hydra_network.hpp>
+#include <outrider/draft/hydra/detail/hydra_network.hpp>
 #include <outrider/draft/nn/head_options.hpp>
 #include <outrider/draft/nn/trained_draft.hpp>
 
@@ -32,3 +32,7 @@ struct HydraKind {
 using HydraDraft = TrainedDraft<HydraKind>;
 
 }  // namespace outrider
+
+#ifndef OUTRIDER_COMPILED
+#include <outrider/draft/hydra/hydra_draft-inl.hpp>
+#endif

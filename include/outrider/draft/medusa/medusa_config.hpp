@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <outrider/core/types.hpp>
-#include <outrider/draft/nn/layers.hpp>
+#include <outrider/draft/nn/head_output.hpp>
 #include <string>
 #include <vector>
 
@@ -37,3 +37,7 @@ void write_medusa_config(const std::filesystem::path& folder, const MedusaConfig
 void check_medusa_config(const MedusaConfig& config);
 
 }  // namespace outrider
+
+#ifndef OUTRIDER_COMPILED
+#include <outrider/draft/medusa/medusa_config-inl.hpp>
+#endif

@@ -8,7 +8,7 @@
 #include <utility>
 
 #include <outrider/draft/medusa/medusa_config.hpp>
-#include <outrider/draft/medusa/medusa_network.hpp>
+#include <outrider/draft/medusa/detail/medusa_network.hpp>
 #include <outrider/draft/nn/head_options.hpp>
 #include <outrider/draft/nn/trained_draft.hpp>
 
@@ -30,3 +30,7 @@ struct MedusaKind {
 using MedusaDraft = TrainedDraft<MedusaKind>;
 
 }  // namespace outrider
+
+#ifndef OUTRIDER_COMPILED
+#include <outrider/draft/medusa/medusa_draft-inl.hpp>
+#endif
