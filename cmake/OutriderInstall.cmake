@@ -1,5 +1,6 @@
-# Install and export. find_package(outrider COMPONENTS core) needs no LibTorch; find_package(outrider) gives
-# outrider::outrider as well and finds LibTorch on the consumer's side (OutriderTorch.cmake).
+# Install and export. find_package(outrider COMPONENTS core) needs no LibTorch; COMPONENTS headers gives outrider::headers
+# too and finds LibTorch on the consumer's side (OutriderTorch.cmake), but links nothing of ours; find_package(outrider)
+# gives outrider::outrider as well.
 include(CMakePackageConfigHelpers)
 set(outrider_package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/outrider)
 
@@ -8,6 +9,9 @@ install(EXPORT outrider-core NAMESPACE outrider:: FILE outrider-core-targets.cma
         DESTINATION ${outrider_package_dir})
 
 if(TARGET outrider)
+    install(TARGETS outrider_headers EXPORT outrider-headers FILE_SET HEADERS)
+    install(EXPORT outrider-headers NAMESPACE outrider:: FILE outrider-headers-targets.cmake
+            DESTINATION ${outrider_package_dir})
     install(TARGETS outrider EXPORT outrider-library FILE_SET HEADERS)
     install(EXPORT outrider-library NAMESPACE outrider:: FILE outrider-library-targets.cmake
             DESTINATION ${outrider_package_dir})

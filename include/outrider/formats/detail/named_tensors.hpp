@@ -66,7 +66,7 @@ private:
 
 namespace detail {
 
-/// An archive of torch.save, or a folder of its shards. Compiled (formats/named_tensors.cpp); headers alone refuse it.
+/// An archive of torch.save, or a folder of its shards. Compiled (formats/detail/named_tensors.cpp); headers alone refuse it.
 [[nodiscard]] NamedTensors open_torch_archive(const std::filesystem::path& path);
 
 }  // namespace detail

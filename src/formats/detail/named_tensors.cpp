@@ -1,7 +1,7 @@
 // Archives of torch.save among the files of tensors.
 #include <outrider/formats/detail/named_tensors.hpp>
 
-#include "torch_archive.hpp"
+#include "formats/torch_archive.hpp"
 
 namespace outrider::detail {
 
