@@ -11,18 +11,16 @@
 
 namespace outrider {
 
-namespace fs = std::filesystem;
-
-OUTRIDER_INLINE bool is_published(const fs::path& path) {
+OUTRIDER_INLINE bool is_published(const std::filesystem::path& path) {
     std::error_code error;
-    if (fs::is_regular_file(path, error)) return true;
-    if (!fs::exists(path / "config.json", error)) return fs::is_directory(path, error) && !fs::is_empty(path, error);
+    if (std::filesystem::is_regular_file(path, error)) return true;
+    if (!std::filesystem::exists(path / "config.json", error)) return std::filesystem::is_directory(path, error) && !std::filesystem::is_empty(path, error);
     std::ifstream in(path / "config.json");
     const nlohmann::json file = nlohmann::json::parse(in, nullptr, false);
     return file.is_object() && !file.contains("kind");
 }
 
-OUTRIDER_INLINE std::string published_kind(const fs::path& path) {
+OUTRIDER_INLINE std::string published_kind(const std::filesystem::path& path) {
     std::optional<NamedTensors> file;
     try {
         file.emplace(published::open_heads(path));
