@@ -56,6 +56,8 @@ public:
         for (; at_ < rows_.size(); ++at_) {
             const PromptRow& row = rows_[at_];
             if (done_.contains(row.id)) continue;
+            require(row.variables.empty(), "prompt '{}': `tools`, `documents` and `chat_template_kwargs` do not go into the "
+                    "training text; expected messages alone", row.id);
             Prompt prompt = make_prompt(model_, row, false);
             if (std::ssize(prompt.tokens) >= context_) {
                 fmt::print(stderr, "left out: prompt '{}' has {} tokens, the target's context {}\n", row.id,

@@ -1,17 +1,21 @@
-// outrider tokenize: JSON strings on standard input, one a line, to ids and the text that they decode to.
+// outrider tokenize: JSON strings on standard input, one a line, to ids and the text that they decode to; with --chat,
+// conversations to the text and the ids that the chat template makes of them.
 #include <nlohmann/json.hpp>
 
 #include <filesystem>
 #include <iostream>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include <outrider/core/error.hpp>
 #include <outrider/core/utf8_stream.hpp>
 #include "formats/gguf.hpp"
+#include <outrider/text/chat_template.hpp>
 #include <outrider/text/tokenizer.hpp>
 
 #include "arguments.hpp"
+#include "engine.hpp"
 
 namespace outrider::cli {
 namespace {
@@ -22,23 +26,46 @@ std::shared_ptr<const Tokenizer> load_tokenizer(const std::filesystem::path& pat
     return Tokenizer::from_gguf(GgufFile::open(path));
 }
 
+ChatTemplate load_template(const TokenizeArguments& arguments, const Tokenizer& tokenizer) {
+    if (!arguments.template_file.empty()) return ChatTemplate::parse(read_template(arguments.template_file));
+    return arguments.chat_template.empty() ? ChatTemplate::of(tokenizer)
+                                           : ChatTemplate::by_name(arguments.chat_template);
+}
+
+nlohmann::ordered_json string_line(const std::string& line, const Tokenizer& tokenizer) {
+    std::string text;
+    try {
+        text = nlohmann::json::parse(line).get<std::string>();
+    } catch (const nlohmann::json::exception& error) {
+        fail("not a JSON string ({})", error.what());
+    }
+    const auto ids = tokenizer.encode(text, SpecialText::parse);
+    std::string back;
+    for (const TokenId id : ids) back += tokenizer.piece(id);  // special tokens by name, so that nothing is lost
+    return {{"ids", ids}, {"text", to_valid_utf8(back)}};
+}
+
+nlohmann::ordered_json chat_line(const std::string& line, const Tokenizer& tokenizer, const ChatTemplate& chat) {
+    const Chat conversation = Chat::from_json(line);
+    return {{"ids", chat.encode(conversation.messages, tokenizer, conversation.variables)},
+            {"text", chat.render(conversation.messages, tokenizer, conversation.variables)}};
+}
+
 }  // namespace
 
 int run(const TokenizeArguments& arguments) {
     const auto tokenizer = load_tokenizer(arguments.model);
+    std::optional<ChatTemplate> chat;
+    if (arguments.chat) chat = load_template(arguments, *tokenizer);
     std::ios::sync_with_stdio(false);
     std::string line;
     for (std::int64_t number = 1; std::getline(std::cin, line); ++number) {
-        std::string text;
         try {
-            text = nlohmann::json::parse(line).get<std::string>();
-        } catch (const nlohmann::json::exception& error) {
-            fail("standard input, line {}: not a JSON string ({})", number, error.what());
+            const auto shown = chat ? chat_line(line, *tokenizer, *chat) : string_line(line, *tokenizer);
+            std::cout << shown.dump() << '\n';
+        } catch (const Error& error) {
+            fail("standard input, line {}: {}", number, error.what());
         }
-        const auto ids = tokenizer->encode(text, SpecialText::parse);
-        std::string back;
-        for (const TokenId id : ids) back += tokenizer->piece(id);  // special tokens by name, so that nothing is lost
-        std::cout << nlohmann::ordered_json{{"ids", ids}, {"text", to_valid_utf8(back)}}.dump() << '\n';
     }
     std::cout.flush();
     require(std::cout.good(), "standard output: writing failed");
