@@ -34,6 +34,14 @@ TEST_CASE("prompt, first turn, messages; ids as given or line numbers") {
     CHECK(read("{\"prompt\": \"x\"}\n{\"prompt\": \"y\"}\n", 1).size() == 1);
 }
 
+TEST_CASE("what a chat template reads beside messages") {
+    const auto rows = read("{\"messages\": [{\"role\": \"tool\", \"content\": \"x\", \"name\": \"f\"}], \"tools\": [{\"b\": 1, \"a\": 2}], "
+                           "\"mood\": 3, \"chat_template_kwargs\": {\"thinking\": true}}");
+    CHECK(rows[0].messages[0].more == "{\"name\":\"f\"}");
+    CHECK(rows[0].variables == "{\"tools\":[{\"b\":1,\"a\":2}],\"thinking\":true}");
+    CHECK(read("{\"prompt\": \"x\", \"tools\": []}")[0].variables.empty());
+}
+
 TEST_CASE("errors name file and line, and say what is wrong") {
     const auto says = [](const std::string& text, const std::string& words) {
         CAPTURE(text);
