@@ -23,7 +23,7 @@ inline constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
 
 /// e^max(x, -87) for x <= 0, relative error below 3e-7, written so that the compiler makes vectors of it: the bits of
 /// negative floats are ordered as integers, and a minimum of integers needs no branch.
-OUTRIDER_INLINE OUTRIDER_ALWAYS_INLINE float exp_negative(float x) {
+OUTRIDER_ALWAYS_INLINE float exp_negative(float x) {
     constexpr auto kLeast = std::bit_cast<std::int32_t>(-87.0F);
     constexpr auto kSign = std::numeric_limits<std::int32_t>::min();
     x = std::bit_cast<float>(std::min(std::bit_cast<std::int32_t>(x) | kSign, kLeast));
@@ -41,7 +41,7 @@ OUTRIDER_INLINE OUTRIDER_ALWAYS_INLINE float exp_negative(float x) {
 }
 
 /// Sum of e^((logit - maximum) * per_temperature).
-OUTRIDER_INLINE OUTRIDER_ALWAYS_INLINE double sum_of_weights(std::span<const float> logits, float maximum, float per_temperature) {
+OUTRIDER_ALWAYS_INLINE double sum_of_weights(std::span<const float> logits, float maximum, float per_temperature) {
     constexpr std::size_t kBlock = 256, kLanes = 8;
     double sum = 0;
     std::array<float, kBlock> weight{};
@@ -77,7 +77,7 @@ OUTRIDER_INLINE OUTRIDER_CLONES void weights_of(const float* logits, std::size_t
 }
 
 /// ln x of a positive normal number, absolute error below 2e-7, as exp_negative written for vectors.
-OUTRIDER_INLINE OUTRIDER_ALWAYS_INLINE float log_positive(float x) {
+OUTRIDER_ALWAYS_INLINE float log_positive(float x) {
     constexpr std::int32_t kRootHalf = 0x3f3504f3;  // the mantissa is taken from [sqrt(1/2), sqrt(2))
     const auto bits = std::bit_cast<std::int32_t>(x);
     const std::int32_t n = (bits - kRootHalf) >> 23;
@@ -159,6 +159,9 @@ OUTRIDER_INLINE double softmax_entropy(std::span<const float> logits, float maxi
     return entropy;
 }
 
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wpsabi"  // vectors inside one function
+
 OUTRIDER_INLINE OUTRIDER_CLONES RowMaximum row_maximum(std::span<const float> logits) {
     using Lanes = simd::Vector<float>;
     constexpr std::size_t kLanes = simd::kLanes<float>, kBlock = 1024;
@@ -183,6 +186,8 @@ OUTRIDER_INLINE OUTRIDER_CLONES RowMaximum row_maximum(std::span<const float> lo
         std::find(logits.begin() + static_cast<std::ptrdiff_t>(best_begin), logits.end(), best.value) - logits.begin());
     return best;
 }
+
+#pragma GCC diagnostic pop
 
 OUTRIDER_INLINE void penalise_repetition(std::span<float> logits, double penalty, std::span<const TokenId> text,
                          std::vector<bool>& scratch) {

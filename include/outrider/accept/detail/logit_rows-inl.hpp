@@ -14,7 +14,7 @@ namespace outrider {
 
 namespace detail {
 
-OUTRIDER_INLINE [[noreturn]] void fail_nan(NodeIndex node) {
+[[noreturn]] OUTRIDER_INLINE void fail_nan(NodeIndex node) {
     fail(ErrorKind::internal,
          "The target's logits after node {} are not a number; the model or its input is broken (weights, dtype range, "
          "cache), so no token can be chosen",
