@@ -17,6 +17,18 @@
 #include "output.hpp"
 
 namespace outrider::cli {
+namespace {
+
+void add_template(CLI::App& app, std::string& name, std::string& file) {
+    auto* by_name = app.add_option("--template", name, "Built-in chat template by name, instead of the model's own")
+                        ->check(CLI::IsMember({"chatml", "llama2", "llama3", "mistral", "vicuna", "zephyr"}));
+    app.add_option("--template-file", file, "Chat template (Jinja) from a file, instead of the model's own")
+        ->type_name("FILE")
+        ->excludes(by_name);
+}
+
+}  // namespace
+
 void add_model(CLI::App& app, ModelArguments& model) {
     app.add_option("-m,--model", model.path, "GGUF file or Hugging Face folder of the target")->required();
     app.add_option("--weights", model.weights, "How the matrices are held")
@@ -35,15 +47,15 @@ void add_model(CLI::App& app, ModelArguments& model) {
     app.add_option("--threads", model.threads, "Threads of the target pass; 0: one per physical core")
         ->transform(within(ranges::kThreads))
         ->capture_default_str();
-    app.add_option("--template", model.chat_template, "Chat template by name, instead of the one the file names")
-        ->check(CLI::IsMember({"chatml", "llama2", "llama3", "mistral", "vicuna", "zephyr"}));
+    add_template(app, model.chat_template, model.template_file);
 }
 
 namespace {
 
 void add_raw(CLI::App& app, ModelArguments& model) {
     app.add_flag("--raw", model.raw, "Take the prompt as text to continue, without a chat template")
-        ->excludes("--template");
+        ->excludes("--template")
+        ->excludes("--template-file");
 }
 
 CLI::Option* add_limit(CLI::App& app, std::int64_t& limit) {
@@ -135,6 +147,10 @@ void add_inspect(CLI::App& app, InspectArguments& a) {
 
 void add_tokenize(CLI::App& app, TokenizeArguments& a) {
     app.add_option("-m,--model", a.model, "GGUF file or Hugging Face folder")->required();
+    auto* chat = app.add_flag("--chat", a.chat, "Lines are conversations: {\"messages\": [...], \"tools\": [...], ...}");
+    add_template(app, a.chat_template, a.template_file);
+    app.get_option("--template")->needs(chat);
+    app.get_option("--template-file")->needs(chat);
 }
 
 }  // namespace

@@ -16,7 +16,8 @@ namespace outrider::cli {
 struct ModelArguments {
     std::string path;
     std::string weights = "auto";
-    std::string chat_template;  ///< name of a built-in one; empty: by the checkpoint's own
+    std::string chat_template;  ///< name of a built-in one; empty: the checkpoint's own
+    std::string template_file;  ///< Jinja, instead of either; empty: none
     std::string device = "cpu";
     int threads = 0;            ///< 0: one per physical core
     bool raw = false;           ///< prompts are text as they stand, not a chat message
@@ -106,6 +107,8 @@ struct InspectArguments {
 
 struct TokenizeArguments {
     std::string model;
+    bool chat = false;          ///< lines are conversations, not strings
+    std::string chat_template, template_file;  ///< see ModelArguments
 };
 
 using Command = std::variant<GenerateArguments, CompareArguments, DistillArguments, TrainArguments, InspectArguments,

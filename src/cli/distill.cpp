@@ -34,6 +34,8 @@ public:
     std::optional<DistillPrompt> operator()() {
         while (at_ < rows_.size()) {
             const PromptRow& row = rows_[at_++];
+            require(row.variables.empty(), "prompt '{}': `tools`, `documents` and `chat_template_kwargs` do not go into the "
+                    "training text; expected messages alone", row.id);
             Prompt prompt = make_prompt(model_, row, false);
             if (std::ssize(prompt.tokens) >= context_) {
                 tell(fmt::format("left out: prompt '{}' has {} tokens, the target's context {}\n", row.id,

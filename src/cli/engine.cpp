@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <string_view>
 #include <system_error>
 #include <utility>
@@ -17,6 +18,16 @@
 #include "memory.hpp"
 
 namespace outrider::cli {
+
+std::string read_template(const std::string& path) {
+    if (path.empty()) return {};
+    std::ifstream in(path, std::ios::binary);
+    std::string source{std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
+    require(in.is_open() && !in.bad(), "--template-file: '{}' cannot be read; expected a file with a Jinja template", path);
+    require(!source.empty(), "--template-file: '{}' is empty; expected a Jinja template", path);
+    return source;
+}
+
 namespace {
 
 /// A file of something else is not taken for a fresh table, which would be written over it.
@@ -48,6 +59,7 @@ LlamaModel load_model(const ModelArguments& arguments) {
     options.device = at::Device(arguments.device);
     options.threads = arguments.threads;
     options.chat_template = arguments.chat_template;
+    options.chat_template_source = read_template(arguments.template_file);
     const ReturnMemory loading;
     LlamaModel model = LlamaModel::load(arguments.path, options);
     if (!model.note().empty()) fmt::print(stderr, "outrider: note: {}\n", model.note());
@@ -97,7 +109,7 @@ Prompt make_prompt(const LlamaModel& model, const PromptRow& row, bool raw) {
     try {
         if (!row.text) {
             require(!raw, "--raw needs prompts with `prompt` or `turns`; this one has `messages`");
-            return model.chat(row.messages);
+            return model.chat(row.messages, row.variables);
         }
         return raw ? model.raw(*row.text) : model.chat(*row.text);
     } catch (const Error& error) {

@@ -15,6 +15,9 @@
 
 namespace outrider::cli {
 
+/// What --template-file names; empty for no name. Throws Error for a file that cannot be read or is empty.
+[[nodiscard]] std::string read_template(const std::string& path);
+
 [[nodiscard]] LlamaModel load_model(const ModelArguments& arguments);
 
 /// With the policy that the arguments name. Throws Error for a drafter that does not fit it.

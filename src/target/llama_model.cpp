@@ -41,6 +41,13 @@ Checkpoint open_folder(const std::filesystem::path& folder) {
             std::move(note)};
 }
 
+ChatTemplate chat_template_of(const Tokenizer& tokenizer, const LlamaModel::Options& options) {
+    require(options.chat_template.empty() || options.chat_template_source.empty(),
+            "chat_template and chat_template_source are both given; expected one of them");
+    if (!options.chat_template_source.empty()) return ChatTemplate::parse(options.chat_template_source);
+    return options.chat_template.empty() ? ChatTemplate::of(tokenizer) : ChatTemplate::by_name(options.chat_template);
+}
+
 }  // namespace
 
 struct LlamaModel::State {
@@ -93,14 +100,11 @@ LlamaModel LlamaModel::load(const std::filesystem::path& path, const Options& op
 
     state->norm = at::tensor(state->source->floats("norm")).to(options.device);
     state->end_ids = state->tokenizer->end_ids();
-    if (!options.chat_template.empty()) {
-        state->chat_template = ChatTemplate::by_name(options.chat_template);
-    } else {
-        try {
-            state->chat_template = ChatTemplate::detect(state->tokenizer->chat_template());
-        } catch (const Error& reason) {
-            state->no_template = reason.what();
-        }
+    try {
+        state->chat_template = chat_template_of(*state->tokenizer, options);
+    } catch (const Error& reason) {
+        if (!options.chat_template.empty() || !options.chat_template_source.empty()) throw;
+        state->no_template = reason.what();  // prompts without a template need none
     }
     return LlamaModel(state);
 }
@@ -121,9 +125,9 @@ Prompt LlamaModel::chat(std::string_view user) const {
     return chat(std::span(&message, 1));
 }
 
-Prompt LlamaModel::chat(std::span<const ChatMessage> messages) const {
+Prompt LlamaModel::chat(std::span<const ChatMessage> messages, std::string_view variables) const {
     require(state_->chat_template.has_value(), "{}", state_->no_template);
-    return {.tokens = state_->chat_template->encode(messages, *state_->tokenizer),
+    return {.tokens = state_->chat_template->encode(messages, *state_->tokenizer, variables),
             .end_ids = state_->end_ids,
             .text = state_->tokenizer};
 }

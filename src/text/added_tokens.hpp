@@ -5,12 +5,14 @@
 #include <cstdint>
 #include <functional>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <unordered_map>
 #include <vector>
 
 #include <outrider/core/types.hpp>
+#include <outrider/text/tokenizer.hpp>
 
 #include "normalizer.hpp"
 
@@ -71,13 +73,22 @@ public:
     /// Cuts `text` and hands out the parts in order.
     void cut(std::string_view text, bool with_special, const Normalizer& normalizer, const Take& take) const;
 
+    /// The same with special tokens where none of their bytes is in a span of `plain` (ascending). They are looked for as
+    /// they are written, normalized ones too.
+    void cut(std::string_view text, std::span<const TextSpan> plain, const Normalizer& normalizer, const Take& take) const;
+
 private:
-    void search(const TextTrie& trie, std::string_view text, bool with_special, const Take& take) const;
+    /// What begins at a place of the text, if anything.
+    using Find = std::function<std::optional<TextTrie::Found>(std::size_t at)>;
+    void search(std::string_view text, const Find& find, bool with_special, const Take& take) const;
+    void search_normalized(std::string_view part, bool with_special, const Normalizer& normalizer, bool first,
+                           const Take& take) const;
 
     std::vector<AddedToken> tokens_;
     std::unordered_map<std::string, std::size_t> by_text_;
     std::unordered_map<TokenId, std::size_t> by_id_;
     TextTrie raw_, normalized_;
+    TextTrie written_;  // special tokens that are normalized, as they are written
 };
 
 }  // namespace outrider::detail

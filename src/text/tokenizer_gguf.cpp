@@ -114,6 +114,14 @@ std::optional<TokenId> find_named(const GgufFile& file, const TokenizerState& st
     return token != nullptr && token->special ? std::optional(usual) : std::nullopt;
 }
 
+/// The template, and others whose names a list holds.
+void read_templates(const GgufFile& file, TokenizerState& state) {
+    state.chat_template = file.find_string("tokenizer.chat_template").value_or("");
+    if (!file.has("tokenizer.chat_templates")) return;
+    for (const std::string& name : file.strings("tokenizer.chat_templates"))
+        state.chat_templates.emplace_back(name, file.string("tokenizer.chat_template." + name));
+}
+
 }  // namespace
 
 std::shared_ptr<const Tokenizer> Tokenizer::from_gguf(const GgufFile& file) {
@@ -128,7 +136,7 @@ std::shared_ptr<const Tokenizer> Tokenizer::from_gguf(const GgufFile& file) {
                    file.find_boolean("tokenizer.ggml.add_bos_token").value_or(usual));
     state->eos = find_named(file, *state, "eos_token_id", 2);
     read_ends(file, *state);
-    state->chat_template = file.find_string("tokenizer.chat_template").value_or("");
+    read_templates(file, *state);
     state->finish(file.name());
     return std::make_shared<const Tokenizer>(std::move(state));
 }

@@ -7,6 +7,7 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include <outrider/core/types.hpp>
@@ -52,6 +53,8 @@ struct TokenizerState {
     std::vector<TokenId> end_ids;
     bool ends_by_name = false;                           ///< every well-known name of an end counts
     std::string chat_template;
+    std::vector<std::pair<std::string, std::string>> chat_templates;  ///< further ones, by name
+    std::vector<std::pair<std::string, std::string>> named_tokens;    ///< "bos_token" and the like to their texts
 
     std::vector<bool> special;  ///< by id; as many as ids. Made by finish()
 
@@ -77,6 +80,9 @@ struct TokenizerState {
     /// bos, eos, chat template and end ids of the files that stand beside a vocabulary, where they exist. After its
     /// tokens are there. Throws Error.
     void read_neighbours(const std::filesystem::path& folder, const detail::FolderTokens& tokens);
+
+    /// Names a token for chat templates; the first text of a name counts.
+    void name_token(const std::string& name, const std::string& text);
 };
 
 /// Splits "left right". Throws Error when there is no single space.

@@ -54,7 +54,7 @@ std::string_view trimmed(std::string_view text) {
 std::string distilled_line(const DistilledText& text) {
     nlohmann::ordered_json messages = nlohmann::ordered_json::array();
     for (const ChatMessage& message : text.messages)
-        messages.push_back({{"role", message.role}, {"content", to_valid_utf8(message.content)}});
+        messages.push_back(nlohmann::ordered_json::parse(message.to_json()));
     messages.push_back({{"role", "assistant"}, {"content", to_valid_utf8(text.answer.text)}});
     nlohmann::ordered_json line = {{"id", text.id},
                                          {"temperature", text.temperature},

@@ -1,6 +1,7 @@
 // Text to token ids and back: byte-level BPE and SentencePiece, from GGUF metadata or Hugging Face files.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <memory>
@@ -8,6 +9,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include <outrider/core/detail/export.hpp>
@@ -26,6 +28,11 @@ enum class SpecialText { plain, parse };
 /// Whether a text begins here or goes on behind other tokens. It matters to SentencePiece vocabularies alone: they put a
 /// space before a text.
 enum class TextPlace { start, middle };
+
+/// The bytes [begin, end) of a text.
+struct TextSpan {
+    std::size_t begin = 0, end = 0;
+};
 
 /// Immutable and safe to share between threads.
 ///
@@ -67,6 +74,10 @@ public:
     [[nodiscard]] std::vector<TokenId> encode(std::string_view text, SpecialText special,
                                               TextPlace place = TextPlace::start) const;
 
+    /// The ids of a text that begins here and whose parts `plain` (ascending, without overlaps, at character boundaries)
+    /// are user text: a special token is found where none of its bytes is in one. `text` is valid UTF-8.
+    [[nodiscard]] std::vector<TokenId> encode(std::string_view text, std::span<const TextSpan> plain) const;
+
     /// The bytes of `tokens` joined, special tokens left out; see Utf8Stream and to_valid_utf8 for text. At the start of
     /// a text the space is left out that encode() put there.
     [[nodiscard]] std::string decode(std::span<const TokenId> tokens, TextPlace place = TextPlace::start) const;
@@ -107,6 +118,13 @@ public:
 
     /// Source of the chat template, Jinja; empty when the files have none. See ChatTemplate.
     [[nodiscard]] const std::string& chat_template() const noexcept;
+
+    /// Further chat templates by name ("tool_use"), where the files have several.
+    [[nodiscard]] const std::vector<std::pair<std::string, std::string>>& chat_templates() const noexcept;
+
+    /// Names and texts of the tokens that a chat template may write: bos_token, eos_token, and the others that the files
+    /// name so.
+    [[nodiscard]] const std::vector<std::pair<std::string, std::string>>& named_tokens() const noexcept;
 
     explicit Tokenizer(std::unique_ptr<const TokenizerState> state);
 

@@ -76,7 +76,7 @@ void use(const Tokenizer& tokenizer) {
     }
     for (std::int64_t id = 0; id < tokenizer.size(); ++id) (void)tokenizer.piece(static_cast<TokenId>(id));
     try {
-        (void)ChatTemplate::detect(tokenizer.chat_template());
+        (void)ChatTemplate::of(tokenizer);
     } catch (const Error&) {
     }
 }
@@ -302,19 +302,5 @@ TEST_CASE("fuzz: tokenizer.json over characters") {
     const test::TemporaryFolder folder;
     fuzz(tokenizer, kJsonWords, [&](const std::string& text) {
         use(*Tokenizer::from_json(folder.write("tokenizer.json", text)));
-    });
-}
-
-TEST_CASE("fuzz: chat template") {
-    const std::vector<std::string> words = {"<|im_start|>", "<|im_end|>", "<|im_start|>system\\n", "<|start_header_id|>",
-                                            "<|end_header_id|>", "<|eot_id|>", "[INST]", "[/INST]", "<<SYS>>", "USER: ",
-                                            "ASSISTANT:", "<|user|>", "<|assistant|>", "eos_token", "<|end|>", "\\n", "'",
-                                            "\"", "{", "\xFF", std::string(8, '\0')};
-    const std::string source = "{% if x %}{{ '<|im_start|>system\\nBe brief.<|im_end|>\\n' }}{% endif %}"
-                               "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] }}";
-    fuzz(source, words, [](const std::string& text) {
-        const ChatTemplate chat = ChatTemplate::detect(text);
-        CHECK_NOTHROW(ChatTemplate::by_name(chat.name()));
-        if (chat.default_system().size() > text.size()) FAIL("a system turn longer than the template");
     });
 }
