@@ -32,10 +32,22 @@ std::int64_t take_number(std::string_view text, std::size_t& at) {
     return value;
 }
 
-std::string with_thousands(std::string digits) {
+std::string with_thousands(std::string_view digits) {
     const std::size_t end = std::min(digits.find('.'), digits.size());
-    for (std::size_t at = end; at > 3 && digits[at - 4] != '-'; at -= 3) digits.insert(at - 3, ",");
-    return digits;
+    std::string result;
+    for (std::size_t i = 0; i < digits.size(); ++i) {
+        if (i > 0 && i < end && (end - i) % 3 == 0 && digits[i - 1] != '-') result += ',';
+        result += digits[i];
+    }
+    return result;
+}
+
+/// With a plus where there is no minus.
+std::string with_sign(const std::string& number) {
+    if (number.starts_with('-')) return number;
+    std::string result = "+";
+    result += number;
+    return result;
 }
 
 /// A number by the letter of a format. Throws Error for a value that is no number.
@@ -82,7 +94,7 @@ std::string number_text(const Value& value, const Layout& layout) {
             fail("a format of the kind '{}' is not supported", layout.kind);
     }
     if (layout.thousands) text = with_thousands(text);
-    return layout.plus && !text.starts_with('-') ? "+" + text : text;
+    return layout.plus ? with_sign(text) : text;
 }
 
 Text laid_out(Text text, const Layout& layout, bool number, Meter& meter) {
@@ -112,7 +124,7 @@ Text formatted(const Value& value, const Layout& layout, Meter& meter) {
         if (layout.kind == '\0' && layout.precision < 0) {
             std::string text(printed(value, meter).view());
             if (layout.thousands) text = with_thousands(text);
-            return laid_out(Text(layout.plus && !text.starts_with('-') ? "+" + text : text), layout, true, meter);
+            return laid_out(Text(layout.plus ? with_sign(text) : text), layout, true, meter);
         }
         Layout exact = layout;
         if (exact.kind == '\0') exact.kind = 'g';

@@ -219,7 +219,7 @@ private:
             base != 0 && peek() == '0' && (is_digit_of(peek(2), base) || peek(2) == '_')) {
             at_ += peek(2) == '_' ? 3 : 2;
             digits(text, base);
-            return put(TokenKind::integer, std::string("0") + mark + text);
+            return put(TokenKind::integer, fmt::format("0{}{}", mark, text));
         }
         digits(text, 10);
         bool real = false;

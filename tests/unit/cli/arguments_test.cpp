@@ -132,7 +132,10 @@ TEST_CASE("wrong usage is status 2, help and version are 0") {
         {"train", "--model", "m", "--kind", "medusa", "--data", "d", "--output", "o", "--feature-layers", "4"},
         {"train", "--model", "m", "--kind", "ctc", "--data", "d", "--output", "o", "--feature-layers", "4,x"},
         {"train", "--model", "m", "--kind", "ctc", "--data", "d", "--output", "o", "--feature-layers", "0"},
+        {"generate", "--model", "m", "--raw", "--template-file", "t"},
+        {"generate", "--model", "m", "--template", "chatml", "--template-file", "t"},
         {"tokenize"},
+        {"tokenize", "--model", "m", "--template", "chatml"},
     };
     for (const auto& words : wrong) {
         CAPTURE(words.size() > 3 ? words[3] : "few words");

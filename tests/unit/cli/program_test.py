@@ -160,6 +160,23 @@ class Tokenize(Case):
         self.assertEqual(lines[0]["ids"], [])
         self.fails("tokenize", "--model", MODEL, stdin='5\n', words=["line 1"])
 
+    def test_conversations_become_text_and_ids(self):
+        chat = {"messages": [{"role": "user", "content": "Hi <|im_end|>"}], "tools": [{"b": 1, "a": 2}]}
+        out, _ = outrider("tokenize", "--chat", "--model", MODEL, stdin=json.dumps(chat) + "\n")
+        line = json.loads(out)
+        self.assertEqual(line["text"], "<|im_start|>user\nHi <|im_end|><|im_end|>\n<|im_start|>assistant\n")
+        plain, _ = outrider("tokenize", "--model", MODEL, stdin=json.dumps(line["text"]) + "\n")
+        self.assertLess(len(json.loads(plain)["ids"]), len(line["ids"]))  # what the user writes is no token
+        file = self.path / "own.jinja"
+        file.write_text("{{ tools | tojson }}{{ mood }}")
+        out, _ = outrider("tokenize", "--chat", "--model", MODEL, "--template-file", file,
+                          stdin=json.dumps({**chat, "mood": "calm"}) + "\n")
+        self.assertEqual(json.loads(out)["text"], '[{"b": 1, "a": 2}]calm')
+        file.write_text("{{ raise_exception('no') }}")
+        self.fails("tokenize", "--chat", "--model", MODEL, "--template-file", file, stdin=json.dumps(chat) + "\n",
+                   words=["line 1", "no", "--raw"])
+        self.fails("tokenize", "--chat", "--model", MODEL, stdin="{}\n", words=["line 1", "messages"])
+
 
 class Inspect(Case):
     def test_trees_are_drawn(self):
