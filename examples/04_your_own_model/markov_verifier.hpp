@@ -116,7 +116,8 @@ public:
 private:
     static std::string path_text(const outrider::TokenTree& tree, outrider::NodeIndex node) {
         std::string text(1, static_cast<char>(tree.token(0)));
-        for (const outrider::NodeIndex step : outrider::path_to(tree, node)) text += static_cast<char>(tree.token(step));
+        for (const outrider::NodeIndex step : outrider::path_to(tree, node))
+            text += static_cast<char>(tree.token(step));
         return text;
     }
 

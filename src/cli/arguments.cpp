@@ -37,9 +37,10 @@ void add_model(CLI::App& app, ModelArguments& model) {
     app.add_option("--device", model.device, "cpu, cuda or cuda:N")
         ->check(CLI::Validator(
             [](std::string& text) {
-                const bool known = text == "cpu" || text == "cuda" ||
-                                   (text.starts_with("cuda:") && std::string(text, 5).find_first_not_of("0123456789") ==
-                                                                     std::string::npos && text.size() > 5);
+                const bool known =
+                    text == "cpu" || text == "cuda" ||
+                    (text.starts_with("cuda:") &&
+                     std::string(text, 5).find_first_not_of("0123456789") == std::string::npos && text.size() > 5);
                 return known ? std::string() : fmt::format("expected cpu, cuda or cuda:N, got '{}'", text);
             },
             ""))
@@ -65,9 +66,11 @@ CLI::Option* add_limit(CLI::App& app, std::int64_t& limit) {
 }
 
 constexpr const char* kPromptsHelp =
-    "JSON lines with `prompt`, `turns` or `messages`, an `id`, and `sample` N for another draw of a prompt asked before; "
+    "JSON lines with `prompt`, `turns` or `messages`, an `id`, and `sample` N for another draw of a prompt asked "
+    "before; "
     "-: standard input";
-constexpr const char* kDrafterHelp = "none, ngram, ngram:copy, ngram:maxgram, a drafter's folder, lm:CHECKPOINT, or several joined with +";
+constexpr const char* kDrafterHelp =
+    "none, ngram, ngram:copy, ngram:maxgram, a drafter's folder, lm:CHECKPOINT, or several joined with +";
 
 void add_generate(CLI::App& app, GenerateArguments& a) {
     Conditions conditions(app);
@@ -100,21 +103,24 @@ void add_compare(CLI::App& app, CompareArguments& a) {
     add_nodes(app, a.decoding, conditions);
     add_policy(app, a.decoding, conditions);
     add_batch(app, a.decoding);
-    app.add_option("--json", a.json, "Settings and rows as JSON into this file; -: standard output instead of the table");
+    app.add_option("--json", a.json,
+                   "Settings and rows as JSON into this file; -: standard output instead of the table");
 }
 
 void add_distill(CLI::App& app, DistillArguments& a) {
     add_model(app, a.model);
     auto* source = app.add_option_group("source", "Where prompts come from");
     auto* file = source->add_option("--prompts", a.prompts, kPromptsHelp);
-    auto* self = source->add_option("--self-prompts", a.self_prompts,
-                                    "No prompts at hand: answer N that the target makes up itself, those in the output "
-                                    "counted")
+    auto* self = source
+                     ->add_option("--self-prompts", a.self_prompts,
+                                  "No prompts at hand: answer N that the target makes up itself, those in the output "
+                                  "counted")
                      ->transform(within(Range<std::int64_t>{.low = 1}))
                      ->type_name("N");
     source->require_option(1);
     const Range<double> warm{.low = ranges::kTemperature.low, .high = ranges::kTemperature.high};
-    app.add_option("--prompt-temperature", a.prompt_temperature, "Of --self-prompts; higher: more varied, less sensible")
+    app.add_option("--prompt-temperature", a.prompt_temperature,
+                   "Of --self-prompts; higher: more varied, less sensible")
         ->transform(within(warm))
         ->capture_default_str()
         ->needs(self);
@@ -147,7 +153,8 @@ void add_inspect(CLI::App& app, InspectArguments& a) {
 
 void add_tokenize(CLI::App& app, TokenizeArguments& a) {
     app.add_option("-m,--model", a.model, "GGUF file or Hugging Face folder")->required();
-    auto* chat = app.add_flag("--chat", a.chat, "Lines are conversations: {\"messages\": [...], \"tools\": [...], ...}");
+    auto* chat =
+        app.add_flag("--chat", a.chat, "Lines are conversations: {\"messages\": [...], \"tools\": [...], ...}");
     add_template(app, a.chat_template, a.template_file);
     app.get_option("--template")->needs(chat);
     app.get_option("--template-file")->needs(chat);
@@ -160,7 +167,8 @@ std::variant<Command, int> parse(int argc, const char* const* argv) {
                  "outrider");
     app.set_version_flag("--version", kVersion);
     app.require_subcommand(1);
-    app.option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);  // scripts append, the last word counts
+    app.option_defaults()->multi_option_policy(
+        CLI::MultiOptionPolicy::TakeLast);  // scripts append, the last word counts
     app.get_formatter()->column_width(34);
     std::optional<Command> chosen;
     const auto command = [&]<typename A>(const char* name, const char* help, void (*add)(CLI::App&, A&)) {

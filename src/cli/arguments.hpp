@@ -19,20 +19,20 @@ struct ModelArguments {
     std::string chat_template;  ///< name of a built-in one; empty: the checkpoint's own
     std::string template_file;  ///< Jinja, instead of either; empty: none
     std::string device = "cpu";
-    int threads = 0;            ///< 0: one per physical core
-    bool raw = false;           ///< prompts are text as they stand, not a chat message
+    int threads = 0;   ///< 0: one per physical core
+    bool raw = false;  ///< prompts are text as they stand, not a chat message
 };
 
 /// How texts are decoded.
 struct DecodingArguments {
     GenerationOptions generation;
-    std::string accept = "match";            ///< acceptance policy, see make_policy
+    std::string accept = "match";  ///< acceptance policy, see make_policy
     PolicyOptions policy;
-    std::string tree = "auto";               ///< sampled where the policy needs draws, else best-first; static
-    std::int64_t chains = 0;                 ///< of a sampled tree; 0: one where the policy takes one, else two
-    std::optional<std::int64_t> nodes;       ///< tree nodes a round and sequence; nullopt: as many as pay
-    std::string pass_times = "default";      ///< file of measured passes, "default", or "none"
-    std::int64_t batch = 1;                  ///< sequences decoded together
+    std::string tree = "auto";           ///< sampled where the policy needs draws, else best-first; static
+    std::int64_t chains = 0;             ///< of a sampled tree; 0: one where the policy takes one, else two
+    std::optional<std::int64_t> nodes;   ///< tree nodes a round and sequence; nullopt: as many as pay
+    std::string pass_times = "default";  ///< file of measured passes, "default", or "none"
+    std::int64_t batch = 1;              ///< sequences decoded together
 };
 
 struct GenerateArguments {
@@ -42,7 +42,7 @@ struct GenerateArguments {
     std::optional<std::string> prompt;
     std::string prompts;  ///< file; empty together with `prompt`: standard input is the prompt
     std::int64_t limit = 0;
-    std::string json;     ///< "-": standard output, instead of the texts
+    std::string json;  ///< "-": standard output, instead of the texts
 };
 
 struct CompareArguments {
@@ -57,8 +57,8 @@ struct CompareArguments {
 struct DistillArguments {
     ModelArguments model;
     DecodingArguments decoding;
-    std::string prompts;             ///< file; empty: the target makes prompts up
-    std::int64_t self_prompts = 0;   ///< answers to prompts that it made up, those in the output counted
+    std::string prompts;            ///< file; empty: the target makes prompts up
+    std::int64_t self_prompts = 0;  ///< answers to prompts that it made up, those in the output counted
     double prompt_temperature = 1.0;
     std::vector<std::string> exclude;  ///< files of prompts that made-up ones must not resemble
     std::string output;
@@ -107,7 +107,7 @@ struct InspectArguments {
 
 struct TokenizeArguments {
     std::string model;
-    bool chat = false;          ///< lines are conversations, not strings
+    bool chat = false;                         ///< lines are conversations, not strings
     std::string chat_template, template_file;  ///< see ModelArguments
 };
 

@@ -16,7 +16,8 @@ namespace outrider::cli {
 namespace {
 
 constexpr const char* kSeedHelp =
-    "A sampled text is a function of target, prompt, options and this number: not of the prompt's row in a file, of the "
+    "A sampled text is a function of target, prompt, options and this number: not of the prompt's row in a file, of "
+    "the "
     "drafter, or of what is decoded beside it. Equal rows get equal texts, unless their `sample` differs";
 
 /// Whether trees are made of the drafter's draws.
@@ -142,10 +143,9 @@ void add_policy(CLI::App& app, DecodingArguments& decoding, Conditions& conditio
        app.add_option("--typical-delta", o.typical.delta, "lossy_typical: threshold over exp(-entropy)"))
         ->transform(within(ranges::kTypicalDelta))
         ->capture_default_str();
-    of({"lossy_top_k", "lossy_top_beta"},
-       app.add_option_function<std::size_t>(
-           "--accept-top", [&o](std::size_t n) { o.top_k = o.top_beta.beta = n; },
-           "lossy_top_k, lossy_top_beta: accept what is among the N most probable"))
+    of({"lossy_top_k", "lossy_top_beta"}, app.add_option_function<std::size_t>(
+                                              "--accept-top", [&o](std::size_t n) { o.top_k = o.top_beta.beta = n; },
+                                              "lossy_top_k, lossy_top_beta: accept what is among the N most probable"))
         ->transform(within(ranges::kAcceptTop))
         ->default_str("3");
     of({"lossy_top_beta"},

@@ -23,7 +23,8 @@ std::string read_template(const std::string& path) {
     if (path.empty()) return {};
     std::ifstream in(path, std::ios::binary);
     std::string source{std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
-    require(in.is_open() && !in.bad(), "--template-file: '{}' cannot be read; expected a file with a Jinja template", path);
+    require(in.is_open() && !in.bad(), "--template-file: '{}' cannot be read; expected a file with a Jinja template",
+            path);
     require(!source.empty(), "--template-file: '{}' is empty; expected a Jinja template", path);
     return source;
 }
@@ -72,7 +73,8 @@ AnyDecoder make_decoder(const LlamaModel& model, std::unique_ptr<DraftModel> dra
     options.max_batch = static_cast<std::size_t>(arguments.batch);
     options.nodes = arguments.nodes.value_or(kAutoNodes);
     LlamaVerifier::Options target;
-    if (arguments.pass_times == "none") target.pass_times_file = std::filesystem::path();
+    if (arguments.pass_times == "none")
+        target.pass_times_file = std::filesystem::path();
     else if (arguments.pass_times != "default") {
         check_pass_times_file(arguments.pass_times);
         target.pass_times_file = arguments.pass_times;
@@ -117,7 +119,8 @@ Prompt make_prompt(const LlamaModel& model, const PromptRow& row, bool raw) {
     }
 }
 
-SequenceId join(AnyDecoder& decoder, const std::string& id, Prompt prompt, const GenerationOptions& options, Sink sink) {
+SequenceId join(AnyDecoder& decoder, const std::string& id, Prompt prompt, const GenerationOptions& options,
+                Sink sink) {
     try {
         return decoder.join(std::move(prompt), options, std::move(sink));
     } catch (const Error& error) {

@@ -41,11 +41,12 @@ namespace outrider::cli {
 SequenceId join(AnyDecoder& decoder, const std::string& id, Prompt prompt, const GenerationOptions& options,
                 Sink sink = {});
 
-/// The stream of random numbers of a prompt: a hash of its tokens, and of which draw of it is asked for. So a text depends
-/// on the prompt and not on its row in a file, on what stands beside it, or on the command.
+/// The stream of random numbers of a prompt: a hash of its tokens, and of which draw of it is asked for. So a text
+/// depends on the prompt and not on its row in a file, on what stands beside it, or on the command.
 [[nodiscard]] std::uint64_t prompt_stream(const Prompt& prompt, std::uint64_t sample);
 
 /// What the arguments ask for, with that stream.
-[[nodiscard]] GenerationOptions options_for(const DecodingArguments& arguments, const Prompt& prompt, std::uint64_t sample);
+[[nodiscard]] GenerationOptions options_for(const DecodingArguments& arguments, const Prompt& prompt,
+                                            std::uint64_t sample);
 
 }  // namespace outrider::cli

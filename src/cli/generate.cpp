@@ -53,8 +53,8 @@ int run(const GenerateArguments& arguments) {
     std::vector<Prompt> prompts;
     for (const PromptRow& row : rows) prompts.push_back(make_prompt(model, row, arguments.model.raw));
     const std::string name = drafter_or_default(arguments.drafter, model);
-    AnyDecoder decoder = make_decoder(model, load_drafter(name, model, arguments.model, arguments.decoding),
-                                   arguments.decoding);
+    AnyDecoder decoder =
+        make_decoder(model, load_drafter(name, model, arguments.model, arguments.decoding), arguments.decoding);
     check_tree(arguments.decoding.tree, decoder.drafter().kind());
 
     const bool texts = arguments.json != "-", streaming = texts && rows.size() == 1;

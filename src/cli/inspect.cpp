@@ -33,8 +33,8 @@ void draw(std::int64_t round, const TokenTree& tree, const Acceptance& accepted,
     const auto piece = [&](TokenId token) { return quote(tokenizer.piece(token)); };
     std::string words;
     for (const TokenId token : tokens) words += ' ' + piece(token);
-    print(fmt::format("round {}: {} of {} nodes accepted, emits{}\n{}\n", round, accepted.path.size(), tree.drafted(), words,
-                      draw_tree(tree, accepted.path, piece)));
+    print(fmt::format("round {}: {} of {} nodes accepted, emits{}\n{}\n", round, accepted.path.size(), tree.drafted(),
+                      words, draw_tree(tree, accepted.path, piece)));
     flush_output();
 }
 
@@ -65,7 +65,8 @@ int run(const InspectArguments& arguments) {
                                 [&](const TokenTree& whole, NodeIndex node) { return whole.depth(node) <= room; });
         const TokenTree& tree = trees[0].tree;
         const TreeOutput output = verifier.verify(trees);
-        const Acceptance accepted = policy->accept(tree, rows_of(output, 0), {0, &sampling, text, trees[0].samples.get()});
+        const Acceptance accepted =
+            policy->accept(tree, rows_of(output, 0), {0, &sampling, text, trees[0].samples.get()});
         const std::size_t before = text.size();
         for (const TokenId token : emitted(tree, accepted)) {
             text.push_back(token);

@@ -8,24 +8,24 @@ namespace outrider {
 
 namespace {
 
-constexpr std::int64_t kUnknownRounds = 2;     // plain, where nothing was measured beforehand
-constexpr std::int64_t kPlainEvery = 64;       // an open budget looks at a plain round again
-constexpr double kAllowed = 0.01;              // of all time may be lost to finding out, besides kFirstAllowance;
-constexpr double kMostSaved = 8.0;             // no more is ever saved up
-constexpr double kExploreShare = 0.01;         // of open rounds' time, at most, goes into sizes that do not seem best
+constexpr std::int64_t kUnknownRounds = 2;  // plain, where nothing was measured beforehand
+constexpr std::int64_t kPlainEvery = 64;    // an open budget looks at a plain round again
+constexpr double kAllowed = 0.01;           // of all time may be lost to finding out, besides kFirstAllowance;
+constexpr double kMostSaved = 8.0;          // no more is ever saved up
+constexpr double kExploreShare = 0.01;      // of open rounds' time, at most, goes into sizes that do not seem best
 constexpr std::int64_t kFirstInterval = 16, kLongestInterval = 256;  // rounds from probe to probe
-constexpr double kLeastGain = 1.05;            // that a perfect drafter must promise
-constexpr double kCheap = 0.004;               // a drafter that costs this part of a round is always run
-constexpr double kMargin = 0.01;               // tokens of each sequence that verifying nodes must promise
-constexpr double kFade = 0.97;                 // weight of the past from one open round to the next
-constexpr std::int64_t kFirstNodes = 1;        // of a tree at first; each draft seen allows one more
-constexpr double kLongCounted = 24;            // rounds, fading
-constexpr std::int64_t kCountedCatchUp = 48;   // tokens of a sequence that a probe's price counts, at most
-constexpr double kPriorTrust = 0.85;           // of the drafter's own word, before anything is known,
-constexpr double kPriorHits = 2.0;             // which counts for so many expected hits
-constexpr double kRecentPrior = 6.0;           // expected hits that the long record counts for beside the recent one
-constexpr double kSlow = 0.99, kFast = 0.9;    // memory of the records, from tree to tree
-constexpr double kProbeMemory = 0.85;           // a probe comes after a long time: what was seen before counts less
+constexpr double kLeastGain = 1.05;                                  // that a perfect drafter must promise
+constexpr double kCheap = 0.004;              // a drafter that costs this part of a round is always run
+constexpr double kMargin = 0.01;              // tokens of each sequence that verifying nodes must promise
+constexpr double kFade = 0.97;                // weight of the past from one open round to the next
+constexpr std::int64_t kFirstNodes = 1;       // of a tree at first; each draft seen allows one more
+constexpr double kLongCounted = 24;           // rounds, fading
+constexpr std::int64_t kCountedCatchUp = 48;  // tokens of a sequence that a probe's price counts, at most
+constexpr double kPriorTrust = 0.85;          // of the drafter's own word, before anything is known,
+constexpr double kPriorHits = 2.0;            // which counts for so many expected hits
+constexpr double kRecentPrior = 6.0;          // expected hits that the long record counts for beside the recent one
+constexpr double kSlow = 0.99, kFast = 0.9;   // memory of the records, from tree to tree
+constexpr double kProbeMemory = 0.85;         // a probe comes after a long time: what was seen before counts less
 
 }  // namespace
 
@@ -74,7 +74,7 @@ AutoBudget::Round AutoBudget::choose_round(std::int64_t sequences) {
     if (open_) return ++open_rounds_ % kPlainEvery == 0 ? Round::plain : Round::drafting;
     ++since_probe_;
     return since_probe_ >= interval_ && balance_ * cost_(sequences) >= probe_loss(sequences, few) ? Round::probe
-                                                                                                 : Round::plain;
+                                                                                                  : Round::plain;
 }
 
 DraftPlan AutoBudget::plan(std::span<const std::int64_t> owed) {
@@ -257,8 +257,8 @@ void AutoBudget::allow(std::int64_t sequences, double seconds, double lost) {
     balance_ = std::min(balance_ + (kAllowed * seconds - lost) / plain, most);
 }
 
-/// Whether drafting goes on, and of how many sequences; and when the next probe is due. All by what rounds like this one
-/// take, not by what this one took: on a machine that does other work too, a single round says little.
+/// Whether drafting goes on, and of how many sequences; and when the next probe is due. All by what rounds like this
+/// one take, not by what this one took: on a machine that does other work too, a single round says little.
 void AutoBudget::settle(const RoundReport& report) {
     const auto sequences = static_cast<std::int64_t>(report.sequences);
     const double plain = cost_(sequences), rate = double(sequences) / plain;
@@ -294,8 +294,8 @@ void AutoBudget::settle(const RoundReport& report) {
     interval_ = std::clamp<std::int64_t>(interval_, probe ? kFirstInterval / 2 : kFirstInterval, kLongestInterval);
 }
 
-/// Seconds that a probe of `few` sequences costs where nothing comes of it. Catching up counts up to a bound: else it could
-/// grow with the time waited faster than what may be spent, and no probe would ever come.
+/// Seconds that a probe of `few` sequences costs where nothing comes of it. Catching up counts up to a bound: else it
+/// could grow with the time waited faster than what may be spent, and no probe would ever come.
 double AutoBudget::probe_loss(std::int64_t sequences, std::int64_t few) const {
     const std::int64_t owed = few * std::min(since_probe_ + 1, kCountedCatchUp);
     return draft_cost_.once(few, owed) + cost_(sequences + few) - cost_(sequences);

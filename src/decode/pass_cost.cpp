@@ -10,8 +10,8 @@ namespace {
 constexpr double kUnmeasuredFixed = 4.0;  // rows that a pass's fixed cost is taken for, before anything is known
 constexpr double kOffsetMemory = 12.0;    // passes
 constexpr double kSpeedRate = 1.0 / 12.0;
-constexpr double kSlopePrior = 1.5;       // rows
-constexpr double kFewPasses = 3.0;        // of a size, before it counts as known
+constexpr double kSlopePrior = 1.5;  // rows
+constexpr double kFewPasses = 3.0;   // of a size, before it counts as known
 
 /// `measured` read at `rows`: interpolated, the last slope beyond the largest, never falling.
 double read(std::span<const PassTime> measured, std::int64_t rows) {
@@ -97,7 +97,8 @@ void PassCost::redraw() {
         return;
     }
     level(std::span(sizes).first(seen), std::span(seconds).first(seen));
-    // Between two sizes, and beyond them: the shape known beforehand, bent to what was seen; without one, straight lines.
+    // Between two sizes, and beyond them: the shape known beforehand, bent to what was seen; without one, straight
+    // lines.
     const auto shape = [&](std::size_t i) { return measured_ ? base_[i] : 1.0; };
     std::array<double, kRows.size()> ratio{};
     for (std::size_t k = 0; k < seen; ++k) ratio[k] = seconds[k] / shape(sizes[k]);
@@ -110,7 +111,8 @@ void PassCost::redraw() {
         } else if (next == 0) {
             curve_[i] = measured_ ? ratio[0] * shape(i) : seconds[0] * base_[i] / base_[sizes[0]];
         } else {
-            const double share = double(kRows[i] - kRows[sizes[next - 1]]) / double(kRows[sizes[next]] - kRows[sizes[next - 1]]);
+            const double share =
+                double(kRows[i] - kRows[sizes[next - 1]]) / double(kRows[sizes[next]] - kRows[sizes[next - 1]]);
             curve_[i] = std::clamp(shape(i) * (ratio[next - 1] + (ratio[next] - ratio[next - 1]) * share),
                                    seconds[next - 1], seconds[next]);
         }

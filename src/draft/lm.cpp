@@ -30,7 +30,7 @@ struct LmDraft::Growing {
     SequenceId sequence = 0;
     Known* known = nullptr;
     std::int64_t committed = 0, nodes = 0, depth = 0;
-    bool is_chain = false;         ///< then rows are kept as they come, instead of running again with the next level
+    bool is_chain = false;  ///< then rows are kept as they come, instead of running again with the next level
     std::vector<Node> tree;
     std::vector<NodeIndex> level;  ///< nodes that the next forward continues
     std::vector<TokenId> tokens;   ///< rows of the next forward
@@ -69,8 +69,8 @@ LmDraft::LmDraft(std::unique_ptr<CausalModel> model, const TargetHead& target, c
     require(options.max_depth >= 1 && options.width >= 1 && options.top_k >= 1 && options.chains >= 1,
             "LmDraftOptions: depth {}, width {}, top_k {}, chains {}; expected at least 1 of each", options.max_depth,
             options.width, options.top_k, options.chains);
-    require(options.temperature >= 0, "LmDraftOptions: temperature {}, expected 0 (all on its most probable token) or more",
-            options.temperature);
+    require(options.temperature >= 0,
+            "LmDraftOptions: temperature {}, expected 0 (all on its most probable token) or more", options.temperature);
 }
 
 DraftDraws LmDraft::draws() const {
@@ -97,7 +97,8 @@ void LmDraft::take_up(const SequenceFeedback& f) {
     known.text.resize(before);
     known.text.insert(known.text.end(), f.tokens.begin(), f.tokens.end());
     known.text.push_back(f.pending);
-    const auto [at, end] = std::mismatch(known.held.begin(), known.held.end(), known.text.begin(), known.text.end() - 1);
+    const auto [at, end] =
+        std::mismatch(known.held.begin(), known.held.end(), known.text.begin(), known.text.end() - 1);
     const auto common = at - known.held.begin();
     if (at == known.held.end()) return;
     model_->truncate(f.sequence, common);
@@ -110,7 +111,9 @@ std::vector<SequenceTree> LmDraft::do_propose(std::span<const SequenceFeedback> 
     for (const SequenceFeedback& f : feedback) {
         Known& known = known_.at(f.sequence);
         const std::int64_t chains =
-            options_.tree == LmTree::sampled ? std::clamp(options_.chains, std::int64_t{1}, std::max<std::int64_t>(budget.nodes, 1)) : 1;
+            options_.tree == LmTree::sampled
+                ? std::clamp(options_.chains, std::int64_t{1}, std::max<std::int64_t>(budget.nodes, 1))
+                : 1;
         const auto room = model_->context() - static_cast<std::int64_t>(known.text.size());
         Growing one;
         one.sequence = f.sequence, one.known = &known, one.committed = f.committed, one.nodes = budget.nodes;

@@ -208,7 +208,8 @@ void MergedDraft::learn(const Trie& trie, const SequenceFeedback& f) {
             const Node& node = proposed[n];
             if (node.parent != at) continue;
             const bool came_true = node.token == actual;
-            calibrations_[{voices[static_cast<std::size_t>(at)], node.by}].learn(node.depth, 1.0 - node.miss, came_true);
+            calibrations_[{voices[static_cast<std::size_t>(at)], node.by}].learn(node.depth, 1.0 - node.miss,
+                                                                                 came_true);
             if (came_true) next = static_cast<NodeIndex>(n);
         }
         at = next;
@@ -227,7 +228,8 @@ void MergedDraft::join(Trie& all, const TokenTree& tree, Drafters who) {
             trie.push_back(
                 {.token = token, .parent = parent, .depth = trie[static_cast<std::size_t>(parent)].depth + 1});
         place[i] = static_cast<NodeIndex>(n);
-        if ((trie[n].by & who) != 0 || std::isinf(tree.log_q()[i])) continue;  // extended: proposed before, or not at all
+        if ((trie[n].by & who) != 0 || std::isinf(tree.log_q()[i]))
+            continue;  // extended: proposed before, or not at all
         trie[n].by = static_cast<Drafters>(trie[n].by | who);
         trie[n].miss *= 1.0 - std::clamp(std::exp(double(tree.log_q()[i])), 0.0, 0.9999);
     }
@@ -269,7 +271,8 @@ void MergedDraft::extend(SequenceId sequence, Trie& trie, std::int64_t nodes) {
         if (parts_[d].extender == nullptr || (trie.asked & who) == 0 || trie.asked == who) continue;
         TokenTree::Builder drafted(trie.nodes.front().token, trie.nodes.size());
         for (std::size_t n = 1; n < trie.nodes.size(); ++n)
-            drafted.add(trie.nodes[n].parent, trie.nodes[n].token, static_cast<float>(std::log(trie.nodes[n].given_parent)));
+            drafted.add(trie.nodes[n].parent, trie.nodes[n].token,
+                        static_cast<float>(std::log(trie.nodes[n].given_parent)));
         join(trie, parts_[d].extender->extend(sequence, drafted.view(), nodes), who);
         weigh(trie);
     }

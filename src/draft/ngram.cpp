@@ -13,8 +13,8 @@ namespace outrider {
 
 namespace {
 
-constexpr double kPriorTrials = 8.0;    // what the starting values count for
-constexpr double kMemory = 512.0;       // older outcomes fade beyond this many
+constexpr double kPriorTrials = 8.0;  // what the starting values count for
+constexpr double kMemory = 512.0;     // older outcomes fade beyond this many
 
 // Length buckets: 1, 2, 3, 4, 5-6, 7-10, 11-20, 21 and more.
 constexpr std::array<std::int32_t, 7> kBucketEnds{1, 2, 3, 4, 6, 10, 20};
@@ -75,11 +75,11 @@ std::vector<SequenceTree> NgramDraft::do_propose(std::span<const SequenceFeedbac
         History& history = histories_[f.sequence];
         update(history, f);
         const TokenTree root = TokenTree::root_only(f.pending);
-        trees.push_back({f.sequence, options_.mode == NgramMode::copy ? copy(history, budget.nodes)
-                                                                      : Growth(*this, history, root).grow(budget.nodes)});
+        trees.push_back({f.sequence, options_.mode == NgramMode::copy
+                                         ? copy(history, budget.nodes)
+                                         : Growth(*this, history, root).grow(budget.nodes)});
         const TokenTree& tree = trees.back().tree;
-        if (tree.drafted() > 0)
-            trees.back().samples = std::make_shared<const DraftSamples>(DraftSamples::chosen(tree));
+        if (tree.drafted() > 0) trees.back().samples = std::make_shared<const DraftSamples>(DraftSamples::chosen(tree));
     }
     return trees;
 }
@@ -88,9 +88,9 @@ void NgramDraft::update(History& history, const SequenceFeedback& f) {
     const std::size_t known = history.text.size();  // its last token was pending
     const auto committed = static_cast<std::size_t>(f.committed);
     const std::size_t before = known == 0 ? 0 : known - 1;
-    const bool fits = before + f.tokens.size() == committed && (known == 0 || f.tokens.empty()
-                          ? known == 0 || history.text.back() == f.pending
-                          : history.text.back() == f.tokens.front());
+    const bool fits = before + f.tokens.size() == committed &&
+                      (known == 0 || f.tokens.empty() ? known == 0 || history.text.back() == f.pending
+                                                      : history.text.back() == f.tokens.front());
     if (!fits) histories_.erase(f.sequence);  // so that the sequence can be started afresh
     require(
         fits,
@@ -98,11 +98,12 @@ void NgramDraft::update(History& history, const SequenceFeedback& f) {
         "of every round, from the prompt on",
         f.sequence, f.committed, f.tokens.size(), before);
     if (known > 0 && f.tokens.empty()) return;
-    if (known > 0) learn(history.drafted, [&] {
-        std::vector<TokenId> actual(f.tokens.begin() + 1, f.tokens.end());
-        actual.push_back(f.pending);
-        return actual;
-    }());
+    if (known > 0)
+        learn(history.drafted, [&] {
+            std::vector<TokenId> actual(f.tokens.begin() + 1, f.tokens.end());
+            actual.push_back(f.pending);
+            return actual;
+        }());
     history.drafted.clear();
     const auto take = [&](TokenId token) {
         if (options_.mode == NgramMode::max_gram && !history.text.empty()) count_bigram(history.text.back(), token);
@@ -218,7 +219,8 @@ void NgramDraft::continuations(const History& history, std::span<const TokenId> 
         found.push_back({token, place, match, 1});
     };
     std::int32_t followed_place = -1;
-    const auto branches = options_.mode == NgramMode::max_gram ? std::size_t{1} : static_cast<std::size_t>(options_.branches);
+    const auto branches =
+        options_.mode == NgramMode::max_gram ? std::size_t{1} : static_cast<std::size_t>(options_.branches);
     if (followed != nullptr && followed->place >= 0 && static_cast<std::size_t>(followed->place) + 1 < text.size()) {
         followed_place = followed->place + 1;
         offer(followed_place, followed->match + 1);
@@ -255,7 +257,8 @@ double NgramDraft::probability(Kind kind) const {
 TokenTree NgramDraft::extend(SequenceId sequence, const TokenTree& drafted, std::int64_t nodes) {
     const auto it = histories_.find(sequence);
     const bool asked = it != histories_.end() && it->second.text.back() == drafted.token(0);
-    require(asked, "NgramDraft: the tree to extend is that of sequence {} with the pending token {}; propose for it first",
+    require(asked,
+            "NgramDraft: the tree to extend is that of sequence {} with the pending token {}; propose for it first",
             sequence, drafted.token(0));
     return Growth(*this, it->second, drafted).grow(options_.mode == NgramMode::copy ? 0 : nodes);
 }

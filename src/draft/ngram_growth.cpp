@@ -89,8 +89,12 @@ void NgramDraft::Growth::open_drafted(NodeIndex node, double path) {
     for (std::size_t i = static_cast<std::size_t>(node) + 1; i < drafted_.size(); ++i) {
         if (drafted_.parents()[i] != node) continue;
         const double miss = (1 - std::exp(double(drafted_.log_q()[i]))) * (1 - std::exp(double(said_[i])));
-        open_.push({path + std::log(std::clamp(1 - miss, 1e-5, 0.999)), opened_++, node, static_cast<NodeIndex>(i),
-                    source_[i], {}});
+        open_.push({path + std::log(std::clamp(1 - miss, 1e-5, 0.999)),
+                    opened_++,
+                    node,
+                    static_cast<NodeIndex>(i),
+                    source_[i],
+                    {}});
     }
 }
 

@@ -20,8 +20,8 @@ public:
 
 private:
     struct Open {
-        double path = 0;         ///< log probability from the root
-        std::size_t order = 0;   ///< the earlier one of equals goes first
+        double path = 0;        ///< log probability from the root
+        std::size_t order = 0;  ///< the earlier one of equals goes first
         NodeIndex parent = 0;
         NodeIndex node = kNoNode;  ///< where it stands already
         Continuation what;         ///< no token: the others' alone
@@ -43,7 +43,7 @@ private:
     std::vector<Continuation> source_;  ///< [nodes of drafted_]
     std::priority_queue<Open> open_;
     std::size_t opened_ = 0;
-    std::vector<Continuation> found_;   ///< continuations of the node being expanded
+    std::vector<Continuation> found_;  ///< continuations of the node being expanded
     std::vector<TokenId> context_;
 };
 

@@ -108,9 +108,12 @@ HfRope read_rope(const Fields& fields, const std::string& name, std::int64_t pos
         rope.type = inner.text("rope_type", inner.text("type", "default").c_str());
         if (const auto theta = inner.number("rope_theta")) rope.theta = *theta;
         const auto factor = inner.number("factor");
-        require(rope.type == "default" || factor, "{}: rope scaling \"{}\" has no factor; expected one", name, rope.type);
-        require(rope.type != "default" || factor.value_or(1.0) == 1.0, "{}: rope scaling has the factor {} and no type; "
-                "expected rope_type, \"linear\" for example", name, factor.value_or(1.0));
+        require(rope.type == "default" || factor, "{}: rope scaling \"{}\" has no factor; expected one", name,
+                rope.type);
+        require(rope.type != "default" || factor.value_or(1.0) == 1.0,
+                "{}: rope scaling has the factor {} and no type; "
+                "expected rope_type, \"linear\" for example",
+                name, factor.value_or(1.0));
         rope.factor = factor.value_or(1.0);
         rope.low_freq_factor = inner.number("low_freq_factor");
         rope.high_freq_factor = inner.number("high_freq_factor");
@@ -158,7 +161,8 @@ HfConfig parse_hf_config(std::string_view json, const std::string& name) {
     config.vocab_size = fields.required_size("vocab_size");
     const bool mistral = is_mistral(config);
     // What the file leaves out has the value of the model's configuration class, and null means none.
-    config.kv_heads = fields.size("num_key_value_heads").value_or(mistral && !fields.has("num_key_value_heads") ? 8 : config.heads);
+    config.kv_heads =
+        fields.size("num_key_value_heads").value_or(mistral && !fields.has("num_key_value_heads") ? 8 : config.heads);
     config.head_dim = fields.size("head_dim").value_or(config.hidden_size / config.heads);
     require(config.head_dim > 0, "{}: a hidden_size of {} for {} heads", name, config.hidden_size, config.heads);
     config.max_positions = fields.size("max_position_embeddings").value_or(mistral ? 131072 : config.max_positions);
@@ -172,7 +176,8 @@ HfConfig parse_hf_config(std::string_view json, const std::string& name) {
     config.hidden_act = fields.text("hidden_act", "silu");
     if (config.hidden_act == "swish") config.hidden_act = "silu";  // two names of one function
     if (const Json* quantized = fields.find("quantization_config"))
-        fields.wrong("quantization_config", *quantized, "a model in F32, F16 or BF16: weights in other formats are read from GGUF files");
+        fields.wrong("quantization_config", *quantized,
+                     "a model in F32, F16 or BF16: weights in other formats are read from GGUF files");
     config.bos_ids = fields.ids("bos_token_id");
     config.eos_ids = fields.ids("eos_token_id");
     config.torch_dtype = fields.text("torch_dtype", fields.text("dtype", "").c_str());

@@ -15,15 +15,17 @@ namespace {
 
 constexpr int kMaxDepth = 64;
 
-/// `text` with the numbers NaN, Infinity and -Infinity as strings. Python writes and reads them, JSON has none; as strings
-/// they do no harm where nobody asks for them, and are named where somebody does.
+/// `text` with the numbers NaN, Infinity and -Infinity as strings. Python writes and reads them, JSON has none; as
+/// strings they do no harm where nobody asks for them, and are named where somebody does.
 std::string with_quoted_numbers(std::string_view text) {
     std::string result;
     bool in_string = false;
     for (std::size_t i = 0; i < text.size();) {
         std::size_t size = 1;
-        if (in_string && text[i] == '\\') size = std::min<std::size_t>(2, text.size() - i);
-        else if (text[i] == '"') in_string = !in_string;
+        if (in_string && text[i] == '\\')
+            size = std::min<std::size_t>(2, text.size() - i);
+        else if (text[i] == '"')
+            in_string = !in_string;
         const std::string_view rest = text.substr(i);
         for (const std::string_view number : {"NaN", "Infinity", "-Infinity"}) {
             if (in_string || !rest.starts_with(number)) continue;

@@ -11,8 +11,8 @@ namespace outrider::detail {
 
 using Json = nlohmann::json;
 
-/// Parses `text`; `name` stands in messages. NaN, Infinity and -Infinity, which Python writes, are read as strings of that
-/// text. Throws Error for bad syntax, bad UTF-8, more than 64 levels or a key that occurs twice in one object.
+/// Parses `text`; `name` stands in messages. NaN, Infinity and -Infinity, which Python writes, are read as strings of
+/// that text. Throws Error for bad syntax, bad UTF-8, more than 64 levels or a key that occurs twice in one object.
 [[nodiscard]] Json parse_json(std::string_view text, const std::string& name);
 
 /// Parses a whole file. Throws Error.

@@ -35,7 +35,7 @@ bool is_lfs_pointer(std::string_view text) {
 SharedBytes SharedBytes::map(const std::filesystem::path& path) {
     const Descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
     require(file.value >= 0, "cannot open {}: {}", path.string(), std::strerror(errno));
-    struct stat status {};
+    struct stat status{};
     require(::fstat(file.value, &status) == 0, "cannot examine {}: {}", path.string(), std::strerror(errno));
     require(S_ISREG(status.st_mode), "expected a file, got {}: it is a folder or a device", path.string());
     SharedBytes result;
@@ -46,8 +46,10 @@ SharedBytes SharedBytes::map(const std::filesystem::path& path) {
     result.owner_ = std::shared_ptr<const void>(start, [size](const void* p) { ::munmap(const_cast<void*>(p), size); });
     result.bytes_ = {static_cast<const std::byte*>(start), size};
     result.mapped_ = true;
-    require(!is_lfs_pointer({static_cast<const char*>(start), size}), "{}: this is a Git LFS pointer of {} bytes, not the "
-            "file itself; fetch it with \"git lfs pull\", or download it", path.string(), size);
+    require(!is_lfs_pointer({static_cast<const char*>(start), size}),
+            "{}: this is a Git LFS pointer of {} bytes, not the "
+            "file itself; fetch it with \"git lfs pull\", or download it",
+            path.string(), size);
     return result;
 }
 

@@ -17,8 +17,10 @@ NamedTensors NamedTensors::open(const std::filesystem::path& path) {
     }
     const auto has = [&](const char* file) { return std::filesystem::exists(path / file, ignored); };
     if (has("model.safetensors") || has("model.safetensors.index.json")) return SafeTensors::open(path);
-    require(has("pytorch_model.bin") || has("pytorch_model.bin.index.json"), "{}: expected model.safetensors, "
-            "pytorch_model.bin, or one of them with .index.json and shards in the folder", path.string());
+    require(has("pytorch_model.bin") || has("pytorch_model.bin.index.json"),
+            "{}: expected model.safetensors, "
+            "pytorch_model.bin, or one of them with .index.json and shards in the folder",
+            path.string());
     return TorchArchive::open(path);
 }
 

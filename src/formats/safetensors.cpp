@@ -27,9 +27,16 @@ struct DtypeEntry {
 };
 
 // By SafeDtype.
-constexpr std::array<DtypeEntry, 10> kDtypes = {
-    {{"F64", 8}, {"F32", 4}, {"F16", 2}, {"BF16", 2}, {"I64", 8}, {"I32", 4}, {"I16", 2}, {"I8", 1}, {"U8", 1},
-     {"BOOL", 1}}};
+constexpr std::array<DtypeEntry, 10> kDtypes = {{{"F64", 8},
+                                                 {"F32", 4},
+                                                 {"F16", 2},
+                                                 {"BF16", 2},
+                                                 {"I64", 8},
+                                                 {"I32", 4},
+                                                 {"I16", 2},
+                                                 {"I8", 1},
+                                                 {"U8", 1},
+                                                 {"BOOL", 1}}};
 
 SafeDtype dtype_of(const Json& value, const std::string& file, const std::string& tensor) {
     const std::string name = value.is_string() ? value.get<std::string>() : std::string();
@@ -90,8 +97,10 @@ Placed read_tensor(const std::string& file, const std::string& name, const Json&
             "{}: tensor {}: its data_offsets reach beyond the data ({} bytes); is the download complete?", file, name,
             data.size());
     const auto expected = bytes_of(tensor.shape, tensor.dtype);
-    require(expected == static_cast<std::uint64_t>(offsets[1] - offsets[0]), "{}: tensor {}: its shape takes {} bytes, "
-            "its data_offsets hold {}", file, name, expected.value_or(0), offsets[1] - offsets[0]);
+    require(expected == static_cast<std::uint64_t>(offsets[1] - offsets[0]),
+            "{}: tensor {}: its shape takes {} bytes, "
+            "its data_offsets hold {}",
+            file, name, expected.value_or(0), offsets[1] - offsets[0]);
     tensor.data = data.subspan(static_cast<std::size_t>(offsets[0]), static_cast<std::size_t>(*expected));
     placed.begin = offsets[0], placed.end = offsets[1];
     return placed;
@@ -103,8 +112,10 @@ OneFile read_file(SharedBytes bytes, const std::string& name) {
     const auto all = file.bytes.span();
     require(all.size() >= 8, "{}: expected a safetensors file, got {} bytes", name, all.size());
     const auto length = load<std::uint64_t>(all.data());
-    require(length <= kMaxHeader && length <= all.size() - 8, "{}: expected a safetensors file, but its header would "
-            "have {} of {} bytes; is the download complete?", name, length, all.size());
+    require(length <= kMaxHeader && length <= all.size() - 8,
+            "{}: expected a safetensors file, but its header would "
+            "have {} of {} bytes; is the download complete?",
+            name, length, all.size());
     const auto data = all.subspan(8 + static_cast<std::size_t>(length));
     const Json header = detail::parse_json({reinterpret_cast<const char*>(all.data()) + 8, length}, name);
     require(header.is_object(), "{}: the header is no JSON object", name);
@@ -179,8 +190,10 @@ SafeTensors SafeTensors::open(const std::filesystem::path& path) {
     } else if (std::filesystem::exists(index_path, ignored)) {
         contents->add_shards(path, index_path);
     } else {
-        require(std::filesystem::exists(path / "model.safetensors", ignored), "{}: expected model.safetensors or "
-                "model.safetensors.index.json in the folder", path.string());
+        require(std::filesystem::exists(path / "model.safetensors", ignored),
+                "{}: expected model.safetensors or "
+                "model.safetensors.index.json in the folder",
+                path.string());
         contents->add(map_file(path / "model.safetensors"));
     }
     return SafeTensors(contents);
@@ -225,8 +238,10 @@ void convert_all(std::span<const std::byte> data, std::span<float> out, Convert 
 }  // namespace
 
 void to_floats(const SafeTensor& tensor, std::span<float> out) {
-    require(out.size() == static_cast<std::size_t>(tensor.elements()), "tensor {} has {} numbers; expected room for "
-            "them, got {}", tensor.name, tensor.elements(), out.size());
+    require(out.size() == static_cast<std::size_t>(tensor.elements()),
+            "tensor {} has {} numbers; expected room for "
+            "them, got {}",
+            tensor.name, tensor.elements(), out.size());
     const auto cast = [](auto value) { return static_cast<float>(value); };
     switch (tensor.dtype) {
         case SafeDtype::f64: return convert_all<double>(tensor.data, out, cast);
@@ -239,7 +254,8 @@ void to_floats(const SafeTensor& tensor, std::span<float> out) {
         case SafeDtype::i8: return convert_all<std::int8_t>(tensor.data, out, cast);
         case SafeDtype::u8: return convert_all<std::uint8_t>(tensor.data, out, cast);
         case SafeDtype::boolean:
-            return convert_all<std::uint8_t>(tensor.data, out, [](std::uint8_t value) { return value != 0 ? 1.f : 0.f; });
+            return convert_all<std::uint8_t>(tensor.data, out,
+                                             [](std::uint8_t value) { return value != 0 ? 1.f : 0.f; });
     }
 }
 

@@ -11,8 +11,10 @@ namespace outrider::detail {
 std::map<std::string, std::string> read_shard_index(const std::filesystem::path& path) {
     const Json root = read_json(path);
     const auto map = root.is_object() ? root.find("weight_map") : root.end();
-    require(root.is_object() && map != root.end() && map->is_object(), "{}: expected weight_map, tensors with their "
-            "files", path.string());
+    require(root.is_object() && map != root.end() && map->is_object(),
+            "{}: expected weight_map, tensors with their "
+            "files",
+            path.string());
     std::map<std::string, std::string> result;
     for (const auto& [tensor, file] : map->items()) {
         const std::string shard = file.is_string() ? file.get<std::string>() : std::string();

@@ -19,8 +19,8 @@ enum class WeightFormat : unsigned char { f32, bf16, int8, q4_0, q4_1, q5_0, q5_
 
 [[nodiscard]] std::string_view name(WeightFormat format);
 
-/// How the rows are held that meet such weights: f32 for f32 weights, f32 or (on the path `bf16`, isa.hpp) bf16 for bf16
-/// weights, else int8 in blocks of 32.
+/// How the rows are held that meet such weights: f32 for f32 weights, f32 or (on the path `bf16`, isa.hpp) bf16 for
+/// bf16 weights, else int8 in blocks of 32.
 enum class RowForm : unsigned char { f32, bf16, int8 };
 [[nodiscard]] RowForm row_form(WeightFormat format);
 
@@ -57,9 +57,11 @@ class PackedRows {
 public:
     static constexpr std::int64_t kRowGroup = 24;
 
-    /// Packs x [n, in] (row stride ldx floats). Every member calls it with the same arguments and packs its share; a barrier must follow before the rows are used, and precede it if they were in use. Each row's form
-    /// depends on that row alone.
-    void assign(TeamMember& member, const float* x, std::int64_t n, std::int64_t in, std::int64_t ldx, WeightFormat target);
+    /// Packs x [n, in] (row stride ldx floats). Every member calls it with the same arguments and packs its share; a
+    /// barrier must follow before the rows are used, and precede it if they were in use. Each row's form depends on
+    /// that row alone.
+    void assign(TeamMember& member, const float* x, std::int64_t n, std::int64_t in, std::int64_t ldx,
+                WeightFormat target);
 
     /// The same for RMS-normalised rows: x / sqrt(mean(x^2) + eps) * weight [in].
     void assign_rms_norm(TeamMember& member, const float* x, std::int64_t n, std::int64_t in, std::int64_t ldx,
@@ -81,9 +83,7 @@ public:
     [[nodiscard]] const std::int8_t* bytes() const noexcept {
         return reinterpret_cast<const std::int8_t*>(values_.data());
     }
-    [[nodiscard]] const RowScale* scales() const noexcept {
-        return reinterpret_cast<const RowScale*>(scales_.data());
-    }
+    [[nodiscard]] const RowScale* scales() const noexcept { return reinterpret_cast<const RowScale*>(scales_.data()); }
 
 private:
     void shape(TeamMember& member, std::int64_t n, std::int64_t in, RowForm form);
@@ -113,18 +113,18 @@ public:
 
     PackedLinear() = default;  ///< empty: in() == out() == 0
 
-    /// Packs floats [out, in], row-major, as f32, bf16 (rounded to nearest even), int8, q4_1 or q5_1 (each block's least
-    /// and largest weight become the least and the largest integer). The team, where given, shares the work.
+    /// Packs floats [out, in], row-major, as f32, bf16 (rounded to nearest even), int8, q4_1 or q5_1 (each block's
+    /// least and largest weight become the least and the largest integer). The team, where given, shares the work.
     [[nodiscard]] static PackedLinear pack(WeightFormat format, std::span<const float> weights, std::int64_t out,
                                            std::int64_t in, ThreadTeam* team = nullptr);
 
-    /// Packs a file's ggml blocks [out, in / block] without changing a weight; f32 and bf16 are blocks of one. `in` must
-    /// be a multiple of the block. Throws Error when the bytes do not fit the shape.
+    /// Packs a file's ggml blocks [out, in / block] without changing a weight; f32 and bf16 are blocks of one. `in`
+    /// must be a multiple of the block. Throws Error when the bytes do not fit the shape.
     [[nodiscard]] static PackedLinear pack_blocks(WeightFormat format, std::span<const std::byte> blocks,
                                                   std::int64_t out, std::int64_t in, ThreadTeam* team = nullptr);
 
-    /// The outputs of several matrices side by side, in this order, from one multiply. They must have the same `in`, and
-    /// rows of the same form on every path: all f32, all bf16, or none of the two. Shares their memory.
+    /// The outputs of several matrices side by side, in this order, from one multiply. They must have the same `in`,
+    /// and rows of the same form on every path: all f32, all bf16, or none of the two. Shares their memory.
     [[nodiscard]] static PackedLinear stack(const std::vector<PackedLinear>& matrices);
 
     [[nodiscard]] std::int64_t in() const noexcept { return in_; }

@@ -70,7 +70,8 @@ void PackedRows::pack_share(TeamMember& member, std::int64_t n, std::int64_t in,
         const std::int64_t size = std::min(count * 32, in - first * 32);
         const float* from = values(row, first * 32, size, buffer);
         if (size < count * 32) {
-            if (from != buffer) from = static_cast<const float*>(std::memcpy(buffer, from, static_cast<std::size_t>(size) * 4));
+            if (from != buffer)
+                from = static_cast<const float*>(std::memcpy(buffer, from, static_cast<std::size_t>(size) * 4));
             std::fill(buffer + size, buffer + count * 32, 0.0F);
         }
         pack_part({row, n, blocks, form}, first, count, from);
@@ -84,8 +85,8 @@ void PackedRows::assign(TeamMember& member, const float* x, std::int64_t n, std:
                [=](std::int64_t row, std::int64_t first, std::int64_t, float*) { return x + row * ldx + first; });
 }
 
-void PackedRows::assign_silu_gate(TeamMember& member, const float* x, std::int64_t n, std::int64_t in,
-                                  std::int64_t ldx, WeightFormat target) {
+void PackedRows::assign_silu_gate(TeamMember& member, const float* x, std::int64_t n, std::int64_t in, std::int64_t ldx,
+                                  WeightFormat target) {
     const kernels::Table& table = kernels::active_table();
     pack_share(member, n, in, row_form(target),
                [&, x, in, ldx](std::int64_t row, std::int64_t first, std::int64_t size, float* buffer) {

@@ -45,12 +45,11 @@ void rms_norm_row(const float* x, std::int64_t n, const float* weight, float eps
     constexpr std::int64_t kStep = Vec::kLanes;
     Vec squares[4] = {Vec::zero(), Vec::zero(), Vec::zero(), Vec::zero()};
     std::int64_t i = 0;
-    for (; i + 4 * kStep <= n; i += 4 * kStep)
-        OUTRIDER_UNROLL
-        for (int j = 0; j < 4; ++j) {
-            const Vec v = Vec::load(x + i + j * kStep);
-            squares[j] = Vec::fma(v, v, squares[j]);
-        }
+    for (; i + 4 * kStep <= n; i += 4 * kStep) OUTRIDER_UNROLL
+    for (int j = 0; j < 4; ++j) {
+        const Vec v = Vec::load(x + i + j * kStep);
+        squares[j] = Vec::fma(v, v, squares[j]);
+    }
     for (; i < n; i += kStep) {
         const Vec v = n - i >= kStep ? Vec::load(x + i) : load_part(x + i, n - i);
         squares[0] = Vec::fma(v, v, squares[0]);

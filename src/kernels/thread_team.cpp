@@ -21,7 +21,7 @@ namespace {
 
 constexpr int kIdleSpins = 5000;     // some 70 to 160 us: what a round samples in between finds its threads awake
 constexpr int kBarrierSpins = 4000;  // members arrive within microseconds unless one lost its core
-constexpr int kFewestSpins = 20;      // where members share a core
+constexpr int kFewestSpins = 20;     // where members share a core
 constexpr int kBarrierYields = 64;   // then let whoever took that core finish, and sleep at last
 
 inline void relax() {
@@ -62,11 +62,11 @@ struct TeamAborted {};  // unwinds the members that wait for one that threw
 }  // namespace
 
 struct ThreadTeam::State {
-    alignas(64) std::atomic<std::int32_t> epoch{0};    // a new value starts a run
+    alignas(64) std::atomic<std::int32_t> epoch{0};     // a new value starts a run
     alignas(64) std::atomic<std::int32_t> finished{0};  // runs finished by the workers, a new value when all have
-    alignas(64) std::atomic<std::int32_t> running{0};  // workers still inside the run
-    alignas(64) std::atomic<std::int32_t> arrived{0};  // members at the barrier
-    alignas(64) std::atomic<std::int32_t> phase{0};    // a new value opens the barrier
+    alignas(64) std::atomic<std::int32_t> running{0};   // workers still inside the run
+    alignas(64) std::atomic<std::int32_t> arrived{0};   // members at the barrier
+    alignas(64) std::atomic<std::int32_t> phase{0};     // a new value opens the barrier
     alignas(64) std::atomic<bool> aborted{false};
     bool stopping = false;  // written before an epoch, read after it
     Body body = nullptr;
@@ -147,7 +147,9 @@ ThreadTeam::ThreadTeam(int threads) : state_(std::make_unique<State>()) {
     } catch (const std::exception& error) {
         const std::size_t started = state_->workers.size() + 1;
         state_->stop();  // a thread that can be joined may not be destroyed
-        fail(ErrorKind::out_of_memory, "ThreadTeam: the system started {} of {} threads ({}); ask for fewer, or raise its limit of threads or memory",
+        fail(ErrorKind::out_of_memory,
+             "ThreadTeam: the system started {} of {} threads ({}); ask for fewer, or raise its limit of threads or "
+             "memory",
              started, state_->size, error.what());
     }
 }

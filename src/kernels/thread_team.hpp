@@ -1,4 +1,5 @@
-// One team of threads for a whole target pass: forked once, synchronised by spin barriers inside, asleep between passes.
+// One team of threads for a whole target pass: forked once, synchronised by spin barriers inside, asleep between
+// passes.
 #pragma once
 
 #include <cstdint>

@@ -151,8 +151,8 @@ at::Tensor AtenPass::attend(const at::Tensor& qkv, std::int64_t layer, std::span
         at::Tensor scores = at::matmul(queries, keys.slice(1, 0, total).transpose(1, 2)).to(at::kFloat);
         scores = (scores / std::sqrt(static_cast<double>(c.head_dim))).view({c.kv_heads, group, block.rows, total});
         const at::Tensor weights = at::softmax(scores.masked_fill(block.hidden, -INFINITY), -1).to(q.scalar_type());
-        const at::Tensor mixed = at::matmul(weights.view({c.kv_heads, group * block.rows, total}),
-                                            values.slice(1, 0, total));
+        const at::Tensor mixed =
+            at::matmul(weights.view({c.kv_heads, group * block.rows, total}), values.slice(1, 0, total));
         outputs.push_back(mixed.view({c.kv_heads, group, block.rows, c.head_dim})
                               .permute({2, 0, 1, 3})
                               .reshape({block.rows, c.heads * c.head_dim}));
@@ -160,7 +160,8 @@ at::Tensor AtenPass::attend(const at::Tensor& qkv, std::int64_t layer, std::span
     return outputs.size() == 1 ? outputs[0] : at::cat(outputs, 0);
 }
 
-/// Which slots each row does not see: those of no ancestor, and with a window > 0 those `window` or more positions back.
+/// Which slots each row does not see: those of no ancestor, and with a window > 0 those `window` or more positions
+/// back.
 at::Tensor hidden_slots(const RowSegment& segment, const std::vector<std::int64_t>& position, std::int64_t window) {
     const auto rows = static_cast<std::int64_t>(segment.tokens.size());
     const std::int64_t committed = segment.cache->committed();
@@ -192,7 +193,9 @@ PassOutput AtenPass::forward(std::span<const RowSegment> segments, bool with_log
         const auto rows = static_cast<std::int64_t>(segment.tokens.size());
         segment.cache->reserve(rows);
         const std::vector<std::int64_t> own = row_positions(segment);
-        blocks.push_back({.cache = segment.cache, .begin = static_cast<std::int64_t>(tokens.size()), .rows = rows,
+        blocks.push_back({.cache = segment.cache,
+                          .begin = static_cast<std::int64_t>(tokens.size()),
+                          .rows = rows,
                           .hidden = hidden_slots(segment, own, c.window).to(device)});
         tokens.insert(tokens.end(), segment.tokens.begin(), segment.tokens.end());
         at_position.insert(at_position.end(), own.begin(), own.end());
@@ -211,7 +214,8 @@ PassOutput AtenPass::forward(std::span<const RowSegment> segments, bool with_log
         const at::Tensor qkv = at::linear(rms_norm(x, layer.attention_norm), layer.qkv);
         x = x + at::linear(attend(qkv, i, blocks), layer.o);
         const at::Tensor gate_up = at::linear(rms_norm(x, layer.mlp_norm), layer.gate_up);
-        x = x + at::linear(at::silu(gate_up.slice(1, 0, c.feed_forward)) * gate_up.slice(1, c.feed_forward), layer.down);
+        x = x +
+            at::linear(at::silu(gate_up.slice(1, 0, c.feed_forward)) * gate_up.slice(1, c.feed_forward), layer.down);
     }
     const at::Tensor features = rms_norm(x, model_->norm);
     PassOutput output;

@@ -42,10 +42,14 @@ class KernelBackend final : public ModelBackend {
 public:
     KernelBackend(std::shared_ptr<const WeightSource> weight_source, const LlamaConfig& model, Weights weights,
                   int threads)
-        : config(model), source(std::move(weight_source)), team(std::make_shared<ThreadTeam>(threads)),
+        : config(model),
+          source(std::move(weight_source)),
+          team(std::make_shared<ThreadTeam>(threads)),
           wanted_(weights) {
-        require(kernels_fit(config), "model \"{}\": heads of {} dimensions do not fit the CPU kernels, expected a "
-                "multiple of 16; use Backend::aten", config.name, config.head_dim);
+        require(kernels_fit(config),
+                "model \"{}\": heads of {} dimensions do not fit the CPU kernels, expected a "
+                "multiple of 16; use Backend::aten",
+                config.name, config.head_dim);
         output = group({config.tied_output ? "embed" : "output"});
         norm = source->floats("norm");
         ones.assign(static_cast<std::size_t>(config.hidden), 1.0F);
@@ -155,10 +159,10 @@ private:
     struct Row {
         TokenId token = 0;
         std::int64_t position = 0;
-        std::byte* keys = nullptr;       // of KV head 0, slot 0 in the layer at hand
-        std::int64_t slot = 0;           // its own
-        std::size_t head_bytes = 0;      // from one KV head to the next
-        std::size_t value_bytes = 0;     // from keys to values of a layer, half of a layer
+        std::byte* keys = nullptr;              // of KV head 0, slot 0 in the layer at hand
+        std::int64_t slot = 0;                  // its own
+        std::size_t head_bytes = 0;             // from one KV head to the next
+        std::size_t value_bytes = 0;            // from keys to values of a layer, half of a layer
         std::size_t first_slot = 0, slots = 0;  // its part of slots_
     };
 
@@ -179,9 +183,9 @@ private:
 
     std::shared_ptr<const KernelBackend> model_;
     AttentionShape shape_;
-    std::int64_t n_ = 0;  // rows of the current forward
+    std::int64_t n_ = 0;                      // rows of the current forward
     std::span<const std::int64_t> captured_;  // its feature layers, in the order of their columns
-    std::int64_t feature_width_ = 0;      // its F
+    std::int64_t feature_width_ = 0;          // its F
     std::vector<Row> rows_;
     std::vector<AttentionRow> seen_;
     std::vector<std::int32_t> slots_;
@@ -212,22 +216,31 @@ void KernelPass::add_segment(const RowSegment& segment) {
     const std::size_t head_bytes = static_cast<std::size_t>(cache.capacity()) * slot_bytes;
     const std::size_t value_bytes = static_cast<std::size_t>(shape_.kv_heads) * head_bytes;
     auto* base = static_cast<std::byte*>(cache.data());
-    const CacheView view{.keys = base, .values = base + value_bytes, .slot_stride = shape_.head_dim,
-                         .head_stride = cache.capacity() * shape_.head_dim, .layout = KeyLayout::panels};
+    const CacheView view{.keys = base,
+                         .values = base + value_bytes,
+                         .slot_stride = shape_.head_dim,
+                         .head_stride = cache.capacity() * shape_.head_dim,
+                         .layout = KeyLayout::panels};
     const std::vector<std::int64_t> position = row_positions(segment);
     const std::size_t begin = rows_.size();
     for (std::size_t i = 0; i < segment.tokens.size(); ++i) {
         const std::int64_t slot = cache.committed() + static_cast<std::int64_t>(i);
-        Row row{.token = segment.tokens[i], .position = position[i],
-                .keys = base, .slot = slot, .head_bytes = head_bytes, .value_bytes = value_bytes,
+        Row row{.token = segment.tokens[i],
+                .position = position[i],
+                .keys = base,
+                .slot = slot,
+                .head_bytes = head_bytes,
+                .value_bytes = value_bytes,
                 .first_slot = slots_.size()};
         const NodeIndex parent = segment.parents.empty() ? static_cast<NodeIndex>(i) - 1 : segment.parents[i];
         const std::size_t above = begin + static_cast<std::size_t>(std::max(parent, 0));
         std::int64_t run = parent < 0 ? cache.committed() : seen_[above].committed;
         if (parent >= 0)
             for (std::size_t s = 0; s < rows_[above].slots; ++s) slots_.push_back(slots_[rows_[above].first_slot + s]);
-        if (slots_.size() == row.first_slot && run == slot) ++run;
-        else slots_.push_back(static_cast<std::int32_t>(slot));
+        if (slots_.size() == row.first_slot && run == slot)
+            ++run;
+        else
+            slots_.push_back(static_cast<std::int32_t>(slot));
         row.slots = slots_.size() - row.first_slot;
         rows_.push_back(row);
         seen_.push_back({.cache = view, .committed = run});
@@ -293,8 +306,8 @@ void KernelPass::run(TeamMember& member, float* features, float* logits, std::in
     finish(member, features, logits, argmax);
 }
 
-// Reads rows of x_ that other members wrote, so it stands behind the barrier that ends embed() and layer(). What follows
-// reads x_ as well, and first writes to it again behind the barriers of attention: no further barrier here.
+// Reads rows of x_ that other members wrote, so it stands behind the barrier that ends embed() and layer(). What
+// follows reads x_ as well, and first writes to it again behind the barriers of attention: no further barrier here.
 void KernelPass::capture(TeamMember& member, std::int64_t layer, float* features) {
     const std::int64_t h = hidden();
     for (std::size_t k = 0; k < captured_.size(); ++k) {
@@ -367,7 +380,8 @@ void KernelPass::rotate_and_store(TeamMember& member) {
         for (std::int64_t head = 0; head < shape_.kv_heads; ++head) {
             std::byte* keys = row.keys + static_cast<std::size_t>(head) * row.head_bytes;
             to_key_panels(shape_.format, k + head * d, d, row.slot, keys);
-            to_cache(shape_.format, v + head * d, d, keys + row.value_bytes + row.slot * d * element_bytes(shape_.format));
+            to_cache(shape_.format, v + head * d, d,
+                     keys + row.value_bytes + row.slot * d * element_bytes(shape_.format));
         }
     }
 }

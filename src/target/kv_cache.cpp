@@ -75,9 +75,12 @@ void KvCache::move_slots(std::span<const NodeIndex> path) {
     auto* plane = static_cast<std::byte*>(data_.data_ptr());
     for (std::int64_t i = 0; i < shape_.layers * 2 * shape_.kv_heads; ++i, plane += plane_bytes) {
         const bool values = i / shape_.kv_heads % 2 == 1;
-        if (values || !shape_.key_panels) move_rows(plane, path);
-        else if (data_.element_size() == 2) move_in_panels<std::uint16_t>(plane, path);
-        else move_in_panels<float>(plane, path);
+        if (values || !shape_.key_panels)
+            move_rows(plane, path);
+        else if (data_.element_size() == 2)
+            move_in_panels<std::uint16_t>(plane, path);
+        else
+            move_in_panels<float>(plane, path);
     }
 }
 

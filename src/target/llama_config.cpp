@@ -9,13 +9,13 @@
 namespace outrider {
 namespace {
 
-/// As llama.cpp reads it (src/llama-model.cpp, load_hparams): linear where the type is left out, its factor by the key of
-/// today or by the one before, 0 for none.
+/// As llama.cpp reads it (src/llama-model.cpp, load_hparams): linear where the type is left out, its factor by the key
+/// of today or by the one before, 0 for none.
 RopeScaling gguf_scaling(const GgufFile& file) {
     const std::string kind = file.find_string("llama.rope.scaling.type").value_or("linear");
     const double attention = file.find_number("llama.rope.scaling.attn_factor").value_or(1.0);
-    require(attention == 1.0, "{}: llama.rope.scaling.attn_factor is {}, which is not supported; expected 1", file.name(),
-            attention);
+    require(attention == 1.0, "{}: llama.rope.scaling.attn_factor is {}, which is not supported; expected 1",
+            file.name(), attention);
     if (kind == "none") return {};
     require(kind == "linear", "{}: rope scaling \"{}\" is not supported; expected none, linear or llama3", file.name(),
             kind);
@@ -53,8 +53,8 @@ LlamaConfig LlamaConfig::from_gguf(const GgufFile& file) {
     require(config.heads > 0, "{}: \"llama.attention.head_count\" is {}", file.name(), config.heads);
     config.head_dim = file.find_integer("llama.attention.key_length").value_or(config.hidden / config.heads);
     const std::int64_t value_dim = file.find_integer("llama.attention.value_length").value_or(config.head_dim);
-    require(value_dim == config.head_dim, "{}: value heads of {} beside key heads of {} are not supported",
-            file.name(), value_dim, config.head_dim);
+    require(value_dim == config.head_dim, "{}: value heads of {} beside key heads of {} are not supported", file.name(),
+            value_dim, config.head_dim);
     const std::int64_t rotated = file.find_integer("llama.rope.dimension_count").value_or(config.head_dim);
     require(rotated == config.head_dim, "{}: rotary embedding of {} of {} dimensions (partial) is not supported",
             file.name(), rotated, config.head_dim);
@@ -74,8 +74,8 @@ LlamaConfig LlamaConfig::from_gguf(const GgufFile& file) {
 
 void LlamaConfig::check() const {
     const auto positive = [&](std::int64_t value, const char* what) {
-        require(value > 0 && value < (std::int64_t{1} << 31), "model \"{}\": {} is {}, expected a positive number", name,
-                what, value);
+        require(value > 0 && value < (std::int64_t{1} << 31), "model \"{}\": {} is {}, expected a positive number",
+                name, what, value);
     };
     positive(layers, "number of layers");
     positive(hidden, "hidden size");
@@ -85,9 +85,10 @@ void LlamaConfig::check() const {
     positive(feed_forward, "feed-forward size");
     positive(vocabulary, "vocabulary size");
     positive(context, "context length");
-    require(window >= 0, "model \"{}\": a sliding attention window of {} tokens; expected a positive number", name, window);
-    require(heads % kv_heads == 0, "model \"{}\": {} attention heads over {} key-value heads; expected a multiple", name,
-            heads, kv_heads);
+    require(window >= 0, "model \"{}\": a sliding attention window of {} tokens; expected a positive number", name,
+            window);
+    require(heads % kv_heads == 0, "model \"{}\": {} attention heads over {} key-value heads; expected a multiple",
+            name, heads, kv_heads);
     require(head_dim % 2 == 0, "model \"{}\": heads of {} dimensions; expected an even number", name, head_dim);
     require(rope_divisors.empty() || static_cast<std::int64_t>(rope_divisors.size()) == head_dim / 2,
             "model \"{}\": {} rotary frequency divisors; expected half of the {} dimensions of a head", name,

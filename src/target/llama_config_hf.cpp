@@ -27,9 +27,10 @@ void reject_unsupported(const HfConfig& hf) {
             "{}: architecture \"{}\" is not supported; expected \"llama\" or \"mistral\"", hf.name, model);
     require(!hf.attention_bias, "{}: attention_bias is not supported; expected a model without biases", hf.name);
     require(!hf.mlp_bias, "{}: mlp_bias is not supported; expected a model without biases", hf.name);
-    require(is_mistral(hf) || hf.sliding_window.value_or(hf.max_positions) >= hf.max_positions,
-            "{}: sliding_window is {} beside the architecture \"{}\", which has none; expected \"mistral\", or no window",
-            hf.name, hf.sliding_window.value_or(0), model);
+    require(
+        is_mistral(hf) || hf.sliding_window.value_or(hf.max_positions) >= hf.max_positions,
+        "{}: sliding_window is {} beside the architecture \"{}\", which has none; expected \"mistral\", or no window",
+        hf.name, hf.sliding_window.value_or(0), model);
     require(hf.hidden_act == "silu", "{}: hidden_act \"{}\" is not supported; expected \"silu\"", hf.name,
             hf.hidden_act);
 }

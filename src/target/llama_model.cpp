@@ -34,8 +34,10 @@ Checkpoint open_folder(const std::filesystem::path& folder) {
     std::string note;
     if (const bool tied = WeightSource::has_tied_output(file, config); tied != config.tied_output) {
         config.tied_output = tied;
-        note = fmt::format("{}: config.json says tie_word_embeddings, and lm_head.weight differs from the embedding; the file's "
-                           "own output matrix is used", folder.string());
+        note = fmt::format(
+            "{}: config.json says tie_word_embeddings, and lm_head.weight differs from the embedding; the file's "
+            "own output matrix is used",
+            folder.string());
     }
     return {config, std::make_shared<WeightSource>(WeightSource::from_hf(file, config)), Tokenizer::from_folder(folder),
             std::move(note)};
@@ -67,12 +69,16 @@ struct LlamaModel::State {
 
 LlamaModel LlamaModel::load(const std::filesystem::path& path, const Options& options) {
     std::error_code error;
-    require(std::filesystem::exists(path, error), "model {}: no such file or folder; expected a GGUF file or a "
+    require(std::filesystem::exists(path, error),
+            "model {}: no such file or folder; expected a GGUF file or a "
             "Hugging Face folder with config.json, weights (*.safetensors or pytorch_model*.bin) and tokenizer.json or "
-            "tokenizer.model", path.string());
-    require(!options.device.is_cuda() || at::hasCUDA(),
-            "device {}: no CUDA device is to be had; expected a build with LibTorch's CUDA part (cmake --preset cuda) on a "
-            "machine with an NVIDIA driver. Use cpu otherwise", options.device.str());
+            "tokenizer.model",
+            path.string());
+    require(
+        !options.device.is_cuda() || at::hasCUDA(),
+        "device {}: no CUDA device is to be had; expected a build with LibTorch's CUDA part (cmake --preset cuda) on a "
+        "machine with an NVIDIA driver. Use cpu otherwise",
+        options.device.str());
     Checkpoint checkpoint = std::filesystem::is_directory(path) ? open_folder(path) : open_gguf(path);
     const auto state = std::make_shared<State>();
     state->config = std::move(checkpoint.config);
@@ -82,13 +88,15 @@ LlamaModel LlamaModel::load(const std::filesystem::path& path, const Options& op
     state->note = std::move(checkpoint.note);
     // A token that was added and never trained, for padding often, may lie beyond the rows; nobody may write it.
     for (auto id = static_cast<TokenId>(state->config.vocabulary); id < state->tokenizer->size(); ++id)
-        require(state->tokenizer->is_added(id), "model {}: its tokenizer has {} tokens, its embedding {} rows; the files do "
-                "not belong together", path.string(), state->tokenizer->size(), state->config.vocabulary);
+        require(state->tokenizer->is_added(id),
+                "model {}: its tokenizer has {} tokens, its embedding {} rows; the files do "
+                "not belong together",
+                path.string(), state->tokenizer->size(), state->config.vocabulary);
 
     // Before the matrices are packed, which lets their file pages go.
     state->fingerprint = state->source->fingerprint(state->config);
-    const bool kernels = options.backend == Backend::kernels ||
-                         (options.backend == Backend::automatic && options.device.is_cpu() && kernels_fit(state->config));
+    const bool kernels = options.backend == Backend::kernels || (options.backend == Backend::automatic &&
+                                                                 options.device.is_cpu() && kernels_fit(state->config));
     require(options.threads >= 0, "threads is {}, expected 0 (one per physical core) or more", options.threads);
     require(!kernels || options.device.is_cpu(), "the kernels run on the CPU, not on {}; use Backend::automatic",
             options.device.str());

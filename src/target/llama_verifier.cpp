@@ -19,8 +19,10 @@ template <typename Items>
 void check_distinct(const Items& items, const char* call) {
     std::unordered_set<SequenceId> seen;
     for (const auto& item : items)
-        require(seen.insert(item.sequence).second, "LlamaVerifier: sequence {} appears twice in one {}; expected each "
-                "at most once", item.sequence, call);
+        require(seen.insert(item.sequence).second,
+                "LlamaVerifier: sequence {} appears twice in one {}; expected each "
+                "at most once",
+                item.sequence, call);
 }
 
 /// Row 0 of `from` [n, F] and those of `path`. On the CPU by hand: ATen would cost more than the copy, and wake its own
@@ -53,12 +55,17 @@ LlamaVerifier::LlamaVerifier(LlamaModel model, Options options)
 void LlamaVerifier::check_prefill(std::span<const Prefill> sequences) const {
     check_distinct(sequences, "prefill");
     for (const Prefill& one : sequences) {
-        require(!sequences_.contains(one.sequence), "LlamaVerifier: prefill of sequence {}, which is known already; "
-                "release it first or choose another id", one.sequence);
+        require(!sequences_.contains(one.sequence),
+                "LlamaVerifier: prefill of sequence {}, which is known already; "
+                "release it first or choose another id",
+                one.sequence);
         const auto length = static_cast<std::int64_t>(one.tokens.size());
-        require(length < context(), "LlamaVerifier: the prompt of sequence {} has {} tokens with its pending one, the "
-                "model's context holds {}; shorten the prompt", one.sequence, length + 1, context());
-        OUTRIDER_ASSERT(std::ranges::all_of(one.tokens, [&](TokenId token) { return token >= 0 && token < vocabulary(); }));
+        require(length < context(),
+                "LlamaVerifier: the prompt of sequence {} has {} tokens with its pending one, the "
+                "model's context holds {}; shorten the prompt",
+                one.sequence, length + 1, context());
+        OUTRIDER_ASSERT(
+            std::ranges::all_of(one.tokens, [&](TokenId token) { return token >= 0 && token < vocabulary(); }));
     }
 }
 
@@ -101,8 +108,7 @@ void LlamaVerifier::run_prompts(std::span<const Prefill> sequences, Feedback& fe
             segments[i].cache->append(count);
             const FeatureRequest& asked = sequences[owner[i]].features;
             if (asked.wanted)
-                pieces[owner[i]].push_back(
-                    take_features(output.features.slice(0, begin, begin + count), all, asked));
+                pieces[owner[i]].push_back(take_features(output.features.slice(0, begin, begin + count), all, asked));
             begin += count;
         }
         segments.clear(), owner.clear(), rows = 0;
@@ -111,7 +117,8 @@ void LlamaVerifier::run_prompts(std::span<const Prefill> sequences, Feedback& fe
         std::span<const TokenId> left = sequences[s].tokens;
         KvCache& cache = sequences_.at(sequences[s].sequence).cache;
         while (!left.empty()) {
-            const auto take = std::min<std::size_t>(left.size(), static_cast<std::size_t>(options_.prefill_rows - rows));
+            const auto take =
+                std::min<std::size_t>(left.size(), static_cast<std::size_t>(options_.prefill_rows - rows));
             cache.reserve(static_cast<std::int64_t>(take));
             segments.push_back({.cache = &cache, .tokens = left.first(take)});
             owner.push_back(s);
@@ -132,13 +139,19 @@ void LlamaVerifier::check_trees(std::span<const SequenceTree> trees) const {
     check_distinct(trees, "verify");
     for (const SequenceTree& one : trees) {
         const auto found = sequences_.find(one.sequence);
-        require(found != sequences_.end(), "LlamaVerifier: verify of sequence {}, which is unknown; expected one that "
-                "prefill made known and that was not released", one.sequence);
-        require(!found->second.verified, "LlamaVerifier: verify of sequence {} again before its commit; commit or "
-                "release it first", one.sequence);
+        require(found != sequences_.end(),
+                "LlamaVerifier: verify of sequence {}, which is unknown; expected one that "
+                "prefill made known and that was not released",
+                one.sequence);
+        require(!found->second.verified,
+                "LlamaVerifier: verify of sequence {} again before its commit; commit or "
+                "release it first",
+                one.sequence);
         const std::int64_t deepest = found->second.cache.committed() + one.tree.height();
-        require(deepest < context(), "LlamaVerifier: the tree of sequence {} reaches position {}, the model's context "
-                "holds {} tokens; draft less deep or end the text", one.sequence, deepest, context());
+        require(deepest < context(),
+                "LlamaVerifier: the tree of sequence {} reaches position {}, the model's context "
+                "holds {} tokens; draft less deep or end the text",
+                one.sequence, deepest, context());
         OUTRIDER_ASSERT(std::ranges::all_of(one.tree.tokens(), [&](TokenId token) { return token < vocabulary(); }));
     }
 }
@@ -175,8 +188,8 @@ TreeOutput LlamaVerifier::verify(std::span<const SequenceTree> trees) {
         Sequence& sequence = sequences_.at(trees[i].sequence);
         sequence.verified = true;
         if (sequence.asked.wanted)
-            sequence.features = take_features(output.features.slice(0, result.offsets[i], result.offsets[i + 1]), all,
-                                              sequence.asked);
+            sequence.features =
+                take_features(output.features.slice(0, result.offsets[i], result.offsets[i + 1]), all, sequence.asked);
     }
     return result;
 }
@@ -185,10 +198,14 @@ void LlamaVerifier::check_accepted(std::span<const SequenceAcceptance> accepted)
     check_distinct(accepted, "commit");
     for (const SequenceAcceptance& one : accepted) {
         const auto found = sequences_.find(one.sequence);
-        require(found != sequences_.end(), "LlamaVerifier: commit of sequence {}, which is unknown; expected one of "
-                "the last verify", one.sequence);
-        require(found->second.verified, "LlamaVerifier: commit of sequence {} without a verify before it; "
-                "verify its tree first", one.sequence);
+        require(found != sequences_.end(),
+                "LlamaVerifier: commit of sequence {}, which is unknown; expected one of "
+                "the last verify",
+                one.sequence);
+        require(found->second.verified,
+                "LlamaVerifier: commit of sequence {} without a verify before it; "
+                "verify its tree first",
+                one.sequence);
         OUTRIDER_ASSERT(one.tokens.size() == one.accepted.path.size() + 1);
     }
 }

@@ -88,8 +88,8 @@ std::vector<PassTime> measure_pass_times(const LlamaModel& model, TargetPass& pa
     const std::vector<TokenId> tokens(static_cast<std::size_t>(kSizes.back()), TokenId{0});
     KvCache cache = pass.make_cache();
     const auto forward = [&](std::int64_t rows) {
-        const RowSegment segment{.cache = &cache, .tokens = std::span(tokens).first(static_cast<std::size_t>(rows)),
-                                 .parents = {}};
+        const RowSegment segment{
+            .cache = &cache, .tokens = std::span(tokens).first(static_cast<std::size_t>(rows)), .parents = {}};
         const double start = now();
         const PassOutput output = pass.forward(std::span(&segment, 1), true);
         if (!model.device().is_cpu()) (void)output.logits.sum().item<float>();  // waits for the device

@@ -12,8 +12,8 @@
 namespace outrider {
 namespace {
 
-/// Rows of a table looked up before its pages are let go. A row is a page fault, which maps what lies beside it too (64 KB
-/// on Linux): a few hundred rows here and there hold a whole table in memory that is packed elsewhere already.
+/// Rows of a table looked up before its pages are let go. A row is a page fault, which maps what lies beside it too (64
+/// KB on Linux): a few hundred rows here and there hold a whole table in memory that is packed elsewhere already.
 constexpr std::size_t kRowsInMemory = 64;
 
 /// One tensor that the architecture has. columns = 0: a vector of `rows`.
@@ -33,8 +33,8 @@ std::vector<Expected> expected_tensors(const LlamaConfig& c) {
                           hf = fmt::format("model.layers.{}.", layer);
         const auto add = [&](const char* name, const char* gguf_name, const char* hf_name, std::int64_t rows,
                              std::int64_t columns, std::int64_t rotary_heads = 0) {
-            all.push_back({own + name, gguf + gguf_name + ".weight", hf + hf_name + ".weight", rows, columns,
-                           rotary_heads});
+            all.push_back(
+                {own + name, gguf + gguf_name + ".weight", hf + hf_name + ".weight", rows, columns, rotary_heads});
         };
         add("attention_norm", "attn_norm", "input_layernorm", c.hidden, 0);
         add("q", "attn_q", "self_attn.q_proj", q, c.hidden, c.heads);
@@ -73,27 +73,36 @@ std::uint64_t hash_text(std::uint64_t seed, const std::string& text) {
 
 // Takes the expected ones out of `tensors` (by file name; rows = first dimension, columns = second or 0).
 void WeightSource::take(FileTensors& tensors, const LlamaConfig& config, bool gguf, const std::string& file) {
-    require(config.layers <= static_cast<std::int64_t>(tensors.size()), "{}: the configuration asks for {} layers, the "
-            "file has {} tensors; it is incomplete", file, config.layers, tensors.size());
+    require(config.layers <= static_cast<std::int64_t>(tensors.size()),
+            "{}: the configuration asks for {} layers, the "
+            "file has {} tensors; it is incomplete",
+            file, config.layers, tensors.size());
     for (const Expected& want : expected_tensors(config)) {
         const std::string& name = gguf ? want.gguf : want.hf;
         const auto found = tensors.find(name);
-        require(found != tensors.end(), "{}: tensor \"{}\" is missing; the file is incomplete or of another "
-                "architecture", file, name);
+        require(found != tensors.end(),
+                "{}: tensor \"{}\" is missing; the file is incomplete or of another "
+                "architecture",
+                file, name);
         Entry entry = found->second;
         tensors.erase(found);
         require(entry.rows == want.rows && entry.columns == want.columns,
                 "{}: tensor \"{}\" has shape [{}, {}], expected [{}, {}] (0: no such dimension) by the model's "
-                "configuration", file, name, entry.rows, entry.columns, want.rows, want.columns);
-        require(can_dequantise(entry.type), "{}: tensor \"{}\" is stored as {}, which is not supported; convert the "
-                "model to another type", file, name, ggml_name(entry.type));
+                "configuration",
+                file, name, entry.rows, entry.columns, want.rows, want.columns);
+        require(can_dequantise(entry.type),
+                "{}: tensor \"{}\" is stored as {}, which is not supported; convert the "
+                "model to another type",
+                file, name, ggml_name(entry.type));
         if (want.columns == 0) entry.rows = 1, entry.columns = want.rows;
         entry.interleaved_heads = gguf ? want.rotary_heads : 0;
         entries_.emplace(want.name, std::move(entry));
     }
     for (const auto& [name, entry] : tensors)
-        require(is_redundant(name, config), "{}: tensor \"{}\" is not part of a Llama model; a bias, adapter or other "
-                "architecture is not supported", file, name);
+        require(is_redundant(name, config),
+                "{}: tensor \"{}\" is not part of a Llama model; a bias, adapter or other "
+                "architecture is not supported",
+                file, name);
 }
 
 WeightSource WeightSource::from_gguf(const GgufFile& file, const LlamaConfig& config) {
@@ -101,9 +110,13 @@ WeightSource WeightSource::from_gguf(const GgufFile& file, const LlamaConfig& co
     source.drop_pages_ = [file](std::span<const std::byte> part) { file.drop_pages(part); };
     FileTensors tensors;
     for (const GgufTensor& tensor : file.tensors()) {
-        require(tensor.shape.size() <= 2 && !tensor.shape.empty(), "{}: tensor \"{}\" has {} dimensions, expected a "
-                "vector or a matrix", file.name(), tensor.name, tensor.shape.size());
-        tensors.emplace(tensor.name, Entry{.file_name = tensor.name, .type = tensor.type, .rows = tensor.shape[0],
+        require(tensor.shape.size() <= 2 && !tensor.shape.empty(),
+                "{}: tensor \"{}\" has {} dimensions, expected a "
+                "vector or a matrix",
+                file.name(), tensor.name, tensor.shape.size());
+        tensors.emplace(tensor.name, Entry{.file_name = tensor.name,
+                                           .type = tensor.type,
+                                           .rows = tensor.shape[0],
                                            .columns = tensor.shape.size() > 1 ? tensor.shape[1] : 0,
                                            .data = tensor.data});
     }
@@ -137,7 +150,8 @@ std::vector<float> WeightSource::floats(const std::string& name) const {
         return result;
     }
     for (std::int64_t r = 0; r < entry.rows; ++r)
-        dequantise(entry.type, row(entry, r), std::span(result).subspan(static_cast<std::size_t>(r) * columns, columns));
+        dequantise(entry.type, row(entry, r),
+                   std::span(result).subspan(static_cast<std::size_t>(r) * columns, columns));
     return result;
 }
 

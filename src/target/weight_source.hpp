@@ -37,8 +37,8 @@ public:
 
     /// The whole tensor as f32.
     [[nodiscard]] std::vector<float> floats(const std::string& name) const;
-    /// Rows `ids` of a matrix as f32: `out` is [ids, columns]. Several threads may call it at once. Now and then it lets
-    /// the file's pages go that it has read.
+    /// Rows `ids` of a matrix as f32: `out` is [ids, columns]. Several threads may call it at once. Now and then it
+    /// lets the file's pages go that it has read.
     void read_rows(const std::string& name, std::span<const TokenId> ids, float* out) const;
     /// The tensor in its own format. A view of the file, or of `scratch` where rows had to be put in order.
     [[nodiscard]] std::span<const std::byte> blocks(const std::string& name, std::vector<std::byte>& scratch) const;

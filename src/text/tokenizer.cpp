@@ -66,8 +66,10 @@ std::string SpaceMarks::operator()(std::string_view part, bool first) const {
     std::string result;
     if (part.empty()) return result;
     for (const char c : part) {
-        if (c == ' ') result += mark;
-        else result += c;
+        if (c == ' ')
+            result += mark;
+        else
+            result += c;
     }
     if (prefix && (first || !only_first) && !result.starts_with(mark)) result.insert(0, mark);
     return result;
@@ -111,8 +113,8 @@ void TokenizerState::finish(const std::string& name) {
     }
     const auto inside = [&](TokenId id) { return id >= 0 && static_cast<std::size_t>(id) < entries.size(); };
     for (const AddedToken& token : added.all()) {
-        require(inside(token.id), "{}: the added token {} has the id {}, outside the vocabulary of {}", name, token.text,
-                token.id, entries.size());
+        require(inside(token.id), "{}: the added token {} has the id {}, outside the vocabulary of {}", name,
+                token.text, token.id, entries.size());
         const auto id = static_cast<std::size_t>(token.id);
         bytes[id] = token.special ? std::string() : token.text;
         special[id] = token.special;
@@ -155,8 +157,10 @@ std::vector<TokenId> encode_parts(const TokenizerState& state, std::size_t size,
     PlainEncoder plain(state, ids);
     const bool copies = !state.normalizer.empty() && !state.marks;
     cut([&](std::string_view part, const AddedToken* token, bool first) {
-        if (token != nullptr) ids.push_back(token->id);
-        else plain.encode(copies ? plain.keep(part) : part, starts && first);
+        if (token != nullptr)
+            ids.push_back(token->id);
+        else
+            plain.encode(copies ? plain.keep(part) : part, starts && first);
     });
     return ids;
 }

@@ -23,8 +23,10 @@ void read_template(const Json& config, TokenizerState& state) {
     if (source.is_string()) state.chat_template = source.get<std::string>();
     if (!source.is_array()) return;
     for (const Json& named : source) {  // several templates by name
-        if (text(named, "name") == "default") state.chat_template = text(named, "template");
-        else state.chat_templates.emplace_back(text(named, "name"), text(named, "template"));
+        if (text(named, "name") == "default")
+            state.chat_template = text(named, "template");
+        else
+            state.chat_templates.emplace_back(text(named, "name"), text(named, "template"));
     }
 }
 
@@ -35,8 +37,10 @@ void read_named_tokens(const std::filesystem::path& path, TokenizerState& state)
     if (!config.is_object()) return;
     for (const auto& [key, value] : config.items()) {
         if (!key.ends_with("_token")) continue;
-        if (value.is_string()) state.name_token(key, value.get<std::string>());
-        else if (value.is_object() && field(value, "content").is_string()) state.name_token(key, text(value, "content"));
+        if (value.is_string())
+            state.name_token(key, value.get<std::string>());
+        else if (value.is_object() && field(value, "content").is_string())
+            state.name_token(key, text(value, "content"));
     }
 }
 

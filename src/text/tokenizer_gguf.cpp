@@ -47,13 +47,14 @@ void read_kinds(const GgufFile& file, TokenizerState& state) {
 void read_ends(const GgufFile& file, TokenizerState& state) {
     state.ends_by_name = true;
     const auto ends = [&](TokenId id) {
-        require(static_cast<std::size_t>(id) < state.entries.size(), "{}: the end id {} is outside the vocabulary of {}",
-                file.name(), id, state.entries.size());
+        require(static_cast<std::size_t>(id) < state.entries.size(),
+                "{}: the end id {} is outside the vocabulary of {}", file.name(), id, state.entries.size());
         state.added.put({.id = id, .text = state.entries[static_cast<std::size_t>(id)]});
         state.end_ids.push_back(id);
     };
     for (std::size_t i = 0; i < state.entries.size(); ++i)
-        if (detail::is_known_end(state.entries[i])) state.added.put({.id = static_cast<TokenId>(i), .text = state.entries[i]});
+        if (detail::is_known_end(state.entries[i]))
+            state.added.put({.id = static_cast<TokenId>(i), .text = state.entries[i]});
     for (const char* key : {"eot_token_id", "eom_token_id"})
         if (const auto id = find_id(file, std::string("tokenizer.ggml.") + key)) ends(*id);
     for (const detail::FillMark& mark : detail::fill_marks()) {
@@ -105,8 +106,8 @@ void read_pieces(const GgufFile& file, TokenizerState& state) {
     state.leading_space = state.pieces->has_prefix();
 }
 
-/// The id at `key`; in a SentencePiece vocabulary, where the key is left out, the id that llama.cpp then takes, if it is
-/// a control token.
+/// The id at `key`; in a SentencePiece vocabulary, where the key is left out, the id that llama.cpp then takes, if it
+/// is a control token.
 std::optional<TokenId> find_named(const GgufFile& file, const TokenizerState& state, const char* key, TokenId usual) {
     const auto id = find_id(file, std::string("tokenizer.ggml.") + key);
     if (id || !state.pieces) return id;
@@ -127,10 +128,14 @@ void read_templates(const GgufFile& file, TokenizerState& state) {
 std::shared_ptr<const Tokenizer> Tokenizer::from_gguf(const GgufFile& file) {
     auto state = std::make_unique<TokenizerState>();
     const std::string model = file.string("tokenizer.ggml.model");
-    require(model == "gpt2" || model == "llama", "{}: the tokenizer is of the kind \"{}\"; expected byte-level BPE "
-            "(\"gpt2\") or SentencePiece (\"llama\")", file.name(), model);
-    if (model == "gpt2") read_byte_level(file, *state);
-    else read_pieces(file, *state);
+    require(model == "gpt2" || model == "llama",
+            "{}: the tokenizer is of the kind \"{}\"; expected byte-level BPE "
+            "(\"gpt2\") or SentencePiece (\"llama\")",
+            file.name(), model);
+    if (model == "gpt2")
+        read_byte_level(file, *state);
+    else
+        read_pieces(file, *state);
     const bool usual = model == "llama" || file.find_string("tokenizer.ggml.pre").value_or("").starts_with("llama");
     state->set_bos(find_named(file, *state, "bos_token_id", 1),
                    file.find_boolean("tokenizer.ggml.add_bos_token").value_or(usual));

@@ -17,8 +17,7 @@ using json = nlohmann::ordered_json;  // templates may write further keys of mes
 
 std::vector<ChatMessage> messages_before_answer(const json& row) {
     std::vector<ChatMessage> messages;
-    for (const json& message : row.at("messages"))
-        messages.push_back(ChatMessage::from_json(message.dump()));
+    for (const json& message : row.at("messages")) messages.push_back(ChatMessage::from_json(message.dump()));
     if (!messages.empty() && messages.back().role == "assistant") messages.pop_back();
     require(!messages.empty(), "there is no message before the answer");
     return messages;

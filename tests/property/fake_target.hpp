@@ -22,8 +22,8 @@ namespace outrider::test {
 /// The law of a fake target: everything is a pure function of these and of the prefix.
 struct FakeLaw {
     std::int64_t vocabulary = 12;
-    std::int64_t order = 1000;    ///< logits depend on this many last tokens; small: the text repeats itself
-    std::int64_t levels = 41;     ///< logits are integers below this, times `step`; few levels make ties
+    std::int64_t order = 1000;  ///< logits depend on this many last tokens; small: the text repeats itself
+    std::int64_t levels = 41;   ///< logits are integers below this, times `step`; few levels make ties
     float step = 0.25F;
     std::uint64_t seed = 1;
     std::int64_t context = 4096;
@@ -41,7 +41,8 @@ inline void fake_logits(const FakeLaw& law, std::span<const TokenId> prefix, flo
     const std::uint64_t h = prefix_hash(law, prefix);
     for (std::int64_t v = 0; v < law.vocabulary; ++v)
         logits[v] = static_cast<float>(mix64(h ^ mix64(static_cast<std::uint64_t>(v) + 7)) %
-                                       static_cast<std::uint64_t>(law.levels)) * law.step;
+                                       static_cast<std::uint64_t>(law.levels)) *
+                    law.step;
 }
 
 inline constexpr std::int64_t kFakeFeatures = 3;
@@ -111,8 +112,8 @@ public:
                 check(tree.parent(node) == at, "the accepted path is no path");
                 cache.tokens.push_back(tree.token(at = node));
             }
-            check(std::equal(a.tokens.begin(), a.tokens.end(), cache.tokens.begin() + static_cast<std::ptrdiff_t>(before),
-                             cache.tokens.end()),
+            check(std::equal(a.tokens.begin(), a.tokens.end(),
+                             cache.tokens.begin() + static_cast<std::ptrdiff_t>(before), cache.tokens.end()),
                   "the accepted tokens are not those of the path");
             cache.pending = a.accepted.pending;
             feedback.push_back(told(a.sequence, cache, before));

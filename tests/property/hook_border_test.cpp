@@ -100,7 +100,8 @@ TEST_CASE("a hook is never asked what follows an end, and its failure loses no t
         border.options.seed = 7;
         if (pick(0, 1) == 0) border.options.temperature = 0.8;
         if (pick(0, 2) > 0) border.options.end_ids = {static_cast<TokenId>(pick(0, 8))};
-        if (pick(0, 2) > 0) border.options.stop = {text_of(std::vector<TokenId>{static_cast<TokenId>(pick(0, 8))}) + "a"};
+        if (pick(0, 2) > 0)
+            border.options.stop = {text_of(std::vector<TokenId>{static_cast<TokenId>(pick(0, 8))}) + "a"};
         if (pick(0, 2) == 0) border.options.repetition_penalty = 1.3;
         if (pick(0, 2) == 0) border.fails_at = pick(0, 20);
         const GenerationResult plain = decode(law, border, std::make_unique<NoDraft>(), 0);

@@ -92,7 +92,8 @@ public:
                 FakeLaw own = law_;
                 own.seed += static_cast<std::uint64_t>(pick(0, 1));
                 LmDraftOptions options{.tree = static_cast<LmTree>(pick(0, 2)), .max_depth = pick(1, 6)};
-                options.width = pick(1, 5), options.top_k = pick(1, 40), options.chains = pick(1, 3), options.seed = seed;
+                options.width = pick(1, 5), options.top_k = pick(1, 40), options.chains = pick(1, 3),
+                options.seed = seed;
                 return std::make_unique<LmDraft>(std::make_unique<FakeCausalModel>(own), fake_head(law_), options);
             }
             default: {
@@ -158,7 +159,8 @@ void run_trial(std::uint64_t seed, Tally& tally) {
         policy = std::make_unique<Match>();
     else
         policy = std::make_unique<Match>();
-    SpeculativeDecoder decoder{trial.drafter(static_cast<std::int64_t>(seed) % Trial::kKinds, &oracle), target,
+    SpeculativeDecoder decoder{trial.drafter(static_cast<std::int64_t>(seed) % Trial::kKinds, &oracle),
+                               target,
                                std::move(policy),
                                {.nodes = nodes, .max_batch = static_cast<std::size_t>(trial.pick(1, 7))}};
     std::map<SequenceId, Request> requests;

@@ -6,8 +6,8 @@
 
 namespace outrider {
 
-/// Seconds for each sequence that is asked, and for each token that it has to catch up with because it was not asked for
-/// some rounds. Fading means, of which one slow moment moves little.
+/// Seconds for each sequence that is asked, and for each token that it has to catch up with because it was not asked
+/// for some rounds. Fading means, of which one slow moment moves little.
 class DraftCost {
 public:
     /// A call for `sequences` sequences that had not seen `tokens` tokens, all together, took this long.
@@ -21,7 +21,8 @@ public:
         if (weight_ >= 3)
             seconds = std::min(seconds, 1.5 * (std::max(high_, sequence_) * s + catch_up(sequences, tokens)));
         if (catching_up) {
-            // A merged drafter's calls get cheaper when a part of it begins to rest: a steady call costs no more than this.
+            // A merged drafter's calls get cheaper when a part of it begins to rest: a steady call costs no more than
+            // this.
             sequence_ += 0.25 * (std::min(seconds / s, sequence_) - sequence_);
             token_ += 0.25 * (std::max(0.0, seconds - sequence_ * s) / n - token_);
             return;

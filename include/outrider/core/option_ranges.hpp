@@ -26,7 +26,8 @@ inline constexpr Range<std::int64_t> kBatch{.low = 1, .high = 4096};  // sequenc
 
 /// A stop string is text, and not empty: an empty one would end every text at once. Throws Error.
 inline void check_stop(std::string_view stop) {
-    require(!stop.empty() && is_valid_utf8(stop), "GenerationOptions: a stop string is empty or no valid UTF-8; leave it out");
+    require(!stop.empty() && is_valid_utf8(stop),
+            "GenerationOptions: a stop string is empty or no valid UTF-8; leave it out");
 }
 
 /// Throws Error for an option out of its range.

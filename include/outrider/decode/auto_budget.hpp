@@ -38,13 +38,13 @@ struct RoundReport {
 ///
 /// Drafting is open while what it is expected to gain exceeds what the drafter costs; else rounds are plain and the
 /// drafter is not run, but for a probe now and then: of an eighth of the sequences at most, one node for each at least,
-/// the next one twice as far away when nothing came of it. A probe, and the start, goes on for a few rounds while that can
-/// be paid: one round says little, and the drafter has caught up already. What finding out may lose is kept as an account: little more
-/// than a plain round at the start, a hundredth of all time, and what drafting has gained, up to a few rounds. When it is
-/// spent, rounds are plain until time has filled it again: so the loss against plain decoding is bounded whatever the
-/// drafter claims, but for the cost of its first draft, which nothing tells beforehand. A batch opens with one sequence,
-/// and doubles those that draft while that pays. Where passes are such that not even a perfect drafter could gain, none
-/// is ever run.
+/// the next one twice as far away when nothing came of it. A probe, and the start, goes on for a few rounds while that
+/// can be paid: one round says little, and the drafter has caught up already. What finding out may lose is kept as an
+/// account: little more than a plain round at the start, a hundredth of all time, and what drafting has gained, up to a
+/// few rounds. When it is spent, rounds are plain until time has filled it again: so the loss against plain decoding is
+/// bounded whatever the drafter claims, but for the cost of its first draft, which nothing tells beforehand. A batch
+/// opens with one sequence, and doubles those that draft while that pays. Where passes are such that not even a perfect
+/// drafter could gain, none is ever run.
 class OUTRIDER_API AutoBudget {
 public:
     /// Up to `most` nodes for each sequence. `measured`: see PassCost.
@@ -75,7 +75,8 @@ private:
 
     static constexpr std::size_t kDepths = 16;
     static constexpr double kFirstAllowance = 1.2;
-    static constexpr std::int64_t kTrial = 4;  ///< drafting rounds that a start begins with, and a probe: one says little
+    static constexpr std::int64_t kTrial =
+        4;                ///< drafting rounds that a start begins with, and a probe: one says little
     struct DepthRecord {  ///< fading, slowly and fast
         double expected = 0, came_true = 0, expected_lately = 0, came_true_lately = 0;
         void add(double hoped, double came, double memory);
@@ -101,18 +102,19 @@ private:
     PassCost cost_;
     bool measured_;
     DraftCost draft_cost_;
-    std::array<DepthRecord, kDepths> depths_{};  ///< [depth - 1]
+    std::array<DepthRecord, kDepths> depths_{};           ///< [depth - 1]
     double tokens_ = 0, plain_tokens_ = 0, counted_ = 0;  ///< of open rounds, fading: emitted, what plain rounds would
                                                           ///< have in the same time, rounds
-    double balance_ = kFirstAllowance;  ///< plain rounds that may be lost
-    double value_ = 0, hope_ = 0;    ///< fading: tokens expected to be gained by verifying, and by the drafter's own word,
-    double valued_ = 0;              ///< of so many drafts
+    double balance_ = kFirstAllowance;                    ///< plain rounds that may be lost
+    double value_ = 0,
+           hope_ = 0;    ///< fading: tokens expected to be gained by verifying, and by the drafter's own word,
+    double valued_ = 0;  ///< of so many drafts
     std::int64_t rounds_ = 0, open_rounds_ = 0, drafts_ = 0, since_probe_ = 0, interval_ = 0;
     std::int64_t trial_ = kTrial;  ///< rounds that drafting stays open whatever comes of them, while that can be paid
     std::int64_t asked_ = 0;       ///< sequences that an open round asks; grows while drafting pays
     std::int64_t explored_ = 0, probes_ = 0;
-    double credit_ = 0;            ///< seconds saved up for exploring
-    double nodes_used_ = 8;        ///< of one tree, fading maximum
+    double credit_ = 0;      ///< seconds saved up for exploring
+    double nodes_used_ = 8;  ///< of one tree, fading maximum
     bool open_ = true;
 
     Round round_ = Round::plain;  ///< the round that is running, with what follows

@@ -36,8 +36,8 @@ public:
     [[nodiscard]] static std::int64_t below(std::int64_t rows);
 
 private:
-    static constexpr std::array<std::int64_t, 27> kRows{1,  2,  3,  4,  5,  6,   7,   8,   10,  12,  14,  16,  20, 24,
-                                                        28, 32, 40, 48, 64,  96,  128, 192, 256, 384, 512, 768, 1024};
+    static constexpr std::array<std::int64_t, 27> kRows{1,  2,  3,  4,  5,  6,  7,   8,   10,  12,  14,  16,  20,  24,
+                                                        28, 32, 40, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024};
     struct Offset {
         double factor = 1, weight = 0;  ///< passes of this size over base * speed
     };

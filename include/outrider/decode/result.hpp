@@ -39,7 +39,8 @@ struct GenerationResult {
     FinishReason finish = FinishReason::running;
     DecodeStats stats;
     std::string error;  ///< with FinishReason::failed, what happened
-    std::uint64_t seed = 0;  ///< what its draws were keyed by: asked for with GenerationOptions::seed, it says the same again
+    std::uint64_t seed =
+        0;  ///< what its draws were keyed by: asked for with GenerationOptions::seed, it says the same again
 };
 
 }  // namespace outrider

@@ -43,8 +43,11 @@ template <typename D, typename V, typename A = Match>
 class SpeculativeDecoder {
 public:
     SpeculativeDecoder(D drafter, V verifier, A policy, DecoderOptions options = {})
-        : draft_(std::move(drafter)), verify_(std::move(verifier)), policy_(std::move(policy)),
-          budget_(options.nodes), book_(options.max_batch) {
+        : draft_(std::move(drafter)),
+          verify_(std::move(verifier)),
+          policy_(std::move(policy)),
+          budget_(options.nodes),
+          book_(options.max_batch) {
         if constexpr (requires { policy_.part().check_draws(draft_.part().draws()); })
             policy_.part().check_draws(draft_.part().draws());
     }
@@ -80,7 +83,8 @@ public:
 
     /// Decodes until every sequence has ended.
     void run() {
-        while (step()) {}
+        while (step()) {
+        }
     }
 
     /// Decodes one prompt to its end, and whatever else is active beside it. Throws what ended this sequence; errors of
@@ -118,8 +122,8 @@ public:
 
 private:
     void round() {
-        const auto trees    = usable(draft(budget_.plan(book_.owed().tokens())));
-        const auto output   = verify_->verify(trees);
+        const auto trees = usable(draft(budget_.plan(book_.owed().tokens())));
+        const auto output = verify_->verify(trees);
         const auto accepted = accept_each(trees, output);
         if (accepted.empty()) return;  // the policy threw for every one
         owe(verify_->commit(accepted));
@@ -171,9 +175,9 @@ private:
         return accepted;
     }
 
-    /// Where a hook of the request fails somewhere below the root, or the target's logits are broken there, the draft has
-    /// led there: the root alone is decided, so that the text before the failure is the same as without drafts. What the
-    /// policy has against the draft itself is not covered up.
+    /// Where a hook of the request fails somewhere below the root, or the target's logits are broken there, the draft
+    /// has led there: the root alone is decided, so that the text before the failure is the same as without drafts.
+    /// What the policy has against the draft itself is not covered up.
     [[nodiscard]] Acceptance decide(Session& session, const SequenceTree& draft, const TreeRows& rows) {
         SequenceContext context = session.context();
         context.samples = draft.samples.get();
@@ -212,7 +216,7 @@ private:
     /// What `step` does, its exceptions noted.
     void advance() {
         check_not_stepping();
-        const Stepping mark(stepping_);
+        const Marked mark(stepping_);
         admit();
         if (book_.active().empty()) return;
         look_at_costs();
@@ -286,18 +290,6 @@ private:
     void check_not_stepping() const {
         require(!stepping_, "SpeculativeDecoder: step, run and generate must not be called from inside a callback");
     }
-
-    /// Marks the time in which callbacks may run.
-    class Stepping {
-    public:
-        explicit Stepping(bool& mark) : mark_(mark) { mark_ = true; }
-        Stepping(const Stepping&) = delete;
-        Stepping& operator=(const Stepping&) = delete;
-        ~Stepping() { mark_ = false; }
-
-    private:
-        bool& mark_;
-    };
 
     Stage<D> draft_;
     Stage<V> verify_;

@@ -11,9 +11,9 @@ namespace outrider {
 /// The tokens that a drafter added, as a function of what the drafters before it promised in the same round: where they
 /// promise much, it mostly says the same again. Means of a few ranges of that promise, fading, so that they follow the
 /// text; a range of which little is known is taken for like the others. A range in which the drafter does not pay is
-/// looked at again from time to time, for a few calls: a drafter that has rested must catch up first, which is dear, and its
-/// calibration is of another time. What finding out may lose is kept as an account: two tokens at the start, a hundredth
-/// of all time, and what the drafter has gained, up to a few tokens.
+/// looked at again from time to time, for a few calls: a drafter that has rested must catch up first, which is dear,
+/// and its calibration is of another time. What finding out may lose is kept as an account: two tokens at the start, a
+/// hundredth of all time, and what the drafter has gained, up to a few tokens.
 class AddedValue {
 public:
     /// A round has begun, and since the last one plain rounds would have made so many tokens.

@@ -24,19 +24,19 @@ struct RopeScaling {
 
 /// Llama family: pre-norm blocks of RMS norm, rotary grouped-query attention and a SiLU-gated feed-forward, no biases.
 struct OUTRIDER_API LlamaConfig {
-    std::string name;               ///< as the checkpoint calls itself; may be empty
+    std::string name;  ///< as the checkpoint calls itself; may be empty
     std::int64_t layers = 0;
-    std::int64_t hidden = 0;        ///< H
+    std::int64_t hidden = 0;  ///< H
     std::int64_t heads = 0;
-    std::int64_t kv_heads = 0;      ///< divides heads
-    std::int64_t head_dim = 0;      ///< even
+    std::int64_t kv_heads = 0;  ///< divides heads
+    std::int64_t head_dim = 0;  ///< even
     std::int64_t feed_forward = 0;
-    std::int64_t vocabulary = 0;    ///< V
-    std::int64_t context = 0;       ///< most positions
-    std::int64_t window = 0;        ///< newest positions that a token sees, its own among them; 0: all
+    std::int64_t vocabulary = 0;  ///< V
+    std::int64_t context = 0;     ///< most positions
+    std::int64_t window = 0;      ///< newest positions that a token sees, its own among them; 0: all
     double rope_theta = 10000.0;
     double norm_eps = 1e-5;
-    bool tied_output = false;       ///< the output matrix is the embedding
+    bool tied_output = false;  ///< the output matrix is the embedding
     RopeScaling rope = {};
     /// [head_dim / 2] further divisors of the frequencies ("rope_freqs.weight" of GGUF files, which is how they hold
     /// "llama3" scaling); empty: none.

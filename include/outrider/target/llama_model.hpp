@@ -38,14 +38,14 @@ public:
         at::Device device = at::kCPU;
         Weights weights = Weights::automatic;
         Backend backend = Backend::automatic;
-        int threads = 0;                 ///< of the kernels; 0: one per physical core
+        int threads = 0;                        ///< of the kernels; 0: one per physical core
         std::string chat_template = {};         ///< name of a built-in one; empty: the checkpoint's own
         std::string chat_template_source = {};  ///< Jinja, instead of either
     };
 
-    /// `path`: a GGUF file, or a Hugging Face folder: config.json, weights (model*.safetensors, else pytorch_model*.bin),
-    /// and tokenizer.json or tokenizer.model. Throws Error for unsupported architectures and features, and for missing,
-    /// extra or misshaped tensors, by name.
+    /// `path`: a GGUF file, or a Hugging Face folder: config.json, weights (model*.safetensors, else
+    /// pytorch_model*.bin), and tokenizer.json or tokenizer.model. Throws Error for unsupported architectures and
+    /// features, and for missing, extra or misshaped tensors, by name.
     [[nodiscard]] static LlamaModel load(const std::filesystem::path& path, const Options& options);
     [[nodiscard]] static LlamaModel load(const std::filesystem::path& path) { return load(path, Options{}); }
 
@@ -65,12 +65,11 @@ public:
     /// Tells checkpoints apart; the same for all weight formats, devices and threads.
     [[nodiscard]] const std::string& fingerprint() const;
 
-    /// The prompt that asks for the assistant's answer, by the checkpoint's chat template or the one of the options. Text
-    /// of messages is never read as special tokens. `variables`: see Chat. Throws Error when there is no template, when it
-    /// cannot be run, and when it refuses the conversation.
+    /// The prompt that asks for the assistant's answer, by the checkpoint's chat template or the one of the options.
+    /// Text of messages is never read as special tokens. `variables`: see Chat. Throws Error when there is no template,
+    /// when it cannot be run, and when it refuses the conversation.
     [[nodiscard]] Prompt chat(std::string_view user) const;
-    [[nodiscard]] Prompt chat(std::span<const ChatMessage> messages,
-                              std::string_view variables = {}) const;
+    [[nodiscard]] Prompt chat(std::span<const ChatMessage> messages, std::string_view variables = {}) const;
     /// The conversation up to where the user's words come next: what follows, the target writes as the user (see
     /// train/distill.hpp). Throws Error like chat.
     [[nodiscard]] UserTurn user_turn() const;

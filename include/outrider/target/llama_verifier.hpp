@@ -18,9 +18,10 @@
 
 namespace outrider {
 
-/// See Verifier for the protocol: calls out of order throw Error before anything has changed. Tokens, trees and paths are
-/// checked once, by the decoder; a loop of a host's own checks them itself (assertions in debug builds). Not for use by several
-/// threads at once. `TreeOutput::logits` of a round may share memory with the next round's once the caller lets go.
+/// See Verifier for the protocol: calls out of order throw Error before anything has changed. Tokens, trees and paths
+/// are checked once, by the decoder; a loop of a host's own checks them itself (assertions in debug builds). Not for
+/// use by several threads at once. `TreeOutput::logits` of a round may share memory with the next round's once the
+/// caller lets go.
 class OUTRIDER_API LlamaVerifier final : public Verifier {
 public:
     struct Options {
@@ -38,8 +39,8 @@ public:
     void release(SequenceId sequence) override;
     [[nodiscard]] std::int64_t vocabulary() const override { return model_.config().vocabulary; }
     [[nodiscard]] std::int64_t context() const override { return model_.config().context; }
-    /// Read from the file, or measured, which takes a second; see pass_times.hpp. On the CPU, passes are compared with it
-    /// from then on, and a table that stays wrong is corrected, in the file too.
+    /// Read from the file, or measured, which takes a second; see pass_times.hpp. On the CPU, passes are compared with
+    /// it from then on, and a table that stays wrong is corrected, in the file too.
     [[nodiscard]] std::vector<PassTime> pass_times() override;
 
     [[nodiscard]] const LlamaModel& model() const noexcept { return model_; }

@@ -16,7 +16,8 @@ namespace outrider {
 
 /// Times forwards of 1, 2, 4, 6, 8, 12, 16, ... rows over a context of 256, smallest first, until `seconds` are spent
 /// or the model's context is full. Medians of several sweeps: the decoder will live with the machine's other work too.
-[[nodiscard]] OUTRIDER_API std::vector<PassTime> measure_pass_times(const LlamaModel& model, TargetPass& pass, double seconds = 1.0);
+[[nodiscard]] OUTRIDER_API std::vector<PassTime> measure_pass_times(const LlamaModel& model, TargetPass& pass,
+                                                                    double seconds = 1.0);
 
 /// Tells apart what a pass's time depends on: checkpoint, weights, processor or device, instructions, threads, and the
 /// library's version.
@@ -27,10 +28,11 @@ namespace outrider {
 
 /// What the file has for `key`; nothing when it is missing, damaged, or has no such key.
 [[nodiscard]] OUTRIDER_API std::optional<std::vector<PassTime>> read_pass_times(const std::filesystem::path& file,
-                                                                   std::string_view key);
+                                                                                std::string_view key);
 
 /// Adds or replaces `key`, in one step for readers. A file that cannot be written is left alone: false.
-OUTRIDER_API bool write_pass_times(const std::filesystem::path& file, std::string_view key, const std::vector<PassTime>& times);
+OUTRIDER_API bool write_pass_times(const std::filesystem::path& file, std::string_view key,
+                                   const std::vector<PassTime>& times);
 
 /// Compares a table with what passes really take. A table measured while the machine was busy would mislead every later
 /// start: where medians of some size differ from it by more than a quarter for two windows of 256 passes in a row, the

@@ -33,11 +33,11 @@ struct Prefill {
 /// What a drafter learns of one sequence, in the same call that asks for its next tree.
 struct SequenceFeedback {
     SequenceId sequence = 0;
-    std::vector<TokenId> tokens;    ///< committed since the drafter was last asked, in text order, the prompt included
-    at::Tensor features;            ///< [tokens, F] float32 of `tokens`, on the target's device: what Prefill::features
-                                    ///< asked for; undefined where it asked for none
-    TokenId pending = kNoToken;     ///< root of the next tree
-    std::int64_t committed = 0;     ///< tokens in the KV cache, `tokens` included: the position of the next root
+    std::vector<TokenId> tokens;  ///< committed since the drafter was last asked, in text order, the prompt included
+    at::Tensor features;          ///< [tokens, F] float32 of `tokens`, on the target's device: what Prefill::features
+                                  ///< asked for; undefined where it asked for none
+    TokenId pending = kNoToken;   ///< root of the next tree
+    std::int64_t committed = 0;   ///< tokens in the KV cache, `tokens` included: the position of the next root
 };
 using Feedback = std::vector<SequenceFeedback>;
 
@@ -56,7 +56,8 @@ struct TreeRows {
 
 [[nodiscard]] inline TreeRows rows_of(const TreeOutput& output, std::size_t tree) {
     const std::int64_t begin = output.offsets[tree], end = output.offsets[tree + 1];
-    return {output.logits.slice(0, begin, end), output.argmax.defined() ? output.argmax.slice(0, begin, end) : at::Tensor{}};
+    return {output.logits.slice(0, begin, end),
+            output.argmax.defined() ? output.argmax.slice(0, begin, end) : at::Tensor{}};
 }
 
 /// What a policy may know of the sequence it decides for.

@@ -20,8 +20,8 @@ public:
     virtual ~Verifier() = default;
 
     /// Makes the sequences known and commits their prompts. Returns their first feedback, in the order given, with the
-    /// features that each asks for (Prefill::features), as every later feedback of a sequence. A target that offers none of
-    /// inner layers says so in TargetHead::feature_layers, and is not asked for them.
+    /// features that each asks for (Prefill::features), as every later feedback of a sequence. A target that offers
+    /// none of inner layers says so in TargetHead::feature_layers, and is not asked for them.
     [[nodiscard]] virtual Feedback prefill(std::span<const Prefill> sequences) = 0;
 
     /// One forward over the rows of all trees. Row order is node order. Trees are sound: the decoder has checked them.

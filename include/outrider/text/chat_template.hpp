@@ -19,10 +19,10 @@ class Tokenizer;
 
 /// One turn.
 struct OUTRIDER_API ChatMessage {
-    std::string role;     ///< "system", "user", "assistant", "tool", or another that the template knows
+    std::string role;  ///< "system", "user", "assistant", "tool", or another that the template knows
     std::string content;
-    std::string more = {};  ///< JSON object of further keys (tool_calls, name), or of a `content` that is no string; may
-                            ///< be empty
+    std::string more = {};  ///< JSON object of further keys (tool_calls, name), or of a `content` that is no string;
+                            ///< may be empty
 
     /// From a JSON object as `transformers` and the APIs of servers have it. Throws Error.
     [[nodiscard]] static ChatMessage from_json(std::string_view json);
@@ -47,10 +47,11 @@ struct UserEnding {
     std::string text = {};
 };
 
-/// An immutable value; copies are cheap. The text is that of `transformers` (apply_chat_template). Names of special tokens
-/// that the template writes are tokens. What a conversation brings is plain text, wherever the template puts it: no user
-/// can close a turn where the format marks turns by special tokens. A role that is a plain word may be part of a token's
-/// name ("<|" + role + "|>"). Llama 2 and Vicuna mark turns by ordinary words, which no encoding can tell from a user's.
+/// An immutable value; copies are cheap. The text is that of `transformers` (apply_chat_template). Names of special
+/// tokens that the template writes are tokens. What a conversation brings is plain text, wherever the template puts it:
+/// no user can close a turn where the format marks turns by special tokens. A role that is a plain word may be part of
+/// a token's name ("<|" + role + "|>"). Llama 2 and Vicuna mark turns by ordinary words, which no encoding can tell
+/// from a user's.
 class OUTRIDER_API ChatTemplate {
 public:
     /// The time that templates write as today's date.
@@ -59,8 +60,8 @@ public:
     /// chatml, llama2, llama3, mistral, vicuna or zephyr. Throws Error for another name.
     [[nodiscard]] static ChatTemplate by_name(std::string_view name);
 
-    /// Jinja `source`, where there are tools `with_tools` if that is not empty. Throws Error, saying what to do, when the
-    /// source is empty or has parts that are not supported; conversations that need such a part throw as well.
+    /// Jinja `source`, where there are tools `with_tools` if that is not empty. Throws Error, saying what to do, when
+    /// the source is empty or has parts that are not supported; conversations that need such a part throw as well.
     [[nodiscard]] static ChatTemplate parse(std::string_view source, std::string_view with_tools = {});
 
     /// The one that a checkpoint brings. Throws Error like parse.

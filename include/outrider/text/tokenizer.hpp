@@ -25,8 +25,8 @@ struct TokenizerState;  // src/io/tokenizer_state.hpp
 /// always `plain`, so that no user can close a turn.
 enum class SpecialText { plain, parse };
 
-/// Whether a text begins here or goes on behind other tokens. It matters to SentencePiece vocabularies alone: they put a
-/// space before a text.
+/// Whether a text begins here or goes on behind other tokens. It matters to SentencePiece vocabularies alone: they put
+/// a space before a text.
 enum class TextPlace { start, middle };
 
 /// The bytes [begin, end) of a text.
@@ -47,17 +47,17 @@ public:
     /// Error for a missing or damaged vocabulary, another model, and a pre-tokeniser that is not known; each is named.
     [[nodiscard]] static std::shared_ptr<const Tokenizer> from_gguf(const GgufFile& file);
 
-    /// From a Hugging Face folder: its tokenizer.json, or its tokenizer.model where that is all there is, or where the other
-    /// one holds a unigram vocabulary or a SentencePiece one with steps that cannot be read. Throws Error.
+    /// From a Hugging Face folder: its tokenizer.json, or its tokenizer.model where that is all there is, or where the
+    /// other one holds a unigram vocabulary or a SentencePiece one with steps that cannot be read. Throws Error.
     [[nodiscard]] static std::shared_ptr<const Tokenizer> from_folder(const std::filesystem::path& folder);
 
-    /// From a tokenizer.json with byte-level BPE, or with BPE over characters and bytes for the others (byte_fallback), as
-    /// Llama 2's was converted from SentencePiece. Normalizers are applied: NFC, NFD, NFKC, NFKD, Nmt, Lowercase, Strip,
-    /// StripAccents, Prepend, Replace and sequences of them. The files beside it say the rest, where they exist:
+    /// From a tokenizer.json with byte-level BPE, or with BPE over characters and bytes for the others (byte_fallback),
+    /// as Llama 2's was converted from SentencePiece. Normalizers are applied: NFC, NFD, NFKC, NFKD, Nmt, Lowercase,
+    /// Strip, StripAccents, Prepend, Replace and sequences of them. The files beside it say the rest, where they exist:
     /// tokenizer_config.json (bos and eos tokens, added tokens, chat template), special_tokens_map.json,
-    /// added_tokens.json, chat_template.jinja, generation_config.json or config.json (end ids). A raw prompt begins with
-    /// what the post-processor puts before a text; what it puts after one is for training and left out. Throws Error for
-    /// every part that would be read wrong.
+    /// added_tokens.json, chat_template.jinja, generation_config.json or config.json (end ids). A raw prompt begins
+    /// with what the post-processor puts before a text; what it puts after one is for training and left out. Throws
+    /// Error for every part that would be read wrong.
     [[nodiscard]] static std::shared_ptr<const Tokenizer> from_json(const std::filesystem::path& path);
 
     /// From a SentencePiece tokenizer.model, BPE or unigram. The files beside it say the rest as for from_json; tokens
@@ -67,19 +67,19 @@ public:
 
     ~Tokenizer() override;
 
-    /// The ids of `text`; no bos token is added. Bytes that are not UTF-8 count as U+FFFD. Bytes that the vocabulary has
-    /// no token for (rare control characters, in some) become its unknown token, or are left out where it has none:
-    /// so do Python's `tokenizers` and llama.cpp. Tokens that the vocabulary marks as added but not special are found in
-    /// plain text too, as text.
+    /// The ids of `text`; no bos token is added. Bytes that are not UTF-8 count as U+FFFD. Bytes that the vocabulary
+    /// has no token for (rare control characters, in some) become its unknown token, or are left out where it has none:
+    /// so do Python's `tokenizers` and llama.cpp. Tokens that the vocabulary marks as added but not special are found
+    /// in plain text too, as text.
     [[nodiscard]] std::vector<TokenId> encode(std::string_view text, SpecialText special,
                                               TextPlace place = TextPlace::start) const;
 
-    /// The ids of a text that begins here and whose parts `plain` (ascending, without overlaps, at character boundaries)
-    /// are user text: a special token is found where none of its bytes is in one. `text` is valid UTF-8.
+    /// The ids of a text that begins here and whose parts `plain` (ascending, without overlaps, at character
+    /// boundaries) are user text: a special token is found where none of its bytes is in one. `text` is valid UTF-8.
     [[nodiscard]] std::vector<TokenId> encode(std::string_view text, std::span<const TextSpan> plain) const;
 
-    /// The bytes of `tokens` joined, special tokens left out; see Utf8Stream and to_valid_utf8 for text. At the start of
-    /// a text the space is left out that encode() put there.
+    /// The bytes of `tokens` joined, special tokens left out; see Utf8Stream and to_valid_utf8 for text. At the start
+    /// of a text the space is left out that encode() put there.
     [[nodiscard]] std::string decode(std::span<const TokenId> tokens, TextPlace place = TextPlace::start) const;
 
     /// What a token adds to a text. Ids beyond the vocabulary add nothing: a model may have more rows than that, for
@@ -111,9 +111,10 @@ public:
     /// True when a raw prompt begins with any.
     [[nodiscard]] bool adds_bos() const noexcept;
 
-    /// Tokens that end a text. Those that the files name (eos, eos_token_id, GGUF's keys), special tokens "<|im_end|>" and
-    /// "<|eot_id|>", and other well-known ends of texts and turns where the chat template writes them or no file names an
-    /// end; GGUF: all of those, as in llama.cpp. Ascending.
+    /// Tokens that end a text. Those that the files name (eos, eos_token_id, GGUF's keys), special tokens "<|im_end|>"
+    /// and
+    /// "<|eot_id|>", and other well-known ends of texts and turns where the chat template writes them or no file names
+    /// an end; GGUF: all of those, as in llama.cpp. Ascending.
     [[nodiscard]] const std::vector<TokenId>& end_ids() const noexcept;
 
     /// Source of the chat template, Jinja; empty when the files have none. See ChatTemplate.
@@ -122,8 +123,8 @@ public:
     /// Further chat templates by name ("tool_use"), where the files have several.
     [[nodiscard]] const std::vector<std::pair<std::string, std::string>>& chat_templates() const noexcept;
 
-    /// Names and texts of the tokens that a chat template may write: bos_token, eos_token, and the others that the files
-    /// name so.
+    /// Names and texts of the tokens that a chat template may write: bos_token, eos_token, and the others that the
+    /// files name so.
     [[nodiscard]] const std::vector<std::pair<std::string, std::string>>& named_tokens() const noexcept;
 
     explicit Tokenizer(std::unique_ptr<const TokenizerState> state);

@@ -30,7 +30,9 @@ public:
         return bytes_of(std::as_const(weights_).named()) + tables_.bytes();
     }
 
-    [[nodiscard]] std::unique_ptr<CtcCache> make_cache() const override { return std::make_unique<AtenCache>(weights_.layers.size()); }
+    [[nodiscard]] std::unique_ptr<CtcCache> make_cache() const override {
+        return std::make_unique<AtenCache>(weights_.layers.size());
+    }
 
     void run(std::span<CtcRound> rounds, bool frames, std::span<const float> roots, CtcRoundScores& scores) override {
         const at::NoGradGuard no_grad;
@@ -54,8 +56,10 @@ public:
             ctc_frames(config_, weights_, tables_, at::stack(fused),
                        at::tensor(committed, at::kLong).to(options_.device()), groups, compute_);
         copy(result.gate, scores.gate);
-        const at::Tensor states = at::tensor(at::ArrayRef<float>(roots.data(), roots.size())).view({-1, config_.hidden});
-        copy(at::cat({result.logits, mixed_linear(states.to(options_.device()), tables_.output, compute_)}), scores.logits);
+        const at::Tensor states =
+            at::tensor(at::ArrayRef<float>(roots.data(), roots.size())).view({-1, config_.hidden});
+        copy(at::cat({result.logits, mixed_linear(states.to(options_.device()), tables_.output, compute_)}),
+             scores.logits);
     }
 
 private:

@@ -43,8 +43,8 @@ public:
     [[nodiscard]] virtual std::unique_ptr<CtcCache> make_cache() const = 0;
     /// Of what the backend holds itself, `output` not among it.
     [[nodiscard]] virtual std::size_t weight_bytes() const = 0;
-    /// Takes up the new rows of every sequence; with `frames`, returns their frames. `roots` [rows, H] are states of the
-    /// prediction network that meet the same output rows, in the same product.
+    /// Takes up the new rows of every sequence; with `frames`, returns their frames. `roots` [rows, H] are states of
+    /// the prediction network that meet the same output rows, in the same product.
     virtual void run(std::span<CtcRound> rounds, bool frames, std::span<const float> roots, CtcRoundScores& scores) = 0;
 };
 

@@ -110,13 +110,12 @@ private:
                                     static_cast<std::uint64_t>(RandomPurpose::draft));
                 SampledDraft drawn = mine.sampler.draw(it.pending, mine.frames, chains,
                                                        static_cast<std::size_t>(nodes) / chains, key, condition);
-                auto samples = std::make_shared<const DraftSamples>(
-                    samples_of(drawn, law_of(mine.sampler, drawn, mine.frames)));
+                auto samples =
+                    std::make_shared<const DraftSamples>(samples_of(drawn, law_of(mine.sampler, drawn, mine.frames)));
                 return {it.sequence, std::move(drawn.tree), std::move(samples)};
             }
             case CtcTree::best_first:
-            default:
-                return {it.sequence, mine.best_first.tree(it.pending, mine.frames, nodes, condition)};
+            default: return {it.sequence, mine.best_first.tree(it.pending, mine.frames, nodes, condition)};
         }
     }
 
@@ -145,7 +144,8 @@ private:
                 const DraftBudget& budget) {
         const std::size_t V = config_.vocabulary.size(), roots = scores_.gate.size() * V;  // where theirs begin
         const auto score = [&](TeamMember& by, std::span<const CtcPrefix> prefixes, float* out, std::int64_t stride) {
-            if (prefixes.size() == 1 && prefixes[0].length == 0 && scores_.logits.size() > roots) {  // came with the frames
+            if (prefixes.size() == 1 && prefixes[0].length == 0 &&
+                scores_.logits.size() > roots) {  // came with the frames
                 if (by.index() == 0) std::copy_n(scores_.logits.data() + roots + index * V, V, out);
                 return;
             }
@@ -195,7 +195,8 @@ private:
             std::atomic<std::size_t> next{0};  // searches differ in length: who is done takes the next
             team_->run([&](TeamMember& member) {
                 for (std::size_t i = next++; i < feedback.size(); i = next++)
-                    trees[i] = draft(searchers_[static_cast<std::size_t>(member.index())], feedback[i], start[i], i, budget);
+                    trees[i] =
+                        draft(searchers_[static_cast<std::size_t>(member.index())], feedback[i], start[i], i, budget);
             });
         }
         std::vector<SequenceTree> all;
@@ -206,10 +207,10 @@ private:
 
     CtcConfig config_;
     CtcDraftOptions options_;
-    std::int64_t vocabulary_ = 0;        ///< the target's
-    std::int64_t width_ = 0;             ///< of the features that the network reads
+    std::int64_t vocabulary_ = 0;  ///< the target's
+    std::int64_t width_ = 0;       ///< of the features that the network reads
     std::shared_ptr<ThreadTeam> team_;
-    PackedLinear output_;                ///< the target's rows of the draft vocabulary
+    PackedLinear output_;  ///< the target's rows of the draft vocabulary
     std::unique_ptr<CtcBackend> backend_;
     std::optional<CtcPrediction> prediction_;
     std::unordered_map<SequenceId, Known> sequences_;
@@ -217,25 +218,28 @@ private:
     std::vector<Searcher> searchers_;  ///< one for each of the team
 };
 
-CtcEngine::CtcEngine(CtcConfig config, CtcWeights weights, const TargetHead& head,
-                     const CtcDraftOptions& options) {
+CtcEngine::CtcEngine(CtcConfig config, CtcWeights weights, const TargetHead& head, const CtcDraftOptions& options) {
     check_ctc_config(config);
     check_ctc_weights(config, weights);
     require(!config.target_fingerprint.empty() || head.fingerprint.empty(),
-            "CtcDraft: the drafter names no target, this one is {}; train one for it with `outrider train`", head.fingerprint);
+            "CtcDraft: the drafter names no target, this one is {}; train one for it with `outrider train`",
+            head.fingerprint);
     check_target("CtcDraft", head, config.target_fingerprint, config.target_name, config.hidden, config.vocabulary);
-    require(config.feature_layers.empty() || config.feature_layers.back() <= head.feature_layers,
-            "CtcDraft: it reads the hidden states after layers {}, this target offers those of layers 1 to {} and those "
-            "after its final norm; take a drafter without feature layers, or say in TargetHead::feature_layers what the "
-            "verifier delivers",
-            detail::listed(config.feature_layers), head.feature_layers);
+    require(
+        config.feature_layers.empty() || config.feature_layers.back() <= head.feature_layers,
+        "CtcDraft: it reads the hidden states after layers {}, this target offers those of layers 1 to {} and those "
+        "after its final norm; take a drafter without feature layers, or say in TargetHead::feature_layers what the "
+        "verifier delivers",
+        detail::listed(config.feature_layers), head.feature_layers);
     width_ = ctc_feature_width(config);
     require(options.top_k > 0, "CtcDraft: top_k is {}, expected at least 1", options.top_k);
     const bool kernels = options.kernels && weights.fuse.device().is_cpu() && kernels_fit(config);
     team_ = drafting_team(head, options.threads);
     const bool conditioned = config.conditioning == CtcConditioning::prefix;
     if (kernels || conditioned)
-        output_ = pack_rows(!kernels ? WeightFormat::f32 : options.eight_bits ? WeightFormat::int8 : WeightFormat::q5_1,
+        output_ = pack_rows(!kernels             ? WeightFormat::f32
+                            : options.eight_bits ? WeightFormat::int8
+                                                 : WeightFormat::q5_1,
                             config.vocabulary, head.output_rows, *team_);
     backend_ = kernels ? make_kernel_backend(config, weights, head, output_, *team_, options.eight_bits)
                        : make_aten_backend(config, weights, head);
@@ -264,8 +268,8 @@ std::vector<SequenceTree> CtcEngine::propose(std::span<const SequenceFeedback> f
 
 }  // namespace
 
-std::unique_ptr<DraftEngine<CtcConfig>> CtcKind::engine(CtcConfig config, CtcWeights weights,
-                                                        const TargetHead& head, const CtcDraftOptions& options) {
+std::unique_ptr<DraftEngine<CtcConfig>> CtcKind::engine(CtcConfig config, CtcWeights weights, const TargetHead& head,
+                                                        const CtcDraftOptions& options) {
     return std::make_unique<CtcEngine>(std::move(config), std::move(weights), head, options);
 }
 

@@ -69,8 +69,8 @@ void check_ctc_config(const CtcConfig& config) {
     std::int64_t above = 0;
     for (const std::int64_t layer : config.feature_layers) {
         require(layer > above && layer <= kMostLayers,
-                "{}: feature layer {} behind {}, expected 1 to {} in ascending order, each once", kDrafter, layer, above,
-                kMostLayers);
+                "{}: feature layer {} behind {}, expected 1 to {} in ascending order, each once", kDrafter, layer,
+                above, kMostLayers);
         above = layer;
     }
     if (config.conditioning == CtcConditioning::prefix) check_drafter_size(kDrafter, "prefix_rank", config.prefix_rank);
@@ -90,20 +90,19 @@ CtcConfig read_ctc_config(const std::filesystem::path& folder) {
 }
 
 void write_ctc_config(const std::filesystem::path& folder, const CtcConfig& config) {
-    nlohmann::ordered_json own = {
-        {"conditioning", config.conditioning == CtcConditioning::prefix ? "prefix" : "none"},
-        {"sizes",
-         {{"hidden", config.hidden},
-          {"heads", config.heads},
-          {"kv_heads", config.kv_heads},
-          {"head_dim", config.head_dim},
-          {"intermediate", config.intermediate},
-          {"frames", config.frames},
-          {"prefix_rank", config.prefix_rank}}},
-        {"rope_theta", config.rope_theta},
-        {"norm_eps", config.norm_eps},
-        {"embedding_scale", config.embedding_scale},
-        {"feature_scale", config.feature_scale}};
+    nlohmann::ordered_json own = {{"conditioning", config.conditioning == CtcConditioning::prefix ? "prefix" : "none"},
+                                  {"sizes",
+                                   {{"hidden", config.hidden},
+                                    {"heads", config.heads},
+                                    {"kv_heads", config.kv_heads},
+                                    {"head_dim", config.head_dim},
+                                    {"intermediate", config.intermediate},
+                                    {"frames", config.frames},
+                                    {"prefix_rank", config.prefix_rank}}},
+                                  {"rope_theta", config.rope_theta},
+                                  {"norm_eps", config.norm_eps},
+                                  {"embedding_scale", config.embedding_scale},
+                                  {"feature_scale", config.feature_scale}};
     if (config.prefix_output != HeadOutput::own) own["prefix_output"] = name_of(config.prefix_output);
     if (config.prefix_bottleneck > 0) own["sizes"]["prefix_bottleneck"] = config.prefix_bottleneck;
     if (config.layers > 1) own["sizes"]["layers"] = config.layers;

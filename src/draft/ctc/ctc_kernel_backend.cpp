@@ -24,8 +24,8 @@ struct KernelCache final : CtcCache {
 
 class KernelBackend final : public CtcBackend {
 public:
-    KernelBackend(const CtcConfig& config, const CtcWeights& weights, const TargetHead& head, const PackedLinear& output,
-                  ThreadTeam& team, bool eight_bits)
+    KernelBackend(const CtcConfig& config, const CtcWeights& weights, const TargetHead& head,
+                  const PackedLinear& output, ThreadTeam& team, bool eight_bits)
         : config_(config),
           head_(head),
           team_(team),
@@ -47,7 +47,9 @@ public:
         return sum;
     }
 
-    [[nodiscard]] std::unique_ptr<CtcCache> make_cache() const override { return std::make_unique<KernelCache>(layers_.size()); }
+    [[nodiscard]] std::unique_ptr<CtcCache> make_cache() const override {
+        return std::make_unique<KernelCache>(layers_.size());
+    }
 
     void run(std::span<CtcRound> rounds, bool frames, std::span<const float> roots, CtcRoundScores& scores) override {
         const at::NoGradGuard no_grad;
@@ -116,7 +118,8 @@ private:
     }
 
     /// Columns [from, to) of x times `scale` into the inputs of the rows from `row` on, from `column` on.
-    void put(const at::Tensor& x, std::int64_t from, std::int64_t to, double scale, std::int64_t row, std::int64_t column) {
+    void put(const at::Tensor& x, std::int64_t from, std::int64_t to, double scale, std::int64_t row,
+             std::int64_t column) {
         const auto factor = static_cast<float>(scale);
         for (std::int64_t i = 0; i < x.size(0); ++i) {
             const float* values = x.const_data_ptr<float>() + i * x.size(1);
@@ -140,7 +143,8 @@ private:
         member.barrier();
     }
 
-    void draft(TeamMember& member, std::span<CtcRound> rounds, std::int64_t A, std::int64_t all, CtcRoundScores& scores) {
+    void draft(TeamMember& member, std::span<CtcRound> rounds, std::int64_t A, std::int64_t all,
+               CtcRoundScores& scores) {
         const std::int64_t T = config_.frames;
         const auto mine = member.range(A);
         for (std::int64_t i = mine.begin; i < mine.end; ++i) {

@@ -112,8 +112,10 @@ std::vector<WantedWeight> layout(const CtcConfig& config, CtcWeights& w) {
     if (config.conditioning == CtcConditioning::none) return wanted;
     wanted.push_back({"prefix_in", &w.prefix_in, {R, 3 * H}});
     wanted.push_back({"prefix_bias", &w.prefix_bias, {R}});
-    if (config.prefix_bottleneck > 0) wanted.push_back({"prefix_narrow", &w.prefix_narrow, {config.prefix_bottleneck, R}});
-    wanted.push_back({"prefix_out", &w.prefix_out,
+    if (config.prefix_bottleneck > 0)
+        wanted.push_back({"prefix_narrow", &w.prefix_narrow, {config.prefix_bottleneck, R}});
+    wanted.push_back({"prefix_out",
+                      &w.prefix_out,
                       {config.prefix_output == HeadOutput::target ? H : V, ctc_prefix_columns(config)}});
     return wanted;
 }
@@ -168,8 +170,8 @@ at::Tensor ctc_prefix_scores(const CtcConfig& config, const CtcWeights& weights,
     const std::int64_t A = last.size(0), P = last.size(1), H = config.hidden;
     const auto real = weights.prefix_in.scalar_type();
     const at::Tensor tokens = at::cat({embed_tokens(tables, last), embed_tokens(tables, last_but_one)}, -1);
-    const at::Tensor state =
-        mixed_linear(features.slice(1, 0, H).to(real) * config.feature_scale, weights.prefix_in.slice(1, 2 * H), compute);
+    const at::Tensor state = mixed_linear(features.slice(1, 0, H).to(real) * config.feature_scale,
+                                          weights.prefix_in.slice(1, 2 * H), compute);
     const at::Tensor sum = mixed_linear(tokens, weights.prefix_in.slice(1, 0, 2 * H), compute).view({A, P, -1}) +
                            (state + weights.prefix_bias.to(compute)).unsqueeze(1);
     at::Tensor scores = at::silu(sum).view({A * P, -1});

@@ -28,7 +28,9 @@ CtcPrediction::CtcPrediction(const CtcConfig& config, CtcWeights weights, const 
       exact_(output.format() == WeightFormat::f32),
       targets_rows_(config.prefix_output == HeadOutput::target),
       narrow_(config.prefix_bottleneck > 0),
-      width_(narrow_ ? config.prefix_bottleneck : targets_rows_ ? hidden_ : rank_),
+      width_(narrow_         ? config.prefix_bottleneck
+             : targets_rows_ ? hidden_
+                             : rank_),
       embedding_scale_(config.embedding_scale),
       feature_scale_(config.feature_scale),
       embed_(head.embed),
@@ -43,16 +45,20 @@ CtcPrediction::CtcPrediction(const CtcConfig& config, CtcWeights weights, const 
     const auto table = [&](std::int64_t i) {
         const at::Tensor columns = columns_of(i);
         Table made;
-        if (exact_) made.exact.resize(config.vocabulary.size() * static_cast<std::size_t>(rank_));
-        else made.rounded.resize(config.vocabulary.size() * static_cast<std::size_t>(rank_));
+        if (exact_)
+            made.exact.resize(config.vocabulary.size() * static_cast<std::size_t>(rank_));
+        else
+            made.rounded.resize(config.vocabulary.size() * static_cast<std::size_t>(rank_));
         for_parts(config.vocabulary, [&](std::size_t first, std::span<const TokenId> tokens) {
             const at::Tensor rows = cpu_floats(head.embed(tokens)) * embedding_scale_;
             const at::Tensor part = at::linear(rows, columns);
             const auto* values = part.const_data_ptr<float>();
             const auto at = static_cast<std::ptrdiff_t>(first) * rank_;
-            if (exact_) std::copy_n(values, part.numel(), made.exact.begin() + at);
-            else std::transform(values, values + part.numel(), made.rounded.begin() + at,
-                                [](float x) { return c10::BFloat16(x); });
+            if (exact_)
+                std::copy_n(values, part.numel(), made.exact.begin() + at);
+            else
+                std::transform(values, values + part.numel(), made.rounded.begin() + at,
+                               [](float x) { return c10::BFloat16(x); });
         });
         return made;
     };
@@ -70,9 +76,10 @@ CtcPrediction::CtcPrediction(const CtcConfig& config, CtcWeights weights, const 
     if (narrow_ && targets_rows_) {
         lift_ = pack_as(packed, weights.prefix_out, team);
         const at::Tensor narrow = cpu_floats(weights.prefix_out);
-        own_ = pack_rows(packed, config.vocabulary, [&](std::span<const TokenId> tokens) {
-            return at::matmul(cpu_floats(output_rows_(tokens)), narrow);
-        }, team);
+        own_ = pack_rows(
+            packed, config.vocabulary,
+            [&](std::span<const TokenId> tokens) { return at::matmul(cpu_floats(output_rows_(tokens)), narrow); },
+            team);
     } else if (!targets_rows_) {
         own_ = pack_as(packed, weights.prefix_out, team);
     }
@@ -111,8 +118,10 @@ CtcPrediction::Starts CtcPrediction::starts(std::span<const Text> texts, bool ro
     const auto look_up = [&](const Table& table, TokenId token, std::vector<float>& part, Products& otherwise) {
         const std::int32_t column = column_[static_cast<std::size_t>(token)];
         part.assign(R, 0.0F);
-        if (column >= 0) add(row(table, column), part.data());
-        else otherwise.tokens.push_back(token), otherwise.parts.push_back(&part);
+        if (column >= 0)
+            add(row(table, column), part.data());
+        else
+            otherwise.tokens.push_back(token), otherwise.parts.push_back(&part);
     };
     for (std::size_t i = 0; i < texts.size(); ++i) {
         const Text& text = texts[i];

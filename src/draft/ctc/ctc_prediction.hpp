@@ -19,9 +19,9 @@
 namespace outrider {
 
 /// s_l = out g(l), where g(l) = silu(W [E(last), E(last but one), h] + b) is of a sum of three parts. Those of
-/// draft-vocabulary tokens are looked up, in bfloat16 beside packed matrices and else exactly, those of the committed text
-/// computed once a round. `out` is one matrix, or two where something narrower lies between: the bottleneck, or without
-/// one the target's hidden state.
+/// draft-vocabulary tokens are looked up, in bfloat16 beside packed matrices and else exactly, those of the committed
+/// text computed once a round. `out` is one matrix, or two where something narrower lies between: the bottleneck, or
+/// without one the target's hidden state.
 class CtcPrediction {
 public:
     /// `output`: the target's rows of the draft vocabulary [V, H]. All matrices here are in its format.
@@ -58,11 +58,11 @@ public:
     /// What one draft needs besides; several drafts at once need one each.
     struct Scratch {
         PackedRows rows_in;
-        std::vector<float> g;               ///< [prefixes, R]
-        std::vector<float> states;          ///< [prefixes, width] what lies between two matrices
-        std::vector<std::int32_t> chosen;   ///< columns of the candidates
-        std::vector<float> rows;            ///< [candidates, H or width] their output rows
-        std::vector<float> root, root_g;    ///< [V] scores of the empty prefix, [R]
+        std::vector<float> g;              ///< [prefixes, R]
+        std::vector<float> states;         ///< [prefixes, width] what lies between two matrices
+        std::vector<std::int32_t> chosen;  ///< columns of the candidates
+        std::vector<float> rows;           ///< [candidates, H or width] their output rows
+        std::vector<float> root, root_g;   ///< [V] scores of the empty prefix, [R]
     };
 
     /// s_l(c) over the whole draft vocabulary: [prefixes, stride]. Every member of a team calls it inside one run, with
@@ -103,10 +103,10 @@ private:
     void state_of(const Start& start, Part last, Part second, float* g) const;
 
     std::int64_t hidden_, rank_, columns_;
-    bool exact_;                        // whether matrices and tables are f32
-    bool targets_rows_;                 // whether scores are those of the target's output rows
-    bool narrow_;                       // whether there is a bottleneck
-    std::int64_t width_;                // of output rows: r, H or R
+    bool exact_;          // whether matrices and tables are f32
+    bool targets_rows_;   // whether scores are those of the target's output rows
+    bool narrow_;         // whether there is a bottleneck
+    std::int64_t width_;  // of output rows: r, H or R
     double embedding_scale_, feature_scale_;
     std::function<at::Tensor(std::span<const TokenId>)> embed_, output_rows_;
     ThreadTeam* team_;
@@ -115,9 +115,9 @@ private:
     PackedLinear lift_;                              // [H, r], with a bottleneck and the target's rows
     PackedLinear own_;                               // [V, width], where that is not the target's rows as they are
     const PackedLinear* rows_;                       // [V, width] the one or the other
-    std::vector<float> bias_;           // [R]
-    Table last_, second_;               // [V, R] the draft vocabulary's parts
-    std::vector<float> first_;          // [width, R], where the width is not R
+    std::vector<float> bias_;                        // [R]
+    Table last_, second_;                            // [V, R] the draft vocabulary's parts
+    std::vector<float> first_;                       // [width, R], where the width is not R
     std::vector<float> out_;            // [V, width]; with the target's rows [H, r], or nothing without a bottleneck
     std::vector<float> ones_;           // [R]
     std::vector<std::int32_t> column_;  // [target vocabulary] column or -1

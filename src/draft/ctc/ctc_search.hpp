@@ -27,11 +27,12 @@ class CtcSearch {
 public:
     /// Fills [prefixes, stride] with s_l(c); columns from V on are never read. Every member of the team calls it; the
     /// search puts a barrier behind it.
-    using Score =
-        std::function<void(TeamMember& member, std::span<const CtcPrefix> prefixes, float* scores, std::int64_t stride)>;
+    using Score = std::function<void(TeamMember& member, std::span<const CtcPrefix> prefixes, float* scores,
+                                     std::int64_t stride)>;
 
-    /// `logits` [T, V], `gate` [T]; prefixes below the Psi `least` are left out. A frame that holds NaN or +inf says nothing: it is blank. Every member of a team
-    /// calls it inside one run; the tree depends neither on their number nor on their order.
+    /// `logits` [T, V], `gate` [T]; prefixes below the Psi `least` are left out. A frame that holds NaN or +inf says
+    /// nothing: it is blank. Every member of a team calls it inside one run; the tree depends neither on their number
+    /// nor on their order.
     void run(TeamMember& member, std::span<const float> logits, std::span<const float> gate, std::int64_t nodes,
              double least, const Score& score);
 

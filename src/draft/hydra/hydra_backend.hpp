@@ -44,7 +44,8 @@ public:
 /// Packed matrices and the CPU's kernels; the team must live as long as the backend. For sizes that fit them.
 [[nodiscard]] bool kernels_fit(const HydraConfig& config);
 [[nodiscard]] std::unique_ptr<HydraBackend> make_hydra_kernels(const HydraConfig& config, const HydraWeights& weights,
-                                                               const TargetHead& head, ThreadTeam& team, bool eight_bits);
+                                                               const TargetHead& head, ThreadTeam& team,
+                                                               bool eight_bits);
 
 /// Calls f(head, begin, end) for each run of rows of one head.
 template <typename F>

@@ -22,7 +22,8 @@ namespace {
 
 class HydraEngine final : public DraftEngine<HydraConfig> {
 public:
-    HydraEngine(HydraConfig config, const HydraWeights& weights, const TargetHead& head, const HeadDraftOptions& options);
+    HydraEngine(HydraConfig config, const HydraWeights& weights, const TargetHead& head,
+                const HeadDraftOptions& options);
 
     [[nodiscard]] std::vector<SequenceTree> propose(std::span<const SequenceFeedback> feedback,
                                                     DraftBudget budget) override;
@@ -44,9 +45,10 @@ private:
             return sampler_.draw(starts, vocabulary_, config_.heads, nodes, options_, score);
         std::vector<TokenId> pending;
         for (const PathSampler::Start& start : starts) pending.push_back(start.pending);
-        std::vector<TokenTree> found = options_.tree == HeadTree::best_first
-                                           ? search_.best_first(pending, vocabulary_, config_.heads, nodes, budget.least_chance(), score)
-                                           : search_.ranked(pending, vocabulary_, shape_.of(nodes), nodes, score);
+        std::vector<TokenTree> found =
+            options_.tree == HeadTree::best_first
+                ? search_.best_first(pending, vocabulary_, config_.heads, nodes, budget.least_chance(), score)
+                : search_.ranked(pending, vocabulary_, shape_.of(nodes), nodes, score);
         std::vector<SequenceTree> trees;
         for (std::size_t i = 0; i < starts.size(); ++i) trees.push_back({starts[i].sequence, std::move(found[i])});
         return trees;

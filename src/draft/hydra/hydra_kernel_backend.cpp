@@ -38,7 +38,8 @@ public:
         for (const at::Tensor& output : weights.output) output_.push_back(pack_as(WeightFormat::int8, output, team));
         for (const at::Tensor& bias : weights.output_bias) output_bias_.push_back(floats_of(bias));
         if (config.output == HeadOutput::target)
-            output_.push_back(pack_rows(WeightFormat::int8, draft_ids(config.vocabulary, head.vocabulary), head.output_rows, team));
+            output_.push_back(
+                pack_rows(WeightFormat::int8, draft_ids(config.vocabulary, head.vocabulary), head.output_rows, team));
     }
 
     [[nodiscard]] std::size_t weight_bytes() const override {
@@ -106,7 +107,8 @@ private:
         }
         first_.push_back(PackedLinear::stack(first));
         later_.emplace_back();
-        for (std::size_t j = 1; j < blocks.size(); ++j) later_.back().push_back(pack_as(WeightFormat::int8, blocks[j].weight, team_));
+        for (std::size_t j = 1; j < blocks.size(); ++j)
+            later_.back().push_back(pack_as(WeightFormat::int8, blocks[j].weight, team_));
         bias_.emplace_back();
         for (const HydraWeights::Block& block : blocks) bias_.back().push_back(floats_of(block.bias));
     }

@@ -14,8 +14,8 @@ namespace {
 
 constexpr std::string_view kPrefixLayer = "prefix_embeding_layer.";
 
-/// rate[i] = theta^(-i / n) may be rounded to 16 bits; thetas are round numbers, so two digits are enough. The last rate
-/// is the one that says them best.
+/// rate[i] = theta^(-i / n) may be rounded to 16 bits; thetas are round numbers, so two digits are enough. The last
+/// rate is the one that says them best.
 double theta_of(const at::Tensor& rate) {
     const auto n = static_cast<double>(rate.numel());
     const double theta = std::pow(rate[-1].item<double>(), -n / (n - 1));

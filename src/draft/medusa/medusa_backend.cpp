@@ -53,14 +53,16 @@ public:
         for (const auto& blocks : weights.heads) {
             first.push_back(pack_as(WeightFormat::int8, blocks[0].weight, team));
             later_.emplace_back();
-            for (std::size_t j = 1; j < blocks.size(); ++j) later_.back().push_back(pack_as(WeightFormat::int8, blocks[j].weight, team));
+            for (std::size_t j = 1; j < blocks.size(); ++j)
+                later_.back().push_back(pack_as(WeightFormat::int8, blocks[j].weight, team));
             bias_.emplace_back();
             for (const MedusaWeights::Block& block : blocks) bias_.back().push_back(floats_of(block.bias));
         }
         first_ = PackedLinear::stack(first);
         for (const at::Tensor& output : weights.output) output_.push_back(pack_as(WeightFormat::int8, output, team));
         if (config.output == HeadOutput::target)
-            output_.push_back(pack_rows(WeightFormat::int8, draft_ids(config.vocabulary, head.vocabulary), head.output_rows, team));
+            output_.push_back(
+                pack_rows(WeightFormat::int8, draft_ids(config.vocabulary, head.vocabulary), head.output_rows, team));
     }
 
     [[nodiscard]] std::size_t weight_bytes() const override { return bytes_of(first_, later_, output_, bias_); }

@@ -130,8 +130,8 @@ std::vector<SequenceTree> MedusaEngine::propose(std::span<const SequenceFeedback
             trees.push_back(std::move(drawn[next++]));
             continue;
         }
-        trees.push_back({it.sequence, draft ? tree(it.pending, next++, budget.nodes)
-                                            : TokenTree::root_only(it.pending)});
+        trees.push_back(
+            {it.sequence, draft ? tree(it.pending, next++, budget.nodes) : TokenTree::root_only(it.pending)});
     }
     return trees;
 }

@@ -50,8 +50,8 @@ OUTRIDER_ALWAYS_INLINE float sum_of(Lanes v) {
 // ---- RMS norm. Rows of float32, width a multiple of 16.
 
 template <typename Stored>
-OUTRIDER_ALWAYS_INLINE void norm_body(const float* x, const float* w, float eps, std::int64_t rows, std::int64_t n, Stored* y,
-                               float* rate) {
+OUTRIDER_ALWAYS_INLINE void norm_body(const float* x, const float* w, float eps, std::int64_t rows, std::int64_t n,
+                                      Stored* y, float* rate) {
     for (std::int64_t r = 0; r < rows; ++r, x += n, y += n) {
         Lanes square{};
         for (std::int64_t i = 0; i < n; i += kWide) square += get(x + i) * get(x + i);
@@ -63,7 +63,7 @@ OUTRIDER_ALWAYS_INLINE void norm_body(const float* x, const float* w, float eps,
 
 template <typename Stored>
 OUTRIDER_ALWAYS_INLINE void norm_back_body(const float* x, const float* w, const float* rate, const Stored* dy,
-                                    std::int64_t rows, std::int64_t n, float* dx, float* dw) {
+                                           std::int64_t rows, std::int64_t n, float* dx, float* dw) {
     for (std::int64_t r = 0; r < rows; ++r, x += n, dy += n, dx += n) {
         Lanes dot{};
         for (std::int64_t i = 0; i < n; i += kWide) dot += load<Stored, float>(dy + i) * get(w + i) * get(x + i);
@@ -129,7 +129,8 @@ OUTRIDER_ALWAYS_INLINE void gate_body(const Stored* x, std::int64_t rows, std::i
 }
 
 template <typename Stored>
-OUTRIDER_ALWAYS_INLINE void gate_back_body(const Stored* x, const Stored* dy, std::int64_t rows, std::int64_t n, Stored* dx) {
+OUTRIDER_ALWAYS_INLINE void gate_back_body(const Stored* x, const Stored* dy, std::int64_t rows, std::int64_t n,
+                                           Stored* dx) {
     for (std::int64_t r = 0; r < rows; ++r, x += 2 * n, dy += n, dx += 2 * n)
         for (std::int64_t i = 0; i < n; i += kWide) {
             const Lanes g = load<Stored, float>(x + i), u = load<Stored, float>(x + n + i),
@@ -173,7 +174,7 @@ struct SiluGate : torch::autograd::Function<SiluGate> {
 
 template <typename Stored>
 OUTRIDER_ALWAYS_INLINE void softmax_body(Stored* context, std::int64_t n, std::int64_t L, Stored* own, std::int64_t T,
-                                  float scale, float* work) {
+                                         float scale, float* work) {
     for (std::int64_t i = 0; i < n; ++i) work[i] = simd::to_real<Stored, float>(context[i]);
     for (std::int64_t t = 0; t < T; ++t) work[n + t] = simd::to_real<Stored, float>(own[t]);
     const std::int64_t count = n + T, padded = (count + kWide - 1) / kWide * kWide;
@@ -196,8 +197,8 @@ OUTRIDER_ALWAYS_INLINE void softmax_body(Stored* context, std::int64_t n, std::i
 
 /// d = p (d - sum p d) scale, over both pieces.
 template <typename Stored>
-OUTRIDER_ALWAYS_INLINE void softmax_back_body(const Stored* p, Stored* d, std::int64_t L, const Stored* p_own, Stored* d_own,
-                                       std::int64_t T, float scale) {
+OUTRIDER_ALWAYS_INLINE void softmax_back_body(const Stored* p, Stored* d, std::int64_t L, const Stored* p_own,
+                                              Stored* d_own, std::int64_t T, float scale) {
     float dot = 0;
     Lanes sum{};
     std::int64_t i = 0;
@@ -315,8 +316,8 @@ struct AnchorAttention : torch::autograd::Function<AnchorAttention> {
 // ---- Rotary positions, in place of four operations.
 
 template <typename Stored>
-OUTRIDER_ALWAYS_INLINE void rotate_body(const Stored* x, const float* cos, const float* sin, float sign, std::int64_t rows,
-                                 std::int64_t heads, std::int64_t half, Stored* y) {
+OUTRIDER_ALWAYS_INLINE void rotate_body(const Stored* x, const float* cos, const float* sin, float sign,
+                                        std::int64_t rows, std::int64_t heads, std::int64_t half, Stored* y) {
     for (std::int64_t r = 0; r < rows; ++r)
         for (std::int64_t h = 0; h < heads; ++h, x += 2 * half, y += 2 * half)
             for (std::int64_t i = 0; i < half; i += kWide) {

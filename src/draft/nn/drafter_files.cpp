@@ -2,7 +2,6 @@
 
 #include <ATen/ops/from_blob.h>
 
-
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -26,7 +25,8 @@ bool fits(at::IntArrayRef sizes, const std::vector<std::int64_t>& shape) {
 
 /// Whether a tensor can stand where the file has it.
 bool is_view(const SafeTensor& tensor) {
-    return tensor.dtype == SafeDtype::bf16 && reinterpret_cast<std::uintptr_t>(tensor.data.data()) % alignof(c10::BFloat16) == 0;
+    return tensor.dtype == SafeDtype::bf16 &&
+           reinterpret_cast<std::uintptr_t>(tensor.data.data()) % alignof(c10::BFloat16) == 0;
 }
 
 }  // namespace
@@ -48,7 +48,8 @@ void read_drafter_json(const std::filesystem::path& folder, const std::function<
 
 void check_drafter_kind(const nlohmann::json& file, std::string_view kind, int version) {
     require(member(file, "kind") == kind, "kind is {}, expected \"{}\"", detail::shown(member(file, "kind")), kind);
-    require(member(file, "version") == version, "version is {}, this library reads {}", detail::shown(member(file, "version")), version);
+    require(member(file, "version") == version, "version is {}, this library reads {}",
+            detail::shown(member(file, "version")), version);
 }
 
 const nlohmann::json& member(const nlohmann::json& object, const char* key) {

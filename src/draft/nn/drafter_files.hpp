@@ -27,8 +27,8 @@ void write_drafter_json(const std::filesystem::path& folder, nlohmann::ordered_j
 void check_drafter_kind(const nlohmann::json& file, std::string_view kind, int version);
 /// `object[key]`. Throws Error where there is none.
 [[nodiscard]] const nlohmann::json& member(const nlohmann::json& object, const char* key);
-/// A string, true or false, and lists of lists of numbers (none where the key is left out or null). Throw Error for anything
-/// else, with the key.
+/// A string, true or false, and lists of lists of numbers (none where the key is left out or null). Throw Error for
+/// anything else, with the key.
 [[nodiscard]] std::string text_value(const nlohmann::json& object, const char* key);
 [[nodiscard]] bool flag_value(const nlohmann::json& object, const char* key);
 [[nodiscard]] std::vector<std::vector<double>> number_lists(const nlohmann::json& object, const char* key);
@@ -52,9 +52,10 @@ void read_common(const nlohmann::json& file, std::string_view kind, Config& conf
 template <typename Config>
 void write_drafter_config(const std::filesystem::path& folder, std::string_view kind, const Config& config,
                           const nlohmann::ordered_json& own) {
-    nlohmann::ordered_json file = {{"kind", kind},
-                                   {"version", Config::kVersion},
-                                   {"target", {{"name", config.target_name}, {"fingerprint", config.target_fingerprint}}}};
+    nlohmann::ordered_json file = {
+        {"kind", kind},
+        {"version", Config::kVersion},
+        {"target", {{"name", config.target_name}, {"fingerprint", config.target_fingerprint}}}};
     file.update(own);
     file["training"] = nlohmann::ordered_json::parse(config.training);
     write_drafter_json(folder, std::move(file), config.vocabulary);
@@ -106,8 +107,8 @@ void write_weights(const std::filesystem::path& folder, std::string_view kind, c
 template <typename Config, typename Weights>
 [[nodiscard]] std::pair<Config, Weights> read_trained(const std::filesystem::path& folder,
                                                       Config (*read_config)(const std::filesystem::path&),
-                                                      Weights (*read_weights)(const std::filesystem::path&, const Config&,
-                                                                              WeightType)) {
+                                                      Weights (*read_weights)(const std::filesystem::path&,
+                                                                              const Config&, WeightType)) {
     Config config = read_config(folder);
     Weights weights = read_weights(folder, config, WeightType::stored);
     return {std::move(config), std::move(weights)};

@@ -38,8 +38,8 @@ template <typename... Parts>
 [[nodiscard]] std::size_t bytes_of(const Parts&... parts) {
     return (bytes_of(parts) + ...);
 }
-/// Calls take(first, tokens) for some hundred tokens after another. What is made of a whole draft vocabulary in floats is
-/// several times as large as what stays of it.
+/// Calls take(first, tokens) for some hundred tokens after another. What is made of a whole draft vocabulary in floats
+/// is several times as large as what stays of it.
 template <typename F>
 void for_parts(std::span<const TokenId> vocabulary, F take) {
     constexpr std::size_t kPart = 512;  // whole panels
@@ -57,8 +57,8 @@ void for_parts(std::span<const TokenId> vocabulary, F take) {
     return eight_bits ? WeightFormat::int8 : WeightFormat::q4_1;
 }
 
-/// Keys and values of one sequence, slot = position, as the target's cache lays them out: for each KV head keys in panels
-/// [capacity / 16][head_dim][16] and values [capacity][head_dim].
+/// Keys and values of one sequence, slot = position, as the target's cache lays them out: for each KV head keys in
+/// panels [capacity / 16][head_dim][16] and values [capacity][head_dim].
 struct LayerSlots {
     std::vector<float> keys, values;
     std::int64_t capacity = 0;

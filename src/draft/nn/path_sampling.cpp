@@ -51,8 +51,7 @@ struct PathSampler::Growing {
 
     [[nodiscard]] SequenceTree finish(SequenceId sequence) const {
         TokenTree::Builder tree(nodes.front().token, nodes.size() - 1);
-        for (std::size_t i = 1; i < nodes.size(); ++i)
-            (void)tree.add(nodes[i].parent, nodes[i].token, nodes[i].log_q);
+        for (std::size_t i = 1; i < nodes.size(); ++i) (void)tree.add(nodes[i].parent, nodes[i].token, nodes[i].log_q);
         SequenceTree result{sequence, std::move(tree).build()};
         if (result.tree.drafted() > 0)
             result.samples = std::make_shared<const DraftSamples>(DraftSamples::from_chains(law, chains));

@@ -24,8 +24,8 @@ public:
     };
 
     /// options.chains independent chains for each sequence, as deep as `nodes` and `heads` allow, each step from the
-    /// options.top_k likeliest tokens of the head that has seen the chain so far, renormalised: q is exactly that. A row
-    /// that holds NaN or infinities ends the chains that stand there, with probability 1.
+    /// options.top_k likeliest tokens of the head that has seen the chain so far, renormalised: q is exactly that. A
+    /// row that holds NaN or infinities ends the chains that stand there, with probability 1.
     [[nodiscard]] std::vector<SequenceTree> draw(std::span<const Start> starts, std::span<const TokenId> vocabulary,
                                                  std::int64_t heads, std::int64_t nodes,
                                                  const HeadDraftOptions& options, const PathSearch::Score& score);

@@ -92,9 +92,8 @@ std::vector<TokenTree> PathSearch::best_first(std::span<const TokenId> pending, 
         wave.clear();
         for (std::size_t i = 0; i < growths_.size(); ++i) take_wave(growths_[i], i, wave);
         if (wave.empty()) break;
-        pass(wave, vocabulary.size(), score, [&](Place at, const float* q) {
-            add_children(growths_[at.first], at.second, q, vocabulary, heads);
-        });
+        pass(wave, vocabulary.size(), score,
+             [&](Place at, const float* q) { add_children(growths_[at.first], at.second, q, vocabulary, heads); });
     }
     return build(nodes);
 }

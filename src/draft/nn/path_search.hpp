@@ -27,12 +27,11 @@ public:
     /// Fills scores [rows, padded_row(V)]; columns from V on are left alone. Rows come by head, ascending.
     using Score = std::function<void(std::span<const PathRow> rows, float* scores)>;
 
-    /// For every sequence the `nodes` paths of largest probability, of at most `heads` tokens, exactly; those of `least` or
-    /// below are left out. Found nodes are
-    /// expanded in waves of the kWave most probable of each sequence; one that does not beat the N-th best found so far
-    /// has no child that does, since a path is never likelier than its beginning, and is never expanded. When none is
-    /// left, the N best found are the N best of all. Rows that hold NaN or infinities have no children. A sequence's
-    /// tree does not depend on the others.
+    /// For every sequence the `nodes` paths of largest probability, of at most `heads` tokens, exactly; those of
+    /// `least` or below are left out. Found nodes are expanded in waves of the kWave most probable of each sequence;
+    /// one that does not beat the N-th best found so far has no child that does, since a path is never likelier than
+    /// its beginning, and is never expanded. When none is left, the N best found are the N best of all. Rows that hold
+    /// NaN or infinities have no children. A sequence's tree does not depend on the others.
     [[nodiscard]] std::vector<TokenTree> best_first(std::span<const TokenId> pending,
                                                     std::span<const TokenId> vocabulary, std::int64_t heads,
                                                     std::int64_t nodes, double least, const Score& score);

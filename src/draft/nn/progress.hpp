@@ -14,8 +14,8 @@ struct Progress {
     TokenId pending = kNoToken;  ///< of the last round; the next new token must be it
 };
 
-/// `known` is null on a sequence's first feedback. `width`: columns of features that the drafter reads. `vocabulary` is the
-/// target's. Throws Error.
+/// `known` is null on a sequence's first feedback. `width`: columns of features that the drafter reads. `vocabulary` is
+/// the target's. Throws Error.
 inline void check_progress(std::string_view drafter, const SequenceFeedback& feedback, const Progress* known,
                            std::int64_t width, std::int64_t vocabulary) {
     const auto count = static_cast<std::int64_t>(feedback.tokens.size());

@@ -28,11 +28,12 @@ namespace fs = std::filesystem;
 /// What Medusa's tensors begin with in a whole model.
 inline constexpr std::string_view kMedusaPrefix = "medusa_head.";
 
-/// The config.json beside the weights, whose values are hints: null counts as left out. Throws Error for a file that is no
-/// JSON object and for values of another kind, with file and key.
+/// The config.json beside the weights, whose values are hints: null counts as left out. Throws Error for a file that is
+/// no JSON object and for values of another kind, with file and key.
 class Hints {
 public:
-    explicit Hints(const fs::path& path) : name_(((fs::is_directory(path) ? path : path.parent_path()) / "config.json").string()) {
+    explicit Hints(const fs::path& path)
+        : name_(((fs::is_directory(path) ? path : path.parent_path()) / "config.json").string()) {
         if (!fs::exists(name_)) return;
         file_ = outrider::detail::read_json(name_);
         require(file_.is_object(), "{}: expected a JSON object", name_);
@@ -50,7 +51,8 @@ public:
     [[nodiscard]] std::int64_t integer(const char* key, std::int64_t fallback) const {
         const nlohmann::json& value = outrider::detail::field(file_, key);
         if (value.is_null()) return fallback;
-        if (!value.is_number_integer() || value > std::numeric_limits<std::int32_t>::max()) wrong(key, value, "an integer");
+        if (!value.is_number_integer() || value > std::numeric_limits<std::int32_t>::max())
+            wrong(key, value, "an integer");
         return value.get<std::int64_t>();
     }
 
@@ -78,9 +80,13 @@ inline NamedTensors open_heads(const fs::path& path) {
     try {
         return NamedTensors::open(path);
     } catch (const Error& error) {
-        fail("{}: these look like published heads (a file, or a folder whose config.json names no kind), and cannot be read: {}. "
-             "Expected medusa_lm_head or hydra_lm_head (.safetensors or .pt), a whole model with heads, or the folder of a "
-             "drafter that was trained here", path.string(), error.what());
+        fail(
+            "{}: these look like published heads (a file, or a folder whose config.json names no kind), and cannot be "
+            "read: {}. "
+            "Expected medusa_lm_head or hydra_lm_head (.safetensors or .pt), a whole model with heads, or the folder "
+            "of a "
+            "drafter that was trained here",
+            path.string(), error.what());
     }
 }
 
@@ -138,7 +144,7 @@ inline std::vector<std::int64_t> numbers_of(std::string_view name, std::string_v
 
 /// Largest first and second number of the names behind `prefix` that end in `suffix`; -1: none.
 inline std::pair<std::int64_t, std::int64_t> extent(const NamedTensors& file, std::string_view prefix,
-                                             std::string_view suffix) {
+                                                    std::string_view suffix) {
     std::pair<std::int64_t, std::int64_t> most{-1, -1};
     for (const std::string& name : file.names()) {
         const auto numbers = numbers_of(name, prefix, 2);

@@ -71,16 +71,11 @@ Value Evaluator::value(const Name& node) {
         for (const auto& [name, held] : frame->values)
             if (name == node.name) return held;
     switch (node.name) {
-        case kRange:
-            return Builtin::range;
-        case kDict:
-            return Builtin::dict;
-        case kNamespace:
-            return Builtin::make_namespace;
-        case kRaiseException:
-            return Builtin::raise_exception;
-        case kStrftimeNow:
-            return Builtin::strftime_now;
+        case kRange: return Builtin::range;
+        case kDict: return Builtin::dict;
+        case kNamespace: return Builtin::make_namespace;
+        case kRaiseException: return Builtin::raise_exception;
+        case kStrftimeNow: return Builtin::strftime_now;
         default:
             return Value::undefined(
                 fmt::format("'{}' is undefined", program_.names[static_cast<std::size_t>(node.name)]));
@@ -187,10 +182,8 @@ Value Evaluator::call(const Value& callee, Arguments& arguments) {
 
 Value Evaluator::call_builtin(Builtin builtin, Arguments& arguments) {
     switch (builtin) {
-        case Builtin::range:
-            return make_range(arguments);
-        case Builtin::dict:
-            return make_dict(arguments, meter_);
+        case Builtin::range: return make_range(arguments);
+        case Builtin::dict: return make_dict(arguments, meter_);
         case Builtin::make_namespace: {
             const Value values = make_dict(arguments, meter_);
             meter_.made(sizeof(Namespace));

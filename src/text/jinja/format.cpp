@@ -65,33 +65,18 @@ std::string number_text(const Value& value, const Layout& layout) {
                                          ? value.integer()
                                          : static_cast<std::int64_t>(std::clamp(value.number(), -9e18, 9e18)));
             break;
-        case 'x':
-            text = fmt::format("{:x}", integer_of(value, "a format"));
-            break;
-        case 'X':
-            text = fmt::format("{:X}", integer_of(value, "a format"));
-            break;
-        case 'o':
-            text = fmt::format("{:o}", integer_of(value, "a format"));
-            break;
-        case 'b':
-            text = fmt::format("{:b}", integer_of(value, "a format"));
-            break;
+        case 'x': text = fmt::format("{:x}", integer_of(value, "a format")); break;
+        case 'X': text = fmt::format("{:X}", integer_of(value, "a format")); break;
+        case 'o': text = fmt::format("{:o}", integer_of(value, "a format")); break;
+        case 'b': text = fmt::format("{:b}", integer_of(value, "a format")); break;
         case 'f':
-        case 'F':
-            text = fmt::format("{:.{}f}", value.number(), layout.precision < 0 ? 6 : layout.precision);
-            break;
-        case 'e':
-            text = fmt::format("{:.{}e}", value.number(), layout.precision < 0 ? 6 : layout.precision);
-            break;
-        case 'g':
-            text = fmt::format("{:.{}g}", value.number(), layout.precision < 0 ? 6 : layout.precision);
-            break;
+        case 'F': text = fmt::format("{:.{}f}", value.number(), layout.precision < 0 ? 6 : layout.precision); break;
+        case 'e': text = fmt::format("{:.{}e}", value.number(), layout.precision < 0 ? 6 : layout.precision); break;
+        case 'g': text = fmt::format("{:.{}g}", value.number(), layout.precision < 0 ? 6 : layout.precision); break;
         case '%':
             text = fmt::format("{:.{}f}%", value.number() * 100, layout.precision < 0 ? 6 : layout.precision);
             break;
-        default:
-            fail("a format of the kind '{}' is not supported", layout.kind);
+        default: fail("a format of the kind '{}' is not supported", layout.kind);
     }
     if (layout.thousands) text = with_thousands(text);
     return layout.plus ? with_sign(text) : text;

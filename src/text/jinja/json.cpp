@@ -15,27 +15,13 @@ std::string escaped(std::string_view run, bool ascii) {
     for (std::size_t at = 0; at < run.size();) {
         const char32_t c = next_code_point(run, at);
         switch (c) {
-            case '"':
-                out += "\\\"";
-                break;
-            case '\\':
-                out += "\\\\";
-                break;
-            case '\n':
-                out += "\\n";
-                break;
-            case '\r':
-                out += "\\r";
-                break;
-            case '\t':
-                out += "\\t";
-                break;
-            case '\b':
-                out += "\\b";
-                break;
-            case '\f':
-                out += "\\f";
-                break;
+            case '"': out += "\\\""; break;
+            case '\\': out += "\\\\"; break;
+            case '\n': out += "\\n"; break;
+            case '\r': out += "\\r"; break;
+            case '\t': out += "\\t"; break;
+            case '\b': out += "\\b"; break;
+            case '\f': out += "\\f"; break;
             default:
                 if (c < 0x20 || (ascii && c >= 0x7F && c < 0x10000)) {
                     out += fmt::format("\\u{:04x}", static_cast<unsigned>(c));

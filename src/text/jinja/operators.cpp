@@ -151,23 +151,18 @@ std::vector<std::size_t> character_bytes(std::string_view text) {
 
 Value operate(BinaryKind kind, const Value& left, const Value& right, Meter& meter) {
     switch (kind) {
-        case BinaryKind::add:
-            return add(left, right, meter);
-        case BinaryKind::subtract:
-            return subtract(left, right);
-        case BinaryKind::multiply:
-            return multiply(left, right, meter);
+        case BinaryKind::add: return add(left, right, meter);
+        case BinaryKind::subtract: return subtract(left, right);
+        case BinaryKind::multiply: return multiply(left, right, meter);
         case BinaryKind::divide:
             if (!left.is_number() || !right.is_number()) refuse("/", left, right);
             require(right.number() != 0, "a division by zero");
             return Value(left.number() / right.number());
-        case BinaryKind::floor_divide:
-            return floor_divide(left, right, false);
+        case BinaryKind::floor_divide: return floor_divide(left, right, false);
         case BinaryKind::modulo:
             if (const String* pattern = left.string()) return Value(format_by_percent(pattern->text, right, meter));
             return floor_divide(left, right, true);
-        case BinaryKind::power:
-            return power(left, right);
+        case BinaryKind::power: return power(left, right);
     }
     return Value();
 }
@@ -188,22 +183,14 @@ bool compare(CompareKind kind, const Value& left, const Value& right, Meter& met
         return holds(compare(left, right, meter));
     };
     switch (kind) {
-        case CompareKind::equal:
-            return equal(left, right, meter);
-        case CompareKind::unequal:
-            return !equal(left, right, meter);
-        case CompareKind::less:
-            return ordered([](int c) { return c < 0; });
-        case CompareKind::at_most:
-            return ordered([](int c) { return c <= 0; });
-        case CompareKind::greater:
-            return ordered([](int c) { return c > 0; });
-        case CompareKind::at_least:
-            return ordered([](int c) { return c >= 0; });
-        case CompareKind::in:
-            return contains(right, left, meter);
-        case CompareKind::not_in:
-            return !contains(right, left, meter);
+        case CompareKind::equal: return equal(left, right, meter);
+        case CompareKind::unequal: return !equal(left, right, meter);
+        case CompareKind::less: return ordered([](int c) { return c < 0; });
+        case CompareKind::at_most: return ordered([](int c) { return c <= 0; });
+        case CompareKind::greater: return ordered([](int c) { return c > 0; });
+        case CompareKind::at_least: return ordered([](int c) { return c >= 0; });
+        case CompareKind::in: return contains(right, left, meter);
+        case CompareKind::not_in: return !contains(right, left, meter);
     }
     return false;
 }

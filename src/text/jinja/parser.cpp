@@ -13,20 +13,13 @@ constexpr std::size_t kDeepest = 100;  ///< nested statements, brackets and the 
 
 std::string shown(const Token& token) {
     switch (token.kind) {
-        case TokenKind::end:
-            return "the end of the template";
-        case TokenKind::data:
-            return "text";
-        case TokenKind::block_begin:
-            return "{%";
-        case TokenKind::block_end:
-            return "%}";
-        case TokenKind::print_begin:
-            return "{{";
-        case TokenKind::print_end:
-            return "}}";
-        default:
-            return fmt::format("'{}'", token.text);
+        case TokenKind::end: return "the end of the template";
+        case TokenKind::data: return "text";
+        case TokenKind::block_begin: return "{%";
+        case TokenKind::block_end: return "%}";
+        case TokenKind::print_begin: return "{{";
+        case TokenKind::print_end: return "}}";
+        default: return fmt::format("'{}'", token.text);
     }
 }
 
@@ -98,9 +91,7 @@ Body Parser::body(std::initializer_list<std::string_view> ends) {
     for (;;) {
         const Token token = take();
         switch (token.kind) {
-            case TokenKind::data:
-                result.push_back({Plain{Value(Text(token.text))}, token.line});
-                break;
+            case TokenKind::data: result.push_back({Plain{Value(Text(token.text))}, token.line}); break;
             case TokenKind::print_begin:
                 result.push_back({Print{tuple()}, token.line});
                 if (now().kind != TokenKind::print_end) unexpected("}}");

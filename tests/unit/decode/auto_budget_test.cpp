@@ -113,7 +113,8 @@ Outcome play(const World& world, TreeBudget budget, std::size_t sequences, int r
 TreeBudget measured(const World& world) {
     TreeBudget budget(kAutoNodes);
     std::vector<PassTime> times;
-    for (const std::int64_t rows : {1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128}) times.push_back({rows, world.pass(rows)});
+    for (const std::int64_t rows : {1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128})
+        times.push_back({rows, world.pass(rows)});
     budget.measured(times);
     return budget;
 }
@@ -180,10 +181,8 @@ TEST_CASE("auto never loses to plain decoding, and comes close to the best fixed
 
 TEST_CASE("auto comes close to the best fixed size once it has settled", "[budget]") {
     const std::vector<World> worlds{
-        {flat_then_linear, 2e-4, always({0.6, 0.15, 0.05})},
-        {flat_then_linear, 2e-4, always({0.85, 0.05})},
-        {nearly_linear, 1e-4, always({0.6, 0.15, 0.05})},
-        {nearly_flat, 1e-3, always({0.7, 0.1, 0.05, 0.02})},
+        {flat_then_linear, 2e-4, always({0.6, 0.15, 0.05})}, {flat_then_linear, 2e-4, always({0.85, 0.05})},
+        {nearly_linear, 1e-4, always({0.6, 0.15, 0.05})},    {nearly_flat, 1e-3, always({0.7, 0.1, 0.05, 0.02})},
         {flat_then_linear, 2e-4, always({0.5, 0.2}), 3.0},  // claims far too much
     };
     for (std::size_t w = 0; w < worlds.size(); ++w)
@@ -193,7 +192,8 @@ TEST_CASE("auto comes close to the best fixed size once it has settled", "[budge
                 for (const std::int64_t nodes : {0, 1, 2, 3, 4, 5, 6, 8, 12, 16, 24, 32})
                     best = std::max(best, play(worlds[w], TreeBudget(nodes), sequences, 2000, 1, 100).speed);
                 const double found =
-                    play(worlds[w], known ? measured(worlds[w]) : TreeBudget(kAutoNodes), sequences, 2000, 1, 100).speed;
+                    play(worlds[w], known ? measured(worlds[w]) : TreeBudget(kAutoNodes), sequences, 2000, 1, 100)
+                        .speed;
                 CAPTURE(w, sequences, known, found / best);
                 CHECK(found > 0.93 * best);
             }
@@ -214,7 +214,8 @@ TEST_CASE("a cold first draft does not end drafting for good", "[budget]") {
 }
 
 TEST_CASE("a text whose beginning is hard to draft does not end drafting for good", "[budget]") {
-    // What one row and more cost with VNNI and AVX2, what a CTC draft does, and texts of 60 rounds, each as hard as it is.
+    // What one row and more cost with VNNI and AVX2, what a CTC draft does, and texts of 60 rounds, each as hard as it
+    // is.
     const auto between = [](std::vector<std::pair<double, double>> points) {
         return [points](std::int64_t n) {
             std::size_t i = 1;
@@ -278,8 +279,10 @@ TEST_CASE("auto costs next to nothing in a short run", "[budget]") {
                     world.pass = pass;
                     double share = 0;
                     for (std::uint64_t seed = 1; seed <= 10; ++seed)
-                        share += 0.1 * play(world, known ? measured(world) : TreeBudget(kAutoNodes), sequences, 100, seed).speed /
-                                 play(world, TreeBudget(0), sequences, 100, seed).speed;
+                        share +=
+                            0.1 *
+                            play(world, known ? measured(world) : TreeBudget(kAutoNodes), sequences, 100, seed).speed /
+                            play(world, TreeBudget(0), sequences, 100, seed).speed;
                     // What a drafter costs is known once it has run: a first draft dearer than two plain passes.
                     const double first = (world.draft + world.catch_up * double(world.prompt)) /
                                          world.pass(static_cast<std::int64_t>(sequences));
@@ -363,7 +366,7 @@ TEST_CASE("the cost curve starts from what was measured beforehand, and keeps it
     PassCost cost(times);
     for (const PassTime& t : times) CHECK(cost(t.rows) == Catch::Approx(t.seconds));
     CHECK(cost(2) == Catch::Approx(2.0 + 0.5 / 3));
-    CHECK(cost(32) == Catch::Approx(15.0));  // the last slope
+    CHECK(cost(32) == Catch::Approx(15.0));            // the last slope
     for (int i = 0; i < 200; ++i) cost.learn(4, 5.0);  // a machine that is half as fast by now
     CHECK(cost(4) == Catch::Approx(5.0).epsilon(0.02));
     CHECK(cost(16) == Catch::Approx(16.0).epsilon(0.05));
@@ -385,7 +388,7 @@ TEST_CASE("one pass of a new size tells what that size costs, and nothing of the
         CHECK(cost(8) == Catch::Approx(5.2).epsilon(0.02));
         CHECK(cost(16) < 6.01);
         CHECK(cost.smallest_seen() == 1);
-        CHECK(cost.largest_seen() == 8);  // a single pass is not yet believed
+        CHECK(cost.largest_seen() == 8);                 // a single pass is not yet believed
         for (int i = 0; i < 3; ++i) cost.learn(4, 9.0);  // a slow moment lifts no larger size
         CHECK(cost(32) < 7.0);
     }

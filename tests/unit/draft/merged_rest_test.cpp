@@ -39,7 +39,8 @@ protected:
             const auto tokens = static_cast<std::int64_t>(f.tokens.size());
             REQUIRE(seen[f.sequence] + tokens == f.committed);
             REQUIRE(f.features.size(0) == tokens);
-            REQUIRE(at::equal(f.features.select(1, 0), at::arange(seen[f.sequence], f.committed, f.features.options())));
+            REQUIRE(
+                at::equal(f.features.select(1, 0), at::arange(seen[f.sequence], f.committed, f.features.options())));
             seen[f.sequence] = f.committed;
             TokenTree::Builder tree(f.pending);
             if (budget.nodes > 0) (void)tree.add(0, token_, std::log(q_));
@@ -66,7 +67,8 @@ struct Text {
     SequenceFeedback next() {
         const std::int64_t from = committed;
         committed += fresh;
-        SequenceFeedback f{sequence, std::vector<TokenId>(static_cast<std::size_t>(fresh), token), {}, token, committed};
+        SequenceFeedback f{
+            sequence, std::vector<TokenId>(static_cast<std::size_t>(fresh), token), {}, token, committed};
         f.features = at::arange(from, committed, at::kFloat).unsqueeze(1).expand({fresh, 4}).contiguous();
         return f;
     }
@@ -303,7 +305,8 @@ TEST_CASE("added value is learned by what was promised before", "[merged]") {
     CHECK(begun > 1);
     CHECK(begun < 5);
     CHECK(looks == 5 * begun);  // a look goes on for a few rounds
-    for (int i = 0; i < 100 && !value.worth_asking(2.0, 0.2, 0.2); ++i) {}
+    for (int i = 0; i < 100 && !value.worth_asking(2.0, 0.2, 0.2); ++i) {
+    }
     for (int i = 0; i < 4; ++i) {  // and finds that the drafter pays by now
         value.learn(2.0, 1.5, 0.2);
         CHECK(value.worth_asking(2.0, 0.2, 0.2));

@@ -59,17 +59,19 @@ TEST_CASE("GGUF: rotary scaling is linear where the type is left out, by the new
         }
         CHECK(scaling([&](GgufBuilder& b) { b.scalar<float>(key, 0); }).kind == Kind::none);
         CHECK(scaling([&](GgufBuilder& b) { b.scalar<float>(key, 1); }).kind == Kind::none);
-        CHECK(scaling([&](GgufBuilder& b) { b.text("llama.rope.scaling.type", "none").scalar<float>(key, 4); }).kind == Kind::none);
-        CHECK_THROWS_MATCHES(scaling([&](GgufBuilder& b) { b.scalar<float>(key, -2); }), Error, MessageMatches(ContainsSubstring(key)));
+        CHECK(scaling([&](GgufBuilder& b) { b.text("llama.rope.scaling.type", "none").scalar<float>(key, 4); }).kind ==
+              Kind::none);
+        CHECK_THROWS_MATCHES(scaling([&](GgufBuilder& b) { b.scalar<float>(key, -2); }), Error,
+                             MessageMatches(ContainsSubstring(key)));
     }
     CHECK(scaling([](GgufBuilder& b) {
-        b.scalar<float>("llama.rope.scale_linear", 8).scalar<float>("llama.rope.scaling.factor", 2);
-    }).factor == 2.0);
+              b.scalar<float>("llama.rope.scale_linear", 8).scalar<float>("llama.rope.scaling.factor", 2);
+          }).factor == 2.0);
     for (const char* type : {"yarn", "longrope", "dynamic"})
         CHECK_THROWS_MATCHES(scaling([&](GgufBuilder& b) { b.text("llama.rope.scaling.type", type); }), Error,
                              MessageMatches(ContainsSubstring(type)));
-    CHECK_THROWS_MATCHES(scaling([](GgufBuilder& b) { b.scalar<float>("llama.rope.scaling.attn_factor", 1.5f); }), Error,
-                         MessageMatches(ContainsSubstring("attn_factor")));
+    CHECK_THROWS_MATCHES(scaling([](GgufBuilder& b) { b.scalar<float>("llama.rope.scaling.attn_factor", 1.5f); }),
+                         Error, MessageMatches(ContainsSubstring("attn_factor")));
 }
 
 TEST_CASE("A sliding window belongs to the model's type") {
@@ -122,7 +124,9 @@ TEST_CASE("Tied and untied outputs: the file's matrices count") {
         CHECK(at::equal(tied.head().embed(ids), untied.head().embed(ids)));
         CHECK(at::equal(tied.head().output_rows(ids), untied.head().embed(ids)));
     };
-    copy.rewrite([&](auto& tensors) { find(tensors, "lm_head.weight")->data = find(tensors, "model.embed_tokens.weight")->data; });
+    copy.rewrite([&](auto& tensors) {
+        find(tensors, "lm_head.weight")->data = find(tensors, "model.embed_tokens.weight")->data;
+    });
     check_tied();
     copy.rewrite([&](auto& tensors) { tensors.erase(find(tensors, "lm_head.weight")); });
     check_tied();

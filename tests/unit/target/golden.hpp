@@ -53,7 +53,8 @@ inline double distance(TargetPass& pass, const nlohmann::json& golden, std::size
             const auto compare = [&](const nlohmann::json& ids, const nlohmann::json& values) {
                 for (std::size_t i = 0; i < ids.size(); ++i) {
                     const double got = cells[row["position"].get<std::int64_t>()][ids[i].get<std::int64_t>()];
-                    if (!(std::abs(got - values[i].get<double>()) <= worst)) worst = std::abs(got - values[i].get<double>());
+                    if (!(std::abs(got - values[i].get<double>()) <= worst))
+                        worst = std::abs(got - values[i].get<double>());
                 }
             };
             compare(row["top"], row["top_values"]);
@@ -107,8 +108,8 @@ inline std::vector<Departure> departures(TargetPass& pass, const nlohmann::json&
 inline std::size_t unexplained(const std::vector<Departure>& all, double near_tie) {
     std::size_t count = 0;
     for (const Departure& one : all) {
-        UNSCOPED_INFO("text " << one.prompt << " step " << one.step << ": expected " << one.expected << ", got " << one.got
-                              << ", the reference's gap " << one.gap);
+        UNSCOPED_INFO("text " << one.prompt << " step " << one.step << ": expected " << one.expected << ", got "
+                              << one.got << ", the reference's gap " << one.gap);
         if (one.gap < near_tie)
             WARN("near-tie: text " << one.prompt << " step " << one.step << ", gap " << one.gap);
         else

@@ -113,8 +113,10 @@ void play_round(LlamaVerifier& verifier, std::map<SequenceId, Text>& texts, std:
         const at::Tensor want = plain(verifier.model(), text);
         const std::int64_t row = output.offsets[i] + node;
         REQUIRE(same(output.logits[row], want, exact));
-        if (output.argmax.defined()) REQUIRE(output.argmax[row].item<std::int64_t>() == output.logits[row].argmax().item<std::int64_t>());
-        accepted.push_back({ids[i], {random_path(random, tree), static_cast<TokenId>(random() % kVocabulary)}, {tree.token(0)}});
+        if (output.argmax.defined())
+            REQUIRE(output.argmax[row].item<std::int64_t>() == output.logits[row].argmax().item<std::int64_t>());
+        accepted.push_back(
+            {ids[i], {random_path(random, tree), static_cast<TokenId>(random() % kVocabulary)}, {tree.token(0)}});
         for (const NodeIndex n : accepted.back().accepted.path) accepted.back().tokens.push_back(tree.token(n));
     }
     const Feedback feedback = verifier.commit(accepted);
@@ -181,7 +183,8 @@ TEST_CASE("Each sequence gets the features that it asks for, or none, whatever i
     std::mt19937 random(28);
     const std::vector<TokenId> tokens = random_tokens(random, 10);
     const std::int64_t H = model.config().hidden;
-    const std::vector<Prefill> prompts{{1, tokens, 3, {}}, {2, tokens, 3, {.layers = {1}}}, {3, tokens, 3, FeatureRequest::none()}};
+    const std::vector<Prefill> prompts{
+        {1, tokens, 3, {}}, {2, tokens, 3, {.layers = {1}}}, {3, tokens, 3, FeatureRequest::none()}};
     const Feedback first = verifier.prefill(prompts);
     REQUIRE(first[1].features.sizes() == at::IntArrayRef({10, 2 * H}));
     CHECK(at::equal(first[0].features, first[1].features.slice(1, 0, H)));
@@ -273,8 +276,8 @@ TEST_CASE("Sequences join and leave between rounds, and any subset may take part
 TEST_CASE("Prefill gives the same bits in one batch, one by one, and in chunks") {
     std::mt19937 random(22);
     const LlamaModel model = tiny(GENERATE(Weights::stored, Weights::f32));
-    std::vector<std::vector<TokenId>> prompts{random_tokens(random, 90), {}, random_tokens(random, 1),
-                                              random_tokens(random, 41)};
+    std::vector<std::vector<TokenId>> prompts{
+        random_tokens(random, 90), {}, random_tokens(random, 1), random_tokens(random, 41)};
     std::vector<Prefill> all;
     for (std::size_t i = 0; i < prompts.size(); ++i)
         all.push_back({.sequence = static_cast<SequenceId>(i), .tokens = prompts[i], .pending = 3});
@@ -299,7 +302,8 @@ TEST_CASE("Breaches of the protocol are errors that change nothing") {
         const SequenceTree one{id, std::move(tree)};
         return verifier.verify(std::span(&one, 1));
     };
-    const auto commit = [&](SequenceId id, std::vector<NodeIndex> path, TokenId pending, std::vector<TokenId> kept = {6}) {
+    const auto commit = [&](SequenceId id, std::vector<NodeIndex> path, TokenId pending,
+                            std::vector<TokenId> kept = {6}) {
         const SequenceAcceptance one{id, {std::move(path), pending}, std::move(kept)};
         return verifier.commit(std::span(&one, 1));
     };

@@ -123,7 +123,9 @@ TEST_CASE("A folder with pytorch_model.bin is the same model as one with model.s
 
 TEST_CASE("A head outlives its model's handle") {
     TargetHead head;
-    { head = LlamaModel::load(kGguf).head(); }
+    {
+        head = LlamaModel::load(kGguf).head();
+    }
     CHECK(head.embed(std::vector<TokenId>{5}).isfinite().all().item<bool>());
 }
 
@@ -214,11 +216,10 @@ TEST_CASE("GGUF files of another architecture or with other tensors are rejected
     check_load_fails(patched("\5\0\0\0\0\0\0\0llama"s, "\5\0\0\0\0\0\0\0gemma"s), "gemma");
     check_load_fails(patched("blk.1.ffn_up.weight", "blk.1.ffn_xp.weight"), "blk.1.ffn_up.weight");
     check_load_fails(patched("blk.1.ffn_up.weight", "blk.1.attn_q.wxight"), "blk.1.ffn_up.weight");
-    const std::filesystem::path more_layers = patched("llama.block_count\4\0\0\0\2\0\0\0"s,
-                                                      "llama.block_count\4\0\0\0\3\0\0\0"s);
+    const std::filesystem::path more_layers =
+        patched("llama.block_count\4\0\0\0\2\0\0\0"s, "llama.block_count\4\0\0\0\3\0\0\0"s);
     check_load_fails(more_layers, "blk.2.attn_norm.weight");
-    check_load_fails(patched("llama.block_count\4\0\0\0\2\0\0\0"s, "llama.block_count\4\0\0\0\2\0\0\x40"s),
-                     "layers");
+    check_load_fails(patched("llama.block_count\4\0\0\0\2\0\0\0"s, "llama.block_count\4\0\0\0\2\0\0\x40"s), "layers");
     check_load_fails(patched("llama.block_count\4\0\0\0\2\0\0\0"s, "llama.block_count\4\0\0\0\1\0\0\0"s),
                      "is not part of a Llama model");
 }

@@ -37,9 +37,8 @@ struct Folder {
 };
 
 bool same(const std::vector<PassTime>& a, const std::vector<PassTime>& b) {
-    return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](const PassTime& x, const PassTime& y) {
-        return x.rows == y.rows && x.seconds == y.seconds;
-    });
+    return std::equal(a.begin(), a.end(), b.begin(), b.end(),
+                      [](const PassTime& x, const PassTime& y) { return x.rows == y.rows && x.seconds == y.seconds; });
 }
 
 }  // namespace
@@ -97,12 +96,13 @@ TEST_CASE("Damaged files of pass times are ignored, and replaced") {
     const std::filesystem::path file = folder.path / "times.json";
     const std::vector<PassTime> good{{1, 0.5}, {2, 0.75}};
     CHECK_FALSE(read_pass_times(file, "a").has_value());
-    for (const char* text : {"", "{", "[]", "3", R"({"version":2,"passes":{"a":[[1,0.5]]}})", R"({"version":1})",
-                             R"({"version":1,"passes":[]})", R"({"version":1,"passes":{"a":3}})",
-                             R"({"version":1,"passes":{"a":[]}})", R"({"version":1,"passes":{"a":[[1]]}})",
-                             R"({"version":1,"passes":{"a":[[1,"x"]]}})", R"({"version":1,"passes":{"a":[[0,0.5]]}})",
-                             R"({"version":1,"passes":{"a":[[1,-0.5]]}})", R"({"version":1,"passes":{"a":[[1,1e999]]}})",
-                             R"({"version":1,"passes":{"a":[[2,0.5],[1,0.6]]}})", "\xff\xfe\x00"}) {
+    for (const char* text :
+         {"", "{", "[]", "3", R"({"version":2,"passes":{"a":[[1,0.5]]}})", R"({"version":1})",
+          R"({"version":1,"passes":[]})", R"({"version":1,"passes":{"a":3}})", R"({"version":1,"passes":{"a":[]}})",
+          R"({"version":1,"passes":{"a":[[1]]}})", R"({"version":1,"passes":{"a":[[1,"x"]]}})",
+          R"({"version":1,"passes":{"a":[[0,0.5]]}})", R"({"version":1,"passes":{"a":[[1,-0.5]]}})",
+          R"({"version":1,"passes":{"a":[[1,1e999]]}})", R"({"version":1,"passes":{"a":[[2,0.5],[1,0.6]]}})",
+          "\xff\xfe\x00"}) {
         CAPTURE(text);
         folder.write("times.json", text);
         CHECK_FALSE(read_pass_times(file, "a").has_value());

@@ -30,7 +30,8 @@ public:
     }
     /// [ids, H] the residual stream after `layers` layers.
     at::Tensor stream(const std::vector<TokenId>& ids, std::int64_t window, std::int64_t layers) const {
-        at::Tensor x = weight("model.embed_tokens").index_select(0, at::tensor(std::vector<std::int64_t>(ids.begin(), ids.end())));
+        at::Tensor x =
+            weight("model.embed_tokens").index_select(0, at::tensor(std::vector<std::int64_t>(ids.begin(), ids.end())));
         for (std::int64_t i = 0; i < layers; ++i) {
             const std::string own = fmt::format("model.layers.{}.", i);
             const at::Tensor h = norm(x, own + "input_layernorm");

@@ -45,10 +45,8 @@ std::shared_ptr<const Tokenizer> with_special(const std::vector<std::string>& sp
     return Tokenizer::from_json(folder.write("tokenizer.json", root.dump()));
 }
 
-const std::vector<ChatMessage> kChat = {{"system", "Be brief."},
-                                        {"user", " What is a tide? "},
-                                        {"assistant", "\nThe sea, breathing.\n"},
-                                        {"user", "More"}};
+const std::vector<ChatMessage> kChat = {
+    {"system", "Be brief."}, {"user", " What is a tide? "}, {"assistant", "\nThe sea, breathing.\n"}, {"user", "More"}};
 
 const std::filesystem::path kGolden = OUTRIDER_SOURCE_DIR "/tests/golden";
 
@@ -96,8 +94,8 @@ TEST_CASE("chat: chatml") {
 }
 
 TEST_CASE("chat: llama3") {
-    const auto tokenizer =
-        with_special({"<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"});
+    const auto tokenizer = with_special(
+        {"<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"});
     const std::string turns =
         "<|eot_id|><|start_header_id|>user<|end_header_id|>\n\nWhat is a tide?<|eot_id|>"
         "<|start_header_id|>assistant<|end_header_id|>\n\nThe sea, breathing.<|eot_id|>"
@@ -131,16 +129,19 @@ TEST_CASE("chat: vicuna") {
     const auto tokenizer = with_special({"<s>", "</s>"});
     check_text(ChatTemplate::by_name("vicuna"), kChat, *tokenizer,
                "<s>Be brief. USER:  What is a tide?  ASSISTANT: \nThe sea, breathing.\n</s>USER: More ASSISTANT:");
-    check_text(ChatTemplate::by_name("vicuna"), {{"user", "Hi"}}, *tokenizer,
-               "<s>A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, "
-               "detailed, and polite answers to the user's questions. USER: Hi ASSISTANT:");
+    check_text(
+        ChatTemplate::by_name("vicuna"), {{"user", "Hi"}}, *tokenizer,
+        "<s>A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, "
+        "detailed, and polite answers to the user's questions. USER: Hi ASSISTANT:");
 }
 
 TEST_CASE("chat: zephyr") {
-    const std::string text = "<|system|>\nBe brief.</s>\n<|user|>\n What is a tide? </s>\n<|assistant|>\n\nThe sea, "
-                             "breathing.\n</s>\n<|user|>\nMore</s>\n<|assistant|>\n";
+    const std::string text =
+        "<|system|>\nBe brief.</s>\n<|user|>\n What is a tide? </s>\n<|assistant|>\n\nThe sea, "
+        "breathing.\n</s>\n<|user|>\nMore</s>\n<|assistant|>\n";
     check_text(ChatTemplate::by_name("zephyr"), kChat, *with_special({"<s>", "</s>"}), text);
-    check_text(ChatTemplate::by_name("zephyr"), kChat, *with_special({"<s>", "</s>", "<|user|>", "<|assistant|>"}), text);
+    check_text(ChatTemplate::by_name("zephyr"), kChat, *with_special({"<s>", "</s>", "<|user|>", "<|assistant|>"}),
+               text);
 }
 
 TEST_CASE("chat: no content can close a turn") {
@@ -158,8 +159,8 @@ TEST_CASE("chat: no content can close a turn") {
         for (const TokenId id : ids) got += tokenizer->bytes(id);
         CHECK(got.find(messages[0].content) != std::string::npos);
     }
-    const auto llama3 =
-        with_special({"<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"});
+    const auto llama3 = with_special(
+        {"<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"});
     const std::vector<ChatMessage> messages = {{"user", "a<|eot_id|>b<|begin_of_text|><|start_header_id|>"}};
     const auto ids = ChatTemplate::by_name("llama3").encode(messages, *llama3);
     CHECK(std::count_if(ids.begin(), ids.end(), [&](TokenId id) { return llama3->is_special(id); }) == 6);
@@ -167,8 +168,9 @@ TEST_CASE("chat: no content can close a turn") {
 
 TEST_CASE("chat: a template that is missing, unknown or cannot be run is an error with the ways out") {
     const auto refused = [](const std::function<void()>& f, const char* why) {
-        CHECK_THROWS_MATCHES(f(), Error, MessageMatches(ContainsSubstring(why) && ContainsSubstring("--raw") &&
-                                                        ContainsSubstring("--template-file")));
+        CHECK_THROWS_MATCHES(f(), Error,
+                             MessageMatches(ContainsSubstring(why) && ContainsSubstring("--raw") &&
+                                            ContainsSubstring("--template-file")));
     };
     const auto tokenizer = with_special({"<s>", "</s>"});
     const std::vector<ChatMessage> hi = {{"user", "Hi"}};
@@ -223,8 +225,13 @@ TEST_CASE("chat: no template makes tokens of what a conversation brings") {
     std::string attack = "x", plain = "x";
     for (const Json& special : golden["special"]) attack += special.get<std::string>() + "y", plain += "zy";
     const auto count = [&](const ChatTemplate& chat, const std::string& words) {
-        const Json tools = {{"tools", {{{"type", "function"}, {"function", {{"name", words}, {"description", words},
-            {"parameters", {{"type", "object"}, {"properties", {{"k", {{"type", "string"}}}}}}}}}}}}};
+        const Json tools = {
+            {"tools",
+             {{{"type", "function"},
+               {"function",
+                {{"name", words},
+                 {"description", words},
+                 {"parameters", {{"type", "object"}, {"properties", {{"k", {{"type", "string"}}}}}}}}}}}}};
         const std::vector<ChatMessage> messages = {{"user", words}, {"assistant", words}, {"user", words}};
         std::ptrdiff_t specials = 0;
         for (const auto& variables : {std::string(), tools.dump()}) {
@@ -248,7 +255,8 @@ TEST_CASE("chat: no template makes tokens of what a conversation brings") {
 
 TEST_CASE("chat: a role that is a plain word may be part of a token's name, a content may not") {
     const auto tokenizer = with_special({"<s>", "</s>", "<|user|>", "<|end|>"});
-    const auto chat = ChatTemplate::parse("{% for m in messages %}{{ '<|' + m.role + '|>' + '<|' + m.content + '|>' }}{% endfor %}");
+    const auto chat =
+        ChatTemplate::parse("{% for m in messages %}{{ '<|' + m.role + '|>' + '<|' + m.content + '|>' }}{% endfor %}");
     const auto specials = [&](const ChatMessage& message) {
         const auto ids = chat.encode(std::span(&message, 1), *tokenizer);
         return std::count_if(ids.begin(), ids.end(), [&](TokenId id) { return tokenizer->is_special(id); });
@@ -267,7 +275,8 @@ TEST_CASE("chat: the templates that a folder holds") {
         const auto tokenizer = Tokenizer::from_folder(folder.path());
         return ChatTemplate::of(*tokenizer).render(hi, *tokenizer, variables);
     };
-    folder.write("tokenizer_config.json", R"x({"chat_template": [{"name": "default", "template": "D{{ messages[0].content }}"},
+    folder.write("tokenizer_config.json",
+                 R"x({"chat_template": [{"name": "default", "template": "D{{ messages[0].content }}"},
         {"name": "tool_use", "template": "T{{ tools | length }}"}], "bos_token": {"content": "<start>"}, "pad_token": "<end>"})x");
     CHECK(rendered() == "DHi");
     CHECK(rendered(R"({"tools": [1, 2]})") == "T2");
@@ -279,14 +288,17 @@ TEST_CASE("chat: the templates that a folder holds") {
     CHECK(rendered(R"({"tools": []})") == "A");
     folder.write("tokenizer_config.json", R"({"chat_template": [{"name": "rag", "template": "R"}]})");
     std::filesystem::remove(folder.path() / "chat_template.jinja");
-    CHECK_THROWS_MATCHES(rendered(), Error, MessageMatches(ContainsSubstring("rag") && ContainsSubstring("--template-file")));
+    CHECK_THROWS_MATCHES(rendered(), Error,
+                         MessageMatches(ContainsSubstring("rag") && ContainsSubstring("--template-file")));
 }
 
 TEST_CASE("chat: messages and conversations as JSON") {
-    const auto message = ChatMessage::from_json(R"({"role": "assistant", "content": null, "tool_calls": [{"id": "a"}]})");
+    const auto message =
+        ChatMessage::from_json(R"({"role": "assistant", "content": null, "tool_calls": [{"id": "a"}]})");
     CHECK(message.role == "assistant");
     CHECK(ChatMessage::from_json(message.to_json()).to_json() == message.to_json());
-    CHECK(ChatMessage::from_json(R"({"content": "x", "role": "user"})").to_json() == R"({"role":"user","content":"x"})");
+    CHECK(ChatMessage::from_json(R"({"content": "x", "role": "user"})").to_json() ==
+          R"({"role":"user","content":"x"})");
     for (const char* bad : {"[]", "{", R"({"content": "x"})", R"({"role": 1, "content": "x"})", R"({"role": "user"})",
                             R"({"role": "user", "content": 5})", R"({"role": "user", "content": {}})"})
         CHECK_THROWS_AS(ChatMessage::from_json(bad), Error);
@@ -324,13 +336,14 @@ TEST_CASE("chat: the opening of a user's turn is what a conversation begins with
     };
     const auto chatml = with_special({"<|im_start|>", "<|im_end|>"});
     CHECK(opening(ChatTemplate::by_name("chatml"), *chatml) == "<|im_start|>user\n");
-    const auto system = ChatTemplate::parse("<|im_start|>system\nBe kind.<|im_end|>\n{% for m in messages %}<|im_start|>"
-                                            "{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}<|im_start|>assistant\n");
+    const auto system = ChatTemplate::parse(
+        "<|im_start|>system\nBe kind.<|im_end|>\n{% for m in messages %}<|im_start|>"
+        "{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}<|im_start|>assistant\n");
     CHECK(opening(system, *chatml) == "<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\n");
     CHECK(system.user_ending(*chatml).text.empty());
     CHECK(system.user_ending(*chatml).token == chatml->find_special("<|im_end|>"));
-    const auto llama3 =
-        with_special({"<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"});
+    const auto llama3 = with_special(
+        {"<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"});
     CHECK(opening(ChatTemplate::by_name("llama3"), *llama3) ==
           "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\n");
     CHECK(ChatTemplate::by_name("llama3").user_ending(*llama3).token == llama3->find_special("<|eot_id|>"));

@@ -1,4 +1,5 @@
-// Mutated chat templates: each gives a text or an Error within its limits. The number of inputs: see ../../mutation.hpp.
+// Mutated chat templates: each gives a text or an Error within its limits. The number of inputs: see
+// ../../mutation.hpp.
 #include <catch2/catch_test_macros.hpp>
 #include <nlohmann/json.hpp>
 
@@ -15,17 +16,92 @@ using namespace outrider;
 
 namespace {
 
-const std::vector<std::string> kWords = {
-    "{{", "}}", "{%", "%}", "{%-", "-%}", "{#", "#}", "{% endif %}", "{% endfor %}", "{% else %}", "{% set x = messages %}",
-    "{% for m in messages %}", "{% macro m(a, b=1) %}", "{% endmacro %}", "{% raw %}", "{% call m(1) %}", "{% endcall %}",
-    "{% filter upper %}", "{% break %}", "namespace(a=1)", "loop", "caller()", "range(99)", "m()", "messages", "tools",
-    " | tojson", " | tojson(indent=4)", " | map('upper')", " | list", " | join(',')", " | sort", " | length", " | string",
-    " | replace('a', 'bb')", " | indent", " | safe", " | int", " | last", " | dictsort", " | unique", " | round(-2)",
-    ".items()", ".split()", ".split('a', 1)", ".rsplit()", ".strip('x')", ".format(1, messages)", ".title()", ".center(9)",
-    ".zfill(9)", ".splitlines()", "[::-1]", "[1:]", "[-1]", "[0]", "[:5:2]", " is defined", " is string", " in ", " not ",
-    " + ", " ~ ", " * 99", " ** 9", " // 0", " % ('a', 1)", " == ", " < ", " if ", " else ", "'%5.2f|%s|%r'", "'{0[a]:>9}{}'",
-    "-9223372036854775808", "9223372036854775807", "1e308", "0.1", "none", "true", "'\\u00e9'", "\"\\ud83d\"",
-    "\xE2\x80\xA8", "\xFF", "\xC3", std::string(4, '\0')};
+const std::vector<std::string> kWords = {"{{",
+                                         "}}",
+                                         "{%",
+                                         "%}",
+                                         "{%-",
+                                         "-%}",
+                                         "{#",
+                                         "#}",
+                                         "{% endif %}",
+                                         "{% endfor %}",
+                                         "{% else %}",
+                                         "{% set x = messages %}",
+                                         "{% for m in messages %}",
+                                         "{% macro m(a, b=1) %}",
+                                         "{% endmacro %}",
+                                         "{% raw %}",
+                                         "{% call m(1) %}",
+                                         "{% endcall %}",
+                                         "{% filter upper %}",
+                                         "{% break %}",
+                                         "namespace(a=1)",
+                                         "loop",
+                                         "caller()",
+                                         "range(99)",
+                                         "m()",
+                                         "messages",
+                                         "tools",
+                                         " | tojson",
+                                         " | tojson(indent=4)",
+                                         " | map('upper')",
+                                         " | list",
+                                         " | join(',')",
+                                         " | sort",
+                                         " | length",
+                                         " | string",
+                                         " | replace('a', 'bb')",
+                                         " | indent",
+                                         " | safe",
+                                         " | int",
+                                         " | last",
+                                         " | dictsort",
+                                         " | unique",
+                                         " | round(-2)",
+                                         ".items()",
+                                         ".split()",
+                                         ".split('a', 1)",
+                                         ".rsplit()",
+                                         ".strip('x')",
+                                         ".format(1, messages)",
+                                         ".title()",
+                                         ".center(9)",
+                                         ".zfill(9)",
+                                         ".splitlines()",
+                                         "[::-1]",
+                                         "[1:]",
+                                         "[-1]",
+                                         "[0]",
+                                         "[:5:2]",
+                                         " is defined",
+                                         " is string",
+                                         " in ",
+                                         " not ",
+                                         " + ",
+                                         " ~ ",
+                                         " * 99",
+                                         " ** 9",
+                                         " // 0",
+                                         " % ('a', 1)",
+                                         " == ",
+                                         " < ",
+                                         " if ",
+                                         " else ",
+                                         "'%5.2f|%s|%r'",
+                                         "'{0[a]:>9}{}'",
+                                         "-9223372036854775808",
+                                         "9223372036854775807",
+                                         "1e308",
+                                         "0.1",
+                                         "none",
+                                         "true",
+                                         "'\\u00e9'",
+                                         "\"\\ud83d\"",
+                                         "\xE2\x80\xA8",
+                                         "\xFF",
+                                         "\xC3",
+                                         std::string(4, '\0')};
 
 jinja::Variables conversation() {
     const auto json = nlohmann::ordered_json::parse(R"({"bos_token": "<s>", "eos_token": "</s>", "messages": [
@@ -47,8 +123,8 @@ jinja::Variables conversation() {
 TEST_CASE("fuzz: chat templates") {
     const jinja::Variables variables = conversation();
     const jinja::Limits limits{.steps = 100'000, .bytes = std::size_t{1} << 22, .depth = 300};
-    for (const char* name : {"call_filter_blocks", "command_r_tools", "glm4", "harmony", "hermes_tools", "llama3_2",
-                             "qwen3", "smollm3"}) {
+    for (const char* name :
+         {"call_filter_blocks", "command_r_tools", "glm4", "harmony", "hermes_tools", "llama3_2", "qwen3", "smollm3"}) {
         DYNAMIC_SECTION(name) {
             std::ifstream file(OUTRIDER_SOURCE_DIR "/tests/golden/chat/templates/" + std::string(name) + ".jinja");
             const std::string source{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};

@@ -115,17 +115,21 @@ TEST_CASE("jinja: what a template may not do is said with its line") {
 
 TEST_CASE("jinja: no template runs for long, fills the memory or the stack") {
     refused("{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}", "more than");
-    refused("{% set n = namespace(s='xxxxxxxx') %}{% for i in range(99) %}{% set n.s = n.s + n.s %}{% endfor %}", "bytes");
+    refused("{% set n = namespace(s='xxxxxxxx') %}{% for i in range(99) %}{% set n.s = n.s + n.s %}{% endfor %}",
+            "bytes");
     refused("{% set n = namespace(l=[1]) %}{% for i in range(99) %}{% set n.l = n.l + n.l %}{% endfor %}", "bytes");
     refused("{{ 'x' * 999999999999 }}", "more than");
     refused("{{ '%99999999s' % 1 }}", "wider");
     refused("{{ range(1000000) }}", "range: more than");
     refused("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "nested deeper");
-    refused("{% set n = namespace(l=[]) %}{% for i in range(9999) %}{% set n.l = [n.l] %}{% endfor %}", "nested deeper");
-    refused("{% set n = namespace(d={}) %}{% for i in range(9999) %}{% set n.d = {'a': n.d} %}{% endfor %}", "nested deeper");
+    refused("{% set n = namespace(l=[]) %}{% for i in range(9999) %}{% set n.l = [n.l] %}{% endfor %}",
+            "nested deeper");
+    refused("{% set n = namespace(d={}) %}{% for i in range(9999) %}{% set n.d = {'a': n.d} %}{% endfor %}",
+            "nested deeper");
     // Shared parts: small in memory, endless when printed or compared.
-    const std::string shared = "{% set n = namespace(l=[], m=[]) %}{% for i in range(190) %}{% set n.l = [n.l, n.l] %}"
-                               "{% set n.m = [n.m, n.m] %}{% endfor %}";
+    const std::string shared =
+        "{% set n = namespace(l=[], m=[]) %}{% for i in range(190) %}{% set n.l = [n.l, n.l] %}"
+        "{% set n.m = [n.m, n.m] %}{% endfor %}";
     refused(shared + "{{ n.l }}", "more than");
     refused(shared + "{{ n.l | tojson }}", "more than");
     refused(shared + "{{ n.l == n.m }}", "more than");
@@ -138,6 +142,6 @@ TEST_CASE("jinja: no template runs for long, fills the memory or the stack") {
     for (int i = 0; i < 10000; ++i) blocks += "{% if 1 %}";
     refused(blocks, "nested deeper");
     // A namespace that holds itself, and a macro that its own scope holds, are let go.
-    CHECK(run("{% set n = namespace() %}{% set n.n = n %}{% macro m() %}{% set n.m = m %}{% endmacro %}{{ m() }}x").view() ==
-          "x");
+    CHECK(run("{% set n = namespace() %}{% set n.n = n %}{% macro m() %}{% set n.m = m %}{% endmacro %}{{ m() }}x")
+              .view() == "x");
 }

@@ -210,7 +210,7 @@ TEST_CASE("train_medusa learns what independent heads can, with every kind of ou
         REQUIRE(config.accuracies.size() == 2);
         const std::vector<double>& shares = config.accuracies[0];
         CHECK(std::accumulate(shares.begin(), shares.end(), 0.0) == Catch::Approx(1.0));  // fewer columns than ranks
-        CHECK(shares[0] > 0.1);  // chance is 1 in 20
+        CHECK(shares[0] > 0.1);                                                           // chance is 1 in 20
     }
     fs::remove_all(folder);
 }

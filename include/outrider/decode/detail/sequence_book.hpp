@@ -1,4 +1,5 @@
-// A decoder's sequences from join to take: those that wait, those that are decoded, and the results of those that ended.
+// A decoder's sequences from join to take: those that wait, those that are decoded, and the results of those that
+// ended.
 #pragma once
 
 #include <cstddef>

@@ -14,8 +14,8 @@
 
 namespace outrider {
 
-OUTRIDER_INLINE void check_request(const Prompt& prompt, const GenerationOptions& options, const Sink& sink, std::int64_t vocabulary,
-                   std::int64_t context) {
+OUTRIDER_INLINE void check_request(const Prompt& prompt, const GenerationOptions& options, const Sink& sink,
+                                   std::int64_t vocabulary, std::int64_t context) {
     require(!prompt.tokens.empty(),
             "The prompt is empty; give at least one token (a begin or end-of-text token will do)");
     for (std::size_t i = 0; i < prompt.tokens.size(); ++i)
@@ -41,16 +41,18 @@ OUTRIDER_INLINE SequenceId next_sequence_id() {
     return next++;
 }
 
-OUTRIDER_INLINE Session::Session(SequenceId id, Prompt prompt, const GenerationOptions& options, std::int64_t context, Sink sink)
+OUTRIDER_INLINE Session::Session(SequenceId id, Prompt prompt, const GenerationOptions& options, std::int64_t context,
+                                 Sink sink)
     : id_(id),
       sampling_(options.sampling()),
-      stream_(id, prompt, options, std::min(options.max_tokens, context - static_cast<std::int64_t>(prompt.tokens.size())),
+      stream_(id, prompt, options,
+              std::min(options.max_tokens, context - static_cast<std::int64_t>(prompt.tokens.size())),
               std::move(sink)) {
     text_ = std::move(prompt.tokens);
     stats_.prompt_tokens = static_cast<std::int64_t>(text_.size());
     if (!sampling_.logit_hook) return;
-    // Acceptance may walk on below a drafted token that ends the text. Nothing of it is emitted, and a hook need not know
-    // what follows an end: a grammar has nothing to allow there.
+    // Acceptance may walk on below a drafted token that ends the text. Nothing of it is emitted, and a hook need not
+    // know what follows an end: a grammar has nothing to allow there.
     sampling_.logit_hook = [this, hook = std::move(sampling_.logit_hook)](std::span<const TokenId> text,
                                                                           std::span<float> logits) {
         if (!stream_.would_end(text.subspan(text_.size()))) hook(text, logits);
@@ -130,8 +132,8 @@ OUTRIDER_INLINE void Session::fail(const std::exception_ptr& error) {
 }
 
 OUTRIDER_INLINE GenerationResult Session::finish() {
-    return {std::move(stream_.tokens()), std::move(stream_.text()), stream_.finish(), std::move(stats_),
-            std::move(error_), sampling_.seed};
+    return {std::move(stream_.tokens()), std::move(stream_.text()), stream_.finish(),
+            std::move(stats_),           std::move(error_),         sampling_.seed};
 }
 
 }  // namespace outrider

@@ -21,8 +21,8 @@
 namespace outrider {
 
 /// Checks a request against a target. Throws Error with what is wrong and the remedy.
-OUTRIDER_API void check_request(const Prompt& prompt, const GenerationOptions& options, const Sink& sink, std::int64_t vocabulary,
-                   std::int64_t context);
+OUTRIDER_API void check_request(const Prompt& prompt, const GenerationOptions& options, const Sink& sink,
+                                std::int64_t vocabulary, std::int64_t context);
 
 /// A seed that nobody has asked for before.
 [[nodiscard]] OUTRIDER_API std::uint64_t fresh_seed();
@@ -48,8 +48,8 @@ public:
     [[nodiscard]] SequenceContext context() const { return {id_, &sampling_, text_}; }
     [[nodiscard]] TokenId pending() const noexcept { return text_.back(); }
 
-    /// A draft without what its text could not use: nodes beyond its last token, and those at end tokens, which the target
-    /// chooses itself if it wants them. Drawn nodes stay, since what is left out must not depend on draws.
+    /// A draft without what its text could not use: nodes beyond its last token, and those at end tokens, which the
+    /// target chooses itself if it wants them. Drawn nodes stay, since what is left out must not depend on draws.
     [[nodiscard]] TokenTree usable(TokenTree tree, bool drawn) const;
 
     /// Remembers what the policy chose until `emit`: the tokens of the path, and the next pending token. Throws Error

@@ -23,8 +23,13 @@ namespace outrider {
 class TokenStream {
 public:
     /// `limit`: emit at most this many tokens (max_tokens, or what the target's context leaves).
-    TokenStream(SequenceId sequence, const Prompt& prompt, const GenerationOptions& options, std::int64_t limit, Sink sink)
-        : sequence_(sequence), detokenizer_(prompt.text), end_ids_(options.end_ids), stops_(options.stop), limit_(limit),
+    TokenStream(SequenceId sequence, const Prompt& prompt, const GenerationOptions& options, std::int64_t limit,
+                Sink sink)
+        : sequence_(sequence),
+          detokenizer_(prompt.text),
+          end_ids_(options.end_ids),
+          stops_(options.stop),
+          limit_(limit),
           sink_(std::move(sink)) {
         if (options.stop_at_end) end_ids_.insert(end_ids_.end(), prompt.end_ids.begin(), prompt.end_ids.end());
         if (limit_ <= 0) finish_ = FinishReason::length;

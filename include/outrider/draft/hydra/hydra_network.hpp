@@ -43,7 +43,8 @@ struct OUTRIDER_API HydraWeights {
 /// A head starts as the target's own output (W zero, b small, R picks g, output rows those of the target) and the
 /// prefix layer as g = h up to its norm (both ways back to the residual stream zero). A pure function of config and
 /// seed; float32 on the CPU.
-[[nodiscard]] OUTRIDER_API HydraWeights init_hydra_weights(const HydraConfig& config, const TargetHead& head, std::uint64_t seed);
+[[nodiscard]] OUTRIDER_API HydraWeights init_hydra_weights(const HydraConfig& config, const TargetHead& head,
+                                                           std::uint64_t seed);
 
 /// Shapes that the config asks for; throws Error naming the weight that differs or is missing. With an empty vocabulary
 /// the output matrices' rows are the caller's to check.
@@ -52,35 +53,37 @@ OUTRIDER_API void check_hydra_weights(const HydraConfig& config, const HydraWeig
 /// The prefix layer's keys and values over rows of any sequences: `features` [L, H] h_j at `positions` [L] int64 j.
 /// Only with config.prefix_layer.
 [[nodiscard]] OUTRIDER_API LayerContext hydra_context(const HydraConfig& config, const HydraWeights& weights,
-                                         const at::Tensor& features, const at::Tensor& positions,
-                                         at::ScalarType compute);
+                                                      const at::Tensor& features, const at::Tensor& positions,
+                                                      at::ScalarType compute);
 
 /// g_{n-1} [A, H] of each anchor, in the type of the weights. `features` [A, H]: h_{n-1}; `committed` [A] int64: n >=
 /// 1; `groups` cover the anchors in order, their keys and values reach at least over h_0..h_{n-2} (they are not looked
 /// at without a prefix layer, nor is `committed`).
 [[nodiscard]] OUTRIDER_API at::Tensor hydra_ground(const HydraConfig& config, const HydraWeights& weights,
-                                      const at::Tensor& features, const at::Tensor& committed,
-                                      const std::vector<ContextGroup>& groups, at::ScalarType compute);
+                                                   const at::Tensor& features, const at::Tensor& committed,
+                                                   const std::vector<ContextGroup>& groups, at::ScalarType compute);
 
 /// Head `head`'s state: [M, H]. `ground` [M, H]; `embedded` [M, (head + 1) H]: E(x_n), .., E(x_{n+head}) side by side,
 /// times embedding_scale.
-[[nodiscard]] OUTRIDER_API at::Tensor hydra_state(const HydraConfig& config, const HydraWeights& weights, std::int64_t head,
-                                     const at::Tensor& ground, const at::Tensor& embedded, at::ScalarType compute);
+[[nodiscard]] OUTRIDER_API at::Tensor hydra_state(const HydraConfig& config, const HydraWeights& weights,
+                                                  std::int64_t head, const at::Tensor& ground,
+                                                  const at::Tensor& embedded, at::ScalarType compute);
 
 /// Scores [M, V] of type `compute` from states of head `head`. `tables` serves HeadOutput::target alone.
 [[nodiscard]] OUTRIDER_API at::Tensor hydra_scores(const HydraConfig& config, const HydraWeights& weights,
-                                      const TargetTables& tables, std::int64_t head, const at::Tensor& states,
-                                      at::ScalarType compute);
+                                                   const TargetTables& tables, std::int64_t head,
+                                                   const at::Tensor& states, at::ScalarType compute);
 
 /// All heads along one path per anchor (teacher forcing): [K, A, V] of type `compute`. `ground` [A, H]; `tokens` [A, K]
 /// int64: x_n, .., x_{n+K-1} (negative: an embedding of zeros, for anchors near the end of a text).
 [[nodiscard]] OUTRIDER_API at::Tensor hydra_logits(const HydraConfig& config, const HydraWeights& weights,
-                                      const TargetTables& tables, const at::Tensor& ground, const at::Tensor& tokens,
-                                      at::ScalarType compute);
+                                                   const TargetTables& tables, const at::Tensor& ground,
+                                                   const at::Tensor& tokens, at::ScalarType compute);
 
 /// Weights from and to `folder`/model.safetensors, stored as bfloat16.
-[[nodiscard]] OUTRIDER_API HydraWeights read_hydra_weights(const std::filesystem::path& folder, const HydraConfig& config,
-                                              WeightType type = WeightType::float32);
+[[nodiscard]] OUTRIDER_API HydraWeights read_hydra_weights(const std::filesystem::path& folder,
+                                                           const HydraConfig& config,
+                                                           WeightType type = WeightType::float32);
 OUTRIDER_API void write_hydra_weights(const std::filesystem::path& folder, const HydraWeights& weights);
 
 }  // namespace outrider

@@ -35,27 +35,31 @@ struct OUTRIDER_API MedusaWeights {
 
 /// A head starts as the target's own output: W zero, b small, output rows those of the target. A pure function of
 /// config and seed; float32 on the CPU.
-[[nodiscard]] OUTRIDER_API MedusaWeights init_medusa_weights(const MedusaConfig& config, const TargetHead& head, std::uint64_t seed);
+[[nodiscard]] OUTRIDER_API MedusaWeights init_medusa_weights(const MedusaConfig& config, const TargetHead& head,
+                                                             std::uint64_t seed);
 
 /// Shapes that the config asks for; throws Error naming the weight that differs or is missing. With an empty vocabulary
 /// the output matrices' rows are the caller's to check.
 OUTRIDER_API void check_medusa_weights(const MedusaConfig& config, const MedusaWeights& weights);
 
 /// What head `head` makes of `features` [A, H] (h_{n-1} of each anchor): [A, H] in the type of the weights.
-[[nodiscard]] OUTRIDER_API at::Tensor medusa_state(const MedusaConfig& config, const MedusaWeights& weights, std::int64_t head,
-                                      const at::Tensor& features, at::ScalarType compute);
+[[nodiscard]] OUTRIDER_API at::Tensor medusa_state(const MedusaConfig& config, const MedusaWeights& weights,
+                                                   std::int64_t head, const at::Tensor& features,
+                                                   at::ScalarType compute);
 
 /// The matrix [V, H] that turns head `head`'s states into logits. `tables` serves HeadOutput::target alone.
 [[nodiscard]] OUTRIDER_API const at::Tensor& medusa_output(const MedusaConfig& config, const MedusaWeights& weights,
-                                              const TargetTables& tables, std::int64_t head);
+                                                           const TargetTables& tables, std::int64_t head);
 
 /// All heads' scores over the draft vocabulary: [K, A, V] of type `compute`.
 [[nodiscard]] OUTRIDER_API at::Tensor medusa_logits(const MedusaConfig& config, const MedusaWeights& weights,
-                                       const TargetTables& tables, const at::Tensor& features, at::ScalarType compute);
+                                                    const TargetTables& tables, const at::Tensor& features,
+                                                    at::ScalarType compute);
 
 /// Weights from and to `folder`/model.safetensors, stored as bfloat16.
-[[nodiscard]] OUTRIDER_API MedusaWeights read_medusa_weights(const std::filesystem::path& folder, const MedusaConfig& config,
-                                                WeightType type = WeightType::float32);
+[[nodiscard]] OUTRIDER_API MedusaWeights read_medusa_weights(const std::filesystem::path& folder,
+                                                             const MedusaConfig& config,
+                                                             WeightType type = WeightType::float32);
 OUTRIDER_API void write_medusa_weights(const std::filesystem::path& folder, const MedusaWeights& weights);
 
 }  // namespace outrider

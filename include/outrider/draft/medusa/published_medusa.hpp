@@ -11,6 +11,7 @@ namespace outrider {
 
 /// A file, or a folder that holds one. float16 and bfloat16 stay as they are. The config has no target fingerprint (the
 /// files do not know one) and an empty vocabulary: the target's whole one. Throws Error.
-[[nodiscard]] OUTRIDER_API std::pair<MedusaConfig, MedusaWeights> read_published_medusa(const std::filesystem::path& path);
+[[nodiscard]] OUTRIDER_API std::pair<MedusaConfig, MedusaWeights> read_published_medusa(
+    const std::filesystem::path& path);
 
 }  // namespace outrider

@@ -30,8 +30,8 @@ enum class HeadOutput : unsigned char {
 /// Throws Error for another word.
 [[nodiscard]] OUTRIDER_API HeadOutput head_output(std::string_view word);
 
-/// How weights are read from a file: as float32, or as they are stored where that is bfloat16: views of the mapped file, which
-/// must not be written to. What drafts takes either.
+/// How weights are read from a file: as float32, or as they are stored where that is bfloat16: views of the mapped
+/// file, which must not be written to. What drafts takes either.
 enum class WeightType : unsigned char { float32, stored };
 
 /// Names of weights as in model.safetensors, and where they stand.
@@ -49,22 +49,26 @@ struct OUTRIDER_API TargetTables {
 };
 
 /// `vocabulary`: the draft vocabulary; empty: the target's whole one in the order of its ids.
-[[nodiscard]] OUTRIDER_API TargetTables make_target_tables(const TargetHead& head, const std::vector<TokenId>& vocabulary,
-                                              double embedding_scale, at::ScalarType type, at::Device device);
+[[nodiscard]] OUTRIDER_API TargetTables make_target_tables(const TargetHead& head,
+                                                           const std::vector<TokenId>& vocabulary,
+                                                           double embedding_scale, at::ScalarType type,
+                                                           at::Device device);
 
 /// The ids that `vocabulary` means: itself, or 0 .. size - 1 where it is empty.
-[[nodiscard]] OUTRIDER_API std::vector<TokenId> draft_ids(const std::vector<TokenId>& vocabulary, std::int64_t target_vocabulary);
+[[nodiscard]] OUTRIDER_API std::vector<TokenId> draft_ids(const std::vector<TokenId>& vocabulary,
+                                                          std::int64_t target_vocabulary);
 
 /// [n, H] rows of tables.embedding for `tokens` [n] int64; zero where a token is negative.
 [[nodiscard]] OUTRIDER_API at::Tensor embed_tokens(const TargetTables& tables, const at::Tensor& tokens);
 
 /// y = x W^T, computed in `compute` whatever the operands' types; the result has type `compute`. Differentiable by
 /// both. With float32 weights and bfloat16 products this is mixed precision. x [rows, in].
-[[nodiscard]] OUTRIDER_API at::Tensor mixed_linear(const at::Tensor& x, const at::Tensor& weight, at::ScalarType compute);
+[[nodiscard]] OUTRIDER_API at::Tensor mixed_linear(const at::Tensor& x, const at::Tensor& weight,
+                                                   at::ScalarType compute);
 
 /// x + silu(x W^T + b), x [rows, H]: the residual block of Medusa's and Hydra's heads. Of x's type.
-[[nodiscard]] OUTRIDER_API at::Tensor residual_block(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
-                                        at::ScalarType compute);
+[[nodiscard]] OUTRIDER_API at::Tensor residual_block(const at::Tensor& x, const at::Tensor& weight,
+                                                     const at::Tensor& bias, at::ScalarType compute);
 
 /// Shape of a decoder layer beside its weights.
 struct LayerSizes {
@@ -89,8 +93,9 @@ struct LayerContext {
 };
 
 /// Rows x [L, H] at `positions` [L] int64.
-[[nodiscard]] OUTRIDER_API LayerContext layer_context(const LayerSizes& sizes, const LayerWeights& weights, const at::Tensor& x,
-                                         const at::Tensor& positions, at::ScalarType compute);
+[[nodiscard]] OUTRIDER_API LayerContext layer_context(const LayerSizes& sizes, const LayerWeights& weights,
+                                                      const at::Tensor& x, const at::Tensor& positions,
+                                                      at::ScalarType compute);
 
 /// Anchors that share a context: `count` of them, one after another in the batch.
 struct ContextGroup {
@@ -100,12 +105,13 @@ struct ContextGroup {
 
 /// The layer over A anchors of T rows each: x [A * T, H] at `positions` [A * T]. A row sees the first `seen[a]` keys
 /// ([A] int64) of its group's context and all T rows of its anchor. `groups` cover the anchors in order. [A * T, H].
-[[nodiscard]] OUTRIDER_API at::Tensor layer_rows(const LayerSizes& sizes, const LayerWeights& weights, const at::Tensor& x,
-                                    const at::Tensor& positions, const at::Tensor& seen,
-                                    const std::vector<ContextGroup>& groups, at::ScalarType compute);
+[[nodiscard]] OUTRIDER_API at::Tensor layer_rows(const LayerSizes& sizes, const LayerWeights& weights,
+                                                 const at::Tensor& x, const at::Tensor& positions,
+                                                 const at::Tensor& seen, const std::vector<ContextGroup>& groups,
+                                                 at::ScalarType compute);
 
 /// x / sqrt(mean(x^2) + eps) * weight of x [rows, H].
 [[nodiscard]] OUTRIDER_API at::Tensor final_rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps,
-                                        at::ScalarType compute);
+                                                     at::ScalarType compute);
 
 }  // namespace outrider
