@@ -25,7 +25,7 @@
 #include <outrider/core/rng.hpp>
 #include "kernels/isa.hpp"
 #include "kernels/packed_linear.hpp"
-#include "kernels/thread_team.hpp"
+#include <outrider/core/detail/thread_team.hpp>
 
 using namespace outrider;
 

@@ -13,7 +13,7 @@
 
 #include <outrider/core/error.hpp>
 #include "kernels/isa.hpp"
-#include "kernels/thread_team.hpp"
+#include <outrider/core/detail/thread_team.hpp>
 #include <outrider/target/llama_verifier.hpp>
 
 using namespace outrider;

@@ -1,4 +1,4 @@
-#include "progress.hpp"
+#include <outrider/draft/nn/detail/progress.hpp>
 
 #include <fmt/format.h>
 #include <unistd.h>

@@ -12,11 +12,11 @@
 #include <outrider/draft/hydra/hydra_draft.hpp>
 #include <outrider/draft/medusa/medusa_draft.hpp>
 #include <outrider/draft/merged.hpp>
-#include <outrider/draft/nn/published_heads.hpp>
+#include <outrider/draft/nn/detail/published_heads.hpp>
 #include <outrider/draft/none.hpp>
 #include <outrider/target/llama_causal_model.hpp>
 
-#include "formats/json_text.hpp"
+#include <outrider/formats/detail/json_text.hpp>
 
 namespace outrider {
 namespace {

@@ -2,7 +2,7 @@
 
 #include <array>
 
-#include "bits.hpp"
+#include <outrider/formats/detail/bits.hpp>
 
 namespace outrider::detail {
 namespace {

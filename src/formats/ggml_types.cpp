@@ -7,7 +7,7 @@
 
 #include <outrider/core/error.hpp>
 
-#include "bits.hpp"
+#include <outrider/formats/detail/bits.hpp>
 #include "ggml_k_quants.hpp"
 
 namespace outrider {

@@ -13,7 +13,7 @@
 
 #include <outrider/core/error.hpp>
 
-#include "bits.hpp"
+#include <outrider/formats/detail/bits.hpp>
 
 namespace outrider::detail {
 

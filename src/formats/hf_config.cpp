@@ -6,7 +6,7 @@
 #include <outrider/core/error.hpp>
 #include <outrider/formats/mapped_file.hpp>
 
-#include "json_text.hpp"
+#include <outrider/formats/detail/json_text.hpp>
 
 namespace outrider {
 namespace {

@@ -10,7 +10,7 @@
 #include <outrider/core/error.hpp>
 #include <outrider/core/utf8_stream.hpp>
 
-#include "shard_index.hpp"
+#include <outrider/formats/detail/shard_index.hpp>
 #include "torch_pickle.hpp"
 #include "zip_archive.hpp"
 

@@ -11,7 +11,7 @@
 #include <outrider/core/error.hpp>
 #include <outrider/core/utf8_stream.hpp>
 
-#include "bits.hpp"
+#include <outrider/formats/detail/bits.hpp>
 
 // Opcodes: Python's Lib/pickletools.py. What they build: torch/serialization.py and torch/_utils.py.
 namespace outrider::detail {

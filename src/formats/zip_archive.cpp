@@ -9,7 +9,7 @@
 #include <outrider/core/error.hpp>
 #include <outrider/core/utf8_stream.hpp>
 
-#include "bits.hpp"
+#include <outrider/formats/detail/bits.hpp>
 
 // Format: PKWARE, APPNOTE.TXT 6.3, sections 4.3 and 4.5.3.
 namespace outrider::detail {

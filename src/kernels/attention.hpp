@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <span>
 
-#include "kernels/thread_team.hpp"
+#include <outrider/core/detail/thread_team.hpp>
 
 namespace outrider {
 

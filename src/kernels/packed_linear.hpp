@@ -9,7 +9,7 @@
 #include <string_view>
 #include <vector>
 
-#include "kernels/thread_team.hpp"
+#include <outrider/core/detail/thread_team.hpp>
 
 namespace outrider {
 

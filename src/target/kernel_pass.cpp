@@ -11,7 +11,7 @@
 #include "kernels/attention.hpp"
 #include "kernels/packed_linear.hpp"
 #include "kernels/row_ops.hpp"
-#include "kernels/thread_team.hpp"
+#include <outrider/core/detail/thread_team.hpp>
 
 #include "model_backend.hpp"
 

@@ -6,8 +6,8 @@
 #include <outrider/core/error.hpp>
 #include <outrider/core/rng.hpp>
 #include "formats/gguf.hpp"
-#include "formats/named_tensors.hpp"
-#include "kernels/thread_team.hpp"
+#include <outrider/formats/detail/named_tensors.hpp>
+#include <outrider/core/detail/thread_team.hpp>
 
 #include "model_backend.hpp"
 

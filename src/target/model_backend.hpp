@@ -9,7 +9,7 @@
 
 #include <outrider/target/target_pass.hpp>
 #include <outrider/target/weights.hpp>
-#include "kernels/thread_team.hpp"
+#include <outrider/core/detail/thread_team.hpp>
 
 #include "weight_source.hpp"
 

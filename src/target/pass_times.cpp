@@ -17,7 +17,7 @@
 
 #include <outrider/core/version.hpp>
 #include "kernels/isa.hpp"
-#include "kernels/thread_team.hpp"
+#include <outrider/core/detail/thread_team.hpp>
 
 namespace outrider {
 namespace {

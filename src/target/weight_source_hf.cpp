@@ -1,7 +1,7 @@
 #include <algorithm>
 
 #include <outrider/core/error.hpp>
-#include "formats/named_tensors.hpp"
+#include <outrider/formats/detail/named_tensors.hpp>
 
 #include "weight_source.hpp"
 

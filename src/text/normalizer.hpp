@@ -6,7 +6,7 @@
 #include <string_view>
 #include <vector>
 
-#include "formats/json_text.hpp"
+#include <outrider/formats/detail/json_text.hpp>
 
 namespace outrider::detail {
 

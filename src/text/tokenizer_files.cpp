@@ -4,7 +4,7 @@
 #include <outrider/core/error.hpp>
 #include <outrider/formats/mapped_file.hpp>
 
-#include "formats/json_text.hpp"
+#include <outrider/formats/detail/json_text.hpp>
 
 #include "folder_tokens.hpp"
 #include "tokenizer_state.hpp"

@@ -5,7 +5,7 @@
 #include <outrider/formats/mapped_file.hpp>
 #include <outrider/text/tokenizer.hpp>
 
-#include "formats/json_text.hpp"
+#include <outrider/formats/detail/json_text.hpp>
 
 #include "folder_tokens.hpp"
 #include "tokenizer_state.hpp"

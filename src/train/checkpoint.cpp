@@ -5,7 +5,7 @@
 #include <outrider/core/error.hpp>
 #include <outrider/formats/safetensors.hpp>
 
-#include "formats/json_text.hpp"
+#include <outrider/formats/detail/json_text.hpp>
 
 namespace outrider {
 

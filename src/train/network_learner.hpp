@@ -5,7 +5,7 @@
 #include <optional>
 
 #include <outrider/core/error.hpp>
-#include <outrider/draft/nn/layers.hpp>
+#include <outrider/draft/nn/detail/layers.hpp>
 
 #include "learner.hpp"
 

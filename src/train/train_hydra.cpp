@@ -1,7 +1,7 @@
 #include <outrider/train/train_hydra.hpp>
 
 #include <outrider/draft/hydra/hydra_draft.hpp>
-#include <outrider/draft/hydra/hydra_network.hpp>
+#include <outrider/draft/hydra/detail/hydra_network.hpp>
 
 #include "head_network.hpp"
 #include "trainer.hpp"

@@ -1,7 +1,7 @@
 #include <outrider/train/train_medusa.hpp>
 
 #include <outrider/draft/medusa/medusa_draft.hpp>
-#include <outrider/draft/medusa/medusa_network.hpp>
+#include <outrider/draft/medusa/detail/medusa_network.hpp>
 
 #include "head_network.hpp"
 #include "trainer.hpp"

@@ -76,3 +76,7 @@ private:
 };
 
 }  // namespace outrider
+
+#ifndef OUTRIDER_COMPILED
+#include <outrider/draft/lm-inl.hpp>
+#endif

@@ -118,3 +118,7 @@ private:
 };
 
 }  // namespace outrider
+
+#ifndef OUTRIDER_COMPILED
+#include <outrider/draft/ngram-inl.hpp>
+#endif

@@ -86,3 +86,8 @@ OUTRIDER_API void write_safetensors(const std::filesystem::path& path, std::span
                                     const std::map<std::string, std::string>& metadata = {});
 
 }  // namespace outrider
+
+#ifndef OUTRIDER_COMPILED
+#include <outrider/formats/safetensors-inl.hpp>
+#include <outrider/formats/safetensors_write-inl.hpp>
+#endif

@@ -6,16 +6,6 @@
 
 namespace outrider {
 
-at::Tensor cpu_floats(const at::Tensor& x) {
-    if (x.device().is_cpu() && x.scalar_type() == at::kFloat && x.is_contiguous() && !x.requires_grad()) return x;
-    return x.detach().to(at::kCPU, at::kFloat).contiguous();
-}
-
-std::vector<float> floats_of(const at::Tensor& tensor) {
-    const at::Tensor flat = cpu_floats(tensor);
-    return {flat.const_data_ptr<float>(), flat.const_data_ptr<float>() + flat.numel()};
-}
-
 PackedLinear pack_as(WeightFormat format, const at::Tensor& weight, ThreadTeam& team) {
     const at::Tensor floats = cpu_floats(weight);
     return PackedLinear::pack(format, {floats.const_data_ptr<float>(), static_cast<std::size_t>(floats.numel())},

@@ -6,20 +6,17 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
-#include <outrider/draft/nn/layers.hpp>
+#include <outrider/draft/nn/detail/floats.hpp>
+#include <outrider/draft/nn/detail/layers.hpp>
 #include "kernels/attention.hpp"
 #include "kernels/packed_linear.hpp"
-#include "kernels/thread_team.hpp"
+#include <outrider/core/detail/thread_team.hpp>
 #include <span>
 #include <type_traits>
 #include <vector>
 
 namespace outrider {
 
-/// x as contiguous float32 on the CPU: x itself where it is that already, since a new tensor costs microseconds.
-[[nodiscard]] at::Tensor cpu_floats(const at::Tensor& x);
-/// The tensor's values as float32 on the CPU.
-[[nodiscard]] std::vector<float> floats_of(const at::Tensor& tensor);
 [[nodiscard]] PackedLinear pack_as(WeightFormat format, const at::Tensor& weight, ThreadTeam& team);
 /// Bytes held by matrices, numbers, and vectors of them.
 [[nodiscard]] inline std::size_t bytes_of(const PackedLinear& matrix) { return matrix.bytes(); }

@@ -16,7 +16,6 @@
 #include <outrider/accept/draw.hpp>
 #include <outrider/accept/match.hpp>
 #include <outrider/accept/lossy.hpp>
-#include <outrider/accept/match.hpp>
 #include <outrider/decode/concepts.hpp>
 #include <outrider/draft/ngram.hpp>
 

@@ -5,7 +5,6 @@
 #include <limits>
 
 #include <outrider/accept/match.hpp>
-#include <outrider/accept/match.hpp>
 #include <outrider/core/error.hpp>
 #include <outrider/decode/concepts.hpp>
 

@@ -5,7 +5,6 @@
 #include <memory>
 
 #include <outrider/accept/match.hpp>
-#include <outrider/accept/match.hpp>
 #include <outrider/decode/speculative_decoder.hpp>
 #include <outrider/draft/ngram.hpp>
 #include <outrider/draft/none.hpp>

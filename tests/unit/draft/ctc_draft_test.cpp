@@ -11,8 +11,8 @@
 #include <outrider/draft/ctc/ctc_draft.hpp>
 #include <outrider/tree/tree_layout.hpp>
 
-#include "draft/ctc/ctc_per_frame.hpp"
-#include "draft/nn/row_team.hpp"
+#include <outrider/draft/ctc/detail/ctc_per_frame.hpp>
+#include <outrider/draft/nn/detail/row_team.hpp>
 #include "../formats/temporary_folder.hpp"
 #include "ctc_fixture.hpp"
 

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include <outrider/core/rng.hpp>
-#include <outrider/draft/ctc/ctc_network.hpp>
+#include <outrider/draft/ctc/detail/ctc_network.hpp>
 #include <outrider/draft/drafter.hpp>
 #include <outrider/tree/tree_layout.hpp>
 

@@ -10,7 +10,7 @@
 #include <outrider/ctc/prefix_tree.hpp>
 #include <outrider/tree/tree_layout.hpp>
 
-#include "draft/ctc/ctc_search.hpp"
+#include <outrider/draft/ctc/detail/ctc_search.hpp>
 #include "ctc_fixture.hpp"
 
 using namespace outrider;

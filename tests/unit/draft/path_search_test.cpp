@@ -3,9 +3,9 @@
 #include <functional>
 #include <limits>
 
-#include "draft/nn/path_sampling.hpp"
-#include "draft/nn/path_search.hpp"
-#include "draft/nn/score_rows.hpp"
+#include <outrider/draft/nn/detail/path_sampling.hpp>
+#include <outrider/draft/nn/detail/path_search.hpp>
+#include <outrider/draft/nn/detail/score_rows.hpp>
 #include "paths_fixture.hpp"
 
 using namespace outrider;

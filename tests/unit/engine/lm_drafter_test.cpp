@@ -5,7 +5,6 @@
 #include <catch2/matchers/catch_matchers_string.hpp>
 
 #include <outrider/accept/match.hpp>
-#include <outrider/accept/match.hpp>
 #include <outrider/core/error.hpp>
 #include <outrider/decode/speculative_decoder.hpp>
 #include <outrider/draft/none.hpp>

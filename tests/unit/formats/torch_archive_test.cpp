@@ -11,7 +11,7 @@
 #include <vector>
 
 #include <outrider/core/error.hpp>
-#include "formats/named_tensors.hpp"
+#include <outrider/formats/detail/named_tensors.hpp>
 #include "formats/torch_archive.hpp"
 
 #include "gguf_builder.hpp"

@@ -4,7 +4,7 @@
 
 #include <outrider/core/error.hpp>
 #include "kernels/attention.hpp"
-#include "kernels/thread_team.hpp"
+#include <outrider/core/detail/thread_team.hpp>
 
 #include "kernel_test.hpp"
 

@@ -4,7 +4,7 @@
 
 #include <outrider/core/error.hpp>
 #include "kernels/row_ops.hpp"
-#include "kernels/thread_team.hpp"
+#include <outrider/core/detail/thread_team.hpp>
 
 #include "kernel_test.hpp"
 

@@ -8,7 +8,7 @@
 #include <outrider/formats/safetensors.hpp>
 #include <outrider/target/llama_model.hpp>
 
-#include "kernels/thread_team.hpp"
+#include <outrider/core/detail/thread_team.hpp>
 
 #include "../formats/torch_archive_builder.hpp"
 #include "golden.hpp"

@@ -8,9 +8,9 @@
 
 #include <outrider/draft/ctc/ctc_config.hpp>
 #include <outrider/draft/hydra/hydra_draft.hpp>
-#include <outrider/draft/hydra/hydra_network.hpp>
+#include <outrider/draft/hydra/detail/hydra_network.hpp>
 #include <outrider/draft/medusa/medusa_draft.hpp>
-#include <outrider/draft/medusa/medusa_network.hpp>
+#include <outrider/draft/medusa/detail/medusa_network.hpp>
 #include <outrider/formats/safetensors.hpp>
 #include "train/feature_store.hpp"
 #include <outrider/train/train_ctc.hpp>

@@ -8,7 +8,7 @@
 
 #include <outrider/core/detail/export.hpp>
 #include <outrider/core/types.hpp>
-#include <outrider/draft/nn/layers.hpp>
+#include <outrider/draft/nn/head_output.hpp>
 
 namespace outrider {
 
@@ -68,3 +68,7 @@ OUTRIDER_API void write_ctc_config(const std::filesystem::path& folder, const Ct
 OUTRIDER_API void check_ctc_config(const CtcConfig& config);
 
 }  // namespace outrider
+
+#ifndef OUTRIDER_COMPILED
+#include <outrider/draft/ctc/ctc_config-inl.hpp>
+#endif

@@ -1,0 +1,4 @@
+// The bodies of the room, compiled once.
+#include <outrider/draft/detail/ngram_growth-inl.hpp>
+#include <outrider/draft/lm-inl.hpp>
+#include <outrider/draft/ngram-inl.hpp>
