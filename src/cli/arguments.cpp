@@ -160,6 +160,11 @@ void add_tokenize(CLI::App& app, TokenizeArguments& a) {
     app.get_option("--template-file")->needs(chat);
 }
 
+void add_compact(CLI::App& app, CompactArguments& a) {
+    app.add_option("-d,--drafter", a.drafter, "Folder of a drafter that `outrider train` wrote")->required();
+    app.add_option("-o,--output", a.output, "Folder for its small form")->required();
+}
+
 }  // namespace
 
 std::variant<Command, int> parse(int argc, const char* const* argv) {
@@ -183,6 +188,7 @@ std::variant<Command, int> parse(int argc, const char* const* argv) {
     command("train", "Train a drafter; a run that is stopped ends with the status of the signal", add_train);
     command("inspect", "Draw each round's draft tree, accepted path marked", add_inspect);
     command("tokenize", "JSON strings on stdin, one a line, to ids and the text they decode to", add_tokenize);
+    command("compact", "Write a trained drafter in its small form, a third to half of the bytes", add_compact);
     try {
         app.parse(argc, argv);
     } catch (const CLI::ParseError& error) {

@@ -105,6 +105,11 @@ struct InspectArguments {
     std::string prompt;
 };
 
+struct CompactArguments {
+    std::string drafter;  ///< folder
+    std::string output;   ///< folder
+};
+
 struct TokenizeArguments {
     std::string model;
     bool chat = false;                         ///< lines are conversations, not strings
@@ -112,7 +117,7 @@ struct TokenizeArguments {
 };
 
 using Command = std::variant<GenerateArguments, CompareArguments, DistillArguments, TrainArguments, InspectArguments,
-                             TokenizeArguments>;
+                             TokenizeArguments, CompactArguments>;
 
 /// Either a command to run, or the exit status of a program that has nothing to do (help, version, wrong usage).
 std::variant<Command, int> parse(int argc, const char* const* argv);
@@ -124,5 +129,6 @@ int run(const DistillArguments& arguments);
 int run(const TrainArguments& arguments);
 int run(const InspectArguments& arguments);
 int run(const TokenizeArguments& arguments);
+int run(const CompactArguments& arguments);
 
 }  // namespace outrider::cli

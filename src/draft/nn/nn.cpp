@@ -1,4 +1,5 @@
 // The bodies of the room, compiled once.
+#include <outrider/draft/nn/compact_drafter-inl.hpp>
 #include <outrider/draft/nn/detail/attention-inl.hpp>
 #include <outrider/draft/nn/detail/drafter_files-inl.hpp>
 #include <outrider/draft/nn/detail/layers-inl.hpp>

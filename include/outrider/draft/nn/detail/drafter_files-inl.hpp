@@ -9,8 +9,10 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <limits>
 #include <outrider/core/error.hpp>
+#include <outrider/draft/nn/detail/weight_blocks.hpp>
 #include <outrider/formats/safetensors.hpp>
 #include <system_error>
 
@@ -35,6 +37,51 @@ OUTRIDER_INLINE bool is_bf16_view(const SafeTensor& tensor) {
            reinterpret_cast<std::uintptr_t>(tensor.data.data()) % alignof(c10::BFloat16) == 0;
 }
 
+/// JSON with its innermost lists in one line each: thousands of ids, one a line, would bury the rest.
+OUTRIDER_INLINE std::string with_short_lists(const std::string& text) {
+    std::string result;
+    for (std::size_t at = 0; at < text.size();) {
+        const std::size_t end = text[at] == '[' ? text.find_first_of("[]{}\"", at + 1) : std::string::npos;
+        if (end == std::string::npos || text[end] != ']') {
+            // A string is taken whole: brackets in it are letters.
+            std::size_t next = at + 1;
+            if (text[at] == '"')
+                while (text[next++] != '"') next += text[next - 1] == '\\' ? 1 : 0;
+            result.append(text, at, next - at);
+            at = next;
+            continue;
+        }
+        for (; at <= end; ++at)
+            if (text[at] != ' ' && text[at] != '\n') result += text[at];
+    }
+    return result;
+}
+
+/// The draft vocabulary of the small form, into `file`.
+OUTRIDER_INLINE void add_stored_vocabulary(const std::filesystem::path& folder, nlohmann::json& file) {
+    std::error_code ignored;
+    if (!file.is_object() || file.contains("vocabulary")) return;
+    if (!std::filesystem::is_regular_file(folder / "model.safetensors", ignored)) return;
+    const SafeTensors weights = SafeTensors::open(folder / "model.safetensors");
+    if (!weights.has(kVocabularyTensor)) return;
+    const SafeTensor& ids = weights.tensor(kVocabularyTensor);
+    require(ids.dtype == SafeDtype::i32 && ids.shape.size() == 1, "{}: {} is no list of I32", weights.name(),
+            kVocabularyTensor);
+    std::vector<TokenId> vocabulary(static_cast<std::size_t>(ids.elements()));
+    if (!vocabulary.empty()) std::memcpy(vocabulary.data(), ids.data.data(), ids.data.size());
+    file["vocabulary"] = std::move(vocabulary);
+}
+
+/// [rows, columns] f32 of a matrix in blocks.
+OUTRIDER_INLINE at::Tensor from_blocks(const SafeTensor& tensor, BlockFormat format) {
+    const at::Tensor result = at::empty({tensor.shape[0], tensor.shape[1] * kBlockWeights}, at::kFloat);
+    auto* weights = result.mutable_data_ptr<float>();
+    const auto bytes = static_cast<std::size_t>(format);
+    for (std::size_t i = 0; i < tensor.data.size() / bytes; ++i)
+        decode_block(format, tensor.data.data() + i * bytes, weights + i * kBlockWeights);
+    return result;
+}
+
 }  // namespace detail
 
 OUTRIDER_INLINE void read_drafter_json(const std::filesystem::path& folder,
@@ -43,7 +90,8 @@ OUTRIDER_INLINE void read_drafter_json(const std::filesystem::path& folder,
     std::error_code ignored;
     require(std::filesystem::is_regular_file(path, ignored),
             "{}: cannot be read; a drafter is a folder with config.json and model.safetensors", path.string());
-    const nlohmann::json file = detail::read_json(path);
+    nlohmann::json file = detail::read_json(path);
+    detail::add_stored_vocabulary(folder, file);
     try {
         take(file);
     } catch (const nlohmann::json::exception& error) {
@@ -116,8 +164,7 @@ OUTRIDER_INLINE double positive_number(const nlohmann::json& object, const char*
     return number;
 }
 
-OUTRIDER_INLINE void write_drafter_json(const std::filesystem::path& folder, nlohmann::ordered_json file,
-                                        const std::vector<TokenId>& vocabulary) {
+OUTRIDER_INLINE void write_drafter_json(const std::filesystem::path& folder, const nlohmann::ordered_json& file) {
     std::filesystem::create_directories(folder);
     const std::filesystem::path path = folder / "config.json";
     std::string text;
@@ -126,9 +173,7 @@ OUTRIDER_INLINE void write_drafter_json(const std::filesystem::path& folder, nlo
     } catch (const nlohmann::json::exception& error) {
         fail("{}: what is to be written is no text ({})", path.string(), error.what());
     }
-    // One list on one line: thousands of ids, one a line, would bury the rest.
-    text.resize(text.size() - 2);
-    text += ",\n  \"vocabulary\": " + nlohmann::json(vocabulary).dump() + "\n}\n";
+    text = detail::with_short_lists(text) + '\n';
     detail::AtomicFile out(path);
     out.write(text.data(), text.size());
     out.finish();
@@ -184,11 +229,16 @@ OUTRIDER_INLINE void read_weights(const std::filesystem::path& folder, std::stri
             *weight = at::from_blob(const_cast<std::byte*>(tensor.data.data()), tensor.shape, let_go, at::kBFloat16);
             continue;
         }
+        if (const auto blocks = detail::block_format(tensor)) {
+            *weight = detail::from_blocks(tensor, *blocks);
+            continue;
+        }
         *weight = at::empty(tensor.shape, at::TensorOptions().dtype(at::kFloat));
         to_floats(tensor, {weight->mutable_data_ptr<float>(), static_cast<std::size_t>(weight->numel())});
     }
     for (const std::string& name : file.names())
-        require(std::any_of(wanted.begin(), wanted.end(), [&](const WantedWeight& it) { return it.name == name; }),
+        require(name == kVocabularyTensor ||
+                    std::any_of(wanted.begin(), wanted.end(), [&](const WantedWeight& it) { return it.name == name; }),
                 "{}: holds {} weights, among them {}; a {} of this config has {} and not that one", file.name(),
                 file.tensors().size(), name, drafter, wanted.size());
     check_weights(drafter, wanted);

@@ -16,12 +16,15 @@
 
 namespace outrider {
 
-/// Reads folder/config.json and hands it to `take`; every exception of `take` becomes an Error that names the file.
+/// The draft vocabulary [V] I32 in model.safetensors of the small form (compact_drafter); else config.json has it.
+inline constexpr const char* kVocabularyTensor = "draft_vocabulary";
+
+/// Reads folder/config.json and hands it to `take`, with the draft vocabulary as its member wherever that is stored;
+/// every exception of `take` becomes an Error that names the file.
 void read_drafter_json(const std::filesystem::path& folder, const std::function<void(const nlohmann::json&)>& take);
 
-/// Writes `file` and `vocabulary` (one line) to folder/config.json, by way of a second file.
-void write_drafter_json(const std::filesystem::path& folder, nlohmann::ordered_json file,
-                        const std::vector<TokenId>& vocabulary);
+/// Writes `file` to folder/config.json, lists of numbers in one line each, by way of a second file.
+void write_drafter_json(const std::filesystem::path& folder, const nlohmann::ordered_json& file);
 
 /// Throws Error unless the file says this kind and version.
 void check_drafter_kind(const nlohmann::json& file, std::string_view kind, int version);
@@ -58,7 +61,8 @@ void write_drafter_config(const std::filesystem::path& folder, std::string_view 
         {"target", {{"name", config.target_name}, {"fingerprint", config.target_fingerprint}}}};
     file.update(own);
     file["training"] = nlohmann::ordered_json::parse(config.training);
-    write_drafter_json(folder, std::move(file), config.vocabulary);
+    file["vocabulary"] = config.vocabulary;
+    write_drafter_json(folder, file);
 }
 
 /// Throws Error unless a drafter made for these sizes fits the target. `vocabulary` may be empty: the target's whole
@@ -93,7 +97,8 @@ struct WantedWeight {
 
 void check_weights(std::string_view drafter, const std::vector<WantedWeight>& wanted);
 
-/// Fills all of `wanted`. Throws Error that names what is missing, left over or misshapen.
+/// Fills all of `wanted`; matrices in blocks become f32. Throws Error that names what is missing, left over or
+/// misshapen.
 void read_weights(const std::filesystem::path& folder, std::string_view drafter,
                   const std::vector<WantedWeight>& wanted, WeightType type);
 /// Of anything with named().
