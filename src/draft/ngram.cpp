@@ -46,13 +46,6 @@ NgramDraft::NgramDraft(NgramOptions options) : options_(options) {
     require(options.candidates >= 1 && options.branches >= 1,
             "NgramOptions: {} candidates and {} branches; expected at least 1 of each", options.candidates,
             options.branches);
-    for (std::uint8_t length = 0; length < kLengths; ++length)
-        for (std::uint8_t rank = 0; rank < kRanks; ++rank)
-            for (std::uint8_t agreement = 0; agreement < kAgreements; ++agreement) {
-                const double first = kFirstRank[length];
-                const double share = rank == 0 ? first : (1.0 - first) * kShareOfRest[rank];
-                counts_[index({length, rank, agreement})] = {share * kPriorTrials, kPriorTrials};
-            }
 }
 
 std::uint8_t NgramDraft::bucket_of(std::int32_t match) {
@@ -177,10 +170,7 @@ void NgramDraft::learn(const std::vector<Drafted>& drafted, std::span<const Toke
             const bool came_true = drafted[i].token == token;
             if (came_true) next = static_cast<NodeIndex>(i) + 1;
             if (!drafted[i].kind) continue;
-            Count& count = counts_[index(*drafted[i].kind)];
-            if (count.trials >= kMemory) count.hits *= 0.5, count.trials *= 0.5;
-            count.trials += 1;
-            count.hits += came_true ? 1 : 0;
+            came_true_[index(*drafted[i].kind)].learn(1.0, came_true ? 1.0 : 0.0, kMemory);
         }
         if (next == kNoNode) return;
         at = next;
@@ -250,8 +240,9 @@ void NgramDraft::continuations(const History& history, std::span<const TokenId> 
 }
 
 double NgramDraft::probability(Kind kind) const {
-    const Count& count = counts_[index(kind)];
-    return std::clamp(count.hits / count.trials, 1e-4, 0.999);
+    const double first = kFirstRank[kind.length];
+    const double share = kind.rank == 0 ? first : (1.0 - first) * kShareOfRest[kind.rank];
+    return std::clamp(came_true_[index(kind)](share, kPriorTrials), 1e-4, 0.999);
 }
 
 TokenTree NgramDraft::extend(SequenceId sequence, const TokenTree& drafted, std::int64_t nodes) {

@@ -16,13 +16,13 @@
 
 #include <outrider/core/option_ranges.hpp>
 
+#include "patience.hpp"
+
 namespace outrider {
 namespace {
 
-constexpr int kIdleSpins = 5000;     // some 70 to 160 us: what a round samples in between finds its threads awake
-constexpr int kBarrierSpins = 4000;  // members arrive within microseconds unless one lost its core
-constexpr int kFewestSpins = 20;     // where members share a core
-constexpr int kBarrierYields = 64;   // then let whoever took that core finish, and sleep at last
+constexpr int kIdleSpins = 5000;    // some 70 to 160 us: what a round samples in between finds its threads awake
+constexpr int kBarrierYields = 64;  // then let whoever took that core finish, and sleep at last
 
 inline void relax() {
 #if defined(__x86_64__) || defined(__i386__)
@@ -46,15 +46,9 @@ bool wait_for_change(const std::atomic<std::int32_t>& value, std::int32_t old, i
     return false;
 }
 
-// How long this thread spins at a barrier. Where members share a core, spinning only keeps the one that is waited for
-// from running: every wait that spinning did not end halves the next one's spins, every other one adds some.
-thread_local int barrier_spins = kBarrierSpins;
-
 void wait_at_barrier(const std::atomic<std::int32_t>& value, std::int32_t old) {
-    if (wait_for_change(value, old, barrier_spins, kBarrierYields))
-        barrier_spins = std::min(kBarrierSpins, barrier_spins + 20);
-    else
-        barrier_spins = std::max(kFewestSpins, barrier_spins / 2);
+    thread_local detail::Patience patience;
+    patience.learn(wait_for_change(value, old, patience.next(), kBarrierYields));
 }
 
 struct TeamAborted {};  // unwinds the members that wait for one that threw
