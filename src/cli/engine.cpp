@@ -73,9 +73,9 @@ AnyDecoder make_decoder(const LlamaModel& model, std::unique_ptr<DraftModel> dra
     options.max_batch = static_cast<std::size_t>(arguments.batch);
     options.nodes = arguments.nodes.value_or(kAutoNodes);
     LlamaVerifier::Options target;
-    if (arguments.pass_times == "none")
-        target.pass_times_file = std::filesystem::path();
-    else if (arguments.pass_times != "default") {
+    if (arguments.pass_times == "default") {
+        target.pass_times_file = default_pass_times_file();
+    } else if (arguments.pass_times != "none") {
         check_pass_times_file(arguments.pass_times);
         target.pass_times_file = arguments.pass_times;
     }

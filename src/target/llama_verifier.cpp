@@ -1,7 +1,6 @@
 #include <outrider/target/llama_verifier.hpp>
 
 #include <algorithm>
-#include <chrono>
 #include <cstring>
 #include <mutex>
 #include <unordered_set>
@@ -176,12 +175,7 @@ TreeOutput LlamaVerifier::verify(std::span<const SequenceTree> trees) {
         segments.push_back({.cache = &cache, .tokens = one.tree.tokens(), .parents = one.tree.parents()});
         result.offsets.push_back(result.offsets.back() + static_cast<std::int64_t>(one.tree.size()));
     }
-    const auto start = std::chrono::steady_clock::now();
     PassOutput output = pass_->forward(segments, true, all.layers);
-    const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
-    if (watch_ && watch_->saw(result.offsets.back(), took.count()))
-        write_pass_times(options_.pass_times_file.value_or(default_pass_times_file()), pass_times_key(model_),
-                         watch_->table());
     result.logits = std::move(output.logits);
     result.argmax = std::move(output.argmax);
     for (std::size_t i = 0; i < trees.size(); ++i) {
@@ -230,21 +224,22 @@ Feedback LlamaVerifier::commit(std::span<const SequenceAcceptance> accepted) {
 }
 
 std::vector<PassTime> LlamaVerifier::pass_times() {
-    if (watch_) return watch_->table();
-    const std::filesystem::path file = options_.pass_times_file.value_or(default_pass_times_file());
+    if (!pass_times_.empty()) return pass_times_;
     const std::string key = pass_times_key(model_);
-    std::optional<std::vector<PassTime>> times = read_pass_times(file, key);
-    if (!times) {
-        static std::mutex mutex;
-        static std::unordered_map<std::string, std::vector<PassTime>> measured;  // where no file can be written
-        const std::scoped_lock lock(mutex);
-        std::vector<PassTime>& here = measured[key];
-        if (here.empty()) here = measure_pass_times(model_, *pass_);
-        write_pass_times(file, key, here);
-        times = here;
+    const std::filesystem::path& file = options_.pass_times_file;
+    const std::optional<std::vector<PassTime>> remembered = read_pass_times(file, key);
+    if (remembered && agrees_with_passes(*remembered, model_, *pass_)) return pass_times_ = *remembered;
+    static std::mutex mutex;
+    static std::unordered_map<std::string, std::vector<PassTime>> measured;  // for the next verifier of this process
+    const std::scoped_lock lock(mutex);
+    if (const auto known = measured.find(key); known != measured.end() && !remembered)
+        return pass_times_ = known->second;
+    const MeasuredPasses now = measure_pass_times(model_, *pass_);
+    if (now.steady) {
+        measured[key] = now.times;
+        write_pass_times(file, key, now.times);
     }
-    if (model_.device().is_cpu()) watch_.emplace(*times);  // elsewhere a call returns before its pass is done
-    return *std::move(times);
+    return pass_times_ = now.times;
 }
 
 void LlamaVerifier::release(SequenceId sequence) { sequences_.erase(sequence); }

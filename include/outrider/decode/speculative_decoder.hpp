@@ -10,18 +10,20 @@
 #include <vector>
 
 #include <outrider/accept/match.hpp>
+#include <outrider/budget/self_priced.hpp>
+#include <outrider/budget/tree_budget.hpp>
 #include <outrider/core/error.hpp>
 #include <outrider/decode/concepts.hpp>
 #include <outrider/decode/detail/round_checks.hpp>
 #include <outrider/decode/detail/sequence_book.hpp>
 #include <outrider/decode/detail/session.hpp>
 #include <outrider/decode/detail/stage.hpp>
-#include <outrider/decode/tree_budget.hpp>
 
 namespace outrider {
 
 struct DecoderOptions {
-    /// Nodes that each sequence may draft in a round; 0: plain; kAutoNodes: as many as pay, see AutoBudget.
+    /// Nodes that each sequence may draft in a round; 0: plain; kAutoNodes: as many as pay, see
+    /// budget::TreeBudget.
     std::int64_t nodes = kAutoNodes;
     std::size_t max_batch = 64;  ///< sequences decoded together; more wait their turn
 };
@@ -131,7 +133,7 @@ private:
     }
 
     /// Trees of the sequences that draft, the root alone for the others, all in the order of the active ones.
-    [[nodiscard]] std::vector<SequenceTree> draft(const DraftPlan& plan) {
+    [[nodiscard]] std::vector<SequenceTree> draft(const budget::DraftPlan& plan) {
         std::vector<SequenceTree> trees, drafted;
         for (const auto& session : book_.active())
             trees.push_back({session->id(), TokenTree::root_only(session->pending())});
@@ -162,7 +164,7 @@ private:
             try {
                 chosen[i] = decide(session, trees[i], rows_of(output, i));
                 session.accept(trees[i].tree, chosen[i], vocabulary);
-                budget_.saw(trees[i].tree, chosen[i].path.size());
+                budget_.saw(trees[i], chosen[i]);
             } catch (...) {
                 book_.fail(session);
             }
@@ -260,14 +262,15 @@ private:
         looked_ = true;
         if constexpr (requires { draft_.part().kind(); })
             if (draft_.part().kind() == "none") return;
+        std::vector<PassTime> times;
         if constexpr (requires { verify_.part().pass_times(); }) {
             try {
-                const std::vector<PassTime> times = verify_.part().pass_times();
-                budget_.measured(times);
+                times = verify_.part().pass_times();
             } catch (...) {
                 book_.note_error();
             }
         }
+        budget_.measured(times, rests_by_itself(draft_.part()));
     }
 
     /// Shares the round's time among its sequences, and tells the budget what came of it.
@@ -294,7 +297,7 @@ private:
     Stage<D> draft_;
     Stage<V> verify_;
     Stage<A> policy_;
-    TreeBudget budget_;
+    budget::TreeBudget budget_;
     SequenceBook book_;
     StageSeconds times_;  ///< of the round that is running
     bool stepping_ = false;

@@ -51,14 +51,6 @@ OUTRIDER_INLINE NgramDraft::NgramDraft(NgramOptions options) : options_(options)
     require(options.candidates >= 1 && options.branches >= 1,
             "NgramOptions: {} candidates and {} branches; expected at least 1 of each", options.candidates,
             options.branches);
-    for (std::uint8_t length = 0; length < kLengths; ++length)
-        for (std::uint8_t rank = 0; rank < kRanks; ++rank)
-            for (std::uint8_t agreement = 0; agreement < kAgreements; ++agreement) {
-                const double first = detail::ngram::kFirstRank[length];
-                const double share = rank == 0 ? first : (1.0 - first) * detail::ngram::kShareOfRest[rank];
-                counts_[index({length, rank, agreement})] = {share * detail::ngram::kPriorTrials,
-                                                             detail::ngram::kPriorTrials};
-            }
 }
 
 OUTRIDER_INLINE std::uint8_t NgramDraft::bucket_of(std::int32_t match) {
@@ -185,10 +177,7 @@ OUTRIDER_INLINE void NgramDraft::learn(const std::vector<Drafted>& drafted, std:
             const bool came_true = drafted[i].token == token;
             if (came_true) next = static_cast<NodeIndex>(i) + 1;
             if (!drafted[i].kind) continue;
-            Count& count = counts_[index(*drafted[i].kind)];
-            if (count.trials >= detail::ngram::kMemory) count.hits *= 0.5, count.trials *= 0.5;
-            count.trials += 1;
-            count.hits += came_true ? 1 : 0;
+            came_true_[index(*drafted[i].kind)].learn(1.0, came_true ? 1.0 : 0.0, detail::ngram::kMemory);
         }
         if (next == kNoNode) return;
         at = next;
@@ -258,8 +247,9 @@ OUTRIDER_INLINE void NgramDraft::continuations(const History& history, std::span
 }
 
 OUTRIDER_INLINE double NgramDraft::probability(Kind kind) const {
-    const Count& count = counts_[index(kind)];
-    return std::clamp(count.hits / count.trials, 1e-4, 0.999);
+    const double first = detail::ngram::kFirstRank[kind.length];
+    const double share = kind.rank == 0 ? first : (1.0 - first) * detail::ngram::kShareOfRest[kind.rank];
+    return std::clamp(came_true_[index(kind)](share, detail::ngram::kPriorTrials), 1e-4, 0.999);
 }
 
 OUTRIDER_INLINE TokenTree NgramDraft::extend(SequenceId sequence, const TokenTree& drafted, std::int64_t nodes) {

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include <outrider/core/detail/export.hpp>
+#include <outrider/budget/hit_rate.hpp>
 #include <outrider/draft/drafter.hpp>
 #include <outrider/draft/tree_extender.hpp>
 
@@ -110,11 +111,8 @@ private:
         std::int32_t lead = 0;  ///< a majority vote (Boyer and Moore 1981)
     };
     std::unordered_map<TokenId, Successor> bigrams_;
-    struct Count {
-        double hits = 0, trials = 0;
-    };
     static constexpr std::size_t kLengths = 8, kRanks = 4, kAgreements = 3;
-    std::array<Count, kLengths * kRanks * kAgreements> counts_;  ///< the prior included
+    std::array<budget::HitRate, kLengths * kRanks * kAgreements> came_true_{};
 };
 
 }  // namespace outrider

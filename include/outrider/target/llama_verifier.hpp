@@ -26,8 +26,7 @@ class OUTRIDER_API LlamaVerifier final : public Verifier {
 public:
     struct Options {
         std::int64_t prefill_rows = 192;  ///< prompts run in forwards of at most this many rows; never changes results
-        /// Where pass_times() remembers what it measured; empty: nowhere; nullopt: default_pass_times_file().
-        std::optional<std::filesystem::path> pass_times_file = {};
+        std::filesystem::path pass_times_file = {};  ///< where pass_times() remembers what it measured; empty: nowhere
     };
 
     explicit LlamaVerifier(LlamaModel model, Options options);
@@ -39,8 +38,8 @@ public:
     void release(SequenceId sequence) override;
     [[nodiscard]] std::int64_t vocabulary() const override { return model_.config().vocabulary; }
     [[nodiscard]] std::int64_t context() const override { return model_.config().context; }
-    /// Read from the file, or measured, which takes a second; see pass_times.hpp. On the CPU, passes are compared with
-    /// it from then on, and a table that stays wrong is corrected, in the file too.
+    /// Read from the file and checked by a short sweep, or measured, which takes a second; see pass_times.hpp. Written
+    /// to the file where the machine was quiet.
     [[nodiscard]] std::vector<PassTime> pass_times() override;
 
     [[nodiscard]] const LlamaModel& model() const noexcept { return model_; }
@@ -66,7 +65,7 @@ private:
     Options options_;
     std::unique_ptr<TargetPass> pass_;
     std::unordered_map<SequenceId, Sequence> sequences_;
-    std::optional<PassTimesWatch> watch_;
+    std::vector<PassTime> pass_times_;  ///< once they were asked for
 };
 
 }  // namespace outrider

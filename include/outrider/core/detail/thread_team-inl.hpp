@@ -20,14 +20,13 @@
 #include <outrider/core/option_ranges.hpp>
 
 #include <outrider/core/detail/bodies.hpp>
+#include <outrider/core/detail/patience.hpp>
 
 namespace outrider {
 namespace detail::team {
 
-inline constexpr int kIdleSpins = 5000;  // some 70 to 160 us: what a round samples in between finds its threads awake
-inline constexpr int kBarrierSpins = 4000;  // members arrive within microseconds unless one lost its core
-inline constexpr int kFewestSpins = 20;     // where members share a core
-inline constexpr int kBarrierYields = 64;   // then let whoever took that core finish, and sleep at last
+inline constexpr int kIdleSpins = 5000;    // some 70 to 160 us: what a round samples in between finds its threads awake
+inline constexpr int kBarrierYields = 64;  // then let whoever took that core finish, and sleep at last
 
 inline void relax() {
 #if defined(__x86_64__) || defined(__i386__)
@@ -51,15 +50,9 @@ OUTRIDER_INLINE bool wait_for_change(const std::atomic<std::int32_t>& value, std
     return false;
 }
 
-// How long this thread spins at a barrier. Where members share a core, spinning only keeps the one that is waited for
-// from running: every wait that spinning did not end halves the next one's spins, every other one adds some.
-inline thread_local int barrier_spins = kBarrierSpins;
-
 OUTRIDER_INLINE void wait_at_barrier(const std::atomic<std::int32_t>& value, std::int32_t old) {
-    if (wait_for_change(value, old, barrier_spins, kBarrierYields))
-        barrier_spins = std::min(kBarrierSpins, barrier_spins + 20);
-    else
-        barrier_spins = std::max(kFewestSpins, barrier_spins / 2);
+    thread_local Patience patience;
+    patience.learn(wait_for_change(value, old, patience.next(), kBarrierYields));
 }
 
 struct TeamAborted {};  // unwinds the members that wait for one that threw

@@ -89,8 +89,8 @@ OUTRIDER_INLINE GenerationResult SequenceBook::take(SequenceId id) {
     return std::move(node.mapped());
 }
 
-OUTRIDER_INLINE RoundReport SequenceBook::account(const StageSeconds& times) {
-    RoundReport report{active_.size(), 0, 0, times.draft, times.verify + times.commit};
+OUTRIDER_INLINE budget::RoundReport SequenceBook::account(const StageSeconds& times) {
+    budget::RoundReport report{active_.size(), 0, 0, times.draft, times.verify + times.commit};
     const double share = 1.0 / static_cast<double>(active_.size());
     for (const auto& session : active_) {
         StageSeconds& sum = session->stats().seconds;

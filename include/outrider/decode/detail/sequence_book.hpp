@@ -11,8 +11,8 @@
 #include <utility>
 #include <vector>
 
+#include <outrider/budget/asking.hpp>
 #include <outrider/core/detail/export.hpp>
-#include <outrider/decode/auto_budget.hpp>
 #include <outrider/decode/detail/owed_feedback.hpp>
 #include <outrider/decode/detail/session.hpp>
 
@@ -67,7 +67,7 @@ public:
     [[nodiscard]] bool empty() const noexcept { return active_.empty() && waiting_.empty(); }
 
     /// Shares a round's time among the active sequences.
-    [[nodiscard]] RoundReport account(const StageSeconds& times);
+    [[nodiscard]] budget::RoundReport account(const StageSeconds& times);
 
 private:
     std::size_t max_batch_;

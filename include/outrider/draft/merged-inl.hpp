@@ -1,3 +1,6 @@
+// Bodies of merged.hpp.
+#pragma once
+
 #include <outrider/draft/merged.hpp>
 
 #include <algorithm>
@@ -6,6 +9,8 @@
 #include <numeric>
 
 #include <outrider/core/error.hpp>
+
+#include <outrider/core/detail/bodies.hpp>
 
 namespace outrider {
 
@@ -27,13 +32,13 @@ MergedDraft::MergedDraft(std::vector<std::unique_ptr<DraftModel>> drafters, Cloc
     std::stable_partition(order_.begin(), order_.end(), [&](std::size_t d) { return parts_[d].drafter->cheap(); });
 }
 
-std::size_t MergedDraft::weight_bytes() const {
+OUTRIDER_INLINE std::size_t MergedDraft::weight_bytes() const {
     std::size_t sum = 0;
     for (const Part& part : parts_) sum += part.drafter->weight_bytes();
     return sum;
 }
 
-DraftDraws MergedDraft::draws() const {
+OUTRIDER_INLINE DraftDraws MergedDraft::draws() const {
     DraftDraws sum = DraftDraws::no_nodes;
     for (const Part& part : parts_) {
         const DraftDraws one = part.drafter->draws();
@@ -45,13 +50,13 @@ DraftDraws MergedDraft::draws() const {
 
 /// A node that was drawn may lose its place to likelier ones. Whether it does depends on the path to it and on other
 /// branches, never on what was drawn at it or below, since descendants rank behind it: so the draws may be passed on.
-void MergedDraft::keep_draws(const SequenceTree& tree, Draws& draws) {
+OUTRIDER_INLINE void MergedDraft::keep_draws(const SequenceTree& tree, Draws& draws) {
     if (tree.samples == nullptr) return;
     auto& kept = draws[tree.sequence];
     if (kept == nullptr || (kept->is_chosen() && !tree.samples->is_chosen())) kept = tree.samples;
 }
 
-void MergedDraft::do_forget(SequenceId sequence) {
+OUTRIDER_INLINE void MergedDraft::do_forget(SequenceId sequence) {
     proposed_.erase(sequence);
     for (Part& part : parts_) {
         part.owed.erase(sequence);
@@ -59,17 +64,22 @@ void MergedDraft::do_forget(SequenceId sequence) {
     }
 }
 
-std::vector<SequenceTree> MergedDraft::do_propose(std::span<const SequenceFeedback> feedback, DraftBudget budget) {
+OUTRIDER_INLINE std::vector<SequenceTree> MergedDraft::do_propose(std::span<const SequenceFeedback> feedback,
+                                                                  DraftBudget budget) {
+    std::size_t emitted = 0;
     for (const SequenceFeedback& f : feedback) {
         Stages& stages = proposed_[f.sequence];
+        if (!stages.empty()) emitted += f.tokens.size();  // else they are the prompt's
         for (const Trie& trie : stages) learn(trie, f);
         stages.assign(1, Trie{0, {Node{f.pending}}});
     }
     const bool priced = budget.second_price > 0 && !draws_nodes_;
-    pass_time(budget);
+    if (!feedback.empty())
+        for (Part& part : parts_) part.asking.round(feedback.size(), double(emitted) / double(feedback.size()));
     if (priced) cheapest_first();
     Draws draws;
     for (std::size_t i = 0; i < parts_.size(); ++i) ask(priced ? order_[i] : i, feedback, budget, priced, draws);
+    if (priced) ask_certain(feedback, budget, draws);
     std::vector<SequenceTree> merged;
     merged.reserve(feedback.size());
     for (const SequenceFeedback& f : feedback) {
@@ -86,43 +96,33 @@ std::vector<SequenceTree> MergedDraft::do_propose(std::span<const SequenceFeedba
     return merged;
 }
 
-void MergedDraft::pass_time(const DraftBudget& budget) {
-    const double now = clock_();
-    const double passed = now - std::exchange(last_, now).value_or(now);
-    const double seconds = std::min(passed, 1.0);  // the host may have paused
-    for (Part& part : parts_) part.value.pass(budget.second_price * seconds);
-}
-
 /// Neighbours change places where there is no doubt, so that a noisy clock does not keep changing what is learned.
-void MergedDraft::cheapest_first() {
+OUTRIDER_INLINE void MergedDraft::cheapest_first() {
     for (std::size_t i = 1; i < order_.size(); ++i) {
-        const DraftCost &first = parts_[order_[i - 1]].cost, &second = parts_[order_[i]].cost;
-        if (second.known() && 1.5 * second.once(1, 0) < first.once(1, 0)) std::swap(order_[i - 1], order_[i]);
+        const budget::DraftCost &first = parts_[order_[i - 1]].asking.cost(), &second = parts_[order_[i]].asking.cost();
+        if (second.known() && 1.5 * second.steady(1) < first.steady(1)) std::swap(order_[i - 1], order_[i]);
     }
 }
 
-/// Indices of the sequences for which a drafter is worth its time. One that is certain of a path never rests: policies
-/// that need draws count on it.
-std::vector<std::size_t> MergedDraft::whom_to_draft(std::size_t drafter, std::span<const SequenceFeedback> feedback,
-                                                    const DraftBudget& budget) {
+/// Indices of the sequences for which a drafter is worth its time.
+OUTRIDER_INLINE std::vector<std::size_t> MergedDraft::whom_to_draft(std::size_t drafter,
+                                                                    std::span<const SequenceFeedback> feedback,
+                                                                    const DraftBudget& budget) {
     Part& part = parts_[drafter];
-    const bool always = drafter == order_.front() || part.drafter->draws() == DraftDraws::certain;
     std::vector<std::size_t> asked;
     for (std::size_t i = 0; i < feedback.size(); ++i) {
         const auto owed = part.owed.find(feedback[i].sequence);
         const auto fresh = static_cast<std::int64_t>(feedback[i].tokens.size());
         const std::int64_t tokens = fresh + (owed == part.owed.end() ? 0 : owed->second.tokens());
-        const double price = budget.second_price * part.cost.lasting(1, tokens);
-        const double now = budget.second_price * part.cost.once(1, tokens);
         const double before = worth(proposed_[feedback[i].sequence].back(), budget);
-        if (always || part.value.worth_asking(before, price, now)) asked.push_back(i);
+        if (part.asking.ask(before, tokens, budget.second_price)) asked.push_back(i);
     }
     return asked;
 }
 
 /// What the drafter has not seen of those asked; what the others bring it is kept for later.
-Feedback MergedDraft::owed(std::size_t drafter, std::span<const SequenceFeedback> feedback,
-                           const std::vector<std::size_t>& asked) {
+OUTRIDER_INLINE Feedback MergedDraft::owed(std::size_t drafter, std::span<const SequenceFeedback> feedback,
+                                           const std::vector<std::size_t>& asked) {
     auto& owed = parts_[drafter].owed;
     Feedback whole;
     std::size_t next = 0;
@@ -145,45 +145,63 @@ Feedback MergedDraft::owed(std::size_t drafter, std::span<const SequenceFeedback
     return whole;
 }
 
-void MergedDraft::ask(std::size_t drafter, std::span<const SequenceFeedback> feedback, const DraftBudget& budget,
-                      bool priced, Draws& draws) {
-    Part& part = parts_[drafter];
+OUTRIDER_INLINE void MergedDraft::ask(std::size_t drafter, std::span<const SequenceFeedback> feedback,
+                                      const DraftBudget& budget, bool priced, Draws& draws) {
     Feedback late;
-    if (priced || !part.owed.empty() || part.drafter->features() != features_) {
+    if (priced || !parts_[drafter].owed.empty() || parts_[drafter].drafter->features() != features_) {
         std::vector<std::size_t> asked(feedback.size());
         std::iota(asked.begin(), asked.end(), std::size_t{0});
         if (priced) asked = whom_to_draft(drafter, feedback, budget);
         late = owed(drafter, feedback, asked);
         feedback = late;
     }
-    if (feedback.empty()) return;
+    if (!feedback.empty()) draft(drafter, feedback, budget, priced, draws);
+}
+
+/// Policies that need draws count on a drafter that is certain of a path wherever there are nodes: one that rests is
+/// asked for the sequences that others drafted for.
+OUTRIDER_INLINE void MergedDraft::ask_certain(std::span<const SequenceFeedback> feedback, const DraftBudget& budget,
+                                              Draws& draws) {
+    for (std::size_t d = 0; d < parts_.size(); ++d) {
+        if (parts_[d].drafter->draws() != DraftDraws::certain) continue;
+        Feedback missing;
+        for (const SequenceFeedback& f : feedback) {
+            const Drafters asked = proposed_[f.sequence].back().asked;
+            if (asked == 0 || (asked & (1U << d)) != 0) continue;
+            missing.push_back(parts_[d].owed.at(f.sequence).take());
+            parts_[d].owed.erase(f.sequence);
+        }
+        if (!missing.empty()) draft(d, missing, budget, true, draws);
+    }
+}
+
+/// Lets a drafter propose, and joins what it says to what the others said.
+OUTRIDER_INLINE void MergedDraft::draft(std::size_t drafter, std::span<const SequenceFeedback> feedback,
+                                        const DraftBudget& budget, bool priced, Draws& draws) {
+    Part& part = parts_[drafter];
     std::int64_t tokens = 0;
     for (const SequenceFeedback& f : feedback) tokens += static_cast<std::int64_t>(f.tokens.size());
     const double start = clock_();
     const std::vector<SequenceTree> trees = part.drafter->propose(feedback, budget);
-    const double took = clock_() - start;
-    part.cost.learn(static_cast<std::int64_t>(feedback.size()), tokens, took);
-    const double usual = part.cost.once(static_cast<std::int64_t>(trees.size()), tokens);
-    const double price = budget.second_price * std::min(took, usual) / double(trees.size());
+    part.asking.took(std::ssize(trees), tokens, clock_() - start, budget.second_price);
     const auto who = static_cast<Drafters>(1U << drafter);
     for (const SequenceTree& t : trees) {
         keep_draws(t, draws);
         Stages& stages = proposed_[t.sequence];
         if (priced && stages.back().asked != 0) stages.push_back(stages.back());
         Trie& trie = stages.back();
+        const double before = priced ? worth(trie, budget) : 0.0;
         trie.asked = static_cast<Drafters>(trie.asked | who);
         join(trie, t.tree, who);
         if (!priced) continue;
         weigh(trie);
         extend(t.sequence, trie, budget.nodes);
-        if (stages.size() == 1) continue;
-        const double before = worth(stages[stages.size() - 2], budget);
-        part.value.learn(before, worth(trie, budget) - before, price);
+        part.asking.added(before, worth(trie, budget) - before);
     }
 }
 
 /// Tokens that a tree of the trie's best nodes is expected to bring beyond its price, at its best size.
-double MergedDraft::worth(const Trie& trie, const DraftBudget& budget) {
+OUTRIDER_INLINE double MergedDraft::worth(const Trie& trie, const DraftBudget& budget) {
     std::vector<double> chances;
     for (std::size_t n = 1; n < trie.nodes.size(); ++n) chances.push_back(std::exp(trie.nodes[n].path));
     std::sort(chances.begin(), chances.end(), std::greater<>());
@@ -196,7 +214,7 @@ double MergedDraft::worth(const Trie& trie, const DraftBudget& budget) {
 }
 
 /// Walks a trie along what the target chose; every child on the way is an outcome, kept in the tree or not.
-void MergedDraft::learn(const Trie& trie, const SequenceFeedback& f) {
+OUTRIDER_INLINE void MergedDraft::learn(const Trie& trie, const SequenceFeedback& f) {
     const std::vector<Node>& proposed = trie.nodes;
     if (trie.asked == 0 || f.tokens.empty() || proposed.front().token != f.tokens.front()) return;
     const std::vector<Drafters> voices = voices_of(proposed);
@@ -208,15 +226,14 @@ void MergedDraft::learn(const Trie& trie, const SequenceFeedback& f) {
             const Node& node = proposed[n];
             if (node.parent != at) continue;
             const bool came_true = node.token == actual;
-            calibrations_[{voices[static_cast<std::size_t>(at)], node.by}].learn(node.depth, 1.0 - node.miss,
-                                                                                 came_true);
+            hit_rates_[{voices[static_cast<std::size_t>(at)], node.by}].learn(node.depth, 1.0 - node.miss, came_true);
             if (came_true) next = static_cast<NodeIndex>(n);
         }
         at = next;
     }
 }
 
-void MergedDraft::join(Trie& all, const TokenTree& tree, Drafters who) {
+OUTRIDER_INLINE void MergedDraft::join(Trie& all, const TokenTree& tree, Drafters who) {
     std::vector<Node>& trie = all.nodes;
     std::vector<NodeIndex> place(tree.size(), 0);
     for (std::size_t i = 1; i < tree.size(); ++i) {
@@ -236,7 +253,7 @@ void MergedDraft::join(Trie& all, const TokenTree& tree, Drafters who) {
 }
 
 /// Of every node, the drafters that propose a child of it.
-std::vector<MergedDraft::Drafters> MergedDraft::voices_of(const std::vector<Node>& trie) {
+OUTRIDER_INLINE std::vector<MergedDraft::Drafters> MergedDraft::voices_of(const std::vector<Node>& trie) {
     std::vector<Drafters> voices(trie.size(), 0);
     for (std::size_t n = 1; n < trie.size(); ++n) {
         Drafters& parents = voices[static_cast<std::size_t>(trie[n].parent)];
@@ -246,14 +263,14 @@ std::vector<MergedDraft::Drafters> MergedDraft::voices_of(const std::vector<Node
 }
 
 /// Calibrates every node, scales siblings that claim more than all, and multiplies along the paths.
-void MergedDraft::weigh(Trie& all) const {
-    static const Calibration unknown;
+OUTRIDER_INLINE void MergedDraft::weigh(Trie& all) const {
+    static const budget::HitRates unknown;
     std::vector<Node>& trie = all.nodes;
     std::vector<double> claimed(trie.size(), 0.0);  // sum over the children
     const std::vector<Drafters> voices = voices_of(trie);
     for (std::size_t n = 1; n < trie.size(); ++n) {
-        const auto it = calibrations_.find({voices[static_cast<std::size_t>(trie[n].parent)], trie[n].by});
-        trie[n].given_parent = (it == calibrations_.end() ? unknown : it->second)(trie[n].depth, 1.0 - trie[n].miss);
+        const auto it = hit_rates_.find({voices[static_cast<std::size_t>(trie[n].parent)], trie[n].by});
+        trie[n].given_parent = (it == hit_rates_.end() ? unknown : it->second)(trie[n].depth, 1.0 - trie[n].miss);
         claimed[static_cast<std::size_t>(trie[n].parent)] += trie[n].given_parent;
     }
     for (std::size_t n = 1; n < trie.size(); ++n) {
@@ -264,7 +281,7 @@ void MergedDraft::weigh(Trie& all) const {
 }
 
 /// Lets those that can do it go on from what the others drafted. The trie has to be weighed, and is afterwards.
-void MergedDraft::extend(SequenceId sequence, Trie& trie, std::int64_t nodes) {
+OUTRIDER_INLINE void MergedDraft::extend(SequenceId sequence, Trie& trie, std::int64_t nodes) {
     if (draws_nodes_) return;
     for (std::size_t d = 0; d < parts_.size(); ++d) {
         const auto who = static_cast<Drafters>(1U << d);
@@ -280,7 +297,7 @@ void MergedDraft::extend(SequenceId sequence, Trie& trie, std::int64_t nodes) {
 
 /// The nodes of largest path probability. Parents are at least as likely as their children and stand before them, so a
 /// stable order is prefix-closed.
-TokenTree MergedDraft::best_nodes(const Trie& all, std::int64_t nodes) {
+OUTRIDER_INLINE TokenTree MergedDraft::best_nodes(const Trie& all, std::int64_t nodes) {
     const std::vector<Node>& trie = all.nodes;
     std::vector<NodeIndex> order(trie.size() - 1);
     std::iota(order.begin(), order.end(), 1);
