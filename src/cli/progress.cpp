@@ -1,4 +1,4 @@
-#include <outrider/draft/nn/detail/progress.hpp>
+#include "progress.hpp"
 
 #include <fmt/format.h>
 #include <unistd.h>

@@ -43,21 +43,21 @@ std::uintmax_t bytes(const std::filesystem::path& folder) {
 }  // namespace
 
 TEST_CASE("weight blocks: what was rounded is rounded to itself, and lies within half a step") {
-    using detail::BlockFormat;
+    using outrider::detail::BlockFormat;
     for (const auto& [format, steps] :
          {std::pair{BlockFormat::q4_1, 15.0F}, {BlockFormat::q5_1, 31.0F}, {BlockFormat::q8_0, 254.0F}})
         for (std::uint64_t seed = 0; seed < 3000; ++seed) {
             const RandomKey key(seed, 7, 0);
             const float scale = std::exp2(static_cast<float>(seed % 16) - 12.0F);
             const float shift = seed % 3 == 0 ? 0.0F : scale * static_cast<float>(key.uniform(99) - 0.5);
-            std::array<float, detail::kBlockWeights> weights{}, once{}, twice{};
+            std::array<float, outrider::detail::kBlockWeights> weights{}, once{}, twice{};
             for (std::size_t i = 0; i < weights.size(); ++i)
                 weights[i] = seed % 17 == 0 ? shift : shift + scale * static_cast<float>(2 * key.uniform(i) - 1);
             std::array<std::byte, 34> block{}, again{};
-            detail::encode_block(format, weights.data(), block.data());
-            detail::decode_block(format, block.data(), once.data());
-            detail::encode_block(format, once.data(), again.data());
-            detail::decode_block(format, again.data(), twice.data());
+            outrider::detail::encode_block(format, weights.data(), block.data());
+            outrider::detail::decode_block(format, block.data(), once.data());
+            outrider::detail::encode_block(format, once.data(), again.data());
+            outrider::detail::decode_block(format, again.data(), twice.data());
             REQUIRE(once == twice);
             REQUIRE(block == again);
             const auto [least, largest] = std::ranges::minmax(weights);
@@ -116,7 +116,7 @@ TEST_CASE("compact_drafter: refuses what it cannot make small, and overwrites no
     std::vector<SafeTensorView> views;
     for (const SafeTensor& tensor : file.tensors()) {
         views.push_back({tensor.name, tensor.dtype, tensor.shape, tensor.data});
-        if (!detail::block_format(tensor)) continue;
+        if (!outrider::detail::block_format(tensor)) continue;
         views.back().shape[0] -= 1;
         views.back().data = tensor.data.first(tensor.data.size() / static_cast<std::size_t>(tensor.shape[0]) *
                                               static_cast<std::size_t>(views.back().shape[0]));
