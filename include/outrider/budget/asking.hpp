@@ -78,8 +78,9 @@ public:
         if (!pays && 2 * worth > price && gain() > kDoubtful) verdict = Verdict::doubtful;
         if (!pays && draft_cost_.known() && 1.5 * hope_ / valued_ * asked < price) verdict = Verdict::hopeless;
         // What was really kept: what a drafter promises must not pay for finding out that it promises too much.
-        const double gained = double(report.accepted) - rate * (cost(sequences + report.drafted) - plain) - price;
-        exploration_.asked(gained / double(sequences), late / plain, verdict);
+        exploration_.asked({double(report.accepted), rate * (cost(sequences + report.drafted) - plain) + price,
+                            rate * late, double(sequences)},
+                           verdict);
         if (!exploration_.open()) tokens_ = plain_tokens_ = counted_ = 0, value_ *= 0.5, hope_ *= 0.5, valued_ *= 0.5;
     }
 

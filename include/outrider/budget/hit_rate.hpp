@@ -44,7 +44,7 @@ public:
     }
 
 private:
-    static constexpr double kPrior = 3.0, kLately = 5.0;  ///< expected hits
+    static constexpr double kPrior = 2.0, kLately = 3.0;  ///< expected hits
     static constexpr double kMemory = 200.0, kLatelyMemory = 24.0;
     static constexpr std::array<double, 8> kEdges{0.03, 0.08, 0.15, 0.25, 0.4, 0.55, 0.7, 0.85};
     static constexpr std::size_t kDepths = 5;

@@ -7,6 +7,7 @@
 #include <span>
 #include <vector>
 
+#include <outrider/budget/exploration.hpp>
 #include <outrider/budget/pass_cost.hpp>
 #include <outrider/budget/scored_nodes.hpp>
 
@@ -49,27 +50,26 @@ public:
 
 private:
     static constexpr double kMargin = 0.01;  ///< tokens of each sequence that verifying must promise
-    static constexpr double kShare = 0.01;   ///< of plain passes' time, at most, goes into sizes that do not seem best
 
     /// In turns the next larger and the next smaller size, once what that seems to lose has been saved up.
     std::size_t look(std::size_t best, const std::vector<double>& worth, const PassCost& cost, std::int64_t sequences,
                      double rate) {
         const double plain = cost(sequences);
-        saved_ = std::min(saved_ + kShare * plain, 2 * plain);
+        looking_.earn(Exploration::kShare);
         const auto rows = sequences + static_cast<std::int64_t>(best);
         const bool up = best == 0 || looks_ % 2 == 0;
         const std::int64_t other =
             std::max<std::int64_t>((up ? Curve::above(rows) : Curve::below(rows)) - sequences, 1);
         const auto n = static_cast<std::size_t>(other);
         if (n == best || n >= worth.size()) return ++looks_, best;
-        const double price = std::max(0.0, worth[best] - worth[n]) / rate + 8 * kShare * plain;
-        if (price > saved_) return best;
-        saved_ -= price, ++looks_;
+        const double price = std::max(0.0, worth[best] - worth[n]) / (rate * plain) + 8 * Exploration::kShare;
+        if (price > looking_.balance()) return best;
+        looking_.pay(price), ++looks_;
         return n;
     }
 
     double value_ = 0, hope_ = 0;
-    double saved_ = 0;  ///< seconds
+    Account looking_{0, 2};
     std::int64_t looks_ = 0;
 };
 

@@ -55,7 +55,7 @@ public:
         pays_ = std::any_of(ranges_.begin(), ranges_.end(), [&](const Range& r) { return added(r) > price_; });
         const double usual = added(range);
         const Verdict verdict = pays_ ? Verdict::pays : 2 * usual > price_ ? Verdict::doubtful : Verdict::fails;
-        exploration_.asked(tokens - price_, late_, verdict);
+        exploration_.asked({tokens, price_, late_}, verdict);
     }
 
     [[nodiscard]] const DraftCost& cost() const noexcept { return cost_; }

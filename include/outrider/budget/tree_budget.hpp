@@ -141,7 +141,7 @@ private:
     Outcomes outcomes_;
     NodeChoice choice_;
     Asking asking_;
-    double nodes_used_ = 8;  ///< of one tree, fading maximum
+    double nodes_used_ = 2;  ///< of one tree, fading maximum
     std::int64_t rounds_ = 0, plain_every_ = kFirstPlain, next_plain_ = kFirstPlain;
     std::vector<double> tree_prices_;
 };

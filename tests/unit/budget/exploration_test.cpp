@@ -10,17 +10,17 @@ TEST_CASE("a trial runs to its end once begun, and one drafter that pays goes on
     Exploration exploration;
     for (std::int64_t i = 0; i < Exploration::kTrial; ++i) {
         REQUIRE(exploration.wants(100.0, 100.0));
-        exploration.asked(-0.3, i == 0 ? 8.0 : 0.0, Verdict::fails);  // a first call that takes eight rounds
+        exploration.asked({0.1, 0.4, i == 0 ? 8.0 : 0.0}, Verdict::fails);  // a first call that takes eight rounds
     }
     CHECK_FALSE(exploration.open());
     Exploration good;
     for (int i = 0; i < 100; ++i) {
         REQUIRE(good.wants(100.0, 100.0));
-        good.pass(), good.asked(0.2, 0.0, Verdict::pays);
+        good.pass(), good.asked({0.5, 0.3}, Verdict::pays);
     }
     CHECK(good.open());
     int rounds = 0;  // what it has gained lets it be in doubt for a while
-    while (good.open() && rounds < 1000) good.asked(-0.2, 0.0, Verdict::doubtful), ++rounds;
+    while (good.open() && rounds < 1000) good.asked({0.3, 0.5}, Verdict::doubtful), ++rounds;
     CHECK(rounds > 40);
     CHECK(rounds < 120);
 }
@@ -28,7 +28,7 @@ TEST_CASE("a trial runs to its end once begun, and one drafter that pays goes on
 TEST_CASE("a hopeless drafter is left at once", "[budget]") {
     Exploration exploration;
     REQUIRE(exploration.wants(1.0, 0.0));
-    exploration.asked(-2.0, 0.0, Verdict::hopeless);
+    exploration.asked({0.0, 2.0}, Verdict::hopeless);
     CHECK_FALSE(exploration.open());
 }
 
@@ -43,7 +43,7 @@ TEST_CASE("a drafter that does not pay is tried again, ever more seldom, for a h
             const bool before = exploration.open();
             if (!exploration.wants(Exploration::kTrial * loss, 0.5)) continue;
             trials += before ? 0 : 1, ++asked;
-            exploration.asked(-loss, before ? 0.0 : 0.5, Verdict::fails);
+            exploration.asked({0.0, loss, before ? 0.0 : 0.5}, Verdict::fails);
             lost += loss + (before ? 0.0 : 0.5);
         }
         CAPTURE(loss, lost, asked, trials);

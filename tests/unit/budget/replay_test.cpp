@@ -10,7 +10,7 @@ using namespace outrider::replay;
 
 namespace {
 
-constexpr int kSeeds = 8;  // of the noise that is drawn from the recording
+constexpr int kSeeds = 24;  // of the noise that is drawn from the recording
 
 Conditions conditions_of(const std::string& kind) {
     if (kind == "ngram") return {.catch_up = 2e-6, .first = 0};

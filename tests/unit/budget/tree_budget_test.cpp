@@ -160,13 +160,15 @@ TEST_CASE("auto never loses to plain decoding, and comes close to the best fixed
                 for (const bool known : {true, false}) {
                     World world = drafter.world;
                     world.pass = pass;
-                    const int rounds = 3000;
+                    const bool changes = world.guess(0) != world.guess(2999);
+                    if (changes && sequences == 64) continue;
+                    const int rounds = sequences == 64 ? 600 : 3000;
                     const double plain = play(world, TreeBudget(0), sequences, rounds).speed;
                     double best = plain;
                     for (const std::int64_t nodes : {1, 2, 3, 4, 6, 8, 12, 16, 24, 32})
                         if (sequences < 64 || nodes < 5)
                             best = std::max(best, play(world, TreeBudget(nodes), sequences, rounds / 3).speed);
-                    if (world.guess(0) != world.guess(2999)) {  // the best fixed size over the whole
+                    if (changes) {  // the best fixed size over the whole
                         best = plain;
                         for (const std::int64_t nodes : {1, 3, 6, 12})
                             best = std::max(best, play(world, TreeBudget(nodes), sequences, rounds).speed);
@@ -284,14 +286,14 @@ TEST_CASE("auto costs next to nothing in a short run", "[budget]") {
                             0.1 *
                             play(world, known ? measured(world) : TreeBudget(kAutoNodes), sequences, 100, seed).speed /
                             play(world, TreeBudget(0), sequences, 100, seed).speed;
-                    // A trial runs to its end, unless it has lost some plain rounds; and what a drafter costs is known
-                    // once it has run: a first draft that is more expensive than two plain passes.
+                    // A trial ends when luck no longer explains what it lost: later where a drafter claims too much,
+                    // and after three calls of one that costs as much as a pass.
                     const double plain = world.pass(static_cast<std::int64_t>(sequences));
-                    const double first = (world.draft + world.catch_up * double(world.prompt)) / plain;
-                    const double tried = (world.draft + world.pass(33) - world.pass(1)) / plain;
-                    const double trial = std::min(4 * double(Exploration::kTrial) * tried, 6.0);
-                    CAPTURE(machine, drafter.name, sequences, known, first, trial);
-                    CHECK(share >= 0.97 - std::max(0.0, first - 2.0) / 100 - trial / 100);
+                    const double call = world.draft / plain, prompt = world.catch_up * double(world.prompt) / plain;
+                    const double lost =
+                        std::max(world.overstated > 1 ? 4.5 : 3.0, call > 0.5 ? 3 * call + prompt + 2 : 0);
+                    CAPTURE(machine, drafter.name, sequences, known, call, lost);
+                    CHECK(share >= 1 - lost / 100);
                 }
 }
 
