@@ -16,6 +16,7 @@
 
 #include <outrider/draft/ctc/detail/ctc_prediction-inl.hpp>
 #include <outrider/draft/nn/detail/aten_cache.hpp>
+#include <outrider/draft/nn/detail/operators.hpp>
 #include <outrider/core/detail/bodies.hpp>
 
 namespace outrider {

@@ -8,6 +8,7 @@
 #include <span>
 #include <vector>
 
+#include <outrider/core/detail/export.hpp>
 #include <outrider/draft/ctc/ctc_config.hpp>
 #include <outrider/draft/ctc/detail/ctc_network.hpp>
 #include <outrider/target/target_head.hpp>
@@ -55,13 +56,14 @@ struct CtcBodies {
 };
 
 /// Tensor operations on any device.
-[[nodiscard]] CtcBodies make_ctc_tensors(const CtcConfig& config, CtcWeights weights, const TargetHead& head);
+[[nodiscard]] OUTRIDER_API CtcBodies make_ctc_tensors(const CtcConfig& config, CtcWeights weights,
+                                                      const TargetHead& head);
 
 /// Packed matrices and the CPU's kernels, which the compiled library holds; headers alone have none. The team must live
 /// as long as they. For sizes that fit them. `eight_bits`: of all matrices; else the layers' have 4, the others 5.
-[[nodiscard]] bool kernels_fit(const CtcConfig& config);
-[[nodiscard]] CtcBodies make_ctc_kernels(const CtcConfig& config, CtcWeights weights, const TargetHead& head,
-                                         ThreadTeam& team, bool eight_bits);
+[[nodiscard]] OUTRIDER_API bool kernels_fit(const CtcConfig& config);
+[[nodiscard]] OUTRIDER_API CtcBodies make_ctc_kernels(const CtcConfig& config, CtcWeights weights,
+                                                      const TargetHead& head, ThreadTeam& team, bool eight_bits);
 #ifndef OUTRIDER_COMPILED
 inline bool kernels_fit(const CtcConfig&) { return false; }
 inline CtcBodies make_ctc_kernels(const CtcConfig&, CtcWeights, const TargetHead&, ThreadTeam&, bool) { return {}; }

@@ -3,9 +3,10 @@
 
 #include <vector>
 
-#include <outrider/draft/ctc/detail/ctc_network.hpp>
-
+// First what the bodies behind the network's header need.
 #include <outrider/draft/nn/detail/weight_layout.hpp>
+
+#include <outrider/draft/ctc/detail/ctc_network.hpp>
 
 namespace outrider {
 

@@ -18,6 +18,7 @@
 #include <outrider/core/error.hpp>
 #include <outrider/draft/nn/detail/attention.hpp>
 #include <outrider/draft/ctc/detail/ctc_layout.hpp>
+#include <outrider/draft/nn/detail/operators.hpp>
 
 #include <outrider/core/detail/bodies.hpp>
 

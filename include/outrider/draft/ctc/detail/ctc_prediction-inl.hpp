@@ -23,6 +23,7 @@
 #include <outrider/draft/ctc/detail/ctc_network.hpp>
 #include <outrider/draft/nn/detail/floats.hpp>
 #include <outrider/target/target_head.hpp>
+#include <outrider/draft/nn/detail/operators.hpp>
 
 namespace outrider::detail {
 

@@ -12,6 +12,7 @@
 #include <utility>
 
 #include <outrider/draft/nn/detail/aten_cache.hpp>
+#include <outrider/draft/nn/detail/operators.hpp>
 #include <outrider/core/detail/bodies.hpp>
 
 namespace outrider {

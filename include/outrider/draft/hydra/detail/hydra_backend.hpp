@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <outrider/core/detail/export.hpp>
 #include <outrider/draft/hydra/detail/hydra_network.hpp>
 #include <outrider/target/target_head.hpp>
 #include <outrider/core/detail/thread_team.hpp>
@@ -44,10 +45,11 @@ public:
 
 /// Packed matrices and the CPU's kernels, which the compiled library holds; headers alone have none. The team must live
 /// as long as the backend. For sizes that fit them.
-[[nodiscard]] bool kernels_fit(const HydraConfig& config);
-[[nodiscard]] std::unique_ptr<HydraBackend> make_hydra_kernels(const HydraConfig& config, const HydraWeights& weights,
-                                                               const TargetHead& head, ThreadTeam& team,
-                                                               bool eight_bits);
+[[nodiscard]] OUTRIDER_API bool kernels_fit(const HydraConfig& config);
+[[nodiscard]] OUTRIDER_API std::unique_ptr<HydraBackend> make_hydra_kernels(const HydraConfig& config,
+                                                                            const HydraWeights& weights,
+                                                                            const TargetHead& head, ThreadTeam& team,
+                                                                            bool eight_bits);
 #ifndef OUTRIDER_COMPILED
 inline bool kernels_fit(const HydraConfig&) { return false; }
 inline std::unique_ptr<HydraBackend> make_hydra_kernels(const HydraConfig&, const HydraWeights&, const TargetHead&,

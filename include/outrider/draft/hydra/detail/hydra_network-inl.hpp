@@ -16,6 +16,7 @@
 #include <cmath>
 #include <outrider/core/error.hpp>
 #include <outrider/draft/hydra/detail/hydra_layout.hpp>
+#include <outrider/draft/nn/detail/operators.hpp>
 
 #include <outrider/core/detail/bodies.hpp>
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <outrider/draft/medusa/detail/medusa_backend.hpp>
+#include <outrider/draft/nn/detail/operators.hpp>
 
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/from_blob.h>

@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <memory>
+#include <outrider/core/detail/export.hpp>
 #include <outrider/draft/medusa/detail/medusa_network.hpp>
 #include <outrider/target/target_head.hpp>
 #include <outrider/core/detail/thread_team.hpp>
@@ -26,10 +27,10 @@ public:
 
 /// Packed matrices and the CPU's kernels, which the compiled library holds; headers alone have none. The team must live
 /// as long as the backend. For sizes that fit them.
-[[nodiscard]] bool kernels_fit(const MedusaConfig& config);
-[[nodiscard]] std::unique_ptr<MedusaBackend> make_medusa_kernels(const MedusaConfig& config,
-                                                                 const MedusaWeights& weights, const TargetHead& head,
-                                                                 ThreadTeam& team);
+[[nodiscard]] OUTRIDER_API bool kernels_fit(const MedusaConfig& config);
+[[nodiscard]] OUTRIDER_API std::unique_ptr<MedusaBackend> make_medusa_kernels(const MedusaConfig& config,
+                                                                              const MedusaWeights& weights,
+                                                                              const TargetHead& head, ThreadTeam& team);
 #ifndef OUTRIDER_COMPILED
 inline bool kernels_fit(const MedusaConfig&) { return false; }
 inline std::unique_ptr<MedusaBackend> make_medusa_kernels(const MedusaConfig&, const MedusaWeights&, const TargetHead&,

@@ -3,9 +3,10 @@
 
 #include <vector>
 
-#include <outrider/draft/medusa/detail/medusa_network.hpp>
-
+// First what the bodies behind the network's header need.
 #include <outrider/draft/nn/detail/weight_layout.hpp>
+
+#include <outrider/draft/medusa/detail/medusa_network.hpp>
 
 namespace outrider {
 

@@ -12,6 +12,7 @@
 #include <cmath>
 #include <outrider/core/error.hpp>
 #include <outrider/draft/medusa/detail/medusa_layout.hpp>
+#include <outrider/draft/nn/detail/operators.hpp>
 
 #include <outrider/core/detail/bodies.hpp>
 

@@ -6,6 +6,8 @@
 
 #include <cstdint>
 
+#include <outrider/draft/nn/detail/operators.hpp>
+
 namespace outrider {
 
 /// x / sqrt(mean(x^2) + eps) * weight over the last dimension of x [rows, n], as `type`.

@@ -69,7 +69,10 @@ OUTRIDER_INLINE void add_stored_vocabulary(const std::filesystem::path& folder, 
             kVocabularyTensor);
     std::vector<TokenId> vocabulary(static_cast<std::size_t>(ids.elements()));
     if (!vocabulary.empty()) std::memcpy(vocabulary.data(), ids.data.data(), ids.data.size());
-    file["vocabulary"] = std::move(vocabulary);
+    nlohmann::json list = nlohmann::json::array();
+    for (const TokenId id : vocabulary)  // as a parser would give them
+        list.push_back(id < 0 ? nlohmann::json(id) : nlohmann::json(static_cast<std::uint32_t>(id)));
+    file["vocabulary"] = std::move(list);
 }
 
 /// [rows, columns] f32 of a matrix in blocks.

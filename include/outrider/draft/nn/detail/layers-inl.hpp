@@ -17,6 +17,7 @@
 #include <outrider/core/error.hpp>
 #include <outrider/draft/nn/detail/attention.hpp>
 #include <outrider/draft/nn/detail/layer_loops.hpp>
+#include <outrider/draft/nn/detail/operators.hpp>
 
 #include <outrider/core/detail/bodies.hpp>
 

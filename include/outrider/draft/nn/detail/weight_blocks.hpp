@@ -1,6 +1,6 @@
 // Matrices of a drafter in blocks of 32 weights, the form in which the CPU's kernels multiply them. Layouts are ggml's
 // (ggml-common.h: block_q4_1, block_q5_1, block_q8_0); the numbers are rounded as loading rounds them, so that a matrix
-// which goes through its file form is packed to the same bits again.
+// which goes through its file form is packed to the same bits again, where steps are above 6e-5 (normal halves).
 #pragma once
 
 #include <c10/util/Half.h>
