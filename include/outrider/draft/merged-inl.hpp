@@ -14,7 +14,8 @@
 
 namespace outrider {
 
-MergedDraft::MergedDraft(std::vector<std::unique_ptr<DraftModel>> drafters, Clock clock) : clock_(std::move(clock)) {
+OUTRIDER_INLINE MergedDraft::MergedDraft(std::vector<std::unique_ptr<DraftModel>> drafters, Clock clock)
+    : clock_(std::move(clock)) {
     require(clock_ != nullptr, "MergedDraft: no clock; leave it out for the steady one");
     require(!drafters.empty() && drafters.size() <= 16, "MergedDraft: {} drafters; expected 1 to 16", drafters.size());
     for (auto& drafter : drafters) {

@@ -6,17 +6,22 @@
 #include <ATen/ops/linear.h>
 #include <c10/core/ScalarType.h>
 
+#include <outrider/core/detail/export.hpp>
+
 namespace outrider::detail {
 
 /// mixed_linear where an operand is trained.
-[[nodiscard]] at::Tensor mixed_linear_training(const at::Tensor& x, const at::Tensor& weight, at::ScalarType compute);
+[[nodiscard]] OUTRIDER_API at::Tensor mixed_linear_training(const at::Tensor& x, const at::Tensor& weight,
+                                                            at::ScalarType compute);
 
 /// ctc_rms_norm, ctc_silu_gate, ctc_rotate and ctc_attention; undefined where there is no loop for these operands.
-[[nodiscard]] at::Tensor loop_rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps, at::ScalarType type);
-[[nodiscard]] at::Tensor loop_silu_gate(const at::Tensor& x);
-[[nodiscard]] at::Tensor loop_rotate(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin);
-[[nodiscard]] at::Tensor loop_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                                        const at::Tensor& keys, const at::Tensor& values, const at::Tensor& committed);
+[[nodiscard]] OUTRIDER_API at::Tensor loop_rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps,
+                                                    at::ScalarType type);
+[[nodiscard]] OUTRIDER_API at::Tensor loop_silu_gate(const at::Tensor& x);
+[[nodiscard]] OUTRIDER_API at::Tensor loop_rotate(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin);
+[[nodiscard]] OUTRIDER_API at::Tensor loop_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                                                     const at::Tensor& keys, const at::Tensor& values,
+                                                     const at::Tensor& committed);
 
 #ifndef OUTRIDER_COMPILED
 inline at::Tensor mixed_linear_training(const at::Tensor& x, const at::Tensor& weight, at::ScalarType compute) {

@@ -17,6 +17,9 @@ namespace outrider {
 
 namespace detail::score {
 
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wpsabi"  // vectors inside one function
+
 using simd::get;
 using simd::put;
 using Lanes = simd::Vector<float>;
@@ -57,6 +60,8 @@ OUTRIDER_INLINE OUTRIDER_CLONES void normalise(float* x, std::int64_t padded) {
     for (std::int64_t j = 0; j < kWide; ++j) total += sum[j];
     for (std::int64_t i = 0; i < padded; i += kWide) put(x + i, get(x + i) * (1.0F / total));
 }
+
+#pragma GCC diagnostic pop
 
 }  // namespace detail::score
 
