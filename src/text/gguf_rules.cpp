@@ -1,0 +1,133 @@
+#include "gguf_rules.hpp"
+
+#include <algorithm>
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <outrider/core/error.hpp>
+
+// Names that share a rule, and their flags, are those of llama.cpp (src/llama-vocab.cpp, llama_vocab::impl::load). The
+// expressions are those of the models' own tokenizer.json files, which llama.cpp rewrites for an engine without classes
+// of letters. Its "default" is a guess for files that do not say; GPT-2's expression is ours.
+namespace outrider::detail {
+namespace {
+
+struct Step {
+    std::string expression;
+    CutBehavior behavior = CutBehavior::isolated;
+    bool in_bytes = false;
+};
+
+struct Row {
+    std::vector<std::string_view> names;
+    std::vector<Step> steps;
+    bool whole_words = false, adds_bos = false, characters = false;
+};
+
+constexpr std::string_view kContraction = R"((?i:'s|'t|'re|'ve|'m|'ll|'d))";
+constexpr std::string_view kLetters = R"([^\r\n\p{L}\p{N}]?\p{L}+)";
+constexpr std::string_view kSigns = R"( ?[^\s\p{L}\p{N}]+[\r\n]*)";
+constexpr std::string_view kSpaces = R"(\s*[\r\n]+|\s+(?!\S)|\s+)";
+constexpr std::string_view kHan = R"([一-龥ࠀ-一가-퟿]+)";
+
+/// tiktoken's cl100k and what was made of it: `numbers` are the words of digits.
+std::string cl100k(std::string_view numbers) {
+    return fmt::format("{}|{}|{}|{}|{}", kContraction, kLetters, numbers, kSigns, kSpaces);
+}
+
+/// tiktoken's o200k: words end where a capital follows small letters. `after`: what may follow a word's letters.
+std::string o200k(std::string_view after, std::string_view numbers) {
+    constexpr std::string_view kUpper = R"([\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}])", kLower = R"([\p{Ll}\p{Lm}\p{Lo}\p{M}])";
+    constexpr std::string_view kFirst = R"([^\r\n\p{L}\p{N}]?)";
+    return fmt::format(R"({0}{1}*{2}+{3}|{0}{1}+{2}*{3}|{4}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|{5})", kFirst, kUpper, kLower,
+                       after, numbers, kSpaces);
+}
+
+/// Letters of the scripts that DeepSeek LLM cuts by.
+constexpr const char* kDeepSeekLetters =
+    "\\s?[A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽᲐ-ᲺᲽ-Ჿᴀ-ᴫᵫ-ᵷᵹ-ᶚḀ-ἕἘ-Ἕἠ-ὅὈ-Ὅὐ-ὗὙὛὝὟ-ώᾀ-ᾴᾶ-ᾼιῂ-ῄῆ-"
+    "ῌῐ-ΐῖ-Ίῠ-Ῥῲ-ῴῶ-ῼℂℇℊ-ℓℕℙ-ℝℤΩℨK-ℭℯ-ℴℹℼ-ℿⅅ-ⅉⅎↃↄⰀ-ⱻⱾ-ⳤⳫ-ⳮⳲⳳꙀ-ꙭꚀ-ꚛꜢ-ꝯꝱ-ꞇꞋ-ꞎꭰ-ꮿﬀ-ﬆﬓ-ﬗＡ-Ｚａ-ｚ𐐀-𐑏𐒰-𐓓𐓘-𐓻𐲀-𐲲𐳀-𐳲𑢠-𑣟𞤀-𞥃]+";
+constexpr const char* kDeepSeekWords =
+    R"([!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|)";
+constexpr const char* kBloomWords = R"( ?[^(\s|.,!?…。，、।۔،)]+)";
+
+std::vector<Step> deepseek_v3() {
+    return {{R"(\p{N}{1,3})"}, {R"([一-龥぀-ゟ゠-ヿ]+)"}, {kDeepSeekWords + std::string(kSpaces)}};
+}
+
+/// cl100k with runs of spaces in powers of two.
+std::string jais2() {
+    return fmt::format("{}|{}|{}|{}|{}", kContraction, kLetters, R"(\p{N}{1,3})", kSigns,
+                       R"(\s*[\r\n]+|\s{512}(?!\S)|\s{256}(?!\S)|\s{128}(?!\S)|\s{64}(?!\S)|\s{32}(?!\S)|\s{16}(?!\S)|)"
+                       R"(\s{8}(?!\S)|\s{4}(?!\S)|\s{1,2}(?!\S)|\s{1})");
+}
+
+std::vector<Row> make_rows() {
+    const Step gpt2{std::string(kGpt2Pattern)}, digit{std::string(kDigitPattern)};
+    const Step llama3{cl100k(R"(\p{N}{1,3})")}, qwen2{cl100k(R"(\p{N})")};
+    const Step punctuation{R"([\p{P}$+<=>^`|~])", CutBehavior::contiguous};
+    const Step line_end{R"([\r\n])"}, han{std::string(kHan)};
+    return {
+        {{"gpt-2", "default", "mpt", "olmo", "jais", "phi-2", "gigachat", "a.x-4.0", "mellum", "exaone4", "trillion",
+          "granite-docling"},
+         {gpt2}},
+        {{"smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b", "mellum2"}, {digit, gpt2}},
+        {{"llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2"},
+         {llama3},
+         true,
+         true},
+        {{"smaug-bpe", "dbrx", "chatglm-bpe"}, {llama3}},
+        {{"glm4", "glm5"}, {llama3}, true},
+        {{"qwen2", "deepseek-r1-qwen", "stablelm2", "megrez", "kormo", "f2llmv2", "hunyuan", "solar-open", "grok-2"},
+         {qwen2}},
+        {{"qwen35"},
+         {{fmt::format(R"({}|[^\r\n\p{{L}}\p{{N}}]?[\p{{L}}\p{{M}}]+|\p{{N}}| ?[^\s\p{{L}}\p{{M}}\p{{N}}]+[\r\n]*|{})",
+                       kContraction, kSpaces)}}},
+        {{"tekken"}, {{o200k("", R"(\p{N})")}}, true, true},
+        {{"gpt-4o", "llama4", "kanana2", "talkie", "minimax-m2"},
+         {{o200k(fmt::format("{}?", kContraction), R"(\p{N}{1,3})")}}},
+        {{"falcon"}, {punctuation, gpt2, {R"(\p{N}+)", {}, true}, {"[0-9][0-9][0-9]", {}, true}}},
+        {{"deepseek-llm"},
+         {line_end, {kDeepSeekLetters}, {R"(\s?[!-/:-~！-／：-～‘-‟　-。]+)"}, {R"(\s+$)"}, han, digit}},
+        {{"deepseek-coder"}, {line_end, {R"(\s?\p{L}+)"}, {R"(\s?\p{P}+)"}, han, digit}},
+        {{"deepseek-v3", "hunyuan-dense", "joyai-llm", "hy_v4"}, deepseek_v3()},
+        {{"bloom", "poro-chat", "gpt3-finnish"}, {{kBloomWords}}},
+        {{"viking"}, {{kBloomWords}, digit}},
+        {{"seed-coder"},
+         {{fmt::format(R"({}|{}|\p{{N}}| ?[^\s\p{{L}}\p{{N}}\r\n]+|{})", kContraction, kLetters, kSpaces)}}},
+        {{"jais-2"}, {{jais2()}}},
+        {{"minicpm5"}, {{R"(\p{N}{1,3})"}, {cl100k(R"(\p{N}+)")}}, true},
+        {{"gemma4"}, {{R"([^\n]+|\n+)"}}, false, true, true},
+    };
+}
+
+const std::vector<Row>& rows() {
+    static const std::vector<Row> table = make_rows();
+    return table;
+}
+
+}  // namespace
+
+GgufRule gguf_rule(std::string_view name) {
+    for (const Row& row : rows()) {
+        if (std::ranges::find(row.names, name) == row.names.end()) continue;
+        GgufRule rule{
+            .words = {}, .whole_words = row.whole_words, .adds_bos = row.adds_bos, .characters = row.characters};
+        for (const Step& step : row.steps)
+            rule.words.add({WordPattern(step.expression), step.behavior, false, step.in_bytes});
+        return rule;
+    }
+    fail(
+        "the pre-tokenizer \"{}\" (tokenizer.ggml.pre) is not known; expected one of {}. A Hugging Face folder of the "
+        "model, with its tokenizer.json, may work",
+        name, fmt::join(gguf_rule_names(), ", "));
+}
+
+std::vector<std::string> gguf_rule_names() {
+    std::vector<std::string> names;
+    for (const Row& row : rows()) names.insert(names.end(), row.names.begin(), row.names.end());
+    return names;
+}
+
+}  // namespace outrider::detail
