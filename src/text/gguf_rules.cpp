@@ -133,7 +133,7 @@ GgufRule gguf_rule(std::string_view name) {
     fail(
         "the pre-tokenizer \"{}\" (tokenizer.ggml.pre) is not known; expected one of {}. A Hugging Face folder of the "
         "model, with its tokenizer.json, may work",
-        name, fmt::join(gguf_rule_names(), ", "));
+        name, fmt::format("{}", fmt::join(gguf_rule_names(), ", ")));
 }
 
 std::vector<std::string> gguf_rule_names() {
