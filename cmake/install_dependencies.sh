@@ -3,9 +3,9 @@
 #   Debian packages                     with apt-get (through sudo when not root)
 #   LibTorch, as PyTorch's wheel        into .deps/python, unless one is on CMAKE_PREFIX_PATH
 #   the model of the quickstart         into .deps/model, only with --model
-#   clang-format, of one version        into .deps/lint, only with --lint
-#   Google Benchmark                    from Debian, only with --bench
+#   clang-format, of one version        into .deps/lint, only with --lint or --ci
 #   a compiler for ARM                  from Debian, only with --ci
+#   Google Benchmark                    from Debian, only with --bench
 #   what find_package(Torch) of the wheel needs beside the CUDA toolkit (preset cuda), only with --cuda
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -15,7 +15,7 @@ for argument in "$@"; do
     case $argument in
         --model) want_model=yes ;;
         --lint) want_lint=yes ;;
-        --ci) extra+=(g++-aarch64-linux-gnu) ;;
+        --ci) want_lint=yes extra+=(g++-aarch64-linux-gnu) ;;
         --bench) extra+=(libbenchmark-dev) ;;
         --cuda) want_cuda=yes ;;
         *) echo "usage: $0 [--model] [--lint] [--ci] [--bench] [--cuda]" >&2; exit 2 ;;

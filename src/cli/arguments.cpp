@@ -140,8 +140,10 @@ void add_inspect(CLI::App& app, InspectArguments& a) {
     Conditions conditions(app);
     add_model(app, a.model);
     add_raw(app, a.model);
-    app.add_option("-d,--drafter", a.drafter, kDrafterHelp)->required();
-    app.add_option("-p,--prompt", a.prompt, "The prompt")->required();
+    auto* drafter = app.add_option("-d,--drafter", a.drafter, kDrafterHelp);
+    auto* prompt =
+        app.add_option("-p,--prompt", a.prompt, "The prompt; without it and --drafter, what the model's files say of it");
+    prompt->needs(drafter);
     add_sampling(app, a.decoding, 64);
     app.add_option("--nodes", a.nodes, "Nodes of a draft tree")
         ->transform(within(ranges::kNodes))
@@ -149,6 +151,10 @@ void add_inspect(CLI::App& app, InspectArguments& a) {
         ->capture_default_str();
     add_tree(app, a.decoding, conditions);
     add_policy(app, a.decoding, conditions);
+    for (CLI::Option* option : app.get_options())  // of decoding, all but these
+        if (option != prompt && !option->check_lname("model") && !option->check_lname("help") &&
+            !option->check_lname("template") && !option->check_lname("template-file"))
+            option->needs(prompt);
 }
 
 void add_tokenize(CLI::App& app, TokenizeArguments& a) {
@@ -186,7 +192,7 @@ std::variant<Command, int> parse(int argc, const char* const* argv) {
     command("compare", "Run several drafters over the same prompts and tabulate what they gain", add_compare);
     command("distill", "Make text with the target itself, to train drafters on", add_distill);
     command("train", "Train a drafter; a run that is stopped ends with the status of the signal", add_train);
-    command("inspect", "Draw each round's draft tree, accepted path marked", add_inspect);
+    command("inspect", "What a model is and needs; with a prompt, each round's draft tree, drawn", add_inspect);
     command("tokenize", "JSON strings on stdin, one a line, to ids and the text they decode to", add_tokenize);
     command("compact", "Write a trained drafter in its small form, a third to half of the bytes", add_compact);
     try {

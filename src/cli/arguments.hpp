@@ -101,7 +101,7 @@ struct InspectArguments {
     ModelArguments model;
     DecodingArguments decoding;
     std::int64_t nodes = 16;
-    std::string drafter;
+    std::string drafter;  ///< empty: the model alone is described, and nothing is decoded
     std::string prompt;
 };
 

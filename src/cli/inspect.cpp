@@ -1,5 +1,5 @@
-// outrider inspect: each round's draft tree, drawn, accepted path marked. The loop stands here once more, stage by
-// stage, because what it shows is what lies between the stages.
+// outrider inspect with a prompt: each round's draft tree, drawn, accepted path marked. The loop stands here once more,
+// stage by stage, because what it shows is what lies between the stages.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -10,6 +10,7 @@
 #include <outrider/tree/subtree.hpp>
 
 #include "arguments.hpp"
+#include "describe_model.hpp"
 #include "engine.hpp"
 #include "output.hpp"
 #include "text.hpp"
@@ -41,6 +42,10 @@ void draw(std::int64_t round, const TokenTree& tree, const Acceptance& accepted,
 }  // namespace
 
 int run(const InspectArguments& arguments) {
+    if (arguments.prompt.empty() && arguments.drafter.empty()) {
+        print(describe_model(arguments.model));
+        return 0;
+    }
     const LlamaModel model = load_model(arguments.model);
     const Prompt prompt =
         make_prompt(model, {.id = "prompt", .text = arguments.prompt, .messages = {}}, arguments.model.raw);

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cctype>
 #include <cstdint>
-#include <initializer_list>
 
 #include <fmt/format.h>
 
@@ -57,12 +56,6 @@ std::string with_unicode_classes(std::string_view expression) {
     }
     return result;
 }
-
-// Expressions of the models' own tokenizer.json files.
-constexpr std::string_view kLlama3Pattern =
-    R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
-constexpr std::string_view kQwen2Pattern =
-    R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
 
 }  // namespace
 
@@ -176,31 +169,6 @@ std::string quoted(std::string_view text) {
         const auto byte = static_cast<unsigned char>(c);
         if (byte < 0x80 && std::isalnum(byte) == 0) result.push_back('\\');
         result.push_back(c);
-    }
-    return result;
-}
-
-// Names that share a rule are those of llama.cpp's src/llama-vocab.cpp. Its "default" is a guess for files that do not
-// say; GPT-2's expression is ours.
-PreTokenizer PreTokenizer::by_name(std::string_view name) {
-    const auto is = [&](std::initializer_list<std::string_view> names) {
-        return std::find(names.begin(), names.end(), name) != names.end();
-    };
-    PreTokenizer result;
-    if (is({"smollm", "starcoder", "refact", "command-r", "codeshell", "exaone"})) {
-        result.add(kDigitPattern);
-        result.add(kGpt2Pattern);
-    } else if (is({"gpt-2", "default", "mpt", "olmo", "jais"})) {
-        result.add(kGpt2Pattern);
-    } else if (is({"llama-bpe", "llama-v3", "llama3"})) {
-        result.add(kLlama3Pattern);
-    } else if (is({"qwen2", "stablelm2"})) {
-        result.add(kQwen2Pattern);
-    } else {
-        fail(
-            "the pre-tokenizer \"{}\" (tokenizer.ggml.pre) is not known; expected smollm, gpt-2, default, llama-bpe "
-            "or qwen2. A Hugging Face folder of the model, with its tokenizer.json, may work",
-            name);
     }
     return result;
 }

@@ -51,9 +51,6 @@ public:
     /// The words of `text`, one after another. `text` is valid UTF-8.
     [[nodiscard]] std::vector<std::string_view> words(std::string_view text) const;
 
-    /// A rule by the name that GGUF files give it in tokenizer.ggml.pre. Throws Error for an unknown one.
-    [[nodiscard]] static PreTokenizer by_name(std::string_view name);
-
 private:
     std::vector<WordRule> rules_;
 };

@@ -19,7 +19,7 @@
 namespace outrider {
 
 class GgufFile;
-struct TokenizerState;  // src/io/tokenizer_state.hpp
+struct TokenizerState;  // src/text/tokenizer_state.hpp
 
 /// Whether the text of a special token, "<|im_end|>", stands for that token or is text like any other. User text is
 /// always `plain`, so that no user can close a turn.
@@ -43,8 +43,10 @@ struct TextSpan {
 /// space is lost or doubled; decode() leaves the first one out, being the inverse of encode().
 class OUTRIDER_API Tokenizer final : public Detokenizer {
 public:
-    /// From the keys tokenizer.ggml.* of a GGUF file: byte-level BPE ("gpt2") or SentencePiece BPE ("llama"). Throws
-    /// Error for a missing or damaged vocabulary, another model, and a pre-tokeniser that is not known; each is named.
+    /// From the keys tokenizer.ggml.* of a GGUF file: byte-level BPE ("gpt2"), SentencePiece BPE ("llama"), or BPE over
+    /// characters ("gemma4"). Keys such as add_bos_token and add_space_prefix go before what the pre-tokenizer's name
+    /// implies. add_eos_token is for training texts: a prompt does not end with eos. Throws Error for a missing or
+    /// damaged vocabulary, another model, and a pre-tokenizer that is not known; each is named.
     [[nodiscard]] static std::shared_ptr<const Tokenizer> from_gguf(const GgufFile& file);
 
     /// From a Hugging Face folder: its tokenizer.json, or its tokenizer.model where that is all there is, or where the

@@ -189,6 +189,49 @@ class Inspect(Case):
         kept = sum(int(line.split(": ")[1].split(" of ")[0]) for line in rounds)
         self.assertEqual(kept, text.count("─* "))
 
+    def test_a_model_is_described(self):
+        text = outrider("inspect", "--model", MODEL)[0].decode()
+        for line in ("family: \"llama\"", "supported: yes", "layers: ", "hidden size: ", "context: ", "weights as stored: ",
+                     "cache of keys and values: ", "tokenizer: gpt2", "template: ", "texts end with ", "ngram", "medusa, hydra"):
+            self.assertIn(line, text)
+        layers = int(text.split("\nlayers: ")[1].split("\n")[0])
+        row = next(line.split() for line in text.splitlines() if line.startswith("  attn_q "))
+        self.assertEqual(int(row[1]), layers)
+        total = int(text.split("\ntensors: ")[1].split(", ")[1].split()[0])
+        kinds = [line.split() for line in text.split("format\n")[1].split("\ntokenizer:")[0].splitlines()]
+        self.assertEqual(sum(int(kind[2]) for kind in kinds), total)
+
+    def changed(self, name, *changes):
+        """The model with bytes replaced by as many others."""
+        data = pathlib.Path(MODEL).read_bytes()
+        for old, new in changes:
+            assert data.count(old) >= 1 and len(old) == len(new), old
+            data = data.replace(old, new)
+        path = self.path / name
+        path.write_bytes(data)
+        return path
+
+    def test_what_is_missing_is_named(self):
+        pre = pathlib.Path(MODEL).read_bytes().split(b"tokenizer.ggml.pre")[1]
+        name = pre[12:12 + int.from_bytes(pre[4:12], "little")]
+        for path, words in ((self.changed("family.gguf", (b"llama", b"lambs")), ("architecture: ", "lambs")),
+                            (self.changed("words.gguf", (b"tokenizer.ggml.pre" + pre[:12] + name,
+                                                         b"tokenizer.ggml.pre" + pre[:12] + b"?" * len(name))),
+                             ("tokenizer: ", "?" * len(name)))):
+            text = outrider("inspect", "--model", path)[0].decode()
+            self.assertIn("supported: no", text)
+            self.assertIn("drafters: none", text)
+            self.assertIn("weights as stored: ", text)
+            for word in words:
+                self.assertIn(word, text)
+
+    def test_neither_model_nor_prompt(self):
+        self.fails("inspect", "--model", self.path / "none.gguf", words=["no such file"])
+        self.fails("inspect", "--model", self.write("text.gguf", "GGUF is not enough"), words=["text.gguf"])
+        for option in (("--nodes", 4), ("--stop", "x"), ("--threads", 1), ("--weights", "f32"), ("--drafter", "ngram"), ("-n", 4)):
+            self.fails("inspect", "--model", MODEL, *option, words=["--prompt"], status=2)
+        self.fails("inspect", "--model", MODEL, "--prompt", "a", words=["--drafter"], status=2)
+
 
 class Train(Case):
     """distill, train, resume, then draft with the result; the whole way that a user goes."""
