@@ -21,6 +21,7 @@ struct AsyncOptions {
     /// Tokens that the sequences being decoded may hold together, prompts and the longest texts they ask for: the
     /// memory of KV caches over that of one token. A request that does not fit yet waits. 0: no bound.
     std::int64_t tokens = 0;
+    std::int64_t least = 0;  ///< tokens that each sequence counts for at least: a cache's smallest size
 };
 
 /// Callbacks run on the decoding thread, so a slow one holds up every text. They may call `submit`; they must not

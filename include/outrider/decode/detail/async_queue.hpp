@@ -82,6 +82,7 @@ public:
 
     /// Throws RequestRefused.
     void push(AsyncTicketPtr ticket) {
+        ticket->tokens = std::max(ticket->tokens, options_.least);
         if (options_.tokens > 0 && ticket->tokens > options_.tokens)
             refuse<std::int64_t>(Refusal::too_large,
                                  "the request may come to hold {} tokens, prompt and text, and there is memory for {}; "
