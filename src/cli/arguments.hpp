@@ -118,14 +118,14 @@ struct ServeArguments {
     std::string drafter;  ///< empty: the best one shipped for the model, else ngram
     std::string host = "127.0.0.1";
     int port = 8080;
-    std::string key_file;       ///< of the key that clients present; empty: $OUTRIDER_API_KEY, or none
-    bool open = false;          ///< beyond this machine without a key
-    std::string name;           ///< of the model, for clients; empty: that of its file
-    std::int64_t queue = 256;   ///< requests that may wait
-    std::int64_t memory = 0;    ///< MiB of KV caches; 0: no bound
+    std::string key_file;      ///< of the key that clients present; empty: $OUTRIDER_API_KEY, or none
+    bool open = false;         ///< beyond this machine without a key
+    std::string name;          ///< of the model, for clients; empty: that of its file
+    std::int64_t queue = 256;  ///< requests that may wait
+    std::int64_t memory = 0;   ///< MiB of KV caches; 0: no bound
     std::int64_t seconds = 600, grace = 10;
     std::int64_t connections = 64;
-    std::int64_t body = 4;      ///< MiB of a request
+    std::int64_t body = 4;  ///< MiB of a request
 };
 
 using Command = std::variant<GenerateArguments, CompareArguments, DistillArguments, TrainArguments, InspectArguments,

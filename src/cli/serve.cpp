@@ -44,9 +44,7 @@ std::string read_key(const std::string& file) {
     return key;
 }
 
-bool is_loopback(const std::string& host) {
-    return host == "localhost" || host == "127.0.0.1" || host == "::1";
-}
+bool is_loopback(const std::string& host) { return host == "localhost" || host == "127.0.0.1" || host == "::1"; }
 
 /// SIGINT and SIGTERM, blocked from here on in this thread and those that it starts, so that one thread waits for them.
 class Signals {

@@ -18,9 +18,8 @@ AsyncOptions async_options(const AsyncEngineOptions& options, const LlamaModel& 
     require(options.memory >= each, ErrorKind::out_of_memory,
             "AsyncEngine: {} bytes of memory for KV caches, and the smallest cache takes {}; give more", options.memory,
             each);
-    return {.queue = options.queue,
-            .tokens = static_cast<std::int64_t>(options.memory / token),
-            .least = cache.capacity()};
+    return {
+        .queue = options.queue, .tokens = static_cast<std::int64_t>(options.memory / token), .least = cache.capacity()};
 }
 
 }  // namespace

@@ -31,8 +31,7 @@ Answer::Answer(AsyncEngine& engine, std::vector<Prompt> prompts, const Generatio
     }
 }
 
-AsyncRequest Answer::request(std::size_t choice, std::chrono::steady_clock::time_point deadline,
-                             bool with_text) const {
+AsyncRequest Answer::request(std::size_t choice, std::chrono::steady_clock::time_point deadline, bool with_text) const {
     AsyncRequest request;
     if (with_text)
         request.sink = [channel = channel_, choice](std::string_view text) {

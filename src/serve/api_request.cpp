@@ -158,7 +158,8 @@ void read_prompts(const Json& given, ApiRequest& request) {
 std::string joined_parts(const Json& parts) {
     std::string text;
     for (const Json& part : parts) {
-        const bool is_text = part.is_object() && part.contains("type") && part["type"] == "text" && part.contains("text");
+        const bool is_text =
+            part.is_object() && part.contains("type") && part["type"] == "text" && part.contains("text");
         if (!is_text) refuse("messages", "a part of a content is no text; this server reads text alone");
         text += text_of(part["text"], "messages");
     }
@@ -172,7 +173,8 @@ void read_chat(Fields& fields, ApiRequest& request) {
     for (Json& message : chat["messages"])
         if (message.is_object() && message.contains("content") && message["content"].is_array())
             message["content"] = joined_parts(message["content"]);
-    if (Json more = fields.take("chat_template_kwargs"); !more.is_null()) chat["chat_template_kwargs"] = std::move(more);
+    if (Json more = fields.take("chat_template_kwargs"); !more.is_null())
+        chat["chat_template_kwargs"] = std::move(more);
     try {
         request.chat = Chat::from_json(chat.dump());
     } catch (const Error& error) {
@@ -213,8 +215,8 @@ void refuse_the_rest(Fields& fields) {
     fields.only("echo", {false}, without);
     fields.only("suffix", {""}, without);
     // What concerns the provider of a service and not the text.
-    for (const char* name : {"user", "store", "metadata", "service_tier", "parallel_tool_calls", "safety_identifier",
-                             "prompt_cache_key"})
+    for (const char* name :
+         {"user", "store", "metadata", "service_tier", "parallel_tool_calls", "safety_identifier", "prompt_cache_key"})
         (void)fields.take(name);
     fields.nothing_left();
 }

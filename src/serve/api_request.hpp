@@ -25,9 +25,9 @@ enum class Endpoint : unsigned char { chat, text };
 
 struct ApiRequest {
     Endpoint endpoint = Endpoint::chat;
-    std::string model;                                                    ///< empty: not named
-    Chat chat;                                                            ///< of Endpoint::chat
-    std::vector<std::variant<std::string, std::vector<TokenId>>> prompts; ///< of Endpoint::text
+    std::string model;                                                     ///< empty: not named
+    Chat chat;                                                             ///< of Endpoint::chat
+    std::vector<std::variant<std::string, std::vector<TokenId>>> prompts;  ///< of Endpoint::text
     GenerationOptions generation;
     std::int64_t n = 1;  ///< choices of each prompt
     bool stream = false, stream_usage = false;

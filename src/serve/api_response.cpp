@@ -104,8 +104,7 @@ std::string event(const Json& piece) {
 std::string metrics_text(const AsyncMetrics& m) {
     std::string text;
     const auto add = [&](const char* name, const char* kind, const char* help, auto value, const char* label = "") {
-        if (*help)
-            text += fmt::format("# HELP outrider_{0} {1}\n# TYPE outrider_{0} {2}\n", name, help, kind);
+        if (*help) text += fmt::format("# HELP outrider_{0} {1}\n# TYPE outrider_{0} {2}\n", name, help, kind);
         text += fmt::format("outrider_{}{} {}\n", name, label, value);
     };
     add("requests_submitted_total", "counter", "Requests taken.", m.submitted);

@@ -19,7 +19,7 @@ namespace outrider::serve {
 /// What all parts of one answer share.
 struct AnswerHead {
     Endpoint endpoint = Endpoint::chat;
-    std::string id;  ///< "chatcmpl-..." or "cmpl-..."
+    std::string id;            ///< "chatcmpl-..." or "cmpl-..."
     std::int64_t created = 0;  ///< seconds since 1970
     std::string model;
 };

@@ -209,8 +209,7 @@ void Server::State::route() {
     http.Post("/v1/completions", guarded(&State::text));
 }
 
-httplib::Server::Handler Server::State::guarded(
-    void (State::*handler)(const httplib::Request&, httplib::Response&)) {
+httplib::Server::Handler Server::State::guarded(void (State::*handler)(const httplib::Request&, httplib::Response&)) {
     return [this, handler](const httplib::Request& request, httplib::Response& response) {
         try {
             check_client(request);
@@ -246,8 +245,8 @@ void Server::State::metrics(const httplib::Request&, httplib::Response& response
 
 std::vector<Prompt> Server::State::prompts_of(const ApiRequest& request) const {
     std::vector<Prompt> prompts;
-    if (request.endpoint == Endpoint::chat) prompts.push_back(engine.model().chat(request.chat.messages,
-                                                                                  request.chat.variables));
+    if (request.endpoint == Endpoint::chat)
+        prompts.push_back(engine.model().chat(request.chat.messages, request.chat.variables));
     for (const auto& each : request.prompts) {
         const auto* text = std::get_if<std::string>(&each);
         prompts.push_back(engine.model().raw(text ? *text : std::string()));
@@ -288,8 +287,7 @@ void Server::State::complete(Endpoint endpoint, const httplib::Request& request,
         if (wanted.stream) {  // what fails at once has failed by now, and has a status of its own
             auto stream = std::make_shared<Stream>(std::move(answer), std::move(head), wanted, std::move(event));
             response.set_chunked_content_provider(
-                "text/event-stream",
-                [stream](std::size_t, httplib::DataSink& sink) { return stream->write(sink); });
+                "text/event-stream", [stream](std::size_t, httplib::DataSink& sink) { return stream->write(sink); });
             return;
         }
         if (!event.result) continue;
@@ -300,7 +298,8 @@ void Server::State::complete(Endpoint endpoint, const httplib::Request& request,
     response.set_content(whole.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace), kJson);
 }
 
-Server::Server(AsyncEngine& engine, ServerOptions options) : state_(std::make_unique<State>(engine, std::move(options))) {
+Server::Server(AsyncEngine& engine, ServerOptions options)
+    : state_(std::make_unique<State>(engine, std::move(options))) {
     state_->set_up();
     const std::string& host = state_->options.host;
     const int port = state_->options.port;

@@ -15,14 +15,14 @@ namespace outrider::serve {
 
 struct ServerOptions {
     std::string host = "127.0.0.1";
-    int port = 8080;      ///< 0: any that is free
-    std::string key = {}; ///< that clients must present; empty: none
-    std::string model;    ///< the name that clients know it by
+    int port = 8080;       ///< 0: any that is free
+    std::string key = {};  ///< that clients must present; empty: none
+    std::string model;     ///< the name that clients know it by
     RequestLimits limits = {};
-    std::size_t max_body = std::size_t{4} << 20;         ///< bytes
-    std::chrono::seconds request_time{600};              ///< from a request's arrival to the end of its text
-    std::chrono::seconds socket_time{10};                ///< for a read or a write that makes no progress
-    std::size_t connections = 64;                        ///< served beside each other; more wait
+    std::size_t max_body = std::size_t{4} << 20;  ///< bytes
+    std::chrono::seconds request_time{600};       ///< from a request's arrival to the end of its text
+    std::chrono::seconds socket_time{10};         ///< for a read or a write that makes no progress
+    std::size_t connections = 64;                 ///< served beside each other; more wait
 };
 
 /// POST /v1/chat/completions and /v1/completions; GET /v1/models, /health and /metrics. /health alone needs no key.
