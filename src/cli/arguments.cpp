@@ -147,6 +147,8 @@ void add_inspect(CLI::App& app, InspectArguments& a) {
         ->transform(within(ranges::kNodes))
         ->type_name("N")
         ->capture_default_str();
+    app.add_option("--html", a.html, "A page that steps through the rounds, into this file, instead of drawings")
+        ->type_name("FILE");
     add_tree(app, a.decoding, conditions);
     add_policy(app, a.decoding, conditions);
 }

@@ -103,6 +103,7 @@ struct InspectArguments {
     std::int64_t nodes = 16;
     std::string drafter;
     std::string prompt;
+    std::string html;  ///< a page instead of drawings; empty: none
 };
 
 struct TokenizeArguments {
