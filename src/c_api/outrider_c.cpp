@@ -164,7 +164,7 @@ GenerationOptions options_of(const outrider_generation_options& given, const Pro
     options.top_p = given.top_p, options.top_k = given.top_k, options.min_p = given.min_p;
     options.repetition_penalty = given.repetition_penalty;
     if (given.has_seed) options.seed = given.seed;
-    options.stream = detail::prompt_stream(prompt, given.choice);
+    options.stream = outrider::detail::prompt_stream(prompt, given.choice);
     require(given.stops == 0 || given.stop, "outrider_generation_options: {} stop strings and no list of them",
             given.stops);
     for (size_t i = 0; i < given.stops; ++i) options.stop.emplace_back(or_empty(given.stop[i]));

@@ -249,7 +249,7 @@ std::vector<Prompt> Server::State::prompts_of(const ApiRequest& request) const {
         prompts.push_back(engine.model().chat(request.chat.messages, request.chat.variables));
     for (const auto& each : request.prompts) {
         const auto* text = std::get_if<std::string>(&each);
-        prompts.push_back(engine.model().raw(text ? *text : std::string()));
+        prompts.push_back(engine.model().raw(text ? *text : "0"));  // ids: for its end tokens and its detokenizer
         if (!text) prompts.back().tokens = std::get<std::vector<TokenId>>(each);
     }
     const std::int64_t context = engine.model().config().context;

@@ -44,7 +44,7 @@ TEST_CASE("a request's fields become options", "[serve]") {
         R"(, "model": "m", "temperature": 0.7, "top_p": 0.9, "top_k": 40, "min_p": 0.05, "repetition_penalty": 1.1,
            "max_tokens": 12, "seed": -1, "stop": ["a", "b"], "n": 3, "stream": true, "user": "somebody",
            "stream_options": {"include_usage": true}, "logprobs": false, "response_format": {"type": "text"},
-           "presence_penalty": 0, "tools": [], "chat_template_kwargs": {"enable_thinking": false}})");
+           "presence_penalty": 0, "tools": [], "chat_template_kwargs": {"enable_thinking": false})");
     CHECK(request.model == "m");
     CHECK(request.generation.temperature == 0.7);
     CHECK(request.generation.top_p == 0.9);
