@@ -3,7 +3,7 @@
 long, little memory. Every text that is finished must be the one that the same request gets alone.
 
     serve_load.py PROGRAM MODEL [--requests 200] [--threads 16] [--memory 64] [--seed 1] [--drafter NAME]
-                  [--model-threads N] [--json FILE]
+                  [--nodes N] [--model-threads N] [--json FILE]
 
 Needs the package `openai`. Exit status 1 where a text differs, a request is lost, or the server does not end cleanly.
 """
@@ -46,6 +46,8 @@ class Server:
     def __init__(self, arguments):
         command = [arguments.program, "serve", "-m", arguments.model, "--port", "0", "--queue", "400", "--memory",
                    str(arguments.memory), "--name", "model", "--grace", "2", "--batch", "8", "--max-body", "1"]
+        if arguments.nodes:
+            command += ["--nodes", str(arguments.nodes)]
         if arguments.model_threads:
             command += ["--threads", str(arguments.model_threads)]
         if arguments.drafter:
@@ -161,6 +163,7 @@ def main():
     parser.add_argument("--memory", type=int, default=64, help="MiB of KV caches")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--drafter", default="")
+    parser.add_argument("--nodes", type=int, default=0, help="of every draft tree; 0: as many as pay")
     parser.add_argument("--model-threads", type=int, default=0)
     parser.add_argument("--json", default="")
     arguments = parser.parse_args()
