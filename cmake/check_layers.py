@@ -11,8 +11,8 @@ import tempfile
 
 # A file includes its own room and rooms of a smaller number; equal numbers are siblings and never meet.
 RANK = {"core": 0, "tree": 1, "accept/rules": 2, "ctc": 3, "budget": 3, "formats": 4, "kernels": 4, "text": 5,
-        "target": 6, "draft": 7, "accept": 7, "decode": 8, "engine": 9, "train": 10, "cli": 11}
-PRIVATE_ROOMS = {"kernels", "cli"}  # of src/ alone
+        "target": 6, "draft": 7, "accept": 7, "decode": 8, "engine": 9, "train": 10, "serve": 10, "c_api": 10, "cli": 11}
+PRIVATE_ROOMS = {"kernels", "serve", "c_api", "cli"}  # of src/ alone
 # Rooms inside draft/: a drafter never includes another drafter, and nn/ (what they share) none of them.
 DRAFTERS = ("ctc", "medusa", "hydra")
 # formats/ and text/ read files of strangers and know nothing of trees.

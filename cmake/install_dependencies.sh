@@ -29,7 +29,7 @@ install_debian_packages() {
     command -v apt-get >/dev/null || return 0  # another system: its own packages, found by CMake
     local missing=() package
     for package in g++ python3 cmake ninja-build ccache libfmt-dev libeigen3-dev nlohmann-json3-dev pkg-config libcli11-dev libpcre2-dev \
-                   libsentencepiece-dev libutf8proc-dev libgomp1 python3-pip "${extra[@]}"; do
+                   libsentencepiece-dev libutf8proc-dev libcpp-httplib-dev libgomp1 python3-pip "${extra[@]}"; do
         installed "$package" || { [ "$package" = python3-pip ] && python3 -m pip --version >/dev/null 2>&1; } ||
             missing+=("$package")
     done

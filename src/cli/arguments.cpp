@@ -149,6 +149,8 @@ void add_inspect(CLI::App& app, InspectArguments& a) {
         ->transform(within(ranges::kNodes))
         ->type_name("N")
         ->capture_default_str();
+    app.add_option("--html", a.html, "A page that steps through the rounds, into this file, instead of drawings")
+        ->type_name("FILE");
     add_tree(app, a.decoding, conditions);
     add_policy(app, a.decoding, conditions);
     for (CLI::Option* option : app.get_options())  // of decoding, all but these
@@ -169,6 +171,43 @@ void add_tokenize(CLI::App& app, TokenizeArguments& a) {
 void add_compact(CLI::App& app, CompactArguments& a) {
     app.add_option("-d,--drafter", a.drafter, "Folder of a drafter that `outrider train` wrote")->required();
     app.add_option("-o,--output", a.output, "Folder for its small form")->required();
+}
+
+void add_serve(CLI::App& app, ServeArguments& a) {
+    Conditions conditions(app);
+    add_model(app, a.model);
+    app.add_option("-d,--drafter", a.drafter,
+                   std::string(kDrafterHelp) + "; default: the best one shipped for the model, else ngram");
+    const auto whole = [&](const char* name, std::int64_t& value, std::int64_t low, std::int64_t high,
+                           const char* help) {
+        app.add_option(name, value, help)
+            ->transform(within(Range<std::int64_t>{.low = low, .high = high}))
+            ->type_name("N")
+            ->capture_default_str();
+    };
+    app.add_option("--host", a.host, "Where to listen; an address beyond this machine needs a key, or --open")
+        ->capture_default_str();
+    app.add_option("--port", a.port, "0: any that is free")
+        ->transform(within(Range<int>{.low = 0, .high = 65535}))
+        ->capture_default_str();
+    app.add_option("--api-key-file", a.key_file,
+                   "File with the key that clients must present; default: $OUTRIDER_API_KEY, or no key")
+        ->type_name("FILE");
+    app.add_flag("--open", a.open, "Serve other machines without a key");
+    app.add_option("--name", a.name, "The model's name for clients; default: that of its file");
+    whole("--queue", a.queue, 0, 1'000'000, "Requests that may wait; more are refused with status 429");
+    whole("--memory", a.memory, 0, std::int64_t{1} << 30, "MiB that the target's KV caches may take; 0: no bound");
+    whole("--request-seconds", a.seconds, 1, 86'400, "From a request's arrival to the end of its text");
+    whole("--grace", a.grace, 0, 86'400, "Seconds that running texts get after a signal");
+    whole("--connections", a.connections, 1, 4096, "Served beside each other; more wait");
+    whole("--max-body", a.body, 1, 1024, "MiB of a request");
+    add_sampling(app, a.decoding, 1024);
+    a.decoding.generation.seed.reset();  // each request its own, unless it names one
+    app.remove_option(app.get_option("--seed"));
+    add_nodes(app, a.decoding, conditions);
+    add_policy(app, a.decoding, conditions);
+    a.decoding.batch = 8;
+    add_batch(app, a.decoding);
 }
 
 }  // namespace
@@ -193,6 +232,7 @@ std::variant<Command, int> parse(int argc, const char* const* argv) {
     command("distill", "Make text with the target itself, to train drafters on", add_distill);
     command("train", "Train a drafter; a run that is stopped ends with the status of the signal", add_train);
     command("inspect", "What a model is and needs; with a prompt, each round's draft tree, drawn", add_inspect);
+    command("serve", "Answer requests over HTTP as OpenAI's API has them; Ctrl-C ends it", add_serve);
     command("tokenize", "JSON strings on stdin, one a line, to ids and the text they decode to", add_tokenize);
     command("compact", "Write a trained drafter in its small form, a third to half of the bytes", add_compact);
     try {

@@ -103,6 +103,7 @@ struct InspectArguments {
     std::int64_t nodes = 16;
     std::string drafter;  ///< empty: the model alone is described, and nothing is decoded
     std::string prompt;
+    std::string html;  ///< a page instead of drawings; empty: none
 };
 
 struct CompactArguments {
@@ -116,8 +117,25 @@ struct TokenizeArguments {
     std::string chat_template, template_file;  ///< see ModelArguments
 };
 
+/// What requests say nothing of holds as in `decoding`.
+struct ServeArguments {
+    ModelArguments model;
+    DecodingArguments decoding;
+    std::string drafter;  ///< empty: the best one shipped for the model, else ngram
+    std::string host = "127.0.0.1";
+    int port = 8080;
+    std::string key_file;      ///< of the key that clients present; empty: $OUTRIDER_API_KEY, or none
+    bool open = false;         ///< beyond this machine without a key
+    std::string name;          ///< of the model, for clients; empty: that of its file
+    std::int64_t queue = 256;  ///< requests that may wait
+    std::int64_t memory = 0;   ///< MiB of KV caches; 0: no bound
+    std::int64_t seconds = 600, grace = 10;
+    std::int64_t connections = 64;
+    std::int64_t body = 4;  ///< MiB of a request
+};
+
 using Command = std::variant<GenerateArguments, CompareArguments, DistillArguments, TrainArguments, InspectArguments,
-                             TokenizeArguments, CompactArguments>;
+                             TokenizeArguments, CompactArguments, ServeArguments>;
 
 /// Either a command to run, or the exit status of a program that has nothing to do (help, version, wrong usage).
 std::variant<Command, int> parse(int argc, const char* const* argv);
@@ -130,5 +148,6 @@ int run(const TrainArguments& arguments);
 int run(const InspectArguments& arguments);
 int run(const TokenizeArguments& arguments);
 int run(const CompactArguments& arguments);
+int run(const ServeArguments& arguments);
 
 }  // namespace outrider::cli

@@ -18,6 +18,7 @@
 #include "arguments.hpp"
 #include "distilled_file.hpp"
 #include "engine.hpp"
+#include "engine/prompt_stream.hpp"
 #include "output.hpp"
 #include "progress.hpp"
 #include "prompts_file.hpp"
@@ -44,7 +45,7 @@ public:
                                  prompt.tokens.size(), context_));
                 continue;
             }
-            const std::uint64_t stream = prompt_stream(prompt, row.sample);
+            const std::uint64_t stream = detail::prompt_stream(prompt, row.sample);
             return DistillPrompt{row.id, std::move(prompt), messages_of(row), stream, row.sample};
         }
         return std::nullopt;
@@ -124,7 +125,7 @@ DistillTotals answer_self(const DistillArguments& arguments, SelfPromptOptions o
     const auto next_prompt = [&]() -> std::optional<DistillPrompt> {
         if (left-- <= 0) return std::nullopt;
         DistillPrompt prompt = prompts.next();
-        prompt.stream = prompt_stream(prompt.prompt, 0);  // answered as the same prompt of a file is
+        prompt.stream = detail::prompt_stream(prompt.prompt, 0);  // answered as the same prompt of a file is
         return prompt;
     };
     const DistillTotals totals = distill(decoder, next_prompt, std::ref(writer), arguments.decoding.generation);

@@ -1,6 +1,7 @@
 // What one request gives back.
 #pragma once
 
+#include <exception>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -16,6 +17,7 @@ enum class FinishReason {
     stop,       ///< an end token, or a stop string
     length,     ///< max_tokens, or the target's context is full
     cancelled,  ///< the callback said stop, or cancel() was called
+    deadline,   ///< its time was up (AsyncDecoder)
     failed      ///< an exception of its callback or of a stage; GenerationResult::error tells
 };
 
@@ -25,6 +27,7 @@ enum class FinishReason {
         case FinishReason::stop: return "stop";
         case FinishReason::length: return "length";
         case FinishReason::cancelled: return "cancelled";
+        case FinishReason::deadline: return "deadline";
         case FinishReason::failed: return "failed";
     }
     return "unknown";
@@ -41,6 +44,7 @@ struct GenerationResult {
     std::string error;  ///< with FinishReason::failed, what happened
     std::uint64_t seed =
         0;  ///< what its draws were keyed by: asked for with GenerationOptions::seed, it says the same again
+    std::exception_ptr exception = {};  ///< with FinishReason::failed, the exception that `error` tells
 };
 
 }  // namespace outrider

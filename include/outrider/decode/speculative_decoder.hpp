@@ -28,6 +28,12 @@ struct DecoderOptions {
     std::size_t max_batch = 64;  ///< sequences decoded together; more wait their turn
 };
 
+/// What a round that does not throw has to say.
+struct StepOutcome {
+    bool more = false;              ///< something is left to decode
+    std::exception_ptr error = {};  ///< the round's first; null: none
+};
+
 /// Decodes any number of sequences with one drafter, one target and one policy, each held by value, by unique_ptr or
 /// shared_ptr (choice at run time: SpeculativeDecoder{std::unique_ptr<DraftModel>{...}, ...}), or by reference
 /// (std::ref). The text of a sequence depends on target, policy, prompt and options alone: never on the drafter, the
@@ -83,6 +89,20 @@ public:
         return !book_.empty();
     }
 
+    /// `step` for hosts that serve many: throws nothing. What ended a sequence is in its result; `error` is the first
+    /// exception of the round, those included that concern no sequence.
+    StepOutcome try_step() noexcept {
+        StepOutcome outcome;
+        try {
+            advance();
+        } catch (...) {
+            book_.note_error();
+        }
+        outcome.error = book_.first_error();
+        outcome.more = !book_.empty();
+        return outcome;
+    }
+
     /// Decodes until every sequence has ended.
     void run() {
         while (step()) {
@@ -112,6 +132,9 @@ public:
     }
 
     [[nodiscard]] bool finished(SequenceId id) const { return book_.finished(id); }
+
+    /// Sequences that have ended and whose results nobody has taken yet, in no order.
+    [[nodiscard]] std::vector<SequenceId> ended() const { return book_.ended(); }
 
     /// The result of a sequence that has ended; kept until it is taken.
     [[nodiscard]] GenerationResult take(SequenceId id) { return book_.take(id); }

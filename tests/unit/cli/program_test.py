@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Runs the program as its users do, on a tiny random model: program_test.py PROGRAM TINY_GGUF [unittest options]"""
 import json
+import re
 
 from program_case import MODEL, Case, main, outrider
 
@@ -231,6 +232,19 @@ class Inspect(Case):
         for option in (("--nodes", 4), ("--stop", "x"), ("--threads", 1), ("--weights", "f32"), ("--drafter", "ngram"), ("-n", 4)):
             self.fails("inspect", "--model", MODEL, *option, words=["--prompt"], status=2)
         self.fails("inspect", "--model", MODEL, "--prompt", "a", words=["--drafter"], status=2)
+
+    def test_a_page(self):
+        page = self.path / "rounds.html"
+        ask = ("inspect", "--model", MODEL, "--drafter", "ngram", "--prompt", "a b a b a b", "-n", 24)
+        out, _ = outrider(*ask, "--html", page)
+        self.assertEqual(out, b"")
+        story = json.loads(re.search(r'id="story">(.*?)</script>', page.read_text(encoding="utf-8"))[1])
+        drawn = [line for line in outrider(*ask)[0].decode().splitlines() if line.startswith("round ")]
+        self.assertEqual(len(story["rounds"]), len(drawn))
+        for one, line in zip(story["rounds"], drawn):
+            self.assertIn(f": {one['accepted']} of {len(one['nodes']) - 1} nodes accepted", line)
+            self.assertGreater(one["seconds"]["verify"], 0)
+        self.fails(*ask, "--html", MODEL, words=["would be overwritten"])
 
 
 class Train(Case):

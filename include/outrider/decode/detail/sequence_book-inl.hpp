@@ -83,6 +83,12 @@ OUTRIDER_INLINE void SequenceBook::retire(Sessions& leaving, const Release& rele
     }
 }
 
+OUTRIDER_INLINE std::vector<SequenceId> SequenceBook::ended() const {
+    std::vector<SequenceId> ids;
+    for (const auto& [id, result] : finished_) ids.push_back(id);
+    return ids;
+}
+
 OUTRIDER_INLINE GenerationResult SequenceBook::take(SequenceId id) {
     auto node = finished_.extract(id);
     require(!node.empty(), "SpeculativeDecoder: no result of sequence {}; it has not ended, or was taken", id);

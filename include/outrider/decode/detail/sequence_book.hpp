@@ -48,6 +48,8 @@ public:
     void retire(Sessions& leaving, const Release& release);
 
     [[nodiscard]] bool finished(SequenceId id) const { return finished_.contains(id); }
+    /// Those whose results wait to be taken, in no order.
+    [[nodiscard]] std::vector<SequenceId> ended() const;
     /// Throws Error when there is no such result.
     [[nodiscard]] GenerationResult take(SequenceId id);
     void forget(SequenceId id) { finished_.erase(id); }

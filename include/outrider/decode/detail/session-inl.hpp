@@ -122,6 +122,7 @@ OUTRIDER_INLINE void Session::emit() {
 OUTRIDER_INLINE void Session::fail(const std::exception_ptr& error) {
     if (ended()) return;
     stream_.end(FinishReason::failed);
+    exception_ = error;
     try {
         std::rethrow_exception(error);
     } catch (const std::exception& e) {
@@ -133,7 +134,8 @@ OUTRIDER_INLINE void Session::fail(const std::exception_ptr& error) {
 
 OUTRIDER_INLINE GenerationResult Session::finish() {
     return {std::move(stream_.tokens()), std::move(stream_.text()), stream_.finish(),
-            std::move(stats_),           std::move(error_),         sampling_.seed};
+            std::move(stats_),           std::move(error_),         sampling_.seed,
+            std::move(exception_)};
 }
 
 }  // namespace outrider

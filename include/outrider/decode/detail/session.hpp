@@ -84,6 +84,7 @@ private:
     std::vector<TokenId> run_;  ///< accepted in this round, not yet emitted
     std::int64_t drafted_ = 0, height_ = 0, kept_ = 0;
     std::string error_;
+    std::exception_ptr exception_;
 };
 
 }  // namespace outrider
