@@ -85,6 +85,7 @@ void add_generate(CLI::App& app, GenerateArguments& a) {
     add_nodes(app, a.decoding, conditions);
     add_policy(app, a.decoding, conditions);
     add_batch(app, a.decoding);
+    add_logprobs(app, a.decoding);
     app.add_option("--json", a.json, "One JSON line per prompt into this file; -: standard output instead of texts");
 }
 

@@ -55,11 +55,13 @@ LlamaVerifier::LlamaVerifier(LlamaModel model, Options options)
 void LlamaVerifier::check_prefill(std::span<const Prefill> sequences) const {
     check_distinct(sequences, "prefill");
     for (const Prefill& one : sequences) {
-        require(!sequences_.contains(one.sequence),
+        const auto found = sequences_.find(one.sequence);
+        require(one.committed > 0 || found == sequences_.end(),
                 "LlamaVerifier: prefill of sequence {}, which is known already; "
                 "release it first or choose another id",
                 one.sequence);
-        const auto length = static_cast<std::int64_t>(one.tokens.size());
+        if (one.committed > 0) check_goes_on(one, found == sequences_.end() ? nullptr : &found->second);
+        const auto length = one.committed + static_cast<std::int64_t>(one.tokens.size());
         require(length < context(),
                 "LlamaVerifier: the prompt of sequence {} has {} tokens with its pending one, the "
                 "model's context holds {}; shorten the prompt",
@@ -67,6 +69,17 @@ void LlamaVerifier::check_prefill(std::span<const Prefill> sequences) const {
         OUTRIDER_ASSERT(
             std::ranges::all_of(one.tokens, [&](TokenId token) { return token >= 0 && token < vocabulary(); }));
     }
+}
+
+void LlamaVerifier::check_goes_on(const Prefill& piece, const Sequence* known) {
+    require(known != nullptr && known->cache.committed() == piece.committed,
+            "LlamaVerifier: prefill of sequence {} goes on behind {} tokens, {} are committed; give pieces one after "
+            "another",
+            piece.sequence, piece.committed, known == nullptr ? 0 : known->cache.committed());
+    require(!known->verified, "LlamaVerifier: prefill of sequence {} between verify and commit; commit it first",
+            piece.sequence);
+    require(known->asked == piece.features,
+            "LlamaVerifier: prefill of sequence {} asks for other features than its first piece", piece.sequence);
 }
 
 Feedback LlamaVerifier::prefill(std::span<const Prefill> sequences) {
@@ -79,9 +92,10 @@ Feedback LlamaVerifier::prefill(std::span<const Prefill> sequences) {
                             .tokens = {one.tokens.begin(), one.tokens.end()},
                             .features = {},
                             .pending = one.pending,
-                            .committed = static_cast<std::int64_t>(one.tokens.size())});
+                            .committed = one.committed + static_cast<std::int64_t>(one.tokens.size())});
     for (const Prefill& one : sequences)
-        sequences_.emplace(one.sequence, Sequence{.cache = pass_->make_cache(), .asked = one.features});
+        if (one.committed == 0)
+            sequences_.emplace(one.sequence, Sequence{.cache = pass_->make_cache(), .asked = one.features});
     try {
         run_prompts(sequences, feedback);
     } catch (...) {

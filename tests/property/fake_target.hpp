@@ -62,15 +62,21 @@ public:
         check(!sequences.empty(), "prefill of nothing");
         Feedback feedback;
         for (const Prefill& p : sequences) {
-            check(!caches_.contains(p.sequence), "prefilled twice");
+            check(caches_.contains(p.sequence) == (p.committed > 0), "prefilled twice, or goes on before it began");
+            check(p.committed == 0 || takes_pieces, "a piece, where only whole prompts are taken");
             Cache& cache = caches_[p.sequence];
-            cache.tokens.assign(p.tokens.begin(), p.tokens.end());
+            check(std::ssize(cache.tokens) == p.committed && !cache.verified, "goes on behind other tokens");
+            check(p.committed == 0 || p.tokens.empty() || cache.pending == p.tokens[0], "another pending token");
+            cache.tokens.insert(cache.tokens.end(), p.tokens.begin(), p.tokens.end());
             cache.pending = p.pending;
-            feedback.push_back(told(p.sequence, cache, 0));
+            most_prefilled = std::max(most_prefilled, std::ssize(p.tokens));
+            feedback.push_back(told(p.sequence, cache, static_cast<std::size_t>(p.committed)));
         }
         ++calls;
         return feedback;
     }
+
+    [[nodiscard]] bool extends() const override { return takes_pieces; }
 
     [[nodiscard]] TreeOutput verify(std::span<const SequenceTree> trees) override {
         check(!trees.empty(), "verify of nothing");
@@ -133,6 +139,8 @@ public:
 
     std::vector<PassTime> times;  ///< what it says passes cost
     bool gives_argmax = true;
+    bool takes_pieces = true;           ///< of prompts
+    std::ptrdiff_t most_prefilled = 0;  ///< tokens of one prompt in one call
     bool throw_in_verify = false, throw_in_commit = false;
     TokenId nan_after = kNoToken;  ///< rows after this token are NaN
     std::int64_t calls = 0, passes = 0, rows = 0;

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include <outrider/core/logprobs.hpp>
 #include <outrider/core/types.hpp>
 
 namespace outrider {
@@ -46,6 +47,9 @@ struct GenerationOptions {
     bool stop_at_end = true;             ///< stop at the model's end tokens
     std::vector<TokenId> end_ids = {};   ///< further token ids that end the text
     std::vector<std::string> stop = {};  ///< strings that end the text, also across token borders; not part of it
+    /// With each token its log-probability, and those of so many most probable ones; 0: the token's alone; empty: none.
+    std::optional<std::int64_t> logprobs = {};
+    LogprobLaw logprob_law = LogprobLaw::target;  ///< of which law they are
 
     [[nodiscard]] SamplingOptions sampling() const {
         return {temperature, top_p, top_k, min_p, repetition_penalty, seed.value_or(0), stream, logit_hook};

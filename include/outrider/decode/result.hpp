@@ -5,6 +5,7 @@
 #include <string_view>
 #include <vector>
 
+#include <outrider/core/logprobs.hpp>
 #include <outrider/core/stats.hpp>
 #include <outrider/core/types.hpp>
 
@@ -41,6 +42,7 @@ struct GenerationResult {
     std::string error;  ///< with FinishReason::failed, what happened
     std::uint64_t seed =
         0;  ///< what its draws were keyed by: asked for with GenerationOptions::seed, it says the same again
+    std::vector<TokenLogprobs> logprobs = {};  ///< one for each token, where GenerationOptions::logprobs asks for them
 };
 
 }  // namespace outrider

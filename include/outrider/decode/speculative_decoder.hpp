@@ -1,10 +1,12 @@
 // The loop: propose, verify, accept, commit, emit, over any drafter, target and acceptance policy.
 #pragma once
 
+#include <algorithm>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <exception>
+#include <limits>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -12,6 +14,8 @@
 #include <outrider/accept/match.hpp>
 #include <outrider/core/error.hpp>
 #include <outrider/decode/concepts.hpp>
+#include <outrider/decode/decoder_options.hpp>
+#include <outrider/decode/detail/decide.hpp>
 #include <outrider/decode/detail/round_checks.hpp>
 #include <outrider/decode/detail/sequence_book.hpp>
 #include <outrider/decode/detail/session.hpp>
@@ -20,23 +24,18 @@
 
 namespace outrider {
 
-struct DecoderOptions {
-    /// Nodes that each sequence may draft in a round; 0: plain; kAutoNodes: as many as pay, see AutoBudget.
-    std::int64_t nodes = kAutoNodes;
-    std::size_t max_batch = 64;  ///< sequences decoded together; more wait their turn
-};
-
 /// Decodes any number of sequences with one drafter, one target and one policy, each held by value, by unique_ptr or
 /// shared_ptr (choice at run time: SpeculativeDecoder{std::unique_ptr<DraftModel>{...}, ...}), or by reference
 /// (std::ref). The text of a sequence depends on target, policy, prompt and options alone: never on the drafter, the
 /// budget, or what is decoded beside it (for policies that use a drafter's draws, its law does not).
 ///
-/// Sequences join and leave between rounds. Callbacks run inside `step` and may call join, cancel and take.
+/// Sequences join and leave between rounds. Prompts enter in pieces, beside the rounds of others. Callbacks run inside
+/// `step` and may call join, cancel and take.
 ///
 /// Errors. An exception of a sequence's callback or of the policy ends that sequence alone (FinishReason::failed); one
-/// of prefill ends the sequences that were joining; one of propose, verify or commit ends all that were decoding. The
-/// caches of ended sequences are released, the others are decoded on, and `step` throws the first exception once the
-/// round is over: call it again to go on. Not thread-safe; one decoder belongs to one thread.
+/// of prefill ends the sequences whose prompts were entering; one of propose, verify or commit ends all that were
+/// decoding. The caches of ended sequences are released, the others are decoded on, and `step` throws the first
+/// exception once the round is over: call it again to go on. Not thread-safe; one decoder belongs to one thread.
 template <typename D, typename V, typename A = Match>
     requires Drafter<HeldType<D>> && TargetVerifier<HeldType<V>> && Acceptor<HeldType<A>> &&
              Fits<HeldType<D>, HeldType<A>>
@@ -47,7 +46,9 @@ public:
           verify_(std::move(verifier)),
           policy_(std::move(policy)),
           budget_(options.nodes),
-          book_(options.max_batch) {
+          book_(options.max_batch),
+          prefill_rows_(options.prefill_rows) {
+        require_in(ranges::kPrefillRows, prefill_rows_, "DecoderOptions", "prefill_rows");
         if constexpr (requires { policy_.part().check_draws(draft_.part().draws()); })
             policy_.part().check_draws(draft_.part().draws());
     }
@@ -58,7 +59,7 @@ public:
     SpeculativeDecoder(SpeculativeDecoder&&) = default;
     SpeculativeDecoder& operator=(SpeculativeDecoder&&) = delete;
     ~SpeculativeDecoder() {
-        for (const auto& session : book_.active()) session->end(FinishReason::cancelled);
+        book_.cancel_all();
         book_.leave(release());  // what release throws is noted, and lost
     }
 
@@ -74,7 +75,8 @@ public:
         return id;
     }
 
-    /// One round of every active sequence; those that wait enter first. False when nothing is left to decode.
+    /// One round of every active sequence; pieces of the prompts that enter come first. False when nothing is left to
+    /// decode.
     bool step() {
         advance();
         if (const std::exception_ptr error = book_.first_error()) std::rethrow_exception(error);
@@ -160,8 +162,7 @@ private:
         for (std::size_t i = 0; i < trees.size(); ++i) {
             Session& session = *book_.active()[i];
             try {
-                chosen[i] = decide(session, trees[i], rows_of(output, i));
-                session.accept(trees[i].tree, chosen[i], vocabulary);
+                chosen[i] = decide(policy_, session, trees[i], rows_of(output, i), vocabulary);
                 budget_.saw(trees[i].tree, chosen[i].path.size());
             } catch (...) {
                 book_.fail(session);
@@ -173,26 +174,6 @@ private:
                 accepted.push_back({trees[i].sequence, std::move(chosen[i]), session.committed()});
         book_.leave(release());
         return accepted;
-    }
-
-    /// Where a hook of the request fails somewhere below the root, or the target's logits are broken there, the draft
-    /// has led there: the root alone is decided, so that the text before the failure is the same as without drafts.
-    /// What the policy has against the draft itself is not covered up.
-    [[nodiscard]] Acceptance decide(Session& session, const SequenceTree& draft, const TreeRows& rows) {
-        SequenceContext context = session.context();
-        context.samples = draft.samples.get();
-        try {
-            return policy_->accept(draft.tree, rows, context);
-        } catch (const Error& error) {
-            const bool of_the_draft = error.kind() == ErrorKind::bad_request && !context.sampling->logit_hook;
-            if (draft.tree.drafted() == 0 || of_the_draft) throw;
-        } catch (...) {
-            if (draft.tree.drafted() == 0) throw;
-        }
-        context.samples = nullptr;
-        const TreeRows first{rows.logits.defined() ? rows.logits.slice(0, 0, 1) : rows.logits,
-                             rows.argmax.defined() ? rows.argmax.slice(0, 0, 1) : rows.argmax};
-        return policy_->accept(TokenTree::root_only(draft.tree.token(0)), first, context);
     }
 
     /// What was committed is owed to the drafter.
@@ -217,7 +198,7 @@ private:
     void advance() {
         check_not_stepping();
         const Marked mark(stepping_);
-        admit();
+        take_prompts();
         if (book_.active().empty()) return;
         look_at_costs();
         const double start = now_seconds();
@@ -226,7 +207,7 @@ private:
             round();
             account(now_seconds() - start);
         } catch (...) {
-            book_.fail(book_.active());
+            book_.fail_round();
         }
         book_.leave(release());
     }
@@ -237,21 +218,26 @@ private:
         return {};
     }
 
-    /// Prefills those that wait, in one ragged batch.
-    void admit() {
-        SequenceBook::Sessions joining = book_.next(release());
-        if (joining.empty()) return;
-        std::vector<Prefill> prompts;
-        for (const auto& session : joining) prompts.push_back(session->prefill(features()));
+    /// The next pieces of the prompts that enter, in one ragged batch.
+    void take_prompts() {
+        book_.admit(release());
+        const std::vector<Prefill> pieces = book_.prompts().pieces(prompt_rows(), features());
+        if (pieces.empty()) return;
         try {
-            Feedback first = verify_->prefill(prompts);
-            const double share = verify_.lap() / static_cast<double>(joining.size());
-            for (const auto& session : joining) session->stats().seconds.prefill += share;
-            book_.enter(joining, std::move(first));
+            Feedback told = verify_->prefill(pieces);
+            book_.entered(std::move(told), verify_.lap());
         } catch (...) {
-            book_.fail(joining);
-            book_.retire(joining, release());
+            book_.fail_prompts();
+            book_.leave(release());
         }
+    }
+
+    /// How many tokens of prompts a step takes.
+    [[nodiscard]] std::int64_t prompt_rows() {
+        bool pieces = false;
+        if constexpr (requires { verify_.part().extends(); }) pieces = verify_.part().extends();
+        if (!pieces) return std::numeric_limits<std::int64_t>::max();
+        return book_.active().empty() ? std::max(prefill_rows_, kRowsAlone) : prefill_rows_;
     }
 
     /// Before the first round that could draft: what passes cost, where the verifier can tell.
@@ -296,6 +282,7 @@ private:
     Stage<A> policy_;
     TreeBudget budget_;
     SequenceBook book_;
+    std::int64_t prefill_rows_;
     StageSeconds times_;  ///< of the round that is running
     bool stepping_ = false;
     bool looked_ = false;  ///< for the costs of passes

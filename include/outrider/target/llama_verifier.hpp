@@ -34,6 +34,7 @@ public:
     explicit LlamaVerifier(LlamaModel model) : LlamaVerifier(std::move(model), Options{}) {}
 
     [[nodiscard]] Feedback prefill(std::span<const Prefill> sequences) override;
+    [[nodiscard]] bool extends() const override { return true; }
     [[nodiscard]] TreeOutput verify(std::span<const SequenceTree> trees) override;
     [[nodiscard]] Feedback commit(std::span<const SequenceAcceptance> accepted) override;
     void release(SequenceId sequence) override;
@@ -58,6 +59,7 @@ private:
     };
 
     void check_prefill(std::span<const Prefill> sequences) const;
+    static void check_goes_on(const Prefill& piece, const Sequence* known);
     void check_trees(std::span<const SequenceTree> trees) const;
     void check_accepted(std::span<const SequenceAcceptance> accepted) const;
     void run_prompts(std::span<const Prefill> sequences, Feedback& feedback);

@@ -50,6 +50,7 @@ OUTRIDER_INLINE Session::Session(SequenceId id, Prompt prompt, const GenerationO
               std::move(sink)) {
     text_ = std::move(prompt.tokens);
     stats_.prompt_tokens = static_cast<std::int64_t>(text_.size());
+    if (options.logprobs) logprobs_ = LogprobRequest{*options.logprobs, options.logprob_law};
     if (!sampling_.logit_hook) return;
     // Acceptance may walk on below a drafted token that ends the text. Nothing of it is emitted, and a hook need not
     // know what follows an end: a grammar has nothing to allow there.
@@ -65,8 +66,9 @@ OUTRIDER_INLINE TokenTree Session::usable(TokenTree tree, bool drawn) const {
     });
 }
 
-OUTRIDER_INLINE Prefill Session::prefill(FeatureRequest features) const {
-    return {id_, std::span(text_).first(text_.size() - 1), text_.back(), std::move(features)};
+OUTRIDER_INLINE Prefill Session::prefill(FeatureRequest features, std::int64_t begin, std::int64_t tokens) const {
+    const auto first = static_cast<std::size_t>(begin), count = static_cast<std::size_t>(tokens);
+    return {id_, std::span(text_).subspan(first, count), text_[first + count], std::move(features), begin};
 }
 
 OUTRIDER_INLINE void Session::accept(const TokenTree& tree, const Acceptance& chosen, std::int64_t vocabulary) {
@@ -84,6 +86,10 @@ OUTRIDER_INLINE void Session::accept(const TokenTree& tree, const Acceptance& ch
     drafted_ = static_cast<std::int64_t>(tree.drafted());
     height_ = tree.height();
     kept_ = 0;
+}
+
+OUTRIDER_INLINE void Session::read_logprobs(const TokenTree& tree, const TreeRows& rows, const Acceptance& chosen) {
+    if (logprobs_) run_logprobs_ = logprobs_of(tree, rows, context(), chosen, *logprobs_);
 }
 
 OUTRIDER_INLINE std::vector<TokenId> Session::committed() const {
@@ -110,8 +116,8 @@ OUTRIDER_INLINE void Session::emit() {
         count(stats_.accepted_per_depth, kept_);
     };
     try {
-        for (const TokenId token : run_)
-            if (!stream_.push(token)) break;
+        for (std::size_t i = 0; i < run_.size(); ++i)
+            if (!stream_.push(run_[i], logprobs_ ? &run_logprobs_[i] : nullptr)) break;
     } catch (...) {
         settle();
         throw;
@@ -132,8 +138,13 @@ OUTRIDER_INLINE void Session::fail(const std::exception_ptr& error) {
 }
 
 OUTRIDER_INLINE GenerationResult Session::finish() {
-    return {std::move(stream_.tokens()), std::move(stream_.text()), stream_.finish(),
-            std::move(stats_),           std::move(error_),         sampling_.seed};
+    return {std::move(stream_.tokens()),
+            std::move(stream_.text()),
+            stream_.finish(),
+            std::move(stats_),
+            std::move(error_),
+            sampling_.seed,
+            std::move(stream_.logprobs())};
 }
 
 }  // namespace outrider

@@ -4,11 +4,13 @@
 #include <cstddef>
 #include <cstdint>
 #include <exception>
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include <outrider/accept/detail/logprob_rows.hpp>
 #include <outrider/core/detail/export.hpp>
 #include <outrider/core/options.hpp>
 #include <outrider/core/prompt.hpp>
@@ -44,7 +46,9 @@ public:
     [[nodiscard]] std::int64_t left() const noexcept { return stream_.left(); }
 
     /// Before the first round: everything but the prompt's last token is to be committed.
-    [[nodiscard]] Prefill prefill(FeatureRequest features) const;
+    [[nodiscard]] std::int64_t to_prefill() const noexcept { return static_cast<std::int64_t>(text_.size()) - 1; }
+    /// Of that, `tokens` tokens from `begin` on.
+    [[nodiscard]] Prefill prefill(FeatureRequest features, std::int64_t begin, std::int64_t tokens) const;
     [[nodiscard]] SequenceContext context() const { return {id_, &sampling_, text_}; }
     [[nodiscard]] TokenId pending() const noexcept { return text_.back(); }
 
@@ -55,6 +59,9 @@ public:
     /// Remembers what the policy chose until `emit`: the tokens of the path, and the next pending token. Throws Error
     /// when the path is none of the tree's, or the token outside the vocabulary.
     void accept(const TokenTree& tree, const Acceptance& chosen, std::int64_t vocabulary);
+
+    /// Reads the log-probabilities of what `accept` remembers, where they were asked for.
+    void read_logprobs(const TokenTree& tree, const TreeRows& rows, const Acceptance& chosen);
 
     /// Hands the accepted tokens to the stream, up to the one that ends the text, and counts the round. What the
     /// callback throws passes through.
@@ -81,7 +88,9 @@ private:
     std::vector<TokenId> text_;  ///< prompt and emitted tokens; the last one is pending
     TokenStream stream_;
     DecodeStats stats_;
-    std::vector<TokenId> run_;  ///< accepted in this round, not yet emitted
+    std::optional<LogprobRequest> logprobs_;
+    std::vector<TokenId> run_;                 ///< accepted in this round, not yet emitted
+    std::vector<TokenLogprobs> run_logprobs_;  ///< one for each, where asked for
     std::int64_t drafted_ = 0, height_ = 0, kept_ = 0;
     std::string error_;
 };

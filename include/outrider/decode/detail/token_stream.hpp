@@ -36,9 +36,10 @@ public:
     }
 
     /// Emits one token and returns whether more may follow. What the callback throws passes through; the stream has
-    /// then recorded the token and its text, and has not ended.
-    bool push(TokenId token) {
+    /// then recorded the token and its text, and has not ended. `logprobs`: where they were asked for.
+    bool push(TokenId token, const TokenLogprobs* logprobs = nullptr) {
         tokens_.push_back(token);
+        if (logprobs != nullptr) logprobs_.push_back(*logprobs);
         const bool ends = is_end(token);
         std::string piece = ends || !detokenizer_ ? std::string{} : stops_.push(utf8_.feed(detokenizer_->bytes(token)));
         FinishReason why = FinishReason::running;
@@ -48,7 +49,7 @@ public:
             why = FinishReason::length;
         if (why != FinishReason::running && !stops_.stopped()) piece += last_words();
         text_ += piece;
-        if (!sink_({sequence_, token, piece})) end(FinishReason::cancelled);
+        if (!sink_({sequence_, token, piece, logprobs})) end(FinishReason::cancelled);
         if (why != FinishReason::running) finish_ = why;  // whatever the callback said of going on
         return !ended();
     }
@@ -79,6 +80,7 @@ public:
     [[nodiscard]] FinishReason finish() const noexcept { return finish_; }
     [[nodiscard]] std::vector<TokenId>& tokens() noexcept { return tokens_; }
     [[nodiscard]] std::string& text() noexcept { return text_; }
+    [[nodiscard]] std::vector<TokenLogprobs>& logprobs() noexcept { return logprobs_; }
 
 private:
     /// What the two filters still hold when the text ends without a stop string.
@@ -97,6 +99,7 @@ private:
     Sink sink_;
     std::vector<TokenId> tokens_;
     std::string text_;
+    std::vector<TokenLogprobs> logprobs_;
     FinishReason finish_ = FinishReason::running;
 };
 
