@@ -43,6 +43,7 @@ struct GenerationResult {
     std::uint64_t seed =
         0;  ///< what its draws were keyed by: asked for with GenerationOptions::seed, it says the same again
     std::vector<TokenLogprobs> logprobs = {};  ///< one for each token, where GenerationOptions::logprobs asks for them
+    std::vector<TokenId> prompt = {};          ///< what it was asked with
 };
 
 }  // namespace outrider

@@ -1,12 +1,10 @@
 // The loop: propose, verify, accept, commit, emit, over any drafter, target and acceptance policy.
 #pragma once
 
-#include <algorithm>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <exception>
-#include <limits>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -20,6 +18,7 @@
 #include <outrider/decode/detail/sequence_book.hpp>
 #include <outrider/decode/detail/session.hpp>
 #include <outrider/decode/detail/stage.hpp>
+#include <outrider/decode/detail/take_prompts.hpp>
 #include <outrider/decode/tree_budget.hpp>
 
 namespace outrider {
@@ -47,7 +46,8 @@ public:
           policy_(std::move(policy)),
           budget_(options.nodes),
           book_(options.max_batch),
-          prefill_rows_(options.prefill_rows) {
+          prefill_rows_(options.prefill_rows),
+          drafts_(options.nodes != 0) {
         require_in(ranges::kPrefillRows, prefill_rows_, "DecoderOptions", "prefill_rows");
         if constexpr (requires { policy_.part().check_draws(draft_.part().draws()); })
             policy_.part().check_draws(draft_.part().draws());
@@ -65,13 +65,13 @@ public:
 
     /// Queues a sequence; it enters at the next step. Throws Error for a prompt or options that cannot be served.
     SequenceId join(Prompt prompt, GenerationOptions options = {}, Sink sink = {}) {
-        const std::int64_t context = verify_.part().context();
-        check_request(prompt, options, sink, verify_.part().vocabulary(), context);
+        const std::int64_t vocabulary = verify_.part().vocabulary(), context = verify_.part().context();
+        check_request(prompt, options, sink, vocabulary, context);
         if constexpr (requires { policy_.part().check_request(options.sampling()); })
             policy_.part().check_request(options.sampling());
         if (!options.seed) options.seed = fresh_seed();
         const SequenceId id = next_sequence_id();
-        book_.wait(std::make_unique<Session>(id, std::move(prompt), options, context, std::move(sink)));
+        book_.wait(std::make_unique<Session>(id, std::move(prompt), options, vocabulary, context, std::move(sink)));
         return id;
     }
 
@@ -113,6 +113,15 @@ public:
 
     [[nodiscard]] bool finished(SequenceId id) const { return book_.finished(id); }
 
+    /// Queues a sequence that goes on behind another one's prompt and text so far, with the tokens of `more`, if any.
+    /// The other may be decoded or have ended, and not been taken. Where the verifier keeps texts (Verifier::resumes),
+    /// nothing of it is read again.
+    SequenceId fork(SequenceId from, Prompt more, GenerationOptions options = {}, Sink sink = {}) {
+        const std::vector<TokenId> text = book_.text_of(from);
+        more.tokens.insert(more.tokens.begin(), text.begin(), text.end());
+        return join(std::move(more), std::move(options), std::move(sink));
+    }
+
     /// The result of a sequence that has ended; kept until it is taken.
     [[nodiscard]] GenerationResult take(SequenceId id) { return book_.take(id); }
 
@@ -144,11 +153,14 @@ private:
         return trees;
     }
 
-    /// The trees without nodes that the texts could not use, and as many of the others as pay.
+    /// The trees without nodes that the texts could not use, as many of the others as pay, and what constraints expect.
     [[nodiscard]] std::vector<SequenceTree> usable(std::vector<SequenceTree> trees) {
         for (std::size_t i = 0; i < trees.size(); ++i)
             trees[i].tree = book_.active()[i]->usable(std::move(trees[i].tree), trees[i].samples != nullptr);
-        return budget_.trim(std::move(trees));
+        trees = budget_.trim(std::move(trees));
+        for (std::size_t i = 0; i < trees.size() && drafts_; ++i)
+            if (trees[i].samples == nullptr) trees[i].tree = book_.active()[i]->expect(std::move(trees[i].tree));
+        return trees;
     }
 
     /// Asks the policy tree by tree. Sequences for which it throws leave, and those that a logit hook cancelled; the
@@ -198,7 +210,7 @@ private:
     void advance() {
         check_not_stepping();
         const Marked mark(stepping_);
-        take_prompts();
+        if (book_.waiting() > 0) take_prompts(verify_, book_, features(), prefill_rows_, release());
         if (book_.active().empty()) return;
         look_at_costs();
         const double start = now_seconds();
@@ -216,28 +228,6 @@ private:
     [[nodiscard]] FeatureRequest features() {
         if constexpr (requires { draft_.part().features(); }) return draft_.part().features();
         return {};
-    }
-
-    /// The next pieces of the prompts that enter, in one ragged batch.
-    void take_prompts() {
-        book_.admit(release());
-        const std::vector<Prefill> pieces = book_.prompts().pieces(prompt_rows(), features());
-        if (pieces.empty()) return;
-        try {
-            Feedback told = verify_->prefill(pieces);
-            book_.entered(std::move(told), verify_.lap());
-        } catch (...) {
-            book_.fail_prompts();
-            book_.leave(release());
-        }
-    }
-
-    /// How many tokens of prompts a step takes.
-    [[nodiscard]] std::int64_t prompt_rows() {
-        bool pieces = false;
-        if constexpr (requires { verify_.part().extends(); }) pieces = verify_.part().extends();
-        if (!pieces) return std::numeric_limits<std::int64_t>::max();
-        return book_.active().empty() ? std::max(prefill_rows_, kRowsAlone) : prefill_rows_;
     }
 
     /// Before the first round that could draft: what passes cost, where the verifier can tell.
@@ -265,10 +255,16 @@ private:
         budget_.learn(book_.account(times_));
     }
 
-    /// Frees what drafter and target hold of a sequence.
+    /// Frees what drafter and target hold of a sequence, or keeps its text.
     [[nodiscard]] auto release() {
-        return [this](SequenceId id) {
-            if constexpr (requires { draft_.part().forget(id); }) draft_.part().forget(id);
+        return [this](SequenceId id, bool well) {
+            try {
+                if constexpr (requires { draft_.part().forget(id); }) draft_.part().forget(id);
+            } catch (...) {
+                book_.note_stage_error();  // the target is told all the same
+            }
+            if constexpr (requires { verify_.part().retire(id); })
+                if (well) return verify_.part().retire(id);
             if constexpr (requires { verify_.part().release(id); }) verify_.part().release(id);
         };
     }
@@ -283,6 +279,7 @@ private:
     TreeBudget budget_;
     SequenceBook book_;
     std::int64_t prefill_rows_;
+    bool drafts_;
     StageSeconds times_;  ///< of the round that is running
     bool stepping_ = false;
     bool looked_ = false;  ///< for the costs of passes

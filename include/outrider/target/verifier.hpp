@@ -39,6 +39,19 @@ public:
     /// Forgets a sequence and frees its cache. Unknown ids are ignored.
     virtual void release(SequenceId sequence) = 0;
 
+    /// Whether texts that end are kept, and `resume` may find them.
+    [[nodiscard]] virtual bool resumes() const { return false; }
+
+    /// Makes the sequence known with the longest beginning of `prompt.tokens` that is kept or that another sequence
+    /// holds, as if that had been prefilled, and returns its feedback. Where there is none, the sequence stays unknown,
+    /// and the feedback says 0 committed.
+    [[nodiscard]] virtual SequenceFeedback resume(const Prefill& prompt) {
+        return {.sequence = prompt.sequence, .tokens = {}, .features = {}, .pending = prompt.pending, .committed = 0};
+    }
+
+    /// As `release`, of a sequence that ended well: its text may be kept.
+    virtual void retire(SequenceId sequence) { release(sequence); }
+
     /// Width of the logits.
     [[nodiscard]] virtual std::int64_t vocabulary() const = 0;
 

@@ -28,12 +28,37 @@ OUTRIDER_INLINE void PromptIntake::share(std::int64_t rows) {
     }
 }
 
+// Only earlier entries are waited for, so that no two wait for each other.
+OUTRIDER_INLINE bool PromptIntake::awaits_another(const Entry& entry) const {
+    constexpr std::ptrdiff_t kWorthWaiting = 32;  // tokens: about a pass
+    const std::span<const TokenId> own = entry.session->prompt();
+    for (const Entry& other : entries_) {
+        if (&other == &entry) return false;
+        if (other.session->ended()) continue;
+        const std::span<const TokenId> its = other.session->prompt();
+        const auto common = std::ranges::mismatch(own, its).in1 - own.begin();
+        const std::ptrdiff_t brings = std::min(common, std::ssize(its) - 1);
+        if (brings >= kWorthWaiting && brings > other.done) return true;
+    }
+    return false;
+}
+
+OUTRIDER_INLINE void PromptIntake::had(Entry& entry, SequenceFeedback told) {
+    require(told.sequence == entry.session->id() && told.committed <= entry.session->to_prefill() &&
+                std::ssize(told.tokens) == told.committed,
+            "Verifier: resume of sequence {} says that {} tokens of {} are committed, and names {}",
+            entry.session->id(), told.committed, entry.session->to_prefill(), told.tokens.size());
+    entry.done = told.committed;
+    entry.session->stats().resumed = told.committed;
+    entry.told.add(std::move(told));
+}
+
 OUTRIDER_INLINE std::vector<Prefill> PromptIntake::pieces(std::int64_t rows, const FeatureRequest& features) {
     for (Entry& entry : entries_) entry.taking = 0;
     share(rows);
     std::vector<Prefill> pieces;
     for (Entry& entry : entries_) {
-        entry.stepping = entry.taking > 0 || entry.session->to_prefill() == 0;
+        entry.stepping = entry.taking > 0 || (!entry.held && entry.session->to_prefill() == entry.done);
         if (entry.stepping) pieces.push_back(entry.session->prefill(features, entry.done, entry.taking));
     }
     return pieces;

@@ -14,12 +14,31 @@
 
 namespace outrider {
 
-/// `pieces`, the verifier's prefill of them, then `took` or `failed`. Entries stand in the order of joining.
+/// `begin` where the verifier keeps texts, then `pieces`, the verifier's prefill of them, and `took`. Entries stand in
+/// the order of joining.
 class OUTRIDER_API PromptIntake {
 public:
     using Sessions = std::vector<std::unique_ptr<Session>>;
 
     void add(std::unique_ptr<Session> session) { entries_.push_back({.session = std::move(session)}); }
+
+    /// Asks `resume` (a Prefill to the SequenceFeedback of what the target has of it) for each prompt that has not
+    /// begun. One whose beginning another prompt is about to bring waits for it: requests of one prompt read it once.
+    /// Sessions for which it throws fail, through `fail`.
+    template <typename Resume, typename Fail>
+    void begin(const FeatureRequest& features, Resume&& resume, Fail&& fail) {
+        for (Entry& entry : entries_) {
+            entry.held = !entry.begun && awaits_another(entry);
+            if (entry.begun || entry.held || entry.session->ended()) continue;
+            entry.begun = true;
+            try {
+                SequenceFeedback told = resume(entry.session->prefill(features, 0, entry.session->to_prefill()));
+                if (told.committed > 0) had(entry, std::move(told));
+            } catch (...) {
+                fail(*entry.session);
+            }
+        }
+    }
 
     /// The next pieces of all prompts, `rows` tokens together: shared equally, and what one does not need goes to the
     /// others. A prompt of one token, which has nothing to commit, takes none.
@@ -52,11 +71,15 @@ private:
         std::int64_t taking = 0;  ///< of the piece at hand
         bool taken = false;       ///< it has been in a step, and nothing is left
         bool stepping = false;    ///< it has a piece at hand
+        bool begun = false;       ///< kept texts have been asked
+        bool held = false;        ///< it waits for the beginning that another prompt brings
 
-        [[nodiscard]] std::int64_t left() const { return session->to_prefill() - done - taking; }
+        [[nodiscard]] std::int64_t left() const { return held ? 0 : session->to_prefill() - done - taking; }
     };
 
     void share(std::int64_t rows);
+    [[nodiscard]] bool awaits_another(const Entry& entry) const;
+    static void had(Entry& entry, SequenceFeedback told);
 
     std::vector<Entry> entries_;
     std::size_t first_ = 0;  ///< who is served first where there are fewer rows than prompts; goes round

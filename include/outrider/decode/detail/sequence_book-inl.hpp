@@ -4,6 +4,7 @@
 #include <outrider/decode/detail/sequence_book.hpp>
 
 #include <algorithm>
+#include <array>
 #include <iterator>
 #include <utility>
 
@@ -83,6 +84,16 @@ void SequenceBook::fail_all(const Those& sessions) {
     note(error);
 }
 
+OUTRIDER_INLINE void SequenceBook::fail_stage(Session& session) { fail_all(std::array{&session}); }
+
+OUTRIDER_INLINE void SequenceBook::note_stage_error() noexcept {
+    try {
+        note(detail::translated(std::current_exception()));
+    } catch (...) {
+        note_error();
+    }
+}
+
 OUTRIDER_INLINE void SequenceBook::fail_round() { fail_all(active_); }
 
 OUTRIDER_INLINE void SequenceBook::fail_prompts() { fail_all(prompts_.in_step()); }
@@ -94,13 +105,29 @@ OUTRIDER_INLINE void SequenceBook::fail(Session& session) {
 
 OUTRIDER_INLINE void SequenceBook::retire(Sessions& leaving, const Release& release) {
     for (const auto& session : leaving) {
-        finished_.emplace(session->id(), session->finish());
+        GenerationResult result = session->finish();
+        const bool well = result.finish != FinishReason::failed;
+        finished_.emplace(session->id(), std::move(result));
         try {
-            release(session->id());
+            release(session->id(), well);
         } catch (...) {
-            note_error();
+            note_stage_error();
         }
     }
+}
+
+OUTRIDER_INLINE std::vector<TokenId> SequenceBook::text_of(SequenceId id) {
+    const Session* found = prompts_.find(id);
+    for (const auto& session : active_)
+        if (session->id() == id) found = session.get();
+    for (const auto& session : waiting_)
+        if (session->id() == id) found = session.get();
+    if (found != nullptr) return {found->text().begin(), found->text().end()};
+    const auto ended = finished_.find(id);
+    require(ended != finished_.end(), "SpeculativeDecoder: no sequence {}; it never was, or was taken", id);
+    std::vector<TokenId> text = ended->second.prompt;
+    text.insert(text.end(), ended->second.tokens.begin(), ended->second.tokens.end());
+    return text;
 }
 
 OUTRIDER_INLINE GenerationResult SequenceBook::take(SequenceId id) {

@@ -23,8 +23,9 @@ namespace outrider {
 class OUTRIDER_API SequenceBook {
 public:
     using Sessions = std::vector<std::unique_ptr<Session>>;
-    /// Frees what drafter and target hold of a sequence. What it throws is noted.
-    using Release = std::function<void(SequenceId)>;
+    /// Frees what drafter and target hold of a sequence; where it ended well, its text may be kept. What it throws is
+    /// noted.
+    using Release = std::function<void(SequenceId, bool well)>;
 
     explicit SequenceBook(std::size_t max_batch);
 
@@ -49,15 +50,21 @@ public:
     void fail_round();
     void fail_prompts();
     void fail(Session& session);
+    /// The same for one session and an exception of a stage.
+    void fail_stage(Session& session);
 
     [[nodiscard]] bool finished(SequenceId id) const { return finished_.contains(id); }
+    /// Prompt and text so far of a sequence that has not been taken. Throws Error when there is none.
+    [[nodiscard]] std::vector<TokenId> text_of(SequenceId id);
     /// Throws Error when there is no such result.
     [[nodiscard]] GenerationResult take(SequenceId id);
     void forget(SequenceId id) { finished_.erase(id); }
 
     /// The first exception since the last call; null: none.
     [[nodiscard]] std::exception_ptr first_error() noexcept { return std::exchange(first_error_, nullptr); }
-    /// Notes the exception that is being handled, unless an earlier one is.
+    /// Notes the exception of a stage that is being handled, unless an earlier one is.
+    void note_stage_error() noexcept;
+    /// The same for one that comes back as it is.
     void note_error() noexcept { note(std::current_exception()); }
     void note(std::exception_ptr error) noexcept {
         if (!first_error_) first_error_ = std::move(error);

@@ -41,29 +41,33 @@ OUTRIDER_INLINE SequenceId next_sequence_id() {
     return next++;
 }
 
-OUTRIDER_INLINE Session::Session(SequenceId id, Prompt prompt, const GenerationOptions& options, std::int64_t context,
-                                 Sink sink)
+OUTRIDER_INLINE Session::Session(SequenceId id, Prompt prompt, const GenerationOptions& options,
+                                 std::int64_t vocabulary, std::int64_t context, Sink sink)
     : id_(id),
       sampling_(options.sampling()),
+      rules_(options, TokenStream::end_ids_of(prompt, options), vocabulary),
       stream_(id, prompt, options,
               std::min(options.max_tokens, context - static_cast<std::int64_t>(prompt.tokens.size())),
               std::move(sink)) {
     text_ = std::move(prompt.tokens);
     stats_.prompt_tokens = static_cast<std::int64_t>(text_.size());
     if (options.logprobs) logprobs_ = LogprobRequest{*options.logprobs, options.logprob_law};
-    if (!sampling_.logit_hook) return;
+    if (!sampling_.logit_hook && !rules_.any()) return;
     // Acceptance may walk on below a drafted token that ends the text. Nothing of it is emitted, and a hook need not
     // know what follows an end: a grammar has nothing to allow there.
     sampling_.logit_hook = [this, hook = std::move(sampling_.logit_hook)](std::span<const TokenId> text,
                                                                           std::span<float> logits) {
-        if (!stream_.would_end(text.subspan(text_.size()))) hook(text, logits);
+        if (stream_.would_end(text.subspan(text_.size()))) return;
+        if (rules_.any()) rules_.edit(text.subspan(this->prompt().size()), logits);
+        if (hook) hook(text, logits);
     };
 }
 
-OUTRIDER_INLINE TokenTree Session::usable(TokenTree tree, bool drawn) const {
-    return subtree(std::move(tree), [&](const TokenTree& whole, NodeIndex node) {
+OUTRIDER_INLINE TokenTree Session::usable(TokenTree tree, bool drawn) {
+    TokenTree fits = subtree(std::move(tree), [&](const TokenTree& whole, NodeIndex node) {
         return whole.depth(node) < left() && (drawn || !stream_.is_end(whole.token(node)));
     });
+    return drawn ? fits : rules_.prune(std::move(fits));
 }
 
 OUTRIDER_INLINE Prefill Session::prefill(FeatureRequest features, std::int64_t begin, std::int64_t tokens) const {
@@ -98,6 +102,12 @@ OUTRIDER_INLINE std::vector<TokenId> Session::committed() const {
     return tokens;
 }
 
+OUTRIDER_INLINE bool Session::push(std::size_t i) {
+    if (!stream_.push(run_[i], logprobs_ ? &run_logprobs_[i] : nullptr)) return false;
+    if (rules_.any() && !rules_.advance(run_[i])) stream_.end(FinishReason::stop);
+    return !ended();
+}
+
 OUTRIDER_INLINE void Session::emit() {
     const auto count = [](std::vector<std::int64_t>& per_depth, std::int64_t depth) {
         if (per_depth.size() < static_cast<std::size_t>(depth)) per_depth.resize(static_cast<std::size_t>(depth), 0);
@@ -117,7 +127,7 @@ OUTRIDER_INLINE void Session::emit() {
     };
     try {
         for (std::size_t i = 0; i < run_.size(); ++i)
-            if (!stream_.push(run_[i], logprobs_ ? &run_logprobs_[i] : nullptr)) break;
+            if (!push(i)) break;
     } catch (...) {
         settle();
         throw;
@@ -138,13 +148,15 @@ OUTRIDER_INLINE void Session::fail(const std::exception_ptr& error) {
 }
 
 OUTRIDER_INLINE GenerationResult Session::finish() {
+    text_.resize(static_cast<std::size_t>(stats_.prompt_tokens));
     return {std::move(stream_.tokens()),
             std::move(stream_.text()),
             stream_.finish(),
             std::move(stats_),
             std::move(error_),
             sampling_.seed,
-            std::move(stream_.logprobs())};
+            std::move(stream_.logprobs()),
+            std::move(text_)};
 }
 
 }  // namespace outrider

@@ -27,12 +27,18 @@ public:
                 Sink sink)
         : sequence_(sequence),
           detokenizer_(prompt.text),
-          end_ids_(options.end_ids),
+          end_ids_(end_ids_of(prompt, options)),
           stops_(options.stop),
           limit_(limit),
           sink_(std::move(sink)) {
-        if (options.stop_at_end) end_ids_.insert(end_ids_.end(), prompt.end_ids.begin(), prompt.end_ids.end());
         if (limit_ <= 0) finish_ = FinishReason::length;
+    }
+
+    /// Tokens that end a request's text.
+    [[nodiscard]] static std::vector<TokenId> end_ids_of(const Prompt& prompt, const GenerationOptions& options) {
+        std::vector<TokenId> ids = options.end_ids;
+        if (options.stop_at_end) ids.insert(ids.end(), prompt.end_ids.begin(), prompt.end_ids.end());
+        return ids;
     }
 
     /// Emits one token and returns whether more may follow. What the callback throws passes through; the stream has
