@@ -27,7 +27,7 @@ TENSOR_LIBRARY = ("ATen/", "c10/", "torch/")
 PLAIN_SOURCES = ("formats", "text", "kernels")  # src/ folders that build without LibTorch, with all that they include
 # The loop names no concrete drafter and no concrete target; of the policies it knows the default.
 LOOP_ROOM = "decode"
-LOOP_MAY = {"draft": ("drafter.hpp", "detail/"), "accept": ("policy.hpp", "match.hpp"),
+LOOP_MAY = {"draft": ("drafter.hpp", "detail/"), "accept": ("policy.hpp", "match.hpp", "detail/logprob_rows"),
             "target": ("verifier.hpp", "round.hpp", "target_head.hpp", "features.hpp", "causal_model.hpp")}
 # What outrider::headers holds (include/outrider/CMakeLists.txt): rooms, and of target/ the names that a host's model meets.
 HEADERS_ROOMS = {"core", "tree", "accept/rules", "ctc", "budget", "formats", "accept", "draft", "decode"}

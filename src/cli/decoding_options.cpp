@@ -4,6 +4,8 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <map>
+#include <string>
 #include <string_view>
 
 #include <outrider/core/option_ranges.hpp>
@@ -76,6 +78,21 @@ void add_sampling(CLI::App& app, DecodingArguments& decoding, std::int64_t max_t
         ->expected(1)
         ->allow_extra_args(false)
         ->check(CLI::Validator(stop, ""));
+}
+
+void add_logprobs(CLI::App& app, DecodingArguments& decoding) {
+    GenerationOptions& options = decoding.generation;
+    auto* most = app.add_option("--logprobs", options.logprobs,
+                                "Show each token's log-probability, and those of so many most probable ones")
+                     ->transform(within(ranges::kLogprobs))
+                     ->type_name("N");
+    const std::map<std::string, LogprobLaw> laws{{"target", LogprobLaw::target}, {"warped", LogprobLaw::warped}};
+    app.add_option("--logprob-law", options.logprob_law,
+                   "target: of the target's own law; warped: of what the tokens were chosen from")
+        ->transform(CLI::CheckedTransformer(laws))
+        ->type_name("target|warped")
+        ->default_str("target")
+        ->needs(most);
 }
 
 void add_batch(CLI::App& app, DecodingArguments& decoding) {

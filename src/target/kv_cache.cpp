@@ -21,19 +21,19 @@ void KvCache::reserve(std::int64_t rows) {
     while (capacity < needed) capacity += capacity / 2;
     capacity = (capacity + 31) / 32 * 32;
     at::Tensor grown = at::empty({shape_.layers, 2, shape_.kv_heads, capacity, shape_.head_dim}, options_);
-    if (committed_ > 0) copy_committed(grown, capacity);
+    if (committed_ > 0) copy_slots(committed_, grown, capacity);
     data_ = std::move(grown);
     capacity_ = capacity;
 }
 
 // On the CPU by hand: ATen would wake its own threads, which then spin beside those of the pass.
-void KvCache::copy_committed(at::Tensor& grown, std::int64_t capacity) const {
+void KvCache::copy_slots(std::int64_t tokens, at::Tensor& grown, std::int64_t capacity) const {
     if (!data_.device().is_cpu()) {
-        grown.slice(3, 0, committed_).copy_(data_.slice(3, 0, committed_));
+        grown.slice(3, 0, tokens).copy_(data_.slice(3, 0, tokens));
         return;
     }
     const std::size_t row = static_cast<std::size_t>(shape_.head_dim) * data_.element_size();
-    const std::int64_t slots = (committed_ + kPanel - 1) / kPanel * kPanel;  // whole panels
+    const std::int64_t slots = (tokens + kPanel - 1) / kPanel * kPanel;  // whole panels
     const auto* from = static_cast<const std::byte*>(data_.data_ptr());
     auto* to = static_cast<std::byte*>(grown.data_ptr());
     for (std::int64_t plane = 0; plane < shape_.layers * 2 * shape_.kv_heads; ++plane) {
@@ -41,6 +41,31 @@ void KvCache::copy_committed(at::Tensor& grown, std::int64_t capacity) const {
         from += static_cast<std::size_t>(capacity_) * row;
         to += static_cast<std::size_t>(capacity) * row;
     }
+}
+
+KvCache KvCache::copy(std::int64_t tokens) const {
+    OUTRIDER_ASSERT(tokens >= 0 && tokens <= committed_);
+    KvCache twin(shape_, options_);
+    if (tokens == 0) return twin;
+    twin.reserve(tokens);
+    twin.data_.zero_();  // what no row has been written to must not end up in a file
+    copy_slots(tokens, twin.data_, twin.capacity_);
+    twin.committed_ = tokens;
+    return twin;
+}
+
+void KvCache::load(at::Tensor slots, std::int64_t committed) {
+    require(
+        slots.dim() == 5 && slots.size(0) == shape_.layers && slots.size(1) == 2 && slots.size(2) == shape_.kv_heads &&
+            slots.size(3) % 32 == 0 && slots.size(3) >= committed && slots.size(4) == shape_.head_dim &&
+            committed >= 0 && slots.is_contiguous() &&
+            slots.scalar_type() == c10::typeMetaToScalarType(options_.dtype()),
+        ErrorKind::damaged_file,
+        "KvCache: slots of another form; expected [{}, 2, {}, a multiple of 32 from {} on, {}] of this cache's dtype",
+        shape_.layers, shape_.kv_heads, committed, shape_.head_dim);
+    capacity_ = slots.size(3);
+    committed_ = committed;
+    data_ = std::move(slots);
 }
 
 void KvCache::append(std::int64_t rows) {

@@ -10,6 +10,8 @@
 #include <outrider/target/features.hpp>
 #include <outrider/target/pass_times.hpp>
 
+#include "read_text_file.hpp"
+
 namespace outrider {
 namespace {
 
@@ -43,10 +45,15 @@ at::Tensor take_path(const at::Tensor& from, std::span<const NodeIndex> path) {
     return result;
 }
 
+/// Keys and values are of one checkpoint, one arithmetic and one order of slots.
+ReaderName reader_of(const LlamaModel& model, const KvCache& cache) {
+    return {model.fingerprint(), model.weights_description() + (cache.key_panels() ? ", panels" : ", rows")};
+}
+
 }  // namespace
 
 LlamaVerifier::LlamaVerifier(LlamaModel model, Options options)
-    : model_(std::move(model)), options_(options), pass_(model_.make_pass()) {
+    : model_(std::move(model)), options_(options), pass_(model_.make_pass()), kept_(options.kept_bytes) {
     require(options_.prefill_rows >= 1, "LlamaVerifier: prefill_rows is {}, expected at least 1",
             options_.prefill_rows);
 }
@@ -54,11 +61,13 @@ LlamaVerifier::LlamaVerifier(LlamaModel model, Options options)
 void LlamaVerifier::check_prefill(std::span<const Prefill> sequences) const {
     check_distinct(sequences, "prefill");
     for (const Prefill& one : sequences) {
-        require(!sequences_.contains(one.sequence),
+        const auto found = sequences_.find(one.sequence);
+        require(one.committed > 0 || found == sequences_.end(),
                 "LlamaVerifier: prefill of sequence {}, which is known already; "
                 "release it first or choose another id",
                 one.sequence);
-        const auto length = static_cast<std::int64_t>(one.tokens.size());
+        if (one.committed > 0) check_goes_on(one, found == sequences_.end() ? nullptr : &found->second);
+        const auto length = one.committed + static_cast<std::int64_t>(one.tokens.size());
         require(length < context(),
                 "LlamaVerifier: the prompt of sequence {} has {} tokens with its pending one, the "
                 "model's context holds {}; shorten the prompt",
@@ -66,6 +75,17 @@ void LlamaVerifier::check_prefill(std::span<const Prefill> sequences) const {
         OUTRIDER_ASSERT(
             std::ranges::all_of(one.tokens, [&](TokenId token) { return token >= 0 && token < vocabulary(); }));
     }
+}
+
+void LlamaVerifier::check_goes_on(const Prefill& piece, const Sequence* known) {
+    require(known != nullptr && known->read.cache.committed() == piece.committed,
+            "LlamaVerifier: prefill of sequence {} goes on behind {} tokens, {} are committed; give pieces one after "
+            "another",
+            piece.sequence, piece.committed, known == nullptr ? 0 : known->read.cache.committed());
+    require(!known->verified, "LlamaVerifier: prefill of sequence {} between verify and commit; commit it first",
+            piece.sequence);
+    require(known->read.asked == piece.features,
+            "LlamaVerifier: prefill of sequence {} asks for other features than its first piece", piece.sequence);
 }
 
 Feedback LlamaVerifier::prefill(std::span<const Prefill> sequences) {
@@ -78,15 +98,18 @@ Feedback LlamaVerifier::prefill(std::span<const Prefill> sequences) {
                             .tokens = {one.tokens.begin(), one.tokens.end()},
                             .features = {},
                             .pending = one.pending,
-                            .committed = static_cast<std::int64_t>(one.tokens.size())});
+                            .committed = one.committed + static_cast<std::int64_t>(one.tokens.size())});
     for (const Prefill& one : sequences)
-        sequences_.emplace(one.sequence, Sequence{.cache = pass_->make_cache(), .asked = one.features});
+        if (one.committed == 0)
+            sequences_.emplace(one.sequence,
+                               Sequence{.read = {.tokens = {}, .cache = pass_->make_cache(), .asked = one.features}});
     try {
         run_prompts(sequences, feedback);
-    } catch (...) {
+    } catch (...) {  // of those that went on, some rows may be committed
         for (const Prefill& one : sequences) sequences_.erase(one.sequence);
         throw;
     }
+    for (const SequenceFeedback& told : feedback) note(sequences_.at(told.sequence), told);
     return feedback;
 }
 
@@ -114,7 +137,7 @@ void LlamaVerifier::run_prompts(std::span<const Prefill> sequences, Feedback& fe
     };
     for (std::size_t s = 0; s < sequences.size(); ++s) {
         std::span<const TokenId> left = sequences[s].tokens;
-        KvCache& cache = sequences_.at(sequences[s].sequence).cache;
+        KvCache& cache = sequences_.at(sequences[s].sequence).read.cache;
         while (!left.empty()) {
             const auto take =
                 std::min<std::size_t>(left.size(), static_cast<std::size_t>(options_.prefill_rows - rows));
@@ -146,7 +169,7 @@ void LlamaVerifier::check_trees(std::span<const SequenceTree> trees) const {
                 "LlamaVerifier: verify of sequence {} again before its commit; commit or "
                 "release it first",
                 one.sequence);
-        const std::int64_t deepest = found->second.cache.committed() + one.tree.height();
+        const std::int64_t deepest = found->second.read.cache.committed() + one.tree.height();
         require(deepest < context(),
                 "LlamaVerifier: the tree of sequence {} reaches position {}, the model's context "
                 "holds {} tokens; draft less deep or end the text",
@@ -169,8 +192,8 @@ TreeOutput LlamaVerifier::verify(std::span<const SequenceTree> trees) {
     FeatureRequest all = FeatureRequest::none();
     for (const SequenceTree& one : trees) {
         Sequence& sequence = sequences_.at(one.sequence);
-        KvCache& cache = sequence.cache;
-        all = both(all, sequence.asked);
+        KvCache& cache = sequence.read.cache;
+        all = both(all, sequence.read.asked);
         cache.reserve(static_cast<std::int64_t>(one.tree.size()));
         segments.push_back({.cache = &cache, .tokens = one.tree.tokens(), .parents = one.tree.parents()});
         result.offsets.push_back(result.offsets.back() + static_cast<std::int64_t>(one.tree.size()));
@@ -181,9 +204,9 @@ TreeOutput LlamaVerifier::verify(std::span<const SequenceTree> trees) {
     for (std::size_t i = 0; i < trees.size(); ++i) {
         Sequence& sequence = sequences_.at(trees[i].sequence);
         sequence.verified = true;
-        if (sequence.asked.wanted)
-            sequence.features =
-                take_features(output.features.slice(0, result.offsets[i], result.offsets[i + 1]), all, sequence.asked);
+        if (sequence.read.asked.wanted)
+            sequence.features = take_features(output.features.slice(0, result.offsets[i], result.offsets[i + 1]), all,
+                                              sequence.read.asked);
     }
     return result;
 }
@@ -212,13 +235,14 @@ Feedback LlamaVerifier::commit(std::span<const SequenceAcceptance> accepted) {
     for (const SequenceAcceptance& one : accepted) {
         Sequence& sequence = sequences_.at(one.sequence);
         sequence.verified = false;
-        sequence.cache.keep(one.accepted.path);
+        sequence.read.cache.keep(one.accepted.path);
         const at::Tensor features = std::exchange(sequence.features, {});
         feedback.push_back({.sequence = one.sequence,
                             .tokens = one.tokens,
                             .features = features.defined() ? take_path(features, one.accepted.path) : at::Tensor{},
                             .pending = one.accepted.pending,
-                            .committed = sequence.cache.committed()});
+                            .committed = sequence.read.cache.committed()});
+        note(sequence, feedback.back());
     }
     return feedback;
 }
@@ -244,9 +268,78 @@ std::vector<PassTime> LlamaVerifier::pass_times() {
 
 void LlamaVerifier::release(SequenceId sequence) { sequences_.erase(sequence); }
 
+// Features are noted as they were handed out: the drafter reads the same rows, nothing is copied.
+void LlamaVerifier::note(Sequence& sequence, const SequenceFeedback& told) const {
+    if (options_.kept_bytes == 0) return;
+    ReadText& read = sequence.read;
+    read.tokens.insert(read.tokens.end(), told.tokens.begin(), told.tokens.end());
+    if (told.features.defined()) read.features.push_back(told.features);
+}
+
+const ReadText* LlamaVerifier::longest(std::span<const TokenId> tokens, const FeatureRequest& wanted) {
+    const ReadText* best = kept_.find(tokens, wanted);
+    std::int64_t most = best == nullptr ? 0 : common_beginning(best->tokens, tokens);
+    for (const auto& [id, sequence] : sequences_) {
+        if (!sequence.read.serves(wanted)) continue;
+        const std::int64_t common = common_beginning(sequence.read.tokens, tokens);
+        if (common > most) most = common, best = &sequence.read;
+    }
+    return best;
+}
+
+SequenceFeedback LlamaVerifier::resume(const Prefill& prompt) {
+    require(!sequences_.contains(prompt.sequence),
+            "LlamaVerifier: resume of sequence {}, which is known already; release it first or choose another id",
+            prompt.sequence);
+    const ReadText* found = resumes() ? longest(prompt.tokens, prompt.features) : nullptr;
+    if (found == nullptr) return Verifier::resume(prompt);
+    const at::NoGradGuard no_grad;
+    const std::int64_t common = common_beginning(found->tokens, prompt.tokens);
+    const auto count = static_cast<std::size_t>(common);
+    Sequence sequence{.read = {.tokens = {}, .cache = found->cache.copy(common), .asked = prompt.features}};
+    SequenceFeedback told{.sequence = prompt.sequence,
+                          .tokens = {prompt.tokens.begin(), prompt.tokens.begin() + common},
+                          .features = found->first_features(common, prompt.features),
+                          .pending = count < prompt.tokens.size() ? prompt.tokens[count] : prompt.pending,
+                          .committed = common};
+    note(sequence, told);
+    sequences_.emplace(prompt.sequence, std::move(sequence));
+    return told;
+}
+
+void LlamaVerifier::retire(SequenceId sequence) {
+    auto node = sequences_.extract(sequence);
+    if (!node.empty() && options_.kept_bytes > 0) kept_.keep(std::move(node.mapped().read));
+}
+
+std::int64_t LlamaVerifier::save(std::span<const TokenId> tokens, const std::filesystem::path& path) {
+    const ReadText* found = longest(tokens, FeatureRequest::none());
+    require(found != nullptr,
+            "LlamaVerifier: nothing is kept of these tokens to save; set Options::kept_bytes, and "
+            "decode a text that begins with them");
+    const std::int64_t common = common_beginning(found->tokens, tokens);
+    write_read_text(path, *found, common, reader_of(model_, found->cache));
+    return common;
+}
+
+std::vector<TokenId> LlamaVerifier::load(const std::filesystem::path& path) {
+    require(options_.kept_bytes > 0, "LlamaVerifier: a text to keep, and Options::kept_bytes is 0; set it");
+    KvCache empty = pass_->make_cache();
+    const ReaderName reader = reader_of(model_, empty);
+    ReadText text = read_read_text(path, std::move(empty), reader);
+    require(text.bytes() <= options_.kept_bytes,
+            "LlamaVerifier: {} holds {} bytes, Options::kept_bytes is {}; set it higher", path.string(), text.bytes(),
+            options_.kept_bytes);
+    std::vector<TokenId> tokens = text.tokens;
+    require(std::ranges::all_of(tokens, [&](TokenId token) { return token >= 0 && token < vocabulary(); }),
+            ErrorKind::damaged_file, "{}: tokens outside the vocabulary", path.string());
+    kept_.keep(std::move(text));
+    return tokens;
+}
+
 std::size_t LlamaVerifier::cache_bytes() const {
     std::size_t sum = 0;
-    for (const auto& [id, sequence] : sequences_) sum += sequence.cache.bytes();
+    for (const auto& [id, sequence] : sequences_) sum += sequence.read.cache.bytes();
     return sum;
 }
 

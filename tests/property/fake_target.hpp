@@ -62,14 +62,43 @@ public:
         check(!sequences.empty(), "prefill of nothing");
         Feedback feedback;
         for (const Prefill& p : sequences) {
-            check(!caches_.contains(p.sequence), "prefilled twice");
+            check(caches_.contains(p.sequence) == (p.committed > 0), "prefilled twice, or goes on before it began");
+            check(p.committed == 0 || takes_pieces, "a piece, where only whole prompts are taken");
             Cache& cache = caches_[p.sequence];
-            cache.tokens.assign(p.tokens.begin(), p.tokens.end());
+            check(std::ssize(cache.tokens) == p.committed && !cache.verified, "goes on behind other tokens");
+            check(p.committed == 0 || p.tokens.empty() || cache.pending == p.tokens[0], "another pending token");
+            cache.tokens.insert(cache.tokens.end(), p.tokens.begin(), p.tokens.end());
             cache.pending = p.pending;
-            feedback.push_back(told(p.sequence, cache, 0));
+            prefilled += std::ssize(p.tokens);
+            most_prefilled = std::max(most_prefilled, std::ssize(p.tokens));
+            feedback.push_back(told(p.sequence, cache, static_cast<std::size_t>(p.committed)));
         }
         ++calls;
         return feedback;
+    }
+
+    [[nodiscard]] bool extends() const override { return takes_pieces; }
+
+    [[nodiscard]] bool resumes() const override { return keeps_texts; }
+    [[nodiscard]] SequenceFeedback resume(const Prefill& prompt) override {
+        check(!caches_.contains(prompt.sequence), "resumed, and known already");
+        std::size_t longest = 0;
+        const auto common = [&](const std::vector<TokenId>& text) {
+            const auto most = static_cast<std::ptrdiff_t>(std::min(text.size(), prompt.tokens.size()));
+            return static_cast<std::size_t>(
+                std::mismatch(text.begin(), text.begin() + most, prompt.tokens.begin()).first - text.begin());
+        };
+        for (const std::vector<TokenId>& text : kept) longest = std::max(longest, common(text));
+        for (const auto& [id, cache] : caches_) longest = std::max(longest, common(cache.tokens));
+        if (longest == 0) return Verifier::resume(prompt);
+        Cache& cache = caches_[prompt.sequence];
+        cache.tokens.assign(prompt.tokens.begin(), prompt.tokens.begin() + static_cast<std::ptrdiff_t>(longest));
+        cache.pending = longest < prompt.tokens.size() ? prompt.tokens[longest] : prompt.pending;
+        return told(prompt.sequence, cache, 0);
+    }
+    void retire(SequenceId sequence) override {
+        if (keeps_texts && caches_.contains(sequence)) kept.push_back(caches_[sequence].tokens);
+        release(sequence);
     }
 
     [[nodiscard]] TreeOutput verify(std::span<const SequenceTree> trees) override {
@@ -133,6 +162,11 @@ public:
 
     std::vector<PassTime> times;  ///< what it says passes cost
     bool gives_argmax = true;
+    bool takes_pieces = true;  ///< of prompts
+    bool keeps_texts = false;  ///< of sequences that have ended
+    std::vector<std::vector<TokenId>> kept;
+    std::int64_t prefilled = 0;         ///< tokens of prompts, all calls together
+    std::ptrdiff_t most_prefilled = 0;  ///< tokens of one prompt in one call
     bool throw_in_verify = false, throw_in_commit = false;
     TokenId nan_after = kNoToken;  ///< rows after this token are NaN
     std::int64_t calls = 0, passes = 0, rows = 0;

@@ -3,11 +3,14 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include <outrider/core/logprobs.hpp>
 #include <outrider/core/types.hpp>
 
 namespace outrider {
@@ -31,6 +34,8 @@ struct SamplingOptions {
     LogitHook logit_hook = {};        ///< see LogitHook; empty: none
 };
 
+class Constraint;  // core/constraint.hpp
+
 /// One request.
 struct GenerationOptions {
     std::int64_t max_tokens = 128;    ///< emit at most this many tokens
@@ -46,6 +51,16 @@ struct GenerationOptions {
     bool stop_at_end = true;             ///< stop at the model's end tokens
     std::vector<TokenId> end_ids = {};   ///< further token ids that end the text
     std::vector<std::string> stop = {};  ///< strings that end the text, also across token borders; not part of it
+    /// With each token its log-probability, and those of so many most probable ones; 0: the token's alone; empty: none.
+    std::optional<std::int64_t> logprobs = {};
+    LogprobLaw logprob_law = LogprobLaw::target;  ///< of which law they are
+    /// Added to the logits of these tokens; -infinity forbids one.
+    std::vector<std::pair<TokenId, float>> logit_bias = {};
+    double presence_penalty = 0.0;   ///< taken off the logits of all tokens that the answer holds
+    double frequency_penalty = 0.0;  ///< and so much for each time that it does
+    std::int64_t min_tokens = 0;     ///< no end token before the answer has so many
+    /// What the answer must be, such as JSON of a schema: see Constraint. Applied before everything else; empty: none.
+    std::shared_ptr<const Constraint> constraint = {};
 
     [[nodiscard]] SamplingOptions sampling() const {
         return {temperature, top_p, top_k, min_p, repetition_penalty, seed.value_or(0), stream, logit_hook};

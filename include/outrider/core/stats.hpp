@@ -22,6 +22,7 @@ struct StageSeconds {
 
 struct DecodeStats {
     std::int64_t prompt_tokens = 0;
+    std::int64_t resumed = 0;                      ///< of these, found in texts that the target keeps
     std::int64_t tokens = 0;                       ///< emitted
     std::int64_t rounds = 0;                       ///< target passes this sequence took part in, prefill apart
     std::int64_t drafted = 0;                      ///< nodes proposed, roots not counted
@@ -34,7 +35,7 @@ struct DecodeStats {
     [[nodiscard]] double beta() const { return rounds > 0 ? double(tokens) / double(rounds) : 0.0; }
 
     DecodeStats& operator+=(const DecodeStats& more) {
-        prompt_tokens += more.prompt_tokens, tokens += more.tokens, rounds += more.rounds;
+        prompt_tokens += more.prompt_tokens, resumed += more.resumed, tokens += more.tokens, rounds += more.rounds;
         drafted += more.drafted, accepted += more.accepted, seconds += more.seconds;
         add(drafted_per_depth, more.drafted_per_depth);
         add(accepted_per_depth, more.accepted_per_depth);

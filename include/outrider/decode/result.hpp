@@ -6,6 +6,7 @@
 #include <string_view>
 #include <vector>
 
+#include <outrider/core/logprobs.hpp>
 #include <outrider/core/stats.hpp>
 #include <outrider/core/types.hpp>
 
@@ -44,7 +45,15 @@ struct GenerationResult {
     std::string error;  ///< with FinishReason::failed, what happened
     std::uint64_t seed =
         0;  ///< what its draws were keyed by: asked for with GenerationOptions::seed, it says the same again
-    std::exception_ptr exception = {};  ///< with FinishReason::failed, the exception that `error` tells
+    std::exception_ptr exception = {};         ///< with FinishReason::failed, the exception that `error` tells
+    std::vector<TokenLogprobs> logprobs = {};  ///< one for each token, where GenerationOptions::logprobs asks for them
+    std::vector<TokenId> prompt = {};          ///< what it was asked with
+};
+
+/// What a round that does not throw has to say.
+struct StepOutcome {
+    bool more = false;              ///< something is left to decode
+    std::exception_ptr error = {};  ///< the round's first; null: none
 };
 
 }  // namespace outrider

@@ -8,6 +8,7 @@
 #include <type_traits>
 #include <utility>
 
+#include <outrider/core/logprobs.hpp>
 #include <outrider/core/types.hpp>
 
 namespace outrider {
@@ -18,6 +19,7 @@ struct EmittedToken {
     TokenId token = kNoToken;
     std::string_view
         text;  ///< what became certain with it: whole UTF-8 characters, may be empty; valid during the call
+    const TokenLogprobs* logprobs = nullptr;  ///< where GenerationOptions::logprobs asks for them; valid as long
 };
 
 /// Wraps a callback that takes an EmittedToken, a text (`std::string_view`) or ids (`std::span<const TokenId>`), and

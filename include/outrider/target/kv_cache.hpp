@@ -16,7 +16,7 @@ namespace outrider {
 /// Slots 0 .. committed-1 hold the committed tokens in text order (slot = position). A forward writes its rows to the
 /// slots behind them, in row order; then `append` or `keep` commits some and the rest is forgotten. Keys are stored
 /// after the rotary embedding: a row's position is committed + depth, so it is right before and after compaction.
-/// Storage grows geometrically. Copying would be costly, so the class moves only.
+/// Storage grows geometrically. Copying is costly, so the class moves, and `copy` has a name.
 class OUTRIDER_API KvCache {
 public:
     struct Shape {
@@ -51,6 +51,18 @@ public:
     /// is a multiple of 32.
     [[nodiscard]] void* data() const { return data_.data_ptr(); }
 
+    /// Another cache with the first `tokens` committed tokens.
+    [[nodiscard]] KvCache copy(std::int64_t tokens) const;
+
+    /// All slots, [layers, 2, kv_heads, capacity, head_dim]; undefined where nothing is allocated.
+    [[nodiscard]] const at::Tensor& tensor() const noexcept { return data_; }
+    [[nodiscard]] const at::TensorOptions& options() const noexcept { return options_; }
+    [[nodiscard]] bool key_panels() const noexcept { return shape_.key_panels; }
+
+    /// Takes slots as `tensor` gives them, of which the first `committed` are committed. Throws Error where they are
+    /// not of this cache's form.
+    void load(at::Tensor slots, std::int64_t committed);
+
     /// Commits the first `rows` slots behind the committed ones: a prompt's chunk, in text order.
     void append(std::int64_t rows);
 
@@ -62,7 +74,7 @@ public:
     void keep(std::span<const NodeIndex> path);
 
 private:
-    void copy_committed(at::Tensor& grown, std::int64_t capacity) const;
+    void copy_slots(std::int64_t tokens, at::Tensor& grown, std::int64_t capacity) const;
     void move_slots(std::span<const NodeIndex> path);
     void move_rows(std::byte* plane, std::span<const NodeIndex> path) const;
     template <typename Element>

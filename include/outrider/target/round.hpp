@@ -22,12 +22,15 @@
 namespace outrider {
 
 /// A sequence that enters: the verifier commits `tokens` (the prompt without its last token; may be empty). The
-/// prompt's last token is the first pending token, so that the first round is like every other.
+/// prompt's last token is the first pending token, so that the first round is like every other. A prompt may come in
+/// pieces, where the verifier takes them (Verifier::extends): `tokens` are then the next ones, `pending` the one
+/// behind.
 struct Prefill {
     SequenceId sequence = 0;
     std::span<const TokenId> tokens;  ///< owned by the caller, read during the call
     TokenId pending = kNoToken;
     FeatureRequest features = {};  ///< what this sequence's feedback is to hold, from the prompt on
+    std::int64_t committed = 0;    ///< tokens of the sequence that are committed already; 0: it enters
 };
 
 /// What a drafter learns of one sequence, in the same call that asks for its next tree.

@@ -22,7 +22,12 @@ public:
     /// Makes the sequences known and commits their prompts. Returns their first feedback, in the order given, with the
     /// features that each asks for (Prefill::features), as every later feedback of a sequence. A target that offers
     /// none of inner layers says so in TargetHead::feature_layers, and is not asked for them.
+    /// Sequences whose prefill throws are released next.
     [[nodiscard]] virtual Feedback prefill(std::span<const Prefill> sequences) = 0;
+
+    /// Whether `prefill` also goes on with a sequence that is known (Prefill::committed above 0), between its rounds or
+    /// before the first. A prompt then enters in pieces, beside the rounds of others.
+    [[nodiscard]] virtual bool extends() const { return false; }
 
     /// One forward over the rows of all trees. Row order is node order. Trees are sound: the decoder has checked them.
     [[nodiscard]] virtual TreeOutput verify(std::span<const SequenceTree> trees) = 0;
@@ -33,6 +38,19 @@ public:
 
     /// Forgets a sequence and frees its cache. Unknown ids are ignored.
     virtual void release(SequenceId sequence) = 0;
+
+    /// Whether texts that end are kept, and `resume` may find them.
+    [[nodiscard]] virtual bool resumes() const { return false; }
+
+    /// Makes the sequence known with the longest beginning of `prompt.tokens` that is kept or that another sequence
+    /// holds, as if that had been prefilled, and returns its feedback. Where there is none, the sequence stays unknown,
+    /// and the feedback says 0 committed.
+    [[nodiscard]] virtual SequenceFeedback resume(const Prefill& prompt) {
+        return {.sequence = prompt.sequence, .tokens = {}, .features = {}, .pending = prompt.pending, .committed = 0};
+    }
+
+    /// As `release`, of a sequence that ended well: its text may be kept.
+    virtual void retire(SequenceId sequence) { release(sequence); }
 
     /// Width of the logits.
     [[nodiscard]] virtual std::int64_t vocabulary() const = 0;

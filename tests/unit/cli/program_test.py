@@ -40,6 +40,23 @@ class Generate(Case):
         self.assertNotEqual(self.lines("--prompt", "x y", "--temperature", 1, "--seed", 1)[0]["token_ids"],
                             self.lines("--prompt", "x y", "--temperature", 1, "--seed", 2)[0]["token_ids"])
 
+    def test_log_probabilities(self):
+        for law in ([], ["--logprob-law", "warped"]):
+            asked = ["--prompts", self.prompts(), "-n", 16, "--temperature", 0.7, "--logprobs", 3, *law]
+            plain = self.lines(*asked, "--drafter", "none")
+            drafted = self.lines(*asked, "--drafter", "ngram", "--nodes", 5, "--batch", 4)
+            self.assertEqual([line["logprobs"] for line in plain], [line["logprobs"] for line in drafted])
+            for line in plain:
+                self.assertEqual([entry["id"] for entry in line["logprobs"]], line["token_ids"])
+                for entry in line["logprobs"]:
+                    self.assertLess(entry["logprob"], 1e-6)
+                    self.assertEqual(len(entry["top"]), 3)
+                    self.assertGreaterEqual(entry["top"][0]["logprob"], entry["logprob"])
+        table, _ = outrider("generate", "--model", MODEL, "--prompt", "a b", "-n", 5, "--drafter", "none", "--logprobs", 0)
+        self.assertEqual(sum(b"-" in line for line in table.splitlines()[-5:]), 5)
+        self.assertNotIn("logprobs", self.lines("--prompt", "a", "-n", 2)[0])
+        outrider("generate", "--model", MODEL, "--prompt", "a", "--logprob-law", "warped", status=2)
+
     def test_raw_and_limit(self):
         raw = self.lines("--prompts", self.prompts(), "--limit", 2, "--raw", "-n", 4)
         chat = self.lines("--prompts", self.prompts(), "--limit", 2, "-n", 4)

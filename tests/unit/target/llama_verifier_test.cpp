@@ -291,6 +291,39 @@ TEST_CASE("Prefill gives the same bits in one batch, one by one, and in chunks")
     CHECK(whole.cache_bytes() > 0);
 }
 
+TEST_CASE("A prompt in pieces leaves the same bits, with rounds of another sequence between them") {
+    std::mt19937 random(23);
+    const LlamaModel model = tiny(GENERATE(Weights::stored, Weights::f32));
+    for (int trial = 0; trial < 10; ++trial) {
+        const std::vector<TokenId> tokens = random_tokens(random, 120);
+        LlamaVerifier whole(model), pieces(model, {.prefill_rows = 29});
+        const std::vector<TokenId> other = random_tokens(random, 5);
+        const Prefill beside{.sequence = 2, .tokens = other, .pending = 7};
+        (void)pieces.prefill(std::span(&beside, 1));
+        const Prefill all{.sequence = 1, .tokens = tokens, .pending = 3};
+        const Feedback told = whole.prefill(std::span(&all, 1));
+        std::vector<at::Tensor> features;
+        for (std::size_t done = 0; done < tokens.size();) {
+            const std::size_t take = std::min<std::size_t>(1 + random() % 50, tokens.size() - done);
+            const Prefill piece{.sequence = 1,
+                                .tokens = std::span(tokens).subspan(done, take),
+                                .pending = done + take < tokens.size() ? tokens[done + take] : 3,
+                                .committed = static_cast<std::int64_t>(done)};
+            const Feedback now = pieces.prefill(std::span(&piece, 1));
+            done += take;
+            CHECK(now[0].committed == static_cast<std::int64_t>(done));
+            features.push_back(now[0].features);
+            const SequenceTree root{2, TokenTree::root_only(7)};
+            (void)pieces.verify(std::span(&root, 1));
+            const SequenceAcceptance kept{2, {{}, 7}, {7}};
+            (void)pieces.commit(std::span(&kept, 1));
+        }
+        CHECK(at::equal(at::cat(features), told[0].features));
+        const SequenceTree root{1, TokenTree::root_only(3)};
+        CHECK(at::equal(whole.verify(std::span(&root, 1)).logits, pieces.verify(std::span(&root, 1)).logits));
+    }
+}
+
 TEST_CASE("Breaches of the protocol are errors that change nothing") {
     LlamaVerifier verifier(tiny(Weights::stored));
     const std::vector<TokenId> tokens{3, 4, 5};
@@ -315,6 +348,13 @@ TEST_CASE("Breaches of the protocol are errors that change nothing") {
     CHECK(verifier.active() == 0);
     (void)prefill(1, tokens, 6);
     refuses([&] { return prefill(1, tokens, 6); }, "known already");
+    const auto go_on = [&](SequenceId id, std::int64_t committed, FeatureRequest features = {}) {
+        const Prefill one{id, tokens, 6, std::move(features), committed};
+        return verifier.prefill(std::span(&one, 1));
+    };
+    refuses([&] { return go_on(1, 2); }, "goes on behind 2 tokens, 3 are committed");
+    refuses([&] { return go_on(5, 3); }, "0 are committed");
+    refuses([&] { return go_on(1, 3, FeatureRequest::none()); }, "other features");
     refuses([&] { return verify(2, TokenTree::root_only(1)); }, "unknown");
     refuses([&] { return commit(1, {}, 0); }, "without a verify");
     TokenTree::Builder builder(6);
