@@ -1,4 +1,4 @@
-// A dense decoder as target: configuration, weights, tokenizer and chat template of one checkpoint.
+// A dense decoder as target (docs/models.md): configuration, weights, tokenizer and chat template of one checkpoint.
 #pragma once
 
 #include <c10/core/Device.h>
