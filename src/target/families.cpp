@@ -69,6 +69,11 @@ void gemma_parts(ModelConfig& c) {
     c.embedding_scale = std::sqrt(static_cast<double>(c.hidden));
 }
 
+void gemma3_parts(ModelConfig& c) {
+    gemma_parts(c);
+    c.head_norm = HeadNorm::each;
+}
+
 /// The 27B models divide the width by the heads where the others take a head's own dimensions.
 void gemma_scale(std::int64_t largest, ModelConfig& c) {
     const std::int64_t over = c.layers == largest ? c.hidden / c.heads : c.head_dim;
@@ -172,7 +177,7 @@ std::span<const Family> families() {
          .hf_post_attention = kGemma[0], .hf_mlp_norm = kGemma[1], .hf_post_mlp = kGemma[2], .parts = gemma_parts,
          .read_gguf = gemma2_gguf, .read_hf = gemma2_hf},
         {.name = "gemma3", .gguf = "gemma3", .hf = {"gemma3_text", "Gemma3ForCausalLM"}, .hf_norm_offset = 1,
-         .hf_post_attention = kGemma[0], .hf_mlp_norm = kGemma[1], .hf_post_mlp = kGemma[2], .parts = gemma_parts,
+         .hf_post_attention = kGemma[0], .hf_mlp_norm = kGemma[1], .hf_post_mlp = kGemma[2], .parts = gemma3_parts,
          .read_gguf = gemma3_gguf, .read_hf = gemma3_hf},
         {.name = "glm4", .gguf = "glm4", .hf = {"glm4", "Glm4ForCausalLM"}, .gguf_pairs = true, .hf_pairs = true, .hf_partial = true,
          .hf_post_attention = kGlm[0], .hf_mlp_norm = kGlm[1], .hf_post_mlp = kGlm[2], .parts = glm4_parts},

@@ -16,6 +16,7 @@ import torch
 from make_model_golden import greedy, logit_record, write
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+MERGE = ("!", "#")
 SIZES = dict(hidden_size=40, intermediate_size=56, num_hidden_layers=2, num_attention_heads=3, num_key_value_heads=1,
              vocab_size=67, max_position_embeddings=512, bos_token_id=0, eos_token_id=2, pad_token_id=None,
              initializer_range=0.2, tie_word_embeddings=False)
@@ -119,7 +120,8 @@ def random_model(config, seed):
 
 def vocabulary(size):
     from tokenizers import pre_tokenizers
-    return SPECIAL + sorted(pre_tokenizers.ByteLevel.alphabet())[:size - len(SPECIAL)]
+    tokens = SPECIAL + sorted(pre_tokenizers.ByteLevel.alphabet())[:size - len(SPECIAL) - 1]
+    return tokens + ["".join(MERGE)]
 
 
 def write_tokenizer(folder, size):
@@ -133,7 +135,7 @@ def write_tokenizer(folder, size):
             "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
             "model": {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
                       "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False, "ignore_merges": False,
-                      "vocab": {t: i for i, t in enumerate(vocabulary(size))}, "merges": []}}
+                      "vocab": {t: i for i, t in enumerate(vocabulary(size))}, "merges": [list(MERGE)]}}
     (folder / "tokenizer.json").write_text(json.dumps(text, ensure_ascii=False, separators=(",", ":")) + "\n")
 
 
@@ -181,7 +183,7 @@ def write_gguf(path, model, family, architecture, more):
     writer.add_tokenizer_pre("gpt-2")
     writer.add_token_list(vocabulary(config.vocab_size))
     writer.add_token_types([3 if t in SPECIAL else 1 for t in vocabulary(config.vocab_size)])
-    writer.add_token_merges([])
+    writer.add_token_merges([" ".join(MERGE)])
     writer.add_bos_token_id(0)
     writer.add_eos_token_id(2)
     more(writer)
