@@ -285,10 +285,12 @@ HfConfig parse_hf_config(std::string_view json, const std::string& name) {
     config.vocab_size = fields.required_size("vocab_size");
     const ClassDefaults& usual = defaults_of(config);
     // What the file leaves out has the value of the model's configuration class, and null means none.
-    const std::int64_t kv_heads = usual.kv_heads > 0 && !fields.has("num_key_value_heads") ? usual.kv_heads : config.heads;
+    const std::int64_t kv_heads =
+        usual.kv_heads > 0 && !fields.has("num_key_value_heads") ? usual.kv_heads : config.heads;
     config.kv_heads = fields.size("num_key_value_heads").value_or(kv_heads);
-    config.head_dim = fields.size("head_dim").value_or(
-        usual.head_dim > 0 && !fields.has("head_dim") ? usual.head_dim : config.hidden_size / config.heads);
+    config.head_dim = fields.size("head_dim")
+                          .value_or(usual.head_dim > 0 && !fields.has("head_dim") ? usual.head_dim
+                                                                                  : config.hidden_size / config.heads);
     require(config.head_dim > 0, "{}: a hidden_size of {} for {} heads", name, config.hidden_size, config.heads);
     config.max_positions = fields.size("max_position_embeddings").value_or(usual.positions);
     config.rms_norm_eps = fields.number("rms_norm_eps").value_or(usual.eps);
@@ -298,7 +300,8 @@ HfConfig parse_hf_config(std::string_view json, const std::string& name) {
     config.mlp_bias = fields.flag("mlp_bias", false);
     read_parts(fields, config);
     const bool gemma = usual.type.starts_with("gemma");
-    config.hidden_act = gemma ? fields.text("hidden_activation", "gelu_pytorch_tanh") : fields.text("hidden_act", "silu");
+    config.hidden_act =
+        gemma ? fields.text("hidden_activation", "gelu_pytorch_tanh") : fields.text("hidden_act", "silu");
     if (config.hidden_act == "swish") config.hidden_act = "silu";  // two names of one function
     if (const Json* quantized = fields.find("quantization_config"))
         fields.wrong("quantization_config", *quantized,

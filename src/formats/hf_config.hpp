@@ -18,16 +18,16 @@ struct HfRope {
     double theta = 10000.0;
     double factor = 1.0;
     bool has_factor = false;
-    double partial = 1.0;                   ///< partial_rotary_factor
+    double partial = 1.0;                        ///< partial_rotary_factor
     std::optional<double> low_freq_factor = {};  ///< of "llama3", as is the next
     std::optional<double> high_freq_factor = {};
-    std::optional<std::int64_t> original_context = {};  ///< original_max_position_embeddings
-    std::optional<double> beta_fast = {}, beta_slow = {};    ///< of "yarn", as are the next three
+    std::optional<std::int64_t> original_context = {};     ///< original_max_position_embeddings
+    std::optional<double> beta_fast = {}, beta_slow = {};  ///< of "yarn", as are the next three
     std::optional<double> mscale = {}, mscale_all = {};
     bool truncate = true;
-    std::optional<double> attention_factor = {};           ///< of "yarn" and "longrope"
+    std::optional<double> attention_factor = {};                ///< of "yarn" and "longrope"
     std::vector<double> short_factors = {}, long_factors = {};  ///< of "longrope"
-    std::optional<double> query_growth = {};               ///< llama_4_scaling_beta
+    std::optional<double> query_growth = {};                    ///< llama_4_scaling_beta
 };
 
 /// Sizes are positive and below 2^31; what the file leaves out has the value that the model's configuration class in
@@ -51,7 +51,7 @@ struct HfConfig {
     bool attention_bias = false;
     bool mlp_bias = false;
     std::optional<std::int64_t> sliding_window;  ///< empty when null
-    std::string hidden_act = "silu";  ///< or hidden_activation
+    std::string hidden_act = "silu";             ///< or hidden_activation
     std::optional<bool> use_sliding_window;
     std::optional<std::int64_t> max_window_layers, window_pattern;  ///< Qwen's; Gemma's sliding_window_pattern
     std::vector<bool> windowed_layers;                              ///< by layer_types; empty: not said

@@ -86,7 +86,9 @@ private:
                       optional(c.post_norms, "post_attention_norm")},
                 .down = {matrix(source, {own + "down"}), biases(c.mlp_bias, {"down_bias"}),
                          optional(c.post_norms, "post_mlp_norm")},
-                .rope = rope == nullptr ? -1 : rope == &c.rope ? 0 : 1,
+                .rope = rope == nullptr   ? -1
+                        : rope == &c.rope ? 0
+                                          : 1,
                 .windowed = c.window_of(index) > 0};
     }
 
@@ -122,8 +124,8 @@ private:
 struct Block {
     KvCache* cache = nullptr;
     std::int64_t begin = 0, rows = 0;
-    at::Tensor hidden;  // [rows, committed + rows] true where a row does not see a slot
-    at::Tensor far = {};// the same in layers with a window; undefined where there are none
+    at::Tensor hidden;    // [rows, committed + rows] true where a row does not see a slot
+    at::Tensor far = {};  // the same in layers with a window; undefined where there are none
 };
 
 class AtenPass final : public TargetPass {
@@ -152,7 +154,9 @@ private:
         return wide * at::rsqrt(wide.square().mean(-1, true) + model_->config.norm_eps);
     }
 
-    at::Tensor stream(const at::Tensor& x, const at::Tensor& norm) const { return norm.defined() ? rms_norm(x, norm) : x; }
+    at::Tensor stream(const at::Tensor& x, const at::Tensor& norm) const {
+        return norm.defined() ? rms_norm(x, norm) : x;
+    }
     void lay_out(const std::vector<std::int64_t>& positions);
     at::Tensor attend(const at::Tensor& qkv, std::int64_t layer, std::span<const Block> blocks) const;
     at::Tensor rotate(const at::Tensor& x, int rope) const;

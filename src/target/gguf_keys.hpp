@@ -11,8 +11,7 @@ namespace outrider {
 
 class GgufKeys {
 public:
-    GgufKeys(const GgufFile& file, std::string architecture)
-        : file_(file), architecture_(std::move(architecture)) {}
+    GgufKeys(const GgufFile& file, std::string architecture) : file_(file), architecture_(std::move(architecture)) {}
 
     [[nodiscard]] const GgufFile& file() const { return file_; }
     [[nodiscard]] std::string key(std::string_view name) const { return architecture_ + "." + std::string(name); }

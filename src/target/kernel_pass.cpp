@@ -27,12 +27,12 @@ struct Branch {
 };
 
 struct KernelLayer {
-    std::vector<float> attention_norm, mlp_norm;       // [H]
+    std::vector<float> attention_norm, mlp_norm;  // [H]
     PackedLinear qkv, gate_up;
-    std::vector<float> qkv_bias, gate_up_bias;         // [q + 2 kv], [2 feed_forward]
-    std::vector<float> q_norm, k_norm;                 // [head_dim], or over all heads
+    std::vector<float> qkv_bias, gate_up_bias;  // [q + 2 kv], [2 feed_forward]
+    std::vector<float> q_norm, k_norm;          // [head_dim], or over all heads
     Branch o, down;
-    int rope = 0;       // which of the pass's rotary embeddings; below 0: none
+    int rope = 0;  // which of the pass's rotary embeddings; below 0: none
     bool windowed = false;
 };
 
@@ -125,19 +125,21 @@ private:
         };
         const bool head_norms = c.head_norm != ModelConfig::HeadNorm::none;
         const RopeConfig* rope = c.rope_of(index);
-        return {.attention_norm = vector(c.pre_norms, {"attention_norm"}),
-                .mlp_norm = vector(c.pre_norms, {"mlp_norm"}),
-                .qkv = group({own + "q", own + "k", own + "v"}),
-                .gate_up = group({own + "gate", own + "up"}),
-                .qkv_bias = vector(c.qkv_bias, {"q_bias", "k_bias", "v_bias"}),
-                .gate_up_bias = vector(c.mlp_bias, {"gate_bias", "up_bias"}),
-                .q_norm = vector(head_norms, {"q_norm"}),
-                .k_norm = vector(head_norms, {"k_norm"}),
-                .o = {group({own + "o"}), vector(c.o_bias, {"o_bias"}), vector(c.post_norms, {"post_attention_norm"})},
-                .down = {group({own + "down"}), vector(c.mlp_bias, {"down_bias"}),
-                         vector(c.post_norms, {"post_mlp_norm"})},
-                .rope = rope == nullptr ? -1 : rope == &c.rope ? 0 : 1,
-                .windowed = c.window_of(index) > 0};
+        return {
+            .attention_norm = vector(c.pre_norms, {"attention_norm"}),
+            .mlp_norm = vector(c.pre_norms, {"mlp_norm"}),
+            .qkv = group({own + "q", own + "k", own + "v"}),
+            .gate_up = group({own + "gate", own + "up"}),
+            .qkv_bias = vector(c.qkv_bias, {"q_bias", "k_bias", "v_bias"}),
+            .gate_up_bias = vector(c.mlp_bias, {"gate_bias", "up_bias"}),
+            .q_norm = vector(head_norms, {"q_norm"}),
+            .k_norm = vector(head_norms, {"k_norm"}),
+            .o = {group({own + "o"}), vector(c.o_bias, {"o_bias"}), vector(c.post_norms, {"post_attention_norm"})},
+            .down = {group({own + "down"}), vector(c.mlp_bias, {"down_bias"}), vector(c.post_norms, {"post_mlp_norm"})},
+            .rope = rope == nullptr   ? -1
+                    : rope == &c.rope ? 0
+                                      : 1,
+            .windowed = c.window_of(index) > 0};
     }
 
     /// Matrices that multiply the same rows. As stored when every one of them has a fast path; a group that has not is
@@ -436,7 +438,8 @@ void KernelPass::feed_forward(TeamMember& member, const KernelLayer& weights) {
     add_to_stream(member, weights.down);
 }
 
-// The stream's rows for a matrix, normalised where the model has a norm there. Stands behind a barrier and ends with one.
+// The stream's rows for a matrix, normalised where the model has a norm there. Stands behind a barrier and ends with
+// one.
 void KernelPass::read_stream(TeamMember& member, const std::vector<float>& norm, WeightFormat format) {
     const std::int64_t h = hidden();
     if (norm.empty())

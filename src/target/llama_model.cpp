@@ -80,8 +80,8 @@ LlamaModel LlamaModel::load(const std::filesystem::path& path, const Options& op
         "machine with an NVIDIA driver. Use cpu otherwise",
         options.device.str());
     require(options.context >= 0, "context is {}, expected 0 (all that the checkpoint has) or more", options.context);
-    Checkpoint checkpoint = std::filesystem::is_directory(path) ? open_folder(path, options.context)
-                                                                : open_gguf(path, options.context);
+    Checkpoint checkpoint =
+        std::filesystem::is_directory(path) ? open_folder(path, options.context) : open_gguf(path, options.context);
     const auto state = std::make_shared<State>();
     state->config = std::move(checkpoint.config);
     state->source = std::move(checkpoint.source);

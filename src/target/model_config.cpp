@@ -12,8 +12,8 @@ namespace {
 /// Llama 3.1: long waves are divided by the factor, short ones stay, between them a smooth change.
 float llama3_frequency(const RopeConfig& rope, float frequency) {
     const double wavelength = 2.0 * std::numbers::pi / frequency;
-    const double smooth = (rope.original_context / wavelength - rope.low_freq_factor) /
-                          (rope.high_freq_factor - rope.low_freq_factor);
+    const double smooth =
+        (rope.original_context / wavelength - rope.low_freq_factor) / (rope.high_freq_factor - rope.low_freq_factor);
     const double kept = std::clamp(smooth, 0.0, 1.0);
     return static_cast<float>(kept * frequency + (1.0 - kept) * frequency / rope.factor);
 }
@@ -26,7 +26,8 @@ struct YarnRamp {
     YarnRamp(const RopeConfig& rope, std::int64_t dimensions) {
         const auto d = static_cast<double>(dimensions);
         const auto pair_of = [&](double turns) {
-            return d * std::log(rope.original_context / (turns * 2.0 * std::numbers::pi)) / (2.0 * std::log(rope.theta));
+            return d * std::log(rope.original_context / (turns * 2.0 * std::numbers::pi)) /
+                   (2.0 * std::log(rope.theta));
         };
         low = pair_of(rope.beta_fast), high = pair_of(rope.beta_slow);
         if (rope.truncate) low = std::floor(low), high = std::ceil(high);

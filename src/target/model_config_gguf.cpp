@@ -29,8 +29,8 @@ void read_yarn(const GgufKeys& keys, RopeConfig& rope, std::int64_t context) {
     rope.original_context = keys.number("rope.scaling.original_context_length", static_cast<double>(context));
     rope.beta_fast = keys.number("rope.scaling.yarn_beta_fast", 32.0);
     rope.beta_slow = keys.number("rope.scaling.yarn_beta_slow", 1.0);
-    const double growth = 0.1 * std::log(std::max(rope.factor, 1.0)), multiplier = keys.number(
-        "rope.scaling.yarn_log_multiplier", 0.0);
+    const double growth = 0.1 * std::log(std::max(rope.factor, 1.0)),
+                 multiplier = keys.number("rope.scaling.yarn_log_multiplier", 0.0);
     rope.magnitude *= (1.0 + growth) / (1.0 + multiplier * growth);
 }
 
@@ -74,8 +74,7 @@ void read_sizes(const GgufKeys& keys, ModelConfig& config) {
     config.layers = keys.integer("block_count");
     config.hidden = keys.integer("embedding_length");
     config.heads = keys.one_integer("attention.head_count");
-    config.kv_heads =
-        keys.has("attention.head_count_kv") ? keys.one_integer("attention.head_count_kv") : config.heads;
+    config.kv_heads = keys.has("attention.head_count_kv") ? keys.one_integer("attention.head_count_kv") : config.heads;
     require(config.heads > 0, "{}: \"{}\" is {}", file.name(), keys.key("attention.head_count"), config.heads);
     config.head_dim = keys.find_integer("attention.key_length").value_or(config.hidden / config.heads);
     const std::int64_t value_dim = keys.find_integer("attention.value_length").value_or(config.head_dim);

@@ -18,7 +18,9 @@ void read_yarn(const HfRope& from, RopeConfig& rope) {
     rope.beta_fast = from.beta_fast.value_or(32.0);
     rope.beta_slow = from.beta_slow.value_or(1.0);
     rope.truncate = from.truncate;
-    const auto growth = [&](double scale) { return rope.factor <= 1 ? 1.0 : 0.1 * scale * std::log(rope.factor) + 1.0; };
+    const auto growth = [&](double scale) {
+        return rope.factor <= 1 ? 1.0 : 0.1 * scale * std::log(rope.factor) + 1.0;
+    };
     rope.magnitude = growth(1.0);
     if (from.mscale.value_or(0) != 0 && from.mscale_all.value_or(0) != 0)
         rope.magnitude = growth(*from.mscale) / growth(*from.mscale_all);
@@ -30,8 +32,7 @@ void read_longrope(const HfRope& from, RopeConfig& rope, std::int64_t trained, s
     const std::vector<double>& divisors =
         static_cast<double>(context) > rope.original_context ? from.long_factors : from.short_factors;
     rope.divisors.assign(divisors.begin(), divisors.end());
-    const double factor =
-        from.has_factor ? from.factor : static_cast<double>(trained) / rope.original_context;
+    const double factor = from.has_factor ? from.factor : static_cast<double>(trained) / rope.original_context;
     rope.magnitude = factor <= 1 ? 1.0 : std::sqrt(1.0 + std::log(factor) / std::log(rope.original_context));
     rope.factor = 1.0;
 }

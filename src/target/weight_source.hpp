@@ -58,10 +58,10 @@ private:
         std::int64_t rows = 0;
         std::int64_t columns = 0;
         std::span<const std::byte> data;
-        std::int64_t paired_heads = 0;  // > 0: pairs are neighbouring rows, in this many heads
-        std::int64_t rotated = 0;       // then: the rows of a head that turn
-        float offset = 0;               // added to every value
-        mutable std::size_t rows_read = 0;   // by read_rows, in all; only through atomic_ref
+        std::int64_t paired_heads = 0;      // > 0: pairs are neighbouring rows, in this many heads
+        std::int64_t rotated = 0;           // then: the rows of a head that turn
+        float offset = 0;                   // added to every value
+        mutable std::size_t rows_read = 0;  // by read_rows, in all; only through atomic_ref
 
         [[nodiscard]] std::size_t row_bytes() const { return data.size() / static_cast<std::size_t>(rows); }
         [[nodiscard]] std::int64_t file_row(std::int64_t row) const;

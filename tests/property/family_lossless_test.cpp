@@ -43,9 +43,7 @@ private:
         std::vector<TokenId> prompt;
     };
 
-    std::int64_t pick(std::int64_t count) {
-        return std::uniform_int_distribution<std::int64_t>(0, count - 1)(engine_);
-    }
+    std::int64_t pick(std::int64_t count) { return std::uniform_int_distribution<std::int64_t>(0, count - 1)(engine_); }
 
     TokenTree grow(const std::vector<TokenId>& truth, std::size_t done, TokenId pending, std::int64_t nodes) {
         TokenTree::Builder tree(pending);
@@ -92,11 +90,14 @@ TEST_CASE("every family's text is that of plain decoding, under random trees, ba
         Texts texts;
         SpeculativeDecoder plain{NoDraft{}, LlamaVerifier{model}};
         for (const auto& prompt : prompts) texts[prompt] = plain.generate({prompt}, options_of(seed)).tokens;
-        SpeculativeDecoder drafted{HalfRightDraft{&texts, vocabulary, seed}, LlamaVerifier{model}, Match{},
+        SpeculativeDecoder drafted{HalfRightDraft{&texts, vocabulary, seed},
+                                   LlamaVerifier{model},
+                                   Match{},
                                    {.nodes = 6 + static_cast<std::int64_t>(seed)}};
         std::vector<SequenceId> ids;
         for (const auto& prompt : prompts) ids.push_back(drafted.join({prompt}, options_of(seed)));
-        while (drafted.step()) {}
+        while (drafted.step()) {
+        }
         for (std::size_t p = 0; p < prompts.size(); ++p) {
             CAPTURE(seed, p);
             const GenerationResult result = drafted.take(ids[p]);

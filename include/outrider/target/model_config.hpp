@@ -65,8 +65,8 @@ struct OUTRIDER_API ModelConfig {
     double norm_eps = 1e-5;
     bool tied_output = false;  ///< the output matrix is the embedding
 
-    std::vector<bool> windowed = {};    ///< [layers] where the window holds; empty: everywhere
-    std::vector<bool> unrotated = {};   ///< [layers] without rotary embedding; empty: none
+    std::vector<bool> windowed = {};   ///< [layers] where the window holds; empty: everywhere
+    std::vector<bool> unrotated = {};  ///< [layers] without rotary embedding; empty: none
     RopeConfig rope = {};
     std::optional<RopeConfig> local_rope = {};  ///< of the windowed layers; empty: the same
 

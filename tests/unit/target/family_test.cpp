@@ -102,7 +102,7 @@ TEST_CASE("Both formats of a family are one description") {
     const ModelConfig hf = LlamaModel::load(kFamilies / name / "hf").config();
     const ModelConfig gguf = LlamaModel::load(kFamilies / name / "twin.gguf").config();
     const auto sizes = [](const ModelConfig& c) {
-        return std::vector<std::int64_t>{c.layers,  c.hidden,     c.heads,   c.kv_heads, c.head_dim, c.feed_forward,
+        return std::vector<std::int64_t>{c.layers,  c.hidden,     c.heads,   c.kv_heads, c.head_dim,   c.feed_forward,
                                          c.context, c.vocabulary, c.rotated, c.window,   c.tied_output};
     };
     CHECK(sizes(hf) == sizes(gguf));
