@@ -10,8 +10,8 @@
 #include <outrider/core/error.hpp>
 
 #include "formats/gguf.hpp"
-#include "formats/json_text.hpp"
-#include "formats/named_tensors.hpp"
+#include <outrider/formats/detail/json_text.hpp>
+#include <outrider/formats/detail/named_tensors.hpp>
 
 namespace outrider::cli {
 namespace {

@@ -189,6 +189,7 @@ private:
     void soften() {
         for (std::int64_t i = 0; i < count_; ++i) {
             const std::int64_t positions = row(i).positions(), padded = whole_panels(positions);
+            if (shape_.cap > 0) table_.soft_cap_row(scores(i), positions, shape_.cap);
             std::fill(scores(i) + positions, scores(i) + padded, -std::numeric_limits<float>::infinity());
             factors_[i] = 1.0F / table_.exponentials(scores(i), padded);
         }

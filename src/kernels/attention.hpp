@@ -56,6 +56,7 @@ struct AttentionShape {
     std::int64_t kv_heads = 1;
     std::int64_t head_dim = 64;  ///< a multiple of 16
     float scale = 0.125F;        ///< of the scores, usually 1 / sqrt(head_dim)
+    float cap = 0;               ///< then they become cap tanh(score / cap); 0: they stay
 };
 
 /// Floats of scratch memory that one member needs for rows that see at most `positions` positions.

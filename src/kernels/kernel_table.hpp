@@ -108,6 +108,9 @@ struct Table {
     void (*round_pairs)(const float* x, std::int64_t n, std::uint32_t* pairs, std::int64_t stride) = nullptr;
     void (*rms_norm_row)(const float* x, std::int64_t n, const float* weight, float eps, float* y) = nullptr;
     void (*silu_gate_row)(const float* gate, const float* up, std::int64_t n, float* y) = nullptr;
+    void (*gelu_gate_row)(const float* gate, const float* up, std::int64_t n, float* y) = nullptr;
+    void (*soft_cap_row)(float* x, std::int64_t n, float cap) = nullptr;
+    void (*scale_row)(float* x, std::int64_t n, float scale) = nullptr;
     void (*add_row)(float* x, const float* y, std::int64_t n) = nullptr;
     void (*exp_row)(const float* x, std::int64_t n, float* y) = nullptr;
     void (*softmax_row)(float* x, std::int64_t n) = nullptr;
@@ -125,10 +128,11 @@ struct Table {
 [[nodiscard]] std::int64_t panel_bytes(WeightFormat format, std::int64_t blocks);
 
 /// Sets the entries that a path's `Vec` serves, from the unnamed namespace it stands in.
-#define OUTRIDER_ROW_KERNELS(t)                                                                                       \
-    (t).rms_norm_row = rms_norm_row, (t).silu_gate_row = silu_gate_row, (t).add_row = add_row, (t).exp_row = exp_row, \
-    (t).softmax_row = softmax_row, (t).argmax_row = argmax_row, (t).rotate_heads = rotate_heads,                      \
-    (t).exponentials = exponentials, (t).score_panels = score_panels, (t).mix_values = mix_values,                    \
+#define OUTRIDER_ROW_KERNELS(t)                                                                               \
+    (t).rms_norm_row = rms_norm_row, (t).silu_gate_row = silu_gate_row, (t).gelu_gate_row = gelu_gate_row,    \
+    (t).soft_cap_row = soft_cap_row, (t).scale_row = scale_row, (t).add_row = add_row, (t).exp_row = exp_row, \
+    (t).softmax_row = softmax_row, (t).argmax_row = argmax_row, (t).rotate_heads = rotate_heads,              \
+    (t).exponentials = exponentials, (t).score_panels = score_panels, (t).mix_values = mix_values,            \
     (t).from_cache = from_cache
 
 [[nodiscard]] const Table& table(Isa isa);  ///< of an available path

@@ -71,6 +71,10 @@ public:
     void assign_silu_gate(TeamMember& member, const float* x, std::int64_t n, std::int64_t in, std::int64_t ldx,
                           WeightFormat target);
 
+    /// The same with gelu by tanh.
+    void assign_gelu_gate(TeamMember& member, const float* x, std::int64_t n, std::int64_t in, std::int64_t ldx,
+                          WeightFormat target);
+
     [[nodiscard]] std::int64_t rows() const noexcept { return rows_; }
     [[nodiscard]] std::int64_t in() const noexcept { return in_; }
     [[nodiscard]] RowForm form() const noexcept { return form_; }
@@ -93,6 +97,9 @@ private:
     };
     template <typename F>
     void pack_share(TeamMember& member, std::int64_t n, std::int64_t in, RowForm form, F values);
+    template <typename F>
+    void pack_gated(TeamMember& member, const float* x, std::int64_t n, std::int64_t in, std::int64_t ldx,
+                    WeightFormat target, F gate_row);
     void pack_part(const Place& at, std::int64_t first, std::int64_t count, const float* x);
 
     AlignedBytes values_, scales_, scratch_;

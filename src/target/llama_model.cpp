@@ -16,20 +16,20 @@ namespace {
 
 /// A checkpoint as its files hold it.
 struct Checkpoint {
-    LlamaConfig config;
+    ModelConfig config;
     std::shared_ptr<const WeightSource> source;
     std::shared_ptr<const Tokenizer> tokenizer;
     std::string note = {};
 };
 
-Checkpoint open_gguf(const std::filesystem::path& path) {
+Checkpoint open_gguf(const std::filesystem::path& path, std::int64_t context) {
     const GgufFile file = GgufFile::open(path);
-    const LlamaConfig config = LlamaConfig::from_gguf(file);
+    const ModelConfig config = ModelConfig::from_gguf(file, context);
     return {config, std::make_shared<WeightSource>(WeightSource::from_gguf(file, config)), Tokenizer::from_gguf(file)};
 }
 
-Checkpoint open_folder(const std::filesystem::path& folder) {
-    LlamaConfig config = LlamaConfig::from_hf(folder);
+Checkpoint open_folder(const std::filesystem::path& folder, std::int64_t context) {
+    ModelConfig config = ModelConfig::from_hf(folder, context);
     const NamedTensors file = NamedTensors::open(folder);
     std::string note;
     if (const bool tied = WeightSource::has_tied_output(file, config); tied != config.tied_output) {
@@ -53,7 +53,7 @@ ChatTemplate chat_template_of(const Tokenizer& tokenizer, const LlamaModel::Opti
 }  // namespace
 
 struct LlamaModel::State {
-    LlamaConfig config;
+    ModelConfig config;
     std::shared_ptr<const WeightSource> source;
     std::shared_ptr<const Tokenizer> tokenizer;
     std::shared_ptr<const ModelBackend> backend;
@@ -79,7 +79,9 @@ LlamaModel LlamaModel::load(const std::filesystem::path& path, const Options& op
         "device {}: no CUDA device is to be had; expected a build with LibTorch's CUDA part (cmake --preset cuda) on a "
         "machine with an NVIDIA driver. Use cpu otherwise",
         options.device.str());
-    Checkpoint checkpoint = std::filesystem::is_directory(path) ? open_folder(path) : open_gguf(path);
+    require(options.context >= 0, "context is {}, expected 0 (all that the checkpoint has) or more", options.context);
+    Checkpoint checkpoint =
+        std::filesystem::is_directory(path) ? open_folder(path, options.context) : open_gguf(path, options.context);
     const auto state = std::make_shared<State>();
     state->config = std::move(checkpoint.config);
     state->source = std::move(checkpoint.source);
@@ -117,7 +119,7 @@ LlamaModel LlamaModel::load(const std::filesystem::path& path, const Options& op
     return LlamaModel(state);
 }
 
-const LlamaConfig& LlamaModel::config() const { return state_->config; }
+const ModelConfig& LlamaModel::config() const { return state_->config; }
 const Tokenizer& LlamaModel::tokenizer() const { return *state_->tokenizer; }
 at::Device LlamaModel::device() const { return state_->device; }
 int LlamaModel::threads() const { return state_->threads; }
@@ -173,18 +175,19 @@ static std::string tokenizer_fingerprint(const Tokenizer& tokenizer) {
 }
 
 TargetHead LlamaModel::head() const {
-    const auto reader = [state = state_](const char* table) {
-        return [state, table](std::span<const TokenId> ids) {
+    const auto reader = [state = state_](const char* table, double scale = 1.0) {
+        return [state, table, scale](std::span<const TokenId> ids) {
             const at::NoGradGuard no_grad;
             at::Tensor rows = at::empty({static_cast<std::int64_t>(ids.size()), state->config.hidden}, at::kFloat);
             state->source->read_rows(table, ids, rows.data_ptr<float>());
+            if (scale != 1.0) rows.mul_(scale);
             return rows.to(state->device);
         };
     };
     return {.fingerprint = state_->fingerprint,
             .hidden = state_->config.hidden,
             .vocabulary = state_->config.vocabulary,
-            .embed = reader("embed"),
+            .embed = reader("embed", state_->config.embedding_scale),
             .output_rows = reader(state_->config.tied_output ? "embed" : "output"),
             .final_norm = state_->norm,
             .norm_eps = state_->config.norm_eps,

@@ -37,15 +37,15 @@ protected:
 
 /// Plain tensor operations; f32 or bf16 on any device.
 [[nodiscard]] std::shared_ptr<const ModelBackend> make_aten_backend(const WeightSource& source,
-                                                                    const LlamaConfig& config, at::Device device,
+                                                                    const ModelConfig& config, at::Device device,
                                                                     Weights weights);
 
 /// Whether the kernels can run such a model.
-[[nodiscard]] inline bool kernels_fit(const LlamaConfig& config) { return config.head_dim % 16 == 0; }
+[[nodiscard]] inline bool kernels_fit(const ModelConfig& config) { return config.head_dim % 16 == 0; }
 
 /// The library's kernels; every format, CPU. `source` is shared: embeddings are read from the file row by row.
 [[nodiscard]] std::shared_ptr<const ModelBackend> make_kernel_backend(std::shared_ptr<const WeightSource> source,
-                                                                      const LlamaConfig& config, Weights weights,
+                                                                      const ModelConfig& config, Weights weights,
                                                                       int threads);
 
 }  // namespace outrider

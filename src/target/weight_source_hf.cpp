@@ -23,7 +23,7 @@ constexpr const char *kEmbedding = "model.embed_tokens.weight", *kOutput = "lm_h
 
 }  // namespace
 
-bool WeightSource::has_tied_output(const NamedTensors& file, const LlamaConfig& config) {
+bool WeightSource::has_tied_output(const NamedTensors& file, const ModelConfig& config) {
     if (!config.tied_output) {
         require(file.has(kOutput),
                 "{}: tensor \"{}\" is missing, and config.json says tie_word_embeddings false (or nothing, "
@@ -40,7 +40,7 @@ bool WeightSource::has_tied_output(const NamedTensors& file, const LlamaConfig& 
     return same;
 }
 
-WeightSource WeightSource::from_hf(const NamedTensors& file, const LlamaConfig& config) {
+WeightSource WeightSource::from_hf(const NamedTensors& file, const ModelConfig& config) {
     WeightSource source;
     source.drop_pages_ = [file](std::span<const std::byte> part) { file.drop_pages(part); };
     FileTensors tensors;

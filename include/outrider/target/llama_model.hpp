@@ -1,4 +1,4 @@
-// A Llama-family target: configuration, weights, tokenizer and chat template of one checkpoint.
+// A dense decoder as target (docs/models.md): configuration, weights, tokenizer and chat template of one checkpoint.
 #pragma once
 
 #include <c10/core/Device.h>
@@ -14,7 +14,7 @@
 #include <outrider/core/detail/export.hpp>
 #include <outrider/core/prompt.hpp>
 #include <outrider/core/types.hpp>
-#include <outrider/target/llama_config.hpp>
+#include <outrider/target/model_config.hpp>
 #include <outrider/target/target_head.hpp>
 #include <outrider/target/target_pass.hpp>
 #include <outrider/target/weights.hpp>
@@ -39,6 +39,7 @@ public:
         Weights weights = Weights::automatic;
         Backend backend = Backend::automatic;
         int threads = 0;                        ///< of the kernels; 0: one per physical core
+        std::int64_t context = 0;               ///< most positions that will be used; 0: all that the checkpoint has
         std::string chat_template = {};         ///< name of a built-in one; empty: the checkpoint's own
         std::string chat_template_source = {};  ///< Jinja, instead of either
     };
@@ -49,7 +50,7 @@ public:
     [[nodiscard]] static LlamaModel load(const std::filesystem::path& path, const Options& options);
     [[nodiscard]] static LlamaModel load(const std::filesystem::path& path) { return load(path, Options{}); }
 
-    [[nodiscard]] const LlamaConfig& config() const;
+    [[nodiscard]] const ModelConfig& config() const;
     [[nodiscard]] const Tokenizer& tokenizer() const;
     [[nodiscard]] at::Device device() const;
     /// Of the kernels.

@@ -1,4 +1,4 @@
-// The verifier of Llama-family targets: ragged rows of many sequences in one forward, one KV cache each.
+// The verifier of dense decoders (docs/models.md): ragged rows of many sequences in one forward, one KV cache each.
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -21,7 +21,7 @@ struct TargetHead {
     std::string fingerprint;      ///< tells targets apart: a drafter refuses a target it was not trained for
     std::int64_t hidden = 0;      ///< H, also the width of the final features
     std::int64_t vocabulary = 0;  ///< V
-    std::function<at::Tensor(std::span<const TokenId>)> embed;        ///< ids [n] -> float32 [n, H]
+    std::function<at::Tensor(std::span<const TokenId>)> embed;  ///< ids [n] -> float32 [n, H], as layer 1 reads it
     std::function<at::Tensor(std::span<const TokenId>)> output_rows;  ///< ids [n] -> float32 [n, H]
     at::Tensor final_norm;  ///< [H] float32 weight of the RMS norm before the output matrix
     double norm_eps = 1e-5;

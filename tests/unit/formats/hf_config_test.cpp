@@ -149,8 +149,8 @@ TEST_CASE("config: rotary scaling by older and newer keys") {
     };
     fails("rope_scaling", R"({"type": "linear"})", "no factor");
     fails("rope_scaling", R"({"factor": 2.0})", "no type");
-    fails("rope_parameters", R"({"rope_type": "default", "partial_rotary_factor": 0.5})", "partial_rotary_factor");
-    fails("partial_rotary_factor", "0.25", "partial_rotary_factor");
+    fails("rope_parameters", R"({"rope_type": "default", "partial_rotary_factor": 1.5})", "partial_rotary_factor");
+    fails("partial_rotary_factor", "0", "partial_rotary_factor");
     fails("quantization_config", R"({"quant_method": "awq"})", "quantization_config");
 }
 

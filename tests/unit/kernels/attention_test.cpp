@@ -87,7 +87,8 @@ std::vector<AttentionShape> shapes() {
     std::vector<AttentionShape> result;
     for (const CacheFormat format : {CacheFormat::f32, CacheFormat::f16, CacheFormat::bf16})
         for (const auto& [heads, kv, dim] : {std::tuple{9, 3, 64}, {4, 4, 16}, {8, 2, 80}, {5, 1, 48}})
-            result.push_back({format, heads, kv, dim, 1 / std::sqrt(static_cast<float>(dim))});
+            for (const float cap : {0.0F, 1.5F})
+                result.push_back({format, heads, kv, dim, 1 / std::sqrt(static_cast<float>(dim)), cap});
     return result;
 }
 
@@ -125,7 +126,8 @@ TEST_CASE("attention agrees with double precision") {
                         double score = 0;
                         for (std::int64_t d = 0; d < shape.head_dim; ++d)
                             score += query[d] * cache.at(cache.keys, slot(p), base + d);
-                        weights.push_back(score * shape.scale);
+                        score *= shape.scale;
+                        weights.push_back(shape.cap > 0 ? shape.cap * std::tanh(score / shape.cap) : score);
                         most = std::max(most, weights.back());
                     }
                     for (double& weight : weights) sum += weight = std::exp(weight - most);

@@ -378,17 +378,19 @@ TEST_CASE("fused assigns equal the row operation and then assign, bit for bit, f
             for (const std::int64_t n : {1, 2, 7, 30}) {
                 Draws draws(83);
                 const auto x = draws.normals(n * 2 * in), weight = draws.normals(in);
-                std::vector<float> normed(static_cast<std::size_t>(n * in)), gated = normed;
+                std::vector<float> normed(static_cast<std::size_t>(n * in)), gated = normed, gelu = normed;
                 for (std::int64_t r = 0; r < n; ++r) {
                     const float* row = x.data() + r * 2 * in;
                     rms_norm_row(row, in, weight.data(), 1e-5F, normed.data() + r * in);
                     silu_gate_row(row, row + in, in, gated.data() + r * in);
+                    gelu_gate_row(row, row + in, in, gelu.data() + r * in);
                 }
                 const PackedLinear w = random_matrix(format, 3, in, 89).packed;
-                const auto by_norm = product(w, normed, n), by_gate = product(w, gated, n);
+                const auto by_norm = product(w, normed, n), by_gate = product(w, gated, n),
+                           by_gelu = product(w, gelu, n);
                 for (ThreadTeam* team : {&one, &two, &three}) {
                     PackedRows rows;
-                    std::vector<float> y(static_cast<std::size_t>(3 * n)), z = y;
+                    std::vector<float> y(static_cast<std::size_t>(3 * n)), z = y, g = y;
                     team->run([&](TeamMember& member) {
                         rows.assign_rms_norm(member, x.data(), n, in, 2 * in, weight.data(), 1e-5F, format);
                         member.barrier();
@@ -397,7 +399,12 @@ TEST_CASE("fused assigns equal the row operation and then assign, bit for bit, f
                         rows.assign_silu_gate(member, x.data(), n, in, 2 * in, format);
                         member.barrier();
                         w.multiply(member, rows, z.data(), 3);
+                        member.barrier();
+                        rows.assign_gelu_gate(member, x.data(), n, in, 2 * in, format);
+                        member.barrier();
+                        w.multiply(member, rows, g.data(), 3);
                     });
+                    REQUIRE(same_bits(g, by_gelu));
                     REQUIRE(same_bits(y, by_norm));
                     REQUIRE(same_bits(z, by_gate));
                 }

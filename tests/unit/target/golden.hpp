@@ -28,6 +28,16 @@ inline std::filesystem::path real_model() {
     return path;
 }
 
+/// Gemma 3 270M: OUTRIDER_GEMMA, else where the install script puts it. Skips the test when it is not there.
+inline std::filesystem::path gemma_model() {
+    const char* named = std::getenv("OUTRIDER_GEMMA");
+    const std::filesystem::path path =
+        named != nullptr ? named : OUTRIDER_SOURCE_DIR "/.deps/gemma/gemma-3-270m-q4_k_m.gguf";
+    if (!std::filesystem::exists(path))
+        SKIP("the model " << path << " is not there; cmake/install_dependencies.sh --model gemma fetches it");
+    return path;
+}
+
 inline nlohmann::json read_json(const std::filesystem::path& path) {
     std::ifstream file(path);
     REQUIRE(file.good());
@@ -71,6 +81,19 @@ struct Departure {
     double gap = 0;
 };
 
+/// Commits all but the last of `ids`, which is left to be fed.
+inline void feed_prompt(TargetPass& pass, KvCache& cache, std::vector<TokenId>& ids) {
+    constexpr std::size_t kRows = 192;
+    const std::span<const TokenId> prompt(ids.data(), ids.size() - 1);
+    for (std::size_t done = 0; done < prompt.size(); done += kRows) {
+        const RowSegment segment{.cache = &cache,
+                                 .tokens = prompt.subspan(done, std::min(kRows, prompt.size() - done))};
+        (void)pass.forward(std::span(&segment, 1), false);
+        cache.append(static_cast<std::int64_t>(segment.tokens.size()));
+    }
+    ids = {ids.back()};
+}
+
 /// Greedy decoding of all texts together, one token each a forward; a text that leaves the reference stops there.
 inline std::vector<Departure> departures(TargetPass& pass, const nlohmann::json& prompts) {
     struct Text {
@@ -83,6 +106,7 @@ inline std::vector<Departure> departures(TargetPass& pass, const nlohmann::json&
     for (const auto& prompt : prompts)
         texts.push_back({pass.make_cache(), prompt["ids"].get<std::vector<TokenId>>(),
                          prompt["tokens"].get<std::vector<TokenId>>()});
+    for (Text& text : texts) feed_prompt(pass, text.cache, text.feed);
     for (std::size_t step = 0; step < texts.at(0).expected.size(); ++step) {
         std::vector<RowSegment> segments;
         for (Text& text : texts)

@@ -53,7 +53,7 @@ private:
     }
     /// x [heads, head_dim] at `position`.
     at::Tensor turn(const at::Tensor& x, std::int64_t position) const {
-        const at::Tensor angle = at::tensor(c_.rope_frequencies()) * static_cast<double>(position);
+        const at::Tensor angle = at::tensor(c_.rope.frequencies(c_.rotated)) * static_cast<double>(position);
         const std::int64_t half = c_.head_dim / 2;
         const at::Tensor a = x.slice(1, 0, half), b = x.slice(1, half);
         return at::cat({a * angle.cos() - b * angle.sin(), b * angle.cos() + a * angle.sin()}, 1);
@@ -82,7 +82,7 @@ private:
         return at::stack(rows);
     }
 
-    LlamaConfig c_;
+    ModelConfig c_;
     SafeTensors file_;
 };
 
