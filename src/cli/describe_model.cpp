@@ -8,7 +8,7 @@
 #include <fmt/ranges.h>
 
 #include <outrider/core/error.hpp>
-#include <outrider/target/llama_config.hpp>
+#include <outrider/target/model_config.hpp>
 #include <outrider/text/chat_template.hpp>
 #include <outrider/text/tokenizer.hpp>
 
@@ -36,9 +36,9 @@ void try_part(const char* part, Missing& missing, Read&& read) {
 void check_target(const std::filesystem::path& path, const ModelFacts& facts, Missing& missing) {
     try_part("architecture", missing, [&] {
         if (std::filesystem::is_directory(path))
-            (void)LlamaConfig::from_hf(path);
+            (void)ModelConfig::from_hf(path);
         else
-            (void)LlamaConfig::from_gguf(GgufFile::open(path));
+            (void)ModelConfig::from_gguf(GgufFile::open(path));
     });
     if (!facts.unreadable.empty())
         missing.push_back(fmt::format("number formats: {} cannot be read", fmt::join(facts.unreadable, ", ")));
