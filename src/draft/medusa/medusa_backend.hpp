@@ -7,6 +7,8 @@
 #include <outrider/draft/medusa/medusa_network.hpp>
 #include <outrider/target/target_head.hpp>
 #include "kernels/thread_team.hpp"
+#include <outrider/tree/tree_shape.hpp>
+#include <span>
 #include <vector>
 
 namespace outrider {
@@ -18,6 +20,13 @@ public:
     /// `features` [S, H] on any device. Fills `scores` [S * K, stride], row s * K + k: head k's scores for sequence s;
     /// columns from V on are left alone.
     virtual void run(const at::Tensor& features, std::int64_t stride, std::vector<float>& scores) = 0;
+    /// The same, and the `ranks` likeliest tokens of each row instead of its scores. False where the backend leaves
+    /// ranking to its caller.
+    virtual bool rank(const at::Tensor& features, std::int64_t ranks, std::span<const TokenId> vocabulary,
+                      std::vector<RankedTokens>& ranked) {
+        (void)features, (void)ranks, (void)vocabulary, (void)ranked;
+        return false;
+    }
 };
 
 [[nodiscard]] std::unique_ptr<MedusaBackend> make_medusa_aten(const MedusaConfig& config, const MedusaWeights& weights,
