@@ -20,12 +20,13 @@ namespace outrider {
 
 /// See Verifier for the protocol: calls out of order throw Error before anything has changed. Tokens, trees and paths
 /// are checked once, by the decoder; a loop of a host's own checks them itself (assertions in debug builds). Not for
-/// use by several threads at once. `TreeOutput::logits` of a round may share memory with the next round's once the
-/// caller lets go.
+/// use by several threads at once. `TreeOutput::logits` of a round may share memory with the next round's: on the CPU
+/// once the caller lets go, on a device in any case.
 class OUTRIDER_API LlamaVerifier final : public Verifier {
 public:
     struct Options {
-        std::int64_t prefill_rows = 192;  ///< prompts run in forwards of at most this many rows; never changes results
+        /// Prompts run in forwards of at most this many rows; 0: 192 on the CPU, 1024 elsewhere. Never changes results.
+        std::int64_t prefill_rows = 0;
         /// Where pass_times() remembers what it measured; empty: nowhere; nullopt: default_pass_times_file().
         std::optional<std::filesystem::path> pass_times_file = {};
     };
@@ -61,6 +62,7 @@ private:
     void check_trees(std::span<const SequenceTree> trees) const;
     void check_accepted(std::span<const SequenceAcceptance> accepted) const;
     void run_prompts(std::span<const Prefill> sequences, Feedback& feedback);
+    void check_room(std::span<const Prefill> sequences) const;
 
     LlamaModel model_;
     Options options_;
