@@ -1,8 +1,12 @@
 #include <outrider/target/kv_cache.hpp>
 
+#include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include <outrider/core/error.hpp>
+
+#include "kv_pool.hpp"
 
 namespace outrider {
 namespace {
@@ -12,10 +16,24 @@ constexpr std::int64_t kPanel = 16;  // slots
 
 }  // namespace
 
-std::size_t KvCache::bytes() const { return data_.defined() ? static_cast<std::size_t>(data_.nbytes()) : 0; }
+KvCache::KvCache(Shape shape, const at::TensorOptions& options) : shape_(shape), options_(options) {}
+KvCache::KvCache(std::unique_ptr<PooledSlots> pooled) : pooled_(std::move(pooled)) {}
+KvCache::KvCache(KvCache&&) noexcept = default;
+KvCache& KvCache::operator=(KvCache&&) noexcept = default;
+KvCache::~KvCache() = default;
+
+std::size_t KvCache::bytes() const {
+    if (pooled_) return pooled_->bytes();
+    return data_.defined() ? static_cast<std::size_t>(data_.nbytes()) : 0;
+}
 
 void KvCache::reserve(std::int64_t rows) {
     const std::int64_t needed = committed_ + rows;
+    if (pooled_) {
+        pooled_->grow(needed);
+        capacity_ = std::max(capacity_, needed);
+        return;
+    }
     if (needed <= capacity_) return;
     std::int64_t capacity = std::max(capacity_, kFirstCapacity);
     while (capacity < needed) capacity += capacity / 2;
@@ -76,13 +94,19 @@ void KvCache::append(std::int64_t rows) {
 void KvCache::truncate(std::int64_t committed) {
     OUTRIDER_ASSERT(committed >= 0 && committed <= committed_);
     committed_ = committed;
+    if (!pooled_) return;
+    pooled_->shrink(committed);
+    capacity_ = committed;
 }
 
 void KvCache::keep(std::span<const NodeIndex> path) {
     OUTRIDER_ASSERT(committed_ < capacity_);
     std::size_t in_place = 0;
     while (in_place < path.size() && path[in_place] == static_cast<NodeIndex>(in_place) + 1) ++in_place;
-    if (in_place < path.size()) move_slots(path);
+    if (in_place < path.size() && pooled_)
+        pooled_->keep(committed_, path);
+    else if (in_place < path.size())
+        move_slots(path);
     committed_ += 1 + static_cast<std::int64_t>(path.size());
 }
 

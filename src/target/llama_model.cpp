@@ -3,12 +3,15 @@
 #include <ATen/Context.h>
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include <outrider/core/error.hpp>
 #include <outrider/core/rng.hpp>
 #include "formats/gguf.hpp"
 #include <outrider/formats/detail/named_tensors.hpp>
 #include <outrider/core/detail/thread_team.hpp>
 
+#include "device_pass.hpp"
 #include "model_backend.hpp"
 
 namespace outrider {
@@ -41,6 +44,15 @@ Checkpoint open_folder(const std::filesystem::path& folder, std::int64_t context
     }
     return {config, std::make_shared<WeightSource>(WeightSource::from_hf(file, config)), Tokenizer::from_folder(folder),
             std::move(note)};
+}
+
+/// Rows of a table as f32, where it lies: the ids alone travel.
+at::Tensor rows_of(const at::Tensor& table, std::span<const TokenId> ids) {
+    const bool pinned = !table.device().is_cpu();
+    const at::Tensor index =
+        at::empty({std::ssize(ids)}, at::TensorOptions().dtype(at::kLong).pinned_memory(pinned && !ids.empty()));
+    std::copy(ids.begin(), ids.end(), index.data_ptr<std::int64_t>());
+    return table.index_select(0, index.to(table.device(), true)).to(at::kFloat);
 }
 
 ChatTemplate chat_template_of(const Tokenizer& tokenizer, const LlamaModel::Options& options) {
@@ -105,8 +117,16 @@ LlamaModel LlamaModel::load(const std::filesystem::path& path, const Options& op
     state->threads = options.threads > 0 ? options.threads : ThreadTeam::physical_cores();
     Weights weights = options.weights;
     if (!kernels && weights == Weights::automatic) weights = options.device.is_cpu() ? Weights::f32 : Weights::bf16;
-    state->backend = kernels ? make_kernel_backend(state->source, state->config, weights, options.threads)
-                             : make_aten_backend(*state->source, state->config, options.device, weights);
+    const bool device =
+        options.backend == Backend::device ||
+        (options.backend == Backend::automatic && !options.device.is_cpu() && device_pass_fits(state->config));
+    if (kernels)
+        state->backend = make_kernel_backend(state->source, state->config, weights, options.threads);
+    else if (device)
+        state->backend = make_device_backend(*state->source, state->config, options.device, weights,
+                                             {options.cache_tokens, options.cache_sequences});
+    else
+        state->backend = make_aten_backend(*state->source, state->config, options.device, weights);
 
     state->norm = at::tensor(state->source->floats("norm")).to(options.device);
     state->end_ids = state->tokenizer->end_ids();
@@ -178,6 +198,7 @@ TargetHead LlamaModel::head() const {
     const auto reader = [state = state_](const char* table, double scale = 1.0) {
         return [state, table, scale](std::span<const TokenId> ids) {
             const at::NoGradGuard no_grad;
+            if (const at::Tensor held = state->backend->table(table); held.defined()) return rows_of(held, ids);
             at::Tensor rows = at::empty({static_cast<std::int64_t>(ids.size()), state->config.hidden}, at::kFloat);
             state->source->read_rows(table, ids, rows.data_ptr<float>());
             if (scale != 1.0) rows.mul_(scale);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <map>
 #include <mutex>
 #include <unordered_set>
 #include <utility>
@@ -10,6 +11,7 @@
 #include <outrider/target/features.hpp>
 #include <outrider/target/pass_times.hpp>
 
+#include "kv_pool.hpp"
 #include "read_text_file.hpp"
 
 namespace outrider {
@@ -26,21 +28,15 @@ void check_distinct(const Items& items, const char* call) {
                 item.sequence, call);
 }
 
-/// Row 0 of `from` [n, F] and those of `path`. On the CPU by hand: ATen would cost more than the copy, and wake its own
+/// Row 0 of `from` [n, F] and those of `path`, on the CPU by hand: ATen would cost more than the copy, and wake its own
 /// threads.
 at::Tensor take_path(const at::Tensor& from, std::span<const NodeIndex> path) {
-    std::vector<NodeIndex> rows{0};
-    rows.insert(rows.end(), path.begin(), path.end());
     const std::int64_t width = from.size(1);
-    if (!from.device().is_cpu()) {
-        const std::vector<std::int64_t> index(rows.begin(), rows.end());
-        return from.index_select(0, at::tensor(index, at::kLong).to(from.device()));
-    }
-    at::Tensor result = at::empty({static_cast<std::int64_t>(rows.size()), width}, from.options());
+    at::Tensor result = at::empty({1 + std::ssize(path), width}, from.options());
     const float* source = from.data_ptr<float>();
     float* target = result.data_ptr<float>();
-    for (std::size_t i = 0; i < rows.size(); ++i)
-        std::memcpy(target + static_cast<std::int64_t>(i) * width, source + rows[i] * from.stride(0),
+    for (std::size_t i = 0; i <= path.size(); ++i)
+        std::memcpy(target + static_cast<std::int64_t>(i) * width, source + (i == 0 ? 0 : path[i - 1]) * from.stride(0),
                     static_cast<std::size_t>(width) * sizeof(float));
     return result;
 }
@@ -50,12 +46,40 @@ ReaderName reader_of(const LlamaModel& model, const KvCache& cache) {
     return {model.fingerprint(), model.weights_description() + (cache.key_panels() ? ", panels" : ", rows")};
 }
 
+/// The same of several trees on a device: one operation for all that are equally wide, and no index that would have to
+/// be copied there.
+std::vector<at::Tensor> take_paths(std::span<const at::Tensor> from, std::span<const SequenceAcceptance> accepted) {
+    std::vector<at::Tensor> taken(from.size());
+    std::map<std::int64_t, std::vector<std::size_t>> by_width;
+    for (std::size_t i = 0; i < from.size(); ++i)
+        if (from[i].defined()) by_width[from[i].size(1)].push_back(i);
+    for (const auto& [width, members] : by_width) {
+        std::vector<at::Tensor> rows;
+        for (const std::size_t i : members) {
+            rows.push_back(from[i].narrow(0, 0, 1));
+            for (const NodeIndex node : accepted[i].accepted.path) rows.push_back(from[i].narrow(0, node, 1));
+        }
+        const at::Tensor all = at::cat(rows);
+        std::int64_t begin = 0;
+        for (const std::size_t i : members) {
+            const std::int64_t count = 1 + std::ssize(accepted[i].accepted.path);
+            taken[i] = all.narrow(0, begin, count);
+            begin += count;
+        }
+    }
+    return taken;
+}
+
 }  // namespace
 
 LlamaVerifier::LlamaVerifier(LlamaModel model, Options options)
     : model_(std::move(model)), options_(options), pass_(model_.make_pass()), kept_(options.kept_bytes) {
-    require(options_.prefill_rows >= 1, "LlamaVerifier: prefill_rows is {}, expected at least 1",
+    require(options_.prefill_rows >= 0, "LlamaVerifier: prefill_rows is {}, expected 0 (by device) or more",
             options_.prefill_rows);
+    require(options_.kept_bytes == 0 || pass_->make_cache().pooled() == nullptr, ErrorKind::not_supported,
+            "LlamaVerifier: kept_bytes is {}, and a device's pool of slots keeps no texts; leave it 0",
+            options_.kept_bytes);
+    if (options_.prefill_rows == 0) options_.prefill_rows = model_.device().is_cpu() ? 192 : 1024;
 }
 
 void LlamaVerifier::check_prefill(std::span<const Prefill> sequences) const {
@@ -99,11 +123,13 @@ Feedback LlamaVerifier::prefill(std::span<const Prefill> sequences) {
                             .features = {},
                             .pending = one.pending,
                             .committed = one.committed + static_cast<std::int64_t>(one.tokens.size())});
-    for (const Prefill& one : sequences)
-        if (one.committed == 0)
-            sequences_.emplace(one.sequence,
-                               Sequence{.read = {.tokens = {}, .cache = pass_->make_cache(), .asked = one.features}});
     try {
+        for (const Prefill& one : sequences)
+            if (one.committed == 0)
+                sequences_.emplace(
+                    one.sequence,
+                    Sequence{.read = {.tokens = {}, .cache = pass_->make_cache(), .asked = one.features}});
+        check_room(sequences);
         run_prompts(sequences, feedback);
     } catch (...) {  // of those that went on, some rows may be committed
         for (const Prefill& one : sequences) sequences_.erase(one.sequence);
@@ -111,6 +137,21 @@ Feedback LlamaVerifier::prefill(std::span<const Prefill> sequences) {
     }
     for (const SequenceFeedback& told : feedback) note(sequences_.at(told.sequence), told);
     return feedback;
+}
+
+/// Where caches share a pool: room for these prompts and a little of everybody's text. Throws Error (out of memory).
+void LlamaVerifier::check_room(std::span<const Prefill> sequences) const {
+    constexpr std::int64_t kGrowth = 64;  // tokens of each sequence, a round's tree and some rounds
+    const PooledSlots* any = sequences.empty() ? nullptr : sequences_.at(sequences[0].sequence).read.cache.pooled();
+    if (any == nullptr) return;
+    const auto growth = kGrowth * std::ssize(sequences_);
+    std::int64_t tokens = 0;
+    for (const Prefill& one : sequences) tokens += std::ssize(one.tokens);
+    require(tokens + growth <= any->pool().free_tokens(), ErrorKind::out_of_memory,
+            "LlamaVerifier: the prompts hold {} tokens, and {} are kept free for the texts to grow; the device's cache "
+            "has {} of {} left. Decode fewer sequences at once, shorten the prompts, or raise "
+            "LlamaModel::Options::cache_tokens ({} bytes a token)",
+            tokens, growth, any->pool().free_tokens(), any->pool().limits().tokens, any->pool().token_bytes());
 }
 
 // Fills forwards of `prefill_rows` rows with prompt after prompt; a long prompt goes on in the next forward.
@@ -232,18 +273,25 @@ Feedback LlamaVerifier::commit(std::span<const SequenceAcceptance> accepted) {
     const at::NoGradGuard no_grad;
     Feedback feedback;
     feedback.reserve(accepted.size());
+    std::vector<at::Tensor> features;
     for (const SequenceAcceptance& one : accepted) {
         Sequence& sequence = sequences_.at(one.sequence);
         sequence.verified = false;
         sequence.read.cache.keep(one.accepted.path);
-        const at::Tensor features = std::exchange(sequence.features, {});
+        features.push_back(std::exchange(sequence.features, {}));
         feedback.push_back({.sequence = one.sequence,
                             .tokens = one.tokens,
-                            .features = features.defined() ? take_path(features, one.accepted.path) : at::Tensor{},
+                            .features = {},
                             .pending = one.accepted.pending,
                             .committed = sequence.read.cache.committed()});
-        note(sequence, feedback.back());
     }
+    if (!model_.device().is_cpu()) features = take_paths(features, accepted);
+    for (std::size_t i = 0; i < accepted.size(); ++i) {
+        if (!features[i].defined()) continue;
+        feedback[i].features =
+            model_.device().is_cpu() ? take_path(features[i], accepted[i].accepted.path) : features[i];
+    }
+    for (std::size_t i = 0; i < accepted.size(); ++i) note(sequences_.at(accepted[i].sequence), feedback[i]);
     return feedback;
 }
 

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <memory>
 #include <string>
+#include <string_view>
 
 #include <outrider/target/target_pass.hpp>
 #include <outrider/target/weights.hpp>
@@ -25,6 +26,13 @@ public:
     [[nodiscard]] virtual Weights weights() const = 0;
     [[nodiscard]] virtual std::string description() const = 0;
     [[nodiscard]] virtual std::size_t bytes() const = 0;
+
+    /// The matrix "embed" or "output" [V, H] where it lies on the device in a form that rows can be taken of; undefined
+    /// where rows come from the file.
+    [[nodiscard]] virtual at::Tensor table(std::string_view name) const {
+        (void)name;
+        return {};
+    }
 
     /// Of its passes; null where they have none of their own.
     [[nodiscard]] virtual std::shared_ptr<ThreadTeam> shared_team() const { return nullptr; }

@@ -6,12 +6,15 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 
 #include <outrider/core/detail/export.hpp>
 #include <outrider/core/types.hpp>
 
 namespace outrider {
+
+class PooledSlots;
 
 /// Slots 0 .. committed-1 hold the committed tokens in text order (slot = position). A forward writes its rows to the
 /// slots behind them, in row order; then `append` or `keep` commits some and the rest is forgotten. Keys are stored
@@ -29,10 +32,14 @@ public:
     };
 
     /// Empty, nothing allocated. `options` gives device and dtype of the storage.
-    KvCache(Shape shape, const at::TensorOptions& options) : shape_(shape), options_(options) {}
+    KvCache(Shape shape, const at::TensorOptions& options);
+    /// Its slots are some of a pool's, which all sequences of a device pass share (src/target/kv_pool.hpp). Nothing
+    /// moves when tokens are committed; keys(), values() and data() have no meaning.
+    explicit KvCache(std::unique_ptr<PooledSlots> pooled);
 
-    KvCache(KvCache&&) = default;
-    KvCache& operator=(KvCache&&) = default;
+    KvCache(KvCache&&) noexcept;
+    KvCache& operator=(KvCache&&) noexcept;
+    ~KvCache();
 
     /// Tokens that are committed.
     [[nodiscard]] std::int64_t committed() const noexcept { return committed_; }
@@ -40,8 +47,12 @@ public:
     [[nodiscard]] std::int64_t capacity() const noexcept { return capacity_; }
     [[nodiscard]] std::size_t bytes() const;
 
-    /// Makes room for `rows` slots behind the committed ones. Invalidates views.
+    /// Makes room for `rows` slots behind the committed ones. Invalidates views. Throws Error (out of memory) where a
+    /// pool is exhausted; nothing has changed then.
     void reserve(std::int64_t rows);
+
+    /// Where the slots are a pool's; null else.
+    [[nodiscard]] PooledSlots* pooled() const noexcept { return pooled_.get(); }
 
     /// [kv_heads, capacity, head_dim] views of one layer, contiguous in that order.
     [[nodiscard]] at::Tensor keys(std::int64_t layer) const { return data_.select(0, layer).select(0, 0); }
@@ -85,6 +96,7 @@ private:
     at::Tensor data_;  // [layers, 2, kv_heads, capacity, head_dim]
     std::int64_t committed_ = 0;
     std::int64_t capacity_ = 0;
+    std::unique_ptr<PooledSlots> pooled_;
 };
 
 }  // namespace outrider

@@ -29,9 +29,11 @@ class OUTRIDER_API LlamaModel {
 public:
     /// What computes the forward.
     enum class Backend {
-        automatic,  ///< kernels on the CPU (heads of a multiple of 16 dimensions), ATen elsewhere
+        automatic,  ///< kernels on the CPU (heads of a multiple of 16 dimensions), `device` elsewhere,
+                    ///< `aten` for families with other blocks than Llama's
         kernels,    ///< the library's own: a row's bits do not depend on other rows
         aten,       ///< plain tensor operations, on every device: the reference
+        device,     ///< few tensor operations of fixed shapes; on the CPU for tests
     };
 
     struct Options {
@@ -42,6 +44,10 @@ public:
         std::int64_t context = 0;               ///< most positions that will be used; 0: all that the checkpoint has
         std::string chat_template = {};         ///< name of a built-in one; empty: the checkpoint's own
         std::string chat_template_source = {};  ///< Jinja, instead of either
+        /// Of `device`: what the caches of one pass (a verifier's, or a drafter's language model's) hold, allocated
+        /// with it. A sequence that does not fit is refused with an Error (out of memory).
+        std::int64_t cache_tokens = 0;      ///< of all sequences together; 0: eight contexts, as far as 4 GiB hold them
+        std::int64_t cache_sequences = 64;  ///< at once
     };
 
     /// `path`: a GGUF file, or a Hugging Face folder: config.json, weights (model*.safetensors, else

@@ -21,15 +21,16 @@ namespace outrider {
 
 /// See Verifier for the protocol: calls out of order throw Error before anything has changed. Tokens, trees and paths
 /// are checked once, by the decoder; a loop of a host's own checks them itself (assertions in debug builds). Not for
-/// use by several threads at once. `TreeOutput::logits` of a round may share memory with the next round's once the
-/// caller lets go.
+/// use by several threads at once. `TreeOutput::logits` of a round may share memory with the next round's: on the CPU
+/// once the caller lets go, on a device in any case.
 class OUTRIDER_API LlamaVerifier final : public Verifier {
 public:
     struct Options {
-        std::int64_t prefill_rows = 192;  ///< prompts run in forwards of at most this many rows; never changes results
+        /// Prompts run in forwards of at most this many rows; 0: 192 on the CPU, 1024 elsewhere. Never changes results.
+        std::int64_t prefill_rows = 0;
         std::filesystem::path pass_times_file = {};  ///< where pass_times() remembers what it measured; empty: nowhere
         /// Bytes of texts that ended, kept so that prompts which begin as they do need not be read again. 0: none, and
-        /// prompts do not share their beginnings either.
+        /// prompts do not share their beginnings either. Not where caches are a device's pool.
         std::size_t kept_bytes = 0;
     };
 
@@ -81,6 +82,7 @@ private:
     void run_prompts(std::span<const Prefill> sequences, Feedback& feedback);
     void note(Sequence& sequence, const SequenceFeedback& told) const;
     [[nodiscard]] const ReadText* longest(std::span<const TokenId> tokens, const FeatureRequest& wanted);
+    void check_room(std::span<const Prefill> sequences) const;
 
     LlamaModel model_;
     Options options_;

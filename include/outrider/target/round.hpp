@@ -47,14 +47,14 @@ using Feedback = std::vector<SequenceFeedback>;
 /// The target's answer to the rows of all trees, one after another without padding.
 struct TreeOutput {
     at::Tensor logits;                  ///< [rows, V] float32, on the verifier's device
-    at::Tensor argmax;                  ///< [rows] int64 on the CPU; may be undefined: then policies compute it
+    at::Tensor argmax;                  ///< [rows] int64 on the CPU, -1 for NaN; undefined: policies compute it
     std::vector<std::int64_t> offsets;  ///< [sequences + 1] rows of tree i are [offsets[i], offsets[i + 1])
 };
 
 /// The part of a TreeOutput that belongs to one tree. Views, no copies.
 struct TreeRows {
     at::Tensor logits;  ///< [nodes, V]
-    at::Tensor argmax;  ///< [nodes] int64 on the CPU, or undefined
+    at::Tensor argmax;  ///< [nodes] int64 on the CPU, or undefined; see TreeOutput
 };
 
 [[nodiscard]] inline TreeRows rows_of(const TreeOutput& output, std::size_t tree) {

@@ -53,17 +53,18 @@ private:
                              });
     }
 
-    /// The likeliest tokens of `count` rows of scores, those of all sequences that draft, heads within sequences; the
-    /// scores are spoiled.
-    void rank(std::size_t count, std::size_t stride, std::int64_t nodes) {
+    /// The likeliest tokens of every head, heads within sequences, for trees that are not sampled.
+    void rank(const at::Tensor& features, std::size_t stride, std::int64_t nodes) {
         std::size_t ranks = static_cast<std::size_t>(nodes);
         if (options_.tree != HeadTree::best_first) {
             ranks = 0;
             for (const TreeTemplate::Choice& choice : shape_.of(nodes).choices())
                 ranks = std::max(ranks, static_cast<std::size_t>(choice.back()) + 1);
         }
-        ranked_.resize(count);
-        for_each_row(team_.get(), count, [&](std::size_t i) {
+        if (backend_->rank(features, static_cast<std::int64_t>(ranks), vocabulary_, ranked_)) return;
+        backend_->run(features, static_cast<std::int64_t>(stride), scores_);
+        ranked_.resize(static_cast<std::size_t>(features.size(0) * config_.heads));
+        for_each_row(team_.get(), ranked_.size(), [&](std::size_t i) {
             float* row = scores_.data() + i * stride;
             (void)probabilities(row, std::ssize(vocabulary_), static_cast<std::int64_t>(stride));
             rank_row(row, vocabulary_, ranks, ranked_[i]);
@@ -123,13 +124,14 @@ OUTRIDER_INLINE std::vector<SequenceTree> MedusaEngine::propose(std::span<const 
         if (!it.tokens.empty()) newest.push_back(it.features[it.features.size(0) - 1].slice(0, 0, config_.hidden));
     }
     const std::size_t stride = padded_row(vocabulary_.size());
-    if (!newest.empty() && budget.nodes > 0)
-        backend_->run(at::stack(newest), static_cast<std::int64_t>(stride), scores_);
+    const bool drafts = !newest.empty() && budget.nodes > 0;
     std::vector<SequenceTree> trees, drawn;
-    if (options_.tree == HeadTree::sampled && budget.nodes > 0)
+    if (drafts && options_.tree == HeadTree::sampled) {
+        backend_->run(at::stack(newest), static_cast<std::int64_t>(stride), scores_);
         drawn = draw(starts_of(feedback), stride, budget.nodes);
-    else if (!newest.empty() && budget.nodes > 0)
-        rank(newest.size() * static_cast<std::size_t>(config_.heads), stride, budget.nodes);
+    } else if (drafts) {
+        rank(at::stack(newest), stride, budget.nodes);
+    }
     std::size_t next = 0;
     for (const SequenceFeedback& it : feedback) {
         // Nothing committed: there is no feature to draft from.

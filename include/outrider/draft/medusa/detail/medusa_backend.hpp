@@ -8,6 +8,8 @@
 #include <outrider/draft/medusa/detail/medusa_network.hpp>
 #include <outrider/target/target_head.hpp>
 #include <outrider/core/detail/thread_team.hpp>
+#include <outrider/tree/tree_shape.hpp>
+#include <span>
 #include <vector>
 
 namespace outrider {
@@ -19,6 +21,13 @@ public:
     /// `features` [S, H] on any device. Fills `scores` [S * K, stride], row s * K + k: head k's scores for sequence s;
     /// columns from V on are left alone.
     virtual void run(const at::Tensor& features, std::int64_t stride, std::vector<float>& scores) = 0;
+    /// The same, and the `ranks` likeliest tokens of each row instead of its scores. False where the backend leaves
+    /// ranking to its caller.
+    virtual bool rank(const at::Tensor& features, std::int64_t ranks, std::span<const TokenId> vocabulary,
+                      std::vector<RankedTokens>& ranked) {
+        (void)features, (void)ranks, (void)vocabulary, (void)ranked;
+        return false;
+    }
 };
 
 /// Tensor operations on any device.
