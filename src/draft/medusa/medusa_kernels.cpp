@@ -5,7 +5,6 @@
 #include "kernels/row_ops.hpp"
 
 #include "draft/nn/layer_kernels.hpp"
-#include "draft/nn/rank_scores.hpp"
 
 namespace outrider {
 
