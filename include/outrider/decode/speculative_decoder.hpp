@@ -16,6 +16,7 @@
 #include <outrider/decode/detail/sequence_book.hpp>
 #include <outrider/decode/detail/session.hpp>
 #include <outrider/decode/detail/stage.hpp>
+#include <outrider/decode/detail/tree_limits.hpp>
 #include <outrider/decode/tree_budget.hpp>
 
 namespace outrider {
@@ -53,7 +54,8 @@ public:
           verify_(std::move(verifier)),
           policy_(std::move(policy)),
           budget_(options.nodes),
-          book_(options.max_batch) {
+          limits_(limits()),
+          book_(limits_.sequences(options.max_batch)) {
         if constexpr (requires { policy_.part().check_draws(draft_.part().draws()); })
             policy_.part().check_draws(draft_.part().draws());
     }
@@ -169,7 +171,7 @@ private:
     [[nodiscard]] std::vector<SequenceTree> usable(std::vector<SequenceTree> trees) {
         for (std::size_t i = 0; i < trees.size(); ++i)
             trees[i].tree = book_.active()[i]->usable(std::move(trees[i].tree), trees[i].samples != nullptr);
-        return budget_.trim(std::move(trees));
+        return limits_.fit(budget_.trim(std::move(trees)));
     }
 
     /// Asks the policy tree by tree. Sequences for which it throws leave, and those that a logit hook cancelled; the
@@ -254,6 +256,12 @@ private:
         book_.leave(release());
     }
 
+    /// What the target can take, where it says so.
+    [[nodiscard]] VerifierLimits limits() {
+        if constexpr (requires { verify_.part().limits(); }) return verify_.part().limits();
+        return {};
+    }
+
     /// What the drafter reads, where it says so.
     [[nodiscard]] FeatureRequest features() {
         if constexpr (requires { draft_.part().features(); }) return draft_.part().features();
@@ -318,6 +326,7 @@ private:
     Stage<V> verify_;
     Stage<A> policy_;
     TreeBudget budget_;
+    TreeLimits limits_;
     SequenceBook book_;
     StageSeconds times_;  ///< of the round that is running
     bool stepping_ = false;
