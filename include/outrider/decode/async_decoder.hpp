@@ -52,7 +52,7 @@ template <typename T>
 class AsyncDecoder {
 public:
     explicit AsyncDecoder(T decoder, AsyncOptions options = {})
-        : held_(std::move(decoder)), queue_(options), thread_([this] { run(); }) {}
+        : held_(std::move(decoder)), queue_(bounded(options)), thread_([this] { run(); }) {}
     AsyncDecoder(const AsyncDecoder&) = delete;
     AsyncDecoder& operator=(const AsyncDecoder&) = delete;
     /// Ends what is left as cancelled, once the round that is running is over.
@@ -116,6 +116,13 @@ private:
     using Decoder = HeldType<T>;
 
     [[nodiscard]] Decoder& decoder() { return detail::Held<T>::get(held_); }
+
+    /// What the target says it can hold bounds what the host did not.
+    [[nodiscard]] AsyncOptions bounded(AsyncOptions options) {
+        if constexpr (requires { decoder().verifier().limits().tokens; })
+            if (options.tokens == 0) options.tokens = decoder().verifier().limits().tokens;
+        return options;
+    }
 
     /// Prompt and longest text, as far as the target's context goes. Reads what never changes.
     [[nodiscard]] std::int64_t most_tokens(const detail::AsyncTicket& ticket) {

@@ -19,7 +19,8 @@ namespace outrider {
 struct AsyncOptions {
     std::size_t queue = 256;  ///< requests that may wait beside those that are decoded; more are refused
     /// Tokens that the sequences being decoded may hold together, prompts and the longest texts they ask for: the
-    /// memory of KV caches over that of one token. A request that does not fit yet waits. 0: no bound.
+    /// memory of KV caches over that of one token. A request that does not fit yet waits. 0: what the
+    /// target says (VerifierLimits::tokens), else no bound.
     std::int64_t tokens = 0;
     std::int64_t least = 0;  ///< tokens that each sequence counts for at least: a cache's smallest size
 };

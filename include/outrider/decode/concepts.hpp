@@ -19,7 +19,7 @@ concept Drafter = requires(D draft, std::span<const SequenceFeedback> feedback, 
     { draft.propose(feedback, budget) } -> std::same_as<std::vector<SequenceTree>>;
 };
 
-/// Three calls, and two facts. `release(SequenceId)` is called too where it exists.
+/// Three calls, and two facts. `release(SequenceId)`, `limits()` and `pass_times()` are called too where they exist.
 template <typename V>
 concept TargetVerifier = requires(V verifier, const V& known, std::span<const Prefill> prompts,
                                   std::span<const SequenceTree> trees, std::span<const SequenceAcceptance> accepted) {

@@ -21,6 +21,7 @@
 #include <outrider/decode/detail/session.hpp>
 #include <outrider/decode/detail/stage.hpp>
 #include <outrider/decode/detail/take_prompts.hpp>
+#include <outrider/decode/detail/tree_limits.hpp>
 
 namespace outrider {
 
@@ -46,7 +47,8 @@ public:
           verify_(std::move(verifier)),
           policy_(std::move(policy)),
           budget_(options.nodes),
-          book_(options.max_batch),
+          limits_(limits()),
+          book_(limits_.sequences(options.max_batch)),
           prefill_rows_(options.prefill_rows),
           drafts_(options.nodes != 0) {
         require_in(ranges::kPrefillRows, prefill_rows_, "DecoderOptions", "prefill_rows");
@@ -177,7 +179,7 @@ private:
         trees = budget_.trim(std::move(trees));
         for (std::size_t i = 0; i < trees.size() && drafts_; ++i)
             if (trees[i].samples == nullptr) trees[i].tree = book_.active()[i]->expect(std::move(trees[i].tree));
-        return trees;
+        return limits_.fit(std::move(trees));
     }
 
     /// Asks the policy tree by tree. Sequences for which it throws leave, and those that a logit hook cancelled; the
@@ -241,6 +243,12 @@ private:
         book_.leave(release());
     }
 
+    /// What the target can take, where it says so.
+    [[nodiscard]] VerifierLimits limits() {
+        if constexpr (requires { verify_.part().limits(); }) return verify_.part().limits();
+        return {};
+    }
+
     /// What the drafter reads, where it says so.
     [[nodiscard]] FeatureRequest features() {
         if constexpr (requires { draft_.part().features(); }) return draft_.part().features();
@@ -295,6 +303,7 @@ private:
     Stage<V> verify_;
     Stage<A> policy_;
     budget::TreeBudget budget_;
+    TreeLimits limits_;
     SequenceBook book_;
     std::int64_t prefill_rows_;
     bool drafts_;

@@ -10,6 +10,15 @@
 
 namespace outrider {
 
+/// What a target can take; 0: no limit. The decoder keeps to it: it cuts drafts and lets sequences wait.
+struct VerifierLimits {
+    std::int64_t rows = 0;       ///< of one verify, all trees together
+    std::int64_t leaves = 0;     ///< of all trees of one verify: an engine that needs a sequence id for each path
+    std::int64_t sequences = 0;  ///< known at a time
+    std::int64_t tokens = 0;     ///< that all sequences hold together; AsyncDecoder admits by it
+    bool chains_only = false;    ///< no branches
+};
+
 /// Runs the target and owns its KV caches. Protocol for one sequence: prefill, then rounds of verify and commit, then
 /// release. Sequences join and leave between rounds; a round may hold any subset of them, each at most once.
 /// Between calls the KV cache of a sequence holds exactly its committed tokens: `verify` may add rows, `commit` keeps
@@ -57,6 +66,9 @@ public:
 
     /// Most tokens, prompt and text together, that a sequence can hold; drafts never reach beyond it.
     [[nodiscard]] virtual std::int64_t context() const = 0;
+
+    /// What it can take. Asked for once, when a decoder is made.
+    [[nodiscard]] virtual VerifierLimits limits() const { return {}; }
 
     /// What passes of several sizes cost here, rows ascending; empty: unknown. Asked for once, before the first round
     /// that could draft, by a decoder that chooses the trees' sizes. May take a second.
