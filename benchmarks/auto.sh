@@ -2,7 +2,7 @@
 # How near --nodes auto is to the best fixed number of nodes, to plain decoding, and a merge to its parts.
 #     benchmarks/auto.sh [table FOLDER]   runs in turn: auto and fixed sizes, quiet and beside busy processes
 #     benchmarks/auto.sh record FOLDER    rounds for the tests of the budget (tests/golden/rounds/README.md)
-# Settings, by environment: PROMPTS (examples/prompts.jsonl), N (128 tokens), REPEATS (3), WEIGHTS ("stored bf16"),
+# Settings, by environment: PROMPTS (examples/prompts.jsonl), LIMIT (12 prompts), N (128 tokens), REPEATS (3), WEIGHTS ("stored bf16"),
 # NODES ("auto 0 2 3 4 6 8"), BUSY ("0 1 2" busy processes), START ("cold wrong": no remembered table, and one whose
 # larger sizes are half as expensive again).
 # Needs outrider (and rounds, for `record`) in build/release or in OUTRIDER_BUILD.
@@ -66,7 +66,7 @@ table() {
                         fi
                         start_busy "$load"
                         "$build/outrider" compare --model "$model" --weights "$weights" --nodes "$nodes" \
-                            --drafters "none,ngram,$ctc,$ctc+ngram" --prompts "$prompts" -n "${N:-128}" \
+                            --drafters "none,ngram,$ctc,$ctc+ngram" --prompts "$prompts" --limit "${LIMIT:-12}" -n "${N:-128}" \
                             --pass-times "$times" --json "$1/$weights-$load-$start-$nodes-$repeat.json" >/dev/null
                         stop_busy
                     done

@@ -100,9 +100,8 @@ public:
     [[nodiscard]] bool open() const noexcept { return asking_.open(); }
 
 private:
-    static constexpr std::int64_t kUnknownRounds = 2;  ///< plain, where nothing was measured beforehand
-    static constexpr std::int64_t kFirstPlain = 16,
-                                  kPlainEvery = 64;  ///< drafting rounds from plain round to plain round
+    static constexpr std::int64_t kUnknownRounds = 2;                  ///< plain, where nothing was measured beforehand
+    static constexpr std::int64_t kFirstPlain = 16, kPlainEvery = 64;  ///< drafting rounds between plain ones
 
     /// A plain round now and then tells what plain decoding takes; soon after the start, and more seldom later.
     bool plain_now(std::int64_t sequences) {

@@ -47,7 +47,8 @@ private:
 /// microseconds and then sleep in the kernel, so they cost nothing between passes and leave the cores to others.
 class ThreadTeam {
 public:
-    /// `threads` includes the calling thread; 0 takes the physical cores this process may use.
+    /// `threads` includes the calling thread; 0 takes the physical cores that this process may use, by its affinity and
+    /// its control groups' quota, and fewer in runs while other work keeps some of them (TeamMember::size tells).
     explicit ThreadTeam(int threads = 0);
     ~ThreadTeam();
     ThreadTeam(const ThreadTeam&) = delete;
@@ -64,7 +65,7 @@ public:
                    const_cast<void*>(static_cast<const void*>(std::addressof(body))));
     }
 
-    /// Physical cores this process may run on, at least 1.
+    /// Physical cores this process may keep busy, at least 1.
     [[nodiscard]] static int physical_cores();
 
 private:
