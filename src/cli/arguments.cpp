@@ -141,8 +141,8 @@ void add_inspect(CLI::App& app, InspectArguments& a) {
     add_model(app, a.model);
     add_raw(app, a.model);
     auto* drafter = app.add_option("-d,--drafter", a.drafter, kDrafterHelp);
-    auto* prompt =
-        app.add_option("-p,--prompt", a.prompt, "The prompt; without it and --drafter, what the model's files say of it");
+    auto* prompt = app.add_option("-p,--prompt", a.prompt,
+                                  "The prompt; without it and --drafter, what the model's files say of it");
     prompt->needs(drafter);
     add_sampling(app, a.decoding, 64);
     app.add_option("--nodes", a.nodes, "Nodes of a draft tree")

@@ -103,16 +103,19 @@ std::string memory_lines(const ModelFacts& facts) {
     std::string lines = fmt::format("memory\n  weights as stored: {}\n", readable_bytes(facts.bytes()));
     if (!facts.cache_values) return lines + "  cache of keys and values: not known\n";
     const std::int64_t token = *facts.cache_values * kCacheBytes;
-    lines += fmt::format("  cache of keys and values: {} a token (twice that with --weights f32)", readable_bytes(token));
+    lines +=
+        fmt::format("  cache of keys and values: {} a token (twice that with --weights f32)", readable_bytes(token));
     if (facts.context)
-        lines += fmt::format(", {} for the whole context of {}", readable_bytes(token * *facts.context), *facts.context);
+        lines +=
+            fmt::format(", {} for the whole context of {}", readable_bytes(token * *facts.context), *facts.context);
     return lines + '\n';
 }
 
 std::string drafter_lines(const ModelFacts& facts, bool runs) {
     if (!runs) return "drafters: none, while the model itself cannot be run\n";
     const auto size = [](const std::optional<std::int64_t>& value) { return value ? fmt::format("{}", *value) : "?"; };
-    const std::string fits = fmt::format("for hidden size {} and {} rows of output", size(facts.hidden), size(facts.rows));
+    const std::string fits =
+        fmt::format("for hidden size {} and {} rows of output", size(facts.hidden), size(facts.rows));
     return fmt::format(
         "drafters\n"
         "  none, ngram, ngram:copy, ngram:maxgram: fit any model\n"

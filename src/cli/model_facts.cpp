@@ -48,7 +48,7 @@ std::string shown_numbers(const Numbers& numbers) {
 /// Where sizes come from.
 struct Source {
     virtual ~Source() = default;
-    [[nodiscard]] virtual Numbers numbers(const SizeKey& key) const = 0;  ///< empty: not said
+    [[nodiscard]] virtual Numbers numbers(const SizeKey& key) const = 0;   ///< empty: not said
     [[nodiscard]] virtual std::string text(const SizeKey& key) const = 0;  ///< empty: not said
 };
 
@@ -108,7 +108,8 @@ std::optional<std::int64_t> cache_values(const Source& source) {
 }
 
 void read_sizes(const Source& source, ModelFacts& facts) {
-    for (const SizeKey* key : {&kLayers, &kHidden, &kFeedForward, &kHeads, &kKvHeads, &kHeadDim, &kContext, &kWindow, &kExperts})
+    for (const SizeKey* key :
+         {&kLayers, &kHidden, &kFeedForward, &kHeads, &kKvHeads, &kHeadDim, &kContext, &kWindow, &kExperts})
         if (const Numbers numbers = source.numbers(*key); !numbers.empty())
             facts.sizes.emplace_back(key->label, shown_numbers(numbers));
     for (const SizeKey* key : {&kTheta, &kScaling})
@@ -136,7 +137,7 @@ void add_tensor(std::string_view name, std::int64_t parameters, std::size_t byte
                 ModelFacts& facts) {
     const std::string kind = kind_of(name);
     auto place = std::ranges::find(facts.tensors, kind, &TensorKind::name);
-    if (place == facts.tensors.end()) place = facts.tensors.insert(place, TensorKind{.name = kind, .formats = {}});
+    if (place == facts.tensors.end()) place = facts.tensors.insert(place, TensorKind{.name = kind});
     ++place->tensors;
     place->parameters += parameters;
     place->bytes += static_cast<std::int64_t>(bytes);

@@ -40,8 +40,8 @@ std::string cl100k(std::string_view numbers) {
 std::string o200k(std::string_view after, std::string_view numbers) {
     constexpr std::string_view kUpper = R"([\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}])", kLower = R"([\p{Ll}\p{Lm}\p{Lo}\p{M}])";
     constexpr std::string_view kFirst = R"([^\r\n\p{L}\p{N}]?)";
-    return fmt::format(R"({0}{1}*{2}+{3}|{0}{1}+{2}*{3}|{4}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|{5})", kFirst, kUpper, kLower,
-                       after, numbers, kSpaces);
+    return fmt::format(R"({0}{1}*{2}+{3}|{0}{1}+{2}*{3}|{4}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|{5})", kFirst, kUpper,
+                       kLower, after, numbers, kSpaces);
 }
 
 /// Letters of the scripts that DeepSeek LLM cuts by.
@@ -101,7 +101,12 @@ std::vector<Row> make_rows() {
          {{o200k(fmt::format("{}?", kContraction), R"(\p{N}{1,3})")}}},
         {{"falcon"}, {punctuation, gpt2, {R"(\p{N}+)", {}, true}, {"[0-9][0-9][0-9]", {}, true}}},
         {{"deepseek-llm"},
-         {line_end, {kDeepSeekLetters}, {R"(\s?[!-/:-~\x{FF01}-\x{FF0F}\x{FF1A}-\x{FF5E}\x{2018}-\x{201F}\x{3000}-\x{3002}]+)"}, {R"(\s+$)"}, han, digit}},
+         {line_end,
+          {kDeepSeekLetters},
+          {R"(\s?[!-/:-~\x{FF01}-\x{FF0F}\x{FF1A}-\x{FF5E}\x{2018}-\x{201F}\x{3000}-\x{3002}]+)"},
+          {R"(\s+$)"},
+          han,
+          digit}},
         {{"deepseek-coder"}, {line_end, {R"(\s?\p{L}+)"}, {R"(\s?\p{P}+)"}, han, digit}},
         {{"deepseek-v3", "hunyuan-dense", "joyai-llm", "hy_v4"}, deepseek_v3()},
         {{"bloom", "poro-chat", "gpt3-finnish"}, {{kBloomWords}}},

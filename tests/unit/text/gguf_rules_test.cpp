@@ -135,8 +135,8 @@ TEST_CASE("gguf rules: no two rules cut the strings alike") {
 }
 
 TEST_CASE("gguf rules: whole words and bos by name, and bos by key") {
-    const std::set<std::string> whole = {"llama-bpe", "llama3",  "llama-v3", "falcon3", "falcon-h1", "pixtral",
-                                         "midm-2.0",  "lfm2",    "tekken",   "glm4",    "glm5",      "minicpm5"};
+    const std::set<std::string> whole = {"llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral",
+                                         "midm-2.0",  "lfm2",   "tekken",   "glm4",    "glm5",      "minicpm5"};
     const std::set<std::string> bos = {"llama-bpe", "llama3",   "llama-v3", "falcon3", "falcon-h1",
                                        "pixtral",   "midm-2.0", "lfm2",     "tekken"};
     for (const std::string& name : gguf_rule_names()) {
@@ -167,8 +167,9 @@ TEST_CASE("gguf rules: a space before texts where the file says so") {
 
 TEST_CASE("gguf rules: a name that is not known") {
     for (const std::string name : {"no-such-rule", "", "Qwen2", "qwen", "llama"})
-        CHECK_THROWS_MATCHES(load(tiny(name)), Error,
-                             MessageMatches(ContainsSubstring("\"" + name + "\"") && ContainsSubstring("deepseek-llm")));
+        CHECK_THROWS_MATCHES(
+            load(tiny(name)), Error,
+            MessageMatches(ContainsSubstring("\"" + name + "\"") && ContainsSubstring("deepseek-llm")));
 }
 
 TEST_CASE("gguf rules: Gemma 4, merges over characters with bytes for the others") {
@@ -198,13 +199,17 @@ TEST_CASE("gguf rules: Gemma 4, merges over characters with bytes for the others
 TEST_CASE("gguf rules: Gemma's SentencePiece, runs of spaces as tokens of their own") {
     const std::string mark(kSpaceMark);
     for (const std::string& run : {std::string("  "), mark + mark}) {  // newer and older files
-        const std::vector<std::string> tokens = {"<pad>", "<eos>", "<bos>", "<unk>", mark, run, "a", mark + "a", "\n\n", "\n"};
+        const std::vector<std::string> tokens = {"<pad>", "<eos>", "<bos>",    "<unk>", mark,
+                                                 run,     "a",     mark + "a", "\n\n",  "\n"};
         const std::vector<float> scores = {0, 0, 0, 0, -2, -1000, -3, -1, -1000, -4};
         const std::vector<std::int32_t> kinds = {3, 3, 3, 2, 1, 4, 1, 1, 4, 1};
         GgufBuilder b;
-        b.text("tokenizer.ggml.model", "llama").text("tokenizer.ggml.pre", "default").array("tokenizer.ggml.tokens", tokens);
+        b.text("tokenizer.ggml.model", "llama")
+            .text("tokenizer.ggml.pre", "default")
+            .array("tokenizer.ggml.tokens", tokens);
         b.array("tokenizer.ggml.scores", scores).array("tokenizer.ggml.token_type", kinds);
-        b.scalar<std::uint32_t>("tokenizer.ggml.bos_token_id", 2).scalar<std::uint32_t>("tokenizer.ggml.eos_token_id", 1);
+        b.scalar<std::uint32_t>("tokenizer.ggml.bos_token_id", 2)
+            .scalar<std::uint32_t>("tokenizer.ggml.eos_token_id", 1);
         b.scalar<std::uint32_t>("tokenizer.ggml.unknown_token_id", 3).scalar("tokenizer.ggml.add_space_prefix", false);
         const auto tokenizer = load(b);
         const auto check = [&](const std::string& text, const std::vector<TokenId>& ids) {
