@@ -137,7 +137,7 @@ void add_tensor(std::string_view name, std::int64_t parameters, std::size_t byte
                 ModelFacts& facts) {
     const std::string kind = kind_of(name);
     auto place = std::ranges::find(facts.tensors, kind, &TensorKind::name);
-    if (place == facts.tensors.end()) place = facts.tensors.insert(place, TensorKind{.name = kind, .formats = {}});
+    if (place == facts.tensors.end()) place = facts.tensors.insert(place, TensorKind{.name = kind});
     ++place->tensors;
     place->parameters += parameters;
     place->bytes += static_cast<std::int64_t>(bytes);

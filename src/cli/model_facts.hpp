@@ -16,20 +16,20 @@ namespace outrider::cli {
 struct TensorKind {
     std::string name;
     std::int64_t tensors = 0, parameters = 0, bytes = 0;
-    std::map<std::string, std::int64_t> formats;  ///< how many are held in each
+    std::map<std::string, std::int64_t> formats = {};  ///< how many are held in each
 };
 
 struct ModelFacts {
-    std::string format;                                      ///< "GGUF", "Hugging Face"
-    std::string family;                                      ///< general.architecture, model_type; empty: not said
-    std::string name;                                        ///< as the checkpoint calls itself; may be empty
-    std::vector<std::pair<std::string, std::string>> sizes;  ///< label and value, those that the file has
-    std::vector<TensorKind> tensors;                         ///< in the order of the file
-    std::set<std::string> unreadable;                        ///< number formats that no weights can be read from
-    std::string tokenizer;                                   ///< kind and pre-tokenizer; empty: not said
-    std::optional<std::int64_t> hidden, context;
-    std::optional<std::int64_t> rows;          ///< of the embedding
-    std::optional<std::int64_t> cache_values;  ///< numbers that a token adds to the cache of keys and values
+    std::string format = {};                                      ///< "GGUF", "Hugging Face"
+    std::string family = {};                                      ///< general.architecture, model_type; empty: not said
+    std::string name = {};                                        ///< as the checkpoint calls itself; may be empty
+    std::vector<std::pair<std::string, std::string>> sizes = {};  ///< label and value, those that the file has
+    std::vector<TensorKind> tensors = {};                         ///< in the order of the file
+    std::set<std::string> unreadable = {};                        ///< number formats that no weights can be read from
+    std::string tokenizer = {};                                   ///< kind and pre-tokenizer; empty: not said
+    std::optional<std::int64_t> hidden = {}, context = {};
+    std::optional<std::int64_t> rows = {};          ///< of the embedding
+    std::optional<std::int64_t> cache_values = {};  ///< numbers that a token adds to the cache of keys and values
 
     [[nodiscard]] std::int64_t parameters() const;
     [[nodiscard]] std::int64_t bytes() const;

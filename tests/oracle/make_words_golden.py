@@ -100,7 +100,8 @@ def gemma4(texts):
     tokenizer.pre_tokenizer = pre.Sequence([split(r"\n+"), pre.Split("\u2581", "merged_with_next")])
     tokenizer.decoder = decoders.Sequence([decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse()])
     special, tokens = ["<pad>", "<eos>", "<bos>", "<unk>"], ["<0x%02X>" % byte for byte in range(256)]
-    tokenizer.train_from_iterator(texts, trainers.BpeTrainer(
+    plain = [text for text in texts if "|>" not in text and "</" not in text]  # no entry that llama.cpp takes for an end
+    tokenizer.train_from_iterator(plain, trainers.BpeTrainer(
         vocab_size=900, limit_alphabet=150, show_progress=False, special_tokens=special + tokens))
     root = json.loads(tokenizer.to_str())
     root["added_tokens"] = [token for token in root["added_tokens"] if token["content"] in special]

@@ -18,7 +18,7 @@ namespace detail::thinking {
 enum class Phase : unsigned char { before, thinking, closing, behind };
 
 struct Place {
-    Phase phase = Phase::before;
+    Phase phase = detail::thinking::Phase::before;
     std::int64_t thoughts = 0;       // tokens
     std::vector<TokenId> last = {};  // as many as the longer of open and close has
     std::size_t closed = 0;          // closing: tokens of close that stand there
@@ -53,31 +53,32 @@ OUTRIDER_INLINE Constraint::State ThinkingBudget::begin(const ConstraintScope& s
         require(token >= 0 && token < scope.vocabulary, "ThinkingBudget: token {} is outside the vocabulary of {}",
                 token, scope.vocabulary);
     detail::thinking::Place start{.scope = std::make_shared<const ConstraintScope>(scope)};
-    if (options_.open.empty()) start.phase = options_.budget == 0 ? Phase::closing : Phase::thinking;
+    if (options_.open.empty())
+        start.phase = options_.budget == 0 ? detail::thinking::Phase::closing : detail::thinking::Phase::thinking;
     return std::make_shared<const detail::thinking::Place>(std::move(start));
 }
 
 OUTRIDER_INLINE Constraint::State ThinkingBudget::next(const State& state, TokenId token) const {
     detail::thinking::Place now = detail::thinking::place(state);
-    if (now.phase == Phase::behind) {
+    if (now.phase == detail::thinking::Phase::behind) {
         if (options_.answer) now.answer = options_.answer->next(now.answer, token);
         return std::make_shared<const detail::thinking::Place>(std::move(now));
     }
     now.last.push_back(token);
     if (now.last.size() > std::max(options_.open.size(), options_.close.size())) now.last.erase(now.last.begin());
-    if (now.phase == Phase::before) {
+    if (now.phase == detail::thinking::Phase::before) {
         if (!detail::thinking::ends_with(now.last, options_.open))
             return std::make_shared<const detail::thinking::Place>(std::move(now));
-        now.phase = Phase::thinking, now.last.clear();
+        now.phase = detail::thinking::Phase::thinking, now.last.clear();
     } else {
         ++now.thoughts;
     }
-    if (now.phase == Phase::closing) ++now.closed;
+    if (now.phase == detail::thinking::Phase::closing) ++now.closed;
     if (now.closed == options_.close.size() || detail::thinking::ends_with(now.last, options_.close)) {
-        now.phase = Phase::behind, now.last.clear();
+        now.phase = detail::thinking::Phase::behind, now.last.clear();
         if (options_.answer) now.answer = options_.answer->begin(*now.scope);
-    } else if (now.phase == Phase::thinking && now.thoughts >= options_.budget) {
-        now.phase = Phase::closing, now.closed = detail::thinking::begun(now.last, options_.close);
+    } else if (now.phase == detail::thinking::Phase::thinking && now.thoughts >= options_.budget) {
+        now.phase = detail::thinking::Phase::closing, now.closed = detail::thinking::begun(now.last, options_.close);
     }
     return std::make_shared<const detail::thinking::Place>(std::move(now));
 }
@@ -85,12 +86,12 @@ OUTRIDER_INLINE Constraint::State ThinkingBudget::next(const State& state, Token
 OUTRIDER_INLINE void ThinkingBudget::mask(const State& state, std::span<float> logits) const {
     constexpr float kNever = -std::numeric_limits<float>::infinity();
     const detail::thinking::Place& now = detail::thinking::place(state);
-    if (now.phase == Phase::closing) {
+    if (now.phase == detail::thinking::Phase::closing) {
         const auto only = static_cast<std::size_t>(options_.close[now.closed]);
         const float logit = logits[only];
         std::ranges::fill(logits, kNever);
         logits[only] = logit;
-    } else if (now.phase == Phase::thinking) {  // an answer is still to come
+    } else if (now.phase == detail::thinking::Phase::thinking) {  // an answer is still to come
         for (const TokenId end : now.scope->end_ids)
             if (std::ranges::find(options_.close, end) == options_.close.end())
                 logits[static_cast<std::size_t>(end)] = kNever;
@@ -101,16 +102,16 @@ OUTRIDER_INLINE void ThinkingBudget::mask(const State& state, std::span<float> l
 
 OUTRIDER_INLINE bool ThinkingBudget::allows(const State& state, TokenId token) const {
     const detail::thinking::Place& now = detail::thinking::place(state);
-    if (now.phase == Phase::closing) return token == options_.close[now.closed];
+    if (now.phase == detail::thinking::Phase::closing) return token == options_.close[now.closed];
     if (now.answer) return options_.answer->allows(now.answer, token);
     const auto& ends = now.scope->end_ids;
-    return now.phase != Phase::thinking || std::ranges::find(ends, token) == ends.end() ||
+    return now.phase != detail::thinking::Phase::thinking || std::ranges::find(ends, token) == ends.end() ||
            std::ranges::find(options_.close, token) != options_.close.end();
 }
 
 OUTRIDER_INLINE std::vector<TokenId> ThinkingBudget::expected(const State& state) const {
     const detail::thinking::Place& now = detail::thinking::place(state);
-    if (now.phase == Phase::closing)
+    if (now.phase == detail::thinking::Phase::closing)
         return {options_.close.begin() + static_cast<std::ptrdiff_t>(now.closed), options_.close.end()};
     return now.answer ? options_.answer->expected(now.answer) : std::vector<TokenId>{};
 }

@@ -11,7 +11,7 @@
 
 #include <outrider/core/detail/cores.hpp>
 #include <outrider/core/detail/crew.hpp>
-#include "kernels/patience.hpp"
+#include <outrider/core/detail/patience.hpp>
 
 using namespace outrider::detail;
 
