@@ -174,7 +174,8 @@ HfRope read_rope(const Fields& fields, const Json* object, const HfConfig& confi
                 .partial = fields.number("partial_rotary_factor").value_or(usual.partial),
                 .original_context = fields.size("original_max_position_embeddings")};
     if (object != nullptr) read_rope_object(Fields(*object, config.name), config.name, rope);
-    if (!rope.original_context && rope.type != "default") rope.original_context = config.max_positions;
+    if (!rope.original_context && (rope.type == "llama3" || has_factors(rope.type)))
+        rope.original_context = config.max_positions;
     if (rope.type == "yarn" && !rope.has_factor && rope.long_factors.empty())
         rope.factor = static_cast<double>(config.max_positions) / static_cast<double>(*rope.original_context);
     require(rope.theta > 0, "{}: rope_theta is {}; expected a positive number", config.name, rope.theta);

@@ -219,7 +219,7 @@ TEST_CASE("GGUF files of another architecture or with other tensors are rejected
     check_load_fails(patched("blk.1.ffn_up.weight", "blk.1.attn_q.wxight"), "blk.1.ffn_up.weight");
     const std::filesystem::path more_layers =
         patched("llama.block_count\4\0\0\0\2\0\0\0"s, "llama.block_count\4\0\0\0\3\0\0\0"s);
-    check_load_fails(more_layers, "blk.2.attn_norm.weight");
+    check_load_fails(more_layers, "blk.2.attn_q.weight");
     check_load_fails(patched("llama.block_count\4\0\0\0\2\0\0\0"s, "llama.block_count\4\0\0\0\2\0\0\x40"s), "layers");
     check_load_fails(patched("llama.block_count\4\0\0\0\2\0\0\0"s, "llama.block_count\4\0\0\0\1\0\0\0"s),
                      "is not part of a llama model");
