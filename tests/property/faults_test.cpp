@@ -197,7 +197,7 @@ TEST_CASE("hooks, constraints and callbacks that throw end their own sequence al
             failed += result.finish == FinishReason::failed ? 1 : 0;
             CHECK(target.held() == 0);
         }
-    CHECK(failed > 20);
+    CHECK(failed >= 10);  // every callback; what fails once beside a draft is asked again at the root alone
 }
 
 TEST_CASE("a cache that is full ends the text, and leaves the others", "[property][faults]") {

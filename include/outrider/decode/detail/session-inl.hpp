@@ -67,7 +67,21 @@ OUTRIDER_INLINE TokenTree Session::usable(TokenTree tree, bool drawn) {
     TokenTree fits = subtree(std::move(tree), [&](const TokenTree& whole, NodeIndex node) {
         return whole.depth(node) < left() && (drawn || !stream_.is_end(whole.token(node)));
     });
-    return drawn ? fits : rules_.prune(std::move(fits));
+    if (drawn || !rules_.any()) return fits;
+    try {
+        return rules_.prune(std::move(fits));
+    } catch (...) {
+        return TokenTree::root_only(pending());
+    }
+}
+
+OUTRIDER_INLINE TokenTree Session::expect(TokenTree tree) {
+    if (!rules_.any()) return tree;
+    try {
+        return rules_.expect(std::move(tree), left() - 1);
+    } catch (...) {
+        return TokenTree::root_only(pending());
+    }
 }
 
 OUTRIDER_INLINE Prefill Session::prefill(FeatureRequest features, std::int64_t begin, std::int64_t tokens) const {

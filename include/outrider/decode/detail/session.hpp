@@ -63,8 +63,9 @@ public:
     /// target chooses itself if it wants them, and those that the request forbids. Drawn nodes stay, since what is left
     /// out must not depend on draws.
     [[nodiscard]] TokenTree usable(TokenTree tree, bool drawn);
-    /// The draft, and what the request's constraint expects to follow.
-    [[nodiscard]] TokenTree expect(TokenTree tree) { return rules_.expect(std::move(tree), left() - 1); }
+    /// The draft, and what the request's constraint expects to follow. Where a constraint fails beside a draft, here or
+    /// in `usable`, the root alone is left: the text before a failure is the same as without drafts.
+    [[nodiscard]] TokenTree expect(TokenTree tree);
 
     /// Remembers what the policy chose until `emit`: the tokens of the path, and the next pending token. Throws Error
     /// when the path is none of the tree's, or the token outside the vocabulary.
