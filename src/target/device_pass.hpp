@@ -26,10 +26,11 @@ struct DeviceCacheLimits {
 
 /// Weights in f32 or bf16 on any device, the CPU among them (where it serves tests: the kernels are faster).
 ///
-/// A layer is 16 operations (two norms, four products, three for the rotation, one each to store, to gather, to attend
-/// and to put rows in order and back, two for the gate) for any number of sequences. Keys and values lie in a KvPool.
-/// Everything that changes from forward to forward comes in one copy from pinned memory; the largest logits' tokens are
-/// the only thing that goes back. Norms and residual sums round once, where the reference (aten_pass.cpp) rounds twice.
+/// A layer is 17 operations (two norms, four products, three for the rotation, one each to store, to gather, to attend
+/// and to put rows in order, two to put them back, two for the gate) for any number of sequences. Keys and values lie
+/// in a KvPool. Everything that changes from forward to forward comes in one copy from pinned memory; the largest
+/// logits' tokens are the only thing that goes back. Norms and residual sums round once, where the reference
+/// (aten_pass.cpp) rounds twice.
 [[nodiscard]] std::shared_ptr<const ModelBackend> make_device_backend(const WeightSource& source,
                                                                       const ModelConfig& config, at::Device device,
                                                                       Weights weights, const DeviceCacheLimits& limits);

@@ -199,6 +199,7 @@ void check_logits(const std::filesystem::path& folder) {
 
 TEST_CASE("The pass for devices gives the reference's logits: prompts, trees, batches, a window") {
     trap::start();
+    at::set_num_threads(1);
     check_logits(folders().target());
     const testing::DeepFolder windowed;
     windowed.configure("model_type", "mistral");
