@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Runs the program as its users do, on a tiny random model: program_test.py PROGRAM TINY_GGUF [unittest options]"""
 import json
+import pathlib
 import re
 
 from program_case import MODEL, Case, main, outrider
