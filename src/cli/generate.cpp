@@ -75,7 +75,8 @@ int run(const GenerateArguments& arguments) {
             stream("\n");
         else if (texts)
             stream(fmt::format("### {}\n{}\n\n", rows[done].id, result.text));
-        if (texts && !result.logprobs.empty()) stream(logprob_table(result, *prompts[done].text) + (streaming ? "" : "\n"));
+        if (texts && !result.logprobs.empty())
+            stream(logprob_table(result, *prompts[done].text) + (streaming ? "" : "\n"));
         if (progress) progress->update(static_cast<std::int64_t>(done) + 1);
     }
     json.finish();

@@ -182,7 +182,7 @@ TEST_CASE("a drafter that is right below the constraint is accepted", "[property
         }
         if (!constraint->finished(state)) constraint->mask(state, logits);
     };
-    for (SequenceId id = 0; id < 100'000; ++id) draft->asked[id] = knows;
+    draft->asked_of_others = knows;
     SpeculativeDecoder drafted{std::move(draft), FakeTarget{law}, Match{}, {.nodes = 9}};
     const GenerationResult result = drafted.generate({{5}, {}, std::make_shared<JsonWords>()}, options);
     CHECK(result.tokens == expected.tokens);
@@ -257,7 +257,7 @@ TEST_CASE("biases, penalties and a least length are a plain loop's, with any dra
         };
         const std::vector<TokenId> expected = plain_loop(law, prompt, edited, 40);
         auto draft = oracle(law, seed, 0.8);
-        for (SequenceId id = 0; id < 20'000; ++id) draft->asked[id] = edited.sampling();
+        draft->asked_of_others = edited.sampling();
         SpeculativeDecoder decoder{std::move(draft), FakeTarget{law}, Match{}, {.nodes = dice(0, 8)}};
         const GenerationResult result = decoder.generate({prompt}, options);
         REQUIRE(result.tokens == expected);

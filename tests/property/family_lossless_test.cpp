@@ -29,7 +29,10 @@ protected:
         std::vector<SequenceTree> trees;
         for (const SequenceFeedback& f : feedback) {
             State& state = states_[f.sequence];
-            if (state.prompt.empty()) state.prompt.assign(f.tokens.begin(), f.tokens.end());
+            if (state.prompt.empty()) {  // the first pending token is the prompt's last
+                state.prompt.assign(f.tokens.begin(), f.tokens.end());
+                state.prompt.push_back(f.pending);
+            }
             const std::vector<TokenId>& truth = texts_->at(state.prompt);
             const auto done = static_cast<std::size_t>(f.committed) - state.prompt.size();
             trees.push_back({f.sequence, grow(truth, done, f.pending, budget.nodes)});

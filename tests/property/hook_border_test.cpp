@@ -78,7 +78,7 @@ std::unique_ptr<OracleDraft> oracle(const FakeLaw& law, const Border& border, st
     auto draft = std::make_unique<OracleDraft>(law, seed, right, true);
     SamplingOptions sampling = border.options.sampling();
     sampling.logit_hook = [](std::span<const TokenId>, std::span<float> logits) { logits[0] -= 0.5F; };
-    for (SequenceId id = 0; id < 100'000; ++id) draft->asked[id] = sampling;
+    draft->asked_of_others = sampling;
     return draft;
 }
 

@@ -17,7 +17,7 @@
 namespace outrider {
 
 /// A text as a target has read it: keys, values and features stand for its first `tokens`, all of them.
-struct ReadText {
+struct OUTRIDER_API ReadText {
     std::vector<TokenId> tokens;
     KvCache cache;
     FeatureRequest asked = FeatureRequest::none();

@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include <outrider/core/detail/export.hpp>
 #include <outrider/formats/safetensors.hpp>
 
 namespace outrider {
@@ -68,7 +69,7 @@ namespace detail {
 
 /// An archive of torch.save, or a folder of its shards. Compiled (formats/detail/named_tensors.cpp); headers alone
 /// refuse it.
-[[nodiscard]] NamedTensors open_torch_archive(const std::filesystem::path& path);
+[[nodiscard]] OUTRIDER_API NamedTensors open_torch_archive(const std::filesystem::path& path);
 
 }  // namespace detail
 
