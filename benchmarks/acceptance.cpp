@@ -49,7 +49,9 @@ std::vector<float> scores(std::uint64_t seed, std::span<const TokenId> path) {
 std::vector<TokenShare> shares(const std::vector<float>& row, std::uint64_t seed) {
     std::vector<TokenId> order(row.size());
     std::iota(order.begin(), order.end(), 0);
-    const auto larger = [&](TokenId a, TokenId b) { return row[static_cast<std::size_t>(a)] > row[static_cast<std::size_t>(b)]; };
+    const auto larger = [&](TokenId a, TokenId b) {
+        return row[static_cast<std::size_t>(a)] > row[static_cast<std::size_t>(b)];
+    };
     std::partial_sort(order.begin(), order.begin() + kNamed, order.end(), larger);
     std::mt19937_64 engine(seed);
     std::normal_distribution<double> noise(0.0, 1.5);
@@ -140,12 +142,16 @@ void draft_ngram(benchmark::State& state, NgramMode mode) {
 int main(int argc, char** argv) {
     for (const PolicyInfo& policy : policies()) {
         const std::string name(policy.name);
-        benchmark::RegisterBenchmark((name + "/temperature:1").c_str(), accept, name, 1.0, 1.0)->Unit(benchmark::kMicrosecond);
-        benchmark::RegisterBenchmark((name + "/top_p:0.9").c_str(), accept, name, 1.0, 0.9)->Unit(benchmark::kMicrosecond);
+        benchmark::RegisterBenchmark((name + "/temperature:1").c_str(), accept, name, 1.0, 1.0)
+            ->Unit(benchmark::kMicrosecond);
+        benchmark::RegisterBenchmark((name + "/top_p:0.9").c_str(), accept, name, 1.0, 0.9)
+            ->Unit(benchmark::kMicrosecond);
     }
-    for (const auto& [name, mode] : {std::pair{"ngram", NgramMode::lookup}, {"ngram:copy", NgramMode::copy},
+    for (const auto& [name, mode] : {std::pair{"ngram", NgramMode::lookup},
+                                     {"ngram:copy", NgramMode::copy},
                                      {"ngram:maxgram", NgramMode::max_gram}})
-        benchmark::RegisterBenchmark((std::string("draft/") + name).c_str(), draft_ngram, mode)->Unit(benchmark::kMicrosecond);
+        benchmark::RegisterBenchmark((std::string("draft/") + name).c_str(), draft_ngram, mode)
+            ->Unit(benchmark::kMicrosecond);
     benchmark::Initialize(&argc, argv);
     benchmark::RunSpecifiedBenchmarks();
 }

@@ -35,7 +35,8 @@ struct Times {
 void measure(const LlamaModel& model, DraftModel& drafter, SequenceId sequence, std::int64_t nodes, int rounds) {
     LlamaVerifier verifier(model);
     std::vector<TokenId> prompt;
-    for (std::int64_t i = 0; i < 200; ++i) prompt.push_back(static_cast<TokenId>((i * 7919 + 13) % model.config().vocabulary));
+    for (std::int64_t i = 0; i < 200; ++i)
+        prompt.push_back(static_cast<TokenId>((i * 7919 + 13) % model.config().vocabulary));
     const Prefill prefill{sequence, prompt, 17};
     Feedback feedback = verifier.prefill(std::span(&prefill, 1));
     Times draft, verify, commit;
@@ -47,9 +48,8 @@ void measure(const LlamaModel& model, DraftModel& drafter, SequenceId sequence, 
         const TreeOutput output = verifier.verify(trees);
         const double verified = microseconds();
         const auto* best = output.argmax.const_data_ptr<std::int64_t>();
-        const SequenceAcceptance accepted{sequence, accept_walk(trees[0].tree, [&](NodeIndex node) {
-                                              return static_cast<TokenId>(best[node]);
-                                          })};
+        const SequenceAcceptance accepted{
+            sequence, accept_walk(trees[0].tree, [&](NodeIndex node) { return static_cast<TokenId>(best[node]); })};
         feedback = verifier.commit(std::span(&accepted, 1));
         const double committed = microseconds();
         tokens += 1 + accepted.accepted.path.size();
@@ -58,8 +58,8 @@ void measure(const LlamaModel& model, DraftModel& drafter, SequenceId sequence, 
         commit.of.push_back(committed - verified);
     }
     drafter.forget(sequence);
-    fmt::print("{:>5} {:>9.0f} {:>7.0f} {:>9.0f} {:>7.0f} {:>8.0f} {:>9.3f} {:>6.2f}\n", nodes, draft.at(0.5), draft.at(0),
-               verify.at(0.5), verify.at(0), commit.at(0.5), draft.at(0.5) / verify.at(0.5),
+    fmt::print("{:>5} {:>9.0f} {:>7.0f} {:>9.0f} {:>7.0f} {:>8.0f} {:>9.3f} {:>6.2f}\n", nodes, draft.at(0.5),
+               draft.at(0), verify.at(0.5), verify.at(0), commit.at(0.5), draft.at(0.5) / verify.at(0.5),
                static_cast<double>(tokens) / rounds);
 }
 

@@ -25,19 +25,18 @@
 #include <outrider/core/rng.hpp>
 #include "kernels/isa.hpp"
 #include "kernels/packed_linear.hpp"
-#include "kernels/thread_team.hpp"
+#include <outrider/core/detail/thread_team.hpp>
 
 using namespace outrider;
 
 namespace {
 
 constexpr int kLayers = 30;
-constexpr WeightFormat kFileFormats[] = {WeightFormat::q4_0, WeightFormat::q4_1, WeightFormat::q5_0, WeightFormat::q5_1,
-                                         WeightFormat::q8_0, WeightFormat::q4_k, WeightFormat::q5_k, WeightFormat::q6_k};
+constexpr WeightFormat kFileFormats[] = {WeightFormat::q4_0, WeightFormat::q4_1, WeightFormat::q5_0,
+                                         WeightFormat::q5_1, WeightFormat::q8_0, WeightFormat::q4_k,
+                                         WeightFormat::q5_k, WeightFormat::q6_k};
 
-double now() {
-    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
+double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 std::vector<std::string> split(const std::string& list) {
     std::vector<std::string> parts;
@@ -53,11 +52,13 @@ PackedLinear random_matrix(const std::string& format, bool output, std::int64_t 
     for (const WeightFormat f : {WeightFormat::f32, WeightFormat::bf16, WeightFormat::int8}) {
         if (name(f) != format) continue;
         std::vector<float> weights(static_cast<std::size_t>(out * in));
-        for (std::size_t i = 0; i < weights.size(); ++i) weights[i] = static_cast<float>(key.bits(i) >> 40) * 1e-8F - 0.08F;
+        for (std::size_t i = 0; i < weights.size(); ++i)
+            weights[i] = static_cast<float>(key.bits(i) >> 40) * 1e-8F - 0.08F;
         return PackedLinear::pack(f, weights, out, in, &team);
     }
     for (const WeightFormat f : kFileFormats) {
-        if (name(f) != format && !(format == "stored" && f == (output ? WeightFormat::q8_0 : WeightFormat::q4_1))) continue;
+        if (name(f) != format && !(format == "stored" && f == (output ? WeightFormat::q8_0 : WeightFormat::q4_1)))
+            continue;
         std::vector<std::byte> bytes(static_cast<std::size_t>(out * in / block_shape(f).values * block_shape(f).bytes));
         for (std::size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<std::byte>(key.bits(i) & 0x3b);
         return PackedLinear::pack_blocks(f, bytes, out, in, &team);
@@ -94,7 +95,8 @@ struct Buffers {
     PackedRows rows;
 
     explicit Buffers(std::int64_t n)
-        : hidden(static_cast<std::size_t>(n * 576), 0.5F), wide(static_cast<std::size_t>(n * 3072), 0.25F),
+        : hidden(static_cast<std::size_t>(n * 576), 0.5F),
+          wide(static_cast<std::size_t>(n * 3072), 0.25F),
           logits(static_cast<std::size_t>(n * 49152)) {}
 };
 
@@ -183,7 +185,8 @@ int run(const std::map<std::string, std::string>& options) {
     }
     const double bytes_per_second = bandwidth(team);
     fmt::print("{} threads, memory {:.1f} GB/s\n", team.size(), bytes_per_second * 1e-9);
-    std::string json = fmt::format("{{\"threads\": {}, \"bytes_per_second\": {:.4g}, \"rows\": [", team.size(), bytes_per_second);
+    std::string json =
+        fmt::format("{{\"threads\": {}, \"bytes_per_second\": {:.4g}, \"rows\": [", team.size(), bytes_per_second);
     const char* comma = "";
     for (const std::string& format : formats) {
         const double start = now();
@@ -214,9 +217,10 @@ int run(const std::map<std::string, std::string>& options) {
             for (const std::string& n : rows) {
                 const double seconds = best.at({i, n});
                 fmt::print("{:>8.2f}", seconds * 1e3);
-                json += fmt::format("{}\n{{\"format\": \"{}\", \"isa\": \"{}\", \"rows\": {}, \"ms\": {:.4f}, "
-                                    "\"megabytes\": {:.2f}, \"multiplies_per_second\": {:.4g}}}",
-                                    comma, format, name(isas[i]), n, seconds * 1e3, megabytes, rate);
+                json += fmt::format(
+                    "{}\n{{\"format\": \"{}\", \"isa\": \"{}\", \"rows\": {}, \"ms\": {:.4f}, "
+                    "\"megabytes\": {:.2f}, \"multiplies_per_second\": {:.4g}}}",
+                    comma, format, name(isas[i]), n, seconds * 1e3, megabytes, rate);
                 comma = ",";
             }
             fmt::print("{:>12.0f}\n", rate * 1e-9);
@@ -237,7 +241,8 @@ int main(int argc, char** argv) {
     try {
         std::map<std::string, std::string> options;
         for (int i = 1; i < argc; i += 2) {
-            require(i + 1 < argc && std::string_view(argv[i]).starts_with("--"), "kernels_pass: {} wants a value", argv[i]);
+            require(i + 1 < argc && std::string_view(argv[i]).starts_with("--"), "kernels_pass: {} wants a value",
+                    argv[i]);
             options[argv[i]] = argv[i + 1];
         }
         return run(options);

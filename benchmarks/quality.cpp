@@ -1,5 +1,5 @@
-// What a weight format and a vector path cost in quality: the loss of a text, and how far the predictions are from those
-// of f32 weights.
+// What a weight format and a vector path cost in quality: the loss of a text, and how far the predictions are from
+// those of f32 weights.
 //     quality MODEL TEXT.txt [TOKENS = 1024]
 #include <ATen/ATen.h>
 #include <fmt/format.h>
@@ -48,7 +48,8 @@ int run(int argc, char** argv) {
         const LlamaModel model = LlamaModel::load(argv[1], {.weights = weights});
         if (!reference.defined()) {
             text = model.raw(words).tokens;
-            text.resize(std::min(text.size(), static_cast<std::size_t>(argc > 3 ? std::max(2, std::atoi(argv[3])) : 1024)));
+            text.resize(
+                std::min(text.size(), static_cast<std::size_t>(argc > 3 ? std::max(2, std::atoi(argv[3])) : 1024)));
             require(text.size() > 1, "quality: {} is shorter than two tokens", argv[2]);
             next = at::tensor(std::vector<std::int64_t>(text.begin() + 1, text.end())).unsqueeze(1);
         }

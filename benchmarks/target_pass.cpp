@@ -13,7 +13,7 @@
 
 #include <outrider/core/error.hpp>
 #include "kernels/isa.hpp"
-#include "kernels/thread_team.hpp"
+#include <outrider/core/detail/thread_team.hpp>
 #include <outrider/target/llama_verifier.hpp>
 
 using namespace outrider;
@@ -91,7 +91,8 @@ void prompts(const LlamaModel& model, const Clock& clock, const std::vector<Toke
     std::vector<Prefill> batch;
     for (SequenceId i = 0; i < 8; ++i) batch.push_back({.sequence = i, .tokens = text, .pending = 5});
     const std::vector<double> sorted = times(clock, 3, [&] { (void)LlamaVerifier(model).prefill(batch); });
-    fmt::print("8 prompts of {} tokens: {:.0f} tokens/s\n", text.size(), 8 * static_cast<double>(text.size()) / sorted[1]);
+    fmt::print("8 prompts of {} tokens: {:.0f} tokens/s\n", text.size(),
+               8 * static_cast<double>(text.size()) / sorted[1]);
 }
 
 void batch(const LlamaModel& model, const Clock& clock, const std::vector<TokenId>& text, int repeats) {

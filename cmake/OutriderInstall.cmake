@@ -1,6 +1,7 @@
-# Install and export. find_package(outrider COMPONENTS core) needs no LibTorch; find_package(outrider) gives
-# outrider::outrider as well and finds LibTorch on the consumer's side (OutriderTorch.cmake). Nothing that is installed
-# names a folder of this machine, so the tree can be moved; LibTorch stands, or a link to one, in lib/outrider/libtorch.
+# Install and export. find_package(outrider COMPONENTS core) needs no LibTorch; COMPONENTS headers gives outrider::headers
+# too and finds LibTorch on the consumer's side (OutriderTorch.cmake), but links nothing of ours; find_package(outrider)
+# gives outrider::outrider as well. Nothing that is installed names a folder of this machine, so the tree can be moved;
+# LibTorch stands, or a link to one, in lib/outrider/libtorch.
 include(CMakePackageConfigHelpers)
 set(outrider_package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/outrider)
 set(outrider_libtorch_dir ${CMAKE_INSTALL_LIBDIR}/outrider/libtorch)
@@ -18,6 +19,9 @@ set(outrider_packages outrider-core)
 
 if(TARGET outrider)
     list(APPEND outrider_packages outrider)
+    install(TARGETS outrider_headers EXPORT outrider-headers FILE_SET HEADERS)
+    install(EXPORT outrider-headers NAMESPACE outrider:: FILE outrider-headers-targets.cmake
+            DESTINATION ${outrider_package_dir})
     install(TARGETS outrider EXPORT outrider-library FILE_SET HEADERS)
     set_target_properties(outrider PROPERTIES INSTALL_RPATH "$ORIGIN/outrider/libtorch/lib")
     install(EXPORT outrider-library NAMESPACE outrider:: FILE outrider-library-targets.cmake
@@ -41,6 +45,11 @@ if(TARGET outrider)
         install(DIRECTORY ${OUTRIDER_TORCH_ROOT}/../nvidia DESTINATION ${CMAKE_INSTALL_LIBDIR}/outrider
                 USE_SOURCE_PERMISSIONS COMPONENT libtorch EXCLUDE_FROM_ALL FILES_MATCHING PATTERN "*.so*")
     endif()
+endif()
+if(TARGET outrider_c)
+    set_target_properties(outrider_c PROPERTIES INSTALL_RPATH "$ORIGIN;$ORIGIN/outrider/libtorch/lib")
+    install(TARGETS outrider_c LIBRARY FILE_SET c_header)
+    list(APPEND outrider_packages outrider_c)
 endif()
 if(TARGET outrider_program)
     file(RELATIVE_PATH outrider_lib_from_bin /${CMAKE_INSTALL_BINDIR} /${CMAKE_INSTALL_LIBDIR})

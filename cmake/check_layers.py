@@ -11,22 +11,27 @@ import tempfile
 
 # A file includes its own room and rooms of a smaller number; equal numbers are siblings and never meet.
 RANK = {"core": 0, "tree": 1, "accept/rules": 2, "ctc": 3, "budget": 3, "formats": 4, "kernels": 4, "text": 5,
-        "target": 6, "draft": 7, "accept": 7, "decode": 8, "engine": 9, "train": 10, "cli": 11}
-PRIVATE_ROOMS = {"kernels", "cli"}  # of src/ alone
+        "target": 6, "draft": 7, "accept": 7, "decode": 8, "engine": 9, "train": 10, "serve": 10, "c_api": 10, "cli": 11}
+PRIVATE_ROOMS = {"kernels", "serve", "c_api", "cli"}  # of src/ alone
 # Rooms inside draft/: a drafter never includes another drafter, and nn/ (what they share) none of them.
 DRAFTERS = ("ctc", "medusa", "hydra")
 # formats/ and text/ read files of strangers and know nothing of trees.
 READERS_SEE = {"formats": {"core"}, "text": {"core", "formats"}}
 # What public headers may include beside the standard library, by room. Everything else stays in the sources.
-EXTERNAL = {"core": (), "tree": (), "accept/rules": (), "budget": (), "ctc": ("Eigen/",), "formats": (), "text": ()}
-EXTERNAL_ABOVE = ("ATen/", "c10/")
+SYSTEM = ("sched.h", "fcntl.h", "unistd.h", "sys/")  # for the bodies of core/ and formats/
+EXTERNAL = {"core": SYSTEM, "tree": (), "accept/rules": (), "budget": (), "ctc": ("Eigen/",),
+            "formats": ("nlohmann/",) + SYSTEM, "text": ()}
+EXTERNAL_ABOVE = ("Eigen/", "nlohmann/", "ATen/", "c10/")
 TOO_WIDE = {"ATen/ATen.h", "torch/torch.h", "torch/all.h", "torch/extension.h"}
 TENSOR_LIBRARY = ("ATen/", "c10/", "torch/")
 PLAIN_SOURCES = ("formats", "text", "kernels")  # src/ folders that build without LibTorch, with all that they include
 # The loop names no concrete drafter and no concrete target; of the policies it knows the default.
 LOOP_ROOM = "decode"
-LOOP_MAY = {"draft": ("drafter.hpp", "detail/"), "accept": ("policy.hpp", "match.hpp"),
+LOOP_MAY = {"draft": ("drafter.hpp", "detail/"), "accept": ("policy.hpp", "match.hpp", "detail/logprob_rows"),
             "target": ("verifier.hpp", "round.hpp", "target_head.hpp", "features.hpp", "causal_model.hpp")}
+# What outrider::headers holds (include/outrider/CMakeLists.txt): rooms, and of target/ the names that a host's model meets.
+HEADERS_ROOMS = {"core", "tree", "accept/rules", "ctc", "budget", "formats", "accept", "draft", "decode"}
+HEADERS_OF_TARGET = {"causal_model", "features", "round", "target_head", "verifier"}
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]', re.M)
 FRONT_DOOR = "include/outrider/outrider.hpp"
 API = "docs/api.md"
@@ -102,6 +107,22 @@ def check_header(root, path):
                     f", {prefix}" for prefix in EXTERNAL.get(room, EXTERNAL_ABOVE))
 
 
+def header_alone(name):
+    """Whether a path below include/outrider belongs to outrider::headers, which links nothing."""
+    return room_of(name) in HEADERS_ROOMS or (room_of(name) == "target" and pathlib.PurePosixPath(name).stem in HEADERS_OF_TARGET)
+
+
+def compiled_part_named(root, path):
+    """A header of outrider::headers names no header of the compiled part. As each is checked, none is reached either."""
+    name = path.relative_to(root / "include/outrider").as_posix()
+    if not header_alone(name):
+        return
+    for include in includes(path):
+        target = own(include)
+        if target is not None and not header_alone(target):
+            yield f"<{include}> belongs to the compiled part, {name} to outrider::headers"
+
+
 def tensor_library_reached(root, path, seen):
     """The chain of includes that leads from `path` to the tensor library, or None."""
     for include in includes(path):
@@ -157,7 +178,8 @@ def check_api(root):
 def check(root):
     breaches = []
     for path in sorted((root / "include/outrider").rglob("*.hpp")):
-        breaches += [f"{path.relative_to(root)}: {why}" for why in check_header(root, path)]
+        breaches += [f"{path.relative_to(root)}: {why}"
+                     for why in (*check_header(root, path), *compiled_part_named(root, path))]
     for path in sorted((root / "src").rglob("*.[ch]pp")):
         if path.parent != root / "src":
             breaches += [f"{path.relative_to(root)}: {why}" for why in check_source(root, path)]
@@ -174,8 +196,8 @@ GOOD = {
     "include/outrider/accept/rules/r.hpp": "#include <outrider/tree/detail/machine.hpp>\n",
     "include/outrider/formats/f.hpp": "#include <outrider/core/a.hpp>\n",
     "include/outrider/text/t.hpp": "#include <outrider/formats/f.hpp>\n",
-    "include/outrider/target/verifier.hpp": "#include <ATen/core/Tensor.h>\n#include <outrider/text/t.hpp>\n",
-    "include/outrider/target/llama.hpp": "#include <outrider/target/verifier.hpp>\n",
+    "include/outrider/target/verifier.hpp": "#include <ATen/core/Tensor.h>\n#include <outrider/formats/f.hpp>\n",
+    "include/outrider/target/llama.hpp": "#include <outrider/target/verifier.hpp>\n#include <outrider/text/t.hpp>\n",
     "include/outrider/accept/match.hpp": "#include <outrider/accept/rules/r.hpp>\n",
     "include/outrider/draft/drafter.hpp": "#include <outrider/target/verifier.hpp>\n",
     "include/outrider/draft/ctc/c.hpp": "#include <outrider/draft/drafter.hpp>\n",
@@ -205,6 +227,7 @@ BAD = {  # file, the line added to it, a word of the expected breach
     "ctc -> hydra": ("include/outrider/draft/ctc/c.hpp", "#include <outrider/draft/hydra/h.hpp>", "each other"),
     "loop names": ("include/outrider/decode/loop.hpp", "#include <outrider/target/llama.hpp>", "concrete"),
     "missing": ("include/outrider/target/verifier.hpp", "#include <outrider/core/nowhere.hpp>", "does not exist"),
+    "compiled part": ("include/outrider/draft/drafter.hpp", "#include <outrider/target/llama.hpp>", "compiled part"),
     "private header": ("include/outrider/target/verifier.hpp", '#include "kernels/plain.hpp"', "no public header"),
     "front door used": ("include/outrider/target/verifier.hpp", "#include <outrider/outrider.hpp>", "no room below"),
     "not told": ("include/outrider/core/new.hpp", "#include <vector>", "neither in the front door"),

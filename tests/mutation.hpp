@@ -53,8 +53,12 @@ private:
     void number(std::size_t at) {
         if (at + sizeof(T) > text_.size()) return;
         const T shifted = static_cast<T>(T{1} << next() % (8 * sizeof(T)));
-        const T choices[] = {T{0}, static_cast<T>(~T{0}), shifted, static_cast<T>(shifted - 1),
-                             static_cast<T>(~shifted), static_cast<T>(next() % 64)};
+        const T choices[] = {T{0},
+                             static_cast<T>(~T{0}),
+                             shifted,
+                             static_cast<T>(shifted - 1),
+                             static_cast<T>(~shifted),
+                             static_cast<T>(next() % 64)};
         const T value = choices[next() % std::size(choices)];
         std::copy_n(reinterpret_cast<const char*>(&value), sizeof(T), text_.begin() + static_cast<std::ptrdiff_t>(at));
     }
@@ -65,9 +69,30 @@ private:
     std::uint64_t drawn_ = 0;
 };
 
-inline const std::vector<std::string> kJsonWords = {
-    "{", "}", "[", "]", ",", ":", "\"", "null", "true", "-1", "0", "1e999", "18446744073709551615", "9223372036854775808",
-    "4611686018427387904", "0.5", "\\u0000", "\\ud800", "\xFF", "\"F32\"", "\"shape\":", "[[[[[[[[", "{\"a\":", "\"\""};
+inline const std::vector<std::string> kJsonWords = {"{",
+                                                    "}",
+                                                    "[",
+                                                    "]",
+                                                    ",",
+                                                    ":",
+                                                    "\"",
+                                                    "null",
+                                                    "true",
+                                                    "-1",
+                                                    "0",
+                                                    "1e999",
+                                                    "18446744073709551615",
+                                                    "9223372036854775808",
+                                                    "4611686018427387904",
+                                                    "0.5",
+                                                    "\\u0000",
+                                                    "\\ud800",
+                                                    "\xFF",
+                                                    "\"F32\"",
+                                                    "\"shape\":",
+                                                    "[[[[[[[[",
+                                                    "{\"a\":",
+                                                    "\"\""};
 
 /// How many inputs each loader gets: the environment's OUTRIDER_FUZZ_INPUTS, else ten thousand.
 inline std::int64_t fuzz_inputs() {

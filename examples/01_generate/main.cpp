@@ -10,8 +10,8 @@ namespace {
 void answer(const char* model_path, const char* drafter, const char* question) {
     // [readme]
     auto engine = outrider::Engine::open({.model = model_path, .drafter = drafter});
-    const auto result = engine.chat(question, {.max_tokens = 128},
-                                    [](std::string_view text) { fmt::print("{}", text); });
+    const auto result =
+        engine.chat(question, {.max_tokens = 128}, [](std::string_view text) { fmt::print("{}", text); });
     fmt::print("\n{} tokens in {} passes of the target\n", result.stats.tokens, result.stats.rounds);
     // [readme]
 }

@@ -30,8 +30,9 @@ bool all_the_same(const outrider::LlamaModel& model, const char* prompt, int nam
     const std::string plain = answer("NoDraft", outrider::NoDraft{}, model, prompt);
     bool same = answer("NgramDraft", outrider::NgramDraft{}, model, prompt) == plain;
     const outrider::NgramOptions copies{.mode = outrider::NgramMode::copy};
-    same = answer("MergedDraft of two", outrider::MergedDraft{outrider::NgramDraft{}, outrider::NgramDraft{copies}}, model,
-                  prompt) == plain && same;
+    same = answer("MergedDraft of two", outrider::MergedDraft{outrider::NgramDraft{}, outrider::NgramDraft{copies}},
+                  model, prompt) == plain &&
+           same;
 
     // Names, at run time.
     for (int i = 0; i < names; ++i) {

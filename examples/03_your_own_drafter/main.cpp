@@ -49,7 +49,8 @@ private:
             outrider::NodeIndex node = 0;
             for (std::size_t i = begun; begun > 0 && i < phrase.size(); ++i) {
                 if (static_cast<std::int64_t>(tree.size()) > budget.nodes) break;
-                node = tree.add(node, static_cast<unsigned char>(phrase[i]), -0.5F);  // a phrase shared is a node shared
+                node =
+                    tree.add(node, static_cast<unsigned char>(phrase[i]), -0.5F);  // a phrase shared is a node shared
             }
         }
         return std::move(tree).build();
@@ -69,7 +70,8 @@ private:
 template <typename Draft>
 outrider::GenerationResult tell(Draft draft) {
     auto model = std::make_shared<example::MarkovModel>(example::kReading);
-    // Trees of a given size: a pass of this toy costs next to nothing, so that the automatic size would rightly draft nothing.
+    // Trees of a given size: a pass of this toy costs next to nothing, so that the automatic size would rightly draft
+    // nothing.
     outrider::SpeculativeDecoder decoder{std::move(draft), example::MarkovVerifier{model},
                                          outrider::DecoderOptions{.nodes = 16}};
     return decoder.generate(example::prompt_of("in the "), {.max_tokens = 240});

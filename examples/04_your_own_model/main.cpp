@@ -21,8 +21,8 @@ std::vector<std::string> tell(const char* name, Draft draft) {
     outrider::SpeculativeDecoder decoder{std::move(draft), example::MarkovVerifier{model}};
     std::vector<outrider::SequenceId> ids;
     for (std::uint64_t stream = 0; stream < 2; ++stream)
-        ids.push_back(decoder.join(example::prompt_of("the rider "), {.max_tokens = 200, .temperature = 0.5, .seed = 3,
-                                                                      .stream = stream}));
+        ids.push_back(decoder.join(example::prompt_of("the rider "),
+                                   {.max_tokens = 200, .temperature = 0.5, .seed = 3, .stream = stream}));
     decoder.run();
     std::vector<std::string> texts;
     outrider::DecodeStats stats;

@@ -80,6 +80,7 @@ public:
         return feedback;
     }
 
+    // [verify]
     /// One row a node: what follows the committed text and the path down to that node.
     [[nodiscard]] outrider::TreeOutput verify(std::span<const outrider::SequenceTree> trees) override {
         outrider::TreeOutput output;
@@ -100,6 +101,7 @@ public:
         output.logits = at::from_blob(logits->data(), {rows, MarkovModel::kVocabulary}, [logits](void*) {}, at::kFloat);
         return output;
     }
+    // [verify]
 
     [[nodiscard]] outrider::Feedback commit(std::span<const outrider::SequenceAcceptance> accepted) override {
         outrider::Feedback feedback;
@@ -116,7 +118,8 @@ public:
 private:
     static std::string path_text(const outrider::TokenTree& tree, outrider::NodeIndex node) {
         std::string text(1, static_cast<char>(tree.token(0)));
-        for (const outrider::NodeIndex step : outrider::path_to(tree, node)) text += static_cast<char>(tree.token(step));
+        for (const outrider::NodeIndex step : outrider::path_to(tree, node))
+            text += static_cast<char>(tree.token(step));
         return text;
     }
 

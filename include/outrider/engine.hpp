@@ -37,16 +37,16 @@ enum class TreeKind : unsigned char {
 
 struct EngineOptions {
     std::filesystem::path model;  ///< a GGUF file, or a Hugging Face folder
-    /// See make_drafter. Empty: the best drafter for the model in `drafter_places`, joined with n-grams; n-grams alone where
-    /// there is none.
+    /// See make_drafter. Empty: the best drafter for the model in `drafter_places`, joined with n-grams; n-grams alone
+    /// where there is none.
     std::string drafter = {};
     std::vector<std::filesystem::path> drafter_places = {};
     std::string policy = "match";  ///< see make_policy
     PolicyOptions policy_options = {};
     TreeKind tree = TreeKind::automatic;
-    std::int64_t chains = 0;        ///< of drawn drafts; 0: as many as the policy takes, up to 2
-    std::uint64_t draft_seed = 0;   ///< of drawn drafts
-    double draft_temperature = 0;   ///< what requests will mostly ask for: drawn drafts, and drafts of a language model
+    std::int64_t chains = 0;       ///< of drawn drafts; 0: as many as the policy takes, up to 2
+    std::uint64_t draft_seed = 0;  ///< of drawn drafts
+    double draft_temperature = 0;  ///< what requests will mostly ask for: drawn drafts, and drafts of a language model
     LlamaModel::Options target = {};  ///< weights, device, threads, chat template
     DecoderOptions decoder = {};
     /// Where the costs of passes are remembered between runs; empty: nowhere, they are measured (about a second) when a
@@ -55,16 +55,19 @@ struct EngineOptions {
 };
 
 /// The drafter of such an engine alone. Throws Error.
-[[nodiscard]] OUTRIDER_API std::unique_ptr<DraftModel> make_drafter(const EngineOptions& options, const LlamaModel& model);
+[[nodiscard]] OUTRIDER_API std::unique_ptr<DraftModel> make_drafter(const EngineOptions& options,
+                                                                    const LlamaModel& model);
 
 /// The best drafter for the model in these places, joined with n-grams; "ngram" where there is none.
-[[nodiscard]] OUTRIDER_API std::string default_drafter(std::span<const std::filesystem::path> places, const LlamaModel& model);
+[[nodiscard]] OUTRIDER_API std::string default_drafter(std::span<const std::filesystem::path> places,
+                                                       const LlamaModel& model);
 
 /// Owns a decoder over a model that may be shared. Movable; as the decoder, for one thread.
 class OUTRIDER_API Engine {
 public:
-    /// Loads the model and the drafter and reconciles drafter, trees, policy, threads and temperature. Throws Error: a file
-    /// that is damaged or not supported, a drafter of another target, a policy that can decide for none of its trees.
+    /// Loads the model and the drafter and reconciles drafter, trees, policy, threads and temperature. Throws Error: a
+    /// file that is damaged or not supported, a drafter of another target, a policy that can decide for none of its
+    /// trees.
     [[nodiscard]] static Engine open(EngineOptions options);
     /// The same over a model that is loaded already; `options.model` and `options.target` stay unread.
     [[nodiscard]] static Engine open(LlamaModel model, EngineOptions options);

@@ -1,6 +1,7 @@
 // The bodies of the room, compiled once.
 #include <outrider/accept/detail/edited_rows-inl.hpp>
 #include <outrider/accept/detail/logit_rows-inl.hpp>
+#include <outrider/accept/detail/logprob_rows-inl.hpp>
 #include <outrider/accept/detail/target_law-inl.hpp>
 #include <outrider/accept/draw-inl.hpp>
 #include <outrider/accept/gumbel-inl.hpp>

@@ -16,22 +16,23 @@ namespace outrider::cli {
 struct ModelArguments {
     std::string path;
     std::string weights = "auto";
-    std::string chat_template;  ///< name of a built-in one; empty: by the checkpoint's own
+    std::string chat_template;  ///< name of a built-in one; empty: the checkpoint's own
+    std::string template_file;  ///< Jinja, instead of either; empty: none
     std::string device = "cpu";
-    int threads = 0;            ///< 0: one per physical core
-    bool raw = false;           ///< prompts are text as they stand, not a chat message
+    int threads = 0;   ///< 0: one per physical core
+    bool raw = false;  ///< prompts are text as they stand, not a chat message
 };
 
 /// How texts are decoded.
 struct DecodingArguments {
     GenerationOptions generation;
-    std::string accept = "match";            ///< acceptance policy, see make_policy
+    std::string accept = "match";  ///< acceptance policy, see make_policy
     PolicyOptions policy;
-    std::string tree = "auto";               ///< sampled where the policy needs draws, else best-first; static
-    std::int64_t chains = 0;                 ///< of a sampled tree; 0: one where the policy takes one, else two
-    std::optional<std::int64_t> nodes;       ///< tree nodes a round and sequence; nullopt: as many as pay
-    std::string pass_times = "default";      ///< file of measured passes, "default", or "none"
-    std::int64_t batch = 1;                  ///< sequences decoded together
+    std::string tree = "auto";           ///< sampled where the policy needs draws, else best-first; static
+    std::int64_t chains = 0;             ///< of a sampled tree; 0: one where the policy takes one, else two
+    std::optional<std::int64_t> nodes;   ///< tree nodes a round and sequence; nullopt: as many as pay
+    std::string pass_times = "default";  ///< file of measured passes, "default", or "none"
+    std::int64_t batch = 1;              ///< sequences decoded together
 };
 
 struct GenerateArguments {
@@ -41,7 +42,7 @@ struct GenerateArguments {
     std::optional<std::string> prompt;
     std::string prompts;  ///< file; empty together with `prompt`: standard input is the prompt
     std::int64_t limit = 0;
-    std::string json;     ///< "-": standard output, instead of the texts
+    std::string json;  ///< "-": standard output, instead of the texts
 };
 
 struct CompareArguments {
@@ -56,8 +57,8 @@ struct CompareArguments {
 struct DistillArguments {
     ModelArguments model;
     DecodingArguments decoding;
-    std::string prompts;             ///< file; empty: the target makes prompts up
-    std::int64_t self_prompts = 0;   ///< answers to prompts that it made up, those in the output counted
+    std::string prompts;            ///< file; empty: the target makes prompts up
+    std::int64_t self_prompts = 0;  ///< answers to prompts that it made up, those in the output counted
     double prompt_temperature = 1.0;
     std::vector<std::string> exclude;  ///< files of prompts that made-up ones must not resemble
     std::string output;
@@ -100,16 +101,41 @@ struct InspectArguments {
     ModelArguments model;
     DecodingArguments decoding;
     std::int64_t nodes = 16;
-    std::string drafter;
+    std::string drafter;  ///< empty: the model alone is described, and nothing is decoded
     std::string prompt;
+    std::string html;  ///< a page instead of drawings; empty: none
+};
+
+struct CompactArguments {
+    std::string drafter;  ///< folder
+    std::string output;   ///< folder
 };
 
 struct TokenizeArguments {
     std::string model;
+    bool chat = false;                         ///< lines are conversations, not strings
+    std::string chat_template, template_file;  ///< see ModelArguments
+};
+
+/// What requests say nothing of holds as in `decoding`.
+struct ServeArguments {
+    ModelArguments model;
+    DecodingArguments decoding;
+    std::string drafter;  ///< empty: the best one shipped for the model, else ngram
+    std::string host = "127.0.0.1";
+    int port = 8080;
+    std::string key_file;      ///< of the key that clients present; empty: $OUTRIDER_API_KEY, or none
+    bool open = false;         ///< beyond this machine without a key
+    std::string name;          ///< of the model, for clients; empty: that of its file
+    std::int64_t queue = 256;  ///< requests that may wait
+    std::int64_t memory = 0;   ///< MiB of KV caches; 0: no bound
+    std::int64_t seconds = 600, grace = 10;
+    std::int64_t connections = 64;
+    std::int64_t body = 4;  ///< MiB of a request
 };
 
 using Command = std::variant<GenerateArguments, CompareArguments, DistillArguments, TrainArguments, InspectArguments,
-                             TokenizeArguments>;
+                             TokenizeArguments, CompactArguments, ServeArguments>;
 
 /// Either a command to run, or the exit status of a program that has nothing to do (help, version, wrong usage).
 std::variant<Command, int> parse(int argc, const char* const* argv);
@@ -121,5 +147,7 @@ int run(const DistillArguments& arguments);
 int run(const TrainArguments& arguments);
 int run(const InspectArguments& arguments);
 int run(const TokenizeArguments& arguments);
+int run(const CompactArguments& arguments);
+int run(const ServeArguments& arguments);
 
 }  // namespace outrider::cli

@@ -39,9 +39,8 @@ void decode(Contender& contender, const Questions& questions, std::size_t begin,
             const DecodingArguments& arguments) {
     std::vector<SequenceId> sequences;
     for (std::size_t i = begin; i < end; ++i)
-        sequences.push_back(
-            join(contender.decoder, questions.ids[i], questions.prompts[i],
-                 options_for(arguments, questions.prompts[i], questions.samples[i])));
+        sequences.push_back(join(contender.decoder, questions.ids[i], questions.prompts[i],
+                                 options_for(arguments, questions.prompts[i], questions.samples[i])));
     contender.decoder.run();
     for (const SequenceId sequence : sequences) {
         GenerationResult result = contender.decoder.take(sequence);

@@ -4,6 +4,8 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <map>
+#include <string>
 #include <string_view>
 
 #include <outrider/core/option_ranges.hpp>
@@ -16,7 +18,8 @@ namespace outrider::cli {
 namespace {
 
 constexpr const char* kSeedHelp =
-    "A sampled text is a function of target, prompt, options and this number: not of the prompt's row in a file, of the "
+    "A sampled text is a function of target, prompt, options and this number: not of the prompt's row in a file, of "
+    "the "
     "drafter, or of what is decoded beside it. Equal rows get equal texts, unless their `sample` differs";
 
 /// Whether trees are made of the drafter's draws.
@@ -75,6 +78,21 @@ void add_sampling(CLI::App& app, DecodingArguments& decoding, std::int64_t max_t
         ->expected(1)
         ->allow_extra_args(false)
         ->check(CLI::Validator(stop, ""));
+}
+
+void add_logprobs(CLI::App& app, DecodingArguments& decoding) {
+    GenerationOptions& options = decoding.generation;
+    auto* most = app.add_option("--logprobs", options.logprobs,
+                                "Show each token's log-probability, and those of so many most probable ones")
+                     ->transform(within(ranges::kLogprobs))
+                     ->type_name("N");
+    const std::map<std::string, LogprobLaw> laws{{"target", LogprobLaw::target}, {"warped", LogprobLaw::warped}};
+    app.add_option("--logprob-law", options.logprob_law,
+                   "target: of the target's own law; warped: of what the tokens were chosen from")
+        ->transform(CLI::CheckedTransformer(laws))
+        ->type_name("target|warped")
+        ->default_str("target")
+        ->needs(most);
 }
 
 void add_batch(CLI::App& app, DecodingArguments& decoding) {
@@ -142,10 +160,9 @@ void add_policy(CLI::App& app, DecodingArguments& decoding, Conditions& conditio
        app.add_option("--typical-delta", o.typical.delta, "lossy_typical: threshold over exp(-entropy)"))
         ->transform(within(ranges::kTypicalDelta))
         ->capture_default_str();
-    of({"lossy_top_k", "lossy_top_beta"},
-       app.add_option_function<std::size_t>(
-           "--accept-top", [&o](std::size_t n) { o.top_k = o.top_beta.beta = n; },
-           "lossy_top_k, lossy_top_beta: accept what is among the N most probable"))
+    of({"lossy_top_k", "lossy_top_beta"}, app.add_option_function<std::size_t>(
+                                              "--accept-top", [&o](std::size_t n) { o.top_k = o.top_beta.beta = n; },
+                                              "lossy_top_k, lossy_top_beta: accept what is among the N most probable"))
         ->transform(within(ranges::kAcceptTop))
         ->default_str("3");
     of({"lossy_top_beta"},

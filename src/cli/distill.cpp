@@ -1,5 +1,5 @@
-// outrider distill: text by the target itself, batched, to train drafters on. One JSON line an answer, written as soon as
-// it is finished, so that a stopped run goes on where it was.
+// outrider distill: text by the target itself, batched, to train drafters on. One JSON line an answer, written as soon
+// as it is finished, so that a stopped run goes on where it was.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -18,6 +18,7 @@
 #include "arguments.hpp"
 #include "distilled_file.hpp"
 #include "engine.hpp"
+#include "engine/prompt_stream.hpp"
 #include "output.hpp"
 #include "progress.hpp"
 #include "prompts_file.hpp"
@@ -34,13 +35,17 @@ public:
     std::optional<DistillPrompt> operator()() {
         while (at_ < rows_.size()) {
             const PromptRow& row = rows_[at_++];
+            require(row.variables.empty(),
+                    "prompt '{}': `tools`, `documents` and `chat_template_kwargs` do not go into the "
+                    "training text; expected messages alone",
+                    row.id);
             Prompt prompt = make_prompt(model_, row, false);
             if (std::ssize(prompt.tokens) >= context_) {
                 tell(fmt::format("left out: prompt '{}' has {} tokens, the target's context {}\n", row.id,
                                  prompt.tokens.size(), context_));
                 continue;
             }
-            const std::uint64_t stream = prompt_stream(prompt, row.sample);
+            const std::uint64_t stream = detail::prompt_stream(prompt, row.sample);
             return DistillPrompt{row.id, std::move(prompt), messages_of(row), stream, row.sample};
         }
         return std::nullopt;
@@ -110,18 +115,17 @@ DistillTotals answer_self(const DistillArguments& arguments, SelfPromptOptions o
     options.drawing.temperature = arguments.prompt_temperature;
     options.drawing.seed = arguments.decoding.generation.seed;
     const auto [count, next] = self_prompts_done(output.ids(), options.drawing.seed.value_or(0));
-    AnyDecoder sampler(std::make_unique<NoDraft>(), std::make_unique<LlamaVerifier>(model),
-                       std::make_unique<Match>(),
+    AnyDecoder sampler(std::make_unique<NoDraft>(), std::make_unique<LlamaVerifier>(model), std::make_unique<Match>(),
                        {.nodes = 0, .max_batch = static_cast<std::size_t>(arguments.decoding.batch)});
     options.at_once = std::max<std::int64_t>(4 * arguments.decoding.batch, 64);
-    SelfPrompts prompts(sampler, model.user_turn(), [&](std::string_view user) { return model.chat(user); },
-                        std::move(options), next);
+    SelfPrompts prompts(
+        sampler, model.user_turn(), [&](std::string_view user) { return model.chat(user); }, std::move(options), next);
     std::int64_t left = arguments.self_prompts - count;
     Writer writer(output, std::max<std::int64_t>(left, 0));
     const auto next_prompt = [&]() -> std::optional<DistillPrompt> {
         if (left-- <= 0) return std::nullopt;
         DistillPrompt prompt = prompts.next();
-        prompt.stream = prompt_stream(prompt.prompt, 0);  // answered as the same prompt of a file is
+        prompt.stream = detail::prompt_stream(prompt.prompt, 0);  // answered as the same prompt of a file is
         return prompt;
     };
     const DistillTotals totals = distill(decoder, next_prompt, std::ref(writer), arguments.decoding.generation);
@@ -143,8 +147,8 @@ int run(const DistillArguments& arguments) {
     const DistillTotals totals = arguments.self_prompts > 0
                                      ? answer_self(arguments, std::move(self), model, decoder, output)
                                      : answer_file(arguments, std::move(rows), model, decoder, output);
-    tell(fmt::format("{}: {} answers, {} tokens; {} were there already\n", arguments.output, totals.texts, totals.tokens,
-                     output.size()));
+    tell(fmt::format("{}: {} answers, {} tokens; {} were there already\n", arguments.output, totals.texts,
+                     totals.tokens, output.size()));
     return 0;
 }
 

@@ -46,7 +46,8 @@ bool begins_a_line(std::string_view text) {
 
 std::string prompt_id(const PromptRow& row) {
     std::uint64_t hash = mix64(row.sample);
-    for (const ChatMessage& message : messages_of(row)) hash = hash_text(hash_text(hash, message.role), message.content);
+    for (const ChatMessage& message : messages_of(row))
+        hash = hash_text(hash_text(hash, message.role), message.content);
     return fmt::format("prompt-{:016x}", hash);
 }
 
@@ -72,8 +73,10 @@ DistilledFile::DistilledFile(fs::path path) : path_(std::move(path)) {
                 "--output: '{}' cannot be written; is its folder there?", path_.string());
         return;
     }
-    require(fs::is_regular_file(path_, error), "--output: '{}' is no ordinary file; answers are kept in one, so that a "
-            "stopped run goes on", path_.string());
+    require(fs::is_regular_file(path_, error),
+            "--output: '{}' is no ordinary file; answers are kept in one, so that a "
+            "stopped run goes on",
+            path_.string());
     require(::access(path_.c_str(), R_OK | W_OK) == 0, "--output: '{}' cannot be read and written ({})", path_.string(),
             std::strerror(errno));
     std::ifstream in(path_, std::ios::binary);
@@ -107,7 +110,8 @@ void DistilledFile::read_line(const std::string& line, std::int64_t number) {
 /// What stands behind the last line break: a whole line that lost it, or half a line.
 void DistilledFile::read_end(const std::string& line, std::int64_t number) {
     if (!json::accept(line)) {
-        require(begins_a_line(line), "{}:{}: not a line of distilled text; give another --output", path_.string(), number);
+        require(begins_a_line(line), "{}:{}: not a line of distilled text; give another --output", path_.string(),
+                number);
         return;
     }
     read_line(line, number);
@@ -142,8 +146,8 @@ void DistilledFile::open() {
 
 void DistilledFile::append(std::string_view line) {
     if (file_ == nullptr) open();
-    const bool written = std::fwrite(line.data(), 1, line.size(), file_) == line.size() && std::fputc('\n', file_) != EOF &&
-                         std::fflush(file_) == 0;
+    const bool written = std::fwrite(line.data(), 1, line.size(), file_) == line.size() &&
+                         std::fputc('\n', file_) != EOF && std::fflush(file_) == 0;
     require(written, "--output: writing '{}' failed ({}); the same command goes on once there is room", path_.string(),
             std::strerror(errno));
 }

@@ -26,8 +26,8 @@ namespace outrider::cli {
 /// often as it stands in the prompts file, whatever was answered when a run stopped.
 class DistilledFile {
 public:
-    /// Reads what is there, and changes nothing yet: a mistake that comes up later costs no line. Throws Error for what is
-    /// no ordinary file, cannot be written, or holds a line that is no distilled text.
+    /// Reads what is there, and changes nothing yet: a mistake that comes up later costs no line. Throws Error for what
+    /// is no ordinary file, cannot be written, or holds a line that is no distilled text.
     explicit DistilledFile(std::filesystem::path path);
     DistilledFile(const DistilledFile&) = delete;
     DistilledFile& operator=(const DistilledFile&) = delete;
@@ -45,7 +45,8 @@ public:
 
 private:
     using Key = std::string;
-    [[nodiscard]] static Key key_of(std::string_view id, const std::vector<ChatMessage>& messages, std::uint64_t sample);
+    [[nodiscard]] static Key key_of(std::string_view id, const std::vector<ChatMessage>& messages,
+                                    std::uint64_t sample);
     void read_line(const std::string& line, std::int64_t number);
     void read_end(const std::string& line, std::int64_t number);
     void open();
@@ -54,8 +55,8 @@ private:
     std::map<Key, std::int64_t> answers_;
     std::set<std::string> ids_;
     std::int64_t size_ = 0;
-    std::uintmax_t whole_ = 0;      ///< bytes of the lines that are whole
-    bool break_missing_ = false;    ///< behind the last of them
+    std::uintmax_t whole_ = 0;    ///< bytes of the lines that are whole
+    bool break_missing_ = false;  ///< behind the last of them
     std::FILE* file_ = nullptr;
 };
 

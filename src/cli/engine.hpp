@@ -1,11 +1,13 @@
 // The parts that generate, compare and distill share: the target, a decoder around it, prompts as ids.
 #pragma once
 
+#include <filesystem>
 #include <memory>
 #include <string>
 
 #include <outrider/accept/policy.hpp>
 #include <outrider/draft/drafter.hpp>
+#include <outrider/engine.hpp>
 #include <outrider/engine/any_decoder.hpp>
 #include <outrider/target/llama_model.hpp>
 #include <outrider/target/llama_verifier.hpp>
@@ -15,11 +17,21 @@
 
 namespace outrider::cli {
 
+/// What --template-file names; empty for no name. Throws Error for a file that cannot be read or is empty.
+[[nodiscard]] std::string read_template(const std::string& path);
+
 [[nodiscard]] LlamaModel load_model(const ModelArguments& arguments);
 
 /// With the policy that the arguments name. Throws Error for a drafter that does not fit it.
 [[nodiscard]] AnyDecoder make_decoder(const LlamaModel& model, std::unique_ptr<DraftModel> drafter,
                                       const DecodingArguments& arguments);
+
+/// Of an engine that is made as the arguments say, around a model that is loaded.
+[[nodiscard]] EngineOptions engine_options(const std::string& drafter, const ModelArguments& model_arguments,
+                                           const DecodingArguments& arguments);
+
+/// As --pass-times has it; empty: nowhere. Throws Error for a file that holds something else.
+[[nodiscard]] std::filesystem::path pass_times_file(const DecodingArguments& arguments);
 
 /// A drafter by name, made as the arguments say.
 [[nodiscard]] std::unique_ptr<DraftModel> load_drafter(const std::string& name, const LlamaModel& model,
@@ -38,11 +50,8 @@ namespace outrider::cli {
 SequenceId join(AnyDecoder& decoder, const std::string& id, Prompt prompt, const GenerationOptions& options,
                 Sink sink = {});
 
-/// The stream of random numbers of a prompt: a hash of its tokens, and of which draw of it is asked for. So a text depends
-/// on the prompt and not on its row in a file, on what stands beside it, or on the command.
-[[nodiscard]] std::uint64_t prompt_stream(const Prompt& prompt, std::uint64_t sample);
-
-/// What the arguments ask for, with that stream.
-[[nodiscard]] GenerationOptions options_for(const DecodingArguments& arguments, const Prompt& prompt, std::uint64_t sample);
+/// What the arguments ask for, with the prompt's stream of random numbers.
+[[nodiscard]] GenerationOptions options_for(const DecodingArguments& arguments, const Prompt& prompt,
+                                            std::uint64_t sample);
 
 }  // namespace outrider::cli

@@ -8,6 +8,7 @@
 #include "arguments.hpp"
 #include "engine.hpp"
 #include "json_output.hpp"
+#include "logprob_table.hpp"
 #include "output.hpp"
 #include "progress.hpp"
 #include "prompts_file.hpp"
@@ -32,6 +33,7 @@ nlohmann::ordered_json to_json(const PromptRow& row, const Prompt& prompt, const
                                    {"token_ids", result.tokens},
                                    {"text", result.text},
                                    {"finish", to_string(result.finish)}};
+    if (!result.logprobs.empty()) line["logprobs"] = logprobs_json(result, *prompt.text);
     line["stats"] = cli::to_json(result.stats);
     return line;
 }
@@ -53,8 +55,8 @@ int run(const GenerateArguments& arguments) {
     std::vector<Prompt> prompts;
     for (const PromptRow& row : rows) prompts.push_back(make_prompt(model, row, arguments.model.raw));
     const std::string name = drafter_or_default(arguments.drafter, model);
-    AnyDecoder decoder = make_decoder(model, load_drafter(name, model, arguments.model, arguments.decoding),
-                                   arguments.decoding);
+    AnyDecoder decoder =
+        make_decoder(model, load_drafter(name, model, arguments.model, arguments.decoding), arguments.decoding);
     check_tree(arguments.decoding.tree, decoder.drafter().kind());
 
     const bool texts = arguments.json != "-", streaming = texts && rows.size() == 1;
@@ -73,6 +75,8 @@ int run(const GenerateArguments& arguments) {
             stream("\n");
         else if (texts)
             stream(fmt::format("### {}\n{}\n\n", rows[done].id, result.text));
+        if (texts && !result.logprobs.empty())
+            stream(logprob_table(result, *prompts[done].text) + (streaming ? "" : "\n"));
         if (progress) progress->update(static_cast<std::int64_t>(done) + 1);
     }
     json.finish();

@@ -10,9 +10,9 @@
 
 namespace outrider::cli {
 
-/// While it lives, freed memory goes back to the system: for loading, whose temporaries are many times what is allocated
-/// afterwards. By default glibc comes to keep blocks of up to 32 MB, and all that lies between two live ones (14 MB after
-/// a model of 98 MB and a drafter were read).
+/// While it lives, freed memory goes back to the system: for loading, whose temporaries are many times what is
+/// allocated afterwards. By default glibc comes to keep blocks of up to 32 MB, and all that lies between two live ones
+/// (14 MB after a model of 98 MB and a drafter were read).
 class ReturnMemory {
 public:
     ReturnMemory() noexcept {

@@ -13,6 +13,8 @@ void add_model(CLI::App& app, ModelArguments& model);
 
 /// How tokens are chosen and where a text ends. `max_tokens`: the command's default.
 void add_sampling(CLI::App& app, DecodingArguments& decoding, std::int64_t max_tokens);
+/// Log-probabilities beside the tokens.
+void add_logprobs(CLI::App& app, DecodingArguments& decoding);
 /// How many prompts are decoded together.
 void add_batch(CLI::App& app, DecodingArguments& decoding);
 /// How large trees are, and of which shape.

@@ -20,7 +20,7 @@ namespace fs = std::filesystem;
 
 /// Whether a path leads to what standard output is, as /dev/stdout does.
 bool is_standard_output(const fs::path& path) {
-    struct stat there {}, own {};
+    struct stat there{}, own{};
     return ::stat(path.c_str(), &there) == 0 && ::fstat(STDOUT_FILENO, &own) == 0 && there.st_dev == own.st_dev &&
            there.st_ino == own.st_ino;
 }
@@ -112,7 +112,8 @@ void ReportFile::write_line(std::string_view text) {
 void ReportFile::finish() {
     if (file_ == nullptr) return;
     // A disk may tell only now that it is full. Pipes and terminals cannot be synchronised, and need not be.
-    if (std::fflush(file_) != 0 || (::fsync(::fileno(file_)) != 0 && errno != EINVAL && errno != ENOTSUP && errno != EROFS))
+    if (std::fflush(file_) != 0 ||
+        (::fsync(::fileno(file_)) != 0 && errno != EINVAL && errno != ENOTSUP && errno != EROFS))
         refuse("cannot be written to the end");
     std::FILE* const file = std::exchange(file_, nullptr);
     const bool closed = std::fclose(file) == 0;

@@ -10,7 +10,10 @@
 namespace outrider::cli {
 
 Progress::Progress(std::string title, std::int64_t total)
-    : title_(std::move(title)), total_(total), terminal_(isatty(STDERR_FILENO) == 1), start_(Clock::now()),
+    : title_(std::move(title)),
+      total_(total),
+      terminal_(isatty(STDERR_FILENO) == 1),
+      start_(Clock::now()),
       next_(start_ + std::chrono::seconds(terminal_ ? 0 : 10)) {}
 
 Progress::~Progress() {

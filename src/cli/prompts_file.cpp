@@ -16,7 +16,7 @@
 namespace outrider::cli {
 namespace {
 
-using nlohmann::json;
+using json = nlohmann::ordered_json;  // templates may write tools as they came
 
 std::string string_field(const json& value, const std::string& name, const std::string& where) {
     require(value.is_string(), "{}: `{}` is {}, expected a string", where, name, value.type_name());
@@ -27,12 +27,25 @@ std::vector<ChatMessage> messages_field(const json& value, const std::string& wh
     require(value.is_array() && !value.empty(), "{}: `messages` is not a list with at least one message", where);
     std::vector<ChatMessage> messages;
     for (const json& message : value) {
-        require(message.is_object() && message.contains("role") && message.contains("content"),
-                "{}: a message of `messages` has no `role` or no `content`", where);
-        messages.push_back({string_field(message["role"], "role", where),
-                            string_field(message["content"], "content", where)});
+        try {
+            messages.push_back(ChatMessage::from_json(message.dump()));
+        } catch (const Error& error) {
+            fail("{}: {}", where, error.what());
+        }
     }
     return messages;
+}
+
+/// What beside its messages a row has for the chat template. Other keys of rows are the user's own.
+std::string variables_of(const json& row, const std::string& where) {
+    json variables = json::object();
+    for (const char* key : {"tools", "documents"})
+        if (row.contains(key)) variables[key] = row[key];
+    if (const auto more = row.find("chat_template_kwargs"); more != row.end()) {
+        require(more->is_object(), "{}: `chat_template_kwargs` is {}, expected an object", where, more->type_name());
+        for (const auto& [key, value] : more->items()) variables[key] = value;
+    }
+    return variables.empty() ? std::string() : variables.dump();
 }
 
 PromptRow parse_row(const std::string& line, std::int64_t number, const std::string& where) {
@@ -43,7 +56,7 @@ PromptRow parse_row(const std::string& line, std::int64_t number, const std::str
         fail("{}: not JSON ({}); a prompts file has one JSON object a line", where, error.what());
     }
     require(row.is_object(), "{}: {} where a JSON object is expected", where, row.type_name());
-    PromptRow result{.id = fmt::format("{}", number), .text = std::nullopt, .messages = {}};
+    PromptRow result{.id = fmt::format("{}", number), .text = std::nullopt, .messages = {}, .variables = {}};
     if (const auto id = row.find("id"); id != row.end() && !id->is_null())
         result.id = id->is_string() ? id->get<std::string>() : id->dump(), result.named = true;
     if (const auto sample = row.find("sample"); sample != row.end()) {
@@ -58,6 +71,7 @@ PromptRow parse_row(const std::string& line, std::int64_t number, const std::str
         result.text = string_field(turns->front(), "turns", where);
     } else if (const auto messages = row.find("messages"); messages != row.end()) {
         result.messages = messages_field(*messages, where);
+        result.variables = variables_of(row, where);
     } else {
         fail("{}: no `prompt`, `turns` or `messages` in it", where);
     }

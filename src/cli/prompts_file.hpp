@@ -18,6 +18,7 @@ struct PromptRow {
     std::uint64_t sample = 0;           ///< which draw of this prompt; see prompt_stream
     std::optional<std::string> text;    ///< of `prompt` or of the first of `turns`
     std::vector<ChatMessage> messages;  ///< of `messages`
+    std::string variables = {};         ///< of `tools`, `documents` and `chat_template_kwargs`: see Chat
 };
 
 /// At most `limit` rows (0: all) of a file, or of standard input for "-". Blank lines are skipped. Throws Error with

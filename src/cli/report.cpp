@@ -150,8 +150,7 @@ std::string to_table(std::span<const Row> rows) {
                          fmt::format("{:.2f}", total.beta()), fmt::format("{:.1f}", nodes),
                          fmt::format("{:.1f}", tokens_per_second(total)), fmt::format("{:.2f}", row.gain.gamma),
                          fmt::format("{:.2f} - {:.2f}", row.gain.low, row.gain.high),
-                         fmt::format("{:.1f} %", 100 * host_share(total.seconds)),
-                         verdict(row)});
+                         fmt::format("{:.1f} %", 100 * host_share(total.seconds)), verdict(row)});
     }
     return table(cells);
 }

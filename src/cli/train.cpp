@@ -141,7 +141,8 @@ int run(const TrainArguments& arguments) {
                           result.finished ? ", all are there" : ", stopped; the same command goes on"));
         return status;
     }
-    print(fmt::format("{}: {} steps, {} anchors, {:.0f} s{}{}{}\n", arguments.output, last.step, last.anchors, last.seconds,
+    print(fmt::format("{}: {} steps, {} anchors, {:.0f} s{}{}{}\n", arguments.output, last.step, last.anchors,
+                      last.seconds,
                       last.loss > 0 ? fmt::format(", loss {:.3f}", last.loss) : ", as it was: the plan is fulfilled",
                       last.held_out_beta ? fmt::format(", held-out beta {:.2f}", *last.held_out_beta) : "",
                       result.finished ? "" : ", stopped; --resume goes on"));

@@ -32,7 +32,8 @@ void add_text_to_train(CLI::App& app, TrainArguments& a) {
     app.add_option("--features", a.features, "Where the target's features are kept (default: in the output folder)");
     auto* stored = app.add_flag("--stored-features", a.stored_features,
                                 "Leave out conversations whose features are not there yet");
-    app.add_flag("--features-only", a.features_only, "Compute the features that are missing, and end")->excludes(stored);
+    app.add_flag("--features-only", a.features_only, "Compute the features that are missing, and end")
+        ->excludes(stored);
 }
 
 void add_schedule(CLI::App& app, TrainArguments& a) {
@@ -68,7 +69,8 @@ void add_schedule(CLI::App& app, TrainArguments& a) {
 
 void add_course(CLI::App& app, TrainArguments& a) {
     auto* resume = app.add_flag("--resume", a.resume, "Go on from the checkpoint in the output folder");
-    app.add_flag("--force", a.force, "Replace the drafter in the output folder; without this or --resume it is left alone")
+    app.add_flag("--force", a.force,
+                 "Replace the drafter in the output folder; without this or --resume it is left alone")
         ->excludes(resume);
     app.add_option("--from", a.from, "Drafter folder to start from: its weights and vocabulary, a fresh schedule");
     app.add_option("--report-seconds", a.report_seconds, "Time between lines of progress (default: 20)")
@@ -93,36 +95,40 @@ public:
         option->group(fmt::format("Sizes and loss of {}", fmt::join(kinds, ", ")));
         return conditions_.only_if(
             option, [kinds, &a = a_] { return std::ranges::find(kinds, a.kind) != kinds.end(); },
-            [kinds, &a = a_] {
-                return fmt::format("belongs to {}, not to {}", fmt::join(kinds, " and "), a.kind);
-            });
+            [kinds, &a = a_] { return fmt::format("belongs to {}, not to {}", fmt::join(kinds, " and "), a.kind); });
     }
 
     /// Besides, it is wrong usage where `holds` does not.
     void needs(CLI::Option* option, std::function<bool(const TrainArguments&)> holds, const char* otherwise) {
         conditions_.only_if(
-            option, [holds = std::move(holds), &a = a_] { return holds(a); }, [otherwise] { return std::string(otherwise); });
+            option, [holds = std::move(holds), &a = a_] { return holds(a); },
+            [otherwise] { return std::string(otherwise); });
     }
 
     void add_common() {
-        auto* vocabulary = app_.add_option("--vocabulary", a_.vocabulary, "Tokens that the drafter can name (default: 4096)")
-                               ->transform(within(ranges::kVocabulary));
-        needs(vocabulary, [](const TrainArguments& a) { return a.from.empty(); },
-              "is that of the drafter which --from names; leave one of them out");
+        auto* vocabulary =
+            app_.add_option("--vocabulary", a_.vocabulary, "Tokens that the drafter can name (default: 4096)")
+                ->transform(within(ranges::kVocabulary));
+        needs(
+            vocabulary, [](const TrainArguments& a) { return a.from.empty(); },
+            "is that of the drafter which --from names; leave one of them out");
         app_.add_option("--label-decay", a_.label_decay, "Weight of each label over the one before (default: 0.8)")
             ->transform(within(ranges::kLabelDecay));
-        auto* teacher = app_.add_option("--teacher", a_.teacher,
-                                        "Share of the target's own distribution in the loss, beside its text (default: 0)")
-                            ->transform(within(ranges::kTeacher));
-        needs(teacher, [](const TrainArguments& a) { return a.loss != "ctc" || a.teacher == 0.0; },
-              "needs --loss prefix");
+        auto* teacher =
+            app_.add_option("--teacher", a_.teacher,
+                            "Share of the target's own distribution in the loss, beside its text (default: 0)")
+                ->transform(within(ranges::kTeacher));
+        needs(
+            teacher, [](const TrainArguments& a) { return a.loss != "ctc" || a.teacher == 0.0; },
+            "needs --loss prefix");
         auto* rows =
             app_.add_option("--output-rows", a_.output_rows,
                             "Output matrix: one a head, one for all, or the target's frozen one; of CTC's prediction "
                             "network: own or target (default: medusa shared, else target)")
                 ->check(CLI::IsMember({"own", "shared", "target"}));
-        needs(rows, [](const TrainArguments& a) { return a.kind != "ctc" || a.output_rows != "shared"; },
-              "shared belongs to medusa and hydra; CTC has own or target");
+        needs(
+            rows, [](const TrainArguments& a) { return a.kind != "ctc" || a.output_rows != "shared"; },
+            "shared belongs to medusa and hydra; CTC has own or target");
         needs(rows, has_prefix, kNoPrefix);
     }
 
@@ -146,7 +152,8 @@ void SizeOptions::add_ctc() {
     of(ctc, app_.add_option("--conditioning", a_.conditioning,
                             "What frames know of the drafted prefix; none: the paper's way (default: prefix)"))
         ->check(CLI::IsMember({"prefix", "none"}));
-    of(ctc, app_.add_option("--frames", a_.frames, "Frames of one pass (default: 8)"))->transform(within(ranges::kFrames));
+    of(ctc, app_.add_option("--frames", a_.frames, "Frames of one pass (default: 8)"))
+        ->transform(within(ranges::kFrames));
     of(ctc, app_.add_option("--labels", a_.labels, "Tokens of the text that a position's loss looks at (default: 6)"))
         ->transform(within(ranges::kLabels));
     of(ctc, app_.add_option("--feature-layers", a_.feature_layers,
@@ -159,8 +166,9 @@ void SizeOptions::add_ctc() {
         ->type_name("LAYERS");
     of(ctc, app_.add_option("--layers", a_.layers, "Decoder layers that frames go through (default: 1)"))
         ->transform(within(ranges::kDecoderLayers));
-    auto* rank = of(ctc, app_.add_option("--prefix-rank", a_.prefix_rank, "Width of the prediction network (default: 1024)"))
-                     ->transform(within(ranges::kPrefixRank));
+    auto* rank =
+        of(ctc, app_.add_option("--prefix-rank", a_.prefix_rank, "Width of the prediction network (default: 1024)"))
+            ->transform(within(ranges::kPrefixRank));
     auto* bottleneck =
         of(ctc, app_.add_option("--prefix-bottleneck", a_.prefix_bottleneck,
                                 "Width of what the prediction network's output rows see; 0, or no less than the "
@@ -176,16 +184,19 @@ void SizeOptions::add_heads() {
         ->transform(within(ranges::kDraftHeads));
     of(heads, app_.add_option("--blocks", a_.blocks, "Layers of each head (default: 1)"))
         ->transform(within(ranges::kBlocks));
-    of(hydra, app_.add_option("--prefix-layer", a_.prefix_layer, "Hydra++: a decoder layer over the text (default: on)"))
+    of(hydra,
+       app_.add_option("--prefix-layer", a_.prefix_layer, "Hydra++: a decoder layer over the text (default: on)"))
         ->check(CLI::IsMember({"on", "off"}));
-    of(hydra, app_.add_option("--residual", a_.residual,
-                              "What a head's first layer adds to: the feature, or a matrix of all it sees, as published "
-                              "(default: feature)"))
+    of(hydra,
+       app_.add_option("--residual", a_.residual,
+                       "What a head's first layer adds to: the feature, or a matrix of all it sees, as published "
+                       "(default: feature)"))
         ->check(CLI::IsMember({"feature", "matrix"}));
     auto* bias = of(hydra, app_.add_flag("--output-bias", a_.output_bias,
                                          "A bias beside own or shared output matrices, as published"));
-    needs(bias, [](const TrainArguments& a) { return a.output_rows == "own" || a.output_rows == "shared"; },
-          "needs --output-rows own or shared");
+    needs(
+        bias, [](const TrainArguments& a) { return a.output_rows == "own" || a.output_rows == "shared"; },
+        "needs --output-rows own or shared");
 }
 
 void SizeOptions::add_layer() {
@@ -194,14 +205,15 @@ void SizeOptions::add_layer() {
         of(layer, app_.add_option("--attention-heads", a_.attention_heads,
                                   "Of the decoder layer; 0, the default: by hidden size"))
             ->transform(within(ranges::kLayerHeads)),
-        of(layer, app_.add_option("--kv-heads", a_.kv_heads,
-                                  "Of the decoder layer; 0, the default: a third of its heads"))
+        of(layer,
+           app_.add_option("--kv-heads", a_.kv_heads, "Of the decoder layer; 0, the default: a third of its heads"))
             ->transform(within(ranges::kLayerHeads)),
         of(layer, app_.add_option("--intermediate", a_.intermediate, "Of its MLP; 0, the default: 8/3 of hidden"))
             ->transform(within(ranges::kLayerIntermediate))};
     for (CLI::Option* size : sizes)
-        needs(size, [](const TrainArguments& a) { return a.prefix_layer != "off"; },
-              "is of the decoder layer, which --prefix-layer off leaves out");
+        needs(
+            size, [](const TrainArguments& a) { return a.prefix_layer != "off"; },
+            "is of the decoder layer, which --prefix-layer off leaves out");
 }
 
 }  // namespace

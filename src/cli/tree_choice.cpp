@@ -29,8 +29,8 @@ void check_tree(std::string_view tree, std::string_view kinds) {
         return std::ranges::find(known, std::string_view(kind.begin(), kind.end())) != known.end();
     };
     require(known.empty() || std::ranges::any_of(kinds | std::views::split('+'), makes),
-            "--tree {} is of drafters of kind {}; this one is of kind {}. Leave the option out, or name such a drafter", tree,
-            fmt::format("{}", fmt::join(known, ", ")), kinds);
+            "--tree {} is of drafters of kind {}; this one is of kind {}. Leave the option out, or name such a drafter",
+            tree, fmt::format("{}", fmt::join(known, ", ")), kinds);
 }
 
 }  // namespace outrider::cli

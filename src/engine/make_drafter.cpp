@@ -12,12 +12,11 @@
 #include <outrider/draft/hydra/hydra_draft.hpp>
 #include <outrider/draft/medusa/medusa_draft.hpp>
 #include <outrider/draft/merged.hpp>
-#include <outrider/draft/nn/published_heads.hpp>
+#include <outrider/draft/nn/detail/published_heads.hpp>
 #include <outrider/draft/none.hpp>
 #include <outrider/target/llama_causal_model.hpp>
 
-#include "formats/json_text.hpp"
-
+#include <outrider/formats/detail/json_text.hpp>
 
 namespace outrider {
 namespace {
@@ -28,22 +27,29 @@ namespace fs = std::filesystem;
 nlohmann::json read_config(const fs::path& folder) {
     const fs::path path = folder / "config.json";
     std::error_code ignored;
-    require(fs::is_regular_file(path, ignored), "'{}' holds no config.json that can be read; a drafter is a folder with "
-            "config.json and model.safetensors", folder.string());
+    require(fs::is_regular_file(path, ignored),
+            "'{}' holds no config.json that can be read; a drafter is a folder with "
+            "config.json and model.safetensors",
+            folder.string());
     return detail::read_json(path);
 }
 
 /// A checkpoint as its authors published it: a file, or a folder of theirs. Null for anything else.
-std::unique_ptr<DraftModel> load_published(const fs::path& path, const TargetHead& target, const DrafterOptions& options) {
+std::unique_ptr<DraftModel> load_published(const fs::path& path, const TargetHead& target,
+                                           const DrafterOptions& options) {
     if (!is_published(path)) return nullptr;
     const std::string kind = published_kind(path);
     if (kind == "medusa") return std::make_unique<MedusaDraft>(MedusaDraft::load(path, target, options.heads));
     if (kind == "hydra") return std::make_unique<HydraDraft>(HydraDraft::load(path, target, options.heads));
-    fail("{}: no drafter: its config.json names no kind, and its tensors are neither Medusa's (0.0.linear.weight) nor Hydra's "
-         "(hydra_mlp.0.0.linear.weight). Put lm: in front of a small language model", path.string());
+    fail(
+        "{}: no drafter: its config.json names no kind, and its tensors are neither Medusa's (0.0.linear.weight) nor "
+        "Hydra's "
+        "(hydra_mlp.0.0.linear.weight). Put lm: in front of a small language model",
+        path.string());
 }
 
-std::unique_ptr<DraftModel> load_folder(const fs::path& folder, const TargetHead& target, const DrafterOptions& options) {
+std::unique_ptr<DraftModel> load_folder(const fs::path& folder, const TargetHead& target,
+                                        const DrafterOptions& options) {
     const nlohmann::json config = read_config(folder);
     const std::string kind = detail::text(config, "kind");
     if (kind == "ctc") return std::make_unique<CtcDraft>(CtcDraft::load(folder, target, options.ctc));
@@ -63,16 +69,22 @@ std::unique_ptr<DraftModel> make_one(std::string_view name, const TargetHead& ta
     if (name.starts_with("lm:")) return load_lm(std::string(name.substr(3)), target, options);
     if (name == "ngram" || name.starts_with("ngram:")) {
         NgramOptions ngram = options.ngram;
-        if (name == "ngram:copy") ngram.mode = NgramMode::copy;
-        else if (name == "ngram:maxgram") ngram.mode = NgramMode::max_gram;
-        else require(name == "ngram", "unknown drafter '{}': of n-grams there are ngram, ngram:copy, ngram:maxgram", name);
+        if (name == "ngram:copy")
+            ngram.mode = NgramMode::copy;
+        else if (name == "ngram:maxgram")
+            ngram.mode = NgramMode::max_gram;
+        else
+            require(name == "ngram", "unknown drafter '{}': of n-grams there are ngram, ngram:copy, ngram:maxgram",
+                    name);
         return std::make_unique<NgramDraft>(ngram);
     }
     if (auto published = load_published(fs::path(name), target, options)) return published;
     std::error_code error;
     if (fs::is_directory(fs::path(name), error)) return load_folder(fs::path(name), target, options);
-    fail("unknown drafter '{}': expected none, ngram, ngram:copy, ngram:maxgram, lm:CHECKPOINT, the folder of a trained drafter, or several of them joined with +",
-         name);
+    fail(
+        "unknown drafter '{}': expected none, ngram, ngram:copy, ngram:maxgram, lm:CHECKPOINT, the folder of a trained "
+        "drafter, or several of them joined with +",
+        name);
 }
 
 /// The parts between the '+'; a folder whose own name holds one is a single part.
@@ -101,7 +113,8 @@ std::optional<double> beta_for(const fs::path& folder, std::string_view fingerpr
 
 }  // namespace
 
-std::unique_ptr<DraftModel> make_drafter(std::string_view name, const TargetHead& target, const DrafterOptions& options) {
+std::unique_ptr<DraftModel> make_drafter(std::string_view name, const TargetHead& target,
+                                         const DrafterOptions& options) {
     std::vector<std::unique_ptr<DraftModel>> drafters;
     for (const std::string_view part : parts_of(name)) drafters.push_back(make_one(part, target, options));
     if (drafters.size() == 1) return std::move(drafters[0]);

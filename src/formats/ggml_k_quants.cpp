@@ -2,7 +2,7 @@
 
 #include <array>
 
-#include "bits.hpp"
+#include <outrider/formats/detail/bits.hpp>
 
 namespace outrider::detail {
 namespace {
@@ -82,8 +82,8 @@ void block_q5_k(const Byte* p, float* y) {
     }
 }
 
-// 128 bytes of low halves, 64 bytes of 2 high bits, 16 signed scales, d. Number i = 128 h + 32 s + l has its low half in
-// byte 64 h + 32 (s % 2) + l (upper nibble for s >= 2) and its high bits in byte 32 h + l at bit 2 s.
+// 128 bytes of low halves, 64 bytes of 2 high bits, 16 signed scales, d. Number i = 128 h + 32 s + l has its low half
+// in byte 64 h + 32 (s % 2) + l (upper nibble for s >= 2) and its high bits in byte 32 h + l at bit 2 s.
 void block_q6_k(const Byte* p, float* y) {
     const Byte* high = p + 128;
     const Byte* scales = p + 192;

@@ -7,7 +7,7 @@
 
 #include <outrider/core/error.hpp>
 
-#include "bits.hpp"
+#include <outrider/formats/detail/bits.hpp>
 #include "ggml_k_quants.hpp"
 
 namespace outrider {
@@ -141,8 +141,7 @@ void dequantise(GgmlType type, std::span<const std::byte> blocks, std::span<floa
             ggml_name(type));
     const auto elements = static_cast<std::size_t>(entry->block.elements);
     const auto bytes = static_cast<std::size_t>(entry->block.bytes);
-    require(out.size() % elements == 0 && blocks.size() % bytes == 0 &&
-                blocks.size() / bytes == out.size() / elements,
+    require(out.size() % elements == 0 && blocks.size() % bytes == 0 && blocks.size() / bytes == out.size() / elements,
             "{} stores {} numbers in {} bytes: {} bytes do not hold {} numbers", entry->name, elements, bytes,
             blocks.size(), out.size());
     if (type == GgmlType::f32) {

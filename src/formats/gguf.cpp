@@ -31,8 +31,10 @@ struct GgufFile::Contents {
     detail::GgufValues values;
     std::vector<GgufTensor> tensors;
     std::unordered_map<std::string_view, std::size_t> index;  // views of the tensors' own names
-    std::vector<std::shared_ptr<const Contents>> others;              // further parts of a file that was split
-    struct Place { std::uint64_t offset, size; };
+    std::vector<std::shared_ptr<const Contents>> others;      // further parts of a file that was split
+    struct Place {
+        std::uint64_t offset, size;
+    };
 
     void parse();
     void take(const std::vector<std::shared_ptr<const Contents>>& parts);
@@ -99,16 +101,17 @@ GgufFile::Contents::Place GgufFile::Contents::read_tensor(GgufCursor& cursor) {
     return {offset, elements / static_cast<std::uint64_t>(block.elements) * static_cast<std::uint64_t>(block.bytes)};
 }
 
-void GgufFile::Contents::place_tensors(std::uint64_t start, std::uint64_t alignment,
-                                       const std::vector<Place>& places) {
+void GgufFile::Contents::place_tensors(std::uint64_t start, std::uint64_t alignment, const std::vector<Place>& places) {
     const std::uint64_t room = start <= bytes.size() ? bytes.size() - start : 0;
     for (std::size_t i = 0; i < tensors.size(); ++i) {
         const auto [offset, size] = places[i];
         GgufTensor& tensor = tensors[i];
         require(offset % alignment == 0, "{}: tensor {} lies at offset {}, not a multiple of {}", name, tensor.name,
                 offset, alignment);
-        require(offset <= room && size <= room - offset, "{}: tensor {} ({} bytes at offset {}) reaches beyond the "
-                "data ({} bytes); is the download complete?", name, tensor.name, size, offset, room);
+        require(offset <= room && size <= room - offset,
+                "{}: tensor {} ({} bytes at offset {}) reaches beyond the "
+                "data ({} bytes); is the download complete?",
+                name, tensor.name, size, offset, room);
         tensor.data = bytes.span().subspan(static_cast<std::size_t>(start + offset), static_cast<std::size_t>(size));
         require(index.emplace(tensor.name, i).second, "{}: tensor {} occurs twice", name, tensor.name);
     }
@@ -130,11 +133,14 @@ void GgufFile::Contents::take(const std::vector<std::shared_ptr<const Contents>>
     }
     index.clear();
     for (std::size_t i = 0; i < tensors.size(); ++i)
-        require(index.emplace(tensors[i].name, i).second, "{}: tensor {} is in two parts of the file", name, tensors[i].name);
+        require(index.emplace(tensors[i].name, i).second, "{}: tensor {} is in two parts of the file", name,
+                tensors[i].name);
     if (!values.has("split.tensors.count")) return;
     const std::int64_t expected = values.integer("split.tensors.count");
-    require(static_cast<std::int64_t>(tensors.size()) == expected, "{}: the parts of the file have {} tensors, "
-            "split.tensors.count is {}; expected parts of one model", name, tensors.size(), expected);
+    require(static_cast<std::int64_t>(tensors.size()) == expected,
+            "{}: the parts of the file have {} tensors, "
+            "split.tensors.count is {}; expected parts of one model",
+            name, tensors.size(), expected);
 }
 
 GgufFile GgufFile::open(const std::filesystem::path& path) {
@@ -196,7 +202,8 @@ bool GgufFile::has_tensor(std::string_view name) const { return contents_->index
 const GgufTensor& GgufFile::tensor(std::string_view name) const {
     const auto found = contents_->index.find(name);
     if (found == contents_->index.end()) {
-        const bool part = contents_->others.empty() && has("split.count") && !is_array("split.count") && number("split.count") > 1;
+        const bool part =
+            contents_->others.empty() && has("split.count") && !is_array("split.count") && number("split.count") > 1;
         fail("{}: tensor {} is missing{}", contents_->name, name, part ? "; the file is one part of several" : "");
     }
     return contents_->tensors[found->second];
@@ -210,10 +217,14 @@ void GgufFile::drop_pages(std::span<const std::byte> part) const noexcept {
 const std::string& GgufFile::name() const noexcept { return contents_->name; }
 
 void dequantise(const GgufTensor& tensor, std::span<float> out) {
-    require(can_dequantise(tensor.type), "tensor {} is of GGUF type {}, which cannot be read: convert the file to F16, "
-            "Q8_0, Q4_K or another supported type", tensor.name, ggml_name(tensor.type));
-    require(out.size() == static_cast<std::size_t>(tensor.elements()), "tensor {} has {} numbers; expected room for "
-            "them, got {}", tensor.name, tensor.elements(), out.size());
+    require(can_dequantise(tensor.type),
+            "tensor {} is of GGUF type {}, which cannot be read: convert the file to F16, "
+            "Q8_0, Q4_K or another supported type",
+            tensor.name, ggml_name(tensor.type));
+    require(out.size() == static_cast<std::size_t>(tensor.elements()),
+            "tensor {} has {} numbers; expected room for "
+            "them, got {}",
+            tensor.name, tensor.elements(), out.size());
     dequantise(tensor.type, tensor.data, out);
 }
 

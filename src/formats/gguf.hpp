@@ -35,8 +35,8 @@ struct GgufTensor {
 /// or hostile file gives an Error and never more memory than a small multiple of its size.
 class GgufFile {
 public:
-    /// Maps and parses `path`. A model that was split (model-00001-of-00003.gguf, ...: llama.cpp's gguf-split) is opened
-    /// by any of its parts, which lie in one folder; the values are those of the first. Throws Error.
+    /// Maps and parses `path`. A model that was split (model-00001-of-00003.gguf, ...: llama.cpp's gguf-split) is
+    /// opened by any of its parts, which lie in one folder; the values are those of the first. Throws Error.
     [[nodiscard]] static GgufFile open(const std::filesystem::path& path);
 
     /// Parses one file's bytes in memory; `name` stands in messages.

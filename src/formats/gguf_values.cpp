@@ -15,17 +15,25 @@ std::string_view string_at(const std::byte* p) {
 
 std::size_t GgufValues::fixed_size(Type type) {
     switch (type) {
-        case Type::uint8: case Type::int8: case Type::boolean: return 1;
-        case Type::uint16: case Type::int16: return 2;
-        case Type::uint32: case Type::int32: case Type::float32: return 4;
-        case Type::uint64: case Type::int64: case Type::float64: return 8;
+        case Type::uint8:
+        case Type::int8:
+        case Type::boolean: return 1;
+        case Type::uint16:
+        case Type::int16: return 2;
+        case Type::uint32:
+        case Type::int32:
+        case Type::float32: return 4;
+        case Type::uint64:
+        case Type::int64:
+        case Type::float64: return 8;
         default: return 0;
     }
 }
 
 const char* GgufValues::kind(Type type) {
     switch (type) {
-        case Type::float32: case Type::float64: return "a float";
+        case Type::float32:
+        case Type::float64: return "a float";
         case Type::boolean: return "a boolean";
         case Type::string: return "a string";
         case Type::array: return "an array";
@@ -34,8 +42,7 @@ const char* GgufValues::kind(Type type) {
 }
 
 bool GgufValues::is_integer(Type type) {
-    return fixed_size(type) > 0 && type != Type::float32 && type != Type::float64 &&
-           type != Type::boolean;
+    return fixed_size(type) > 0 && type != Type::float32 && type != Type::float64 && type != Type::boolean;
 }
 
 double GgufValues::number_at(Type type, const std::byte* p) {

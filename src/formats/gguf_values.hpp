@@ -13,7 +13,7 @@
 
 #include <outrider/core/error.hpp>
 
-#include "bits.hpp"
+#include <outrider/formats/detail/bits.hpp>
 
 namespace outrider::detail {
 
@@ -33,8 +33,10 @@ public:
     }
 
     const std::byte* take(std::uint64_t size, const char* what) {
-        require(size <= left(), "{}: the file ends inside {}: expected {} bytes at offset {}, got {}; is the download "
-                "complete?", name_, what, size, position_, left());
+        require(size <= left(),
+                "{}: the file ends inside {}: expected {} bytes at offset {}, got {}; is the download "
+                "complete?",
+                name_, what, size, position_, left());
         const std::byte* start = bytes_.data() + position_;
         position_ += static_cast<std::size_t>(size);
         return start;
@@ -73,8 +75,19 @@ public:
 
 private:
     enum class Type : std::uint32_t {
-        uint8 = 0, int8 = 1, uint16 = 2, int16 = 3, uint32 = 4, int32 = 5, float32 = 6, boolean = 7, string = 8,
-        array = 9, uint64 = 10, int64 = 11, float64 = 12
+        uint8 = 0,
+        int8 = 1,
+        uint16 = 2,
+        int16 = 3,
+        uint32 = 4,
+        int32 = 5,
+        float32 = 6,
+        boolean = 7,
+        string = 8,
+        array = 9,
+        uint64 = 10,
+        int64 = 11,
+        float64 = 12
     };
     /// For arrays: type of the elements, their number, the first one.
     struct Value {

@@ -10,7 +10,7 @@
 #include <outrider/core/error.hpp>
 #include <outrider/core/utf8_stream.hpp>
 
-#include "shard_index.hpp"
+#include <outrider/formats/detail/shard_index.hpp>
 #include "torch_pickle.hpp"
 #include "zip_archive.hpp"
 
@@ -71,9 +71,10 @@ public:
 
     ArchiveFile read() {
         const auto all = file_.bytes.span();
-        require(detail::looks_like_zip(all), "{}: expected a zip archive as torch.save writes since version 1.6, got {}"
-                "; load an old file with torch.load and save it again", name_,
-                all.size() >= 2 && all[0] == std::byte{0x80} ? "a bare pickle" : "something else");
+        require(detail::looks_like_zip(all),
+                "{}: expected a zip archive as torch.save writes since version 1.6, got {}"
+                "; load an old file with torch.load and save it again",
+                name_, all.size() >= 2 && all[0] == std::byte{0x80} ? "a bare pickle" : "something else");
         for (const detail::ZipEntry& entry : detail::read_zip(all, name_)) entries_.emplace(entry.name, entry.data);
         find_folder();
         const auto order = entries_.find(folder_ + "byteorder");
@@ -98,16 +99,20 @@ private:
             folder_ = path.substr(0, slash + 1);
         }
         require(!folder_.empty(), "{}: it holds no NAME/data.pkl; expected what torch.save writes", name_);
-        require(!entries_.contains(folder_ + "constants.pkl"), "{}: it is a TorchScript program; expected the "
-                "state_dict, saved with torch.save", name_);
+        require(!entries_.contains(folder_ + "constants.pkl"),
+                "{}: it is a TorchScript program; expected the "
+                "state_dict, saved with torch.save",
+                name_);
     }
 
     void add(const PickledTensor& from) {
         SafeTensor tensor;
         tensor.name = from.name, tensor.dtype = from.dtype, tensor.shape = from.shape;
         const auto elements = elements_of(from.shape);
-        require(elements.has_value() && (*elements == 0 || fits_storage(from)), "{}: tensor {} reaches beyond its "
-                "storage of {} numbers", name_, from.name, from.storage_elements);
+        require(elements.has_value() && (*elements == 0 || fits_storage(from)),
+                "{}: tensor {} reaches beyond its "
+                "storage of {} numbers",
+                name_, from.name, from.storage_elements);
         const auto storage = storage_of(from);
         const std::size_t size = safe_dtype_bytes(from.dtype), count = static_cast<std::size_t>(*elements);
         if (count == 0) {
@@ -115,8 +120,10 @@ private:
         } else if (is_contiguous(from)) {
             tensor.data = storage.subspan(static_cast<std::size_t>(from.offset) * size, count * size);
         } else {
-            require(count <= budget_ / size, "{}: tensor {} is strided and would take {} numbers of memory, more than "
-                    "a file of this size may; save it contiguous", name_, from.name, count);
+            require(count <= budget_ / size,
+                    "{}: tensor {} is strided and would take {} numbers of memory, more than "
+                    "a file of this size may; save it contiguous",
+                    name_, from.name, count);
             tensor.data = gather(from, storage, count);
         }
         file_.tensors.push_back(std::move(tensor));
@@ -222,8 +229,10 @@ TorchArchive TorchArchive::open(const std::filesystem::path& path) {
     } else if (std::filesystem::exists(index_path, ignored)) {
         contents->add_shards(path, index_path);
     } else {
-        require(std::filesystem::exists(path / "pytorch_model.bin", ignored), "{}: expected pytorch_model.bin or "
-                "pytorch_model.bin.index.json in the folder", path.string());
+        require(std::filesystem::exists(path / "pytorch_model.bin", ignored),
+                "{}: expected pytorch_model.bin or "
+                "pytorch_model.bin.index.json in the folder",
+                path.string());
         contents->add(path / "pytorch_model.bin");
     }
     return TorchArchive(contents);

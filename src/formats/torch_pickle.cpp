@@ -11,7 +11,7 @@
 #include <outrider/core/error.hpp>
 #include <outrider/core/utf8_stream.hpp>
 
-#include "bits.hpp"
+#include <outrider/formats/detail/bits.hpp>
 
 // Opcodes: Python's Lib/pickletools.py. What they build: torch/serialization.py and torch/_utils.py.
 namespace outrider::detail {
@@ -23,8 +23,8 @@ constexpr std::size_t kMaxGlobal = 200;  // characters of a module or a name
 
 enum class Kind : std::uint8_t { none, boolean, integer, text, tuple, dict, storage_type, function, storage, tensor };
 
-constexpr std::array<const char*, 10> kKindNames = {"None", "a boolean", "an integer", "a text", "a tuple", "a dict",
-                                                    "a storage type", "a function", "a storage", "a tensor"};
+constexpr std::array<const char*, 10> kKindNames = {"None",   "a boolean",      "an integer", "a text",    "a tuple",
+                                                    "a dict", "a storage type", "a function", "a storage", "a tensor"};
 
 /// A number (boolean, integer, SafeDtype, Function) or a place in the machine's lists: never more than two words, so
 /// that no pickle makes values grow by referring to them. Nothing walks through nested values.
@@ -60,10 +60,21 @@ constexpr std::array<Global, 13> kGlobals = {{{"collections", "OrderedDict", fun
 
 /// Names of opcodes that a file which is no state_dict tends to have, for messages.
 std::string_view opcode_name(std::uint8_t opcode) {
-    constexpr std::array<std::pair<std::uint8_t, std::string_view>, 15> kNames = {
-        {{'P', "PERSID"}, {'i', "INST"}, {'o', "OBJ"}, {0x81, "NEWOBJ"}, {0x92, "NEWOBJ_EX"}, {0x93, "STACK_GLOBAL"},
-         {0x95, "FRAME"}, {0x94, "MEMOIZE"}, {0x8C, "SHORT_BINUNICODE"}, {']', "EMPTY_LIST"}, {'a', "APPEND"},
-         {'e', "APPENDS"}, {'G', "BINFLOAT"}, {'U', "SHORT_BINSTRING"}, {'C', "SHORT_BINBYTES"}}};
+    constexpr std::array<std::pair<std::uint8_t, std::string_view>, 15> kNames = {{{'P', "PERSID"},
+                                                                                   {'i', "INST"},
+                                                                                   {'o', "OBJ"},
+                                                                                   {0x81, "NEWOBJ"},
+                                                                                   {0x92, "NEWOBJ_EX"},
+                                                                                   {0x93, "STACK_GLOBAL"},
+                                                                                   {0x95, "FRAME"},
+                                                                                   {0x94, "MEMOIZE"},
+                                                                                   {0x8C, "SHORT_BINUNICODE"},
+                                                                                   {']', "EMPTY_LIST"},
+                                                                                   {'a', "APPEND"},
+                                                                                   {'e', "APPENDS"},
+                                                                                   {'G', "BINFLOAT"},
+                                                                                   {'U', "SHORT_BINSTRING"},
+                                                                                   {'C', "SHORT_BINBYTES"}}};
     const auto found = std::ranges::find(kNames, opcode, &std::pair<std::uint8_t, std::string_view>::first);
     return found == kNames.end() ? "unknown or unused here" : found->second;
 }
@@ -122,9 +133,10 @@ private:
                 check(marks_.empty() && stack_.size() == 1 && at_ == pickle_.size(), "it ends with open values");
                 return false;
             default:
-                fail("{}: opcode {} ({}) at byte {} of its pickle is not allowed; expected a state_dict: tensors "
-                     "by name. Save module.state_dict() with torch.save and its default protocol", name_, fmt::format("0x{:02X}", opcode),
-                     opcode_name(opcode), opcode_at_);
+                fail(
+                    "{}: opcode {} ({}) at byte {} of its pickle is not allowed; expected a state_dict: tensors "
+                    "by name. Save module.state_dict() with torch.save and its default protocol",
+                    name_, fmt::format("0x{:02X}", opcode), opcode_name(opcode), opcode_at_);
         }
         return true;
     }
@@ -193,9 +205,10 @@ private:
         for (const Global& global : kGlobals) {
             if (global.module == module && global.name == name) return push(global.value);
         }
-        fail("{}: the global {}.{} is not allowed; expected a state_dict: tensors of dtype float64, float32, float16, "
-             "bfloat16, int64, int32, int16, int8, uint8 or bool by name", name_, to_valid_utf8(module),
-             to_valid_utf8(name));
+        fail(
+            "{}: the global {}.{} is not allowed; expected a state_dict: tensors of dtype float64, float32, float16, "
+            "bfloat16, int64, int32, int16, int8, uint8 or bool by name",
+            name_, to_valid_utf8(module), to_valid_utf8(name));
     }
 
     /// Two's complement, little-endian, of at most 8 bytes.
@@ -251,9 +264,7 @@ private:
         const std::vector<Value>& arguments = tuples_[index(pop(Kind::tuple, "arguments are no tuple"))];
         const Value called = pop(Kind::function, "something other than a function is called");
         switch (static_cast<Function>(called.number)) {
-            case Function::ordered_dict:
-                check(arguments.empty(), "an OrderedDict has arguments");
-                return push_dict();
+            case Function::ordered_dict: check(arguments.empty(), "an OrderedDict has arguments"); return push_dict();
             case Function::rebuild_tensor: return push_tensor(arguments);
             case Function::rebuild_parameter:
                 check(arguments.size() == 3 && arguments[0].kind == Kind::tensor &&

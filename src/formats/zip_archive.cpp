@@ -9,14 +9,14 @@
 #include <outrider/core/error.hpp>
 #include <outrider/core/utf8_stream.hpp>
 
-#include "bits.hpp"
+#include <outrider/formats/detail/bits.hpp>
 
 // Format: PKWARE, APPNOTE.TXT 6.3, sections 4.3 and 4.5.3.
 namespace outrider::detail {
 namespace {
 
-constexpr std::uint32_t kLocalHeader = 0x04034B50, kCentralHeader = 0x02014B50, kEnd = 0x06054B50,
-                        kEnd64 = 0x06064B50, kEnd64Locator = 0x07064B50;
+constexpr std::uint32_t kLocalHeader = 0x04034B50, kCentralHeader = 0x02014B50, kEnd = 0x06054B50, kEnd64 = 0x06064B50,
+                        kEnd64Locator = 0x07064B50;
 constexpr std::size_t kLocalBytes = 30, kCentralBytes = 46, kEndBytes = 22, kEnd64Bytes = 56, kLocatorBytes = 20;
 constexpr std::uint32_t kIn64 = 0xFFFFFFFF;  // the number stands in a 64-bit field elsewhere
 constexpr std::uint16_t kEncrypted = 1;
@@ -52,8 +52,10 @@ public:
 private:
     /// `size` bytes from `at`. Throws Error beyond the end.
     std::span<const std::byte> part(std::uint64_t at, std::uint64_t size) const {
-        require(at <= bytes_.size() && size <= bytes_.size() - at, "{}: the archive refers to {} bytes at {}, beyond "
-                "its own {}; is the download complete?", name_, size, at, bytes_.size());
+        require(at <= bytes_.size() && size <= bytes_.size() - at,
+                "{}: the archive refers to {} bytes at {}, beyond "
+                "its own {}; is the download complete?",
+                name_, size, at, bytes_.size());
         return bytes_.subspan(static_cast<std::size_t>(at), static_cast<std::size_t>(size));
     }
 
@@ -93,8 +95,10 @@ private:
 
     Directory checked(const Directory& directory) const {
         (void)part(directory.offset, directory.bytes);
-        require(directory.entries <= directory.bytes / kCentralBytes, "{}: its directory of {} bytes cannot hold {} "
-                "entries", name_, directory.bytes, directory.entries);
+        require(directory.entries <= directory.bytes / kCentralBytes,
+                "{}: its directory of {} bytes cannot hold {} "
+                "entries",
+                name_, directory.bytes, directory.entries);
         return directory;
     }
 
@@ -111,8 +115,10 @@ private:
         read_extra(part(at + kCentralBytes + name_size, extra_size), central);
         const std::string shown = to_valid_utf8(entry.name);
         require((flags & kEncrypted) == 0, "{}: the entry {} is encrypted", name_, shown);
-        require(method == 0 && central.packed == central.size, "{}: the entry {} is compressed (method {}); expected "
-                "stored entries, as torch.save writes them", name_, shown, method);
+        require(method == 0 && central.packed == central.size,
+                "{}: the entry {} is compressed (method {}); expected "
+                "stored entries, as torch.save writes them",
+                name_, shown, method);
         entry.data = data_of(entry.name, shown, central);
         at += kCentralBytes + std::uint64_t{name_size} + extra_size + comment_size;
         return entry;

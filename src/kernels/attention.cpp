@@ -50,8 +50,15 @@ class Attention {
 public:
     Attention(const AttentionShape& shape, const float* q, std::int64_t ldq, float* out, std::int64_t ldo,
               std::int64_t positions, float* scratch)
-        : shape_(shape), table_(kernels::active_table()), group_(shape.heads / shape.kv_heads),
-          room_(most_scores(positions)), stride_(room_ + kKeyPanel), q_(q), out_(out), ldq_(ldq), ldo_(ldo) {
+        : shape_(shape),
+          table_(kernels::active_table()),
+          group_(shape.heads / shape.kv_heads),
+          room_(most_scores(positions)),
+          stride_(room_ + kKeyPanel),
+          q_(q),
+          out_(out),
+          ldq_(ldq),
+          ldo_(ldo) {
         packed_q_ = scratch, scores_ = packed_q_ + kScoreQueries * shape.head_dim;
         tail_ = scores_ + kScoreQueries * stride_, panel_ = tail_ + kScoreQueries * kKeyPanel;
         key_ = panel_ + kKeyPanel * shape.head_dim;
@@ -126,8 +133,12 @@ private:
 
     // Scores of all queries over panels first to last - 1. Slots from `end` on may have no memory.
     void score_panels(std::int64_t first, std::int64_t last, std::int64_t end, float* scores, std::int64_t stride) {
-        kernels::ScoreArgs args{.format = shape_.format, .panels = last - first, .head_dim = shape_.head_dim,
-                                .q = packed_q_, .queries = static_cast<int>(count_), .scores = scores,
+        kernels::ScoreArgs args{.format = shape_.format,
+                                .panels = last - first,
+                                .head_dim = shape_.head_dim,
+                                .q = packed_q_,
+                                .queries = static_cast<int>(count_),
+                                .scores = scores,
                                 .stride = stride};
         const CacheView& cache = segment_.rows[0].cache;
         const std::int64_t panel_size = kKeyPanel * shape_.head_dim;
@@ -178,6 +189,7 @@ private:
     void soften() {
         for (std::int64_t i = 0; i < count_; ++i) {
             const std::int64_t positions = row(i).positions(), padded = whole_panels(positions);
+            if (shape_.cap > 0) table_.soft_cap_row(scores(i), positions, shape_.cap);
             std::fill(scores(i) + positions, scores(i) + padded, -std::numeric_limits<float>::infinity());
             factors_[i] = 1.0F / table_.exponentials(scores(i), padded);
         }
@@ -208,12 +220,19 @@ private:
     void mix_some(std::int64_t i, std::int64_t end, std::int64_t from, std::int64_t to, bool resume, bool finish) {
         const AttentionRow& seen = row(i);
         const bool listed = from >= seen.committed && to > from;
-        table_.mix_values({.format = shape_.format, .values = values_, .slot_stride = seen.cache.slot_stride,
-                           .head_dim = shape_.head_dim, .first = seen.first + from,
+        table_.mix_values({.format = shape_.format,
+                           .values = values_,
+                           .slot_stride = seen.cache.slot_stride,
+                           .head_dim = shape_.head_dim,
+                           .first = seen.first + from,
                            .slots = listed ? seen.slots.data() + (from - seen.committed) : nullptr,
-                           .positions = to - from, .weights = scores(i) + from, .stride = stride_,
+                           .positions = to - from,
+                           .weights = scores(i) + from,
+                           .stride = stride_,
                            .queries = static_cast<int>(end - i),
-                           .out = outputs_ + i, .resume = resume, .factors = finish ? factors_ + i : nullptr,
+                           .out = outputs_ + i,
+                           .resume = resume,
+                           .factors = finish ? factors_ + i : nullptr,
                            .then = {advance(shape_.format, values_, run_end_ * seen.cache.slot_stride), next_keys_}});
     }
 
@@ -288,8 +307,8 @@ void attend(TeamMember& member, const AttentionShape& shape, std::span<const Att
                 first += before(range.begin), last += before(range.end);
                 done += own * group;
             }
-            const void* next = kv + 1 < shape.kv_heads
-                                   ? advance(shape.format, segment.rows[0].cache.keys, (kv + 1) * segment.rows[0].cache.head_stride)
+            const void* next = kv + 1 < shape.kv_heads ? advance(shape.format, segment.rows[0].cache.keys,
+                                                                 (kv + 1) * segment.rows[0].cache.head_stride)
                                : r + segment.rows.size() < rows.size() ? rows[r + segment.rows.size()].cache.keys
                                                                        : nullptr;
             if (first < last) work.run(segment, kv, first, last, next);

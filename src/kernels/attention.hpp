@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <span>
 
-#include "kernels/thread_team.hpp"
+#include <outrider/core/detail/thread_team.hpp>
 
 namespace outrider {
 
@@ -24,13 +24,13 @@ enum class KeyLayout : unsigned char {
 };
 inline constexpr std::int64_t kKeyPanel = 16;  ///< slots of a panel; memory is there for whole panels
 
-/// One layer of one sequence's cache. Element d of KV head h in slot s is at keys[s * slot_stride + h * head_stride + d],
-/// or, in panels, at keys[h * head_stride + (s / 16 * head_dim + d) * 16 + s % 16].
+/// One layer of one sequence's cache. Element d of KV head h in slot s is at keys[s * slot_stride + h * head_stride +
+/// d], or, in panels, at keys[h * head_stride + (s / 16 * head_dim + d) * 16 + s % 16].
 struct CacheView {
     const void* keys = nullptr;
-    const void* values = nullptr;   ///< the same strides
-    std::int64_t slot_stride = 0;   ///< in elements
-    std::int64_t head_stride = 0;   ///< in elements
+    const void* values = nullptr;  ///< the same strides
+    std::int64_t slot_stride = 0;  ///< in elements
+    std::int64_t head_stride = 0;  ///< in elements
     KeyLayout layout = KeyLayout::slots;
 };
 
@@ -52,10 +52,11 @@ struct AttentionRow {
 
 struct AttentionShape {
     CacheFormat format = CacheFormat::f32;
-    std::int64_t heads = 1;     ///< of queries; a multiple of kv_heads, query head h uses KV head h / (heads / kv_heads)
+    std::int64_t heads = 1;  ///< of queries; a multiple of kv_heads, query head h uses KV head h / (heads / kv_heads)
     std::int64_t kv_heads = 1;
     std::int64_t head_dim = 64;  ///< a multiple of 16
     float scale = 0.125F;        ///< of the scores, usually 1 / sqrt(head_dim)
+    float cap = 0;               ///< then they become cap tanh(score / cap); 0: they stay
 };
 
 /// Floats of scratch memory that one member needs for rows that see at most `positions` positions.

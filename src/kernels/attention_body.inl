@@ -4,9 +4,12 @@
 
 template <CacheFormat kFormat>
 OUTRIDER_ALWAYS_INLINE Vec load_cache(const void* elements, std::int64_t index) {
-    if constexpr (kFormat == CacheFormat::f32) return Vec::load(static_cast<const float*>(elements) + index);
-    else if constexpr (kFormat == CacheFormat::f16) return Vec::load_f16(static_cast<const std::uint16_t*>(elements) + index);
-    else return Vec::load_bf16(static_cast<const std::uint16_t*>(elements) + index);
+    if constexpr (kFormat == CacheFormat::f32)
+        return Vec::load(static_cast<const float*>(elements) + index);
+    else if constexpr (kFormat == CacheFormat::f16)
+        return Vec::load_f16(static_cast<const std::uint16_t*>(elements) + index);
+    else
+        return Vec::load_bf16(static_cast<const std::uint16_t*>(elements) + index);
 }
 
 // How far ahead of their use keys and values are asked for: a cache lies in memory as cold as the weights, and a head's
@@ -14,7 +17,8 @@ OUTRIDER_ALWAYS_INLINE Vec load_cache(const void* elements, std::int64_t index) 
 constexpr std::int64_t kCachePrefetch = 8192;
 
 template <CacheFormat kFormat>
-OUTRIDER_ALWAYS_INLINE void prefetch_cache(const void* elements, std::int64_t index, std::int64_t count, const ReadNext& then) {
+OUTRIDER_ALWAYS_INLINE void prefetch_cache(const void* elements, std::int64_t index, std::int64_t count,
+                                           const ReadNext& then) {
     constexpr std::int64_t kBytes = element_bytes(kFormat);
     const char* ahead = static_cast<const char*>(elements) + index * kBytes + kCachePrefetch;
     if (then.next != nullptr && ahead >= then.end)
@@ -36,16 +40,16 @@ OUTRIDER_ALWAYS_INLINE void score_tile(const ScoreArgs& a, std::int64_t panel, c
     constexpr int kVectors = static_cast<int>(kKeyPanel) / Vec::kLanes;
     Vec sum[Q][kPanels * kVectors];
     OUTRIDER_UNROLL
-    for (int i = 0; i < Q; ++i)
-        OUTRIDER_UNROLL
-        for (int j = 0; j < kPanels * kVectors; ++j) sum[i][j] = Vec::zero();
+    for (int i = 0; i < Q; ++i) OUTRIDER_UNROLL
+    for (int j = 0; j < kPanels * kVectors; ++j) sum[i][j] = Vec::zero();
     const std::int64_t at = panel * a.head_dim * kKeyPanel;
     for (std::int64_t d = 0; d < a.head_dim; ++d, q += kScoreQueries) {
         prefetch_cache<kFormat>(a.keys, at + d * kPanels * kKeyPanel, kPanels * kKeyPanel, a.then);
         Vec key[kPanels * kVectors];
         OUTRIDER_UNROLL
         for (int j = 0; j < kPanels * kVectors; ++j)
-            key[j] = load_cache<kFormat>(a.keys, at + (j / kVectors * a.head_dim + d) * kKeyPanel + j % kVectors * Vec::kLanes);
+            key[j] = load_cache<kFormat>(a.keys,
+                                         at + (j / kVectors * a.head_dim + d) * kKeyPanel + j % kVectors * Vec::kLanes);
         OUTRIDER_UNROLL
         for (int i = 0; i < Q; ++i) {
             const Vec query = Vec::broadcast_here(q + i);
@@ -54,9 +58,9 @@ OUTRIDER_ALWAYS_INLINE void score_tile(const ScoreArgs& a, std::int64_t panel, c
         }
     }
     OUTRIDER_UNROLL
-    for (int i = 0; i < Q; ++i)
-        OUTRIDER_UNROLL
-        for (int j = 0; j < kPanels * kVectors; ++j) sum[i][j].store(scores + i * a.stride + panel * kKeyPanel + j * Vec::kLanes);
+    for (int i = 0; i < Q; ++i) OUTRIDER_UNROLL
+    for (int j = 0; j < kPanels * kVectors; ++j)
+        sum[i][j].store(scores + i * a.stride + panel * kKeyPanel + j * Vec::kLanes);
 }
 
 template <CacheFormat kFormat>
@@ -89,9 +93,8 @@ template <CacheFormat kFormat, int Q, int V, bool kListed>
 OUTRIDER_ALWAYS_INLINE void mix_tile(const MixArgs& a, int query, std::int64_t d) {
     Vec acc[Q][V];
     OUTRIDER_UNROLL
-    for (int i = 0; i < Q; ++i)
-        OUTRIDER_UNROLL
-        for (int j = 0; j < V; ++j) acc[i][j] = a.resume ? Vec::load(a.out[query + i] + d + j * Vec::kLanes) : Vec::zero();
+    for (int i = 0; i < Q; ++i) OUTRIDER_UNROLL
+    for (int j = 0; j < V; ++j) acc[i][j] = a.resume ? Vec::load(a.out[query + i] + d + j * Vec::kLanes) : Vec::zero();
     const float* weights = a.weights + query * a.stride;
     for (std::int64_t p = 0; p < a.positions; ++p, ++weights) {
         const std::int64_t at = (kListed ? a.slots[p] : a.first + p) * a.slot_stride + d;
@@ -131,8 +134,10 @@ void mix_format(const MixArgs& a) {
 
 template <CacheFormat kFormat>
 void mix_any(const MixArgs& a) {
-    if (a.slots != nullptr) mix_format<kFormat, true>(a);
-    else mix_format<kFormat, false>(a);
+    if (a.slots != nullptr)
+        mix_format<kFormat, true>(a);
+    else
+        mix_format<kFormat, false>(a);
 }
 
 void mix_values(const MixArgs& a) {

@@ -25,7 +25,9 @@ OUTRIDER_ALWAYS_INLINE __m256i broadcast4(const std::int8_t* p) {
     return result;
 }
 
-OUTRIDER_ALWAYS_INLINE __m256i load(const std::byte* p) { return _mm256_load_si256(reinterpret_cast<const __m256i*>(p)); }
+OUTRIDER_ALWAYS_INLINE __m256i load(const std::byte* p) {
+    return _mm256_load_si256(reinterpret_cast<const __m256i*>(p));
+}
 
 OUTRIDER_ALWAYS_INLINE __m256 load_halves(const std::byte* p) {
     return _mm256_cvtph_ps(_mm_load_si128(reinterpret_cast<const __m128i*>(p)));
@@ -89,7 +91,8 @@ OUTRIDER_ALWAYS_INLINE void block_sums(const std::byte* w, const std::int8_t* x,
         clear(sums);
         OUTRIDER_UNROLL
         for (int s = 0; s < 8; ++s)
-            step<R>(sums, _mm256_and_si256(load(w + 64 * s), low), _mm256_and_si256(load(w + 64 * s + 32), low), x + 4 * s);
+            step<R>(sums, _mm256_and_si256(load(w + 64 * s), low), _mm256_and_si256(load(w + 64 * s + 32), low),
+                    x + 4 * s);
         widen(sums, 1, true, wide);
         clear(sums);
         OUTRIDER_UNROLL
@@ -116,7 +119,9 @@ OUTRIDER_ALWAYS_INLINE void subtract_offset(const RowScale* row, bool low, bool 
         OUTRIDER_UNROLL
         for (int r = 0; r < R; ++r) {
             const __m256i all = _mm256_set1_epi32(row[r].minus_all), first = _mm256_set1_epi32(row[r].minus_low);
-            const __m256i minus = _mm256_slli_epi32(low && high ? all : low ? first : _mm256_sub_epi32(all, first),
+            const __m256i minus = _mm256_slli_epi32(low && high ? all
+                                                    : low       ? first
+                                                                : _mm256_sub_epi32(all, first),
                                                     F::kOffsetShift);
             for (int j = 0; j < 2; ++j) sums[r][j] = _mm256_add_epi32(sums[r][j], minus);
         }
@@ -126,10 +131,11 @@ OUTRIDER_ALWAYS_INLINE void subtract_offset(const RowScale* row, bool low, bool 
 // Integer sums of a block for every row; where the format has a scale for each half, already multiplied by it.
 template <class F, int R>
 OUTRIDER_ALWAYS_INLINE void weighted_sums(const std::byte* w, const std::byte* block_scales, const std::int8_t* x,
-                                   const RowScale* row, __m256i (&sums)[R][2]) {
+                                          const RowScale* row, __m256i (&sums)[R][2]) {
     if constexpr (F::kHalves) {
         const auto factor = [&](int half, int j) {
-            return _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(block_scales + 16 * half + 8 * j)));
+            return _mm256_cvtepi8_epi32(
+                _mm_loadl_epi64(reinterpret_cast<const __m128i*>(block_scales + 16 * half + 8 * j)));
         };
         __m256i high[R][2];
         block_sums<F, R, 0, 4>(w, x, sums);
@@ -153,13 +159,14 @@ OUTRIDER_ALWAYS_INLINE __m256 small_integers(const std::byte* p) {
 
 // The factor d and the minimum m of 8 outputs.
 template <class F>
-OUTRIDER_ALWAYS_INLINE void load_scales(const std::byte* super, const std::byte* block, int half, __m256& d, __m256& m) {
+OUTRIDER_ALWAYS_INLINE void load_scales(const std::byte* super, const std::byte* block, int half, __m256& d,
+                                        __m256& m) {
     if constexpr (F::kHalves) {
         d = load_halves(super + 16 * half);
     } else if constexpr (F::kSuper) {
         d = _mm256_mul_ps(load_halves(super + 16 * half), small_integers(block + 8 * half));
-        m = _mm256_sub_ps(_mm256_setzero_ps(), _mm256_mul_ps(load_halves(super + 32 + 16 * half),
-                                                             small_integers(block + 16 + 8 * half)));
+        m = _mm256_sub_ps(_mm256_setzero_ps(),
+                          _mm256_mul_ps(load_halves(super + 32 + 16 * half), small_integers(block + 16 + 8 * half)));
     } else {
         d = load_halves(block + 16 * half);
         if constexpr (F::kMinimum) m = load_halves(block + 32 + 16 * half);

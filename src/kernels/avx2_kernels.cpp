@@ -21,7 +21,7 @@ namespace {
 
 constexpr int kFloatTile = 6;  // 12 accumulators, 2 weights, 1 value: 15 of 16 registers
 constexpr std::int64_t kPrefetchBytes = 3072;
-constexpr int kScoreTile = 6;  // queries whose scores of one or two panels stay in registers
+constexpr int kScoreTile = 6;                 // queries whose scores of one or two panels stay in registers
 constexpr int kMixTile = 6, kMixVectors = 2;  // queries and vectors of a head whose sums do
 
 struct Vec {

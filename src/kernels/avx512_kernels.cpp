@@ -23,7 +23,7 @@ namespace {
 
 constexpr int kFloatTile = 12;
 constexpr std::int64_t kPrefetchBytes = 3072;
-constexpr int kScoreTile = 12;  // queries whose scores of one or two panels stay in registers
+constexpr int kScoreTile = 12;                // queries whose scores of one or two panels stay in registers
 constexpr int kMixTile = 6, kMixVectors = 4;  // queries and vectors of a head whose sums do
 
 struct Vec {
@@ -78,9 +78,9 @@ void quantise_row(const float* x, std::int64_t blocks, std::int8_t* q, std::int6
     const __m512i magnitude = _mm512_set1_epi32(0x7fffffff);
     for (std::int64_t b = 0; b < blocks; ++b, x += 32, q += q_stride, scales += scale_stride) {
         const __m512 first = _mm512_loadu_ps(x), second = _mm512_loadu_ps(x + 16);
-        const BlockQuantiser by =
-            block_quantiser(_mm512_reduce_max_epi32(_mm512_max_epi32(_mm512_and_si512(_mm512_castps_si512(first), magnitude),
-                                                                     _mm512_and_si512(_mm512_castps_si512(second), magnitude))));
+        const BlockQuantiser by = block_quantiser(
+            _mm512_reduce_max_epi32(_mm512_max_epi32(_mm512_and_si512(_mm512_castps_si512(first), magnitude),
+                                                     _mm512_and_si512(_mm512_castps_si512(second), magnitude))));
         const __m512 inverse = _mm512_set1_ps(by.inverse);
         // Where the block holds NaN or infinity the inverse is 0 and the products may be NaN: clear them.
         const __mmask16 keep = by.inverse == 0.0F ? 0 : 0xffff;

@@ -1,5 +1,6 @@
 // Register tiles for f32 and bf16 weights, and the walk over panels and rows. Included inside the unnamed namespace of
-// one path, after its `Vec`: kLanes floats with load, set1, fma (or multiply and add), even and odd halves of packed bf16 pairs.
+// one path, after its `Vec`: kLanes floats with load, set1, fma (or multiply and add), even and odd halves of packed
+// bf16 pairs.
 
 template <int R>
 OUTRIDER_ALWAYS_INLINE void store_tile(const TileArgs& t, const Vec (&acc)[R][kPanel / Vec::kLanes]) {
@@ -18,7 +19,7 @@ OUTRIDER_ALWAYS_INLINE void store_tile(const TileArgs& t, const Vec (&acc)[R][kP
     }
     alignas(64) float row[kPanel];
     OUTRIDER_UNROLL  // a running index would keep the accumulators in memory
-    for (int r = 0; r < R; ++r, y += t.ldy) {
+        for (int r = 0; r < R; ++r, y += t.ldy) {
         OUTRIDER_UNROLL
         for (int j = 0; j < kVectors; ++j) acc[r][j].store(row + j * Vec::kLanes);
         for (int c = 0; c < t.width; ++c) y[c] = t.add ? y[c] + row[c] : row[c];
@@ -31,9 +32,8 @@ void f32_tile(const TileArgs& t) {
     constexpr int kVectors = kPanel / Vec::kLanes;
     Vec acc[R][kVectors];
     OUTRIDER_UNROLL
-    for (int r = 0; r < R; ++r)
-        OUTRIDER_UNROLL
-        for (int j = 0; j < kVectors; ++j) acc[r][j] = Vec::zero();
+    for (int r = 0; r < R; ++r) OUTRIDER_UNROLL
+    for (int j = 0; j < kVectors; ++j) acc[r][j] = Vec::zero();
     const float* w = reinterpret_cast<const float*>(t.panel);
     const float* x = t.floats;
     for (std::int64_t k = t.blocks * 32; k > 0; --k, w += kPanel, x += t.group) {
@@ -53,7 +53,8 @@ void f32_tile(const TileArgs& t) {
 
 // One k of bf16 weights. Broadcasts stay where they stand: loaded ahead of the sums they spill accumulators.
 template <int R, typename Half>
-OUTRIDER_ALWAYS_INLINE void bf16_step(const std::uint32_t* w, const float* x, Vec (&acc)[R][kPanel / Vec::kLanes], Half half) {
+OUTRIDER_ALWAYS_INLINE void bf16_step(const std::uint32_t* w, const float* x, Vec (&acc)[R][kPanel / Vec::kLanes],
+                                      Half half) {
     constexpr int kVectors = kPanel / Vec::kLanes;
     Vec column[kVectors];
     OUTRIDER_UNROLL
@@ -72,9 +73,8 @@ void bf16_tile(const TileArgs& t) {
     constexpr int kVectors = kPanel / Vec::kLanes;
     Vec acc[R][kVectors];
     OUTRIDER_UNROLL
-    for (int r = 0; r < R; ++r)
-        OUTRIDER_UNROLL
-        for (int j = 0; j < kVectors; ++j) acc[r][j] = Vec::zero();
+    for (int r = 0; r < R; ++r) OUTRIDER_UNROLL
+    for (int j = 0; j < kVectors; ++j) acc[r][j] = Vec::zero();
     const auto* w = reinterpret_cast<const std::uint32_t*>(t.panel);
     const float* x = t.floats;
     for (std::int64_t k = t.blocks * 16; k > 0; --k, w += kPanel, x += 2 * t.group) {

@@ -48,10 +48,10 @@ inline __attribute__((always_inline)) void prefetch_block(const std::byte* panel
 }
 
 /// One entry for every format: fill<F>() gives a path's multiply.
-#define OUTRIDER_INTEGER_KERNELS(multiply)                                                                    \
-    IntegerKernels {                                                                                          \
+#define OUTRIDER_INTEGER_KERNELS(multiply)                                                                       \
+    IntegerKernels {                                                                                             \
         multiply<Q40>, multiply<Q41>, multiply<Q50>, multiply<Q51>, multiply<Q80>, multiply<Q4K>, multiply<Q5K>, \
-            multiply<Q6K>                                                                                     \
+            multiply<Q6K>                                                                                        \
     }
 
 }  // namespace outrider::kernels

@@ -6,8 +6,9 @@
 
 namespace outrider {
 
-/// The paths, from portable to fastest. `avx512` has 512-bit floats, `vnni` its integer dot products as well, `bf16` dot
-/// products of bf16 too: there rows that meet bf16 weights are rounded to bf16 themselves (sums are floats on every path).
+/// The paths, from portable to fastest. `avx512` has 512-bit floats, `vnni` its integer dot products as well, `bf16`
+/// dot products of bf16 too: there rows that meet bf16 weights are rounded to bf16 themselves (sums are floats on every
+/// path).
 enum class Isa : unsigned char { scalar, neon, avx2, avx512, vnni, bf16 };
 
 [[nodiscard]] std::string_view name(Isa isa);

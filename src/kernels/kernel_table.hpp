@@ -17,17 +17,17 @@ inline constexpr std::size_t kFormats = static_cast<std::size_t>(WeightFormat::q
 
 /// What a multiply of some panels of one matrix needs.
 struct MultiplyArgs {
-    const std::byte* panels = nullptr;   ///< panel 0 of the matrix
+    const std::byte* panels = nullptr;  ///< panel 0 of the matrix
     std::int64_t panel_bytes = 0;
-    std::int64_t begin = 0, end = 0;     ///< panels to compute
-    std::int64_t out = 0;                ///< outputs of the matrix; the last panel may be narrower than 16
-    std::int64_t blocks = 0;             ///< padded in / 32
+    std::int64_t begin = 0, end = 0;  ///< panels to compute
+    std::int64_t out = 0;             ///< outputs of the matrix; the last panel may be narrower than 16
+    std::int64_t blocks = 0;          ///< padded in / 32
     std::int64_t rows = 0;
-    const float* floats = nullptr;       ///< rows as PackedRows lays them out: floats, or pairs, or bytes and scales
+    const float* floats = nullptr;  ///< rows as PackedRows lays them out: floats, or pairs, or bytes and scales
     const std::uint32_t* pairs = nullptr;
     const std::int8_t* bytes = nullptr;
     const RowScale* scales = nullptr;
-    float* y = nullptr;                  ///< output 0 of row 0
+    float* y = nullptr;  ///< output 0 of row 0
     std::int64_t ldy = 0;
     bool add = false;
 };
@@ -36,14 +36,14 @@ struct MultiplyArgs {
 struct TileArgs {
     const std::byte* panel = nullptr;
     std::int64_t blocks = 0;
-    const float* floats = nullptr;       ///< first row of the tile at k = 0; k advances by `group` floats
+    const float* floats = nullptr;         ///< first row of the tile at k = 0; k advances by `group` floats
     const std::uint32_t* pairs = nullptr;  ///< first row at k = 0; two k advance by `group` pairs
-    const std::int8_t* bytes = nullptr;  ///< first row at block 0; a block advances by 32 `group`
-    const RowScale* scales = nullptr;    ///< first row at block 0; a block advances by `group`
-    std::int64_t group = 0;              ///< rows of the group
-    float* y = nullptr;                  ///< first row, first output
+    const std::int8_t* bytes = nullptr;    ///< first row at block 0; a block advances by 32 `group`
+    const RowScale* scales = nullptr;      ///< first row at block 0; a block advances by `group`
+    std::int64_t group = 0;                ///< rows of the group
+    float* y = nullptr;                    ///< first row, first output
     std::int64_t ldy = 0;
-    int width = 0;                       ///< outputs to store, 1 to 16
+    int width = 0;  ///< outputs to store, 1 to 16
     bool add = false;
 };
 using Tile = void (*)(const TileArgs&);
@@ -51,8 +51,8 @@ using Tile = void (*)(const TileArgs&);
 /// Most queries that score_panels takes at once.
 inline constexpr int kScoreQueries = 12;
 
-/// Where the keys or values at hand end, and what is read behind them, so that its beginning is asked for in time: caches of
-/// short texts are too short for the processor's own prefetching. Nothing where `next` is not set.
+/// Where the keys or values at hand end, and what is read behind them, so that its beginning is asked for in time:
+/// caches of short texts are too short for the processor's own prefetching. Nothing where `next` is not set.
 struct ReadNext {
     const void* end = nullptr;
     const void* next = nullptr;
@@ -61,11 +61,11 @@ struct ReadNext {
 /// Queries of one KV head times the keys of neighbouring panels.
 struct ScoreArgs {
     CacheFormat format = CacheFormat::f32;
-    const void* keys = nullptr;    ///< [panels][head_dim][16]
+    const void* keys = nullptr;  ///< [panels][head_dim][16]
     std::int64_t panels = 0, head_dim = 0;
-    const float* q = nullptr;      ///< [head_dim][kScoreQueries]
-    int queries = 0;               ///< 1 to kScoreQueries
-    float* scores = nullptr;       ///< [queries][16 panels], `stride` floats from one query to the next
+    const float* q = nullptr;  ///< [head_dim][kScoreQueries]
+    int queries = 0;           ///< 1 to kScoreQueries
+    float* scores = nullptr;   ///< [queries][16 panels], `stride` floats from one query to the next
     std::int64_t stride = 0;
     ReadNext then = {};
 };
@@ -73,10 +73,10 @@ struct ScoreArgs {
 /// Values of one KV head, weighted and summed in the order of their positions for some queries.
 struct MixArgs {
     CacheFormat format = CacheFormat::f32;
-    const void* values = nullptr;   ///< slot 0 of the KV head
-    std::int64_t slot_stride = 0;   ///< in elements
+    const void* values = nullptr;  ///< slot 0 of the KV head
+    std::int64_t slot_stride = 0;  ///< in elements
     std::int64_t head_dim = 0;
-    std::int64_t first = 0;         ///< the positions' slots are first, first + 1, ...
+    std::int64_t first = 0;               ///< the positions' slots are first, first + 1, ...
     const std::int32_t* slots = nullptr;  ///< or these, where it is set
     std::int64_t positions = 0;
     const float* weights = nullptr;  ///< [queries][positions], `stride` floats from one query to the next
@@ -108,6 +108,9 @@ struct Table {
     void (*round_pairs)(const float* x, std::int64_t n, std::uint32_t* pairs, std::int64_t stride) = nullptr;
     void (*rms_norm_row)(const float* x, std::int64_t n, const float* weight, float eps, float* y) = nullptr;
     void (*silu_gate_row)(const float* gate, const float* up, std::int64_t n, float* y) = nullptr;
+    void (*gelu_gate_row)(const float* gate, const float* up, std::int64_t n, float* y) = nullptr;
+    void (*soft_cap_row)(float* x, std::int64_t n, float cap) = nullptr;
+    void (*scale_row)(float* x, std::int64_t n, float scale) = nullptr;
     void (*add_row)(float* x, const float* y, std::int64_t n) = nullptr;
     void (*exp_row)(const float* x, std::int64_t n, float* y) = nullptr;
     void (*softmax_row)(float* x, std::int64_t n) = nullptr;
@@ -125,11 +128,12 @@ struct Table {
 [[nodiscard]] std::int64_t panel_bytes(WeightFormat format, std::int64_t blocks);
 
 /// Sets the entries that a path's `Vec` serves, from the unnamed namespace it stands in.
-#define OUTRIDER_ROW_KERNELS(t)                                                                                  \
-    (t).rms_norm_row = rms_norm_row, (t).silu_gate_row = silu_gate_row, (t).add_row = add_row,                   \
-    (t).exp_row = exp_row, (t).softmax_row = softmax_row, (t).argmax_row = argmax_row,                           \
-    (t).rotate_heads = rotate_heads, (t).exponentials = exponentials, (t).score_panels = score_panels,           \
-    (t).mix_values = mix_values, (t).from_cache = from_cache
+#define OUTRIDER_ROW_KERNELS(t)                                                                               \
+    (t).rms_norm_row = rms_norm_row, (t).silu_gate_row = silu_gate_row, (t).gelu_gate_row = gelu_gate_row,    \
+    (t).soft_cap_row = soft_cap_row, (t).scale_row = scale_row, (t).add_row = add_row, (t).exp_row = exp_row, \
+    (t).softmax_row = softmax_row, (t).argmax_row = argmax_row, (t).rotate_heads = rotate_heads,              \
+    (t).exponentials = exponentials, (t).score_panels = score_panels, (t).mix_values = mix_values,            \
+    (t).from_cache = from_cache
 
 [[nodiscard]] const Table& table(Isa isa);  ///< of an available path
 [[nodiscard]] inline const Table& active_table() { return table(active_isa()); }

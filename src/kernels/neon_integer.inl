@@ -20,7 +20,9 @@ struct Sums {
 };
 #endif
 
-OUTRIDER_ALWAYS_INLINE uint8x16_t load16(const std::byte* p) { return vld1q_u8(reinterpret_cast<const std::uint8_t*>(p)); }
+OUTRIDER_ALWAYS_INLINE uint8x16_t load16(const std::byte* p) {
+    return vld1q_u8(reinterpret_cast<const std::uint8_t*>(p));
+}
 
 // The integers of 4 outputs (quarter `j` of the panel) at k = 4 s to 4 s + 3; bytes already without their offset.
 template <class F>
@@ -80,8 +82,8 @@ OUTRIDER_ALWAYS_INLINE float32x4_t load_halves(const std::byte* p) {
 
 // Integer sums of a block; where the format has a scale for each half, already multiplied by it.
 template <class F, int R>
-OUTRIDER_ALWAYS_INLINE void weighted_sums(const std::byte* w, const std::byte* block, const std::int8_t* x, const RowScale* row,
-                                   int j, int32x4_t (&sums)[R]) {
+OUTRIDER_ALWAYS_INLINE void weighted_sums(const std::byte* w, const std::byte* block, const std::int8_t* x,
+                                          const RowScale* row, int j, int32x4_t (&sums)[R]) {
     if constexpr (F::kHalves) {
         int32x4_t high[R];
         block_sums<F, R, 0, 4>(w, x, j, sums);
@@ -102,7 +104,8 @@ OUTRIDER_ALWAYS_INLINE void weighted_sums(const std::byte* w, const std::byte* b
 
 // The factor d and the minimum m of 4 outputs.
 template <class F>
-OUTRIDER_ALWAYS_INLINE void load_scales(const std::byte* super, const std::byte* block, int j, float32x4_t& d, float32x4_t& m) {
+OUTRIDER_ALWAYS_INLINE void load_scales(const std::byte* super, const std::byte* block, int j, float32x4_t& d,
+                                        float32x4_t& m) {
     if constexpr (F::kHalves) {
         d = load_halves(super + 8 * j);
     } else if constexpr (F::kSuper) {
@@ -118,9 +121,8 @@ template <class F, int R>
 void tile(const TileArgs& t) {
     float32x4_t acc[R][4];
     OUTRIDER_UNROLL
-    for (int r = 0; r < R; ++r)
-        OUTRIDER_UNROLL
-        for (int j = 0; j < 4; ++j) acc[r][j] = vdupq_n_f32(0);
+    for (int r = 0; r < R; ++r) OUTRIDER_UNROLL
+    for (int j = 0; j < 4; ++j) acc[r][j] = vdupq_n_f32(0);
     const std::byte* values = t.panel;
     const std::byte* scales = t.panel + t.blocks * F::kValueBytes;
     const std::int8_t* x = t.bytes;

@@ -47,7 +47,7 @@ namespace {
 
 constexpr int kFloatTile = 6;  // 24 accumulators of 32 registers
 constexpr std::int64_t kPrefetchBytes = 2048;
-constexpr int kScoreTile = 5;  // queries whose scores of one or two panels stay in registers
+constexpr int kScoreTile = 5;                 // queries whose scores of one or two panels stay in registers
 constexpr int kMixTile = 5, kMixVectors = 4;  // queries and vectors of a head whose sums do
 
 struct Vec {
@@ -86,7 +86,9 @@ struct Vec {
     static OUTRIDER_ALWAYS_INLINE Vec load_bf16(const std::uint16_t* p) {
         return {vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p), 16))};
     }
-    static OUTRIDER_ALWAYS_INLINE bool any_equal(Vec a, float x) { return vmaxvq_u32(vceqq_f32(a.v, vdupq_n_f32(x))) != 0; }
+    static OUTRIDER_ALWAYS_INLINE bool any_equal(Vec a, float x) {
+        return vmaxvq_u32(vceqq_f32(a.v, vdupq_n_f32(x))) != 0;
+    }
 };
 
 #include "float_body.inl"

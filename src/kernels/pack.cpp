@@ -53,8 +53,8 @@ void place(const std::uint8_t* q, int high_bits, std::int64_t column, std::byte*
     }
 }
 
-// 32 floats (fewer at the end of a row) as d q + m with q of 4 or 5 bits, from the least to the largest. The integers are
-// rounded against d and m as they will be read back.
+// 32 floats (fewer at the end of a row) as d q + m with q of 4 or 5 bits, from the least to the largest. The integers
+// are rounded against d and m as they will be read back.
 void pack_minimum_block(const float* weights, std::int64_t count, int high_bits, std::int64_t column, std::byte* values,
                         std::uint16_t* scales) {
     const auto [least, largest] = std::minmax_element(weights, weights + count);
@@ -194,8 +194,10 @@ void pack_floats(WeightFormat format, const float* weights, std::int64_t columns
             const std::int64_t count = std::min<std::int64_t>(32, in - 32 * b);
             std::byte* values = panel + b * shape.values;
             std::uint16_t* own = scales + b * shape.scales / 2;
-            if (format == WeightFormat::int8) pack_int8_block(from, count, c, values, own);
-            else pack_minimum_block(from, count, format == WeightFormat::q5_1 ? 1 : 0, c, values, own);
+            if (format == WeightFormat::int8)
+                pack_int8_block(from, count, c, values, own);
+            else
+                pack_minimum_block(from, count, format == WeightFormat::q5_1 ? 1 : 0, c, values, own);
         }
 }
 

@@ -15,7 +15,7 @@ namespace {
 // Calls pack(panel, first output, outputs, zeroed memory) for every panel, shared out over the team.
 template <typename F>
 std::shared_ptr<const std::byte> pack_panels(WeightFormat format, std::int64_t out, std::int64_t blocks,
-                                                ThreadTeam* team, F pack) {
+                                             ThreadTeam* team, F pack) {
     const std::int64_t bytes = kernels::panel_bytes(format, blocks);
     const std::int64_t panels = (out + PackedLinear::kPanel - 1) / PackedLinear::kPanel;
     std::shared_ptr<std::byte> data = kernels::weight_memory(static_cast<std::size_t>(panels * bytes));
@@ -97,12 +97,11 @@ PackedLinear PackedLinear::pack(WeightFormat format, std::span<const float> weig
             "PackedLinear: {} floats for a matrix [{}, {}]", weights.size(), out, in);
     const std::int64_t blocks = (in + 31) / 32;
     PackedLinear result;
-    result.parts_.push_back({format, out, (out + kPanel - 1) / kPanel,
-                             pack_panels(format, out, blocks, team,
-                                         [&](std::int64_t first, std::int64_t columns, std::byte* to) {
-                                             kernels::pack_floats(format, weights.data() + first * in, columns, in,
-                                                                  blocks, to);
-                                         })});
+    result.parts_.push_back(
+        {format, out, (out + kPanel - 1) / kPanel,
+         pack_panels(format, out, blocks, team, [&](std::int64_t first, std::int64_t columns, std::byte* to) {
+             kernels::pack_floats(format, weights.data() + first * in, columns, in, blocks, to);
+         })});
     result.in_ = in, result.out_ = out, result.panels_ = result.parts_[0].panels, result.format_ = format;
     return result;
 }
@@ -125,12 +124,11 @@ PackedLinear PackedLinear::pack_blocks(WeightFormat format, std::span<const std:
     const WeightFormat as = format == WeightFormat::int8 ? WeightFormat::q8_0 : format;
     const std::int64_t blocks = (in + 31) / 32;
     PackedLinear result;
-    result.parts_.push_back({format, out, (out + kPanel - 1) / kPanel,
-                             pack_panels(format, out, blocks, team,
-                                         [&](std::int64_t first, std::int64_t columns, std::byte* to) {
-                                             kernels::pack_file_blocks(as, file.data() + first * row_bytes, columns, in,
-                                                                       blocks, to);
-                                         })});
+    result.parts_.push_back(
+        {format, out, (out + kPanel - 1) / kPanel,
+         pack_panels(format, out, blocks, team, [&](std::int64_t first, std::int64_t columns, std::byte* to) {
+             kernels::pack_file_blocks(as, file.data() + first * row_bytes, columns, in, blocks, to);
+         })});
     result.in_ = in, result.out_ = out, result.panels_ = result.parts_[0].panels, result.format_ = format;
     return result;
 }
@@ -160,12 +158,19 @@ void PackedLinear::multiply(TeamMember& member, const PackedRows& x, float* y, s
     require(in_ > 0 && x.in() == in_ && x.form() == row_form(format_),
             "PackedLinear: rows of {} values packed as {} do not fit a {} matrix with {} inputs; assign them for its "
             "format",
-            x.in(), x.form() == RowForm::f32 ? "f32" : x.form() == RowForm::bf16 ? "bf16" : "int8", name(format_), in_);
+            x.in(),
+            x.form() == RowForm::f32    ? "f32"
+            : x.form() == RowForm::bf16 ? "bf16"
+                                        : "int8",
+            name(format_), in_);
     kernels::MultiplyArgs args;
     args.blocks = x.padded_in() / 32, args.rows = x.rows();
-    if (x.form() == RowForm::f32) args.floats = x.floats();
-    else if (x.form() == RowForm::bf16) args.pairs = x.pairs();
-    else args.bytes = x.bytes(), args.scales = x.scales();
+    if (x.form() == RowForm::f32)
+        args.floats = x.floats();
+    else if (x.form() == RowForm::bf16)
+        args.pairs = x.pairs();
+    else
+        args.bytes = x.bytes(), args.scales = x.scales();
     args.ldy = ldy, args.add = store == Store::add;
     const kernels::Table& table = kernels::active_table();
     const auto range = member.range(panels_);

@@ -9,7 +9,7 @@
 #include <string_view>
 #include <vector>
 
-#include "kernels/thread_team.hpp"
+#include <outrider/core/detail/thread_team.hpp>
 
 namespace outrider {
 
@@ -19,8 +19,8 @@ enum class WeightFormat : unsigned char { f32, bf16, int8, q4_0, q4_1, q5_0, q5_
 
 [[nodiscard]] std::string_view name(WeightFormat format);
 
-/// How the rows are held that meet such weights: f32 for f32 weights, f32 or (on the path `bf16`, isa.hpp) bf16 for bf16
-/// weights, else int8 in blocks of 32.
+/// How the rows are held that meet such weights: f32 for f32 weights, f32 or (on the path `bf16`, isa.hpp) bf16 for
+/// bf16 weights, else int8 in blocks of 32.
 enum class RowForm : unsigned char { f32, bf16, int8 };
 [[nodiscard]] RowForm row_form(WeightFormat format);
 
@@ -57,9 +57,11 @@ class PackedRows {
 public:
     static constexpr std::int64_t kRowGroup = 24;
 
-    /// Packs x [n, in] (row stride ldx floats). Every member calls it with the same arguments and packs its share; a barrier must follow before the rows are used, and precede it if they were in use. Each row's form
-    /// depends on that row alone.
-    void assign(TeamMember& member, const float* x, std::int64_t n, std::int64_t in, std::int64_t ldx, WeightFormat target);
+    /// Packs x [n, in] (row stride ldx floats). Every member calls it with the same arguments and packs its share; a
+    /// barrier must follow before the rows are used, and precede it if they were in use. Each row's form depends on
+    /// that row alone.
+    void assign(TeamMember& member, const float* x, std::int64_t n, std::int64_t in, std::int64_t ldx,
+                WeightFormat target);
 
     /// The same for RMS-normalised rows: x / sqrt(mean(x^2) + eps) * weight [in].
     void assign_rms_norm(TeamMember& member, const float* x, std::int64_t n, std::int64_t in, std::int64_t ldx,
@@ -67,6 +69,10 @@ public:
 
     /// The same for gated rows: silu(x[i]) * x[in + i]; x is [n, 2 in], gate and up side by side.
     void assign_silu_gate(TeamMember& member, const float* x, std::int64_t n, std::int64_t in, std::int64_t ldx,
+                          WeightFormat target);
+
+    /// The same with gelu by tanh.
+    void assign_gelu_gate(TeamMember& member, const float* x, std::int64_t n, std::int64_t in, std::int64_t ldx,
                           WeightFormat target);
 
     [[nodiscard]] std::int64_t rows() const noexcept { return rows_; }
@@ -81,9 +87,7 @@ public:
     [[nodiscard]] const std::int8_t* bytes() const noexcept {
         return reinterpret_cast<const std::int8_t*>(values_.data());
     }
-    [[nodiscard]] const RowScale* scales() const noexcept {
-        return reinterpret_cast<const RowScale*>(scales_.data());
-    }
+    [[nodiscard]] const RowScale* scales() const noexcept { return reinterpret_cast<const RowScale*>(scales_.data()); }
 
 private:
     void shape(TeamMember& member, std::int64_t n, std::int64_t in, RowForm form);
@@ -93,6 +97,9 @@ private:
     };
     template <typename F>
     void pack_share(TeamMember& member, std::int64_t n, std::int64_t in, RowForm form, F values);
+    template <typename F>
+    void pack_gated(TeamMember& member, const float* x, std::int64_t n, std::int64_t in, std::int64_t ldx,
+                    WeightFormat target, F gate_row);
     void pack_part(const Place& at, std::int64_t first, std::int64_t count, const float* x);
 
     AlignedBytes values_, scales_, scratch_;
@@ -113,18 +120,18 @@ public:
 
     PackedLinear() = default;  ///< empty: in() == out() == 0
 
-    /// Packs floats [out, in], row-major, as f32, bf16 (rounded to nearest even), int8, q4_1 or q5_1 (each block's least
-    /// and largest weight become the least and the largest integer). The team, where given, shares the work.
+    /// Packs floats [out, in], row-major, as f32, bf16 (rounded to nearest even), int8, q4_1 or q5_1 (each block's
+    /// least and largest weight become the least and the largest integer). The team, where given, shares the work.
     [[nodiscard]] static PackedLinear pack(WeightFormat format, std::span<const float> weights, std::int64_t out,
                                            std::int64_t in, ThreadTeam* team = nullptr);
 
-    /// Packs a file's ggml blocks [out, in / block] without changing a weight; f32 and bf16 are blocks of one. `in` must
-    /// be a multiple of the block. Throws Error when the bytes do not fit the shape.
+    /// Packs a file's ggml blocks [out, in / block] without changing a weight; f32 and bf16 are blocks of one. `in`
+    /// must be a multiple of the block. Throws Error when the bytes do not fit the shape.
     [[nodiscard]] static PackedLinear pack_blocks(WeightFormat format, std::span<const std::byte> blocks,
                                                   std::int64_t out, std::int64_t in, ThreadTeam* team = nullptr);
 
-    /// The outputs of several matrices side by side, in this order, from one multiply. They must have the same `in`, and
-    /// rows of the same form on every path: all f32, all bf16, or none of the two. Shares their memory.
+    /// The outputs of several matrices side by side, in this order, from one multiply. They must have the same `in`,
+    /// and rows of the same form on every path: all f32, all bf16, or none of the two. Shares their memory.
     [[nodiscard]] static PackedLinear stack(const std::vector<PackedLinear>& matrices);
 
     [[nodiscard]] std::int64_t in() const noexcept { return in_; }

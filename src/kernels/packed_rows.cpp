@@ -70,7 +70,8 @@ void PackedRows::pack_share(TeamMember& member, std::int64_t n, std::int64_t in,
         const std::int64_t size = std::min(count * 32, in - first * 32);
         const float* from = values(row, first * 32, size, buffer);
         if (size < count * 32) {
-            if (from != buffer) from = static_cast<const float*>(std::memcpy(buffer, from, static_cast<std::size_t>(size) * 4));
+            if (from != buffer)
+                from = static_cast<const float*>(std::memcpy(buffer, from, static_cast<std::size_t>(size) * 4));
             std::fill(buffer + size, buffer + count * 32, 0.0F);
         }
         pack_part({row, n, blocks, form}, first, count, from);
@@ -84,15 +85,25 @@ void PackedRows::assign(TeamMember& member, const float* x, std::int64_t n, std:
                [=](std::int64_t row, std::int64_t first, std::int64_t, float*) { return x + row * ldx + first; });
 }
 
-void PackedRows::assign_silu_gate(TeamMember& member, const float* x, std::int64_t n, std::int64_t in,
-                                  std::int64_t ldx, WeightFormat target) {
-    const kernels::Table& table = kernels::active_table();
+template <typename F>
+void PackedRows::pack_gated(TeamMember& member, const float* x, std::int64_t n, std::int64_t in, std::int64_t ldx,
+                            WeightFormat target, F gate_row) {
     pack_share(member, n, in, row_form(target),
-               [&, x, in, ldx](std::int64_t row, std::int64_t first, std::int64_t size, float* buffer) {
+               [=](std::int64_t row, std::int64_t first, std::int64_t size, float* buffer) {
                    const float* gate = x + row * ldx + first;
-                   table.silu_gate_row(gate, gate + in, size, buffer);
+                   gate_row(gate, gate + in, size, buffer);
                    return static_cast<const float*>(buffer);
                });
+}
+
+void PackedRows::assign_silu_gate(TeamMember& member, const float* x, std::int64_t n, std::int64_t in, std::int64_t ldx,
+                                  WeightFormat target) {
+    pack_gated(member, x, n, in, ldx, target, kernels::active_table().silu_gate_row);
+}
+
+void PackedRows::assign_gelu_gate(TeamMember& member, const float* x, std::int64_t n, std::int64_t in, std::int64_t ldx,
+                                  WeightFormat target) {
+    pack_gated(member, x, n, in, ldx, target, kernels::active_table().gelu_gate_row);
 }
 
 void PackedRows::assign_rms_norm(TeamMember& member, const float* x, std::int64_t n, std::int64_t in, std::int64_t ldx,

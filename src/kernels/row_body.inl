@@ -45,12 +45,11 @@ void rms_norm_row(const float* x, std::int64_t n, const float* weight, float eps
     constexpr std::int64_t kStep = Vec::kLanes;
     Vec squares[4] = {Vec::zero(), Vec::zero(), Vec::zero(), Vec::zero()};
     std::int64_t i = 0;
-    for (; i + 4 * kStep <= n; i += 4 * kStep)
-        OUTRIDER_UNROLL
-        for (int j = 0; j < 4; ++j) {
-            const Vec v = Vec::load(x + i + j * kStep);
-            squares[j] = Vec::fma(v, v, squares[j]);
-        }
+    for (; i + 4 * kStep <= n; i += 4 * kStep) OUTRIDER_UNROLL
+    for (int j = 0; j < 4; ++j) {
+        const Vec v = Vec::load(x + i + j * kStep);
+        squares[j] = Vec::fma(v, v, squares[j]);
+    }
     for (; i < n; i += kStep) {
         const Vec v = n - i >= kStep ? Vec::load(x + i) : load_part(x + i, n - i);
         squares[0] = Vec::fma(v, v, squares[0]);
@@ -70,6 +69,35 @@ void silu_gate_row(const float* gate, const float* up, std::int64_t n, float* y)
     std::int64_t i = 0;
     for (; i + kStep <= n; i += kStep) silu_times(Vec::load(gate + i), Vec::load(up + i)).store(y + i);
     if (i < n) store_part(silu_times(load_part(gate + i, n - i), load_part(up + i, n - i)), y + i, n - i);
+}
+
+// gelu by tanh, 0.5 g (1 + tanh(u)) with u = sqrt(2 / pi) (g + 0.044715 g^3), which is g / (1 + e^(-2 u)).
+OUTRIDER_ALWAYS_INLINE Vec gelu_times(Vec gate, Vec up) {
+    const Vec inner = Vec::fma(gate * gate, Vec::set1(0.044715F), Vec::set1(1.0F)) * gate;
+    return gate / (Vec::set1(1.0F) + exp(inner * Vec::set1(-1.5957691216F))) * up;
+}
+
+void gelu_gate_row(const float* gate, const float* up, std::int64_t n, float* y) {
+    constexpr std::int64_t kStep = Vec::kLanes;
+    std::int64_t i = 0;
+    for (; i + kStep <= n; i += kStep) gelu_times(Vec::load(gate + i), Vec::load(up + i)).store(y + i);
+    if (i < n) store_part(gelu_times(load_part(gate + i, n - i), load_part(up + i, n - i)), y + i, n - i);
+}
+
+// x = cap tanh(x / cap), with tanh(u) = 1 - 2 / (e^(2 u) + 1).
+void soft_cap_row(float* x, std::int64_t n, float cap) {
+    const Vec twice = Vec::set1(2.0F / cap), one = Vec::set1(1.0F), two = Vec::set1(2.0F), most = Vec::set1(cap);
+    const auto capped = [&](Vec v) { return (one - two / (exp(v * twice) + one)) * most; };
+    std::int64_t i = 0;
+    for (; i + Vec::kLanes <= n; i += Vec::kLanes) capped(Vec::load(x + i)).store(x + i);
+    if (i < n) store_part(capped(load_part(x + i, n - i)), x + i, n - i);
+}
+
+void scale_row(float* x, std::int64_t n, float scale) {
+    const Vec by = Vec::set1(scale);
+    std::int64_t i = 0;
+    for (; i + Vec::kLanes <= n; i += Vec::kLanes) (Vec::load(x + i) * by).store(x + i);
+    for (; i < n; ++i) x[i] *= scale;
 }
 
 void add_row(float* x, const float* y, std::int64_t n) {

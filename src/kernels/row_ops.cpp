@@ -12,6 +12,14 @@ void silu_gate_row(const float* gate, const float* up, std::int64_t n, float* y)
     kernels::active_table().silu_gate_row(gate, up, n, y);
 }
 
+void gelu_gate_row(const float* gate, const float* up, std::int64_t n, float* y) {
+    kernels::active_table().gelu_gate_row(gate, up, n, y);
+}
+
+void soft_cap_row(float* x, std::int64_t n, float cap) { kernels::active_table().soft_cap_row(x, n, cap); }
+
+void scale_row(float* x, std::int64_t n, float scale) { kernels::active_table().scale_row(x, n, scale); }
+
 void add_row(float* x, const float* y, std::int64_t n) { kernels::active_table().add_row(x, y, n); }
 
 void softmax_row(float* x, std::int64_t n) { kernels::active_table().softmax_row(x, n); }

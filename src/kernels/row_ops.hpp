@@ -12,6 +12,15 @@ void rms_norm_row(const float* x, std::int64_t n, const float* weight, float eps
 /// y = silu(gate) * up; all [n]. y may be either of them.
 void silu_gate_row(const float* gate, const float* up, std::int64_t n, float* y);
 
+/// y = gelu(gate) * up, gelu by tanh; all [n]. y may be either of them.
+void gelu_gate_row(const float* gate, const float* up, std::int64_t n, float* y);
+
+/// x = cap tanh(x / cap) [n]; cap > 0. Off by less than 2e-7 cap.
+void soft_cap_row(float* x, std::int64_t n, float cap);
+
+/// x *= scale [n].
+void scale_row(float* x, std::int64_t n, float scale);
+
 /// x += y; both [n].
 void add_row(float* x, const float* y, std::int64_t n);
 

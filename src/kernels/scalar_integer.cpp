@@ -14,7 +14,9 @@ namespace {
 // The stored integer of output `column` at k = 4 s + i of a block.
 template <class F>
 inline std::int32_t stored(const std::byte* block, int s, int column, int i) {
-    const auto byte = [&](std::int64_t row) { return std::to_integer<std::int32_t>(block[(row * kPanel + column) * 4 + i]); };
+    const auto byte = [&](std::int64_t row) {
+        return std::to_integer<std::int32_t>(block[(row * kPanel + column) * 4 + i]);
+    };
     if constexpr (F::kBytes) return byte(s);
     const std::int32_t nibble = s < 4 ? byte(s) & 15 : byte(s - 4) >> 4;
     if constexpr (F::kHighBits == 1) return nibble | (byte(4) >> s & 1) << 4;

@@ -17,7 +17,7 @@ namespace {
 
 constexpr int kFloatTile = 4;
 constexpr std::int64_t kPrefetchBytes = 2048;
-constexpr int kScoreTile = 4;  // queries whose scores of one or two panels stay in registers
+constexpr int kScoreTile = 4;                 // queries whose scores of one or two panels stay in registers
 constexpr int kMixTile = 2, kMixVectors = 2;  // queries and vectors of a head whose sums do
 
 struct Vec {
@@ -62,19 +62,32 @@ struct Vec {
         for (int i = 0; i < kLanes; ++i) r.v[i] = f(a.v[i], b.v[i]);
         return r;
     }
-    friend Vec operator+(const Vec& a, const Vec& b) { return each(a, b, [](float x, float y) { return x + y; }); }
-    friend Vec operator-(const Vec& a, const Vec& b) { return each(a, b, [](float x, float y) { return x - y; }); }
-    friend Vec operator*(const Vec& a, const Vec& b) { return each(a, b, [](float x, float y) { return x * y; }); }
-    friend Vec operator/(const Vec& a, const Vec& b) { return each(a, b, [](float x, float y) { return x / y; }); }
+    friend Vec operator+(const Vec& a, const Vec& b) {
+        return each(a, b, [](float x, float y) { return x + y; });
+    }
+    friend Vec operator-(const Vec& a, const Vec& b) {
+        return each(a, b, [](float x, float y) { return x - y; });
+    }
+    friend Vec operator*(const Vec& a, const Vec& b) {
+        return each(a, b, [](float x, float y) { return x * y; });
+    }
+    friend Vec operator/(const Vec& a, const Vec& b) {
+        return each(a, b, [](float x, float y) { return x / y; });
+    }
     // b where either is NaN, as the vector instructions do.
-    static Vec max(const Vec& a, const Vec& b) { return each(a, b, [](float x, float y) { return x > y ? x : y; }); }
-    static Vec min(const Vec& a, const Vec& b) { return each(a, b, [](float x, float y) { return x < y ? x : y; }); }
+    static Vec max(const Vec& a, const Vec& b) {
+        return each(a, b, [](float x, float y) { return x > y ? x : y; });
+    }
+    static Vec min(const Vec& a, const Vec& b) {
+        return each(a, b, [](float x, float y) { return x < y ? x : y; });
+    }
     // To the nearest integer, ties to even; |x| < 2^22.
     static Vec round(const Vec& x) { return (x + set1(12582912.0F)) - set1(12582912.0F); }
     static Vec power_of_two(const Vec& n) {
         Vec r;
         for (int i = 0; i < kLanes; ++i)
-            r.v[i] = n.v[i] == n.v[i] ? __builtin_bit_cast(float, (static_cast<std::int32_t>(n.v[i]) + 127) << 23) : n.v[i];
+            r.v[i] =
+                n.v[i] == n.v[i] ? __builtin_bit_cast(float, (static_cast<std::int32_t>(n.v[i]) + 127) << 23) : n.v[i];
         return r;
     }
     static Vec zero_below(const Vec& x, float limit, const Vec& value) {

@@ -10,8 +10,7 @@
 #define OUTRIDER_UNROLL _Pragma("unroll")
 #else
 #define OUTRIDER_PRAGMA(text) _Pragma(#text)
-#define OUTRIDER_TARGET_BEGIN(features) \
-    _Pragma("GCC push_options") OUTRIDER_PRAGMA(GCC target(features))
+#define OUTRIDER_TARGET_BEGIN(features) _Pragma("GCC push_options") OUTRIDER_PRAGMA(GCC target(features))
 #define OUTRIDER_TARGET_END _Pragma("GCC pop_options")
 #define OUTRIDER_UNROLL _Pragma("GCC unroll 32")
 #endif

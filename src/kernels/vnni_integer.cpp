@@ -69,7 +69,10 @@ OUTRIDER_ALWAYS_INLINE void start(const RowScale* row, bool low, bool high, __m5
     for (int r = 0; r < R; ++r) {
         if constexpr (F::kOffset) {
             const __m512i all = _mm512_set1_epi32(row[r].minus_all), first = _mm512_set1_epi32(row[r].minus_low);
-            sums[r] = _mm512_slli_epi32(low && high ? all : low ? first : _mm512_sub_epi32(all, first), F::kOffsetShift);
+            sums[r] = _mm512_slli_epi32(low && high ? all
+                                        : low       ? first
+                                                    : _mm512_sub_epi32(all, first),
+                                        F::kOffsetShift);
         } else {
             sums[r] = _mm512_setzero_si512();
         }
@@ -79,7 +82,7 @@ OUTRIDER_ALWAYS_INLINE void start(const RowScale* row, bool low, bool high, __m5
 // Integer sums of a block for every row; where the format has a scale for each half, already multiplied by it.
 template <class F, int R>
 OUTRIDER_ALWAYS_INLINE void weighted_sums(const std::byte* w, const std::byte* block_scales, const std::int8_t* x,
-                                   const RowScale* row, __m512i (&sums)[R]) {
+                                          const RowScale* row, __m512i (&sums)[R]) {
     if constexpr (F::kHalves) {
         const auto* halves = reinterpret_cast<const __m128i*>(block_scales);
         __m512i high[R];
@@ -135,7 +138,8 @@ void tile(const TileArgs& t) {
         load_scales<F>(super, block, d, m);
         OUTRIDER_UNROLL
         for (int r = 0; r < R; ++r)
-            acc[r] = _mm512_fmadd_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(sums[r]), _mm512_set1_ps(row[r].scale)), d, acc[r]);
+            acc[r] =
+                _mm512_fmadd_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(sums[r]), _mm512_set1_ps(row[r].scale)), d, acc[r]);
         if constexpr (F::kMinimum) {
             OUTRIDER_UNROLL
             for (int r = 0; r < R; ++r) acc[r] = _mm512_fmadd_ps(m, _mm512_set1_ps(row[r].sum), acc[r]);

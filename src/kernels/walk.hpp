@@ -27,8 +27,10 @@ inline void walk_tiles(const MultiplyArgs& a, const Tile* tiles, std::int64_t ma
                 const std::int64_t count = (t.group + max_tile - 1) / max_tile;
                 for (std::int64_t i = 0, row = 0; i < count; ++i) {
                     const std::int64_t size = (t.group - row) / (count - i);
-                    if (a.floats != nullptr) t.floats = a.floats + begin * in + row;
-                    else if (a.pairs != nullptr) t.pairs = a.pairs + begin * in / 2 + row;
+                    if (a.floats != nullptr)
+                        t.floats = a.floats + begin * in + row;
+                    else if (a.pairs != nullptr)
+                        t.pairs = a.pairs + begin * in / 2 + row;
                     else {
                         t.bytes = a.bytes + begin * in + row * 32;
                         t.scales = a.scales + begin * a.blocks + row;

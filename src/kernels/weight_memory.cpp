@@ -46,7 +46,8 @@ std::shared_ptr<std::byte> weight_memory(std::size_t bytes) {
     static std::weak_ptr<Chunk> current;  // weak: the matrices own the memory
     const std::lock_guard lock(mutex);
     std::shared_ptr<Chunk> chunk = current.lock();
-    if (chunk == nullptr || chunk->size - chunk->used < bytes) current = chunk = std::make_shared<Chunk>(kChunk, kHugePage);
+    if (chunk == nullptr || chunk->size - chunk->used < bytes)
+        current = chunk = std::make_shared<Chunk>(kChunk, kHugePage);
     return part_of(chunk, bytes);
 }
 

@@ -3,6 +3,7 @@
 // ancestors are committed.
 #include <fmt/format.h>
 
+#include <array>
 #include <cmath>
 #include <cstddef>
 #include <set>
@@ -11,16 +12,34 @@
 #include "kernels/attention.hpp"
 #include "kernels/packed_linear.hpp"
 #include "kernels/row_ops.hpp"
-#include "kernels/thread_team.hpp"
+#include <outrider/core/detail/thread_team.hpp>
 
 #include "model_backend.hpp"
 
 namespace outrider {
 namespace {
 
+/// A matrix, and what becomes of its product on the way into the residual stream. Vectors that a model has not are
+/// empty.
+struct Branch {
+    PackedLinear matrix;
+    std::vector<float> bias, norm;  // [H]
+};
+
 struct KernelLayer {
     std::vector<float> attention_norm, mlp_norm;  // [H]
-    PackedLinear qkv, o, gate_up, down;
+    PackedLinear qkv, gate_up;
+    std::vector<float> qkv_bias, gate_up_bias;  // [q + 2 kv], [2 feed_forward]
+    std::vector<float> q_norm, k_norm;          // [head_dim], or over all heads
+    Branch o, down;
+    int rope = 0;  // which of the pass's rotary embeddings; below 0: none
+    bool windowed = false;
+};
+
+/// Cosines and sines of one rotary embedding.
+struct Rotation {
+    std::vector<float> frequencies;  // [rotated / 2]
+    float magnitude = 1;
 };
 
 /// How ggml's type is multiplied as it is stored; empty: no fast path.
@@ -40,25 +59,23 @@ std::optional<WeightFormat> fast_format(GgmlType type) {
 
 class KernelBackend final : public ModelBackend {
 public:
-    KernelBackend(std::shared_ptr<const WeightSource> weight_source, const LlamaConfig& model, Weights weights,
+    KernelBackend(std::shared_ptr<const WeightSource> weight_source, const ModelConfig& model, Weights weights,
                   int threads)
-        : config(model), source(std::move(weight_source)), team(std::make_shared<ThreadTeam>(threads)),
+        : config(model),
+          source(std::move(weight_source)),
+          team(std::make_shared<ThreadTeam>(threads)),
           wanted_(weights) {
-        require(kernels_fit(config), "model \"{}\": heads of {} dimensions do not fit the CPU kernels, expected a "
-                "multiple of 16; use Backend::aten", config.name, config.head_dim);
+        require(kernels_fit(config),
+                "model \"{}\": heads of {} dimensions do not fit the CPU kernels, expected a "
+                "multiple of 16; use Backend::aten",
+                config.name, config.head_dim);
         output = group({config.tied_output ? "embed" : "output"});
         norm = source->floats("norm");
         ones.assign(static_cast<std::size_t>(config.hidden), 1.0F);
-        for (std::int64_t i = 0; i < config.layers; ++i) {
-            const std::string own = fmt::format("{}.", i);
-            layers.push_back({.attention_norm = source->floats(own + "attention_norm"),
-                              .mlp_norm = source->floats(own + "mlp_norm"),
-                              .qkv = group({own + "q", own + "k", own + "v"}),
-                              .o = group({own + "o"}),
-                              .gate_up = group({own + "gate", own + "up"}),
-                              .down = group({own + "down"})});
-        }
-        frequencies = config.rope_frequencies();
+        for (const RopeConfig* rope : {&config.rope, config.local_rope ? &*config.local_rope : nullptr})
+            if (rope != nullptr)
+                rotations.push_back({rope->frequencies(config.rotated), static_cast<float>(rope->magnitude)});
+        for (std::int64_t i = 0; i < config.layers; ++i) layers.push_back(read_layer(i));
     }
 
     std::unique_ptr<TargetPass> make_pass(std::shared_ptr<const ModelBackend> self) const override;
@@ -79,21 +96,52 @@ public:
     std::size_t bytes() const override {
         std::size_t sum = output.bytes();
         for (const KernelLayer& layer : layers)
-            sum += layer.qkv.bytes() + layer.o.bytes() + layer.gate_up.bytes() + layer.down.bytes();
+            sum += layer.qkv.bytes() + layer.o.matrix.bytes() + layer.gate_up.bytes() + layer.down.matrix.bytes();
         return sum;
     }
 
     /// Keys and values in half precision but beside f32 weights.
     bool wide_cache() const { return wanted_ == Weights::f32; }
 
-    LlamaConfig config;
+    ModelConfig config;
     std::shared_ptr<const WeightSource> source;
     std::shared_ptr<ThreadTeam> team;
     PackedLinear output;
-    std::vector<float> norm, ones, frequencies;  // ones [H]: the weight of a norm without one
+    std::vector<float> norm, ones;    // ones [H]: the weight of a norm without one
+    std::vector<Rotation> rotations;  // of all layers, or of those without and with a window
     std::vector<KernelLayer> layers;
 
 private:
+    KernelLayer read_layer(std::int64_t index) {
+        const ModelConfig& c = config;
+        const std::string own = fmt::format("{}.", index);
+        const auto vector = [&](bool there, std::vector<const char*> names) {
+            std::vector<float> joined;
+            for (const char* name : there ? names : std::vector<const char*>{}) {
+                const std::vector<float> part = source->floats(own + name);
+                joined.insert(joined.end(), part.begin(), part.end());
+            }
+            return joined;
+        };
+        const bool head_norms = c.head_norm != ModelConfig::HeadNorm::none;
+        const RopeConfig* rope = c.rope_of(index);
+        return {
+            .attention_norm = vector(c.pre_norms, {"attention_norm"}),
+            .mlp_norm = vector(c.pre_norms, {"mlp_norm"}),
+            .qkv = group({own + "q", own + "k", own + "v"}),
+            .gate_up = group({own + "gate", own + "up"}),
+            .qkv_bias = vector(c.qkv_bias, {"q_bias", "k_bias", "v_bias"}),
+            .gate_up_bias = vector(c.mlp_bias, {"gate_bias", "up_bias"}),
+            .q_norm = vector(head_norms, {"q_norm"}),
+            .k_norm = vector(head_norms, {"k_norm"}),
+            .o = {group({own + "o"}), vector(c.o_bias, {"o_bias"}), vector(c.post_norms, {"post_attention_norm"})},
+            .down = {group({own + "down"}), vector(c.mlp_bias, {"down_bias"}), vector(c.post_norms, {"post_mlp_norm"})},
+            .rope = rope == nullptr   ? -1
+                    : rope == &c.rope ? 0
+                                      : 1,
+            .windowed = c.window_of(index) > 0};
+    }
+
     /// Matrices that multiply the same rows. As stored when every one of them has a fast path; a group that has not is
     /// held in f32 when the file does and `stored` was asked for, else in bf16.
     PackedLinear group(const std::vector<std::string>& names) {
@@ -139,13 +187,16 @@ public:
                  .heads = model_->config.heads,
                  .kv_heads = model_->config.kv_heads,
                  .head_dim = model_->config.head_dim,
-                 .scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(model_->config.head_dim)))} {}
+                 .scale = static_cast<float>(model_->config.scale_of_scores()),
+                 .cap = static_cast<float>(model_->config.score_cap)},
+          cosines_(model_->rotations.size()),
+          sines_(model_->rotations.size()) {}
 
     PassOutput forward(std::span<const RowSegment> segments, bool with_logits,
                        std::span<const std::int64_t> feature_layers) override;
 
     KvCache make_cache() const override {
-        const LlamaConfig& c = model_->config;
+        const ModelConfig& c = model_->config;
         return KvCache({.layers = c.layers, .kv_heads = c.kv_heads, .head_dim = c.head_dim, .key_panels = true},
                        at::TensorOptions().dtype(model_->wide_cache() ? at::kFloat : at::kHalf));
     }
@@ -155,49 +206,61 @@ private:
     struct Row {
         TokenId token = 0;
         std::int64_t position = 0;
-        std::byte* keys = nullptr;       // of KV head 0, slot 0 in the layer at hand
-        std::int64_t slot = 0;           // its own
-        std::size_t head_bytes = 0;      // from one KV head to the next
-        std::size_t value_bytes = 0;     // from keys to values of a layer, half of a layer
+        std::byte* keys = nullptr;              // of KV head 0, slot 0 in the layer at hand
+        std::int64_t slot = 0;                  // its own
+        std::size_t head_bytes = 0;             // from one KV head to the next
+        std::size_t value_bytes = 0;            // from keys to values of a layer, half of a layer
         std::size_t first_slot = 0, slots = 0;  // its part of slots_
+        float query_scale = 1;
     };
 
     void lay_out(std::span<const RowSegment> segments);
     void add_segment(const RowSegment& segment);
-    static void narrow(AttentionRow& seen, std::int64_t first);
+    static AttentionRow narrow(AttentionRow seen, std::int64_t first);
     void make_room(bool with_logits);
     void run(TeamMember& member, float* features, float* logits, std::int64_t* argmax);
     void embed(TeamMember& member);
     void capture(TeamMember& member, std::int64_t layer, float* features);
     void layer(TeamMember& member, const KernelLayer& weights);
-    void rotate_and_store(TeamMember& member);
+    void attention(TeamMember& member, const KernelLayer& weights);
+    void feed_forward(TeamMember& member, const KernelLayer& weights);
+    void read_stream(TeamMember& member, const std::vector<float>& norm, WeightFormat format);
+    void add_to_stream(TeamMember& member, const Branch& branch);
+    void add_bias(TeamMember& member, const std::vector<float>& bias, std::vector<float>& rows) const;
+    void rotate_and_store(TeamMember& member, const KernelLayer& weights);
+    void norm_heads(const KernelLayer& weights, float* q) const;
+    void rotate(int rope, std::int64_t i, float* q) const;
+    void next_layer(TeamMember& member);
     void finish(TeamMember& member, float* features, float* logits, std::int64_t* argmax);
 
     std::int64_t hidden() const { return model_->config.hidden; }
     std::int64_t q_size() const { return shape_.heads * shape_.head_dim; }
     std::int64_t qkv_size() const { return (shape_.heads + 2 * shape_.kv_heads) * shape_.head_dim; }
+    float eps() const { return static_cast<float>(model_->config.norm_eps); }
 
     std::shared_ptr<const KernelBackend> model_;
     AttentionShape shape_;
-    std::int64_t n_ = 0;  // rows of the current forward
+    std::int64_t n_ = 0;                      // rows of the current forward
     std::span<const std::int64_t> captured_;  // its feature layers, in the order of their columns
-    std::int64_t feature_width_ = 0;      // its F
+    std::int64_t feature_width_ = 0;          // its F
     std::vector<Row> rows_;
-    std::vector<AttentionRow> seen_;
+    std::vector<AttentionRow> seen_, near_;  // what a row sees in a layer without, and with a window
     std::vector<std::int32_t> slots_;
     std::vector<float> x_, qkv_, attended_, gate_up_, scratch_;  // [rows, H], ...; scratch [members, scratch_size_]
-    std::vector<float> cosines_, sines_;                         // [rows, head_dim / 2]
+    std::vector<float> branch_;                                  // [rows, H], where it is not added as it comes
+    std::vector<std::vector<float>> cosines_, sines_;            // of each rotation, [rows, rotated / 2]
     std::int64_t scratch_size_ = 0;
     PackedRows packed_;
     at::Tensor logits_;  // [most rows so far, V], lent out and used again once the caller lets go
 };
 
 void KernelPass::lay_out(std::span<const RowSegment> segments) {
-    rows_.clear(), seen_.clear(), slots_.clear();
+    rows_.clear(), seen_.clear(), near_.clear(), slots_.clear();
     for (const RowSegment& segment : segments) add_segment(segment);
     for (std::size_t i = 0; i < rows_.size(); ++i) {
         seen_[i].slots = std::span(slots_).subspan(rows_[i].first_slot, rows_[i].slots);
-        if (model_->config.window > 0) narrow(seen_[i], rows_[i].position - model_->config.window + 1);
+        const std::int64_t window = model_->config.window;
+        if (window > 0) near_.push_back(narrow(seen_[i], rows_[i].position - window + 1));
     }
     n_ = static_cast<std::int64_t>(rows_.size());
 }
@@ -212,22 +275,31 @@ void KernelPass::add_segment(const RowSegment& segment) {
     const std::size_t head_bytes = static_cast<std::size_t>(cache.capacity()) * slot_bytes;
     const std::size_t value_bytes = static_cast<std::size_t>(shape_.kv_heads) * head_bytes;
     auto* base = static_cast<std::byte*>(cache.data());
-    const CacheView view{.keys = base, .values = base + value_bytes, .slot_stride = shape_.head_dim,
-                         .head_stride = cache.capacity() * shape_.head_dim, .layout = KeyLayout::panels};
+    const CacheView view{.keys = base,
+                         .values = base + value_bytes,
+                         .slot_stride = shape_.head_dim,
+                         .head_stride = cache.capacity() * shape_.head_dim,
+                         .layout = KeyLayout::panels};
     const std::vector<std::int64_t> position = row_positions(segment);
     const std::size_t begin = rows_.size();
     for (std::size_t i = 0; i < segment.tokens.size(); ++i) {
         const std::int64_t slot = cache.committed() + static_cast<std::int64_t>(i);
-        Row row{.token = segment.tokens[i], .position = position[i],
-                .keys = base, .slot = slot, .head_bytes = head_bytes, .value_bytes = value_bytes,
+        Row row{.token = segment.tokens[i],
+                .position = position[i],
+                .keys = base,
+                .slot = slot,
+                .head_bytes = head_bytes,
+                .value_bytes = value_bytes,
                 .first_slot = slots_.size()};
         const NodeIndex parent = segment.parents.empty() ? static_cast<NodeIndex>(i) - 1 : segment.parents[i];
         const std::size_t above = begin + static_cast<std::size_t>(std::max(parent, 0));
         std::int64_t run = parent < 0 ? cache.committed() : seen_[above].committed;
         if (parent >= 0)
             for (std::size_t s = 0; s < rows_[above].slots; ++s) slots_.push_back(slots_[rows_[above].first_slot + s]);
-        if (slots_.size() == row.first_slot && run == slot) ++run;
-        else slots_.push_back(static_cast<std::int32_t>(slot));
+        if (slots_.size() == row.first_slot && run == slot)
+            ++run;
+        else
+            slots_.push_back(static_cast<std::int32_t>(slot));
         row.slots = slots_.size() - row.first_slot;
         rows_.push_back(row);
         seen_.push_back({.cache = view, .committed = run});
@@ -236,25 +308,27 @@ void KernelPass::add_segment(const RowSegment& segment) {
 
 // Position `first` is the oldest that the row sees; slot s of its run holds position s. The run begins there, or there
 // is none when the window reaches back into the tree only.
-void KernelPass::narrow(AttentionRow& seen, std::int64_t first) {
-    if (first <= 0) return;
+AttentionRow KernelPass::narrow(AttentionRow seen, std::int64_t first) {
+    if (first <= 0) return seen;
     if (first >= seen.committed) {
         seen.slots = seen.slots.subspan(static_cast<std::size_t>(first - seen.committed));
         seen.committed = 0;
-        return;
+    } else {
+        seen.first = first;
+        seen.committed -= first;
     }
-    seen.first = first;
-    seen.committed -= first;
+    return seen;
 }
 
 void KernelPass::make_room(bool with_logits) {
-    const LlamaConfig& c = model_->config;
+    const ModelConfig& c = model_->config;
     const auto grow = [&](std::vector<float>& buffer, std::int64_t width) {
         const auto size = static_cast<std::size_t>(n_ * width);
         if (buffer.size() < size) buffer.resize(size);
     };
     grow(x_, hidden()), grow(qkv_, qkv_size()), grow(attended_, q_size()), grow(gate_up_, 2 * c.feed_forward);
-    grow(cosines_, c.head_dim / 2), grow(sines_, c.head_dim / 2);
+    grow(branch_, hidden());
+    for (std::size_t k = 0; k < cosines_.size(); ++k) grow(cosines_[k], c.rotated / 2), grow(sines_[k], c.rotated / 2);
     std::int64_t most = 0;
     for (const AttentionRow& row : seen_) most = std::max(most, row.positions());
     // In steps, so that a growing text does not ask for a little more each time.
@@ -293,69 +367,135 @@ void KernelPass::run(TeamMember& member, float* features, float* logits, std::in
     finish(member, features, logits, argmax);
 }
 
-// Reads rows of x_ that other members wrote, so it stands behind the barrier that ends embed() and layer(). What follows
-// reads x_ as well, and first writes to it again behind the barriers of attention: no further barrier here.
+// Reads rows of x_ that other members wrote, so it stands behind the barrier that ends embed() and layer(). What
+// follows reads x_ as well, and first writes to it again behind the barriers of attention: no further barrier here.
 void KernelPass::capture(TeamMember& member, std::int64_t layer, float* features) {
     const std::int64_t h = hidden();
     for (std::size_t k = 0; k < captured_.size(); ++k) {
         if (captured_[k] != layer) continue;
         const TeamMember::Range share = member.range(n_);
         for (std::int64_t i = share.begin; i < share.end; ++i)
-            rms_norm_row(x_.data() + i * h, h, model_->ones.data(), static_cast<float>(model_->config.norm_eps),
+            rms_norm_row(x_.data() + i * h, h, model_->ones.data(), eps(),
                          features + i * feature_width_ + (1 + static_cast<std::int64_t>(k)) * h);
     }
 }
 
 void KernelPass::embed(TeamMember& member) {
-    const std::vector<float>& frequencies = model_->frequencies;
+    const ModelConfig& c = model_->config;
     const TeamMember::Range share = member.range(n_);
     for (std::int64_t i = share.begin; i < share.end; ++i) {
-        const Row& row = rows_[static_cast<std::size_t>(i)];
-        model_->source->read_rows("embed", std::span(&row.token, 1), x_.data() + i * hidden());
-        for (std::size_t d = 0; d < frequencies.size(); ++d) {
-            const float angle = static_cast<float>(row.position) * frequencies[d];
-            const std::size_t at = static_cast<std::size_t>(i) * frequencies.size() + d;
-            cosines_[at] = std::cos(angle), sines_[at] = std::sin(angle);
+        Row& row = rows_[static_cast<std::size_t>(i)];
+        float* x = x_.data() + i * hidden();
+        model_->source->read_rows("embed", std::span(&row.token, 1), x);
+        if (c.embedding_scale != 1) scale_row(x, hidden(), static_cast<float>(c.embedding_scale));
+        row.query_scale = static_cast<float>(c.scale_of_queries(row.position));
+        for (std::size_t k = 0; k < model_->rotations.size(); ++k) {
+            const Rotation& rotation = model_->rotations[k];
+            const std::size_t pairs = rotation.frequencies.size();
+            for (std::size_t d = 0; d < pairs; ++d) {
+                const float angle = static_cast<float>(row.position) * rotation.frequencies[d];
+                const std::size_t at = static_cast<std::size_t>(i) * pairs + d;
+                cosines_[k][at] = std::cos(angle) * rotation.magnitude;
+                sines_[k][at] = std::sin(angle) * rotation.magnitude;
+            }
         }
     }
     member.barrier();
 }
 
 void KernelPass::layer(TeamMember& member, const KernelLayer& weights) {
-    const auto eps = static_cast<float>(model_->config.norm_eps);
-    const std::int64_t h = hidden(), feed_forward = model_->config.feed_forward;
-    packed_.assign_rms_norm(member, x_.data(), n_, h, h, weights.attention_norm.data(), eps, weights.qkv.format());
-    member.barrier();
+    attention(member, weights);
+    feed_forward(member, weights);
+}
+
+void KernelPass::attention(TeamMember& member, const KernelLayer& weights) {
+    read_stream(member, weights.attention_norm, weights.qkv.format());
     weights.qkv.multiply(member, packed_, qkv_.data(), qkv_size());
     member.barrier();
-    rotate_and_store(member);
+    rotate_and_store(member, weights);
     member.barrier();
-    attend(member, shape_, std::span(seen_), qkv_.data(), qkv_size(), attended_.data(), q_size(),
-           scratch_.data() + member.index() * scratch_size_);
+    attend(member, shape_, std::span(weights.windowed ? near_ : seen_), qkv_.data(), qkv_size(), attended_.data(),
+           q_size(), scratch_.data() + member.index() * scratch_size_);
     member.barrier();
-    packed_.assign(member, attended_.data(), n_, q_size(), q_size(), weights.o.format());
-    const TeamMember::Range share = member.range(n_);
-    for (std::int64_t i = share.begin; i < share.end; ++i) {  // on to the next layer's part of the caches
-        Row& row = rows_[static_cast<std::size_t>(i)];
-        CacheView& view = seen_[static_cast<std::size_t>(i)].cache;
-        row.keys += 2 * row.value_bytes;
-        view.keys = static_cast<const std::byte*>(view.keys) + 2 * row.value_bytes;
-        view.values = static_cast<const std::byte*>(view.values) + 2 * row.value_bytes;
-    }
+    packed_.assign(member, attended_.data(), n_, q_size(), q_size(), weights.o.matrix.format());
+    next_layer(member);
     member.barrier();
-    weights.o.multiply(member, packed_, x_.data(), h, Store::add);
+    add_to_stream(member, weights.o);
+}
+
+void KernelPass::feed_forward(TeamMember& member, const KernelLayer& weights) {
+    const std::int64_t inner = model_->config.feed_forward;
+    const WeightFormat format = weights.down.matrix.format();
+    read_stream(member, weights.mlp_norm, weights.gate_up.format());
+    weights.gate_up.multiply(member, packed_, gate_up_.data(), 2 * inner);
     member.barrier();
-    packed_.assign_rms_norm(member, x_.data(), n_, h, h, weights.mlp_norm.data(), eps, weights.gate_up.format());
+    if (!weights.gate_up_bias.empty()) add_bias(member, weights.gate_up_bias, gate_up_);
+    if (model_->config.activation == ModelConfig::Activation::silu)
+        packed_.assign_silu_gate(member, gate_up_.data(), n_, inner, 2 * inner, format);
+    else
+        packed_.assign_gelu_gate(member, gate_up_.data(), n_, inner, 2 * inner, format);
     member.barrier();
-    weights.gate_up.multiply(member, packed_, gate_up_.data(), 2 * feed_forward);
-    member.barrier();
-    packed_.assign_silu_gate(member, gate_up_.data(), n_, feed_forward, 2 * feed_forward, weights.down.format());
-    member.barrier();
-    weights.down.multiply(member, packed_, x_.data(), h, Store::add);
+    add_to_stream(member, weights.down);
+}
+
+// The stream's rows for a matrix, normalised where the model has a norm there. Stands behind a barrier and ends with
+// one.
+void KernelPass::read_stream(TeamMember& member, const std::vector<float>& norm, WeightFormat format) {
+    const std::int64_t h = hidden();
+    if (norm.empty())
+        packed_.assign(member, x_.data(), n_, h, h, format);
+    else
+        packed_.assign_rms_norm(member, x_.data(), n_, h, h, norm.data(), eps(), format);
     member.barrier();
 }
 
-void KernelPass::rotate_and_store(TeamMember& member) {
+// x += scale norm(W y + bias), of y the packed rows. Ends with a barrier.
+void KernelPass::add_to_stream(TeamMember& member, const Branch& branch) {
+    const auto scale = static_cast<float>(model_->config.residual_scale);
+    const std::int64_t h = hidden();
+    if (branch.bias.empty() && branch.norm.empty() && scale == 1) {
+        branch.matrix.multiply(member, packed_, x_.data(), h, Store::add);
+        member.barrier();
+        return;
+    }
+    branch.matrix.multiply(member, packed_, branch_.data(), h);
+    member.barrier();
+    const TeamMember::Range share = member.range(n_);
+    for (std::int64_t i = share.begin; i < share.end; ++i) {
+        float* y = branch_.data() + i * h;
+        if (!branch.bias.empty()) add_row(y, branch.bias.data(), h);
+        if (!branch.norm.empty()) rms_norm_row(y, h, branch.norm.data(), eps(), y);
+        if (scale != 1) scale_row(y, h, scale);
+        add_row(x_.data() + i * h, y, h);
+    }
+    member.barrier();
+}
+
+// Ends with a barrier.
+void KernelPass::add_bias(TeamMember& member, const std::vector<float>& bias, std::vector<float>& rows) const {
+    const auto width = static_cast<std::int64_t>(bias.size());
+    const TeamMember::Range share = member.range(n_);
+    for (std::int64_t i = share.begin; i < share.end; ++i) add_row(rows.data() + i * width, bias.data(), width);
+    member.barrier();
+}
+
+// On to the next layer's part of the caches.
+void KernelPass::next_layer(TeamMember& member) {
+    const TeamMember::Range share = member.range(n_);
+    for (std::int64_t i = share.begin; i < share.end; ++i) {
+        const auto at = static_cast<std::size_t>(i);
+        Row& row = rows_[at];
+        row.keys += 2 * row.value_bytes;
+        const auto advance = [&](CacheView& view) {
+            view.keys = static_cast<const std::byte*>(view.keys) + 2 * row.value_bytes;
+            view.values = static_cast<const std::byte*>(view.values) + 2 * row.value_bytes;
+        };
+        advance(seen_[at].cache);
+        if (!near_.empty()) advance(near_[at].cache);
+    }
+}
+
+void KernelPass::rotate_and_store(TeamMember& member, const KernelLayer& weights) {
     const std::int64_t d = shape_.head_dim;
     const TeamMember::Range share = member.range(n_);
     for (std::int64_t i = share.begin; i < share.end; ++i) {
@@ -363,28 +503,58 @@ void KernelPass::rotate_and_store(TeamMember& member) {
         float* q = qkv_.data() + i * qkv_size();
         const float* k = q + q_size();
         const float* v = k + shape_.kv_heads * d;
-        rotate_heads(q, shape_.heads + shape_.kv_heads, d, cosines_.data() + i * (d / 2), sines_.data() + i * (d / 2));
+        if (!weights.qkv_bias.empty()) add_row(q, weights.qkv_bias.data(), qkv_size());
+        if (!weights.q_norm.empty()) norm_heads(weights, q);
+        if (weights.rope >= 0) rotate(weights.rope, i, q);
+        if (row.query_scale != 1) scale_row(q, q_size(), row.query_scale);
         for (std::int64_t head = 0; head < shape_.kv_heads; ++head) {
             std::byte* keys = row.keys + static_cast<std::size_t>(head) * row.head_bytes;
             to_key_panels(shape_.format, k + head * d, d, row.slot, keys);
-            to_cache(shape_.format, v + head * d, d, keys + row.value_bytes + row.slot * d * element_bytes(shape_.format));
+            to_cache(shape_.format, v + head * d, d,
+                     keys + row.value_bytes + row.slot * d * element_bytes(shape_.format));
         }
     }
 }
 
+// q: queries of one row, its keys behind them.
+void KernelPass::norm_heads(const KernelLayer& weights, float* q) const {
+    const bool each = model_->config.head_norm == ModelConfig::HeadNorm::each;
+    const auto norm = [&](float* x, std::int64_t heads, const std::vector<float>& weight) {
+        const std::int64_t size = each ? shape_.head_dim : heads * shape_.head_dim;
+        for (std::int64_t at = 0; at < heads * shape_.head_dim; at += size)
+            rms_norm_row(x + at, size, weight.data(), eps(), x + at);
+    };
+    norm(q, shape_.heads, weights.q_norm);
+    norm(q + q_size(), shape_.kv_heads, weights.k_norm);
+}
+
+// The first dimensions of row i's queries and keys.
+void KernelPass::rotate(int rope, std::int64_t i, float* q) const {
+    const std::int64_t d = shape_.head_dim, turned = model_->config.rotated, heads = shape_.heads + shape_.kv_heads;
+    const float* cosines = cosines_[static_cast<std::size_t>(rope)].data() + i * (turned / 2);
+    const float* sines = sines_[static_cast<std::size_t>(rope)].data() + i * (turned / 2);
+    if (turned == d) return rotate_heads(q, heads, d, cosines, sines);
+    for (std::int64_t head = 0; head < heads; ++head) rotate_heads(q + head * d, 1, turned, cosines, sines);
+}
+
 void KernelPass::finish(TeamMember& member, float* features, float* logits, std::int64_t* argmax) {
-    const std::int64_t h = hidden(), vocabulary = model_->config.vocabulary;
+    const ModelConfig& c = model_->config;
+    const std::int64_t h = hidden();
     const TeamMember::Range share = member.range(n_);
     for (std::int64_t i = share.begin; i < share.end; ++i)
-        rms_norm_row(x_.data() + i * h, h, model_->norm.data(), static_cast<float>(model_->config.norm_eps),
-                     features + i * feature_width_);
+        rms_norm_row(x_.data() + i * h, h, model_->norm.data(), eps(), features + i * feature_width_);
     if (logits == nullptr) return;
     member.barrier();
     packed_.assign(member, features, n_, h, feature_width_, model_->output.format());
     member.barrier();
-    model_->output.multiply(member, packed_, logits, vocabulary);
+    model_->output.multiply(member, packed_, logits, c.vocabulary);
     member.barrier();
-    for (std::int64_t i = share.begin; i < share.end; ++i) argmax[i] = argmax_row(logits + i * vocabulary, vocabulary);
+    for (std::int64_t i = share.begin; i < share.end; ++i) {
+        float* row = logits + i * c.vocabulary;
+        if (c.logit_scale != 1) scale_row(row, c.vocabulary, static_cast<float>(c.logit_scale));
+        if (c.logit_cap > 0) soft_cap_row(row, c.vocabulary, static_cast<float>(c.logit_cap));
+        argmax[i] = argmax_row(row, c.vocabulary);
+    }
 }
 
 std::unique_ptr<TargetPass> KernelBackend::make_pass(std::shared_ptr<const ModelBackend> self) const {
@@ -394,7 +564,7 @@ std::unique_ptr<TargetPass> KernelBackend::make_pass(std::shared_ptr<const Model
 }  // namespace
 
 std::shared_ptr<const ModelBackend> make_kernel_backend(std::shared_ptr<const WeightSource> source,
-                                                        const LlamaConfig& config, Weights weights, int threads) {
+                                                        const ModelConfig& config, Weights weights, int threads) {
     return std::make_shared<KernelBackend>(std::move(source), config, weights, threads);
 }
 

@@ -3,12 +3,15 @@
 #include <ATen/Context.h>
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include <outrider/core/error.hpp>
 #include <outrider/core/rng.hpp>
 #include "formats/gguf.hpp"
-#include "formats/named_tensors.hpp"
-#include "kernels/thread_team.hpp"
+#include <outrider/formats/detail/named_tensors.hpp>
+#include <outrider/core/detail/thread_team.hpp>
 
+#include "device_pass.hpp"
 #include "model_backend.hpp"
 
 namespace outrider {
@@ -16,35 +19,53 @@ namespace {
 
 /// A checkpoint as its files hold it.
 struct Checkpoint {
-    LlamaConfig config;
+    ModelConfig config;
     std::shared_ptr<const WeightSource> source;
     std::shared_ptr<const Tokenizer> tokenizer;
     std::string note = {};
 };
 
-Checkpoint open_gguf(const std::filesystem::path& path) {
+Checkpoint open_gguf(const std::filesystem::path& path, std::int64_t context) {
     const GgufFile file = GgufFile::open(path);
-    const LlamaConfig config = LlamaConfig::from_gguf(file);
+    const ModelConfig config = ModelConfig::from_gguf(file, context);
     return {config, std::make_shared<WeightSource>(WeightSource::from_gguf(file, config)), Tokenizer::from_gguf(file)};
 }
 
-Checkpoint open_folder(const std::filesystem::path& folder) {
-    LlamaConfig config = LlamaConfig::from_hf(folder);
+Checkpoint open_folder(const std::filesystem::path& folder, std::int64_t context) {
+    ModelConfig config = ModelConfig::from_hf(folder, context);
     const NamedTensors file = NamedTensors::open(folder);
     std::string note;
     if (const bool tied = WeightSource::has_tied_output(file, config); tied != config.tied_output) {
         config.tied_output = tied;
-        note = fmt::format("{}: config.json says tie_word_embeddings, and lm_head.weight differs from the embedding; the file's "
-                           "own output matrix is used", folder.string());
+        note = fmt::format(
+            "{}: config.json says tie_word_embeddings, and lm_head.weight differs from the embedding; the file's "
+            "own output matrix is used",
+            folder.string());
     }
     return {config, std::make_shared<WeightSource>(WeightSource::from_hf(file, config)), Tokenizer::from_folder(folder),
             std::move(note)};
 }
 
+/// Rows of a table as f32, where it lies: the ids alone travel.
+at::Tensor rows_of(const at::Tensor& table, std::span<const TokenId> ids) {
+    const bool pinned = !table.device().is_cpu();
+    const at::Tensor index =
+        at::empty({std::ssize(ids)}, at::TensorOptions().dtype(at::kLong).pinned_memory(pinned && !ids.empty()));
+    std::copy(ids.begin(), ids.end(), index.data_ptr<std::int64_t>());
+    return table.index_select(0, index.to(table.device(), true)).to(at::kFloat);
+}
+
+ChatTemplate chat_template_of(const Tokenizer& tokenizer, const LlamaModel::Options& options) {
+    require(options.chat_template.empty() || options.chat_template_source.empty(),
+            "chat_template and chat_template_source are both given; expected one of them");
+    if (!options.chat_template_source.empty()) return ChatTemplate::parse(options.chat_template_source);
+    return options.chat_template.empty() ? ChatTemplate::of(tokenizer) : ChatTemplate::by_name(options.chat_template);
+}
+
 }  // namespace
 
 struct LlamaModel::State {
-    LlamaConfig config;
+    ModelConfig config;
     std::shared_ptr<const WeightSource> source;
     std::shared_ptr<const Tokenizer> tokenizer;
     std::shared_ptr<const ModelBackend> backend;
@@ -60,13 +81,19 @@ struct LlamaModel::State {
 
 LlamaModel LlamaModel::load(const std::filesystem::path& path, const Options& options) {
     std::error_code error;
-    require(std::filesystem::exists(path, error), "model {}: no such file or folder; expected a GGUF file or a "
+    require(std::filesystem::exists(path, error),
+            "model {}: no such file or folder; expected a GGUF file or a "
             "Hugging Face folder with config.json, weights (*.safetensors or pytorch_model*.bin) and tokenizer.json or "
-            "tokenizer.model", path.string());
-    require(!options.device.is_cuda() || at::hasCUDA(),
-            "device {}: no CUDA device is to be had; expected a build with LibTorch's CUDA part (cmake --preset cuda) on a "
-            "machine with an NVIDIA driver. Use cpu otherwise", options.device.str());
-    Checkpoint checkpoint = std::filesystem::is_directory(path) ? open_folder(path) : open_gguf(path);
+            "tokenizer.model",
+            path.string());
+    require(
+        !options.device.is_cuda() || at::hasCUDA(),
+        "device {}: no CUDA device is to be had; expected a build with LibTorch's CUDA part (cmake --preset cuda) on a "
+        "machine with an NVIDIA driver. Use cpu otherwise",
+        options.device.str());
+    require(options.context >= 0, "context is {}, expected 0 (all that the checkpoint has) or more", options.context);
+    Checkpoint checkpoint =
+        std::filesystem::is_directory(path) ? open_folder(path, options.context) : open_gguf(path, options.context);
     const auto state = std::make_shared<State>();
     state->config = std::move(checkpoint.config);
     state->source = std::move(checkpoint.source);
@@ -75,37 +102,44 @@ LlamaModel LlamaModel::load(const std::filesystem::path& path, const Options& op
     state->note = std::move(checkpoint.note);
     // A token that was added and never trained, for padding often, may lie beyond the rows; nobody may write it.
     for (auto id = static_cast<TokenId>(state->config.vocabulary); id < state->tokenizer->size(); ++id)
-        require(state->tokenizer->is_added(id), "model {}: its tokenizer has {} tokens, its embedding {} rows; the files do "
-                "not belong together", path.string(), state->tokenizer->size(), state->config.vocabulary);
+        require(state->tokenizer->is_added(id),
+                "model {}: its tokenizer has {} tokens, its embedding {} rows; the files do "
+                "not belong together",
+                path.string(), state->tokenizer->size(), state->config.vocabulary);
 
     // Before the matrices are packed, which lets their file pages go.
     state->fingerprint = state->source->fingerprint(state->config);
-    const bool kernels = options.backend == Backend::kernels ||
-                         (options.backend == Backend::automatic && options.device.is_cpu() && kernels_fit(state->config));
+    const bool kernels = options.backend == Backend::kernels || (options.backend == Backend::automatic &&
+                                                                 options.device.is_cpu() && kernels_fit(state->config));
     require(options.threads >= 0, "threads is {}, expected 0 (one per physical core) or more", options.threads);
     require(!kernels || options.device.is_cpu(), "the kernels run on the CPU, not on {}; use Backend::automatic",
             options.device.str());
     state->threads = options.threads > 0 ? options.threads : ThreadTeam::physical_cores();
     Weights weights = options.weights;
     if (!kernels && weights == Weights::automatic) weights = options.device.is_cpu() ? Weights::f32 : Weights::bf16;
-    state->backend = kernels ? make_kernel_backend(state->source, state->config, weights, options.threads)
-                             : make_aten_backend(*state->source, state->config, options.device, weights);
+    const bool device =
+        options.backend == Backend::device ||
+        (options.backend == Backend::automatic && !options.device.is_cpu() && device_pass_fits(state->config));
+    if (kernels)
+        state->backend = make_kernel_backend(state->source, state->config, weights, options.threads);
+    else if (device)
+        state->backend = make_device_backend(*state->source, state->config, options.device, weights,
+                                             {options.cache_tokens, options.cache_sequences});
+    else
+        state->backend = make_aten_backend(*state->source, state->config, options.device, weights);
 
     state->norm = at::tensor(state->source->floats("norm")).to(options.device);
     state->end_ids = state->tokenizer->end_ids();
-    if (!options.chat_template.empty()) {
-        state->chat_template = ChatTemplate::by_name(options.chat_template);
-    } else {
-        try {
-            state->chat_template = ChatTemplate::detect(state->tokenizer->chat_template());
-        } catch (const Error& reason) {
-            state->no_template = reason.what();
-        }
+    try {
+        state->chat_template = chat_template_of(*state->tokenizer, options);
+    } catch (const Error& reason) {
+        if (!options.chat_template.empty() || !options.chat_template_source.empty()) throw;
+        state->no_template = reason.what();  // prompts without a template need none
     }
     return LlamaModel(state);
 }
 
-const LlamaConfig& LlamaModel::config() const { return state_->config; }
+const ModelConfig& LlamaModel::config() const { return state_->config; }
 const Tokenizer& LlamaModel::tokenizer() const { return *state_->tokenizer; }
 at::Device LlamaModel::device() const { return state_->device; }
 int LlamaModel::threads() const { return state_->threads; }
@@ -121,9 +155,9 @@ Prompt LlamaModel::chat(std::string_view user) const {
     return chat(std::span(&message, 1));
 }
 
-Prompt LlamaModel::chat(std::span<const ChatMessage> messages) const {
+Prompt LlamaModel::chat(std::span<const ChatMessage> messages, std::string_view variables) const {
     require(state_->chat_template.has_value(), "{}", state_->no_template);
-    return {.tokens = state_->chat_template->encode(messages, *state_->tokenizer),
+    return {.tokens = state_->chat_template->encode(messages, *state_->tokenizer, variables),
             .end_ids = state_->end_ids,
             .text = state_->tokenizer};
 }
@@ -161,18 +195,20 @@ static std::string tokenizer_fingerprint(const Tokenizer& tokenizer) {
 }
 
 TargetHead LlamaModel::head() const {
-    const auto reader = [state = state_](const char* table) {
-        return [state, table](std::span<const TokenId> ids) {
+    const auto reader = [state = state_](const char* table, double scale = 1.0) {
+        return [state, table, scale](std::span<const TokenId> ids) {
             const at::NoGradGuard no_grad;
+            if (const at::Tensor held = state->backend->table(table); held.defined()) return rows_of(held, ids);
             at::Tensor rows = at::empty({static_cast<std::int64_t>(ids.size()), state->config.hidden}, at::kFloat);
             state->source->read_rows(table, ids, rows.data_ptr<float>());
+            if (scale != 1.0) rows.mul_(scale);
             return rows.to(state->device);
         };
     };
     return {.fingerprint = state_->fingerprint,
             .hidden = state_->config.hidden,
             .vocabulary = state_->config.vocabulary,
-            .embed = reader("embed"),
+            .embed = reader("embed", state_->config.embedding_scale),
             .output_rows = reader(state_->config.tied_output ? "embed" : "output"),
             .final_norm = state_->norm,
             .norm_eps = state_->config.norm_eps,

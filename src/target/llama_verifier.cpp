@@ -1,8 +1,8 @@
 #include <outrider/target/llama_verifier.hpp>
 
 #include <algorithm>
-#include <chrono>
 #include <cstring>
+#include <map>
 #include <mutex>
 #include <unordered_set>
 #include <utility>
@@ -10,6 +10,9 @@
 #include <outrider/core/error.hpp>
 #include <outrider/target/features.hpp>
 #include <outrider/target/pass_times.hpp>
+
+#include "kv_pool.hpp"
+#include "read_text_file.hpp"
 
 namespace outrider {
 namespace {
@@ -19,47 +22,94 @@ template <typename Items>
 void check_distinct(const Items& items, const char* call) {
     std::unordered_set<SequenceId> seen;
     for (const auto& item : items)
-        require(seen.insert(item.sequence).second, "LlamaVerifier: sequence {} appears twice in one {}; expected each "
-                "at most once", item.sequence, call);
+        require(seen.insert(item.sequence).second,
+                "LlamaVerifier: sequence {} appears twice in one {}; expected each "
+                "at most once",
+                item.sequence, call);
 }
 
-/// Row 0 of `from` [n, F] and those of `path`. On the CPU by hand: ATen would cost more than the copy, and wake its own
+/// Row 0 of `from` [n, F] and those of `path`, on the CPU by hand: ATen would cost more than the copy, and wake its own
 /// threads.
 at::Tensor take_path(const at::Tensor& from, std::span<const NodeIndex> path) {
-    std::vector<NodeIndex> rows{0};
-    rows.insert(rows.end(), path.begin(), path.end());
     const std::int64_t width = from.size(1);
-    if (!from.device().is_cpu()) {
-        const std::vector<std::int64_t> index(rows.begin(), rows.end());
-        return from.index_select(0, at::tensor(index, at::kLong).to(from.device()));
-    }
-    at::Tensor result = at::empty({static_cast<std::int64_t>(rows.size()), width}, from.options());
+    at::Tensor result = at::empty({1 + std::ssize(path), width}, from.options());
     const float* source = from.data_ptr<float>();
     float* target = result.data_ptr<float>();
-    for (std::size_t i = 0; i < rows.size(); ++i)
-        std::memcpy(target + static_cast<std::int64_t>(i) * width, source + rows[i] * from.stride(0),
+    for (std::size_t i = 0; i <= path.size(); ++i)
+        std::memcpy(target + static_cast<std::int64_t>(i) * width, source + (i == 0 ? 0 : path[i - 1]) * from.stride(0),
                     static_cast<std::size_t>(width) * sizeof(float));
     return result;
+}
+
+/// Keys and values are of one checkpoint, one arithmetic and one order of slots.
+ReaderName reader_of(const LlamaModel& model, const KvCache& cache) {
+    return {model.fingerprint(), model.weights_description() + (cache.key_panels() ? ", panels" : ", rows")};
+}
+
+/// The same of several trees on a device: one operation for all that are equally wide, and no index that would have to
+/// be copied there.
+std::vector<at::Tensor> take_paths(std::span<const at::Tensor> from, std::span<const SequenceAcceptance> accepted) {
+    std::vector<at::Tensor> taken(from.size());
+    std::map<std::int64_t, std::vector<std::size_t>> by_width;
+    for (std::size_t i = 0; i < from.size(); ++i)
+        if (from[i].defined()) by_width[from[i].size(1)].push_back(i);
+    for (const auto& [width, members] : by_width) {
+        std::vector<at::Tensor> rows;
+        for (const std::size_t i : members) {
+            rows.push_back(from[i].narrow(0, 0, 1));
+            for (const NodeIndex node : accepted[i].accepted.path) rows.push_back(from[i].narrow(0, node, 1));
+        }
+        const at::Tensor all = at::cat(rows);
+        std::int64_t begin = 0;
+        for (const std::size_t i : members) {
+            const std::int64_t count = 1 + std::ssize(accepted[i].accepted.path);
+            taken[i] = all.narrow(0, begin, count);
+            begin += count;
+        }
+    }
+    return taken;
 }
 
 }  // namespace
 
 LlamaVerifier::LlamaVerifier(LlamaModel model, Options options)
-    : model_(std::move(model)), options_(options), pass_(model_.make_pass()) {
-    require(options_.prefill_rows >= 1, "LlamaVerifier: prefill_rows is {}, expected at least 1",
+    : model_(std::move(model)), options_(options), pass_(model_.make_pass()), kept_(options.kept_bytes) {
+    require(options_.prefill_rows >= 0, "LlamaVerifier: prefill_rows is {}, expected 0 (by device) or more",
             options_.prefill_rows);
+    require(options_.kept_bytes == 0 || pass_->make_cache().pooled() == nullptr, ErrorKind::not_supported,
+            "LlamaVerifier: kept_bytes is {}, and a device's pool of slots keeps no texts; leave it 0",
+            options_.kept_bytes);
+    if (options_.prefill_rows == 0) options_.prefill_rows = model_.device().is_cpu() ? 192 : 1024;
 }
 
 void LlamaVerifier::check_prefill(std::span<const Prefill> sequences) const {
     check_distinct(sequences, "prefill");
     for (const Prefill& one : sequences) {
-        require(!sequences_.contains(one.sequence), "LlamaVerifier: prefill of sequence {}, which is known already; "
-                "release it first or choose another id", one.sequence);
-        const auto length = static_cast<std::int64_t>(one.tokens.size());
-        require(length < context(), "LlamaVerifier: the prompt of sequence {} has {} tokens with its pending one, the "
-                "model's context holds {}; shorten the prompt", one.sequence, length + 1, context());
-        OUTRIDER_ASSERT(std::ranges::all_of(one.tokens, [&](TokenId token) { return token >= 0 && token < vocabulary(); }));
+        const auto found = sequences_.find(one.sequence);
+        require(one.committed > 0 || found == sequences_.end(),
+                "LlamaVerifier: prefill of sequence {}, which is known already; "
+                "release it first or choose another id",
+                one.sequence);
+        if (one.committed > 0) check_goes_on(one, found == sequences_.end() ? nullptr : &found->second);
+        const auto length = one.committed + static_cast<std::int64_t>(one.tokens.size());
+        require(length < context(),
+                "LlamaVerifier: the prompt of sequence {} has {} tokens with its pending one, the "
+                "model's context holds {}; shorten the prompt",
+                one.sequence, length + 1, context());
+        OUTRIDER_ASSERT(
+            std::ranges::all_of(one.tokens, [&](TokenId token) { return token >= 0 && token < vocabulary(); }));
     }
+}
+
+void LlamaVerifier::check_goes_on(const Prefill& piece, const Sequence* known) {
+    require(known != nullptr && known->read.cache.committed() == piece.committed,
+            "LlamaVerifier: prefill of sequence {} goes on behind {} tokens, {} are committed; give pieces one after "
+            "another",
+            piece.sequence, piece.committed, known == nullptr ? 0 : known->read.cache.committed());
+    require(!known->verified, "LlamaVerifier: prefill of sequence {} between verify and commit; commit it first",
+            piece.sequence);
+    require(known->read.asked == piece.features,
+            "LlamaVerifier: prefill of sequence {} asks for other features than its first piece", piece.sequence);
 }
 
 Feedback LlamaVerifier::prefill(std::span<const Prefill> sequences) {
@@ -72,16 +122,36 @@ Feedback LlamaVerifier::prefill(std::span<const Prefill> sequences) {
                             .tokens = {one.tokens.begin(), one.tokens.end()},
                             .features = {},
                             .pending = one.pending,
-                            .committed = static_cast<std::int64_t>(one.tokens.size())});
-    for (const Prefill& one : sequences)
-        sequences_.emplace(one.sequence, Sequence{.cache = pass_->make_cache(), .asked = one.features});
+                            .committed = one.committed + static_cast<std::int64_t>(one.tokens.size())});
     try {
+        for (const Prefill& one : sequences)
+            if (one.committed == 0)
+                sequences_.emplace(
+                    one.sequence,
+                    Sequence{.read = {.tokens = {}, .cache = pass_->make_cache(), .asked = one.features}});
+        check_room(sequences);
         run_prompts(sequences, feedback);
-    } catch (...) {
+    } catch (...) {  // of those that went on, some rows may be committed
         for (const Prefill& one : sequences) sequences_.erase(one.sequence);
         throw;
     }
+    for (const SequenceFeedback& told : feedback) note(sequences_.at(told.sequence), told);
     return feedback;
+}
+
+/// Where caches share a pool: room for these prompts and a little of everybody's text. Throws Error (out of memory).
+void LlamaVerifier::check_room(std::span<const Prefill> sequences) const {
+    constexpr std::int64_t kGrowth = 64;  // tokens of each sequence, a round's tree and some rounds
+    const PooledSlots* any = sequences.empty() ? nullptr : sequences_.at(sequences[0].sequence).read.cache.pooled();
+    if (any == nullptr) return;
+    const auto growth = kGrowth * std::ssize(sequences_);
+    std::int64_t tokens = 0;
+    for (const Prefill& one : sequences) tokens += std::ssize(one.tokens);
+    require(tokens + growth <= any->pool().free_tokens(), ErrorKind::out_of_memory,
+            "LlamaVerifier: the prompts hold {} tokens, and {} are kept free for the texts to grow; the device's cache "
+            "has {} of {} left. Decode fewer sequences at once, shorten the prompts, or raise "
+            "LlamaModel::Options::cache_tokens ({} bytes a token)",
+            tokens, growth, any->pool().free_tokens(), any->pool().limits().tokens, any->pool().token_bytes());
 }
 
 // Fills forwards of `prefill_rows` rows with prompt after prompt; a long prompt goes on in the next forward.
@@ -101,17 +171,17 @@ void LlamaVerifier::run_prompts(std::span<const Prefill> sequences, Feedback& fe
             segments[i].cache->append(count);
             const FeatureRequest& asked = sequences[owner[i]].features;
             if (asked.wanted)
-                pieces[owner[i]].push_back(
-                    take_features(output.features.slice(0, begin, begin + count), all, asked));
+                pieces[owner[i]].push_back(take_features(output.features.slice(0, begin, begin + count), all, asked));
             begin += count;
         }
         segments.clear(), owner.clear(), rows = 0;
     };
     for (std::size_t s = 0; s < sequences.size(); ++s) {
         std::span<const TokenId> left = sequences[s].tokens;
-        KvCache& cache = sequences_.at(sequences[s].sequence).cache;
+        KvCache& cache = sequences_.at(sequences[s].sequence).read.cache;
         while (!left.empty()) {
-            const auto take = std::min<std::size_t>(left.size(), static_cast<std::size_t>(options_.prefill_rows - rows));
+            const auto take =
+                std::min<std::size_t>(left.size(), static_cast<std::size_t>(options_.prefill_rows - rows));
             cache.reserve(static_cast<std::int64_t>(take));
             segments.push_back({.cache = &cache, .tokens = left.first(take)});
             owner.push_back(s);
@@ -132,13 +202,19 @@ void LlamaVerifier::check_trees(std::span<const SequenceTree> trees) const {
     check_distinct(trees, "verify");
     for (const SequenceTree& one : trees) {
         const auto found = sequences_.find(one.sequence);
-        require(found != sequences_.end(), "LlamaVerifier: verify of sequence {}, which is unknown; expected one that "
-                "prefill made known and that was not released", one.sequence);
-        require(!found->second.verified, "LlamaVerifier: verify of sequence {} again before its commit; commit or "
-                "release it first", one.sequence);
-        const std::int64_t deepest = found->second.cache.committed() + one.tree.height();
-        require(deepest < context(), "LlamaVerifier: the tree of sequence {} reaches position {}, the model's context "
-                "holds {} tokens; draft less deep or end the text", one.sequence, deepest, context());
+        require(found != sequences_.end(),
+                "LlamaVerifier: verify of sequence {}, which is unknown; expected one that "
+                "prefill made known and that was not released",
+                one.sequence);
+        require(!found->second.verified,
+                "LlamaVerifier: verify of sequence {} again before its commit; commit or "
+                "release it first",
+                one.sequence);
+        const std::int64_t deepest = found->second.read.cache.committed() + one.tree.height();
+        require(deepest < context(),
+                "LlamaVerifier: the tree of sequence {} reaches position {}, the model's context "
+                "holds {} tokens; draft less deep or end the text",
+                one.sequence, deepest, context());
         OUTRIDER_ASSERT(std::ranges::all_of(one.tree.tokens(), [&](TokenId token) { return token < vocabulary(); }));
     }
 }
@@ -157,26 +233,21 @@ TreeOutput LlamaVerifier::verify(std::span<const SequenceTree> trees) {
     FeatureRequest all = FeatureRequest::none();
     for (const SequenceTree& one : trees) {
         Sequence& sequence = sequences_.at(one.sequence);
-        KvCache& cache = sequence.cache;
-        all = both(all, sequence.asked);
+        KvCache& cache = sequence.read.cache;
+        all = both(all, sequence.read.asked);
         cache.reserve(static_cast<std::int64_t>(one.tree.size()));
         segments.push_back({.cache = &cache, .tokens = one.tree.tokens(), .parents = one.tree.parents()});
         result.offsets.push_back(result.offsets.back() + static_cast<std::int64_t>(one.tree.size()));
     }
-    const auto start = std::chrono::steady_clock::now();
     PassOutput output = pass_->forward(segments, true, all.layers);
-    const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
-    if (watch_ && watch_->saw(result.offsets.back(), took.count()))
-        write_pass_times(options_.pass_times_file.value_or(default_pass_times_file()), pass_times_key(model_),
-                         watch_->table());
     result.logits = std::move(output.logits);
     result.argmax = std::move(output.argmax);
     for (std::size_t i = 0; i < trees.size(); ++i) {
         Sequence& sequence = sequences_.at(trees[i].sequence);
         sequence.verified = true;
-        if (sequence.asked.wanted)
+        if (sequence.read.asked.wanted)
             sequence.features = take_features(output.features.slice(0, result.offsets[i], result.offsets[i + 1]), all,
-                                              sequence.asked);
+                                              sequence.read.asked);
     }
     return result;
 }
@@ -185,10 +256,14 @@ void LlamaVerifier::check_accepted(std::span<const SequenceAcceptance> accepted)
     check_distinct(accepted, "commit");
     for (const SequenceAcceptance& one : accepted) {
         const auto found = sequences_.find(one.sequence);
-        require(found != sequences_.end(), "LlamaVerifier: commit of sequence {}, which is unknown; expected one of "
-                "the last verify", one.sequence);
-        require(found->second.verified, "LlamaVerifier: commit of sequence {} without a verify before it; "
-                "verify its tree first", one.sequence);
+        require(found != sequences_.end(),
+                "LlamaVerifier: commit of sequence {}, which is unknown; expected one of "
+                "the last verify",
+                one.sequence);
+        require(found->second.verified,
+                "LlamaVerifier: commit of sequence {} without a verify before it; "
+                "verify its tree first",
+                one.sequence);
         OUTRIDER_ASSERT(one.tokens.size() == one.accepted.path.size() + 1);
     }
 }
@@ -198,43 +273,121 @@ Feedback LlamaVerifier::commit(std::span<const SequenceAcceptance> accepted) {
     const at::NoGradGuard no_grad;
     Feedback feedback;
     feedback.reserve(accepted.size());
+    std::vector<at::Tensor> features;
     for (const SequenceAcceptance& one : accepted) {
         Sequence& sequence = sequences_.at(one.sequence);
         sequence.verified = false;
-        sequence.cache.keep(one.accepted.path);
-        const at::Tensor features = std::exchange(sequence.features, {});
+        sequence.read.cache.keep(one.accepted.path);
+        features.push_back(std::exchange(sequence.features, {}));
         feedback.push_back({.sequence = one.sequence,
                             .tokens = one.tokens,
-                            .features = features.defined() ? take_path(features, one.accepted.path) : at::Tensor{},
+                            .features = {},
                             .pending = one.accepted.pending,
-                            .committed = sequence.cache.committed()});
+                            .committed = sequence.read.cache.committed()});
     }
+    if (!model_.device().is_cpu()) features = take_paths(features, accepted);
+    for (std::size_t i = 0; i < accepted.size(); ++i) {
+        if (!features[i].defined()) continue;
+        feedback[i].features =
+            model_.device().is_cpu() ? take_path(features[i], accepted[i].accepted.path) : features[i];
+    }
+    for (std::size_t i = 0; i < accepted.size(); ++i) note(sequences_.at(accepted[i].sequence), feedback[i]);
     return feedback;
 }
 
 std::vector<PassTime> LlamaVerifier::pass_times() {
-    if (watch_) return watch_->table();
-    const std::filesystem::path file = options_.pass_times_file.value_or(default_pass_times_file());
+    if (!pass_times_.empty()) return pass_times_;
     const std::string key = pass_times_key(model_);
-    std::optional<std::vector<PassTime>> times = read_pass_times(file, key);
-    if (!times) {
-        static std::mutex mutex;
-        static std::unordered_map<std::string, std::vector<PassTime>> measured;  // where no file can be written
-        const std::scoped_lock lock(mutex);
-        std::vector<PassTime>& here = measured[key];
-        if (here.empty()) here = measure_pass_times(model_, *pass_);
-        write_pass_times(file, key, here);
-        times = here;
+    const std::filesystem::path& file = options_.pass_times_file;
+    const std::optional<std::vector<PassTime>> remembered = read_pass_times(file, key);
+    if (remembered && agrees_with_passes(*remembered, model_, *pass_)) return pass_times_ = *remembered;
+    static std::mutex mutex;
+    static std::unordered_map<std::string, std::vector<PassTime>> measured;  // for the next verifier of this process
+    const std::scoped_lock lock(mutex);
+    if (const auto known = measured.find(key); known != measured.end() && !remembered)
+        return pass_times_ = known->second;
+    const MeasuredPasses now = measure_pass_times(model_, *pass_);
+    if (now.steady) {
+        measured[key] = now.times;
+        write_pass_times(file, key, now.times);
     }
-    if (model_.device().is_cpu()) watch_.emplace(*times);  // elsewhere a call returns before its pass is done
-    return *std::move(times);
+    return pass_times_ = now.times;
 }
 
 void LlamaVerifier::release(SequenceId sequence) { sequences_.erase(sequence); }
 
+// Features are noted as they were handed out: the drafter reads the same rows, nothing is copied.
+void LlamaVerifier::note(Sequence& sequence, const SequenceFeedback& told) const {
+    if (options_.kept_bytes == 0) return;
+    ReadText& read = sequence.read;
+    read.tokens.insert(read.tokens.end(), told.tokens.begin(), told.tokens.end());
+    if (told.features.defined()) read.features.push_back(told.features);
+}
+
+const ReadText* LlamaVerifier::longest(std::span<const TokenId> tokens, const FeatureRequest& wanted) {
+    const ReadText* best = kept_.find(tokens, wanted);
+    std::int64_t most = best == nullptr ? 0 : common_beginning(best->tokens, tokens);
+    for (const auto& [id, sequence] : sequences_) {
+        if (!sequence.read.serves(wanted)) continue;
+        const std::int64_t common = common_beginning(sequence.read.tokens, tokens);
+        if (common > most) most = common, best = &sequence.read;
+    }
+    return best;
+}
+
+SequenceFeedback LlamaVerifier::resume(const Prefill& prompt) {
+    require(!sequences_.contains(prompt.sequence),
+            "LlamaVerifier: resume of sequence {}, which is known already; release it first or choose another id",
+            prompt.sequence);
+    const ReadText* found = resumes() ? longest(prompt.tokens, prompt.features) : nullptr;
+    if (found == nullptr) return Verifier::resume(prompt);
+    const at::NoGradGuard no_grad;
+    const std::int64_t common = common_beginning(found->tokens, prompt.tokens);
+    const auto count = static_cast<std::size_t>(common);
+    Sequence sequence{.read = {.tokens = {}, .cache = found->cache.copy(common), .asked = prompt.features}};
+    SequenceFeedback told{.sequence = prompt.sequence,
+                          .tokens = {prompt.tokens.begin(), prompt.tokens.begin() + common},
+                          .features = found->first_features(common, prompt.features),
+                          .pending = count < prompt.tokens.size() ? prompt.tokens[count] : prompt.pending,
+                          .committed = common};
+    note(sequence, told);
+    sequences_.emplace(prompt.sequence, std::move(sequence));
+    return told;
+}
+
+void LlamaVerifier::retire(SequenceId sequence) {
+    auto node = sequences_.extract(sequence);
+    if (!node.empty() && options_.kept_bytes > 0) kept_.keep(std::move(node.mapped().read));
+}
+
+std::int64_t LlamaVerifier::save(std::span<const TokenId> tokens, const std::filesystem::path& path) {
+    const ReadText* found = longest(tokens, FeatureRequest::none());
+    require(found != nullptr,
+            "LlamaVerifier: nothing is kept of these tokens to save; set Options::kept_bytes, and "
+            "decode a text that begins with them");
+    const std::int64_t common = common_beginning(found->tokens, tokens);
+    write_read_text(path, *found, common, reader_of(model_, found->cache));
+    return common;
+}
+
+std::vector<TokenId> LlamaVerifier::load(const std::filesystem::path& path) {
+    require(options_.kept_bytes > 0, "LlamaVerifier: a text to keep, and Options::kept_bytes is 0; set it");
+    KvCache empty = pass_->make_cache();
+    const ReaderName reader = reader_of(model_, empty);
+    ReadText text = read_read_text(path, std::move(empty), reader);
+    require(text.bytes() <= options_.kept_bytes,
+            "LlamaVerifier: {} holds {} bytes, Options::kept_bytes is {}; set it higher", path.string(), text.bytes(),
+            options_.kept_bytes);
+    std::vector<TokenId> tokens = text.tokens;
+    require(std::ranges::all_of(tokens, [&](TokenId token) { return token >= 0 && token < vocabulary(); }),
+            ErrorKind::damaged_file, "{}: tokens outside the vocabulary", path.string());
+    kept_.keep(std::move(text));
+    return tokens;
+}
+
 std::size_t LlamaVerifier::cache_bytes() const {
     std::size_t sum = 0;
-    for (const auto& [id, sequence] : sequences_) sum += sequence.cache.bytes();
+    for (const auto& [id, sequence] : sequences_) sum += sequence.read.cache.bytes();
     return sum;
 }
 

@@ -15,23 +15,24 @@
 
 #include <ATen/core/grad_mode.h>
 
+#include <outrider/budget/sweeps.hpp>
 #include <outrider/core/version.hpp>
 #include "kernels/isa.hpp"
-#include "kernels/thread_team.hpp"
+#include <outrider/core/detail/thread_team.hpp>
 
 namespace outrider {
 namespace {
 
 using Json = nlohmann::json;
 
-constexpr std::int64_t kContext = 256;
-constexpr std::array<std::int64_t, 15> kSizes{1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256};
-constexpr int kRepeats = 9;
+constexpr std::int64_t kContext = 256, kCheckedContext = 64;
+constexpr std::array<std::int64_t, 9> kSmall{1, 2, 3, 4, 5, 6, 8, 12, 16};  // one draft's, swept again and again
+constexpr std::array<std::int64_t, 9> kLarge{16, 24, 32, 48, 64, 96, 128, 192, 256};  // a batch's
+constexpr std::array<std::int64_t, 5> kChecked{1, 2, 4, 8, 16};
+constexpr int kLeastSweeps = 3, kMostSweeps = 15, kCheckSweeps = 5;
 constexpr std::size_t kMostKeys = 64;  // a file that has more is begun afresh
 constexpr std::size_t kMostBytes = 1 << 20;
 constexpr int kFormat = 1;
-constexpr int kWindow = 256, kLeastSeen = 12;  // passes; of one size, for its median to count
-constexpr double kDisagree = 0.22;             // log(1.25)
 
 double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
@@ -50,23 +51,6 @@ bool plausible(const std::vector<PassTime>& times) {
     return !times.empty();
 }
 
-/// Neighbours that fall share their mean (pool adjacent violators).
-void never_falling(std::vector<PassTime>& times) {
-    std::vector<std::pair<double, std::size_t>> pools;  // mean, how many
-    for (const PassTime& time : times) {
-        pools.emplace_back(time.seconds, 1);
-        while (pools.size() > 1 && pools[pools.size() - 2].first > pools.back().first) {
-            const auto [mean, count] = pools.back();
-            pools.pop_back();
-            auto& [before, many] = pools.back();
-            before = (before * double(many) + mean * double(count)) / double(many + count), many += count;
-        }
-    }
-    std::size_t at = 0;
-    for (const auto& [mean, count] : pools)
-        for (std::size_t i = 0; i < count; ++i) times[at++].seconds = mean;
-}
-
 /// The whole file; an empty one when it is none of ours.
 Json read_all(const std::filesystem::path& file) {
     const Json fresh = {{"version", kFormat}, {"passes", Json::object()}};
@@ -82,54 +66,88 @@ Json read_all(const std::filesystem::path& file) {
 
 }  // namespace
 
-std::vector<PassTime> measure_pass_times(const LlamaModel& model, TargetPass& pass, double seconds) {
-    const at::NoGradGuard no_grad;
-    const std::int64_t room = model.config().context, context = std::min(kContext, room / 2);
-    const std::vector<TokenId> tokens(static_cast<std::size_t>(kSizes.back()), TokenId{0});
-    KvCache cache = pass.make_cache();
-    const auto forward = [&](std::int64_t rows) {
-        const RowSegment segment{.cache = &cache, .tokens = std::span(tokens).first(static_cast<std::size_t>(rows)),
-                                 .parents = {}};
+namespace {
+
+/// Forwards of any size over a context of real keys and values: their kind decides how fast arithmetic is.
+class Stopwatch {
+public:
+    Stopwatch(const LlamaModel& model, TargetPass& pass, std::int64_t context)
+        : model_(model),
+          pass_(pass),
+          cache_(pass.make_cache()),
+          tokens_(static_cast<std::size_t>(kLarge.back()), TokenId{0}) {
+        const std::int64_t wanted = std::min(context, model.config().context / 2);
+        while (cache_.committed() < wanted) {
+            const std::int64_t rows = std::min<std::int64_t>(wanted - cache_.committed(), 64);
+            (void)seconds(rows);
+            cache_.append(rows);
+        }
+    }
+
+    [[nodiscard]] double seconds(std::int64_t rows) {
+        cache_.reserve(rows);
+        const RowSegment segment{
+            .cache = &cache_, .tokens = std::span(tokens_).first(static_cast<std::size_t>(rows)), .parents = {}};
         const double start = now();
-        const PassOutput output = pass.forward(std::span(&segment, 1), true);
-        if (!model.device().is_cpu()) (void)output.logits.sum().item<float>();  // waits for the device
+        const PassOutput output = pass_.forward(std::span(&segment, 1), true);
+        if (!model_.device().is_cpu()) (void)output.logits.sum().item<float>();  // waits for the device
         return now() - start;
-    };
+    }
+
+    [[nodiscard]] bool fits(std::int64_t rows) const { return cache_.committed() + rows < model_.config().context; }
+
+private:
+    const LlamaModel& model_;
+    TargetPass& pass_;
+    KvCache cache_;
+    std::vector<TokenId> tokens_;
+};
+
+/// Sweeps over as many of the sizes as fit into the context and a sweep's time; every other one downwards, so that no
+/// size always follows the same one.
+budget::Sweeps sweep(Stopwatch& watch, std::span<const std::int64_t> sizes, int most, double until) {
+    std::vector<std::int64_t> rows;
+    std::vector<double> first;
+    for (const std::int64_t n : sizes) {
+        if (!watch.fits(n) || (first.size() >= 2 && now() + first.back() * double(n) / double(rows.back()) > until))
+            break;
+        rows.push_back(n), first.push_back(watch.seconds(n));
+    }
+    budget::Sweeps sweeps(rows);
+    std::vector<double> seconds(rows.size());
+    for (int i = 0; i < most && (i < kLeastSweeps || now() < until) && !rows.empty(); ++i) {
+        for (std::size_t k = 0; k < rows.size(); ++k) {
+            const std::size_t s = i % 2 == 0 ? k : rows.size() - 1 - k;
+            seconds[s] = watch.seconds(rows[s]);
+        }
+        sweeps.add(seconds);
+    }
+    return sweeps;
+}
+
+}  // namespace
+
+MeasuredPasses measure_pass_times(const LlamaModel& model, TargetPass& pass, double seconds) {
+    const at::NoGradGuard no_grad;
     const double start = now();
-    const auto spent = [&](double share) { return now() - start > share * seconds; };
-    cache.reserve(context + 1);
-    while (cache.committed() < context) {  // real keys and values: their kind decides how fast arithmetic is
-        const std::int64_t rows = std::min<std::int64_t>(context - cache.committed(), 64);
-        cache.reserve(rows);
-        forward(rows);
-        cache.append(rows);
-        if (spent(0.15)) break;
-    }
-    std::vector<PassTime> times;
-    std::vector<std::vector<double>> seen;
-    forward(1);
-    for (const std::int64_t rows : kSizes) {
-        if (cache.committed() + rows >= room) break;
-        if (times.size() >= 2) {  // what this size would take, by the last one
-            const double next = times.back().seconds * double(rows) / double(times.back().rows);
-            if (now() - start + next > 0.5 * seconds) break;
-        }
-        cache.reserve(rows);
-        times.push_back({rows, forward(rows)});
-        seen.push_back({times.back().seconds});
-    }
-    // Again and again over all sizes: a moment in which the machine is busy meets each at most once.
-    for (int i = 1; i < kRepeats && !spent(1.0); ++i)
-        for (std::size_t s = 0; s < times.size(); ++s) {
-            if (now() - start + times[s].seconds > seconds) break;
-            seen[s].push_back(forward(times[s].rows));
-        }
-    for (std::size_t s = 0; s < times.size(); ++s) {
-        std::sort(seen[s].begin(), seen[s].end());
-        times[s].seconds = seen[s][seen[s].size() / 2];
-    }
-    never_falling(times);
-    return times;
+    Stopwatch watch(model, pass, kContext);
+    const budget::Sweeps small = sweep(watch, kSmall, kMostSweeps, start + 0.7 * seconds);
+    MeasuredPasses measured{small.table(), small.steady()};
+    const budget::Sweeps large = sweep(watch, kLarge, kLeastSweeps, start + 0.85 * seconds);
+    const std::vector<PassTime> more = large.table();
+    if (more.size() < 2 || measured.times.empty() || measured.times.back().rows != more.front().rows) return measured;
+    // The two kinds of sweeps meet in one size.
+    const double scale = measured.times.back().seconds / more.front().seconds;
+    for (const PassTime& t : std::span(more).subspan(1)) measured.times.push_back({t.rows, scale * t.seconds});
+    return measured;
+}
+
+bool agrees_with_passes(const std::vector<PassTime>& table, const LlamaModel& model, TargetPass& pass) {
+    const at::NoGradGuard no_grad;
+    Stopwatch watch(model, pass, kCheckedContext);
+    const budget::Sweeps sweeps = sweep(watch, kChecked, kCheckSweeps, now() + 0.25);
+    // A busy moment cannot refute what was measured in a quiet one.
+    return sweeps.agrees(table) || !sweeps.steady();
 }
 
 std::string pass_times_key(const LlamaModel& model) {
@@ -187,69 +205,6 @@ bool write_pass_times(const std::filesystem::path& file, std::string_view key, c
     std::error_code ignored;
     std::filesystem::remove(fresh, ignored);
     return false;
-}
-
-PassTimesWatch::PassTimesWatch(std::vector<PassTime> table) : table_(std::move(table)), seen_(table_.size()) {}
-
-bool PassTimesWatch::saw(std::int64_t rows, double seconds) {
-    if (table_.empty() || !(seconds > 0) || rows < table_.front().rows || rows > table_.back().rows) return false;
-    const auto at_least = [](const PassTime& t, std::int64_t n) { return t.rows < n; };
-    const auto upper = std::lower_bound(table_.begin(), table_.end(), rows, at_least);
-    double expected = upper->seconds;
-    auto nearest = static_cast<std::size_t>(upper - table_.begin());
-    if (upper->rows != rows) {
-        const PassTime &a = upper[-1], &b = *upper;
-        const double share = double(rows - a.rows) / double(b.rows - a.rows);
-        expected = a.seconds + share * (b.seconds - a.seconds);
-        if (share < 0.5) --nearest;
-    }
-    seen_[nearest].push_back(std::log(seconds / expected));
-    if (++passes_ < kWindow) return false;
-    passes_ = 0;
-    const std::vector<std::optional<double>> found = differences();
-    const auto near = [](const std::optional<double>& d) { return std::abs(d.value_or(0.0)) < kDisagree; };
-    const bool agrees = std::all_of(found.begin(), found.end(), near);
-    disagreed_ = agrees ? 0 : disagreed_ + 1;
-    if (disagreed_ < 2) return false;
-    disagreed_ = 0;
-    correct(found);
-    return true;
-}
-
-/// The window's medians, of sizes that were seen often enough; the next window begins.
-std::vector<std::optional<double>> PassTimesWatch::differences() {
-    std::vector<std::optional<double>> medians(seen_.size());
-    for (std::size_t i = 0; i < seen_.size(); ++i) {
-        std::vector<double>& all = seen_[i];
-        if (all.size() >= kLeastSeen) {
-            std::nth_element(all.begin(), all.begin() + std::ssize(all) / 2, all.end());
-            medians[i] = all[all.size() / 2];
-        }
-        all.clear();
-    }
-    return medians;
-}
-
-void PassTimesWatch::correct(const std::vector<std::optional<double>>& differences) {
-    std::vector<std::size_t> known;
-    for (std::size_t i = 0; i < differences.size(); ++i)
-        if (differences[i]) known.push_back(i);
-    for (const std::size_t i : known) table_[i].seconds *= std::exp(*differences[i]);
-    for (std::size_t i = 0; i < table_.size(); ++i) {
-        if (differences[i]) continue;
-        double& seconds = table_[i].seconds;
-        const auto next = std::lower_bound(known.begin(), known.end(), i);
-        if (next == known.end() || next == known.begin()) {
-            seconds *= std::exp(*differences[next == known.end() ? known.back() : *next]);
-            continue;
-        }
-        const std::size_t a = next[-1], b = *next;
-        const double share = double(i - a) / double(b - a);
-        seconds *= std::exp(*differences[a] + (*differences[b] - *differences[a]) * share);
-        const auto [least, most] = std::minmax(table_[a].seconds, table_[b].seconds);
-        seconds = std::clamp(seconds, least, most);
-    }
-    never_falling(table_);
 }
 
 }  // namespace outrider

@@ -1,7 +1,7 @@
 #include <algorithm>
 
 #include <outrider/core/error.hpp>
-#include "formats/named_tensors.hpp"
+#include <outrider/formats/detail/named_tensors.hpp>
 
 #include "weight_source.hpp"
 
@@ -23,10 +23,12 @@ constexpr const char *kEmbedding = "model.embed_tokens.weight", *kOutput = "lm_h
 
 }  // namespace
 
-bool WeightSource::has_tied_output(const NamedTensors& file, const LlamaConfig& config) {
+bool WeightSource::has_tied_output(const NamedTensors& file, const ModelConfig& config) {
     if (!config.tied_output) {
-        require(file.has(kOutput), "{}: tensor \"{}\" is missing, and config.json says tie_word_embeddings false (or nothing, "
-                "which means that); expected the tensor, or true", file.name(), kOutput);
+        require(file.has(kOutput),
+                "{}: tensor \"{}\" is missing, and config.json says tie_word_embeddings false (or nothing, "
+                "which means that); expected the tensor, or true",
+                file.name(), kOutput);
         return false;
     }
     if (!file.has(kOutput) || !file.has(kEmbedding)) return true;
@@ -38,14 +40,17 @@ bool WeightSource::has_tied_output(const NamedTensors& file, const LlamaConfig& 
     return same;
 }
 
-WeightSource WeightSource::from_hf(const NamedTensors& file, const LlamaConfig& config) {
+WeightSource WeightSource::from_hf(const NamedTensors& file, const ModelConfig& config) {
     WeightSource source;
     source.drop_pages_ = [file](std::span<const std::byte> part) { file.drop_pages(part); };
     FileTensors tensors;
     for (const SafeTensor& tensor : file.tensors()) {
-        require(tensor.shape.size() <= 2 && !tensor.shape.empty(), "{}: tensor \"{}\" has {} dimensions, expected a "
-                "vector or a matrix", file.name(), tensor.name, tensor.shape.size());
-        tensors.emplace(tensor.name, Entry{.file_name = tensor.name, .type = ggml_type(tensor, file.name()),
+        require(tensor.shape.size() <= 2 && !tensor.shape.empty(),
+                "{}: tensor \"{}\" has {} dimensions, expected a "
+                "vector or a matrix",
+                file.name(), tensor.name, tensor.shape.size());
+        tensors.emplace(tensor.name, Entry{.file_name = tensor.name,
+                                           .type = ggml_type(tensor, file.name()),
                                            .rows = tensor.shape[0],
                                            .columns = tensor.shape.size() > 1 ? tensor.shape[1] : 0,
                                            .data = tensor.data});

@@ -43,8 +43,10 @@ std::optional<TextTrie::Found> TextTrie::longest(std::string_view text) const {
 void AddedTokens::put(AddedToken token) {
     const auto known = by_text_.find(token.text);
     const std::size_t at = known != by_text_.end() ? known->second : tokens_.size();
-    if (at == tokens_.size()) tokens_.emplace_back();
-    else by_id_.erase(tokens_[at].id);
+    if (at == tokens_.size())
+        tokens_.emplace_back();
+    else
+        by_id_.erase(tokens_[at].id);
     by_text_[token.text] = at;
     by_id_[token.id] = at;
     tokens_[at] = std::move(token);
@@ -79,15 +81,18 @@ void AddedTokens::finish(const std::string& name, const Normalizer& normalizer) 
         if (!token.own_search) continue;
         const std::string text = token.normalized ? normalizer(token.text) : token.text;
         require(!text.empty(), "{}: the normalizer leaves nothing of the added token {}", name, token.text);
-        require((token.normalized ? normalized_ : raw_).add(text, i), "{}: the added token {} is another one after "
-                "normalization, \"{}\"; expected tokens that differ", name, token.text, text);
+        require((token.normalized ? normalized_ : raw_).add(text, i),
+                "{}: the added token {} is another one after "
+                "normalization, \"{}\"; expected tokens that differ",
+                name, token.text, text);
+        if (token.normalized && token.special) (void)written_.add(token.text, i);
     }
 }
 
-void AddedTokens::search(const TextTrie& trie, std::string_view text, bool with_special, const Take& take) const {
+void AddedTokens::search(std::string_view text, const Find& find, bool with_special, const Take& take) const {
     std::size_t done = 0;  // the end of what was handed out
     for (std::size_t i = 0; i < text.size();) {
-        const auto found = trie.longest(text.substr(i));
+        const auto found = find(i);
         if (!found) {
             ++i;
             continue;
@@ -96,7 +101,8 @@ void AddedTokens::search(const TextTrie& trie, std::string_view text, bool with_
         std::size_t begin = i, end = i + found->bytes;
         i = end;
         if (token.special && !with_special) continue;
-        if (token.single_word && (ends_with_word(text.substr(0, begin)) || begins_with_word(text.substr(end)))) continue;
+        if (token.single_word && (ends_with_word(text.substr(0, begin)) || begins_with_word(text.substr(end))))
+            continue;
         if (token.strip_left) begin = std::max(begin - white_space_at_end(text.substr(0, begin)), done);
         if (token.strip_right) end += white_space_at_front(text.substr(end));
         end = std::max(end, begin);  // white space that the token before took
@@ -107,14 +113,39 @@ void AddedTokens::search(const TextTrie& trie, std::string_view text, bool with_
     if (done < text.size()) take(text.substr(done), nullptr, done == 0);
 }
 
+void AddedTokens::search_normalized(std::string_view part, bool with_special, const Normalizer& normalizer, bool first,
+                                    const Take& take) const {
+    std::string own;
+    if (!normalizer.empty()) part = own = normalizer(std::string(part));
+    const Find find = [&](std::size_t i) { return normalized_.longest(part.substr(i)); };
+    search(part, find, with_special,
+           [&](std::string_view inner, const AddedToken* found, bool begins) { take(inner, found, first && begins); });
+}
+
 void AddedTokens::cut(std::string_view text, bool with_special, const Normalizer& normalizer, const Take& take) const {
-    search(raw_, text, with_special, [&](std::string_view part, const AddedToken* token, bool first) {
+    const Find find = [&](std::size_t i) { return raw_.longest(text.substr(i)); };
+    search(text, find, with_special, [&](std::string_view part, const AddedToken* token, bool first) {
         if (token != nullptr) return take(part, token, first);
-        std::string own;
-        if (!normalizer.empty()) part = own = normalizer(std::string(part));
-        search(normalized_, part, with_special, [&](std::string_view inner, const AddedToken* found, bool begins) {
-            take(inner, found, first && begins);
-        });
+        search_normalized(part, with_special, normalizer, first, take);
+    });
+}
+
+void AddedTokens::cut(std::string_view text, std::span<const TextSpan> plain, const Normalizer& normalizer,
+                      const Take& take) const {
+    const Find find = [&, left = plain](std::size_t i) mutable -> std::optional<TextTrie::Found> {
+        while (!left.empty() && left.front().end <= i) left = left.subspan(1);
+        const std::size_t most = (left.empty() ? text.size() : std::max(left.front().begin, i)) - i;
+        const auto whole = raw_.longest(text.substr(i));
+        if (whole && (!tokens_[whole->value].special || whole->bytes <= most)) {
+            const auto written = written_.longest(text.substr(i, most));
+            return written && written->bytes > whole->bytes ? written : whole;
+        }
+        const auto within = raw_.longest(text.substr(i, most)), written = written_.longest(text.substr(i, most));
+        return within && (!written || within->bytes >= written->bytes) ? within : written;
+    };
+    search(text, find, true, [&](std::string_view part, const AddedToken* token, bool first) {
+        if (token != nullptr) return take(part, token, first);
+        search_normalized(part, false, normalizer, first, take);
     });
 }
 

@@ -5,12 +5,14 @@
 #include <cstdint>
 #include <functional>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <unordered_map>
 #include <vector>
 
 #include <outrider/core/types.hpp>
+#include <outrider/text/tokenizer.hpp>
 
 #include "normalizer.hpp"
 
@@ -19,8 +21,8 @@ namespace outrider::detail {
 struct AddedToken {
     TokenId id = kNoToken;
     std::string text;
-    bool special = true;       ///< found only where special tokens are asked for, adds no bytes to a text
-    bool strip_left = false;   ///< takes the white space before it (lstrip) or after it (rstrip)
+    bool special = true;      ///< found only where special tokens are asked for, adds no bytes to a text
+    bool strip_left = false;  ///< takes the white space before it (lstrip) or after it (rstrip)
     bool strip_right = false;
     bool single_word = false;  ///< not found inside a word
     bool normalized = false;   ///< its normalized text is looked for in the normalized text
@@ -46,9 +48,9 @@ private:
 };
 
 /// The added tokens of a vocabulary, and how they cut a text: as the library `tokenizers` does
-/// (tokenizers/src/tokenizer/added_vocabulary.rs). Those that are not normalized are looked for in the whole text first;
-/// then each part between them is normalized, and those that are normalized are looked for in it. Of two that overlap the
-/// leftmost wins, then the longest.
+/// (tokenizers/src/tokenizer/added_vocabulary.rs). Those that are not normalized are looked for in the whole text
+/// first; then each part between them is normalized, and those that are normalized are looked for in it. Of two that
+/// overlap the leftmost wins, then the longest.
 class AddedTokens {
 public:
     /// Adds a token, or puts it in the place of one with the same text.
@@ -71,13 +73,23 @@ public:
     /// Cuts `text` and hands out the parts in order.
     void cut(std::string_view text, bool with_special, const Normalizer& normalizer, const Take& take) const;
 
+    /// The same with special tokens where none of their bytes is in a span of `plain` (ascending). They are looked for
+    /// as they are written, normalized ones too.
+    void cut(std::string_view text, std::span<const TextSpan> plain, const Normalizer& normalizer,
+             const Take& take) const;
+
 private:
-    void search(const TextTrie& trie, std::string_view text, bool with_special, const Take& take) const;
+    /// What begins at a place of the text, if anything.
+    using Find = std::function<std::optional<TextTrie::Found>(std::size_t at)>;
+    void search(std::string_view text, const Find& find, bool with_special, const Take& take) const;
+    void search_normalized(std::string_view part, bool with_special, const Normalizer& normalizer, bool first,
+                           const Take& take) const;
 
     std::vector<AddedToken> tokens_;
     std::unordered_map<std::string, std::size_t> by_text_;
     std::unordered_map<TokenId, std::size_t> by_id_;
     TextTrie raw_, normalized_;
+    TextTrie written_;  // special tokens that are normalized, as they are written
 };
 
 }  // namespace outrider::detail

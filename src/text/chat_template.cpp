@@ -1,334 +1,233 @@
 #include <outrider/text/chat_template.hpp>
 
-#include <fmt/format.h>
+#include <nlohmann/json.hpp>
 
-#include <array>
+#include <algorithm>
+#include <iomanip>
+#include <locale>
+#include <sstream>
 #include <utility>
 
 #include <outrider/core/error.hpp>
+#include <outrider/core/utf8_stream.hpp>
 #include <outrider/text/tokenizer.hpp>
+
+#include "builtin_templates.hpp"
+#include "jinja/from_json.hpp"
+#include "jinja/template.hpp"
 
 namespace outrider {
 namespace {
 
-/// Ids of special tokens and of the text between them. Text on both sides of a call is encoded as one, since words may
-/// reach across ("user\n" and a content that begins with line breaks).
-class TurnWriter {
-public:
-    explicit TurnWriter(const Tokenizer& tokenizer) : tokenizer_(tokenizer) {}
+using jinja::Origin;
+using jinja::Text;
+using jinja::Value;
+using jinja::Variables;
+using Json = nlohmann::ordered_json;
 
-    void text(std::string_view words) { open_ += words; }
+constexpr const char* kRemedy =
+    "pass a built-in template by name (chatml, llama2, llama3, mistral, vicuna, zephyr: --template NAME, or the option "
+    "chat_template), one of your own (--template-file FILE), or use prompts without one (--raw)";
 
-    void token(TokenId id) {
-        close();
-        ids_.push_back(id);
-        place_ = TextPlace::middle;
-    }
-
-    /// What comes next is encoded as a text of its own.
-    void begin_text() {
-        close();
-        place_ = TextPlace::start;
-    }
-
-    /// A special token of the format. Throws Error when the vocabulary has none of that name.
-    void special(std::string_view name) {
-        const auto id = tokenizer_.find_special(name);
-        require(id.has_value(), "the chat template needs the special token {}, which the vocabulary does not have: name "
-                "another template, or use a raw prompt (--raw)", name);
-        token(*id);
-    }
-
-    /// A mark that is a special token in some vocabularies and ordinary text in others.
-    void mark(std::string_view name) {
-        if (const auto id = tokenizer_.find_special(name)) token(*id);
-        else text(name);
-    }
-
-    [[nodiscard]] bool has(std::string_view name) const { return tokenizer_.find_special(name).has_value(); }
-
-    void bos() {
-        if (const auto id = tokenizer_.bos()) token(*id);
-        begin_text();
-    }
-
-    /// The end of a turn; nothing else keeps turns apart in the formats that use it.
-    void eos() {
-        const auto id = tokenizer_.eos();
-        require(id.has_value(), "the chat template needs an end token, and the vocabulary names none: name another "
-                "template, or use a raw prompt (--raw)");
-        token(*id);
-    }
-
-    [[nodiscard]] std::vector<TokenId> finish() {
-        close();
-        return std::move(ids_);
-    }
-
-private:
-    void close() {
-        if (open_.empty()) return;
-        const auto more = tokenizer_.encode(open_, SpecialText::plain, place_);
-        ids_.insert(ids_.end(), more.begin(), more.end());
-        open_.clear();
-    }
-
-    const Tokenizer& tokenizer_;
-    std::vector<TokenId> ids_;
-    std::string open_;
-    TextPlace place_ = TextPlace::start;  // of open_
-};
-
-/// Without the white space at both ends (Jinja's trim).
-std::string_view trimmed(std::string_view text) {
-    constexpr std::string_view kSpaces = " \t\r\n\v\f";
-    const auto first = text.find_first_not_of(kSpaces);
-    if (first == std::string_view::npos) return {};
-    return text.substr(first, text.find_last_not_of(kSpaces) - first + 1);
+/// datetime.now().strftime(format).
+std::string formatted_date(std::time_t now, const std::string& format) {
+    std::tm parts{};
+    localtime_r(&now, &parts);
+    std::ostringstream out;
+    out.imbue(std::locale::classic());
+    out << std::put_time(&parts, format.c_str());
+    return std::move(out).str();
 }
 
-/// A conversation in three parts. Throws Error unless users and assistants take turns, a user first and last.
-struct Turns {
-    std::string system;
-    std::span<const ChatMessage> turns;
-
-    Turns(std::span<const ChatMessage> messages, std::string_view format) : turns(messages) {
-        if (!turns.empty() && turns.front().role == "system") {
-            system = turns.front().content;
-            turns = turns.subspan(1);
-        }
-        for (std::size_t i = 0; i < turns.size(); ++i) {
-            const char* expected = i % 2 == 0 ? "user" : "assistant";
-            require(turns[i].role == expected, "chat template {}: turn {} is of the role \"{}\"; expected \"{}\", "
-                    "turn about after an optional system turn", format, i + 1, turns[i].role, expected);
-        }
-        require(turns.size() % 2 == 1, "chat template {}: the last turn must be the user's", format);
-    }
-};
-
-void write_chatml(std::span<const ChatMessage> messages, const std::string& default_system, TurnWriter& out) {
-    const auto turn = [&](std::string_view role, std::string_view content) {
-        out.special("<|im_start|>");
-        out.text(role);
-        out.text("\n");
-        out.text(content);
-        out.special("<|im_end|>");
-        out.text("\n");
+/// A role that is a plain word may be part of a token's name; any other is text like a content.
+Origin role_origin(std::string_view role) {
+    const auto plain = [](char c) {
+        return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '-';
     };
-    if (!default_system.empty() && (messages.empty() || messages.front().role != "system"))
-        turn("system", default_system);
-    for (const ChatMessage& message : messages) turn(message.role, message.content);
-    out.special("<|im_start|>");
-    out.text(messages.empty() ? "user\n" : "assistant\n");
+    return std::ranges::all_of(role, plain) ? Origin::source : Origin::user;
 }
 
-void write_llama3(std::span<const ChatMessage> messages, const std::string& system_head, TurnWriter& out) {
-    const auto head = [&](std::string_view role) {
-        out.special("<|start_header_id|>");
-        out.text(role);
-        out.special("<|end_header_id|>");
-        out.text("\n\n");
-    };
-    const auto turn = [&](std::string_view role, std::string_view before, std::string_view content) {
-        head(role);
-        out.text(before);
-        out.text(trimmed(content));
-        out.special("<|eot_id|>");
-    };
-    out.bos();
-    if (!system_head.empty() && (messages.empty() || messages.front().role != "system")) turn("system", system_head, "");
-    for (const ChatMessage& message : messages) {
-        turn(message.role, message.role == "system" ? std::string_view(system_head) : std::string_view(),
-             message.content);
-    }
-    head(messages.empty() ? "user" : "assistant");
-}
-
-void write_llama2(std::span<const ChatMessage> messages, TurnWriter& out) {
-    if (messages.empty()) {
-        out.bos();
-        return out.text("[INST]");
-    }
-    const Turns chat(messages, "llama2");
-    for (std::size_t i = 0; i < chat.turns.size(); ++i) {
-        if (i % 2 == 1) {
-            out.text(" ");
-            out.text(trimmed(chat.turns[i].content));
-            out.text(" ");
-            out.eos();
-            continue;
-        }
-        std::string content = chat.turns[i].content;
-        if (i == 0 && !chat.system.empty()) content = "<<SYS>>\n" + chat.system + "\n<</SYS>>\n\n" + content;
-        out.bos();
-        out.text("[INST] ");
-        out.text(trimmed(content));
-        out.text(" [/INST]");
+Json parse_object(std::string_view text, const char* what) {
+    if (text.empty()) return Json::object();
+    try {
+        Json json = Json::parse(text);
+        require(json.is_object(), "{}: {}, expected a JSON object", what, json.type_name());
+        return json;
+    } catch (const Json::exception& error) {
+        fail("{}: not JSON ({})", what, error.what());
     }
 }
 
-/// Mistral 7B Instruct. Its marks are words in the first two versions and tokens from the third on, where each text
-/// between them is encoded as one of its own (mistral-common). A system text comes before the first user's words.
-void write_mistral(std::span<const ChatMessage> messages, TurnWriter& out) {
-    const bool tokens = out.has("[INST]") && out.has("[/INST]");
-    const auto mark = [&](const char* name, std::string_view before, std::string_view behind) {
-        if (!tokens) return out.text(fmt::format("{}{}{}", before, name, behind));
-        out.special(name);
-        out.begin_text();
-    };
-    out.bos();
-    if (messages.empty()) return mark("[INST]", "", "");
-    const Turns chat(messages, "mistral");
-    for (std::size_t i = 0; i < chat.turns.size(); ++i) {
-        if (i % 2 == 1) {
-            if (!tokens) out.text(" ");
-            out.text(chat.turns[i].content);
-            out.eos();
-            continue;
-        }
-        mark("[INST]", "", " ");
-        if (i == 0 && !chat.system.empty()) out.text(chat.system + "\n\n");
-        out.text(chat.turns[i].content);
-        mark("[/INST]", " ", "");
-    }
-}
-
-void write_vicuna(std::span<const ChatMessage> messages, TurnWriter& out) {
-    constexpr std::string_view kSystem =
-        "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, "
-        "detailed, and polite answers to the user's questions.";
-    out.bos();
-    if (messages.empty()) {
-        out.text(kSystem);
-        return out.text(" USER:");
-    }
-    const Turns chat(messages, "vicuna");
-    out.text(!chat.system.empty() ? std::string_view(chat.system) : kSystem);
-    out.text(" ");
-    for (std::size_t i = 0; i < chat.turns.size(); ++i) {
-        const bool user = i % 2 == 0;
-        out.text(user ? "USER: " : "ASSISTANT: ");
-        out.text(chat.turns[i].content);
-        if (user) out.text(" ");
-        else out.eos();
-    }
-    out.text("ASSISTANT:");
-}
-
-void write_zephyr(std::span<const ChatMessage> messages, TurnWriter& out) {
-    for (const ChatMessage& message : messages) {
-        require(message.role == "system" || message.role == "user" || message.role == "assistant",
-                "chat template zephyr: the role \"{}\"; expected system, user or assistant", message.role);
-        out.mark("<|" + message.role + "|>");
-        out.text("\n");
-        out.text(message.content);
-        out.eos();
-        out.text("\n");
-    }
-    out.mark(messages.empty() ? "<|user|>" : "<|assistant|>");
-    out.text("\n");
-}
-
-constexpr std::array kNames = {"chatml", "llama2", "llama3", "mistral", "vicuna", "zephyr"};
-
-constexpr const char* kRemedy = "pass a built-in template by name (chatml, llama2, llama3, mistral, vicuna, zephyr: "
-                                "--template NAME, or the option chat_template), or use prompts without one (--raw)";
-
-/// The text of ChatML's system turn where the source has it as a literal; empty where it has none.
-std::string literal_system(std::string_view source) {
-    constexpr std::string_view kStart = "<|im_start|>system";
-    for (auto at = source.find(kStart); at != std::string_view::npos; at = source.find(kStart, at + 1)) {
-        std::string_view rest = source.substr(at + kStart.size());
-        if (rest.starts_with("\\n")) rest.remove_prefix(2);
-        else if (rest.starts_with("\n")) rest.remove_prefix(1);
-        else continue;
-        const std::string_view words = rest.substr(0, rest.find("<|im_end|>"));
-        if (words.size() < rest.size() && !words.empty() && words.find_first_of("'\"{}\\") == std::string_view::npos) {
-            return std::string(words);
-        }
-    }
-    return {};
+/// A message as `transformers` hands it to templates: without keys of the value null, and with the assistant's thoughts
+/// under their usual names.
+Value message_value(const ChatMessage& message, jinja::Meter& meter) {
+    auto dict = std::make_shared<jinja::Dict>();
+    const Json more = parse_object(message.more, "the further keys of a message");
+    const auto set = [&](const char* key, Value value) { dict->set(Value(Text(key)), std::move(value), meter); };
+    const Json* thoughts = nullptr;
+    for (const char* key : {"reasoning", "thinking", "reasoning_content"})
+        if (more.contains(key) && !more[key].is_null()) thoughts = &more[key];
+    if (thoughts != nullptr) set("thinking", jinja::from_json(*thoughts, meter));
+    set("role", Value(Text(to_valid_utf8(message.role), role_origin(message.role))));
+    if (!more.contains("content")) set("content", Value(Text(to_valid_utf8(message.content), Origin::user)));
+    for (const auto& [key, value] : more.items())
+        if (!value.is_null()) dict->set(Value(Text(key, Origin::user)), jinja::from_json(value, meter), meter);
+    if (thoughts != nullptr) set("reasoning_content", jinja::from_json(*thoughts, meter));
+    return Value(std::shared_ptr<const jinja::Dict>(std::move(dict)));
 }
 
 }  // namespace
 
-ChatTemplate ChatTemplate::by_name(std::string_view name) {
-    for (std::size_t i = 0; i < kNames.size(); ++i) {
-        if (name == kNames[i]) return ChatTemplate(static_cast<Format>(i));
+struct ChatTemplate::State {
+    jinja::Template plain;
+    std::optional<jinja::Template> with_tools;
+    const detail::BuiltinTemplate* builtin = nullptr;
+    Clock clock = [] { return std::time(nullptr); };
+
+    [[nodiscard]] Text render(std::span<const ChatMessage> messages, const Tokenizer& tokenizer,
+                              std::string_view variables) const;
+    void check_vocabulary(const Tokenizer& tokenizer) const;
+};
+
+void ChatTemplate::State::check_vocabulary(const Tokenizer& tokenizer) const {
+    if (builtin == nullptr) return;
+    for (const std::string& name : builtin->needs)
+        require(tokenizer.find_special(name).has_value(),
+                "the chat template {} needs the special token {}, which the "
+                "vocabulary does not have: name another template, or use a raw prompt (--raw)",
+                builtin->name, name);
+    require(!builtin->needs_eos || tokenizer.eos().has_value(),
+            "the chat template {} needs an end token, and the "
+            "vocabulary names none: name another template, or use a raw prompt (--raw)",
+            builtin->name);
+}
+
+Text ChatTemplate::State::render(std::span<const ChatMessage> messages, const Tokenizer& tokenizer,
+                                 std::string_view variables) const {
+    require(!messages.empty(), "a conversation without messages; expected at least one");
+    check_vocabulary(tokenizer);
+    const Json given = parse_object(variables, "the variables of a conversation");
+    Variables all;
+    try {
+        jinja::Meter meter{jinja::Limits{}};
+        for (const auto& [name, text] : tokenizer.named_tokens()) all.emplace_back(name, Value(Text(text)));
+        std::vector<Value> list;
+        for (const ChatMessage& message : messages) list.push_back(message_value(message, meter));
+        all.emplace_back("messages", Value::list(std::move(list)));
+        all.emplace_back("tools", jinja::None{});
+        all.emplace_back("documents", jinja::None{});
+        all.emplace_back("add_generation_prompt", Value(true));
+        if (builtin != nullptr)
+            all.emplace_back("marks_are_tokens", Value(tokenizer.find_special("[INST]").has_value()));
+        for (const auto& [name, value] : given.items()) all.emplace_back(name, jinja::from_json(value, meter));
+        const bool tools = given.contains("tools") && !given["tools"].is_null();
+        const jinja::Template& used = tools && with_tools ? *with_tools : plain;
+        return used.render(all, [this](const std::string& format) { return formatted_date(clock(), format); });
+    } catch (const Error& error) {
+        fail("the chat template{}{}: {}; change the conversation, or {}", builtin != nullptr ? " " : "",
+             builtin != nullptr ? builtin->name : "", error.what(), kRemedy);
     }
+}
+
+ChatTemplate ChatTemplate::by_name(std::string_view name) {
+    for (const detail::BuiltinTemplate& builtin : detail::builtin_templates())
+        if (builtin.name == name)
+            return ChatTemplate(
+                std::make_shared<const State>(State{jinja::Template::parse(builtin.source), {}, &builtin}));
     fail("there is no chat template \"{}\"; {}", name, kRemedy);
 }
 
-ChatTemplate ChatTemplate::detect(std::string_view source) {
+ChatTemplate ChatTemplate::parse(std::string_view source, std::string_view with_tools) {
     require(!source.empty(), "the checkpoint has no chat template; {}", kRemedy);
-    const auto has = [&](std::string_view mark) { return source.find(mark) != std::string_view::npos; };
-    if (has("<|im_start|>") && has("<|im_end|>") && !has("<|im_sep|>") && !has("<|im_middle|>")) {
-        ChatTemplate result(Format::chatml);
-        result.default_system_ = literal_system(source);
-        return result;
+    try {
+        State state{jinja::Template::parse(to_valid_utf8(source)), {}};
+        if (!with_tools.empty()) state.with_tools = jinja::Template::parse(to_valid_utf8(with_tools));
+        return ChatTemplate(std::make_shared<const State>(std::move(state)));
+    } catch (const Error& error) {
+        fail("the chat template cannot be run: {}; {}", error.what(), kRemedy);
     }
-    if (has("<|start_header_id|>") && has("<|end_header_id|>") && has("<|eot_id|>")) {
-        ChatTemplate result(Format::llama3);
-        result.dated_ = has("Cutting Knowledge Date: December 2023");
-        return result;
-    }
-    if (has("[INST]") && has("<<SYS>>")) return ChatTemplate(Format::llama2);
-    // Later versions have turns of their own for the system's text.
-    if (has("[INST]") && has("[/INST]") && !has("[SYSTEM_PROMPT]")) return ChatTemplate(Format::mistral);
-    if (has("USER: ") && has("ASSISTANT:")) return ChatTemplate(Format::vicuna);
-    // Phi-3 has the same marks and ends turns by <|end|>.
-    if (has("<|user|>") && has("<|assistant|>") && has("eos_token") && !has("<|end|>")) {
-        return ChatTemplate(Format::zephyr);
-    }
-    std::string shown(source.substr(0, 120));
-    for (char& c : shown) {
-        if (static_cast<unsigned char>(c) < 0x20 || static_cast<unsigned char>(c) > 0x7E) c = ' ';
-    }
-    fail("the checkpoint's chat template is none of the built-in ones (it begins \"{}\"); {}", shown, kRemedy);
 }
 
-std::vector<TokenId> ChatTemplate::encode(std::span<const ChatMessage> messages, const Tokenizer& tokenizer) const {
-    require(!messages.empty(), "a conversation without messages; expected at least one");
-    return write(messages, tokenizer);
+ChatTemplate ChatTemplate::of(const Tokenizer& tokenizer) {
+    const auto& named = tokenizer.chat_templates();
+    const auto tools = std::ranges::find(named, "tool_use", &std::pair<std::string, std::string>::first);
+    if (tokenizer.chat_template().empty() && !named.empty()) {
+        std::string names;
+        for (const auto& [name, source] : named) names += (names.empty() ? "" : ", ") + name;
+        fail(
+            "the checkpoint has chat templates by name ({}) and none by the name default; write the one you want to a "
+            "file and pass it (--template-file FILE)",
+            names);
+    }
+    return parse(tokenizer.chat_template(),
+                 tools != named.end() ? std::string_view(tools->second) : std::string_view());
+}
+
+ChatTemplate ChatTemplate::with_clock(Clock clock) const {
+    State state = *state_;
+    state.clock = std::move(clock);
+    return ChatTemplate(std::make_shared<const State>(std::move(state)));
+}
+
+std::string ChatTemplate::render(std::span<const ChatMessage> messages, const Tokenizer& tokenizer,
+                                 std::string_view variables) const {
+    return state_->render(messages, tokenizer, variables).bytes();
+}
+
+namespace {
+
+std::vector<TokenId> encode_text(const Text& text, const Tokenizer& tokenizer) {
+    std::vector<TextSpan> plain;
+    for (const Text::Span& span : text.user()) plain.push_back({span.begin, span.end});
+    return tokenizer.encode(text.view(), plain);
+}
+
+/// A conversation of one user, up to that user's words and from their end on.
+struct AroundUser {
+    Text before, after;
+};
+
+AroundUser around_user(const Text& text) {
+    require(!text.user().empty(), "the chat template does not show what users write; {}", kRemedy);
+    const Text::Span words = text.user().front();
+    return {text.slice(0, words.begin), text.slice(words.end, text.size())};
+}
+
+Text with_any_user(const auto& state, const Tokenizer& tokenizer) {
+    const ChatMessage message{.role = "user", .content = "Hello"};
+    return state.render(std::span(&message, 1), tokenizer, {});
+}
+
+}  // namespace
+
+std::vector<TokenId> ChatTemplate::encode(std::span<const ChatMessage> messages, const Tokenizer& tokenizer,
+                                          std::string_view variables) const {
+    return encode_text(state_->render(messages, tokenizer, variables), tokenizer);
 }
 
 std::vector<TokenId> ChatTemplate::encode_user_opening(const Tokenizer& tokenizer) const {
-    return write({}, tokenizer);
+    const Text before = around_user(with_any_user(*state_, tokenizer)).before;
+    // A space before the words belongs to the first of them.
+    return encode_text(before.slice(0, before.view().find_last_not_of(' ') + 1), tokenizer);
 }
 
 UserEnding ChatTemplate::user_ending(const Tokenizer& tokenizer) const {
-    const auto token_or_text = [&](const char* mark) {
-        const auto token = tokenizer.find_special(mark);
-        return token ? UserEnding{.token = token} : UserEnding{.text = mark};
-    };
-    switch (format_) {
-        case Format::chatml: return {.token = tokenizer.find_special("<|im_end|>")};
-        case Format::llama3: return {.token = tokenizer.find_special("<|eot_id|>")};
-        case Format::zephyr: return {.token = tokenizer.eos()};
-        case Format::llama2: return {.text = "[/INST]"};  // words, whatever the vocabulary has: see write_llama2
-        case Format::mistral: return token_or_text("[/INST]");
-        case Format::vicuna: return {.text = "ASSISTANT:"};
-    }
-    return {};
+    const Text after = around_user(with_any_user(*state_, tokenizer)).after;
+    std::string_view rest = after.view();
+    rest.remove_prefix(std::min(rest.find_first_not_of(" \n\r\t"), rest.size()));
+    const std::vector<TokenId> ids = tokenizer.encode(rest, SpecialText::parse, TextPlace::middle);
+    if (ids.empty()) return {};
+    if (tokenizer.is_special(ids[0])) return {.token = ids[0]};
+    // Words: to the end of their line, or to a special token.
+    const auto special = std::ranges::find_if(ids, [&](TokenId id) { return tokenizer.is_special(id); });
+    std::string words(rest.substr(0, rest.find('\n')));
+    if (special != ids.end()) words = words.substr(0, words.find(tokenizer.piece(*special)));
+    words.erase(words.find_last_not_of(" \t") + 1);
+    return {.text = words};
 }
 
-std::vector<TokenId> ChatTemplate::write(std::span<const ChatMessage> messages, const Tokenizer& tokenizer) const {
-    TurnWriter out(tokenizer);
-    switch (format_) {
-        case Format::chatml: write_chatml(messages, default_system_, out); break;
-        case Format::llama2: write_llama2(messages, out); break;
-        // The dates are those that Llama 3.1's template falls back to, so that equal prompts give equal ids.
-        case Format::llama3:
-            write_llama3(messages, dated_ ? "Cutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n" : "",
-                         out);
-            break;
-        case Format::mistral: write_mistral(messages, out); break;
-        case Format::vicuna: write_vicuna(messages, out); break;
-        case Format::zephyr: write_zephyr(messages, out); break;
-    }
-    return out.finish();
+std::string ChatTemplate::name() const {
+    return state_->builtin != nullptr ? std::string(state_->builtin->name) : std::string();
 }
-
-std::string ChatTemplate::name() const { return kNames[static_cast<std::size_t>(format_)]; }
 
 }  // namespace outrider

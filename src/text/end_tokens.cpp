@@ -10,11 +10,29 @@ namespace outrider::detail {
 namespace {
 
 /// Ends of a turn, of a message and of a text.
-constexpr std::array<std::string_view, 22> kEnds = {
-    "<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<|flush|>", "<|calls|>", "<end_of_turn>",
-    "<|endoftext|>", "</s>", "<|eom_id|>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]", "<|end_of_text|>",
-    "<end_of_utterance>", "<eos>", "<turn|>", "<|tool_response>", "[e~[",
-    "<\xEF\xBD\x9C" "end\xE2\x96\x81of\xE2\x96\x81sentence\xEF\xBD\x9C>"};
+constexpr std::array<std::string_view, 22> kEnds = {"<|eot_id|>",
+                                                    "<|im_end|>",
+                                                    "<|end|>",
+                                                    "<|return|>",
+                                                    "<|call|>",
+                                                    "<|flush|>",
+                                                    "<|calls|>",
+                                                    "<end_of_turn>",
+                                                    "<|endoftext|>",
+                                                    "</s>",
+                                                    "<|eom_id|>",
+                                                    "<EOT>",
+                                                    "_<EOT>",
+                                                    "[EOT]",
+                                                    "[EOS]",
+                                                    "<|end_of_text|>",
+                                                    "<end_of_utterance>",
+                                                    "<eos>",
+                                                    "<turn|>",
+                                                    "<|tool_response>",
+                                                    "[e~[",
+                                                    "<\xEF\xBD\x9C"
+                                                    "end\xE2\x96\x81of\xE2\x96\x81sentence\xEF\xBD\x9C>"};
 
 }  // namespace
 

@@ -11,7 +11,8 @@
 namespace outrider::detail {
 namespace {
 
-constexpr std::array kNames = {"bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"};
+constexpr std::array kNames = {"bos_token", "eos_token", "unk_token", "sep_token",
+                               "pad_token", "cls_token", "mask_token"};
 
 /// The text of a token that is a string or an object with content; empty for null and others.
 std::string text_of(const Json& value) { return value.is_string() ? value.get<std::string>() : text(value, "content"); }
@@ -31,7 +32,8 @@ public:
         if (!map.is_object()) return;
         for (const char* key : kNames) put(key, field(map, key), name);
         for (const auto& [key, value] : map.items())
-            if (key.ends_with("_token") && std::ranges::find(kNames, key) == kNames.end() && value.is_string()) put(key, value, name);
+            if (key.ends_with("_token") && std::ranges::find(kNames, key) == kNames.end() && value.is_string())
+                put(key, value, name);
         for (const char* list : {"additional_special_tokens", "extra_special_tokens"}) {
             const Json& more = field(map, list);
             if (more.is_structured())
@@ -60,15 +62,18 @@ private:
         AddedToken token{.text = text_of(value)};
         if (value.is_object()) token = read_added_token(value, kNoToken, name);
         token.special = true;
-        if (key.empty()) more_.push_back(std::move(token));
-        else by_key_[key] = std::move(token);
+        if (key.empty())
+            more_.push_back(std::move(token));
+        else
+            by_key_[key] = std::move(token);
     }
 
     std::map<std::string, AddedToken> by_key_;
     std::vector<AddedToken> more_;
 };
 
-std::vector<AddedToken> read_decoder(const Json& decoder, const std::string& name, const std::vector<AddedToken>& named) {
+std::vector<AddedToken> read_decoder(const Json& decoder, const std::string& name,
+                                     const std::vector<AddedToken>& named) {
     std::vector<AddedToken> result;
     for (const auto& [key, value] : decoder.items()) {
         AddedToken token = read_added_token(value, parse_id(key, name), name);
@@ -103,8 +108,12 @@ AddedToken read_added_token(const Json& token, TokenId id, const std::string& na
     if (!token.is_object() || text(token, "content").empty())
         fail("{}: the added token {} is {}; it has no content", name, id, shown(token));
     const bool special = flag(token, "special", false);
-    return {.id = id, .text = text(token, "content"), .special = special, .strip_left = flag(token, "lstrip", false),
-            .strip_right = flag(token, "rstrip", false), .single_word = flag(token, "single_word", false),
+    return {.id = id,
+            .text = text(token, "content"),
+            .special = special,
+            .strip_left = flag(token, "lstrip", false),
+            .strip_right = flag(token, "rstrip", false),
+            .single_word = flag(token, "single_word", false),
             .normalized = flag(token, "normalized", !special)};
 }
 
@@ -121,11 +130,14 @@ FolderTokens FolderTokens::read(const std::filesystem::path& folder) {
     if (!decoder.is_object()) names.take(map, (folder / "special_tokens_map.json").string());
     result.named = names.all();
     result.bos = names.text_at("bos_token");
-    for (const std::string& eos : {names.text_at("eos_token"), text_of(field(result.config, "eos_token")),
-                                   others.text_at("eos_token")})
+    for (const std::string& eos :
+         {names.text_at("eos_token"), text_of(field(result.config, "eos_token")), others.text_at("eos_token")})
         if (!eos.empty() && std::ranges::find(result.eos, eos) == result.eos.end()) result.eos.push_back(eos);
-    if (decoder.is_object()) result.listed = read_decoder(decoder, name, result.named);
-    else result.older = read_older(read_beside(folder, "added_tokens.json"), (folder / "added_tokens.json").string(), result.named);
+    if (decoder.is_object())
+        result.listed = read_decoder(decoder, name, result.named);
+    else
+        result.older =
+            read_older(read_beside(folder, "added_tokens.json"), (folder / "added_tokens.json").string(), result.named);
     return result;
 }
 

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "formats/json_text.hpp"
+#include <outrider/formats/detail/json_text.hpp>
 #include "added_tokens.hpp"
 
 namespace outrider::detail {

@@ -89,14 +89,18 @@ MergeBpe::MergeBpe(const std::vector<std::string>& entries,
     std::int32_t rank = 0;
     for (const auto& [left, right] : merges) {
         const TokenId a = id_of(left), b = id_of(right), merged = id_of(left + right);
-        require(a >= 0 && b >= 0 && merged >= 0, "merge {} of the tokenizer joins \"{}\" and \"{}\": a part or the "
-                "whole is not in the vocabulary", rank, left, right);
+        require(a >= 0 && b >= 0 && merged >= 0,
+                "merge {} of the tokenizer joins \"{}\" and \"{}\": a part or the "
+                "whole is not in the vocabulary",
+                rank, left, right);
         merges_.emplace(key(a, b), Merge{rank++, merged});
     }
     if (!options.whole_words) return;
     for (const auto& [entry, id] : ids) {
-        if (options.characters) words_.emplace(entry, id);
-        else if (const auto bytes = bytes_of_entry(entry)) words_.emplace(*bytes, id);
+        if (options.characters)
+            words_.emplace(entry, id);
+        else if (const auto bytes = bytes_of_entry(entry))
+            words_.emplace(*bytes, id);
     }
 }
 
@@ -166,8 +170,10 @@ void MergeBpe::encode(std::string_view word, Scratch& scratch, std::vector<Token
             return;
         }
     }
-    require(word.size() < static_cast<std::size_t>(std::numeric_limits<std::int32_t>::max()), "a word of {} bytes is "
-            "too long to tokenize", word.size());
+    require(word.size() < static_cast<std::size_t>(std::numeric_limits<std::int32_t>::max()),
+            "a word of {} bytes is "
+            "too long to tokenize",
+            word.size());
     spell(word, scratch);
     const auto size = static_cast<std::int32_t>(scratch.symbols.size());
     for (std::int32_t i = 0; i + 1 < size; ++i) offer(scratch, i);

@@ -23,9 +23,9 @@ namespace outrider::detail {
 [[nodiscard]] const std::string& entry_of_byte(std::uint8_t byte);
 
 struct BpeOptions {
-    bool whole_words = false;     ///< a word that is a token is that token, whatever the merges say (ignore_merges)
-    TokenId unknown = kNoToken;   ///< stands for a byte that has no token; kNoToken: such bytes are left out
-    bool fuse_unknown = false;    ///< neighbouring unknown bytes are one token
+    bool whole_words = false;    ///< a word that is a token is that token, whatever the merges say (ignore_merges)
+    TokenId unknown = kNoToken;  ///< stands for a byte that has no token; kNoToken: such bytes are left out
+    bool fuse_unknown = false;   ///< neighbouring unknown bytes are one token
     /// Words begin as characters; one that is no entry as its bytes, the entries "<0x00>" to "<0xFF>" (byte_fallback).
     bool characters = false;
 };
@@ -47,8 +47,8 @@ public:
         std::vector<Candidate> heap;
     };
 
-    /// `entries`: the vocabulary in GPT-2's alphabet, or as it is for characters, by id; empty strings are no tokens. `merges`: pairs of entries,
-    /// best first. Throws Error when a part or a result of a merge is no token.
+    /// `entries`: the vocabulary in GPT-2's alphabet, or as it is for characters, by id; empty strings are no tokens.
+    /// `merges`: pairs of entries, best first. Throws Error when a part or a result of a merge is no token.
     MergeBpe(const std::vector<std::string>& entries, const std::vector<std::pair<std::string, std::string>>& merges,
              const BpeOptions& options);
 
@@ -74,7 +74,7 @@ private:
     BpeOptions options_;
     std::array<TokenId, 256> byte_ids_;
     std::unordered_map<std::uint64_t, Merge, HashKey> merges_;
-    std::unordered_map<std::string, TokenId> words_;  // by bytes; filled only when whole words go before merges
+    std::unordered_map<std::string, TokenId> words_;       // by bytes; filled only when whole words go before merges
     std::unordered_map<std::string, TokenId> characters_;  // entries of one character, where words begin as those
 };
 

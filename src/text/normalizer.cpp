@@ -43,8 +43,8 @@ std::string nmt(std::string_view text) {
         const Character c = first_character(text);
         text.remove_prefix(c.bytes);
         const char32_t p = c.point;
-        const bool dropped = (p >= 0x01 && p <= 0x08) || p == 0x0B || (p >= 0x0E && p <= 0x1F) || p == 0x7F ||
-                             p == 0x8F || p == 0x9F;
+        const bool dropped =
+            (p >= 0x01 && p <= 0x08) || p == 0x0B || (p >= 0x0E && p <= 0x1F) || p == 0x7F || p == 0x8F || p == 0x9F;
         const bool space = p == 0x09 || p == 0x0A || p == 0x0C || p == 0x0D || p == 0x1680 ||
                            (p >= 0x200B && p <= 0x200F) || p == 0x2028 || p == 0x2029 || p == 0x2581 || p == 0xFEFF ||
                            p == 0xFFFD;
@@ -64,14 +64,22 @@ void Normalizer::add(const std::string& name, const Json& step) {
         const Json& steps = field(step, "normalizers");
         if (!steps.is_array()) fail("{}: the normalizer {} has no list of normalizers", name, shown(step));
         for (const Json& inner : steps) add(name, inner);
-    } else if (type == "NFC") form(NormalForm::nfc);
-    else if (type == "NFD") form(NormalForm::nfd);
-    else if (type == "NFKC") form(NormalForm::nfkc);
-    else if (type == "NFKD") form(NormalForm::nfkd);
-    else if (type == "Nmt") steps_.emplace_back(nmt);
-    else if (type == "Lowercase") steps_.emplace_back(lower_case);
-    else if (type == "StripAccents") steps_.emplace_back(without_marks);
-    else if (type == "Replace") steps_.push_back(replacement(name, step));
+    } else if (type == "NFC")
+        form(NormalForm::nfc);
+    else if (type == "NFD")
+        form(NormalForm::nfd);
+    else if (type == "NFKC")
+        form(NormalForm::nfkc);
+    else if (type == "NFKD")
+        form(NormalForm::nfkd);
+    else if (type == "Nmt")
+        steps_.emplace_back(nmt);
+    else if (type == "Lowercase")
+        steps_.emplace_back(lower_case);
+    else if (type == "StripAccents")
+        steps_.emplace_back(without_marks);
+    else if (type == "Replace")
+        steps_.push_back(replacement(name, step));
     else if (type == "Strip") {
         const bool left = flag_of(name, step, "strip_left"), right = flag_of(name, step, "strip_right");
         steps_.emplace_back([left, right](std::string text) {
@@ -81,10 +89,13 @@ void Normalizer::add(const std::string& name, const Json& step) {
         });
     } else if (type == "Prepend") {
         prefix_ = string_of(name, step, "prepend");
-        steps_.emplace_back([prefix = prefix_](const std::string& text) { return text.empty() ? text : prefix + text; });
+        steps_.emplace_back(
+            [prefix = prefix_](const std::string& text) { return text.empty() ? text : prefix + text; });
     } else {
-        fail("{}: the normalizer {} is not supported; expected NFC, NFD, NFKC, NFKD, Nmt, Lowercase, Strip, "
-             "StripAccents, Prepend, Replace or a Sequence of them", name, shown(step));
+        fail(
+            "{}: the normalizer {} is not supported; expected NFC, NFD, NFKC, NFKD, Nmt, Lowercase, Strip, "
+            "StripAccents, Prepend, Replace or a Sequence of them",
+            name, shown(step));
     }
 }
 

@@ -6,7 +6,7 @@
 #include <string_view>
 #include <vector>
 
-#include "formats/json_text.hpp"
+#include <outrider/formats/detail/json_text.hpp>
 
 namespace outrider::detail {
 
@@ -14,8 +14,8 @@ namespace outrider::detail {
 /// library `tokenizers` (tokenizers/src/normalizers).
 class Normalizer {
 public:
-    /// Reads NFC, NFD, NFKC, NFKD, Nmt, Lowercase, Strip, StripAccents, Prepend, Replace and Sequences of them; null has
-    /// no steps. Throws Error for others and names them. `name` stands in messages.
+    /// Reads NFC, NFD, NFKC, NFKD, Nmt, Lowercase, Strip, StripAccents, Prepend, Replace and Sequences of them; null
+    /// has no steps. Throws Error for others and names them. `name` stands in messages.
     [[nodiscard]] static Normalizer read(const std::string& name, const Json& normalizer);
 
     /// The text after all steps. `text` is valid UTF-8, and so is the result. Throws Error where the steps would make a

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cctype>
 #include <cstdint>
-#include <initializer_list>
 
 #include <fmt/format.h>
 
@@ -30,8 +29,8 @@ std::string message_of(int error) {
     return reinterpret_cast<const char*>(text);
 }
 
-/// \s, \S, \w and \W spelled by what they stand for in Oniguruma, the library that published expressions are made for. Its
-/// words have six numbers of Latin-1 and no others.
+/// \s, \S, \w and \W spelled by what they stand for in Oniguruma, the library that published expressions are made for.
+/// Its words have six numbers of Latin-1 and no others.
 std::string with_unicode_classes(std::string_view expression) {
     constexpr const char* kWord = R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\x{B2}\x{B3}\x{B9}\x{BC}-\x{BE})";
     std::string result;
@@ -44,20 +43,19 @@ std::string with_unicode_classes(std::string_view expression) {
             continue;
         }
         const char letter = expression[++i];
-        if (letter == 's') result += "\\p{White_Space}";
-        else if (letter == 'S') result += "\\P{White_Space}";
-        else if (letter == 'w') result += in_class ? kWord : fmt::format("[{}]", kWord);
-        else if (letter == 'W' && !in_class) result += fmt::format("[^{}]", kWord);
-        else result.push_back('\\'), result.push_back(letter);
+        if (letter == 's')
+            result += "\\p{White_Space}";
+        else if (letter == 'S')
+            result += "\\P{White_Space}";
+        else if (letter == 'w')
+            result += in_class ? kWord : fmt::format("[{}]", kWord);
+        else if (letter == 'W' && !in_class)
+            result += fmt::format("[^{}]", kWord);
+        else
+            result.push_back('\\'), result.push_back(letter);
     }
     return result;
 }
-
-// Expressions of the models' own tokenizer.json files.
-constexpr std::string_view kLlama3Pattern =
-    R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
-constexpr std::string_view kQwen2Pattern =
-    R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
 
 }  // namespace
 
@@ -123,8 +121,10 @@ void take_words(const std::vector<Cut>& cuts, CutBehavior behavior, std::vector<
                                      (behavior == CutBehavior::with_previous && cut.match && !before) ||
                                      (behavior == CutBehavior::with_next && !cut.match && before));
         if (behavior == CutBehavior::removed && cut.match) continue;
-        if (joins && words.size() > first) words.back() = joined(words.back(), cut.text);
-        else words.push_back(cut.text);
+        if (joins && words.size() > first)
+            words.back() = joined(words.back(), cut.text);
+        else
+            words.push_back(cut.text);
     }
     words.erase(std::remove_if(words.begin() + static_cast<std::ptrdiff_t>(first), words.end(),
                                [](std::string_view word) { return word.empty(); }),
@@ -137,7 +137,8 @@ std::vector<Cut> cut_in_bytes(const WordPattern& pattern, std::string_view word)
     for (const char c : word) spelled += entry_of_byte(static_cast<std::uint8_t>(c));
     std::vector<Cut> cuts = pattern.cut(spelled);
     for (Cut& cut : cuts) {  // as many bytes of the word as there are characters in the cut
-        const auto size = std::ranges::count_if(cut.text, [](char c) { return (static_cast<std::uint8_t>(c) & 0xC0) != 0x80; });
+        const auto size =
+            std::ranges::count_if(cut.text, [](char c) { return (static_cast<std::uint8_t>(c) & 0xC0) != 0x80; });
         cut.text = word.substr(0, static_cast<std::size_t>(size));
         word.remove_prefix(cut.text.size());
     }
@@ -168,29 +169,6 @@ std::string quoted(std::string_view text) {
         const auto byte = static_cast<unsigned char>(c);
         if (byte < 0x80 && std::isalnum(byte) == 0) result.push_back('\\');
         result.push_back(c);
-    }
-    return result;
-}
-
-// Names that share a rule are those of llama.cpp's src/llama-vocab.cpp. Its "default" is a guess for files that do not
-// say; GPT-2's expression is ours.
-PreTokenizer PreTokenizer::by_name(std::string_view name) {
-    const auto is = [&](std::initializer_list<std::string_view> names) {
-        return std::find(names.begin(), names.end(), name) != names.end();
-    };
-    PreTokenizer result;
-    if (is({"smollm", "starcoder", "refact", "command-r", "codeshell", "exaone"})) {
-        result.add(kDigitPattern);
-        result.add(kGpt2Pattern);
-    } else if (is({"gpt-2", "default", "mpt", "olmo", "jais"})) {
-        result.add(kGpt2Pattern);
-    } else if (is({"llama-bpe", "llama-v3", "llama3"})) {
-        result.add(kLlama3Pattern);
-    } else if (is({"qwen2", "stablelm2"})) {
-        result.add(kQwen2Pattern);
-    } else {
-        fail("the pre-tokenizer \"{}\" (tokenizer.ggml.pre) is not known; expected smollm, gpt-2, default, llama-bpe "
-             "or qwen2. A Hugging Face folder of the model, with its tokenizer.json, may work", name);
     }
     return result;
 }

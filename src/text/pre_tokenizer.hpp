@@ -18,12 +18,12 @@ struct Cut {
 /// A compiled expression. Immutable; safe to share between threads.
 class WordPattern {
 public:
-    /// `\s` and `\w` mean Unicode's White_Space and its words, as in the libraries that tokenisers are trained with (PCRE2's
-    /// own \s has U+180E as well, its \w all numbers). Throws Error for an expression that PCRE2 refuses.
+    /// `\s` and `\w` mean Unicode's White_Space and its words, as in the libraries that tokenisers are trained with
+    /// (PCRE2's own \s has U+180E as well, its \w all numbers). Throws Error for an expression that PCRE2 refuses.
     explicit WordPattern(std::string_view expression);
 
-    /// The matches in `text` and the gaps between them, in order: nothing is lost. With `empty_matches` those count too,
-    /// but not right after another match. Valid UTF-8 only.
+    /// The matches in `text` and the gaps between them, in order: nothing is lost. With `empty_matches` those count
+    /// too, but not right after another match. Valid UTF-8 only.
     [[nodiscard]] std::vector<Cut> cut(std::string_view text, bool empty_matches = false) const;
 
 private:
@@ -50,9 +50,6 @@ public:
 
     /// The words of `text`, one after another. `text` is valid UTF-8.
     [[nodiscard]] std::vector<std::string_view> words(std::string_view text) const;
-
-    /// A rule by the name that GGUF files give it in tokenizer.ggml.pre. Throws Error for an unknown one.
-    [[nodiscard]] static PreTokenizer by_name(std::string_view name);
 
 private:
     std::vector<WordRule> rules_;

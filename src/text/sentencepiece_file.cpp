@@ -85,9 +85,12 @@ private:
 Piece read_piece(std::string_view bytes, const std::string& name) {
     Piece piece;
     for (WireReader in(bytes, name); in.next();) {
-        if (in.number() == tag::kText) piece.text = in.text();
-        else if (in.number() == tag::kScore) piece.score = in.real();
-        else if (in.number() == tag::kKind) piece.kind = static_cast<PieceKind>(in.integer());
+        if (in.number() == tag::kText)
+            piece.text = in.text();
+        else if (in.number() == tag::kScore)
+            piece.score = in.real();
+        else if (in.number() == tag::kKind)
+            piece.kind = static_cast<PieceKind>(in.integer());
     }
     return piece;
 }
@@ -98,7 +101,8 @@ void read_trainer(std::string_view bytes, SentencePieceFile& file, const std::st
         switch (in.number()) {
             case tag::kModelType: model = in.integer(); break;
             case tag::kSuffix:
-                require(in.integer() == 0, "{}: a vocabulary that writes white space behind words is not supported", name);
+                require(in.integer() == 0, "{}: a vocabulary that writes white space behind words is not supported",
+                        name);
                 break;
             case tag::kByteFallback: file.byte_fallback = in.integer() != 0; break;
             case tag::kUnknown: file.unknown = in.text(); break;
@@ -108,8 +112,10 @@ void read_trainer(std::string_view bytes, SentencePieceFile& file, const std::st
             default: break;
         }
     }
-    require(model == kUnigram || model == kBpe, "{}: a SentencePiece model of type {} is not supported; expected "
-            "unigram ({}) or BPE ({})", name, model, kUnigram, kBpe);
+    require(model == kUnigram || model == kBpe,
+            "{}: a SentencePiece model of type {} is not supported; expected "
+            "unigram ({}) or BPE ({})",
+            name, model, kUnigram, kBpe);
     file.bpe = model == kBpe;
 }
 
@@ -171,9 +177,12 @@ bool charsmap_holds(std::string_view map) {
 SentencePieceFile SentencePieceFile::parse(std::string_view bytes, const std::string& name) {
     SentencePieceFile file;
     for (WireReader in(bytes, name); in.next();) {
-        if (in.number() == tag::kPieces) file.pieces.push_back(read_piece(in.text(), name));
-        else if (in.number() == tag::kTrainer) read_trainer(in.text(), file, name);
-        else if (in.number() == tag::kNormalizer) read_normalizer(in.text(), file, name);
+        if (in.number() == tag::kPieces)
+            file.pieces.push_back(read_piece(in.text(), name));
+        else if (in.number() == tag::kTrainer)
+            read_trainer(in.text(), file, name);
+        else if (in.number() == tag::kNormalizer)
+            read_normalizer(in.text(), file, name);
     }
     require(!file.pieces.empty(), "{}: not a SentencePiece vocabulary: it has no pieces", name);
     return file;

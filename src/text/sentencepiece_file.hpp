@@ -25,9 +25,9 @@ struct SentencePieceFile {
     std::vector<Piece> pieces;  ///< by id
     bool bpe = false;           ///< else a unigram language model
     bool byte_fallback = false;
-    bool dummy_prefix = true;   ///< a text is encoded with a space before it
+    bool dummy_prefix = true;  ///< a text is encoded with a space before it
     bool collapse_spaces = true;
-    std::string charsmap;       ///< precompiled rules of normalisation
+    std::string charsmap;  ///< precompiled rules of normalisation
     std::string unknown = "<unk>", bos = "<s>", eos = "</s>", pad = "<pad>";
 
     /// Throws Error for bytes that are no such message and for kinds of model that are not supported. `name` stands in

@@ -66,8 +66,10 @@ std::string SpaceMarks::operator()(std::string_view part, bool first) const {
     std::string result;
     if (part.empty()) return result;
     for (const char c : part) {
-        if (c == ' ') result += mark;
-        else result += c;
+        if (c == ' ')
+            result += mark;
+        else
+            result += c;
     }
     if (prefix && (first || !only_first) && !result.starts_with(mark)) result.insert(0, mark);
     return result;
@@ -111,8 +113,8 @@ void TokenizerState::finish(const std::string& name) {
     }
     const auto inside = [&](TokenId id) { return id >= 0 && static_cast<std::size_t>(id) < entries.size(); };
     for (const AddedToken& token : added.all()) {
-        require(inside(token.id), "{}: the added token {} has the id {}, outside the vocabulary of {}", name, token.text,
-                token.id, entries.size());
+        require(inside(token.id), "{}: the added token {} has the id {}, outside the vocabulary of {}", name,
+                token.text, token.id, entries.size());
         const auto id = static_cast<std::size_t>(token.id);
         bytes[id] = token.special ? std::string() : token.text;
         special[id] = token.special;
@@ -130,27 +132,53 @@ void TokenizerState::finish(const std::string& name) {
     for (const TokenId id : end_ids) {
         require(inside(id), "{}: the end id {} is outside the vocabulary of {}", name, id, entries.size());
     }
+    if (bos) name_token("bos_token", entries[static_cast<std::size_t>(*bos)]);
+    if (eos) name_token("eos_token", entries[static_cast<std::size_t>(*eos)]);
     entries = {};  // a third of what a tokenizer holds, and `bytes` and `added` say the same
     ids = {};
     bytes.shrink_to_fit();
 }
 
+void TokenizerState::name_token(const std::string& name, const std::string& text) {
+    if (std::ranges::find(named_tokens, name, &std::pair<std::string, std::string>::first) == named_tokens.end())
+        named_tokens.emplace_back(name, text);
+}
+
 Tokenizer::Tokenizer(std::unique_ptr<const TokenizerState> state) : state_(std::move(state)) {}
 Tokenizer::~Tokenizer() = default;
+
+namespace {
+
+/// `cut`(take): hands out the parts of a text, see AddedTokens::cut.
+template <typename Cut>
+std::vector<TokenId> encode_parts(const TokenizerState& state, std::size_t size, bool starts, Cut&& cut) {
+    std::vector<TokenId> ids;
+    ids.reserve(size / 4 + 8);
+    PlainEncoder plain(state, ids);
+    const bool copies = !state.normalizer.empty() && !state.marks;
+    cut([&](std::string_view part, const AddedToken* token, bool first) {
+        if (token != nullptr)
+            ids.push_back(token->id);
+        else
+            plain.encode(copies ? plain.keep(part) : part, starts && first);
+    });
+    return ids;
+}
+
+}  // namespace
 
 std::vector<TokenId> Tokenizer::encode(std::string_view text, SpecialText special, TextPlace place) const {
     std::string repaired;
     if (!is_valid_utf8(text)) text = repaired = to_valid_utf8(text);
-    std::vector<TokenId> ids;
-    ids.reserve(text.size() / 4 + 8);
-    PlainEncoder plain(*state_, ids);
-    const bool starts = place == TextPlace::start, copies = !state_->normalizer.empty() && !state_->marks;
-    state_->added.cut(text, special == SpecialText::parse, state_->normalizer,
-                      [&](std::string_view part, const AddedToken* token, bool first) {
-                          if (token != nullptr) ids.push_back(token->id);
-                          else plain.encode(copies ? plain.keep(part) : part, starts && first);
-                      });
-    return ids;
+    return encode_parts(*state_, text.size(), place == TextPlace::start, [&](const detail::AddedTokens::Take& take) {
+        state_->added.cut(text, special == SpecialText::parse, state_->normalizer, take);
+    });
+}
+
+std::vector<TokenId> Tokenizer::encode(std::string_view text, std::span<const TextSpan> plain) const {
+    return encode_parts(*state_, text.size(), true, [&](const detail::AddedTokens::Take& take) {
+        state_->added.cut(text, plain, state_->normalizer, take);
+    });
 }
 
 std::string Tokenizer::decode(std::span<const TokenId> tokens, TextPlace place) const {
@@ -197,5 +225,11 @@ const std::vector<TokenId>& Tokenizer::leading_ids() const noexcept { return sta
 bool Tokenizer::adds_bos() const noexcept { return !state_->leading_ids.empty(); }
 const std::vector<TokenId>& Tokenizer::end_ids() const noexcept { return state_->end_ids; }
 const std::string& Tokenizer::chat_template() const noexcept { return state_->chat_template; }
+const std::vector<std::pair<std::string, std::string>>& Tokenizer::chat_templates() const noexcept {
+    return state_->chat_templates;
+}
+const std::vector<std::pair<std::string, std::string>>& Tokenizer::named_tokens() const noexcept {
+    return state_->named_tokens;
+}
 
 }  // namespace outrider

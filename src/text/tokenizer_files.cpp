@@ -4,7 +4,7 @@
 #include <outrider/core/error.hpp>
 #include <outrider/formats/mapped_file.hpp>
 
-#include "formats/json_text.hpp"
+#include <outrider/formats/detail/json_text.hpp>
 
 #include "folder_tokens.hpp"
 #include "tokenizer_state.hpp"
@@ -23,7 +23,24 @@ void read_template(const Json& config, TokenizerState& state) {
     if (source.is_string()) state.chat_template = source.get<std::string>();
     if (!source.is_array()) return;
     for (const Json& named : source) {  // several templates by name
-        if (text(named, "name") == "default") state.chat_template = text(named, "template");
+        if (text(named, "name") == "default")
+            state.chat_template = text(named, "template");
+        else
+            state.chat_templates.emplace_back(text(named, "name"), text(named, "template"));
+    }
+}
+
+/// bos_token, pad_token and every other key of that form whose value is a text or an object with one.
+void read_named_tokens(const std::filesystem::path& path, TokenizerState& state) {
+    if (!std::filesystem::exists(path)) return;
+    const Json config = detail::read_json(path);
+    if (!config.is_object()) return;
+    for (const auto& [key, value] : config.items()) {
+        if (!key.ends_with("_token")) continue;
+        if (value.is_string())
+            state.name_token(key, value.get<std::string>());
+        else if (value.is_object() && field(value, "content").is_string())
+            state.name_token(key, text(value, "content"));
     }
 }
 
@@ -48,6 +65,20 @@ std::string read_text(const std::filesystem::path& path) {
     return {reinterpret_cast<const char*>(file.span().data()), file.size()};
 }
 
+/// Templates in files of their own: chat_template.jinja, and others in additional_chat_templates/.
+void read_template_files(const std::filesystem::path& folder, TokenizerState& state) {
+    if (std::filesystem::exists(folder / "chat_template.jinja")) {
+        state.chat_template = read_text(folder / "chat_template.jinja");
+        state.chat_templates.clear();
+    }
+    if (!std::filesystem::is_directory(folder / "additional_chat_templates")) return;
+    std::vector<std::filesystem::path> files;
+    for (const auto& file : std::filesystem::directory_iterator(folder / "additional_chat_templates"))
+        if (file.path().extension() == ".jinja") files.push_back(file.path());
+    std::ranges::sort(files);
+    for (const auto& file : files) state.chat_templates.emplace_back(file.stem().string(), read_text(file));
+}
+
 }  // namespace
 
 void TokenizerState::read_neighbours(const std::filesystem::path& folder, const detail::FolderTokens& tokens) {
@@ -61,9 +92,9 @@ void TokenizerState::read_neighbours(const std::filesystem::path& folder, const 
     }
     // The model's own configuration counts where generation_config.json is silent: that one is often edited alone.
     if (!read_end_ids(folder / "generation_config.json", *this)) read_end_ids(folder / "config.json", *this);
-    if (std::filesystem::exists(folder / "chat_template.jinja")) {
-        chat_template = read_text(folder / "chat_template.jinja");
-    }
+    read_template_files(folder, *this);
+    read_named_tokens(folder / "tokenizer_config.json", *this);
+    read_named_tokens(folder / "special_tokens_map.json", *this);
 }
 
 }  // namespace outrider

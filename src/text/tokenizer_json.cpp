@@ -4,7 +4,7 @@
 #include <outrider/core/error.hpp>
 #include <outrider/text/tokenizer.hpp>
 
-#include "formats/json_text.hpp"
+#include <outrider/formats/detail/json_text.hpp>
 
 #include "folder_tokens.hpp"
 #include "tokenizer_state.hpp"
@@ -135,7 +135,8 @@ void read_vocabulary(const std::string& name, const Json& root, TokenizerState& 
 /// Tokens that belong to no word: those of the file, and what the files beside it say.
 void read_added(const std::string& name, const Json& root, const detail::FolderTokens& tokens, TokenizerState& state) {
     const Json& added = field(root, "added_tokens");
-    const std::size_t most = 2 * (state.entries.size() + added.size() + tokens.listed.size() + tokens.older.size()) + 1024;
+    const std::size_t most =
+        2 * (state.entries.size() + added.size() + tokens.listed.size() + tokens.older.size()) + 1024;
     if (added.is_array()) {
         for (const Json& token : added) {
             const std::string content = text(token, "content");
@@ -144,18 +145,21 @@ void read_added(const std::string& name, const Json& root, const detail::FolderT
             const auto id = field(token, "id").get<TokenId>();
             const auto known = state.find_entry(content);
             require(state.added.find(content) == nullptr, "{}: the added token {} occurs twice", name, content);
-            require(!known || *known == id, "{}: the added token {} has the id {}, and {} in model.vocab", name, content, id,
-                    known.value_or(0));
+            require(!known || *known == id, "{}: the added token {} has the id {}, and {} in model.vocab", name,
+                    content, id, known.value_or(0));
             state.add(detail::read_added_token(token, id, name), name);
         }
     }
     for (const AddedToken& token : tokens.listed) {
-        require(static_cast<std::size_t>(token.id) < most, "{}: added_tokens_decoder gives {} the id {}; expected one "
-                "less than {}", name, token.text, token.id, most);
+        require(static_cast<std::size_t>(token.id) < most,
+                "{}: added_tokens_decoder gives {} the id {}; expected one "
+                "less than {}",
+                name, token.text, token.id, most);
         state.add(token, name);
     }
     for (const AddedToken& token : tokens.older)
-        if (state.added.find(token.text) == nullptr && static_cast<std::size_t>(token.id) < most) state.add(token, name);
+        if (state.added.find(token.text) == nullptr && static_cast<std::size_t>(token.id) < most)
+            state.add(token, name);
     for (const AddedToken& token : tokens.named)
         if (state.added.find(token.text) == nullptr) state.add(token, name);
 }
@@ -199,7 +203,8 @@ std::vector<TokenId> template_ids(const std::string& name, const Json& step, con
     if (ids.is_array()) {
         for (const Json& id : ids) {
             if (!id.is_number_unsigned() || id.get<std::uint64_t>() >= state.entries.size())
-                fail("{}: the post-processor gives {} the id {}, outside the vocabulary of {}", name, token, shown(id), state.entries.size());
+                fail("{}: the post-processor gives {} the id {}, outside the vocabulary of {}", name, token, shown(id),
+                     state.entries.size());
             result.push_back(id.get<TokenId>());
         }
     } else if (const auto id = state.find_entry(token)) {
@@ -208,7 +213,8 @@ std::vector<TokenId> template_ids(const std::string& name, const Json& step, con
     return result;
 }
 
-/// What the post-processor puts before a text. Of several templates in a sequence the first counts, as in the reference.
+/// What the post-processor puts before a text. Of several templates in a sequence the first counts, as in the
+/// reference.
 std::vector<TokenId> leading_tokens(const std::string& name, const Json& step, const TokenizerState& state) {
     const std::string type = text(step, "type");
     std::vector<TokenId> result;
@@ -225,7 +231,8 @@ std::vector<TokenId> leading_tokens(const std::string& name, const Json& step, c
         }
     } else if (type == "BertProcessing" || type == "RobertaProcessing") {
         const Json& first = field(step, "cls");
-        if (first.is_array() && first.size() == 2 && first[1].is_number_unsigned() && first[1].get<std::uint64_t>() < state.entries.size())
+        if (first.is_array() && first.size() == 2 && first[1].is_number_unsigned() &&
+            first[1].get<std::uint64_t>() < state.entries.size())
             result.push_back(first[1].get<TokenId>());
     } else if (!step.is_null() && type != "ByteLevel") {
         unsupported(name, "post-processor", step);
@@ -244,8 +251,10 @@ std::shared_ptr<const Tokenizer> Tokenizer::from_json(const std::filesystem::pat
     const bool characters = read_words(name, root, *state);
     read_vocabulary(name, root, *state);
     for (unsigned byte = 0; byte < 256 && !characters && flag(field(root, "model"), "byte_fallback", false); ++byte)
-        require(state->find_entry(detail::entry_of_byte(static_cast<std::uint8_t>(byte))).has_value(), "{}: byte_fallback "
-                "beside the pre-tokenizer ByteLevel and a vocabulary without the byte {} is not supported", name, byte);
+        require(state->find_entry(detail::entry_of_byte(static_cast<std::uint8_t>(byte))).has_value(),
+                "{}: byte_fallback "
+                "beside the pre-tokenizer ByteLevel and a vocabulary without the byte {} is not supported",
+                name, byte);
     read_added(name, root, tokens, *state);
     if (characters) spell_pieces(*state);
     read_model(name, field(root, "model"), characters, *state);

@@ -5,7 +5,7 @@
 #include <outrider/formats/mapped_file.hpp>
 #include <outrider/text/tokenizer.hpp>
 
-#include "formats/json_text.hpp"
+#include <outrider/formats/detail/json_text.hpp>
 
 #include "folder_tokens.hpp"
 #include "tokenizer_state.hpp"
@@ -34,8 +34,8 @@ struct Draft {
             state.bytes.push_back(detail::bytes_of(piece));
             const bool special = piece.kind == PieceKind::control || piece.kind == PieceKind::unknown;
             if (!special && piece.kind != PieceKind::user_defined) continue;
-            state.added.put({.id = static_cast<TokenId>(i), .text = piece.text, .special = special,
-                             .own_search = special});
+            state.added.put(
+                {.id = static_cast<TokenId>(i), .text = piece.text, .special = special, .own_search = special});
         }
         for (std::size_t i = 0; i < state.entries.size(); ++i)
             state.ids.try_emplace(state.entries[i], static_cast<TokenId>(i));
@@ -43,13 +43,13 @@ struct Draft {
         state.eos = special_id(file.eos);
     }
 
-    /// A token that was added after training, or a piece that has become one: the library must not make it of text. What
-    /// has no id has the piece's of that text, or the next.
+    /// A token that was added after training, or a piece that has become one: the library must not make it of text.
+    /// What has no id has the piece's of that text, or the next.
     void add(AddedToken token) {
         if (token.id < 0) token.id = state.find_entry(token.text).value_or(static_cast<TokenId>(state.entries.size()));
         const std::size_t size = file.pieces.size(), id = static_cast<std::size_t>(token.id);
-        require(id < 2 * size + 1024, "{}: the added token {} has the id {}; expected one near the vocabulary of {}", name,
-                token.text, token.id, size);
+        require(id < 2 * size + 1024, "{}: the added token {} has the id {}; expected one near the vocabulary of {}",
+                name, token.text, token.id, size);
         if (id >= state.entries.size()) state.entries.resize(id + 1), state.bytes.resize(id + 1);
         const auto before = state.ids.find(state.entries[id]);
         if (before != state.ids.end() && before->second == token.id) state.ids.erase(before);
@@ -103,7 +103,8 @@ std::shared_ptr<const Tokenizer> from_model(const std::filesystem::path& path, c
     const SharedBytes mapped = SharedBytes::map(path);
     const auto bytes = mapped.span();
     const std::string name = path.string();
-    Draft draft{name, detail::SentencePieceFile::parse({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, name),
+    Draft draft{name,
+                detail::SentencePieceFile::parse({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, name),
                 *state};
     draft.file.check(name);
     const auto folder = path.parent_path();
@@ -142,7 +143,8 @@ std::shared_ptr<const Tokenizer> Tokenizer::from_folder(const std::filesystem::p
         return from_json(json);
     } catch (const Error&) {
         if (!holds_pieces(converted)) throw;
-        return from_model(model, converted);  // the same vocabulary, with rules that tokenizer.json spells in another way
+        return from_model(model,
+                          converted);  // the same vocabulary, with rules that tokenizer.json spells in another way
     }
 }
 

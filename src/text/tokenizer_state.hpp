@@ -7,6 +7,7 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include <outrider/core/types.hpp>
@@ -25,8 +26,8 @@ struct FolderTokens;
 
 using detail::AddedToken;
 
-/// How vocabularies that came from SentencePiece write spaces (the pre-tokenizer Metaspace): as U+2581, with one before a
-/// text. Or ByteLevel's add_prefix_space, with the space itself.
+/// How vocabularies that came from SentencePiece write spaces (the pre-tokenizer Metaspace): as U+2581, with one before
+/// a text. Or ByteLevel's add_prefix_space, with the space itself.
 struct SpaceMarks {
     std::string mark{detail::kSpaceMark};
     bool prefix = false;
@@ -39,19 +40,21 @@ struct SpaceMarks {
 struct TokenizerState {
     std::vector<std::string> entries;  ///< as in the file, by id; empty: no token. finish() lets them and `ids` go
     std::unordered_map<std::string, TokenId> ids;  ///< of the entries; the first of several with one text
-    std::vector<std::string> bytes;    ///< what each adds to a text, by id; derived when empty
+    std::vector<std::string> bytes;                ///< what each adds to a text, by id; derived when empty
     detail::AddedTokens added;
     detail::Normalizer normalizer;
-    std::optional<SpaceMarks> marks;                     ///< applied to each part of a text before `words`
+    std::optional<SpaceMarks> marks;  ///< applied to each part of a text before `words`
     detail::PreTokenizer words;
     std::optional<detail::MergeBpe> model;
     std::optional<detail::SentencePieceEncoder> pieces;  ///< instead of marks, words and model
     bool leading_space = false;                          ///< texts are encoded with a space before them
     std::optional<TokenId> bos, eos;
-    std::vector<TokenId> leading_ids;                    ///< what a raw prompt begins with
+    std::vector<TokenId> leading_ids;  ///< what a raw prompt begins with
     std::vector<TokenId> end_ids;
-    bool ends_by_name = false;                           ///< every well-known name of an end counts
+    bool ends_by_name = false;  ///< every well-known name of an end counts
     std::string chat_template;
+    std::vector<std::pair<std::string, std::string>> chat_templates;  ///< further ones, by name
+    std::vector<std::pair<std::string, std::string>> named_tokens;    ///< "bos_token" and the like to their texts
 
     std::vector<bool> special;  ///< by id; as many as ids. Made by finish()
 
@@ -77,6 +80,9 @@ struct TokenizerState {
     /// bos, eos, chat template and end ids of the files that stand beside a vocabulary, where they exist. After its
     /// tokens are there. Throws Error.
     void read_neighbours(const std::filesystem::path& folder, const detail::FolderTokens& tokens);
+
+    /// Names a token for chat templates; the first text of a name counts.
+    void name_token(const std::string& name, const std::string& text);
 };
 
 /// Splits "left right". Throws Error when there is no single space.

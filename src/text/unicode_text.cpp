@@ -19,8 +19,8 @@ int combining_class(utf8proc_int32_t point) { return utf8proc_get_property(point
 
 /// The full decomposition of every character, marks not in order yet.
 std::u32string decomposed(std::string_view text, bool compatible) {
-    const auto options = static_cast<utf8proc_option_t>(UTF8PROC_DECOMPOSE | UTF8PROC_STABLE |
-                                                        (compatible ? UTF8PROC_COMPAT : 0));
+    const auto options =
+        static_cast<utf8proc_option_t>(UTF8PROC_DECOMPOSE | UTF8PROC_STABLE | (compatible ? UTF8PROC_COMPAT : 0));
     std::u32string result;
     result.reserve(text.size());
     std::array<utf8proc_int32_t, 32> parts;  // the longest decomposition has 18 code points
@@ -30,8 +30,10 @@ std::u32string decomposed(std::string_view text, bool compatible) {
         text.remove_prefix(c.bytes);
         const auto count = utf8proc_decompose_char(static_cast<utf8proc_int32_t>(c.point), parts.data(),
                                                    static_cast<utf8proc_ssize_t>(parts.size()), options, &boundary);
-        require(count >= 0 && static_cast<std::size_t>(count) <= parts.size(), "the character {} cannot be "
-                "normalized: {}", fmt::format("U+{:04X}", static_cast<std::uint32_t>(c.point)), utf8proc_errmsg(count));
+        require(count >= 0 && static_cast<std::size_t>(count) <= parts.size(),
+                "the character {} cannot be "
+                "normalized: {}",
+                fmt::format("U+{:04X}", static_cast<std::uint32_t>(c.point)), utf8proc_errmsg(count));
         for (utf8proc_ssize_t i = 0; i < count; ++i)
             result.push_back(static_cast<char32_t>(parts[static_cast<std::size_t>(i)]));
     }
@@ -40,13 +42,16 @@ std::u32string decomposed(std::string_view text, bool compatible) {
 
 /// Canonical order: each run of marks by combining class. The library's own sort takes quadratic time for long runs.
 void order_marks(std::u32string& points) {
-    const auto is_mark = [](char32_t c) { return c >= 0x300 && combining_class(static_cast<utf8proc_int32_t>(c)) != 0; };
+    const auto is_mark = [](char32_t c) {
+        return c >= 0x300 && combining_class(static_cast<utf8proc_int32_t>(c)) != 0;
+    };
     for (auto begin = points.begin(); begin != points.end();) {
         begin = std::find_if(begin, points.end(), is_mark);
         const auto end = std::find_if_not(begin, points.end(), is_mark);
         if (end - begin > 1)
             std::stable_sort(begin, end, [](char32_t a, char32_t b) {
-                return combining_class(static_cast<utf8proc_int32_t>(a)) < combining_class(static_cast<utf8proc_int32_t>(b));
+                return combining_class(static_cast<utf8proc_int32_t>(a)) <
+                       combining_class(static_cast<utf8proc_int32_t>(b));
             });
         begin = end;
     }
@@ -86,9 +91,17 @@ bool is_white_space(char32_t c) {
 
 bool is_word(char32_t point) {
     switch (utf8proc_category(static_cast<utf8proc_int32_t>(point))) {
-        case UTF8PROC_CATEGORY_LU: case UTF8PROC_CATEGORY_LL: case UTF8PROC_CATEGORY_LT: case UTF8PROC_CATEGORY_LM:
-        case UTF8PROC_CATEGORY_LO: case UTF8PROC_CATEGORY_NL: case UTF8PROC_CATEGORY_ND: case UTF8PROC_CATEGORY_PC:
-        case UTF8PROC_CATEGORY_MN: case UTF8PROC_CATEGORY_MC: case UTF8PROC_CATEGORY_ME: return true;
+        case UTF8PROC_CATEGORY_LU:
+        case UTF8PROC_CATEGORY_LL:
+        case UTF8PROC_CATEGORY_LT:
+        case UTF8PROC_CATEGORY_LM:
+        case UTF8PROC_CATEGORY_LO:
+        case UTF8PROC_CATEGORY_NL:
+        case UTF8PROC_CATEGORY_ND:
+        case UTF8PROC_CATEGORY_PC:
+        case UTF8PROC_CATEGORY_MN:
+        case UTF8PROC_CATEGORY_MC:
+        case UTF8PROC_CATEGORY_ME: return true;
         default: break;
     }
     // Join_Control, and the symbols that Other_Alphabetic adds: circled and squared Latin letters.
@@ -133,8 +146,10 @@ std::string normalized(std::string_view text, NormalForm form) {
 
 std::string lower_case(std::string_view text) {
     return changed(text, [](char32_t point, std::string_view, std::string& to) {
-        if (point == 0x130) to += "i\xCC\x87";  // the one character whose lower case is two
-        else put_character(to, static_cast<char32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(point))));
+        if (point == 0x130)
+            to += "i\xCC\x87";  // the one character whose lower case is two
+        else
+            put_character(to, static_cast<char32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(point))));
     });
 }
 

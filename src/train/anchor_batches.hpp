@@ -21,8 +21,9 @@ struct AnchorGroup {
 
 /// A third of every conversation's anchors an epoch, another third in the next, in an order that is a pure function of
 /// (seed, epoch). Neighbouring anchors share most of their labels, so that a whole conversation in a row is learnt by
-/// heart: texts come back later instead. The first epoch comes in blocks of kBlock shards, so that it can begin before the
-/// features of all conversations are computed; later ones are one block each. What is on disk already decides nothing.
+/// heart: texts come back later instead. The first epoch comes in blocks of kBlock shards, so that it can begin before
+/// the features of all conversations are computed; later ones are one block each. What is on disk already decides
+/// nothing.
 class AnchorSampler {
 public:
     struct Place {
@@ -65,7 +66,7 @@ struct AnchorNeeds {
     /// Whether a label outside the draft vocabulary ends an anchor's labels: right for networks whose guesses depend on
     /// the labels before them, since no draft can go that way. Else only that one is left out.
     bool label_ends = true;
-    bool ahead = false;         ///< the features at the labels too, for a teacher
+    bool ahead = false;  ///< the features at the labels too, for a teacher
 };
 
 /// Context rows of all groups one after another; anchors in group order.
@@ -80,8 +81,8 @@ struct AnchorBatch {
     at::Tensor last;          ///< [A, P] int64 last token of the drafted prefix of length p: the pending one at p = 0
     at::Tensor last_but_one;  ///< [A, P] int64
     at::Tensor labels;        ///< [A, U] int32 columns of the draft vocabulary; -1: not usable
-    at::Tensor ahead;         ///< [U, A, H] the feature h_{n+k-1} that the target wrote label k = 1..U of an anchor from,
-                              ///< any row where the text has ended; undefined unless asked for
+    at::Tensor ahead;  ///< [U, A, H] the feature h_{n+k-1} that the target wrote label k = 1..U of an anchor from,
+                       ///< any row where the text has ended; undefined unless asked for
 };
 
 /// `column` [target vocabulary]: the draft vocabulary's column of a token or -1.

@@ -5,7 +5,7 @@
 #include <outrider/core/error.hpp>
 #include <outrider/formats/safetensors.hpp>
 
-#include "formats/json_text.hpp"
+#include <outrider/formats/detail/json_text.hpp>
 
 namespace outrider {
 
@@ -26,7 +26,7 @@ std::vector<std::pair<std::string, at::Tensor>> all_tensors(const std::vector<st
 }  // namespace
 
 void write_checkpoint(const std::filesystem::path& path, const std::vector<std::string>& names, AdamW& optimiser,
-                          const RunState& state) {
+                      const RunState& state) {
     const auto all = all_tensors(names, optimiser);
     std::vector<SafeTensorView> views;
     for (const auto& [name, tensor] : all)
@@ -61,7 +61,8 @@ void read_checkpoint(const std::filesystem::path& path, const std::vector<std::s
 }
 
 RunState read_run_state(const std::filesystem::path& path) {
-    require(std::filesystem::exists(path), "train: there is no checkpoint to resume from: '{}' is not there", path.string());
+    require(std::filesystem::exists(path), "train: there is no checkpoint to resume from: '{}' is not there",
+            path.string());
     const SafeTensors file = SafeTensors::open(path);
     try {
         const auto run = nlohmann::json::parse(file.metadata().at("run"));

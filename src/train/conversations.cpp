@@ -13,12 +13,11 @@ namespace outrider {
 
 namespace {
 
-using nlohmann::json;
+using json = nlohmann::ordered_json;  // templates may write further keys of messages as they came
 
 std::vector<ChatMessage> messages_before_answer(const json& row) {
     std::vector<ChatMessage> messages;
-    for (const json& message : row.at("messages"))
-        messages.push_back({message.at("role").get<std::string>(), message.at("content").get<std::string>()});
+    for (const json& message : row.at("messages")) messages.push_back(ChatMessage::from_json(message.dump()));
     if (!messages.empty() && messages.back().role == "assistant") messages.pop_back();
     require(!messages.empty(), "there is no message before the answer");
     return messages;

@@ -36,9 +36,9 @@ LossAndGradients all_anchors(const CtcLossBatch& batch, const CtcLossOptions& op
         for (std::int64_t i = mine.begin; i < mine.end; ++i) {
             const std::int64_t a = i * shape.frames * shape.columns, s = i * shape.prefixes * shape.columns,
                                o = i * shape.labels * shape.others;
-            worker.anchor({logits + a, gate + i * shape.frames, prefix ? prefix + s : nullptr, labels + i * shape.labels,
-                           others + o, shares_of_others + o, d_logits + a, d_gate + i * shape.frames,
-                           d_prefix ? d_prefix + s : nullptr});
+            worker.anchor({logits + a, gate + i * shape.frames, prefix ? prefix + s : nullptr,
+                           labels + i * shape.labels, others + o, shares_of_others + o, d_logits + a,
+                           d_gate + i * shape.frames, d_prefix ? d_prefix + s : nullptr});
         }
         shares[static_cast<std::size_t>(member.index())] = std::move(worker.stats);
         totals[static_cast<std::size_t>(member.index())] = worker.total;
@@ -125,8 +125,7 @@ LossAndGradients dispatch(const CtcLossBatch& batch, const CtcLossOptions& optio
         case at::kDouble:
             require(batch.gate.scalar_type() == at::kDouble, "ctc_loss: the gate must be float64");
             return all_anchors<double, double>(batch, options, shape, stats, team);
-        default:
-            fail("ctc_loss: logits must be bfloat16, float32 or float64");
+        default: fail("ctc_loss: logits must be bfloat16, float32 or float64");
     }
 }
 
@@ -138,9 +137,9 @@ struct CtcLossFunction : torch::autograd::Function<CtcLossFunction> {
                               const at::Tensor& prefix, const CtcLossBatch* batch, const CtcLossOptions* options,
                               LossStats* stats, ThreadTeam* team) {
         const bool conditioned = prefix.numel() > 0;  // an autograd function takes no undefined tensors
-        LossAndGradients result = dispatch({logits, gate, conditioned ? prefix : at::Tensor{}, batch->labels,
-                                            batch->others, batch->other_shares},
-                                           *options, *stats, *team);
+        LossAndGradients result = dispatch(
+            {logits, gate, conditioned ? prefix : at::Tensor{}, batch->labels, batch->others, batch->other_shares},
+            *options, *stats, *team);
         context->save_for_backward({result.d_logits, result.d_gate, result.d_prefix});
         return at::scalar_tensor(result.loss, gate.options());
     }

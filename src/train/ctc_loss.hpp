@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "kernels/thread_team.hpp"
+#include <outrider/core/detail/thread_team.hpp>
 #include "train/ctc_recursion.hpp"
 #include "train/loss_stats.hpp"
 

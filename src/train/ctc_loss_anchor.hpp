@@ -41,12 +41,12 @@ double log_sigmoid(Real x) {
 /// Rows of one anchor.
 template <typename Stored, typename Real>
 struct CtcAnchorRows {
-    const Stored* logits;         // [T, V]
-    const Real* gate;             // [T]
-    const Stored* prefix;         // [P, V] or null
-    const std::int32_t* labels;   // [U]
-    const std::int32_t* others;   // [U, M]
-    const float* other_shares;    // [U, M]
+    const Stored* logits;        // [T, V]
+    const Real* gate;            // [T]
+    const Stored* prefix;        // [P, V] or null
+    const std::int32_t* labels;  // [U]
+    const std::int32_t* others;  // [U, M]
+    const float* other_shares;   // [U, M]
     Stored* d_logits;
     Real* d_gate;
     Stored* d_prefix;
@@ -123,7 +123,8 @@ private:
     }
 
     /// log softmax_c(a_t + s_l) of one token.
-    double log_p(const CtcAnchorRows<Stored, Real>& rows, std::int64_t t, std::int64_t length, std::int32_t token) const {
+    double log_p(const CtcAnchorRows<Stored, Real>& rows, std::int64_t t, std::int64_t length,
+                 std::int32_t token) const {
         const std::int64_t V = shape_.columns, l = row_of(length);
         double x = static_cast<double>(simd::to_real<Stored, Real>(rows.logits[t * V + token])) -
                    static_cast<double>(a_top_[static_cast<std::size_t>(t)]);
@@ -191,8 +192,7 @@ private:
                 emits(rows, t, k, rows.labels[k], shape_.scale * recursion_.d_enter[at(k, t)]);
                 for (std::int64_t i = k * M; i < (k + 1) * M; ++i)
                     emits(rows, t, k, rows.others[i], shape_.scale * recursion_.d_other[at(i, t)]);
-                if (has_row(k + 1))
-                    emits(rows, t, k + 1, rows.labels[k], shape_.scale * recursion_.d_stay[at(k, t)]);
+                if (has_row(k + 1)) emits(rows, t, k + 1, rows.labels[k], shape_.scale * recursion_.d_stay[at(k, t)]);
             }
     }
 

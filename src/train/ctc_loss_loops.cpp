@@ -7,8 +7,8 @@ namespace outrider {
 namespace {
 
 template <typename Real>
-OUTRIDER_ALWAYS_INLINE void normalisers_body(const Real* a, std::int64_t T, const Real* s, std::int64_t P, std::int64_t padded,
-                                      Real* z) {
+OUTRIDER_ALWAYS_INLINE void normalisers_body(const Real* a, std::int64_t T, const Real* s, std::int64_t P,
+                                             std::int64_t padded, Real* z) {
     using V = simd::Vector<Real>;
     constexpr std::int64_t L = simd::kLanes<Real>;
     for (std::int64_t t = 0; t < T; ++t)
@@ -26,8 +26,9 @@ OUTRIDER_ALWAYS_INLINE void normalisers_body(const Real* a, std::int64_t T, cons
 }
 
 template <typename Stored, typename Real>
-OUTRIDER_ALWAYS_INLINE void gradients_body(const Real* a, std::int64_t T, const Real* s, std::int64_t P, std::int64_t count,
-                                    std::int64_t padded, const Real* g, Stored* d_a, Stored* d_s) {
+OUTRIDER_ALWAYS_INLINE void gradients_body(const Real* a, std::int64_t T, const Real* s, std::int64_t P,
+                                           std::int64_t count, std::int64_t padded, const Real* g, Stored* d_a,
+                                           Stored* d_s) {
     using V = simd::Vector<Real>;
     constexpr std::int64_t L = simd::kLanes<Real>;
     for (std::int64_t c = 0; c < count; c += L) {

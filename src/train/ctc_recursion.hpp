@@ -23,11 +23,11 @@ public:
     /// The inputs, natural logs; all of them at most 0. enter and stay are [U * T], row k - 1 holds label k.
     struct Input {
         std::size_t frames = 0, labels = 0;
-        std::span<const double> enter;      ///< log pi_t(y_k | y_<k)
-        std::span<const double> stay;       ///< log pi_t(y_k | y_<=k)
-        std::span<const double> blank;      ///< [T] log b_t
+        std::span<const double> enter;           ///< log pi_t(y_k | y_<k)
+        std::span<const double> stay;            ///< log pi_t(y_k | y_<=k)
+        std::span<const double> blank;           ///< [T] log b_t
         std::span<const unsigned char> repeats;  ///< [U] y_k equals y_{k-1}; the first is 0
-        std::span<const double> weights;    ///< [U] w_k
+        std::span<const double> weights;         ///< [U] w_k
         CtcLossKind kind = CtcLossKind::prefix;
 
         /// Other tokens v that a teacher wants after y_<k, M of each label; prefix loss only. The label keeps what
@@ -64,7 +64,7 @@ public:
         return loss;
     }
 
-    std::vector<double> log_q;  ///< [U] log q(y_k | y_<k)
+    std::vector<double> log_q;            ///< [U] log q(y_k | y_<k)
     std::vector<double> d_enter, d_stay;  ///< [U * T] derivatives of the loss by Input::enter and stay
     std::vector<double> d_blank;          ///< [T]
     std::vector<double> d_other;          ///< [U * M * T] by Input::other_enter

@@ -54,14 +54,14 @@ std::string_view trimmed(std::string_view text) {
 std::string distilled_line(const DistilledText& text) {
     nlohmann::ordered_json messages = nlohmann::ordered_json::array();
     for (const ChatMessage& message : text.messages)
-        messages.push_back({{"role", message.role}, {"content", to_valid_utf8(message.content)}});
+        messages.push_back(nlohmann::ordered_json::parse(message.to_json()));
     messages.push_back({{"role", "assistant"}, {"content", to_valid_utf8(text.answer.text)}});
     nlohmann::ordered_json line = {{"id", text.id},
-                                         {"temperature", text.temperature},
-                                         {"finish", to_string(text.answer.finish)},
-                                         {"messages", std::move(messages)},
-                                         {"prompt_tokens", text.prompt_tokens},
-                                         {"completion_ids", text.answer.tokens}};
+                                   {"temperature", text.temperature},
+                                   {"finish", to_string(text.answer.finish)},
+                                   {"messages", std::move(messages)},
+                                   {"prompt_tokens", text.prompt_tokens},
+                                   {"completion_ids", text.answer.tokens}};
     if (text.sample > 0) line["sample"] = text.sample;
     return line.dump();
 }
@@ -86,8 +86,12 @@ DistillTotals distill(AnyDecoder& decoder, const std::function<std::optional<Dis
             if (!more) break;
             GenerationOptions own = options;
             own.stream = prompt->stream;
-            DistilledText text{std::move(prompt->id), std::move(prompt->messages), std::ssize(prompt->prompt.tokens),
-                               options.temperature, {}, prompt->sample};
+            DistilledText text{std::move(prompt->id),
+                               std::move(prompt->messages),
+                               std::ssize(prompt->prompt.tokens),
+                               options.temperature,
+                               {},
+                               prompt->sample};
             jobs.push_back({decoder.join(std::move(prompt->prompt), std::move(own)), std::move(text)});
         }
         if (jobs.empty()) break;
@@ -162,8 +166,10 @@ void SelfPrompts::draw() {
             continue;
         }
         const std::uint64_t number = begin + i;
-        ready_.push_back({fmt::format("self/{}/{}", *options_.drawing.seed, number), encode_(text),
-                          {{"user", std::string(text)}}, number});
+        ready_.push_back({fmt::format("self/{}/{}", *options_.drawing.seed, number),
+                          encode_(text),
+                          {{"user", std::string(text)}},
+                          number});
     }
     require(!ready_.empty(),
             "SelfPrompts: none of {} prompts that the target made up can be used (they must end by themselves, differ, "

@@ -54,7 +54,8 @@ struct FeatureStore::Text {
 };
 
 FeatureStore::FeatureStore(const std::filesystem::path& root, const std::string& fingerprint, std::int64_t hidden,
-                           std::span<const Conversation> conversations, Verifier* verifier, std::vector<std::int64_t> layers)
+                           std::span<const Conversation> conversations, Verifier* verifier,
+                           std::vector<std::int64_t> layers)
     : hidden_(hidden), layers_(std::move(layers)), conversations_(conversations), verifier_(verifier) {
     for (std::size_t i = 0; i < conversations.size(); ++i) {
         const std::size_t text = conversations[i].text;
@@ -64,8 +65,8 @@ FeatureStore::FeatureStore(const std::filesystem::path& root, const std::string&
     }
     for (std::size_t text = 0; text < texts_.size(); ++text) {
         texts_[text].folder =
-            root / fmt::format("{:016x}", hash_layers(mix64(hash_text(fingerprint) ^ hash_of(conversations, text)),
-                                                      layers_));
+            root /
+            fmt::format("{:016x}", hash_layers(mix64(hash_text(fingerprint) ^ hash_of(conversations, text)), layers_));
         texts_[text].shards.resize((texts_[text].conversations.size() + kShard - 1) / kShard);
         std::filesystem::create_directories(texts_[text].folder);
     }
@@ -128,7 +129,8 @@ void FeatureStore::compute(const Text& text, std::size_t shard) {
             const std::vector<TokenId>& own = conversations_[wanted[i]].tokens;
             const auto count = static_cast<std::int64_t>(own.size());
             if (tokens > 0 && tokens + count > kTokensPerCall) break;
-            prompts.push_back({kFirstSequence + static_cast<SequenceId>(wanted[i]), own, own.back(), {.layers = layers_}});
+            prompts.push_back(
+                {kFirstSequence + static_cast<SequenceId>(wanted[i]), own, own.back(), {.layers = layers_}});
             tokens += count;
             all_tokens.insert(all_tokens.end(), own.begin(), own.end());
             starts.push_back(static_cast<std::int64_t>(all_tokens.size()));
@@ -136,8 +138,8 @@ void FeatureStore::compute(const Text& text, std::size_t shard) {
         const Feedback feedback = verifier_->prefill(prompts);
         for (std::size_t k = 0; k < prompts.size(); ++k) {
             const at::Tensor& all = feedback[k].features;
-            require(all.size(1) == width(), "FeatureStore: the target gave features of width {}, expected {}", all.size(1),
-                    width());
+            require(all.size(1) == width(), "FeatureStore: the target gave features of width {}, expected {}",
+                    all.size(1), width());
             features.push_back(all.to(at::kCPU, at::kHalf).contiguous());
             verifier_->release(prompts[k].sequence);
         }
@@ -145,14 +147,15 @@ void FeatureStore::compute(const Text& text, std::size_t shard) {
     }
     const at::Tensor all = at::cat(features);
     const auto count = static_cast<std::int64_t>(all_tokens.size());
-    require(all.size(0) == count, "FeatureStore: the target gave {} rows of features for {} tokens", all.size(0), count);
+    require(all.size(0) == count, "FeatureStore: the target gave {} rows of features for {} tokens", all.size(0),
+            count);
     write_safetensors(
-        path, std::vector<SafeTensorView>{
-                  view("features", SafeDtype::f16, {count, width()},
-                       static_cast<const std::uint16_t*>(all.const_data_ptr()), static_cast<std::size_t>(all.numel())),
-                  view("tokens", SafeDtype::i32, {count}, all_tokens.data(), all_tokens.size()),
-                  view("starts", SafeDtype::i64, {static_cast<std::int64_t>(starts.size())}, starts.data(),
-                       starts.size())});
+        path,
+        std::vector<SafeTensorView>{
+            view("features", SafeDtype::f16, {count, width()}, static_cast<const std::uint16_t*>(all.const_data_ptr()),
+                 static_cast<std::size_t>(all.numel())),
+            view("tokens", SafeDtype::i32, {count}, all_tokens.data(), all_tokens.size()),
+            view("starts", SafeDtype::i64, {static_cast<std::int64_t>(starts.size())}, starts.data(), starts.size())});
     computed_seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
 }
 

@@ -19,16 +19,19 @@ namespace outrider {
 
 /// Shards of `kShard` conversations of one text, one safetensors file each with `features` [tokens, F] in half
 /// precision, `tokens` and `starts`. F is H, and H more for each of the layers, in their order.
-/// Every text has a folder of its own, named after target, text and layers: another target or text never reads it, and a text that is joined with others, or others with it, finds what it has. A shard that is
-/// damaged or of other text is computed again. Not thread-safe.
+/// Every text has a folder of its own, named after target, text and layers: another target or text never reads it, and
+/// a text that is joined with others, or others with it, finds what it has. A shard that is damaged or of other text is
+/// computed again. Not thread-safe.
 class FeatureStore {
 public:
     static constexpr std::size_t kShard = 64;
 
     /// The conversations' tokens must stay as they are while the store lives. `verifier` may be null: then every shard
-    /// must be on disk. `layers`: of the target, whose residual streams the store holds beside the final features (FeatureRequest).
+    /// must be on disk. `layers`: of the target, whose residual streams the store holds beside the final features
+    /// (FeatureRequest).
     FeatureStore(const std::filesystem::path& root, const std::string& fingerprint, std::int64_t hidden,
-                 std::span<const Conversation> conversations, Verifier* verifier, std::vector<std::int64_t> layers = {});
+                 std::span<const Conversation> conversations, Verifier* verifier,
+                 std::vector<std::int64_t> layers = {});
     ~FeatureStore();
 
     /// [tokens, F] float16, row j the feature of token j. Views mapped memory: read-only, valid while the store lives.

@@ -34,8 +34,7 @@ OUTRIDER_ALWAYS_INLINE Real difference_body(const Real* t, const Stored* y, cons
         sum += simd::get(t + c) * (simd::load<Stored, Real>(y + c) - simd::load<Stored, Real>(x + c));
     Real total = 0;
     for (std::int64_t j = 0; j < L; ++j) total += sum[j];
-    for (; c < count; ++c)
-        total += t[c] * (simd::to_real<Stored, Real>(y[c]) - simd::to_real<Stored, Real>(x[c]));
+    for (; c < count; ++c) total += t[c] * (simd::to_real<Stored, Real>(y[c]) - simd::to_real<Stored, Real>(x[c]));
     return total;
 }
 
@@ -186,9 +185,9 @@ Shape checked(const LabelLossBatch& batch, const LabelLossOptions& options) {
             options.weights.size(), shape.heads);
     require(shape.teacher >= 0 && shape.teacher <= 1, "label_loss: the teacher's share is {}, expected 0 to 1",
             shape.teacher);
-    require(shape.teacher == 0 || (batch.teacher.defined() && batch.teacher.sizes() == batch.logits.sizes() &&
-                                   batch.teacher.scalar_type() == batch.logits.scalar_type() &&
-                                   batch.teacher.is_contiguous()),
+    require(shape.teacher == 0 ||
+                (batch.teacher.defined() && batch.teacher.sizes() == batch.logits.sizes() &&
+                 batch.teacher.scalar_type() == batch.logits.scalar_type() && batch.teacher.is_contiguous()),
             "label_loss: the teacher's logits must be contiguous and of the logits' shape and type");
     double sum_of_weights = 0.0;
     const auto* labels = batch.labels.const_data_ptr<std::int32_t>();
@@ -220,8 +219,8 @@ struct LabelLossFunction : torch::autograd::Function<LabelLossFunction> {
                               const LabelLossOptions* options, LossStats* stats, ThreadTeam* team) {
         LossAndGradient result = dispatch({logits, batch->labels, batch->teacher}, *options, *stats, *team);
         context->save_for_backward({result.d_logits});
-        return at::scalar_tensor(result.loss,
-                                 logits.options().dtype(logits.scalar_type() == at::kDouble ? at::kDouble : at::kFloat));
+        return at::scalar_tensor(
+            result.loss, logits.options().dtype(logits.scalar_type() == at::kDouble ? at::kDouble : at::kFloat));
     }
 
     static variable_list backward(AutogradContext* context, const variable_list& outputs) {

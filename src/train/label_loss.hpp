@@ -5,7 +5,7 @@
 
 #include <vector>
 
-#include "kernels/thread_team.hpp"
+#include <outrider/core/detail/thread_team.hpp>
 #include "train/loss_stats.hpp"
 
 namespace outrider {

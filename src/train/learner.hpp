@@ -16,7 +16,7 @@
 
 #include <outrider/draft/drafter.hpp>
 #include <outrider/target/target_head.hpp>
-#include "kernels/thread_team.hpp"
+#include <outrider/core/detail/thread_team.hpp>
 #include "train/loss_stats.hpp"
 
 #include "anchor_batches.hpp"

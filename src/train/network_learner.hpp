@@ -5,7 +5,7 @@
 #include <optional>
 
 #include <outrider/core/error.hpp>
-#include <outrider/draft/nn/layers.hpp>
+#include <outrider/draft/nn/detail/layers.hpp>
 
 #include "learner.hpp"
 
@@ -110,8 +110,9 @@ private:
     /// Columns and scales are the first run's, also where the text has grown since.
     void adopt(const std::filesystem::path& folder) {
         const Config first = network_.read_config(folder);
-        require(first.target_fingerprint == basis_.head.fingerprint, "train: {} belongs to target {}, this target is {}",
-                folder.string(), first.target_fingerprint, basis_.head.fingerprint);
+        require(first.target_fingerprint == basis_.head.fingerprint,
+                "train: {} belongs to target {}, this target is {}", folder.string(), first.target_fingerprint,
+                basis_.head.fingerprint);
         require_same_sizes(folder, network_.sizes(config_), network_.sizes(first));
         if constexpr (requires { network_.check_start(folder, config_, first, true); })
             network_.check_start(folder, config_, first, basis_.take_weights);

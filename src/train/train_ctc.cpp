@@ -38,8 +38,8 @@ std::string names_of(const std::vector<std::int64_t>& layers) {
     return layers.empty() ? "none" : fmt::format("{}", fmt::join(layers, ", "));
 }
 
-/// `fuse` [H, (2 + k) H] of a drafter with feature layers `from` for one with layers `to`, which hold all of `from`: the
-/// same function, with columns of zeros for those that are new.
+/// `fuse` [H, (2 + k) H] of a drafter with feature layers `from` for one with layers `to`, which hold all of `from`:
+/// the same function, with columns of zeros for those that are new.
 at::Tensor widen_fuse(const at::Tensor& fuse, const std::vector<std::int64_t>& from,
                       const std::vector<std::int64_t>& to) {
     const std::int64_t H = fuse.size(0);
@@ -80,7 +80,8 @@ struct CtcNetwork {
     [[nodiscard]] std::int64_t labels() const { return options.labels; }
     [[nodiscard]] std::int64_t group_anchors() const { return 32; }
     [[nodiscard]] AnchorNeeds needs() const {
-        return {.labels = options.labels, .prefixes = prefix_rows(options.loss, options.labels),
+        return {.labels = options.labels,
+                .prefixes = prefix_rows(options.loss, options.labels),
                 .ahead = options.teacher > 0};
     }
     [[nodiscard]] nlohmann::ordered_json record() const {
@@ -110,7 +111,8 @@ struct CtcNetwork {
         config.frames = options.frames, config.layers = options.layers;
         config.conditioning = options.conditioning;
         config.prefix_rank = options.prefix_rank;
-        const bool narrow = options.conditioning == CtcConditioning::prefix && options.prefix_bottleneck < options.prefix_rank;
+        const bool narrow =
+            options.conditioning == CtcConditioning::prefix && options.prefix_bottleneck < options.prefix_rank;
         config.prefix_bottleneck = narrow ? options.prefix_bottleneck : 0;
         config.prefix_output = options.output;
         config.feature_layers = options.feature_layers;
@@ -134,14 +136,15 @@ struct CtcNetwork {
     }
     static void check_start(const std::filesystem::path& folder, const CtcConfig& config, const CtcConfig& found,
                             bool fresh) {
-        require(fresh ? std::ranges::includes(config.feature_layers, found.feature_layers)
-                      : config.feature_layers == found.feature_layers,
-                "train: these options ask for feature layers {}, the drafter in {} has {}; {}",
-                names_of(config.feature_layers), folder.string(), names_of(found.feature_layers),
-                fresh ? "a drafter to start from may have fewer of them, but no other" : "go on with the layers it has");
+        require(
+            fresh ? std::ranges::includes(config.feature_layers, found.feature_layers)
+                  : config.feature_layers == found.feature_layers,
+            "train: these options ask for feature layers {}, the drafter in {} has {}; {}",
+            names_of(config.feature_layers), folder.string(), names_of(found.feature_layers),
+            fresh ? "a drafter to start from may have fewer of them, but no other" : "go on with the layers it has");
         require(config.prefix_bottleneck == found.prefix_bottleneck || (fresh && found.prefix_bottleneck == 0),
-                "train: these options ask for prefix bottleneck {}, the drafter in {} has {}; {}", config.prefix_bottleneck,
-                folder.string(), found.prefix_bottleneck,
+                "train: these options ask for prefix bottleneck {}, the drafter in {} has {}; {}",
+                config.prefix_bottleneck, folder.string(), found.prefix_bottleneck,
                 fresh ? "one to start from may have the same or none" : "go on with what it has");
     }
     [[nodiscard]] static CtcWeights start_from(const std::filesystem::path& folder, const CtcConfig& config,
@@ -167,8 +170,8 @@ struct CtcNetwork {
         std::vector<std::vector<CtcAnchors>> groups;
         for (const LayerContext& layer : context.layers)
             groups.push_back(context_groups(batch, layer.keys, layer.values));
-        const CtcFrameScores frames =
-            ctc_frames(config, weights, tables, context.fused.index_select(0, batch.row), batch.committed, groups, compute);
+        const CtcFrameScores frames = ctc_frames(config, weights, tables, context.fused.index_select(0, batch.row),
+                                                 batch.committed, groups, compute);
         at::Tensor prefix;
         if (config.conditioning == CtcConditioning::prefix)
             prefix = ctc_prefix_scores(config, weights, tables, batch.last, batch.last_but_one,
@@ -180,7 +183,8 @@ struct CtcNetwork {
         return ctc_loss(wanted, {options.loss, label_weights}, stats, team);
     }
 
-    static void measure(CtcConfig&, const CtcWeights&, const CtcTables&, std::span<const AnchorBatch>, at::ScalarType) {}
+    static void measure(CtcConfig&, const CtcWeights&, const CtcTables&, std::span<const AnchorBatch>, at::ScalarType) {
+    }
 
     [[nodiscard]] static std::unique_ptr<DraftModel> draft(const CtcConfig& config, const CtcWeights& weights,
                                                            const TargetHead& head) {
@@ -199,8 +203,9 @@ TrainResult train_ctc(const TrainOptions& options, const CtcTrainOptions& ctc, c
     require_in(ranges::kPrefixBottleneck, ctc.prefix_bottleneck, "train", "prefix_bottleneck");
     check_layer(ctc.heads, ctc.kv_heads, ctc.intermediate);
     require(ctc.teacher == 0 || ctc.loss == CtcLossKind::prefix, "train: a teacher needs the prefix loss");
-    require(ctc.output != HeadOutput::shared, "train: CTC's prediction network has output rows of its own or the target's, "
-                                              "not \"shared\" ones");
+    require(ctc.output != HeadOutput::shared,
+            "train: CTC's prediction network has output rows of its own or the target's, "
+            "not \"shared\" ones");
     for (std::size_t i = 0; i < ctc.feature_layers.size(); ++i)
         require(ctc.feature_layers[i] > (i == 0 ? 0 : ctc.feature_layers[i - 1]),
                 "train: feature layers {}, expected whole numbers above 0 in ascending order, each once",

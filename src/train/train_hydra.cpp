@@ -1,7 +1,7 @@
 #include <outrider/train/train_hydra.hpp>
 
 #include <outrider/draft/hydra/hydra_draft.hpp>
-#include <outrider/draft/hydra/hydra_network.hpp>
+#include <outrider/draft/hydra/detail/hydra_network.hpp>
 
 #include "head_network.hpp"
 #include "trainer.hpp"
@@ -92,8 +92,8 @@ struct HydraNetwork {
             const LayerContext context = hydra_context(config, weights, batch.features, batch.positions, compute);
             groups = context_groups(batch, context.keys, context.values);
         }
-        const at::Tensor ground = hydra_ground(config, weights, batch.features.index_select(0, batch.row),
-                                               batch.committed, groups, compute);
+        const at::Tensor ground =
+            hydra_ground(config, weights, batch.features.index_select(0, batch.row), batch.committed, groups, compute);
         return hydra_logits(config, weights, tables, ground, batch.last, compute);
     }
 
@@ -107,7 +107,8 @@ struct HydraNetwork {
     static void measure(HydraConfig& config, const HydraWeights& weights, const TargetTables& tables,
                         std::span<const AnchorBatch> batches, at::ScalarType compute) {
         RankTally tally(config.heads);
-        for (const AnchorBatch& batch : batches) tally.add(logits(config, weights, tables, batch, compute), batch.labels);
+        for (const AnchorBatch& batch : batches)
+            tally.add(logits(config, weights, tables, batch, compute), batch.labels);
         config.accuracies = tally.shares();
     }
 

@@ -1,7 +1,7 @@
 #include <outrider/train/train_medusa.hpp>
 
 #include <outrider/draft/medusa/medusa_draft.hpp>
-#include <outrider/draft/medusa/medusa_network.hpp>
+#include <outrider/draft/medusa/detail/medusa_network.hpp>
 
 #include "head_network.hpp"
 #include "trainer.hpp"
@@ -71,13 +71,15 @@ struct MedusaNetwork {
     [[nodiscard]] at::Tensor loss(const MedusaConfig& config, const MedusaWeights& weights, const TargetTables& tables,
                                   const AnchorBatch& batch, const std::vector<double>& label_weights,
                                   at::ScalarType compute, LossStats& stats, ThreadTeam& team) const {
-        return heads_loss(logits(config, weights, tables, batch, compute), batch, tables, label_weights, options.teacher, compute, stats, team);
+        return heads_loss(logits(config, weights, tables, batch, compute), batch, tables, label_weights,
+                          options.teacher, compute, stats, team);
     }
 
     static void measure(MedusaConfig& config, const MedusaWeights& weights, const TargetTables& tables,
                         std::span<const AnchorBatch> batches, at::ScalarType compute) {
         RankTally tally(config.heads);
-        for (const AnchorBatch& batch : batches) tally.add(logits(config, weights, tables, batch, compute), batch.labels);
+        for (const AnchorBatch& batch : batches)
+            tally.add(logits(config, weights, tables, batch, compute), batch.labels);
         config.accuracies = tally.shares();
     }
 

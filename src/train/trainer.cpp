@@ -43,8 +43,10 @@ void check_output(const TrainOptions& options) {
     if (options.resume || options.overwrite || options.features_only) return;
     for (const char* file : {"config.json", "model.safetensors", "checkpoint.safetensors"})
         require(!std::filesystem::exists(folder / file),
-                "train: '{}' holds a drafter already ({}); resume goes on with it, force (TrainOptions::overwrite) replaces "
-                "it, another folder keeps both", folder.string(), file);
+                "train: '{}' holds a drafter already ({}); resume goes on with it, force (TrainOptions::overwrite) "
+                "replaces "
+                "it, another folder keeps both",
+                folder.string(), file);
 }
 
 void check(const TrainOptions& options, const TrainTarget& target) {
@@ -54,7 +56,8 @@ void check(const TrainOptions& options, const TrainTarget& target) {
     check_output(options);
 }
 
-/// All conversations; a limit is not applied here, so that the features of a first part are found by later runs on more.
+/// All conversations; a limit is not applied here, so that the features of a first part are found by later runs on
+/// more.
 std::vector<Conversation> read_all(const TrainOptions& options, const TrainTarget& target) {
     ConversationOptions all = options.conversations;
     all.limit = 0;
@@ -158,8 +161,8 @@ private:
     /// What the run takes of the text: all, or the first ones up to the limit.
     [[nodiscard]] std::span<const Conversation> used() const {
         const auto limit = static_cast<std::size_t>(options_.conversations.limit);
-        return std::span(conversations_).first(limit > 0 ? std::min(limit, conversations_.size())
-                                                         : conversations_.size());
+        return std::span(conversations_)
+            .first(limit > 0 ? std::min(limit, conversations_.size()) : conversations_.size());
     }
     [[nodiscard]] bool available(std::size_t conversation) {
         return !options_.stored_features || store_.ready(conversation);
@@ -182,10 +185,13 @@ private:
 
     /// Says what is wrong with a text before anything else stumbles over it.
     void require_text() const {
-        const auto teaches = [](const Conversation& c) { return c.answer < static_cast<std::int64_t>(c.tokens.size()); };
+        const auto teaches = [](const Conversation& c) {
+            return c.answer < static_cast<std::int64_t>(c.tokens.size());
+        };
         const auto text = used().subspan(std::min(first_, used().size()));
         require(std::ranges::any_of(text, teaches),
-                "train: the text has {} conversations, and {} are held out to measure on (whole shards of {}), so that none "
+                "train: the text has {} conversations, and {} are held out to measure on (whole shards of {}), so that "
+                "none "
                 "is left to train on; give more text, or hold out fewer",
                 used().size(), std::min(first_, used().size()), FeatureStore::kShard);
     }

@@ -26,6 +26,8 @@ def main():
     library, include = sys.argv[1:]
     classes, functions = {}, {}
     for path in sorted(pathlib.Path(include).rglob("*.hpp")):
+        if path.name.endswith("-inl.hpp"):
+            continue  # bodies; what hosts see is declared in their header
         text = path.read_text(encoding="utf-8")
         for name in DECLARED_CLASS.findall(text):
             classes.setdefault(name, path)

@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """What including our headers defines beside our own macros: no short names that belong to the host, no fmt.
 
-    macros_test.py HEADER BASE -- COMPILER FLAGS...    HEADER may define what BASE (may be empty) defines by itself
+    macros_test.py HEADER BASE FOLDERS -- COMPILER FLAGS...
+
+HEADER may define what BASE (may be empty) defines by itself. FOLDERS: where other libraries' headers are, between colons.
 """
 import re
 import subprocess
@@ -20,8 +22,8 @@ def macros(compiler, header):
 
 def main():
     split = sys.argv.index("--")
-    header, base = sys.argv[1:split]
-    compiler = sys.argv[split + 1:]
+    header, base, folders = sys.argv[1:split]
+    compiler = sys.argv[split + 1:] + [flag for folder in folders.split(":") if folder for flag in ("-isystem", folder)]
     ours = macros(compiler, header) - macros(compiler, base)
     if not any(name.startswith("OUTRIDER_") for name in ours):
         sys.exit(f"{header} defines nothing of ours: this test looks at the wrong thing")

@@ -38,7 +38,7 @@ def check(root, page, write):
         page.write_text(new, encoding="utf-8")
     elif new != old:
         wrong.append(f"{name}: its C++ is not that of the files it names (--write)")
-    for link in LINK.findall(new):
+    for link in LINK.findall(re.sub(r"```.*?```", "", new, flags=re.S)):
         if "://" not in link and not (page.parent / link).exists():
             wrong.append(f"{name}: links to {link}, which does not exist")
     return wrong

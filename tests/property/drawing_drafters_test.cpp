@@ -135,8 +135,10 @@ TEST_CASE("merged drafts pass the draws on, and lose nodes without bias", "[prop
                       merged(std::make_unique<NgramDraft>(),
                              ctc(CtcConditioning::prefix, {.tree = CtcTree::sampled, .chains = 1})),
                       nodes);
-    check_law("traversal", merged(ctc(CtcConditioning::prefix, {.tree = CtcTree::sampled, .chains = 2}),
-                                  ctc(CtcConditioning::none, {})), 5);
+    check_law(
+        "traversal",
+        merged(ctc(CtcConditioning::prefix, {.tree = CtcTree::sampled, .chains = 2}), ctc(CtcConditioning::none, {})),
+        5);
 }
 
 TEST_CASE("draw policies give the greedy text with the library's drafters", "[property]") {
@@ -152,8 +154,8 @@ TEST_CASE("draw policies give the greedy text with the library's drafters", "[pr
             std::unique_ptr<DraftModel> draft = kind == 0 ? std::make_unique<NgramDraft>() : chain();
             if (kind == 2) draft = merged(std::make_unique<NgramDraft>(), chain());
             // A fixed size: beside a target that costs nothing the automatic one may rightly draft nothing.
-            AnyDecoder decoder{std::move(draft), std::make_unique<WideTarget>(law), make_policy(policy.name),
-                               {.nodes = 4}};
+            AnyDecoder decoder{
+                std::move(draft), std::make_unique<WideTarget>(law), make_policy(policy.name), {.nodes = 4}};
             const GenerationResult result = decoder.generate({kPrompt}, forty);
             CHECK(result.tokens == expected);
             if (kind != 1) CHECK(result.stats.accepted > 0);

@@ -1,4 +1,5 @@
-// A drafter's language model without a network: logits are those of a FakeLaw. Checks that caches hold what they should.
+// A drafter's language model without a network: logits are those of a FakeLaw. Checks that caches hold what they
+// should.
 #pragma once
 
 #include <ATen/ATen.h>

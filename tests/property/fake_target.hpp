@@ -22,8 +22,8 @@ namespace outrider::test {
 /// The law of a fake target: everything is a pure function of these and of the prefix.
 struct FakeLaw {
     std::int64_t vocabulary = 12;
-    std::int64_t order = 1000;    ///< logits depend on this many last tokens; small: the text repeats itself
-    std::int64_t levels = 41;     ///< logits are integers below this, times `step`; few levels make ties
+    std::int64_t order = 1000;  ///< logits depend on this many last tokens; small: the text repeats itself
+    std::int64_t levels = 41;   ///< logits are integers below this, times `step`; few levels make ties
     float step = 0.25F;
     std::uint64_t seed = 1;
     std::int64_t context = 4096;
@@ -41,7 +41,8 @@ inline void fake_logits(const FakeLaw& law, std::span<const TokenId> prefix, flo
     const std::uint64_t h = prefix_hash(law, prefix);
     for (std::int64_t v = 0; v < law.vocabulary; ++v)
         logits[v] = static_cast<float>(mix64(h ^ mix64(static_cast<std::uint64_t>(v) + 7)) %
-                                       static_cast<std::uint64_t>(law.levels)) * law.step;
+                                       static_cast<std::uint64_t>(law.levels)) *
+                    law.step;
 }
 
 inline constexpr std::int64_t kFakeFeatures = 3;
@@ -61,14 +62,43 @@ public:
         check(!sequences.empty(), "prefill of nothing");
         Feedback feedback;
         for (const Prefill& p : sequences) {
-            check(!caches_.contains(p.sequence), "prefilled twice");
+            check(caches_.contains(p.sequence) == (p.committed > 0), "prefilled twice, or goes on before it began");
+            check(p.committed == 0 || takes_pieces, "a piece, where only whole prompts are taken");
             Cache& cache = caches_[p.sequence];
-            cache.tokens.assign(p.tokens.begin(), p.tokens.end());
+            check(std::ssize(cache.tokens) == p.committed && !cache.verified, "goes on behind other tokens");
+            check(p.committed == 0 || p.tokens.empty() || cache.pending == p.tokens[0], "another pending token");
+            cache.tokens.insert(cache.tokens.end(), p.tokens.begin(), p.tokens.end());
             cache.pending = p.pending;
-            feedback.push_back(told(p.sequence, cache, 0));
+            prefilled += std::ssize(p.tokens);
+            most_prefilled = std::max(most_prefilled, std::ssize(p.tokens));
+            feedback.push_back(told(p.sequence, cache, static_cast<std::size_t>(p.committed)));
         }
         ++calls;
         return feedback;
+    }
+
+    [[nodiscard]] bool extends() const override { return takes_pieces; }
+
+    [[nodiscard]] bool resumes() const override { return keeps_texts; }
+    [[nodiscard]] SequenceFeedback resume(const Prefill& prompt) override {
+        check(!caches_.contains(prompt.sequence), "resumed, and known already");
+        std::size_t longest = 0;
+        const auto common = [&](const std::vector<TokenId>& text) {
+            const auto most = static_cast<std::ptrdiff_t>(std::min(text.size(), prompt.tokens.size()));
+            return static_cast<std::size_t>(
+                std::mismatch(text.begin(), text.begin() + most, prompt.tokens.begin()).first - text.begin());
+        };
+        for (const std::vector<TokenId>& text : kept) longest = std::max(longest, common(text));
+        for (const auto& [id, cache] : caches_) longest = std::max(longest, common(cache.tokens));
+        if (longest == 0) return Verifier::resume(prompt);
+        Cache& cache = caches_[prompt.sequence];
+        cache.tokens.assign(prompt.tokens.begin(), prompt.tokens.begin() + static_cast<std::ptrdiff_t>(longest));
+        cache.pending = longest < prompt.tokens.size() ? prompt.tokens[longest] : prompt.pending;
+        return told(prompt.sequence, cache, 0);
+    }
+    void retire(SequenceId sequence) override {
+        if (keeps_texts && caches_.contains(sequence)) kept.push_back(caches_[sequence].tokens);
+        release(sequence);
     }
 
     [[nodiscard]] TreeOutput verify(std::span<const SequenceTree> trees) override {
@@ -111,8 +141,8 @@ public:
                 check(tree.parent(node) == at, "the accepted path is no path");
                 cache.tokens.push_back(tree.token(at = node));
             }
-            check(std::equal(a.tokens.begin(), a.tokens.end(), cache.tokens.begin() + static_cast<std::ptrdiff_t>(before),
-                             cache.tokens.end()),
+            check(std::equal(a.tokens.begin(), a.tokens.end(),
+                             cache.tokens.begin() + static_cast<std::ptrdiff_t>(before), cache.tokens.end()),
                   "the accepted tokens are not those of the path");
             cache.pending = a.accepted.pending;
             feedback.push_back(told(a.sequence, cache, before));
@@ -132,6 +162,11 @@ public:
 
     std::vector<PassTime> times;  ///< what it says passes cost
     bool gives_argmax = true;
+    bool takes_pieces = true;  ///< of prompts
+    bool keeps_texts = false;  ///< of sequences that have ended
+    std::vector<std::vector<TokenId>> kept;
+    std::int64_t prefilled = 0;         ///< tokens of prompts, all calls together
+    std::ptrdiff_t most_prefilled = 0;  ///< tokens of one prompt in one call
     bool throw_in_verify = false, throw_in_commit = false;
     TokenId nan_after = kNoToken;  ///< rows after this token are NaN
     std::int64_t calls = 0, passes = 0, rows = 0;

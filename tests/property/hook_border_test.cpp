@@ -78,7 +78,7 @@ std::unique_ptr<OracleDraft> oracle(const FakeLaw& law, const Border& border, st
     auto draft = std::make_unique<OracleDraft>(law, seed, right, true);
     SamplingOptions sampling = border.options.sampling();
     sampling.logit_hook = [](std::span<const TokenId>, std::span<float> logits) { logits[0] -= 0.5F; };
-    for (SequenceId id = 0; id < 100'000; ++id) draft->asked[id] = sampling;
+    draft->asked_of_others = sampling;
     return draft;
 }
 
@@ -100,7 +100,8 @@ TEST_CASE("a hook is never asked what follows an end, and its failure loses no t
         border.options.seed = 7;
         if (pick(0, 1) == 0) border.options.temperature = 0.8;
         if (pick(0, 2) > 0) border.options.end_ids = {static_cast<TokenId>(pick(0, 8))};
-        if (pick(0, 2) > 0) border.options.stop = {text_of(std::vector<TokenId>{static_cast<TokenId>(pick(0, 8))}) + "a"};
+        if (pick(0, 2) > 0)
+            border.options.stop = {text_of(std::vector<TokenId>{static_cast<TokenId>(pick(0, 8))}) + "a"};
         if (pick(0, 2) == 0) border.options.repetition_penalty = 1.3;
         if (pick(0, 2) == 0) border.fails_at = pick(0, 20);
         const GenerationResult plain = decode(law, border, std::make_unique<NoDraft>(), 0);

@@ -96,16 +96,19 @@ public:
     OracleDraft(FakeLaw law, std::uint64_t seed, double right, bool siblings)
         : KnowingDraft(law), engine_(seed), right_(right), siblings_(siblings) {}
 
-    /// What the sequence was asked for; without it, greedy.
+    /// What a sequence was asked for, and what all others were; without either, greedy.
     std::unordered_map<SequenceId, SamplingOptions> asked;
+    SamplingOptions asked_of_others;
 
 protected:
     TokenTree grow(SequenceId sequence, const std::vector<TokenId>& text, std::int64_t nodes) override {
         TokenTree::Builder tree(text.back());
         std::vector<TokenId> path = text;
         std::uniform_real_distribution<> uniform(0, 1);
+        const auto named = asked.find(sequence);
+        const SamplingOptions& sampling = named == asked.end() ? asked_of_others : named->second;
         for (NodeIndex at = 0; static_cast<std::int64_t>(tree.size()) <= nodes;) {
-            const TokenId truth = plain_pick(law_, path, asked[sequence]);
+            const TokenId truth = plain_pick(law_, path, sampling);
             const auto other = static_cast<TokenId>((truth + 1) % law_.vocabulary);
             if (siblings_ && static_cast<std::int64_t>(tree.size()) < nodes) tree.add(at, other, -3.0F);
             const TokenId token = uniform(engine_) < right_ ? truth : other;

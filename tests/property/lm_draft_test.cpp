@@ -48,7 +48,7 @@ TEST_CASE("the target as its own drafter is accepted to the last node, one new r
     const GenerationResult result = decoder.generate({{1, 2, 3}}, {.max_tokens = 50});
     CHECK(result.stats.rounds == 10);
     CHECK(result.stats.accepted == 40);
-    CHECK(model->caches.empty());            // released
+    CHECK(model->caches.empty());             // released
     CHECK(model->rows_run == 3 + 3 + 9 * 5);  // prompt; three more levels; then two tokens and three levels a round
 }
 
@@ -67,13 +67,16 @@ TEST_CASE("texts do not depend on a language model that drafts, in batches, near
         CAPTURE(trial);
         const FakeLaw law{.vocabulary = 12, .order = 2, .seed = engine()};
         FakeLaw own = law;
-        if (trial % 2 == 0) own.seed += 1;        // another model
-        if (trial % 5 == 0) own.context = 30;     // shorter than the texts
-        const LmDraftOptions options = trial % 4 == 0 ? kChain : trial % 4 == 1 ? kTree : trial % 4 == 2 ? kDrawn : kTwo;
+        if (trial % 2 == 0) own.seed += 1;     // another model
+        if (trial % 5 == 0) own.context = 30;  // shorter than the texts
+        const LmDraftOptions options = trial % 4 == 0   ? kChain
+                                       : trial % 4 == 1 ? kTree
+                                       : trial % 4 == 2 ? kDrawn
+                                                        : kTwo;
         const auto nodes = static_cast<std::int64_t>(engine() % 10);
         auto made = lm(own, law, options);
-        SpeculativeDecoder decoder{std::move(made.draft), FakeTarget{law}, make_policy("match"),
-                                   {.nodes = nodes, .max_batch = 3}};
+        SpeculativeDecoder decoder{
+            std::move(made.draft), FakeTarget{law}, make_policy("match"), {.nodes = nodes, .max_batch = 3}};
         std::vector<std::pair<SequenceId, std::vector<TokenId>>> expected;
         for (int i = 0; i < 5; ++i) {
             std::vector<TokenId> prompt(1 + engine() % (i == 0 ? 700 : 12));  // one runs in several forwards

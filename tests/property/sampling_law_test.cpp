@@ -38,8 +38,8 @@ protected:
     }
 };
 
-/// Samples chains of at most 3 tokens from a law of its own, and chooses two nodes beside them. One that lies states that
-/// all tokens were equally likely.
+/// Samples chains of at most 3 tokens from a law of its own, and chooses two nodes beside them. One that lies states
+/// that all tokens were equally likely.
 class DrawingDraft final : public KnowingDraft {
 public:
     explicit DrawingDraft(std::size_t chains, bool lies = false) : KnowingDraft(kLaw), chains_(chains), lies_(lies) {}

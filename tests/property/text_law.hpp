@@ -51,7 +51,8 @@ struct Texts {
 template <typename Draft, typename Target, typename Policy>
 Texts texts_of(const GenerationOptions& options, Draft draft, Target target, Policy policy, std::uint64_t n,
                std::int64_t nodes) {
-    SpeculativeDecoder decoder{std::move(draft), std::move(target), std::move(policy), {.nodes = nodes, .max_batch = 32}};
+    SpeculativeDecoder decoder{
+        std::move(draft), std::move(target), std::move(policy), {.nodes = nodes, .max_batch = 32}};
     std::map<std::vector<TokenId>, double> count;
     std::vector<SequenceId> ids;
     for (std::uint64_t seed = 0; seed < n; ++seed) {

@@ -57,8 +57,8 @@ OUTRIDER_INLINE DraftDraws draws_of(const TokenTree& tree, const DraftSamples* s
                                                               : DraftDraws::without_replacement;
 }
 
-OUTRIDER_INLINE Acceptance decide_by(DrawRule rule, const TokenTree& tree, const DraftSamples* samples, TargetLaw& target,
-                  KeyedDice& dice) {
+OUTRIDER_INLINE Acceptance decide_by(DrawRule rule, const TokenTree& tree, const DraftSamples* samples,
+                                     TargetLaw& target, KeyedDice& dice) {
     if (samples == nullptr) return accept_unified(tree, nullptr, target, dice);
     switch (rule) {
         case DrawRule::k_seq: return accept_by_nodes(tree, samples, target, dice, KSeqRule{});
@@ -75,8 +75,9 @@ Acceptance DrawAccept<Rule>::accept(const TokenTree& tree, const TreeRows& rows,
     detail::check_rule(Rule, detail::draws_of(tree, context.samples));
     TargetLaw target(tree, rows, context);
     require(context.samples == nullptr || context.samples->largest_token() < target.vocabulary(),
-            "{}: token {} was drawn, the target's vocabulary has {}; map draft ids to target ids", detail::name_of(Rule),
-            context.samples == nullptr ? kNoToken : context.samples->largest_token(), target.vocabulary());
+            "{}: token {} was drawn, the target's vocabulary has {}; map draft ids to target ids",
+            detail::name_of(Rule), context.samples == nullptr ? kNoToken : context.samples->largest_token(),
+            target.vocabulary());
     KeyedDice dice(context.sampling->seed, context.sampling->stream, static_cast<std::int64_t>(context.text.size()));
     return detail::decide_by(Rule, tree, context.samples, target, dice);
 }

@@ -32,17 +32,19 @@ inline constexpr double kBitsPerNat = 1.4426950408889634;  // 1 / ln 2
 inline constexpr std::size_t kRandomBlock = 128;
 using RandomBlock = std::array<std::uint64_t, kRandomBlock>;
 
-/// Whether one of `count` tokens from `begin` on may win. `complement`: of their random bits; `largest`: the largest one
-/// whose noise can reach what the token needs.
-OUTRIDER_INLINE OUTRIDER_CLONES bool may_win(const RandomKey& key, std::uint64_t begin, const float* row, std::size_t count, float top,
-                             float maximum, float scale, RandomBlock& complement, RandomBlock& largest) {
+/// Whether one of `count` tokens from `begin` on may win. `complement`: of their random bits; `largest`: the largest
+/// one whose noise can reach what the token needs.
+OUTRIDER_INLINE OUTRIDER_CLONES bool may_win(const RandomKey& key, std::uint64_t begin, const float* row,
+                                             std::size_t count, float top, float maximum, float scale,
+                                             RandomBlock& complement, RandomBlock& largest) {
     std::array<std::int32_t, kRandomBlock> needed{};
     for (std::size_t j = 0; j < count; ++j) {
         const float k = top + (maximum - row[j]) * scale;
         needed[j] = static_cast<std::int32_t>(k < 0.0F ? 0.0F : k > 53.0F ? 53.0F : k);
     }
     for (std::size_t j = 0; j < kRandomBlock; ++j) complement[j] = ~key.bits(begin + j);
-    for (std::size_t j = 0; j < kRandomBlock; ++j) largest[j] = ~std::uint64_t{0} >> static_cast<std::uint64_t>(needed[j]);
+    for (std::size_t j = 0; j < kRandomBlock; ++j)
+        largest[j] = ~std::uint64_t{0} >> static_cast<std::uint64_t>(needed[j]);
     std::uint64_t any = 0;
     for (std::size_t j = 0; j < count; ++j) any |= complement[j] <= largest[j] ? std::uint64_t{1} : std::uint64_t{0};
     return any != 0;
@@ -51,7 +53,7 @@ OUTRIDER_INLINE OUTRIDER_CLONES bool may_win(const RandomKey& key, std::uint64_t
 }  // namespace detail
 
 OUTRIDER_INLINE TokenId gumbel_pick(std::span<const float> logits, std::span<const TokenId> tokens, double temperature,
-                    const RandomKey& key) {
+                                    const RandomKey& key) {
     detail::BestPick best;
     for (const TokenId t : tokens)
         best.offer(
@@ -63,7 +65,8 @@ OUTRIDER_INLINE TokenId gumbel_pick(std::span<const float> logits, std::span<con
 // k = d / ln 2. As u = ((bits >> 12) + 1/2) / 2^52, the complement of its bits must be below 2^(64 - min(k, 52)): one
 // comparison. One bit of slack covers the rounding of d. Whatever the bits, k >= 54 cannot win: the largest noise is
 // 53 ln 2. Survivors, one in a thousand or so, are scored exactly, so that one too many changes nothing.
-OUTRIDER_INLINE TokenId gumbel_pick(std::span<const float> logits, float maximum, double temperature, const RandomKey& key) {
+OUTRIDER_INLINE TokenId gumbel_pick(std::span<const float> logits, float maximum, double temperature,
+                                    const RandomKey& key) {
     const auto exact = [&](std::size_t t) { return double(logits[t]) / temperature + key.gumbel(t); };
     detail::BestPick best;
     const auto first = static_cast<std::size_t>(std::find(logits.begin(), logits.end(), maximum) - logits.begin());
@@ -74,7 +77,8 @@ OUTRIDER_INLINE TokenId gumbel_pick(std::span<const float> logits, float maximum
     for (std::size_t begin = 0; begin < logits.size(); begin += detail::kRandomBlock) {
         const std::size_t count = std::min(detail::kRandomBlock, logits.size() - begin);
         const auto top = static_cast<float>((best.score - double(maximum) / temperature) * detail::kBitsPerNat) - 1.0F;
-        if (!detail::may_win(key, begin, logits.data() + begin, count, top, maximum, scale, complement, largest)) continue;
+        if (!detail::may_win(key, begin, logits.data() + begin, count, top, maximum, scale, complement, largest))
+            continue;
         for (std::size_t j = 0; j < count; ++j)
             if (complement[j] <= largest[j]) best.offer(static_cast<TokenId>(begin + j), exact(begin + j));
     }

@@ -14,11 +14,11 @@ namespace outrider {
 /// the logarithms are taken only for tokens whose random bits can still win. `maximum` is the row's largest logit; no
 /// entry is NaN or +infinity, and one at least is finite. temperature > 0.
 [[nodiscard]] OUTRIDER_API TokenId gumbel_pick(std::span<const float> logits, float maximum, double temperature,
-                                  const RandomKey& key);
+                                               const RandomKey& key);
 
 /// The same over `tokens` only.
-[[nodiscard]] OUTRIDER_API TokenId gumbel_pick(std::span<const float> logits, std::span<const TokenId> tokens, double temperature,
-                                  const RandomKey& key);
+[[nodiscard]] OUTRIDER_API TokenId gumbel_pick(std::span<const float> logits, std::span<const TokenId> tokens,
+                                               double temperature, const RandomKey& key);
 
 }  // namespace outrider
 

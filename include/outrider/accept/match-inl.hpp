@@ -25,7 +25,8 @@ struct MatchScratch {
     Truncation truncation;
 };
 
-OUTRIDER_INLINE TokenId pick_token(const EditedRow& row, const SamplingOptions& options, std::int64_t position, Truncation& truncation) {
+OUTRIDER_INLINE TokenId pick_token(const EditedRow& row, const SamplingOptions& options, std::int64_t position,
+                                   Truncation& truncation) {
     if (options.temperature == 0.0) return row.top.token;
     const RandomKey key(options.seed, options.stream, position, static_cast<std::uint64_t>(RandomPurpose::pick));
     if (Truncation::is_idle(options)) return gumbel_pick(row.logits, row.top.value, options.temperature, key);
@@ -34,7 +35,8 @@ OUTRIDER_INLINE TokenId pick_token(const EditedRow& row, const SamplingOptions& 
 
 }  // namespace detail
 
-OUTRIDER_INLINE Acceptance Match::accept(const TokenTree& tree, const TreeRows& rows, const SequenceContext& context) const {
+OUTRIDER_INLINE Acceptance Match::accept(const TokenTree& tree, const TreeRows& rows,
+                                         const SequenceContext& context) const {
     EditedRows edited(tree, rows, context);
     const SamplingOptions& options = edited.options();
     if (options.temperature == 0.0 && !edited.edits())

@@ -30,7 +30,7 @@ OUTRIDER_ALWAYS_INLINE float exp_negative(float x) {
     const auto n = static_cast<std::int32_t>(x * 1.44269504F - 0.5F);
     const auto whole = static_cast<float>(n);
     const float r = (x - whole * 0.693359375F) + whole * 2.12194440e-4F;  // Cody and Waite's two-part ln 2
-    float p = 1.9875691500e-4F;                                          // Cephes expf
+    float p = 1.9875691500e-4F;                                           // Cephes expf
     p = p * r + 1.3981999507e-3F;
     p = p * r + 8.3334519073e-3F;
     p = p * r + 4.1665795894e-2F;
@@ -67,8 +67,8 @@ OUTRIDER_INLINE OUTRIDER_CLONES double fast_total(std::span<const float> logits,
     return sum_of_weights(logits, maximum, per_temperature);
 }
 
-OUTRIDER_INLINE OUTRIDER_CLONES void weights_of(const float* logits, std::size_t count, float maximum, float per_temperature,
-                                double scale, double* weights) {
+OUTRIDER_INLINE OUTRIDER_CLONES void weights_of(const float* logits, std::size_t count, float maximum,
+                                                float per_temperature, double scale, double* weights) {
     for (std::size_t i = 0; i < count; ++i) {
         const float x = (logits[i] - maximum) * per_temperature;
         const float weight = exp_negative(x);
@@ -105,8 +105,8 @@ OUTRIDER_INLINE OUTRIDER_CLONES double entropy_terms(const float* p, std::size_t
     return sum;
 }
 
-OUTRIDER_INLINE OUTRIDER_CLONES void block_of_shares(const float* logits, std::size_t count, float maximum, float per_temperature,
-                                     float scale, float* p) {
+OUTRIDER_INLINE OUTRIDER_CLONES void block_of_shares(const float* logits, std::size_t count, float maximum,
+                                                     float per_temperature, float scale, float* p) {
     for (std::size_t i = 0; i < count; ++i) p[i] = scale * exp_negative((logits[i] - maximum) * per_temperature);
 }
 
@@ -140,19 +140,20 @@ OUTRIDER_INLINE double softmax_total(std::span<const float> logits, float maximu
 }
 
 OUTRIDER_INLINE void softmax_weights(std::span<const float> logits, float maximum, double temperature, double scale,
-                     std::span<double> weights) {
-    detail::weights_of(logits.data(), logits.size(), maximum, static_cast<float>(1.0 / temperature), scale, weights.data());
+                                     std::span<double> weights) {
+    detail::weights_of(logits.data(), logits.size(), maximum, static_cast<float>(1.0 / temperature), scale,
+                       weights.data());
 }
 
 OUTRIDER_INLINE double softmax_entropy(std::span<const float> logits, float maximum, double temperature, double total,
-                       double epsilon) {
+                                       double epsilon) {
     constexpr std::size_t kBlock = 256;
     std::array<float, kBlock> p;
     double entropy = 0;
     for (std::size_t begin = 0; begin < logits.size(); begin += kBlock) {
         const std::size_t count = std::min(kBlock, logits.size() - begin);
         detail::block_of_shares(logits.data() + begin, count, maximum, static_cast<float>(1.0 / temperature),
-                        static_cast<float>(1.0 / total), p.data());
+                                static_cast<float>(1.0 / total), p.data());
         std::fill(p.begin() + static_cast<std::ptrdiff_t>(count), p.end(), 0.0F);
         entropy += detail::entropy_terms(p.data(), kBlock, static_cast<float>(epsilon));
     }
@@ -190,7 +191,7 @@ OUTRIDER_INLINE OUTRIDER_CLONES RowMaximum row_maximum(std::span<const float> lo
 #pragma GCC diagnostic pop
 
 OUTRIDER_INLINE void penalise_repetition(std::span<float> logits, double penalty, std::span<const TokenId> text,
-                         std::vector<bool>& scratch) {
+                                         std::vector<bool>& scratch) {
     for (const TokenId token : text)
         require(token >= 0 && static_cast<std::size_t>(token) < logits.size(),
                 "penalise_repetition: token {} of the text is outside the vocabulary of {}", token, logits.size());
@@ -206,11 +207,10 @@ OUTRIDER_INLINE void penalise_repetition(std::span<float> logits, double penalty
 }
 
 OUTRIDER_INLINE std::span<const TokenId> Truncation::keep(std::span<const float> logits, float maximum,
-                                          const SamplingOptions& options) {
+                                                          const SamplingOptions& options) {
     const double temperature = options.temperature;
     kept_.clear();
-    if (options.top_k > 0)
-        take_top_k(logits, options.top_k);
+    if (options.top_k > 0) take_top_k(logits, options.top_k);
     if (options.top_p < 1.0) {
         if (options.top_k > 0)
             cut_top_p(logits, maximum, temperature, options.top_p);
@@ -258,7 +258,8 @@ OUTRIDER_INLINE void Truncation::take_top_k(std::span<const float> logits, std::
 /// Shortens the sorted kept_ to the fewest that reach p of their own weight.
 OUTRIDER_INLINE void Truncation::cut_top_p(std::span<const float> logits, float maximum, double temperature, double p) {
     const auto weight = [&](TokenId t) {
-        return double(detail::exp_negative((logits[static_cast<std::size_t>(t)] - maximum) / static_cast<float>(temperature)));
+        return double(
+            detail::exp_negative((logits[static_cast<std::size_t>(t)] - maximum) / static_cast<float>(temperature)));
     };
     double total = 0, sum = 0;
     for (const TokenId t : kept_) total += weight(t);
@@ -268,7 +269,8 @@ OUTRIDER_INLINE void Truncation::cut_top_p(std::span<const float> logits, float 
 }
 
 /// The same over the whole row: only tokens near the largest are sorted, more of them when they do not suffice.
-OUTRIDER_INLINE void Truncation::take_top_p(std::span<const float> logits, float maximum, double temperature, double p) {
+OUTRIDER_INLINE void Truncation::take_top_p(std::span<const float> logits, float maximum, double temperature,
+                                            double p) {
     const auto per_temperature = static_cast<float>(1.0 / temperature);
     const double total = detail::total_weight(logits, maximum, per_temperature);
     const auto weight = [&](TokenId t) {
@@ -276,7 +278,8 @@ OUTRIDER_INLINE void Truncation::take_top_p(std::span<const float> logits, float
     };
     for (float reach = 5.0F;; reach *= 2.0F) {
         const bool all = reach > 100.0F;
-        detail::collect(logits, all ? detail::kMinusInfinity : maximum - reach * static_cast<float>(temperature), kept_);
+        detail::collect(logits, all ? detail::kMinusInfinity : maximum - reach * static_cast<float>(temperature),
+                        kept_);
         double mass = 0;
         for (const TokenId t : kept_) mass += weight(t);
         if (mass >= p * total || all) break;

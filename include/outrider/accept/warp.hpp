@@ -26,16 +26,17 @@ struct RowMaximum {
 
 /// weights[i] = scale * e^((logits[i] - maximum) / temperature), to the same error; 0 below e^-87.
 OUTRIDER_API void softmax_weights(std::span<const float> logits, float maximum, double temperature, double scale,
-                     std::span<double> weights);
+                                  std::span<double> weights);
 
 /// -sum p ln(p + epsilon) of p = e^((logit - maximum) / temperature) / total, to 1e-6.
-[[nodiscard]] OUTRIDER_API double softmax_entropy(std::span<const float> logits, float maximum, double temperature, double total,
-                                     double epsilon);
+[[nodiscard]] OUTRIDER_API double softmax_entropy(std::span<const float> logits, float maximum, double temperature,
+                                                  double total, double epsilon);
 
-/// CTRL's repetition penalty (Keskar et al. 2019): each distinct token of `text` once, positive logits divided, negative
-/// multiplied. `scratch`: all false, any length, and so again afterwards. Throws Error for a token outside the row.
+/// CTRL's repetition penalty (Keskar et al. 2019): each distinct token of `text` once, positive logits divided,
+/// negative multiplied. `scratch`: all false, any length, and so again afterwards. Throws Error for a token outside the
+/// row.
 OUTRIDER_API void penalise_repetition(std::span<float> logits, double penalty, std::span<const TokenId> text,
-                         std::vector<bool>& scratch);
+                                      std::vector<bool>& scratch);
 
 /// The tokens that top-k, top-p and min-p keep.
 class OUTRIDER_API Truncation {

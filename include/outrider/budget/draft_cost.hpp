@@ -4,55 +4,60 @@
 #include <algorithm>
 #include <cstdint>
 
-namespace outrider {
+namespace outrider::budget {
 
-/// Seconds for each sequence that is asked, and for each token that it has to catch up with because it was not asked for
-/// some rounds. Fading means, of which one slow moment moves little.
+/// Steady calls, and apart from them what a drafter's first call takes beside and what catching up takes for each token
+/// that it has not seen. Fading means, of which one slow moment moves little. A decision for the rounds to come is
+/// about steady calls; the others come once.
 class DraftCost {
 public:
     /// A call for `sequences` sequences that had not seen `tokens` tokens, all together, took this long.
     void learn(std::int64_t sequences, std::int64_t tokens, double seconds) {
-        const auto s = double(sequences), n = double(tokens);
-        const bool catching_up = n > kSteadyTokens * s;
-        if (weight_ == 0 && catching_up) {
-            sequence_ = high_ = seconds / (s + n / kAmortised), token_ = sequence_ / kAmortised;
+        const auto s = double(sequences), late = double(tokens) - kSteadyTokens * s;
+        ++calls_;
+        late_seconds_ *= kFade, late_calls_ = late_calls_ * kFade + 1;
+        if (calls_ == 1) {  // cold memory, and a prompt to read: the steady price is a part of it
+            sequence_ = seconds / (s + std::max(late, 0.0) / kFirstTokens), token_ = sequence_ / kFirstTokens;
             return;
         }
-        if (weight_ >= 3)
-            seconds = std::min(seconds, 1.5 * (std::max(high_, sequence_) * s + catch_up(sequences, tokens)));
-        if (catching_up) {
-            // A merged drafter's calls get cheaper when a part of it begins to rest: a steady call costs no more than this.
-            sequence_ += 0.25 * (std::min(seconds / s, sequence_) - sequence_);
-            token_ += 0.25 * (std::max(0.0, seconds - sequence_ * s) / n - token_);
+        if (late > 0) {
+            const double over = std::max(0.0, seconds - sequence_ * s);
+            token_ += 0.25 * (std::min(over / late, steady_ > 0 ? 4 * token_ + sequence_ : over / late) - token_);
+            late_seconds_ += std::min(over, catch_up(sequences, tokens));
             return;
         }
-        weight_ = std::min(weight_ + 1, 16.0);
-        sequence_ += (seconds / s - sequence_) / weight_;
-        high_ = std::max(seconds / s, high_ + 0.05 * (seconds / s - high_));
+        steady_ = std::min(steady_ + 1, kMemory);
+        const double one = steady_ > 3 ? std::min(seconds / s, most(1)) : seconds / s;
+        sequence_ += (one - sequence_) / steady_;
+        high_ = std::max(one, high_ + 0.05 * (one - high_));
     }
 
-    /// What a call takes now, catching up included.
-    [[nodiscard]] double once(std::int64_t sequences, std::int64_t tokens) const {
-        return sequence_ * double(sequences) + catch_up(sequences, tokens);
+    /// A call that has nothing to catch up with.
+    [[nodiscard]] double steady(std::int64_t sequences) const { return sequence_ * double(sequences); }
+    /// The most that a call's own work is taken to be: beyond it the machine did other work.
+    [[nodiscard]] double most(std::int64_t sequences) const {
+        return 1.5 * std::max(high_, sequence_) * double(sequences);
     }
-
-    /// The same with catching up spread over the rounds to come.
-    [[nodiscard]] double lasting(std::int64_t sequences, std::int64_t tokens) const {
-        return sequence_ * double(sequences) + catch_up(sequences, tokens) / kAmortised;
-    }
-
-    [[nodiscard]] bool known() const noexcept { return weight_ > 0; }
-
-private:
-    static constexpr double kSteadyTokens = 8;  ///< new tokens of a sequence that every call may have
-    static constexpr double kAmortised = 32;    ///< rounds that a catch-up is spread over
-
+    /// What it takes beside for tokens that the drafter has not seen.
     [[nodiscard]] double catch_up(std::int64_t sequences, std::int64_t tokens) const {
         return token_ * std::max(0.0, double(tokens) - kSteadyTokens * double(sequences));
     }
+    /// Catching up of the calls so far, prompts for the most part, spread over them.
+    [[nodiscard]] double usual_catch_up() const { return late_seconds_ / (late_calls_ + kSpread); }
 
-    double sequence_ = 0, token_ = 0, weight_ = 0;
+    /// Whether steady calls were seen.
+    [[nodiscard]] bool known() const noexcept { return steady_ > 0; }
+
+private:
+    static constexpr double kSteadyTokens = 8;  ///< new tokens of a sequence that every call may have
+    static constexpr double kFirstTokens = 8;   ///< tokens of a first call that are taken for as much as a steady call
+    static constexpr double kMemory = 16;       ///< calls
+    static constexpr double kFade = 0.995, kSpread = 64;
+
+    double sequence_ = 0, token_ = 0, steady_ = 0;
     double high_ = 0;  ///< of a sequence, lately: a drafter's calls may be of two kinds, as those of a merged one are
+    double late_seconds_ = 0, late_calls_ = 0;
+    std::int64_t calls_ = 0;
 };
 
-}  // namespace outrider
+}  // namespace outrider::budget

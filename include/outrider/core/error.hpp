@@ -1,4 +1,5 @@
-// The two kinds of failure: what a caller can cause or cure throws outrider::Error, a broken invariant is a debug check.
+// The two kinds of failure: what a caller can cause or cure throws outrider::Error, a broken invariant is a debug
+// check.
 #pragma once
 
 #include <cassert>
@@ -46,7 +47,8 @@ private:
     ErrorKind kind_;
 };
 
-/// Throws Error with `text`, where each {} stands for the next of `args`: a number, a truth value, a character or a text.
+/// Throws Error with `text`, where each {} stands for the next of `args`: a number, a truth value, a character or a
+/// text.
 template <typename... Args>
 [[noreturn]] void fail(ErrorKind kind, detail::Message<std::type_identity_t<Args>...> text, const Args&... args) {
     throw Error(detail::written<Args...>(text, args...), kind);
@@ -59,11 +61,13 @@ template <typename... Args>
 /// Throws Error as `fail` does unless `condition` holds. The text is written only then.
 template <typename... Args>
 void require(bool condition, ErrorKind kind, detail::Message<std::type_identity_t<Args>...> text, const Args&... args) {
-    if (!condition) [[unlikely]] fail<Args...>(kind, text, args...);
+    if (!condition) [[unlikely]]
+        fail<Args...>(kind, text, args...);
 }
 template <typename... Args>
 void require(bool condition, detail::Message<std::type_identity_t<Args>...> text, const Args&... args) {
-    if (!condition) [[unlikely]] fail<Args...>(text, args...);
+    if (!condition) [[unlikely]]
+        fail<Args...>(text, args...);
 }
 
 }  // namespace outrider

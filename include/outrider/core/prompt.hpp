@@ -12,8 +12,8 @@ namespace outrider {
 
 /// Made by a model from chat messages or raw text, or by a host from ids alone (then only token callbacks work).
 struct Prompt {
-    std::vector<TokenId> tokens;                      ///< at least one
-    std::vector<TokenId> end_ids = {};                ///< the model's own end tokens
+    std::vector<TokenId> tokens;                        ///< at least one
+    std::vector<TokenId> end_ids = {};                  ///< the model's own end tokens
     std::shared_ptr<const Detokenizer> text = nullptr;  ///< needed by text callbacks and stop strings
 };
 

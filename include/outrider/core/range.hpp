@@ -1,5 +1,5 @@
-// The values that a number may have, said once: the library refuses others, and the program's command line asks the same
-// range before it loads anything.
+// The values that a number may have, said once: the library refuses others, and the program's command line asks the
+// same range before it loads anything.
 #pragma once
 
 #include <concepts>
@@ -35,7 +35,8 @@ struct Range {
         using detail::written;
         if (bounds == Bounds::open_below)
             return endless ? written<std::string_view, std::string_view, T>("{}{} above {}", zero, what, low)
-                           : written<std::string_view, std::string_view, T, T>("{}{} above {}, at most {}", zero, what, low, high);
+                           : written<std::string_view, std::string_view, T, T>("{}{} above {}, at most {}", zero, what,
+                                                                               low, high);
         if (bounds == Bounds::open_above)
             return written<std::string_view, std::string_view, T, T>("{}{} from {} to below {}", zero, what, low, high);
         return endless ? written<std::string_view, std::string_view, T>("{}{} of at least {}", zero, what, low)

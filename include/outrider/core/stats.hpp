@@ -22,19 +22,20 @@ struct StageSeconds {
 
 struct DecodeStats {
     std::int64_t prompt_tokens = 0;
-    std::int64_t tokens = 0;   ///< emitted
-    std::int64_t rounds = 0;   ///< target passes this sequence took part in, prefill apart
-    std::int64_t drafted = 0;  ///< nodes proposed, roots not counted
-    std::int64_t accepted = 0; ///< nodes kept, roots not counted
+    std::int64_t resumed = 0;                      ///< of these, found in texts that the target keeps
+    std::int64_t tokens = 0;                       ///< emitted
+    std::int64_t rounds = 0;                       ///< target passes this sequence took part in, prefill apart
+    std::int64_t drafted = 0;                      ///< nodes proposed, roots not counted
+    std::int64_t accepted = 0;                     ///< nodes kept, roots not counted
     std::vector<std::int64_t> drafted_per_depth;   ///< [d - 1]: rounds whose tree reached depth d
     std::vector<std::int64_t> accepted_per_depth;  ///< [d - 1]: rounds that kept a node of depth d
-    StageSeconds seconds;      ///< a batch's time is shared equally among the sequences of the round
+    StageSeconds seconds;  ///< a batch's time is shared equally among the sequences of the round
 
     /// Tokens per target pass.
     [[nodiscard]] double beta() const { return rounds > 0 ? double(tokens) / double(rounds) : 0.0; }
 
     DecodeStats& operator+=(const DecodeStats& more) {
-        prompt_tokens += more.prompt_tokens, tokens += more.tokens, rounds += more.rounds;
+        prompt_tokens += more.prompt_tokens, resumed += more.resumed, tokens += more.tokens, rounds += more.rounds;
         drafted += more.drafted, accepted += more.accepted, seconds += more.seconds;
         add(drafted_per_depth, more.drafted_per_depth);
         add(accepted_per_depth, more.accepted_per_depth);

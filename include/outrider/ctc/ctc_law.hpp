@@ -66,8 +66,7 @@ using CtcLaw = BasicCtcLaw<float>;
 /// The law of the sampler's last draw, at every node of its tree: for conditions that live no longer than the draw.
 template <typename Scalar>
 [[nodiscard]] std::shared_ptr<const ListedLaw> law_of(const BasicAlignmentSampler<Scalar>& sampler,
-                                                      const SampledDraft& draft,
-                                                      const BasicCtcFrames<Scalar>& frames) {
+                                                      const SampledDraft& draft, const BasicCtcFrames<Scalar>& frames) {
     auto law = std::make_shared<ListedLaw>();
     std::vector<Scalar> row(frames.stride());
     for (NodeIndex node = 0; static_cast<std::size_t>(node) < draft.tree.size(); ++node) {

@@ -114,10 +114,10 @@ struct DenseFrames {
         log_probabilities,  ///< natural logs of p(c) and p(blank), normalised together
     };
 
-    std::span<const float> scores;              ///< [T, V] row-major
-    std::span<const float> blank;               ///< [T]
-    std::size_t vocabulary = 0;                 ///< V
-    std::span<const TokenId> token_ids = {};    ///< [V] the target's id of each column; empty: the column number
+    std::span<const float> scores;            ///< [T, V] row-major
+    std::span<const float> blank;             ///< [T]
+    std::size_t vocabulary = 0;               ///< V
+    std::span<const TokenId> token_ids = {};  ///< [V] the target's id of each column; empty: the column number
     Kind kind = Kind::gated_logits;
 };
 

@@ -253,9 +253,9 @@ private:
 
     const Frames* frames_ = nullptr;
     std::vector<State> states_;
-    std::vector<Scalar> weights_;  ///< [states, 2, T]
-    std::vector<Scalar> factors_;  ///< [states, stride], empty where unconditioned
-    std::vector<Scalar> scales_;   ///< [states, T], empty where unconditioned
+    std::vector<Scalar> weights_;       ///< [states, 2, T]
+    std::vector<Scalar> factors_;       ///< [states, stride], empty where unconditioned
+    std::vector<Scalar> scales_;        ///< [states, T], empty where unconditioned
     std::vector<Scalar> entry_, tail_;  ///< [T]
     std::vector<TokenId> path_tokens_;
     std::vector<std::int32_t> path_candidates_;

@@ -138,7 +138,8 @@ private:
         row_max_.resize(frames.frames());
         for (std::size_t t = 0; t < frames.frames(); ++t)
             row_max_[t] = Eigen::Map<const Eigen::Array<Scalar, Eigen::Dynamic, 1>>(
-                              frames.row(t), static_cast<Eigen::Index>(frames.stride())).maxCoeff();
+                              frames.row(t), static_cast<Eigen::Index>(frames.stride()))
+                              .maxCoeff();
     }
 
     void add_children(NodeIndex parent, double score, std::int32_t state) {

@@ -19,7 +19,7 @@ concept Drafter = requires(D draft, std::span<const SequenceFeedback> feedback, 
     { draft.propose(feedback, budget) } -> std::same_as<std::vector<SequenceTree>>;
 };
 
-/// Three calls, and two facts. `release(SequenceId)` is called too where it exists.
+/// Three calls, and two facts. `release(SequenceId)`, `limits()` and `pass_times()` are called too where they exist.
 template <typename V>
 concept TargetVerifier = requires(V verifier, const V& known, std::span<const Prefill> prompts,
                                   std::span<const SequenceTree> trees, std::span<const SequenceAcceptance> accepted) {
@@ -32,10 +32,10 @@ concept TargetVerifier = requires(V verifier, const V& known, std::span<const Pr
 
 /// One call on one tree.
 template <typename A>
-concept Acceptor = requires(const A& policy, const TokenTree& tree, const TreeRows& rows,
-                            const SequenceContext& context) {
-    { policy.accept(tree, rows, context) } -> std::same_as<Acceptance>;
-};
+concept Acceptor =
+    requires(const A& policy, const TokenTree& tree, const TreeRows& rows, const SequenceContext& context) {
+        { policy.accept(tree, rows, context) } -> std::same_as<Acceptance>;
+    };
 
 /// Whether a policy can decide for a drafter's trees, as far as types tell: a policy that says kNeedsDraws = true does
 /// not fit a drafter that says kSamples = false. What types do not tell is checked when a decoder is made (DraftModel's

@@ -1,10 +1,12 @@
 // What one request gives back.
 #pragma once
 
+#include <exception>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include <outrider/core/logprobs.hpp>
 #include <outrider/core/stats.hpp>
 #include <outrider/core/types.hpp>
 
@@ -16,6 +18,7 @@ enum class FinishReason {
     stop,       ///< an end token, or a stop string
     length,     ///< max_tokens, or the target's context is full
     cancelled,  ///< the callback said stop, or cancel() was called
+    deadline,   ///< its time was up (AsyncDecoder)
     failed      ///< an exception of its callback or of a stage; GenerationResult::error tells
 };
 
@@ -25,6 +28,7 @@ enum class FinishReason {
         case FinishReason::stop: return "stop";
         case FinishReason::length: return "length";
         case FinishReason::cancelled: return "cancelled";
+        case FinishReason::deadline: return "deadline";
         case FinishReason::failed: return "failed";
     }
     return "unknown";
@@ -39,7 +43,17 @@ struct GenerationResult {
     FinishReason finish = FinishReason::running;
     DecodeStats stats;
     std::string error;  ///< with FinishReason::failed, what happened
-    std::uint64_t seed = 0;  ///< what its draws were keyed by: asked for with GenerationOptions::seed, it says the same again
+    std::uint64_t seed =
+        0;  ///< what its draws were keyed by: asked for with GenerationOptions::seed, it says the same again
+    std::exception_ptr exception = {};         ///< with FinishReason::failed, the exception that `error` tells
+    std::vector<TokenLogprobs> logprobs = {};  ///< one for each token, where GenerationOptions::logprobs asks for them
+    std::vector<TokenId> prompt = {};          ///< what it was asked with
+};
+
+/// What a round that does not throw has to say.
+struct StepOutcome {
+    bool more = false;              ///< something is left to decode
+    std::exception_ptr error = {};  ///< the round's first; null: none
 };
 
 }  // namespace outrider

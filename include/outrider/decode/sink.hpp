@@ -8,6 +8,7 @@
 #include <type_traits>
 #include <utility>
 
+#include <outrider/core/logprobs.hpp>
 #include <outrider/core/types.hpp>
 
 namespace outrider {
@@ -16,13 +17,15 @@ namespace outrider {
 struct EmittedToken {
     SequenceId sequence = 0;
     TokenId token = kNoToken;
-    std::string_view text;  ///< what became certain with it: whole UTF-8 characters, may be empty; valid during the call
+    std::string_view
+        text;  ///< what became certain with it: whole UTF-8 characters, may be empty; valid during the call
+    const TokenLogprobs* logprobs = nullptr;  ///< where GenerationOptions::logprobs asks for them; valid as long
 };
 
-/// Wraps a callback that takes an EmittedToken, a text (`std::string_view`) or ids (`std::span<const TokenId>`), and returns
-/// nothing or whether to go on: false ends the sequence. Called once for each emitted token, in order (on text alone only
-/// when there is new text), so a text that a callback ends is the same whatever was drafted. A callable that takes several
-/// of these is called with the first of them.
+/// Wraps a callback that takes an EmittedToken, a text (`std::string_view`) or ids (`std::span<const TokenId>`), and
+/// returns nothing or whether to go on: false ends the sequence. Called once for each emitted token, in order (on text
+/// alone only when there is new text), so a text that a callback ends is the same whatever was drafted. A callable that
+/// takes several of these is called with the first of them.
 class Sink {
 public:
     Sink() = default;
@@ -42,9 +45,8 @@ public:
             else if constexpr (std::invocable<F&, std::string_view>)
                 return emission.text.empty() || goes_on([&]() -> decltype(auto) { return callback(emission.text); });
             else
-                return goes_on([&]() -> decltype(auto) {
-                    return callback(std::span<const TokenId>(&emission.token, 1));
-                });
+                return goes_on(
+                    [&]() -> decltype(auto) { return callback(std::span<const TokenId>(&emission.token, 1)); });
         };
     }
 

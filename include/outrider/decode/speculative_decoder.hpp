@@ -10,41 +10,48 @@
 #include <vector>
 
 #include <outrider/accept/match.hpp>
+#include <outrider/budget/self_priced.hpp>
+#include <outrider/budget/tree_budget.hpp>
 #include <outrider/core/error.hpp>
 #include <outrider/decode/concepts.hpp>
+#include <outrider/decode/decoder_options.hpp>
+#include <outrider/decode/detail/decide.hpp>
 #include <outrider/decode/detail/round_checks.hpp>
 #include <outrider/decode/detail/sequence_book.hpp>
 #include <outrider/decode/detail/session.hpp>
 #include <outrider/decode/detail/stage.hpp>
-#include <outrider/decode/tree_budget.hpp>
+#include <outrider/decode/detail/take_prompts.hpp>
+#include <outrider/decode/detail/tree_limits.hpp>
 
 namespace outrider {
-
-struct DecoderOptions {
-    /// Nodes that each sequence may draft in a round; 0: plain; kAutoNodes: as many as pay, see AutoBudget.
-    std::int64_t nodes = kAutoNodes;
-    std::size_t max_batch = 64;  ///< sequences decoded together; more wait their turn
-};
 
 /// Decodes any number of sequences with one drafter, one target and one policy, each held by value, by unique_ptr or
 /// shared_ptr (choice at run time: SpeculativeDecoder{std::unique_ptr<DraftModel>{...}, ...}), or by reference
 /// (std::ref). The text of a sequence depends on target, policy, prompt and options alone: never on the drafter, the
 /// budget, or what is decoded beside it (for policies that use a drafter's draws, its law does not).
 ///
-/// Sequences join and leave between rounds. Callbacks run inside `step` and may call join, cancel and take.
+/// Sequences join and leave between rounds. Prompts enter in pieces, beside the rounds of others. Callbacks run inside
+/// `step` and may call join, cancel and take.
 ///
 /// Errors. An exception of a sequence's callback or of the policy ends that sequence alone (FinishReason::failed); one
-/// of prefill ends the sequences that were joining; one of propose, verify or commit ends all that were decoding. The
-/// caches of ended sequences are released, the others are decoded on, and `step` throws the first exception once the
-/// round is over: call it again to go on. Not thread-safe; one decoder belongs to one thread.
+/// of prefill ends the sequences whose prompts were entering; one of propose, verify or commit ends all that were
+/// decoding. The caches of ended sequences are released, the others are decoded on, and `step` throws the first
+/// exception once the round is over: call it again to go on. Not thread-safe; one decoder belongs to one thread.
 template <typename D, typename V, typename A = Match>
     requires Drafter<HeldType<D>> && TargetVerifier<HeldType<V>> && Acceptor<HeldType<A>> &&
              Fits<HeldType<D>, HeldType<A>>
 class SpeculativeDecoder {
 public:
     SpeculativeDecoder(D drafter, V verifier, A policy, DecoderOptions options = {})
-        : draft_(std::move(drafter)), verify_(std::move(verifier)), policy_(std::move(policy)),
-          budget_(options.nodes), book_(options.max_batch) {
+        : draft_(std::move(drafter)),
+          verify_(std::move(verifier)),
+          policy_(std::move(policy)),
+          budget_(options.nodes),
+          limits_(limits()),
+          book_(limits_.sequences(options.max_batch)),
+          prefill_rows_(options.prefill_rows),
+          drafts_(options.nodes != 0) {
+        require_in(ranges::kPrefillRows, prefill_rows_, "DecoderOptions", "prefill_rows");
         if constexpr (requires { policy_.part().check_draws(draft_.part().draws()); })
             policy_.part().check_draws(draft_.part().draws());
     }
@@ -55,32 +62,48 @@ public:
     SpeculativeDecoder(SpeculativeDecoder&&) = default;
     SpeculativeDecoder& operator=(SpeculativeDecoder&&) = delete;
     ~SpeculativeDecoder() {
-        for (const auto& session : book_.active()) session->end(FinishReason::cancelled);
+        book_.cancel_all();
         book_.leave(release());  // what release throws is noted, and lost
     }
 
     /// Queues a sequence; it enters at the next step. Throws Error for a prompt or options that cannot be served.
     SequenceId join(Prompt prompt, GenerationOptions options = {}, Sink sink = {}) {
-        const std::int64_t context = verify_.part().context();
-        check_request(prompt, options, sink, verify_.part().vocabulary(), context);
+        const std::int64_t vocabulary = verify_.part().vocabulary(), context = verify_.part().context();
+        check_request(prompt, options, sink, vocabulary, context);
         if constexpr (requires { policy_.part().check_request(options.sampling()); })
             policy_.part().check_request(options.sampling());
         if (!options.seed) options.seed = fresh_seed();
         const SequenceId id = next_sequence_id();
-        book_.wait(std::make_unique<Session>(id, std::move(prompt), options, context, std::move(sink)));
+        book_.wait(std::make_unique<Session>(id, std::move(prompt), options, vocabulary, context, std::move(sink)));
         return id;
     }
 
-    /// One round of every active sequence; those that wait enter first. False when nothing is left to decode.
+    /// One round of every active sequence; pieces of the prompts that enter come first. False when nothing is left to
+    /// decode.
     bool step() {
         advance();
         if (const std::exception_ptr error = book_.first_error()) std::rethrow_exception(error);
         return !book_.empty();
     }
 
+    /// `step` for hosts that serve many: throws nothing. What ended a sequence is in its result; `error` is the first
+    /// exception of the round, those included that concern no sequence.
+    StepOutcome try_step() noexcept {
+        StepOutcome outcome;
+        try {
+            advance();
+        } catch (...) {
+            book_.note_error();
+        }
+        outcome.error = book_.first_error();
+        outcome.more = !book_.empty();
+        return outcome;
+    }
+
     /// Decodes until every sequence has ended.
     void run() {
-        while (step()) {}
+        while (step()) {
+        }
     }
 
     /// Decodes one prompt to its end, and whatever else is active beside it. Throws what ended this sequence; errors of
@@ -107,6 +130,17 @@ public:
 
     [[nodiscard]] bool finished(SequenceId id) const { return book_.finished(id); }
 
+    /// Sequences that have ended and whose results nobody has taken yet, in no order.
+    [[nodiscard]] std::vector<SequenceId> ended() const { return book_.ended(); }
+    /// Queues a sequence that goes on behind another one's prompt and text so far, with the tokens of `more`, if any.
+    /// The other may be decoded or have ended, and not been taken. Where the verifier keeps texts (Verifier::resumes),
+    /// nothing of it is read again.
+    SequenceId fork(SequenceId from, Prompt more, GenerationOptions options = {}, Sink sink = {}) {
+        const std::vector<TokenId> text = book_.text_of(from);
+        more.tokens.insert(more.tokens.begin(), text.begin(), text.end());
+        return join(std::move(more), std::move(options), std::move(sink));
+    }
+
     /// The result of a sequence that has ended; kept until it is taken.
     [[nodiscard]] GenerationResult take(SequenceId id) { return book_.take(id); }
 
@@ -118,8 +152,8 @@ public:
 
 private:
     void round() {
-        const auto trees    = usable(draft(budget_.plan(book_.owed().tokens())));
-        const auto output   = verify_->verify(trees);
+        const auto trees = usable(draft(budget_.plan(book_.owed().tokens())));
+        const auto output = verify_->verify(trees);
         const auto accepted = accept_each(trees, output);
         if (accepted.empty()) return;  // the policy threw for every one
         owe(verify_->commit(accepted));
@@ -127,7 +161,7 @@ private:
     }
 
     /// Trees of the sequences that draft, the root alone for the others, all in the order of the active ones.
-    [[nodiscard]] std::vector<SequenceTree> draft(const DraftPlan& plan) {
+    [[nodiscard]] std::vector<SequenceTree> draft(const budget::DraftPlan& plan) {
         std::vector<SequenceTree> trees, drafted;
         for (const auto& session : book_.active())
             trees.push_back({session->id(), TokenTree::root_only(session->pending())});
@@ -138,11 +172,14 @@ private:
         return trees;
     }
 
-    /// The trees without nodes that the texts could not use, and as many of the others as pay.
+    /// The trees without nodes that the texts could not use, as many of the others as pay, and what constraints expect.
     [[nodiscard]] std::vector<SequenceTree> usable(std::vector<SequenceTree> trees) {
         for (std::size_t i = 0; i < trees.size(); ++i)
             trees[i].tree = book_.active()[i]->usable(std::move(trees[i].tree), trees[i].samples != nullptr);
-        return budget_.trim(std::move(trees));
+        trees = budget_.trim(std::move(trees));
+        for (std::size_t i = 0; i < trees.size() && drafts_; ++i)
+            if (trees[i].samples == nullptr) trees[i].tree = book_.active()[i]->expect(std::move(trees[i].tree));
+        return limits_.fit(std::move(trees));
     }
 
     /// Asks the policy tree by tree. Sequences for which it throws leave, and those that a logit hook cancelled; the
@@ -156,9 +193,8 @@ private:
         for (std::size_t i = 0; i < trees.size(); ++i) {
             Session& session = *book_.active()[i];
             try {
-                chosen[i] = decide(session, trees[i], rows_of(output, i));
-                session.accept(trees[i].tree, chosen[i], vocabulary);
-                budget_.saw(trees[i].tree, chosen[i].path.size());
+                chosen[i] = decide(policy_, session, trees[i], rows_of(output, i), vocabulary);
+                budget_.saw(trees[i], chosen[i]);
             } catch (...) {
                 book_.fail(session);
             }
@@ -169,26 +205,6 @@ private:
                 accepted.push_back({trees[i].sequence, std::move(chosen[i]), session.committed()});
         book_.leave(release());
         return accepted;
-    }
-
-    /// Where a hook of the request fails somewhere below the root, or the target's logits are broken there, the draft has
-    /// led there: the root alone is decided, so that the text before the failure is the same as without drafts. What the
-    /// policy has against the draft itself is not covered up.
-    [[nodiscard]] Acceptance decide(Session& session, const SequenceTree& draft, const TreeRows& rows) {
-        SequenceContext context = session.context();
-        context.samples = draft.samples.get();
-        try {
-            return policy_->accept(draft.tree, rows, context);
-        } catch (const Error& error) {
-            const bool of_the_draft = error.kind() == ErrorKind::bad_request && !context.sampling->logit_hook;
-            if (draft.tree.drafted() == 0 || of_the_draft) throw;
-        } catch (...) {
-            if (draft.tree.drafted() == 0) throw;
-        }
-        context.samples = nullptr;
-        const TreeRows first{rows.logits.defined() ? rows.logits.slice(0, 0, 1) : rows.logits,
-                             rows.argmax.defined() ? rows.argmax.slice(0, 0, 1) : rows.argmax};
-        return policy_->accept(TokenTree::root_only(draft.tree.token(0)), first, context);
     }
 
     /// What was committed is owed to the drafter.
@@ -212,8 +228,8 @@ private:
     /// What `step` does, its exceptions noted.
     void advance() {
         check_not_stepping();
-        const Stepping mark(stepping_);
-        admit();
+        const Marked mark(stepping_);
+        if (book_.waiting() > 0) take_prompts(verify_, book_, features(), prefill_rows_, release());
         if (book_.active().empty()) return;
         look_at_costs();
         const double start = now_seconds();
@@ -222,9 +238,15 @@ private:
             round();
             account(now_seconds() - start);
         } catch (...) {
-            book_.fail(book_.active());
+            book_.fail_round();
         }
         book_.leave(release());
+    }
+
+    /// What the target can take, where it says so.
+    [[nodiscard]] VerifierLimits limits() {
+        if constexpr (requires { verify_.part().limits(); }) return verify_.part().limits();
+        return {};
     }
 
     /// What the drafter reads, where it says so.
@@ -233,37 +255,21 @@ private:
         return {};
     }
 
-    /// Prefills those that wait, in one ragged batch.
-    void admit() {
-        SequenceBook::Sessions joining = book_.next(release());
-        if (joining.empty()) return;
-        std::vector<Prefill> prompts;
-        for (const auto& session : joining) prompts.push_back(session->prefill(features()));
-        try {
-            Feedback first = verify_->prefill(prompts);
-            const double share = verify_.lap() / static_cast<double>(joining.size());
-            for (const auto& session : joining) session->stats().seconds.prefill += share;
-            book_.enter(joining, std::move(first));
-        } catch (...) {
-            book_.fail(joining);
-            book_.retire(joining, release());
-        }
-    }
-
     /// Before the first round that could draft: what passes cost, where the verifier can tell.
     void look_at_costs() {
         if (looked_ || !budget_.automatic()) return;
         looked_ = true;
         if constexpr (requires { draft_.part().kind(); })
             if (draft_.part().kind() == "none") return;
+        std::vector<PassTime> times;
         if constexpr (requires { verify_.part().pass_times(); }) {
             try {
-                const std::vector<PassTime> times = verify_.part().pass_times();
-                budget_.measured(times);
+                times = verify_.part().pass_times();
             } catch (...) {
                 book_.note_error();
             }
         }
+        budget_.measured(times, rests_by_itself(draft_.part()));
     }
 
     /// Shares the round's time among its sequences, and tells the budget what came of it.
@@ -275,10 +281,16 @@ private:
         budget_.learn(book_.account(times_));
     }
 
-    /// Frees what drafter and target hold of a sequence.
+    /// Frees what drafter and target hold of a sequence, or keeps its text.
     [[nodiscard]] auto release() {
-        return [this](SequenceId id) {
-            if constexpr (requires { draft_.part().forget(id); }) draft_.part().forget(id);
+        return [this](SequenceId id, bool well) {
+            try {
+                if constexpr (requires { draft_.part().forget(id); }) draft_.part().forget(id);
+            } catch (...) {
+                book_.note_stage_error();  // the target is told all the same
+            }
+            if constexpr (requires { verify_.part().retire(id); })
+                if (well) return verify_.part().retire(id);
             if constexpr (requires { verify_.part().release(id); }) verify_.part().release(id);
         };
     }
@@ -287,23 +299,14 @@ private:
         require(!stepping_, "SpeculativeDecoder: step, run and generate must not be called from inside a callback");
     }
 
-    /// Marks the time in which callbacks may run.
-    class Stepping {
-    public:
-        explicit Stepping(bool& mark) : mark_(mark) { mark_ = true; }
-        Stepping(const Stepping&) = delete;
-        Stepping& operator=(const Stepping&) = delete;
-        ~Stepping() { mark_ = false; }
-
-    private:
-        bool& mark_;
-    };
-
     Stage<D> draft_;
     Stage<V> verify_;
     Stage<A> policy_;
-    TreeBudget budget_;
+    budget::TreeBudget budget_;
+    TreeLimits limits_;
     SequenceBook book_;
+    std::int64_t prefill_rows_;
+    bool drafts_;
     StageSeconds times_;  ///< of the round that is running
     bool stepping_ = false;
     bool looked_ = false;  ///< for the costs of passes

@@ -38,11 +38,12 @@ public:
     /// What its trees bring for policies that need draws. A decoder asks once, before the first round.
     [[nodiscard]] virtual DraftDraws draws() const { return DraftDraws::unknown; }
 
-    /// What it reads of the target's inner states; the same as long as it lives. A decoder asks for it with each prompt.
+    /// What it reads of the target's inner states; the same as long as it lives. A decoder asks for it with each
+    /// prompt.
     [[nodiscard]] virtual FeatureRequest features() const { return {}; }
 
-    /// Whether a draft costs next to nothing beside a target pass: look-ups, no network. Where time has a price, a merged
-    /// drafter begins with such parts.
+    /// Whether a draft costs next to nothing beside a target pass: look-ups, no network. Where time has a price, a
+    /// merged drafter begins with such parts.
     [[nodiscard]] virtual bool cheap() const { return false; }
 
     /// Bytes of weights and of the tables made of them, as held; not what it keeps for each sequence. 0 for look-ups.

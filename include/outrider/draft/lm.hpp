@@ -24,12 +24,12 @@ enum class LmTree : unsigned char {
 
 struct LmDraftOptions {
     LmTree tree = LmTree::best_first;
-    std::int64_t max_depth = 5;   ///< forwards of a round
-    std::int64_t width = 4;       ///< nodes of a level that best_first continues, at most
-    std::int64_t top_k = 32;      ///< what a node is continued with: q is renormalised over so many tokens
-    std::int64_t chains = 1;      ///< of `sampled`, independent of each other
-    double temperature = 1.0;     ///< q's; 0: all on its most probable token
-    std::uint64_t seed = 0;       ///< of `sampled`; draws are keyed by (seed, sequence, committed)
+    std::int64_t max_depth = 5;  ///< forwards of a round
+    std::int64_t width = 4;      ///< nodes of a level that best_first continues, at most
+    std::int64_t top_k = 32;     ///< what a node is continued with: q is renormalised over so many tokens
+    std::int64_t chains = 1;     ///< of `sampled`, independent of each other
+    double temperature = 1.0;    ///< q's; 0: all on its most probable token
+    std::uint64_t seed = 0;      ///< of `sampled`; draws are keyed by (seed, sequence, committed)
 };
 
 /// Keeps the model's KV cache in step with the text: what a round drafted is kept where it was accepted, and the rest
@@ -76,3 +76,7 @@ private:
 };
 
 }  // namespace outrider
+
+#ifndef OUTRIDER_COMPILED
+#include <outrider/draft/lm-inl.hpp>
+#endif

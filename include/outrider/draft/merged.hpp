@@ -15,12 +15,12 @@
 #include <utility>
 #include <vector>
 
+#include <outrider/budget/hit_rate.hpp>
+#include <outrider/budget/part.hpp>
+#include <outrider/budget/self_priced.hpp>
 #include <outrider/core/clock.hpp>
 #include <outrider/core/detail/export.hpp>
-#include <outrider/draft/added_value.hpp>
-#include <outrider/draft/calibration.hpp>
 #include <outrider/draft/detail/owed_sequence.hpp>
-#include <outrider/budget/draft_cost.hpp>
 #include <outrider/draft/drafter.hpp>
 #include <outrider/draft/tree_extender.hpp>
 
@@ -28,23 +28,24 @@ namespace outrider {
 
 /// Every drafter proposes up to the whole budget; the trees become one trie (the merged trees of SpecInfer, Miao et al.
 /// 2024), of which the nodes of largest path probability stay. A node's probability given its parent starts as
-/// 1 - prod(1 - q) over the drafters that propose it, and is corrected by how often such nodes came true: one Calibration
-/// for each set of drafters that have a say behind the parent and each subset that agree, since a token that two propose is
-/// another kind of guess than a token that one proposes while the other differs, or knows nothing. Siblings that sum to more
-/// than one are scaled down. What is learned is shared by all sequences and a function of the history alone.
+/// 1 - prod(1 - q) over the drafters that propose it, and is corrected by how often such nodes came true: one set of
+/// HitRates for each set of drafters that have a say behind the parent and each subset that agree, since a token that
+/// two propose is another kind of guess than a token that one proposes while the other differs, or knows nothing.
+/// Siblings that sum to more than one are scaled down. What is learned is shared by all sequences and a function of the
+/// history alone.
 ///
 /// A drafter that can go on where others end (TreeExtender: n-grams) then gets the whole trie, continues its likeliest
-/// paths and has a say on nodes that only others had proposed. Not where a drafter samples: that would make nodes depend
-/// on draws.
+/// paths and has a say on nodes that only others had proposed. Not where a drafter samples: that would make nodes
+/// depend on draws.
 ///
-/// Where the budget names prices (AutoBudget's does), the cheapest drafter drafts first, and a dearer one is asked only
-/// where what it usually adds to promises like these is worth its time (AddedValue); it catches up when it is asked
-/// again. Such trees depend on what time the drafters take. Without prices, and where a drafter samples, every drafter
-/// is asked every round.
+/// Where the budget names prices (kAutoNodes does), the cheapest drafter drafts first, and each is asked only where
+/// what it usually adds to promises like these is worth its time (budget::Part); it catches up when it is asked again.
+/// Each has an account of its own of what finding out may lose. Such trees depend on what time the drafters take.
+/// Without prices, and where a drafter samples, every drafter is asked every round.
 ///
-/// Of the drafters that sample, the first one's draws are the merged tree's (SequenceTree::samples), and all other nodes
-/// stand beside them; where none samples, but one is certain of a path, the merged tree's likeliest path.
-class OUTRIDER_API MergedDraft final : public DraftModel {
+/// Of the drafters that sample, the first one's draws are the merged tree's (SequenceTree::samples), and all other
+/// nodes stand beside them; where none samples, but one is certain of a path, the merged tree's likeliest path.
+class OUTRIDER_API MergedDraft final : public DraftModel, public SelfPriced {
 public:
     /// At least one drafter, at most 16, none null. The clock tells what drafts cost where time has a price.
     explicit MergedDraft(std::vector<std::unique_ptr<DraftModel>> drafters, Clock clock = now_seconds);
@@ -60,6 +61,8 @@ public:
     /// Of all parts; each gets what it asked for itself.
     [[nodiscard]] FeatureRequest features() const override { return features_; }
     [[nodiscard]] std::size_t weight_bytes() const override;
+    /// Part by part, but where a part samples.
+    [[nodiscard]] bool rests() const override { return !draws_nodes_; }
 
 protected:
     [[nodiscard]] std::vector<SequenceTree> do_propose(std::span<const SequenceFeedback> feedback,
@@ -73,9 +76,9 @@ private:
         TokenId token = kNoToken;
         NodeIndex parent = kNoNode;
         std::int32_t depth = 0;
-        Drafters by = 0;        ///< those that propose it
-        double miss = 1.0;      ///< prod(1 - q) of these
-        double path = 0.0;      ///< log of the calibrated path probability
+        Drafters by = 0;    ///< those that propose it
+        double miss = 1.0;  ///< prod(1 - q) of these
+        double path = 0.0;  ///< log of the calibrated path probability
         double given_parent = 1.0;
     };
     struct Trie {
@@ -101,33 +104,39 @@ private:
     static TokenTree best_nodes(const Trie& trie, std::int64_t nodes);
     static double worth(const Trie& trie, const DraftBudget& budget);
 
-    void pass_time(const DraftBudget& budget);
     void cheapest_first();
-    [[nodiscard]] std::vector<std::size_t> whom_to_draft(std::size_t drafter, std::span<const SequenceFeedback> feedback,
+    [[nodiscard]] std::vector<std::size_t> whom_to_draft(std::size_t drafter,
+                                                         std::span<const SequenceFeedback> feedback,
                                                          const DraftBudget& budget);
     void ask(std::size_t drafter, std::span<const SequenceFeedback> feedback, const DraftBudget& budget, bool priced,
              Draws& draws);
+    void ask_certain(std::span<const SequenceFeedback> feedback, const DraftBudget& budget, Draws& draws);
+    void draft(std::size_t drafter, std::span<const SequenceFeedback> feedback, const DraftBudget& budget, bool priced,
+               Draws& draws);
     [[nodiscard]] Feedback owed(std::size_t drafter, std::span<const SequenceFeedback> feedback,
                                 const std::vector<std::size_t>& asked);
 
     /// One of the drafters, and what is known of it.
     struct Part {
         std::unique_ptr<DraftModel> drafter;
-        TreeExtender* extender = nullptr;  ///< the drafter, where it is one
-        DraftCost cost = {};
-        AddedValue value = {};                                 ///< beside those before it in order_
+        TreeExtender* extender = nullptr;                        ///< the drafter, where it is one
+        budget::Part asking = {};                                ///< beside those before it in order_
         std::unordered_map<SequenceId, OwedSequence> owed = {};  ///< of sequences for which it rests
     };
 
     std::vector<Part> parts_;
     FeatureRequest features_;
-    bool draws_nodes_ = false;  ///< a drafter samples, or may
+    bool draws_nodes_ = false;        ///< a drafter samples, or may
     std::vector<std::size_t> order_;  ///< cheapest first, roughly
     Clock clock_;
-    std::optional<double> last_;  ///< when the last round began
     std::string kind_;
-    std::map<std::pair<Drafters, Drafters>, Calibration> calibrations_;  ///< by who has a say behind a node, and who agrees
-    std::unordered_map<SequenceId, Stages> proposed_;                    ///< in the last round, all nodes
+    std::map<std::pair<Drafters, Drafters>, budget::HitRates>
+        hit_rates_;                                    ///< by who has a say behind a node, and who agrees
+    std::unordered_map<SequenceId, Stages> proposed_;  ///< in the last round, all nodes
 };
 
 }  // namespace outrider
+
+#ifndef OUTRIDER_COMPILED
+#include <outrider/draft/merged-inl.hpp>
+#endif

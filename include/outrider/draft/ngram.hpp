@@ -11,17 +11,18 @@
 #include <vector>
 
 #include <outrider/core/detail/export.hpp>
+#include <outrider/budget/hit_rate.hpp>
 #include <outrider/draft/drafter.hpp>
 #include <outrider/draft/tree_extender.hpp>
 
 namespace outrider {
 
 enum class NgramMode : unsigned char {
-    lookup,   ///< a tree of what followed the longest matches, in the prompt or in the output (Saxena 2023)
-    copy,     ///< the prompt from the place that the output follows; after a divergence, from behind the only place where
-              ///< the output's newest tokens stand in the prompt (Sun et al. 2021, for texts that are edited)
-    max_gram, ///< a chain of what followed the longest match, then by bigrams (Max-Gram of cascade drafting, Chen et al.
-              ///< 2023); the bigrams are those of every text that this drafter saw
+    lookup,  ///< a tree of what followed the longest matches, in the prompt or in the output (Saxena 2023)
+    copy,  ///< the prompt from the place that the output follows; after a divergence, from behind the only place where
+           ///< the output's newest tokens stand in the prompt (Sun et al. 2021, for texts that are edited)
+    max_gram,  ///< a chain of what followed the longest match, then by bigrams (Max-Gram of cascade drafting, Chen et
+               ///< al. 2023); the bigrams are those of every text that this drafter saw
 };
 
 struct NgramOptions {
@@ -77,7 +78,7 @@ private:
         std::optional<Kind> kind;  ///< nothing: another drafter's, of which this one says nothing
     };
     struct History {
-        std::vector<TokenId> text;  ///< committed tokens and the pending one
+        std::vector<TokenId> text;                               ///< committed tokens and the pending one
         std::unordered_map<std::uint64_t, std::int32_t> newest;  ///< n-gram -> index of its newest successor
         std::vector<std::array<std::int32_t, kMaxMatch>> older;  ///< [index][n - 1] the one before that, or -1
         std::vector<Drafted> drafted;                            ///< the last proposal, root not included
@@ -110,11 +111,12 @@ private:
         std::int32_t lead = 0;  ///< a majority vote (Boyer and Moore 1981)
     };
     std::unordered_map<TokenId, Successor> bigrams_;
-    struct Count {
-        double hits = 0, trials = 0;
-    };
     static constexpr std::size_t kLengths = 8, kRanks = 4, kAgreements = 3;
-    std::array<Count, kLengths * kRanks * kAgreements> counts_;  ///< the prior included
+    std::array<budget::HitRate, kLengths * kRanks * kAgreements> came_true_{};
 };
 
 }  // namespace outrider
+
+#ifndef OUTRIDER_COMPILED
+#include <outrider/draft/ngram-inl.hpp>
+#endif

@@ -17,9 +17,10 @@ public:
     virtual ~TreeExtender() = default;
 
     /// Called in the same round as `propose`, for a sequence that was asked for then; `drafted` has its pending token
-    /// as the root, and log_q as is believed of each node by now. Returns `drafted`, its nodes first and in their order,
-    /// and at most `nodes` further ones behind them. log_q of the answer is what this drafter says of a node, -infinity
-    /// where it says nothing. A node that it proposed this round and that is missing in `drafted` counts as withdrawn.
+    /// as the root, and log_q as is believed of each node by now. Returns `drafted`, its nodes first and in their
+    /// order, and at most `nodes` further ones behind them. log_q of the answer is what this drafter says of a node,
+    /// -infinity where it says nothing. A node that it proposed this round and that is missing in `drafted` counts as
+    /// withdrawn.
     [[nodiscard]] virtual TokenTree extend(SequenceId sequence, const TokenTree& drafted, std::int64_t nodes) = 0;
 };
 

@@ -27,15 +27,16 @@ struct DrafterOptions {
     LlamaModel::Options lm_model = {};  ///< how the checkpoint of an lm drafter is loaded
 };
 
-/// `name`: "none", "ngram", "ngram:copy", "ngram:maxgram", "lm:" and a checkpoint of the target's tokenizer, the folder of a trained drafter, or several joined with '+' ("drafters/mine+ngram"; their
-/// trees are merged). `target` is what a trained drafter borrows from (LlamaModel::head()); none and ngram never look
-/// at it. Throws Error for an unknown name, and for a drafter of another target.
+/// `name`: "none", "ngram", "ngram:copy", "ngram:maxgram", "lm:" and a checkpoint of the target's tokenizer, the folder
+/// of a trained drafter, or several joined with '+' ("drafters/mine+ngram"; their trees are merged). `target` is what a
+/// trained drafter borrows from (LlamaModel::head()); none and ngram never look at it. Throws Error for an unknown
+/// name, and for a drafter of another target.
 [[nodiscard]] OUTRIDER_API std::unique_ptr<DraftModel> make_drafter(std::string_view name, const TargetHead& target,
-                                                       const DrafterOptions& options = {});
+                                                                    const DrafterOptions& options = {});
 
 /// The folder in one of `places` of a drafter that was trained for the target with this fingerprint; of several, the
 /// one with the highest beta in its training record; nullopt when there is none. Other folders are passed over.
-[[nodiscard]] OUTRIDER_API std::optional<std::filesystem::path> find_drafter(std::span<const std::filesystem::path> places,
-                                                                std::string_view fingerprint);
+[[nodiscard]] OUTRIDER_API std::optional<std::filesystem::path> find_drafter(
+    std::span<const std::filesystem::path> places, std::string_view fingerprint);
 
 }  // namespace outrider

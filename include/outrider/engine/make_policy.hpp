@@ -32,18 +32,17 @@ struct PolicyInfo {
     bool one_chain = false;    ///< and of these, only single chains
 };
 
-inline constexpr std::array kPolicies{
-    PolicyInfo{"match", TextPromise::same_text, false, false},
-    PolicyInfo{"rejection", TextPromise::same_law, true, true},
-    PolicyInfo{"multi_step", TextPromise::same_law, true, false},
-    PolicyInfo{"kseq", TextPromise::same_law, true, false},
-    PolicyInfo{"unified", TextPromise::same_law, false, false},
-    PolicyInfo{"block", TextPromise::same_law, true, true},
-    PolicyInfo{"traversal", TextPromise::same_law, true, false},
-    PolicyInfo{"lossy_typical", TextPromise::lossy, false, false},
-    PolicyInfo{"lossy_top_k", TextPromise::lossy, false, false},
-    PolicyInfo{"lossy_distance", TextPromise::lossy, false, false},
-    PolicyInfo{"lossy_top_beta", TextPromise::lossy, false, false}};
+inline constexpr std::array kPolicies{PolicyInfo{"match", TextPromise::same_text, false, false},
+                                      PolicyInfo{"rejection", TextPromise::same_law, true, true},
+                                      PolicyInfo{"multi_step", TextPromise::same_law, true, false},
+                                      PolicyInfo{"kseq", TextPromise::same_law, true, false},
+                                      PolicyInfo{"unified", TextPromise::same_law, false, false},
+                                      PolicyInfo{"block", TextPromise::same_law, true, true},
+                                      PolicyInfo{"traversal", TextPromise::same_law, true, false},
+                                      PolicyInfo{"lossy_typical", TextPromise::lossy, false, false},
+                                      PolicyInfo{"lossy_top_k", TextPromise::lossy, false, false},
+                                      PolicyInfo{"lossy_distance", TextPromise::lossy, false, false},
+                                      PolicyInfo{"lossy_top_beta", TextPromise::lossy, false, false}};
 
 /// Every policy that has a name.
 [[nodiscard]] constexpr std::span<const PolicyInfo> policies() { return kPolicies; }
@@ -71,9 +70,9 @@ inline constexpr Range<NodeIndex> kMinimumBlock{.low = 1, .high = 4096};
 struct PolicyOptions {
     TypicalCriterion typical = {};
     TopBetaCriterion top_beta = {.beta = 3, .tau = 2.0};
-    std::size_t top_k = 3;         ///< of lossy_top_k: accept what is among so many
-    TokenId distance = 2;          ///< of lossy_distance
-    NodeIndex minimum_block = 1;   ///< tokens that a round emits at least, whatever they are, where the draft has them
+    std::size_t top_k = 3;        ///< of lossy_top_k: accept what is among so many
+    TokenId distance = 2;         ///< of lossy_distance
+    NodeIndex minimum_block = 1;  ///< tokens that a round emits at least, whatever they are, where the draft has them
 };
 
 /// Throws Error for an option out of its range.
@@ -91,6 +90,7 @@ inline void check_options(const PolicyOptions& o) {
 /// `name`: "match" (greedy match, or sampled match where the request samples), "rejection", "multi_step", "kseq",
 /// "unified", "block", "traversal", and the lossy "lossy_typical", "lossy_top_k", "lossy_distance", "lossy_top_beta".
 /// See docs/acceptance.md. Throws Error for an unknown name, and for options out of range.
-[[nodiscard]] OUTRIDER_API std::unique_ptr<AcceptancePolicy> make_policy(std::string_view name, const PolicyOptions& options = {});
+[[nodiscard]] OUTRIDER_API std::unique_ptr<AcceptancePolicy> make_policy(std::string_view name,
+                                                                         const PolicyOptions& options = {});
 
 }  // namespace outrider

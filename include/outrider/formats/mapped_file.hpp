@@ -38,3 +38,7 @@ private:
 };
 
 }  // namespace outrider
+
+#ifndef OUTRIDER_COMPILED
+#include <outrider/formats/mapped_file-inl.hpp>
+#endif

@@ -83,6 +83,11 @@ struct SafeTensorView {
 /// Writes one file, at once or not at all: to a name beside `path`, flushed to the disk, then renamed over it. Throws
 /// Error for doubled names, data that do not fit the shapes, and a disk that refuses.
 OUTRIDER_API void write_safetensors(const std::filesystem::path& path, std::span<const SafeTensorView> tensors,
-                       const std::map<std::string, std::string>& metadata = {});
+                                    const std::map<std::string, std::string>& metadata = {});
 
 }  // namespace outrider
+
+#ifndef OUTRIDER_COMPILED
+#include <outrider/formats/safetensors-inl.hpp>
+#include <outrider/formats/safetensors_write-inl.hpp>
+#endif

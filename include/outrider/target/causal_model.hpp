@@ -20,7 +20,7 @@ public:
 
     struct Rows {
         SequenceId sequence = 0;
-        std::span<const TokenId> tokens;               ///< at least one
+        std::span<const TokenId> tokens;          ///< at least one
         std::span<const NodeIndex> parents = {};  ///< kNoNode for the first, parents come first; empty: a chain
     };
 

@@ -14,13 +14,13 @@
 
 namespace outrider {
 
-/// What a drafter reads of each committed token. The decoder hands its drafter's request to the verifier with each prompt
-/// (Prefill::features); SequenceFeedback::features is then [tokens, width(H)]: the hidden states after the final norm,
-/// behind them those after each of `layers`, in order. Nothing is gathered for a drafter that reads none.
+/// What a drafter reads of each committed token. The decoder hands its drafter's request to the verifier with each
+/// prompt (Prefill::features); SequenceFeedback::features is then [tokens, width(H)]: the hidden states after the final
+/// norm, behind them those after each of `layers`, in order. Nothing is gathered for a drafter that reads none.
 struct FeatureRequest {
     bool wanted = true;  ///< false: the drafter reads tokens alone, and features stay undefined
-    /// Layers of the target (1 to TargetHead::feature_layers) whose residual streams are read as well, ascending, each once;
-    /// every row is divided by its root mean square (the model's epsilon under the root, no weight).
+    /// Layers of the target (1 to TargetHead::feature_layers) whose residual streams are read as well, ascending, each
+    /// once; every row is divided by its root mean square (the model's epsilon under the root, no weight).
     std::vector<std::int64_t> layers = {};
 
     [[nodiscard]] static FeatureRequest none() { return {.wanted = false}; }
@@ -40,8 +40,8 @@ struct FeatureRequest {
     return all;
 }
 
-/// `asked` of features [rows, F] that were delivered for `all`, which holds it. A view where they stand like that already;
-/// undefined where nothing is asked for.
+/// `asked` of features [rows, F] that were delivered for `all`, which holds it. A view where they stand like that
+/// already; undefined where nothing is asked for.
 [[nodiscard]] inline at::Tensor take_features(const at::Tensor& features, const FeatureRequest& all,
                                               const FeatureRequest& asked) {
     if (!asked.wanted || !features.defined()) return {};
@@ -62,9 +62,9 @@ struct FeatureRequest {
     return taken;
 }
 
-/// The pieces one below the other, [sum of rows, F]; at least one piece. On the CPU float32, contiguous, and copied by hand:
-/// ATen would wake its own threads, which then spin beside the team of the pass for milliseconds. Throws Error for pieces of
-/// different widths.
+/// The pieces one below the other, [sum of rows, F]; at least one piece. On the CPU float32, contiguous, and copied by
+/// hand: ATen would wake its own threads, which then spin beside the team of the pass for milliseconds. Throws Error
+/// for pieces of different widths.
 [[nodiscard]] inline at::Tensor join_rows(std::span<const at::Tensor> pieces) {
     std::int64_t rows = 0;
     for (const at::Tensor& piece : pieces) {
@@ -77,7 +77,8 @@ struct FeatureRequest {
     for (const at::Tensor& piece : pieces) {
         const std::int64_t end = begin + piece.size(0);
         if (piece.is_cpu() && piece.is_contiguous())
-            std::memcpy(result.data_ptr<float>() + begin * result.size(1), piece.const_data_ptr<float>(), piece.nbytes());
+            std::memcpy(result.data_ptr<float>() + begin * result.size(1), piece.const_data_ptr<float>(),
+                        piece.nbytes());
         else
             result.slice(0, begin, end).copy_(piece);
         begin = end;

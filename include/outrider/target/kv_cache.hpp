@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 
 #include <outrider/core/detail/export.hpp>
@@ -13,10 +14,12 @@
 
 namespace outrider {
 
+class PooledSlots;
+
 /// Slots 0 .. committed-1 hold the committed tokens in text order (slot = position). A forward writes its rows to the
 /// slots behind them, in row order; then `append` or `keep` commits some and the rest is forgotten. Keys are stored
 /// after the rotary embedding: a row's position is committed + depth, so it is right before and after compaction.
-/// Storage grows geometrically. Copying would be costly, so the class moves only.
+/// Storage grows geometrically. Copying is costly, so the class moves, and `copy` has a name.
 class OUTRIDER_API KvCache {
 public:
     struct Shape {
@@ -29,10 +32,14 @@ public:
     };
 
     /// Empty, nothing allocated. `options` gives device and dtype of the storage.
-    KvCache(Shape shape, const at::TensorOptions& options) : shape_(shape), options_(options) {}
+    KvCache(Shape shape, const at::TensorOptions& options);
+    /// Its slots are some of a pool's, which all sequences of a device pass share (src/target/kv_pool.hpp). Nothing
+    /// moves when tokens are committed; keys(), values() and data() have no meaning.
+    explicit KvCache(std::unique_ptr<PooledSlots> pooled);
 
-    KvCache(KvCache&&) = default;
-    KvCache& operator=(KvCache&&) = default;
+    KvCache(KvCache&&) noexcept;
+    KvCache& operator=(KvCache&&) noexcept;
+    ~KvCache();
 
     /// Tokens that are committed.
     [[nodiscard]] std::int64_t committed() const noexcept { return committed_; }
@@ -40,8 +47,12 @@ public:
     [[nodiscard]] std::int64_t capacity() const noexcept { return capacity_; }
     [[nodiscard]] std::size_t bytes() const;
 
-    /// Makes room for `rows` slots behind the committed ones. Invalidates views.
+    /// Makes room for `rows` slots behind the committed ones. Invalidates views. Throws Error (out of memory) where a
+    /// pool is exhausted; nothing has changed then.
     void reserve(std::int64_t rows);
+
+    /// Where the slots are a pool's; null else.
+    [[nodiscard]] PooledSlots* pooled() const noexcept { return pooled_.get(); }
 
     /// [kv_heads, capacity, head_dim] views of one layer, contiguous in that order.
     [[nodiscard]] at::Tensor keys(std::int64_t layer) const { return data_.select(0, layer).select(0, 0); }
@@ -50,6 +61,18 @@ public:
     /// The same without a tensor around it: [layers, 2, kv_heads, capacity, head_dim], keys before values. The capacity
     /// is a multiple of 32.
     [[nodiscard]] void* data() const { return data_.data_ptr(); }
+
+    /// Another cache with the first `tokens` committed tokens.
+    [[nodiscard]] KvCache copy(std::int64_t tokens) const;
+
+    /// All slots, [layers, 2, kv_heads, capacity, head_dim]; undefined where nothing is allocated.
+    [[nodiscard]] const at::Tensor& tensor() const noexcept { return data_; }
+    [[nodiscard]] const at::TensorOptions& options() const noexcept { return options_; }
+    [[nodiscard]] bool key_panels() const noexcept { return shape_.key_panels; }
+
+    /// Takes slots as `tensor` gives them, of which the first `committed` are committed. Throws Error where they are
+    /// not of this cache's form.
+    void load(at::Tensor slots, std::int64_t committed);
 
     /// Commits the first `rows` slots behind the committed ones: a prompt's chunk, in text order.
     void append(std::int64_t rows);
@@ -62,7 +85,7 @@ public:
     void keep(std::span<const NodeIndex> path);
 
 private:
-    void copy_committed(at::Tensor& grown, std::int64_t capacity) const;
+    void copy_slots(std::int64_t tokens, at::Tensor& grown, std::int64_t capacity) const;
     void move_slots(std::span<const NodeIndex> path);
     void move_rows(std::byte* plane, std::span<const NodeIndex> path) const;
     template <typename Element>
@@ -73,6 +96,7 @@ private:
     at::Tensor data_;  // [layers, 2, kv_heads, capacity, head_dim]
     std::int64_t committed_ = 0;
     std::int64_t capacity_ = 0;
+    std::unique_ptr<PooledSlots> pooled_;
 };
 
 }  // namespace outrider

@@ -1,4 +1,4 @@
-// A Llama-family checkpoint as a drafter's language model.
+// A dense decoder as a drafter's language model.
 #pragma once
 
 #include <memory>

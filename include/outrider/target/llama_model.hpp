@@ -1,4 +1,4 @@
-// A Llama-family target: configuration, weights, tokenizer and chat template of one checkpoint.
+// A dense decoder as target (docs/models.md): configuration, weights, tokenizer and chat template of one checkpoint.
 #pragma once
 
 #include <c10/core/Device.h>
@@ -14,7 +14,7 @@
 #include <outrider/core/detail/export.hpp>
 #include <outrider/core/prompt.hpp>
 #include <outrider/core/types.hpp>
-#include <outrider/target/llama_config.hpp>
+#include <outrider/target/model_config.hpp>
 #include <outrider/target/target_head.hpp>
 #include <outrider/target/target_pass.hpp>
 #include <outrider/target/weights.hpp>
@@ -29,26 +29,34 @@ class OUTRIDER_API LlamaModel {
 public:
     /// What computes the forward.
     enum class Backend {
-        automatic,  ///< kernels on the CPU (heads of a multiple of 16 dimensions), ATen elsewhere
+        automatic,  ///< kernels on the CPU (heads of a multiple of 16 dimensions), `device` elsewhere,
+                    ///< `aten` for families with other blocks than Llama's
         kernels,    ///< the library's own: a row's bits do not depend on other rows
         aten,       ///< plain tensor operations, on every device: the reference
+        device,     ///< few tensor operations of fixed shapes; on the CPU for tests
     };
 
     struct Options {
         at::Device device = at::kCPU;
         Weights weights = Weights::automatic;
         Backend backend = Backend::automatic;
-        int threads = 0;                 ///< of the kernels; 0: one per physical core
-        std::string chat_template = {};  ///< name of a built-in one; empty: chosen from the checkpoint's own
+        int threads = 0;                        ///< of the kernels; 0: one per physical core
+        std::int64_t context = 0;               ///< most positions that will be used; 0: all that the checkpoint has
+        std::string chat_template = {};         ///< name of a built-in one; empty: the checkpoint's own
+        std::string chat_template_source = {};  ///< Jinja, instead of either
+        /// Of `device`: what the caches of one pass (a verifier's, or a drafter's language model's) hold, allocated
+        /// with it. A sequence that does not fit is refused with an Error (out of memory).
+        std::int64_t cache_tokens = 0;      ///< of all sequences together; 0: eight contexts, as far as 4 GiB hold them
+        std::int64_t cache_sequences = 64;  ///< at once
     };
 
-    /// `path`: a GGUF file, or a Hugging Face folder: config.json, weights (model*.safetensors, else pytorch_model*.bin),
-    /// and tokenizer.json or tokenizer.model. Throws Error for unsupported architectures and features, and for missing,
-    /// extra or misshaped tensors, by name.
+    /// `path`: a GGUF file, or a Hugging Face folder: config.json, weights (model*.safetensors, else
+    /// pytorch_model*.bin), and tokenizer.json or tokenizer.model. Throws Error for unsupported architectures and
+    /// features, and for missing, extra or misshaped tensors, by name.
     [[nodiscard]] static LlamaModel load(const std::filesystem::path& path, const Options& options);
     [[nodiscard]] static LlamaModel load(const std::filesystem::path& path) { return load(path, Options{}); }
 
-    [[nodiscard]] const LlamaConfig& config() const;
+    [[nodiscard]] const ModelConfig& config() const;
     [[nodiscard]] const Tokenizer& tokenizer() const;
     [[nodiscard]] at::Device device() const;
     /// Of the kernels.
@@ -64,10 +72,11 @@ public:
     /// Tells checkpoints apart; the same for all weight formats, devices and threads.
     [[nodiscard]] const std::string& fingerprint() const;
 
-    /// The prompt that asks for the assistant's answer. Text of messages is never read as special tokens. Throws
-    /// Error when the checkpoint's chat template is none of the built-in ones and no name was given.
+    /// The prompt that asks for the assistant's answer, by the checkpoint's chat template or the one of the options.
+    /// Text of messages is never read as special tokens. `variables`: see Chat. Throws Error when there is no template,
+    /// when it cannot be run, and when it refuses the conversation.
     [[nodiscard]] Prompt chat(std::string_view user) const;
-    [[nodiscard]] Prompt chat(std::span<const ChatMessage> messages) const;
+    [[nodiscard]] Prompt chat(std::span<const ChatMessage> messages, std::string_view variables = {}) const;
     /// The conversation up to where the user's words come next: what follows, the target writes as the user (see
     /// train/distill.hpp). Throws Error like chat.
     [[nodiscard]] UserTurn user_turn() const;

@@ -14,9 +14,22 @@
 
 namespace outrider {
 
-/// Times forwards of 1, 2, 4, 6, 8, 12, 16, ... rows over a context of 256, smallest first, until `seconds` are spent
-/// or the model's context is full. Medians of several sweeps: the decoder will live with the machine's other work too.
-[[nodiscard]] OUTRIDER_API std::vector<PassTime> measure_pass_times(const LlamaModel& model, TargetPass& pass, double seconds = 1.0);
+/// A table, rows ascending, and whether the machine was quiet enough for it to be remembered.
+struct MeasuredPasses {
+    std::vector<PassTime> times;
+    bool steady = false;
+};
+
+/// Sweeps over 1, 2, 3, 4, 5, 6, 8, 12 and 16 rows, then over larger ones, with a context of 256, until `seconds` are
+/// spent or the model's context is full; see budget::Sweeps.
+[[nodiscard]] OUTRIDER_API MeasuredPasses measure_pass_times(const LlamaModel& model, TargetPass& pass,
+                                                             double seconds = 1.0);
+
+/// A short sweep: whether passes cost what a table says, but for the machine's speed as a whole. A table that was
+/// measured while the machine was busy, or in another mode, would mislead a whole run. True where the machine is too
+/// busy to tell.
+[[nodiscard]] OUTRIDER_API bool agrees_with_passes(const std::vector<PassTime>& table, const LlamaModel& model,
+                                                   TargetPass& pass);
 
 /// Tells apart what a pass's time depends on: checkpoint, weights, processor or device, instructions, threads, and the
 /// library's version.
@@ -27,30 +40,10 @@ namespace outrider {
 
 /// What the file has for `key`; nothing when it is missing, damaged, or has no such key.
 [[nodiscard]] OUTRIDER_API std::optional<std::vector<PassTime>> read_pass_times(const std::filesystem::path& file,
-                                                                   std::string_view key);
+                                                                                std::string_view key);
 
 /// Adds or replaces `key`, in one step for readers. A file that cannot be written is left alone: false.
-OUTRIDER_API bool write_pass_times(const std::filesystem::path& file, std::string_view key, const std::vector<PassTime>& times);
-
-/// Compares a table with what passes really take. A table measured while the machine was busy would mislead every later
-/// start: where medians of some size differ from it by more than a quarter for two windows of 256 passes in a row, the
-/// table is corrected, sizes between by interpolation.
-class OUTRIDER_API PassTimesWatch {
-public:
-    explicit PassTimesWatch(std::vector<PassTime> table);
-
-    /// Counts a pass; true when the table was corrected just now.
-    bool saw(std::int64_t rows, double seconds);
-
-    [[nodiscard]] const std::vector<PassTime>& table() const noexcept { return table_; }
-
-private:
-    [[nodiscard]] std::vector<std::optional<double>> differences();
-    void correct(const std::vector<std::optional<double>>& differences);
-
-    std::vector<PassTime> table_;
-    std::vector<std::vector<double>> seen_;  ///< of this window, by size: log(seconds / table's)
-    int passes_ = 0, disagreed_ = 0;
-};
+OUTRIDER_API bool write_pass_times(const std::filesystem::path& file, std::string_view key,
+                                   const std::vector<PassTime>& times);
 
 }  // namespace outrider

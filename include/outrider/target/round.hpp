@@ -22,41 +22,45 @@
 namespace outrider {
 
 /// A sequence that enters: the verifier commits `tokens` (the prompt without its last token; may be empty). The
-/// prompt's last token is the first pending token, so that the first round is like every other.
+/// prompt's last token is the first pending token, so that the first round is like every other. A prompt may come in
+/// pieces, where the verifier takes them (Verifier::extends): `tokens` are then the next ones, `pending` the one
+/// behind.
 struct Prefill {
     SequenceId sequence = 0;
     std::span<const TokenId> tokens;  ///< owned by the caller, read during the call
     TokenId pending = kNoToken;
     FeatureRequest features = {};  ///< what this sequence's feedback is to hold, from the prompt on
+    std::int64_t committed = 0;    ///< tokens of the sequence that are committed already; 0: it enters
 };
 
 /// What a drafter learns of one sequence, in the same call that asks for its next tree.
 struct SequenceFeedback {
     SequenceId sequence = 0;
-    std::vector<TokenId> tokens;    ///< committed since the drafter was last asked, in text order, the prompt included
-    at::Tensor features;            ///< [tokens, F] float32 of `tokens`, on the target's device: what Prefill::features
-                                    ///< asked for; undefined where it asked for none
-    TokenId pending = kNoToken;     ///< root of the next tree
-    std::int64_t committed = 0;     ///< tokens in the KV cache, `tokens` included: the position of the next root
+    std::vector<TokenId> tokens;  ///< committed since the drafter was last asked, in text order, the prompt included
+    at::Tensor features;          ///< [tokens, F] float32 of `tokens`, on the target's device: what Prefill::features
+                                  ///< asked for; undefined where it asked for none
+    TokenId pending = kNoToken;   ///< root of the next tree
+    std::int64_t committed = 0;   ///< tokens in the KV cache, `tokens` included: the position of the next root
 };
 using Feedback = std::vector<SequenceFeedback>;
 
 /// The target's answer to the rows of all trees, one after another without padding.
 struct TreeOutput {
     at::Tensor logits;                  ///< [rows, V] float32, on the verifier's device
-    at::Tensor argmax;                  ///< [rows] int64 on the CPU; may be undefined: then policies compute it
+    at::Tensor argmax;                  ///< [rows] int64 on the CPU, -1 for NaN; undefined: policies compute it
     std::vector<std::int64_t> offsets;  ///< [sequences + 1] rows of tree i are [offsets[i], offsets[i + 1])
 };
 
 /// The part of a TreeOutput that belongs to one tree. Views, no copies.
 struct TreeRows {
     at::Tensor logits;  ///< [nodes, V]
-    at::Tensor argmax;  ///< [nodes] int64 on the CPU, or undefined
+    at::Tensor argmax;  ///< [nodes] int64 on the CPU, or undefined; see TreeOutput
 };
 
 [[nodiscard]] inline TreeRows rows_of(const TreeOutput& output, std::size_t tree) {
     const std::int64_t begin = output.offsets[tree], end = output.offsets[tree + 1];
-    return {output.logits.slice(0, begin, end), output.argmax.defined() ? output.argmax.slice(0, begin, end) : at::Tensor{}};
+    return {output.logits.slice(0, begin, end),
+            output.argmax.defined() ? output.argmax.slice(0, begin, end) : at::Tensor{}};
 }
 
 /// What a policy may know of the sequence it decides for.

@@ -37,7 +37,7 @@ struct PassOutput {
     at::Tensor features;  ///< [rows, F] float32: hidden states after the final norm, then those of the layers that were
                           ///< asked for, as in FeatureRequest
     at::Tensor logits;    ///< [rows, V] float32; undefined when not asked for
-    at::Tensor argmax;    ///< [rows] int64 on the CPU, the lowest id among equals; undefined when not computed
+    at::Tensor argmax;    ///< [rows] int64 on the CPU, the lowest id among equals, -1 for NaN; undefined: not computed
 };
 
 /// Weights are shared, scratch memory is not: one pass serves one caller at a time.

@@ -10,6 +10,15 @@
 
 namespace outrider {
 
+/// What a target can take; 0: no limit. The decoder keeps to it: it cuts drafts and lets sequences wait.
+struct VerifierLimits {
+    std::int64_t rows = 0;       ///< of one verify, all trees together
+    std::int64_t leaves = 0;     ///< of all trees of one verify: an engine that needs a sequence id for each path
+    std::int64_t sequences = 0;  ///< known at a time
+    std::int64_t tokens = 0;     ///< that all sequences hold together; AsyncDecoder admits by it
+    bool chains_only = false;    ///< no branches
+};
+
 /// Runs the target and owns its KV caches. Protocol for one sequence: prefill, then rounds of verify and commit, then
 /// release. Sequences join and leave between rounds; a round may hold any subset of them, each at most once.
 /// Between calls the KV cache of a sequence holds exactly its committed tokens: `verify` may add rows, `commit` keeps
@@ -20,9 +29,14 @@ public:
     virtual ~Verifier() = default;
 
     /// Makes the sequences known and commits their prompts. Returns their first feedback, in the order given, with the
-    /// features that each asks for (Prefill::features), as every later feedback of a sequence. A target that offers none of
-    /// inner layers says so in TargetHead::feature_layers, and is not asked for them.
+    /// features that each asks for (Prefill::features), as every later feedback of a sequence. A target that offers
+    /// none of inner layers says so in TargetHead::feature_layers, and is not asked for them.
+    /// Sequences whose prefill throws are released next.
     [[nodiscard]] virtual Feedback prefill(std::span<const Prefill> sequences) = 0;
+
+    /// Whether `prefill` also goes on with a sequence that is known (Prefill::committed above 0), between its rounds or
+    /// before the first. A prompt then enters in pieces, beside the rounds of others.
+    [[nodiscard]] virtual bool extends() const { return false; }
 
     /// One forward over the rows of all trees. Row order is node order. Trees are sound: the decoder has checked them.
     [[nodiscard]] virtual TreeOutput verify(std::span<const SequenceTree> trees) = 0;
@@ -34,11 +48,27 @@ public:
     /// Forgets a sequence and frees its cache. Unknown ids are ignored.
     virtual void release(SequenceId sequence) = 0;
 
+    /// Whether texts that end are kept, and `resume` may find them.
+    [[nodiscard]] virtual bool resumes() const { return false; }
+
+    /// Makes the sequence known with the longest beginning of `prompt.tokens` that is kept or that another sequence
+    /// holds, as if that had been prefilled, and returns its feedback. Where there is none, the sequence stays unknown,
+    /// and the feedback says 0 committed.
+    [[nodiscard]] virtual SequenceFeedback resume(const Prefill& prompt) {
+        return {.sequence = prompt.sequence, .tokens = {}, .features = {}, .pending = prompt.pending, .committed = 0};
+    }
+
+    /// As `release`, of a sequence that ended well: its text may be kept.
+    virtual void retire(SequenceId sequence) { release(sequence); }
+
     /// Width of the logits.
     [[nodiscard]] virtual std::int64_t vocabulary() const = 0;
 
     /// Most tokens, prompt and text together, that a sequence can hold; drafts never reach beyond it.
     [[nodiscard]] virtual std::int64_t context() const = 0;
+
+    /// What it can take. Asked for once, when a decoder is made.
+    [[nodiscard]] virtual VerifierLimits limits() const { return {}; }
 
     /// What passes of several sizes cost here, rows ascending; empty: unknown. Asked for once, before the first round
     /// that could draft, by a decoder that chooses the trees' sizes. May take a second.

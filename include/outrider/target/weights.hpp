@@ -12,7 +12,7 @@ enum class Weights {
     stored,     ///< the file's own blocks, multiplied by integer products (CPU)
     bf16,
     f32,
-    int8,       ///< packed at load to 8 bits in blocks of 32 (CPU)
+    int8,  ///< packed at load to 8 bits in blocks of 32 (CPU)
 };
 
 /// "auto" (or "automatic"), "stored", "bf16", "f32", "int8". Throws Error for other names.

@@ -1,6 +1,9 @@
-// Chat messages to token ids, by built-in formats that are chosen by name or by the marks of a checkpoint's template.
+// Chat messages to token ids, by the template that a checkpoint brings (Jinja), by one of a file, or by a built-in one.
 #pragma once
 
+#include <ctime>
+#include <functional>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -15,9 +18,27 @@ namespace outrider {
 class Tokenizer;
 
 /// One turn.
-struct ChatMessage {
-    std::string role;  ///< "system" (first only, where the format has it), "user", "assistant"
+struct OUTRIDER_API ChatMessage {
+    std::string role;  ///< "system", "user", "assistant", "tool", or another that the template knows
     std::string content;
+    std::string more = {};  ///< JSON object of further keys (tool_calls, name), or of a `content` that is no string;
+                            ///< may be empty
+
+    /// From a JSON object as `transformers` and the APIs of servers have it. Throws Error.
+    [[nodiscard]] static ChatMessage from_json(std::string_view json);
+
+    /// The same object in one line.
+    [[nodiscard]] std::string to_json() const;
+};
+
+/// A conversation with what else its template may read.
+struct OUTRIDER_API Chat {
+    std::vector<ChatMessage> messages;
+    std::string variables = {};  ///< JSON object: tools, documents, enable_thinking and the like; may be empty
+
+    /// From a JSON object with `messages`. Every other key is a variable; `chat_template_kwargs` holds more of them.
+    /// Throws Error.
+    [[nodiscard]] static Chat from_json(std::string_view json);
 };
 
 /// What ends the user's words: a token where the vocabulary has one for it, else a string.
@@ -26,21 +47,37 @@ struct UserEnding {
     std::string text = {};
 };
 
-/// An immutable value. Contents are plain text: the name of a special token in them is text, so no user can close a
-/// turn where the format marks turns by special tokens (chatml, llama3, zephyr's ends). Llama 2, Vicuna and the first
-/// Mistral models mark turns by ordinary words, which no encoding can tell from a user's.
+/// An immutable value; copies are cheap. The text is that of `transformers` (apply_chat_template). Names of special
+/// tokens that the template writes are tokens. What a conversation brings is plain text, wherever the template puts it:
+/// no user can close a turn where the format marks turns by special tokens. A role that is a plain word may be part of
+/// a token's name ("<|" + role + "|>"). Llama 2 and Vicuna mark turns by ordinary words, which no encoding can tell
+/// from a user's.
 class OUTRIDER_API ChatTemplate {
 public:
+    /// The time that templates write as today's date.
+    using Clock = std::function<std::time_t()>;
+
     /// chatml, llama2, llama3, mistral, vicuna or zephyr. Throws Error for another name.
     [[nodiscard]] static ChatTemplate by_name(std::string_view name);
 
-    /// By marks in the Jinja `source` of a checkpoint. ChatML's and Llama 3.1's default system turns are taken from it.
-    /// Throws Error, saying what to do, when the source is empty or of another format.
-    [[nodiscard]] static ChatTemplate detect(std::string_view source);
+    /// Jinja `source`, where there are tools `with_tools` if that is not empty. Throws Error, saying what to do, when
+    /// the source is empty or has parts that are not supported; conversations that need such a part throw as well.
+    [[nodiscard]] static ChatTemplate parse(std::string_view source, std::string_view with_tools = {});
 
-    /// Ids of the conversation, ready for the assistant's next turn. Throws Error for no messages, roles that the
-    /// format does not have, and a vocabulary without the format's special tokens.
-    [[nodiscard]] std::vector<TokenId> encode(std::span<const ChatMessage> messages, const Tokenizer& tokenizer) const;
+    /// The one that a checkpoint brings. Throws Error like parse.
+    [[nodiscard]] static ChatTemplate of(const Tokenizer& tokenizer);
+
+    /// The same with another clock: a fixed time gives equal prompts every day.
+    [[nodiscard]] ChatTemplate with_clock(Clock clock) const;
+
+    /// The conversation as text, ready for the assistant's next turn. Throws Error for no messages and for what the
+    /// template refuses. `variables`: see Chat.
+    [[nodiscard]] std::string render(std::span<const ChatMessage> messages, const Tokenizer& tokenizer,
+                                     std::string_view variables = {}) const;
+
+    /// Its ids. Nothing is added to the text, no begin token either: the template writes it where the model wants one.
+    [[nodiscard]] std::vector<TokenId> encode(std::span<const ChatMessage> messages, const Tokenizer& tokenizer,
+                                              std::string_view variables = {}) const;
 
     /// Ids of a conversation in which the user's words come next, after the default system turn where there is one. The
     /// target can write such words itself.
@@ -49,21 +86,14 @@ public:
     /// See UserEnding. A special token adds no text, so no stop string would find it.
     [[nodiscard]] UserEnding user_ending(const Tokenizer& tokenizer) const;
 
+    /// Of a built-in one; empty for others.
     [[nodiscard]] std::string name() const;
 
-    /// The system turn that is put first when a conversation brings none; empty: none is put.
-    [[nodiscard]] const std::string& default_system() const noexcept { return default_system_; }
-
 private:
-    enum class Format { chatml, llama2, llama3, mistral, vicuna, zephyr };
-    explicit ChatTemplate(Format format) : format_(format) {}
+    struct State;
+    explicit ChatTemplate(std::shared_ptr<const State> state) : state_(std::move(state)) {}
 
-    /// No messages: up to the user's words.
-    [[nodiscard]] std::vector<TokenId> write(std::span<const ChatMessage> messages, const Tokenizer& tokenizer) const;
-
-    Format format_;
-    bool dated_ = false;  // Llama 3.1: dates before the system's text
-    std::string default_system_;
+    std::shared_ptr<const State> state_;
 };
 
 }  // namespace outrider

@@ -36,17 +36,18 @@ struct ConversationOptions {
 /// `completion_ids`, `temperature`. The prompt is encoded anew and must have prompt_tokens tokens. The order is that
 /// of a hash of the row, greedy ones first, so that any first part is a fair sample. Throws Error that names the line.
 [[nodiscard]] OUTRIDER_API std::vector<Conversation> read_conversations(const std::filesystem::path& path,
-                                                           const PromptEncoder& encode,
-                                                           const ConversationOptions& options = {});
+                                                                        const PromptEncoder& encode,
+                                                                        const ConversationOptions& options = {});
 
 /// Several files as one set, in the same order by row: each file's own order stays, so that what was computed for the
 /// files alone serves the set as well (see FeatureStore). Throws Error for a file that is given twice.
 [[nodiscard]] OUTRIDER_API std::vector<Conversation> read_conversations(std::span<const std::filesystem::path> paths,
-                                                           const PromptEncoder& encode,
-                                                           const ConversationOptions& options = {});
+                                                                        const PromptEncoder& encode,
+                                                                        const ConversationOptions& options = {});
 
 /// The `count` tokens that occur most often in the answers, ascending; ties go to the smaller id.
-[[nodiscard]] OUTRIDER_API std::vector<TokenId> frequent_tokens(std::span<const Conversation> conversations, std::int64_t count);
+[[nodiscard]] OUTRIDER_API std::vector<TokenId> frequent_tokens(std::span<const Conversation> conversations,
+                                                                std::int64_t count);
 
 /// Tells sets of conversations apart: a hash of all their tokens in order; the second takes those of one text only.
 [[nodiscard]] OUTRIDER_API std::uint64_t hash_of(std::span<const Conversation> conversations);

@@ -45,12 +45,13 @@ struct DistillTotals {
     std::int64_t texts = 0, tokens = 0;
 };
 
-/// Answers every prompt that `next` gives until it gives none. A prompt is asked for when a place of the decoder's batch
-/// is free, so batches stay full to the end and a source may make prompts up as it goes. `take` gets answers in the order
-/// in which they end; it returns false to stop, which loses what is being decoded. `options.stream` is the prompt's.
-/// Throws what the decoder throws, and what `next` and `take` throw.
+/// Answers every prompt that `next` gives until it gives none. A prompt is asked for when a place of the decoder's
+/// batch is free, so batches stay full to the end and a source may make prompts up as it goes. `take` gets answers in
+/// the order in which they end; it returns false to stop, which loses what is being decoded. `options.stream` is the
+/// prompt's. Throws what the decoder throws, and what `next` and `take` throw.
 OUTRIDER_API DistillTotals distill(AnyDecoder& decoder, const std::function<std::optional<DistillPrompt>()>& next,
-                      const std::function<bool(const DistilledText&)>& take, const GenerationOptions& options);
+                                   const std::function<bool(const DistilledText&)>& take,
+                                   const GenerationOptions& options);
 
 /// What a set of prompts has in common with a text, in runs of six words (letters and digits, lower case).
 class OUTRIDER_API PromptOverlap {
@@ -67,15 +68,15 @@ private:
 struct SelfPromptOptions {
     /// How prompts are drawn; a prompt that does not end by itself within max_tokens is dropped.
     GenerationOptions drawing = {.max_tokens = 160, .temperature = 1.0, .top_p = 0.95, .top_k = 200};
-    std::int64_t at_once = 256;      ///< prompts drawn together
-    std::int64_t min_tokens = 6;     ///< shorter ones are dropped
-    double most_overlap = 0.2;       ///< those that share more of their runs of six words with `excluded` are dropped
-    PromptOverlap excluded = {};     ///< prompts that drafters are measured on
+    std::int64_t at_once = 256;   ///< prompts drawn together
+    std::int64_t min_tokens = 6;  ///< shorter ones are dropped
+    double most_overlap = 0.2;    ///< those that share more of their runs of six words with `excluded` are dropped
+    PromptOverlap excluded = {};  ///< prompts that drafters are measured on
 };
 
 /// Prompts that an instruction-tuned target makes up: given the chat template up to where a user's words begin, it
-/// writes such words (Magpie, Xu et al. 2024, arXiv 2406.08464). They are as varied as what it was tuned on, and need no
-/// data. Prompt i of a seed is a pure function of target, template and options; ids are "self/SEED/i".
+/// writes such words (Magpie, Xu et al. 2024, arXiv 2406.08464). They are as varied as what it was tuned on, and need
+/// no data. Prompt i of a seed is a pure function of target, template and options; ids are "self/SEED/i".
 class OUTRIDER_API SelfPrompts {
 public:
     /// `opening`: LlamaModel::user_turn() of the target of `decoder`, whose policy must sample (Match). `encode`:

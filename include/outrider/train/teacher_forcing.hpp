@@ -24,6 +24,6 @@ struct TeacherText {
 /// Feeds the drafter exactly what a decoder would, all texts side by side, and accepts what the texts say. Beta of the
 /// result is that of greedy decoding up to what a different target pass would change.
 [[nodiscard]] OUTRIDER_API DecodeStats teacher_forced_rounds(DraftModel& draft, std::span<const TeacherText> texts,
-                                                std::int64_t nodes);
+                                                             std::int64_t nodes);
 
 }  // namespace outrider

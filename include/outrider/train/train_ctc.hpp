@@ -33,19 +33,20 @@ struct CtcTrainOptions {
     std::int64_t layers = 1;
     std::int64_t prefix_rank = 1024;
     std::int64_t prefix_bottleneck = 256;  ///< 0, or no less than prefix_rank: none
-    HeadOutput output = HeadOutput::target;  ///< rows of the prediction network: `own` or `target`; `shared` is an error
-    std::vector<std::int64_t> feature_layers = {};  ///< CtcConfig's. A drafter to start from may have some of them only:
-                                                    ///< what the others add begins at zero
+    HeadOutput output =
+        HeadOutput::target;  ///< rows of the prediction network: `own` or `target`; `shared` is an error
+    std::vector<std::int64_t> feature_layers = {};  ///< CtcConfig's. A drafter to start from may have some of them
+                                                    ///< only: what the others add begins at zero
 
     CtcLossKind loss = CtcLossKind::prefix;
-    std::int64_t labels = 6;        ///< U
-    double teacher = 0.0;           ///< share of each label that follows the target's own distribution, by its likeliest
-                                    ///< tokens at temperature 1; prefix loss only
+    std::int64_t labels = 6;  ///< U
+    double teacher = 0.0;     ///< share of each label that follows the target's own distribution, by its likeliest
+                              ///< tokens at temperature 1; prefix loss only
 };
 
-/// Runs until the plan is fulfilled, on all physical cores: it works on the parts of a batch beside each other, so ATen should
-/// do each on one thread (at::set_num_threads(1), which is the host's to call). Throws Error for options that do not fit
-/// the data, the target, the drafter to start from or the checkpoint.
+/// Runs until the plan is fulfilled, on all physical cores: it works on the parts of a batch beside each other, so ATen
+/// should do each on one thread (at::set_num_threads(1), which is the host's to call). Throws Error for options that do
+/// not fit the data, the target, the drafter to start from or the checkpoint.
 OUTRIDER_API TrainResult train_ctc(const TrainOptions& options, const CtcTrainOptions& ctc, const TrainTarget& target);
 
 }  // namespace outrider

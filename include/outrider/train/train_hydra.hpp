@@ -23,13 +23,14 @@ struct HydraTrainOptions {
     std::int64_t kv_heads = 0;
     std::int64_t intermediate = 0;
 
-    double teacher = 0.0;  ///< share of the target's own distribution in the loss (label_loss.hpp), the rest is the text's
-                           ///< token; 1 is how Hydra++ was published
+    double teacher = 0.0;  ///< share of the target's own distribution in the loss (label_loss.hpp), the rest is the
+                           ///< text's token; 1 is how Hydra++ was published
 };
 
-/// See train_ctc. Every head sees the true tokens before its own (teacher forcing). The loss is the heads' cross-entropy,
-/// weighted by label_decay. A label outside the draft vocabulary ends an anchor's labels: no draft can go through it, so
-/// that what heads behind it learnt would serve no one.
-OUTRIDER_API TrainResult train_hydra(const TrainOptions& options, const HydraTrainOptions& hydra, const TrainTarget& target);
+/// See train_ctc. Every head sees the true tokens before its own (teacher forcing). The loss is the heads'
+/// cross-entropy, weighted by label_decay. A label outside the draft vocabulary ends an anchor's labels: no draft can
+/// go through it, so that what heads behind it learnt would serve no one.
+OUTRIDER_API TrainResult train_hydra(const TrainOptions& options, const HydraTrainOptions& hydra,
+                                     const TrainTarget& target);
 
 }  // namespace outrider

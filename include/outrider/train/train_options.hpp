@@ -27,18 +27,18 @@ struct TrainTarget {
 /// A line of progress.
 struct TrainProgress {
     std::int64_t step = 0, anchors = 0, epoch = 0;
-    double seconds = 0;                   ///< of training, earlier parts of a resumed run included
-    double fraction = 0;                  ///< of the whole run, 0 to 1
-    double loss = 0;                      ///< nats per label, weighted, mean since the last line
-    std::vector<double> loss_by_label;    ///< the same for y_1, y_2, ...
-    double anchors_per_second = 0;        ///< since the last line
+    double seconds = 0;                 ///< of training, earlier parts of a resumed run included
+    double fraction = 0;                ///< of the whole run, 0 to 1
+    double loss = 0;                    ///< nats per label, weighted, mean since the last line
+    std::vector<double> loss_by_label;  ///< the same for y_1, y_2, ...
+    double anchors_per_second = 0;      ///< since the last line
     double learning_rate = 0, gradient_norm = 0;
     std::int64_t skipped_anchors = 0, skipped_steps = 0;  ///< losses or gradients that were not finite
-    std::int64_t feature_tokens = 0;      ///< tokens whose features had to be computed in this run
-    std::optional<double> held_out_loss;  ///< of the averaged weights
-    std::optional<double> held_out_beta;  ///< tokens per round on held-out answers, 16 nodes, best first
+    std::int64_t feature_tokens = 0;                      ///< tokens whose features had to be computed in this run
+    std::optional<double> held_out_loss;                  ///< of the averaged weights
+    std::optional<double> held_out_beta;    ///< tokens per round on held-out answers, 16 nodes, best first
     std::vector<double> held_out_accepted;  ///< share of rounds that keep a node of depth 1, 2, ...
-    bool checkpoint = false;              ///< one was written just now
+    bool checkpoint = false;                ///< one was written just now
 };
 
 /// One line of text.
@@ -47,34 +47,34 @@ struct TrainProgress {
 /// Data, schedule and bookkeeping of a run, whatever it trains.
 struct TrainOptions {
     std::vector<std::filesystem::path> data;  ///< JSON lines, see conversations.hpp; several are joined
-    std::filesystem::path output;    ///< drafter folder, and checkpoint.safetensors beside its files
-    std::filesystem::path features;  ///< where features are kept; empty: output/features
-    bool stored_features = false;    ///< leave out conversations whose features are not on disk yet
-    bool features_only = false;      ///< compute what features are missing, and end
+    std::filesystem::path output;             ///< drafter folder, and checkpoint.safetensors beside its files
+    std::filesystem::path features;           ///< where features are kept; empty: output/features
+    bool stored_features = false;             ///< leave out conversations whose features are not on disk yet
+    bool features_only = false;               ///< compute what features are missing, and end
     ConversationOptions conversations = {};
-    std::int64_t held_out = 128;     ///< conversations that are never trained on; rounded up to whole shards of 64
-    std::filesystem::path from;      ///< drafter folder to start from: its weights, vocabulary and scales; sizes must be
-                                     ///< those of the options, the schedule is a fresh one. Empty: random weights
+    std::int64_t held_out = 128;  ///< conversations that are never trained on; rounded up to whole shards of 64
+    std::filesystem::path from;   ///< drafter folder to start from: its weights, vocabulary and scales; sizes must be
+                                  ///< those of the options, the schedule is a fresh one. Empty: random weights
 
     std::int64_t vocabulary = 4096;  ///< draft tokens, the most frequent in the answers
     double label_decay = 0.8;        ///< weight of label k: label_decay^(k - 1)
 
     double learning_rate = 1e-3;
-    double warmup = 0.01;            ///< part of the run that the rate rises over
-    double final_rate = 0.02;        ///< of learning_rate, at the end of the cosine
+    double warmup = 0.01;      ///< part of the run that the rate rises over
+    double final_rate = 0.02;  ///< of learning_rate, at the end of the cosine
     double weight_decay = 0.01;
     double clip = 1.0;
     double ema = 0.999;
     std::int64_t batch_anchors = 256;
     std::int64_t group_anchors = 0;  ///< of one conversation in a batch; they share its context. 0: the kind's own
     double minutes = 60;             ///< the cosine ends there, time spent before a resume included
-    std::int64_t anchors = 0;        ///< if above 0, the run is planned by anchors: then it gives the same weights every
-                                     ///< time, resumed or not, whatever features are on disk already
+    std::int64_t anchors = 0;  ///< if above 0, the run is planned by anchors: then it gives the same weights every
+                               ///< time, resumed or not, whatever features are on disk already
     std::uint64_t seed = 0;
-    bool resume = false;             ///< go on from output/checkpoint.safetensors; its sizes must be these options'
-    bool overwrite = false;          ///< replace the drafter that is in `output`; without this or `resume` it is an Error
-    int threads = 0;                 ///< of the steps; 0: one per physical core. The result does not depend on it
-    bool bf16 = true;                ///< products in bfloat16 where the CPU has instructions for them, else in float32
+    bool resume = false;     ///< go on from output/checkpoint.safetensors; its sizes must be these options'
+    bool overwrite = false;  ///< replace the drafter that is in `output`; without this or `resume` it is an Error
+    int threads = 0;         ///< of the steps; 0: one per physical core. The result does not depend on it
+    bool bf16 = true;        ///< products in bfloat16 where the CPU has instructions for them, else in float32
 
     double report_seconds = 20, checkpoint_minutes = 4, evaluate_minutes = 8;
     std::int64_t evaluate_conversations = 24;

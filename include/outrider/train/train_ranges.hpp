@@ -1,4 +1,5 @@
-// What the numbers of a training may be. Training refuses all else, and the program's command line asks the same ranges.
+// What the numbers of a training may be. Training refuses all else, and the program's command line asks the same
+// ranges.
 #pragma once
 
 #include <cstdint>
@@ -39,7 +40,7 @@ inline constexpr Whole kPrefixRank{.low = 1, .high = 1 << 20};
 inline constexpr Whole kPrefixBottleneck{.low = 0, .high = 1 << 20};  // 0: none
 inline constexpr Whole kDraftHeads{.low = 1, .high = 15};
 inline constexpr Whole kBlocks{.low = 1, .high = 64};
-inline constexpr Whole kLayerHeads{.low = 0, .high = 1 << 20};        // 0: by hidden size
+inline constexpr Whole kLayerHeads{.low = 0, .high = 1 << 20};         // 0: by hidden size
 inline constexpr Whole kLayerIntermediate{.low = 0, .high = 1 << 20};  // 0: by hidden size
 
 }  // namespace outrider::ranges

@@ -1,8 +1,7 @@
 // Shapes of trees: static ones of ranked choices in the sense of Medusa (Cai et al. 2024), where a choice (r1, ..., rd)
-// names the node reached by rank r1 of the first head's (or frame's) list, then rank r2 of the second's, and so on; trees
-// from one ranked list of tokens per depth; and shapes from measured accuracies.
+// names the node reached by rank r1 of the first head's (or frame's) list, then rank r2 of the second's, and so on;
+// trees from one ranked list of tokens per depth; and shapes from measured accuracies.
 #pragma once
-
 
 #include <algorithm>
 #include <cmath>
@@ -66,12 +65,13 @@ private:
 /// The 63-node shape that Medusa's release calls mc_sim_7b_63 (10 ranks, 4 levels), also used by the CTC paper.
 [[nodiscard]] inline const TreeTemplate& medusa63() {
     static const TreeTemplate shape(
-        {{0}, {0, 0}, {1}, {0, 1}, {2}, {0, 0, 0}, {1, 0}, {0, 2}, {3}, {0, 3}, {4}, {0, 4}, {2, 0}, {0, 5}, {0, 0, 1},
-         {5}, {0, 6}, {6}, {0, 7}, {0, 1, 0}, {1, 1}, {7}, {0, 8}, {0, 0, 2}, {3, 0}, {0, 9}, {8}, {9}, {1, 0, 0},
-         {0, 2, 0}, {1, 2}, {0, 0, 3}, {4, 0}, {2, 1}, {0, 0, 4}, {0, 0, 5}, {0, 0, 0, 0}, {0, 1, 1}, {0, 0, 6},
-         {0, 3, 0}, {5, 0}, {1, 3}, {0, 0, 7}, {0, 0, 8}, {0, 0, 9}, {6, 0}, {0, 4, 0}, {1, 4}, {7, 0}, {0, 1, 2},
-         {2, 0, 0}, {3, 1}, {2, 2}, {8, 0}, {0, 5, 0}, {1, 5}, {1, 0, 1}, {0, 2, 1}, {9, 0}, {0, 6, 0}, {0, 0, 0, 1},
-         {1, 6}, {0, 7, 0}},
+        {{0},          {0, 0},    {1},       {0, 1},    {2},       {0, 0, 0}, {1, 0},       {0, 2},    {3},
+         {0, 3},       {4},       {0, 4},    {2, 0},    {0, 5},    {0, 0, 1}, {5},          {0, 6},    {6},
+         {0, 7},       {0, 1, 0}, {1, 1},    {7},       {0, 8},    {0, 0, 2}, {3, 0},       {0, 9},    {8},
+         {9},          {1, 0, 0}, {0, 2, 0}, {1, 2},    {0, 0, 3}, {4, 0},    {2, 1},       {0, 0, 4}, {0, 0, 5},
+         {0, 0, 0, 0}, {0, 1, 1}, {0, 0, 6}, {0, 3, 0}, {5, 0},    {1, 3},    {0, 0, 7},    {0, 0, 8}, {0, 0, 9},
+         {6, 0},       {0, 4, 0}, {1, 4},    {7, 0},    {0, 1, 2}, {2, 0, 0}, {3, 1},       {2, 2},    {8, 0},
+         {0, 5, 0},    {1, 5},    {1, 0, 1}, {0, 2, 1}, {9, 0},    {0, 6, 0}, {0, 0, 0, 1}, {1, 6},    {0, 7, 0}},
         10, 4);
     return shape;
 }

@@ -6,16 +6,6 @@
 
 namespace outrider {
 
-at::Tensor cpu_floats(const at::Tensor& x) {
-    if (x.device().is_cpu() && x.scalar_type() == at::kFloat && x.is_contiguous() && !x.requires_grad()) return x;
-    return x.detach().to(at::kCPU, at::kFloat).contiguous();
-}
-
-std::vector<float> floats_of(const at::Tensor& tensor) {
-    const at::Tensor flat = cpu_floats(tensor);
-    return {flat.const_data_ptr<float>(), flat.const_data_ptr<float>() + flat.numel()};
-}
-
 PackedLinear pack_as(WeightFormat format, const at::Tensor& weight, ThreadTeam& team) {
     const at::Tensor floats = cpu_floats(weight);
     return PackedLinear::pack(format, {floats.const_data_ptr<float>(), static_cast<std::size_t>(floats.numel())},
@@ -37,15 +27,15 @@ void LayerSlots::reserve(std::int64_t slots, std::int64_t heads, std::int64_t he
     const auto grow = [&](std::vector<float>& old) {
         std::vector<float> grown(static_cast<std::size_t>(heads * wanted * head_dim));
         for (std::int64_t h = 0; h < heads; ++h)
-            std::copy_n(old.data() + h * capacity * head_dim, capacity * head_dim, grown.data() + h * wanted * head_dim);
+            std::copy_n(old.data() + h * capacity * head_dim, capacity * head_dim,
+                        grown.data() + h * wanted * head_dim);
         old = std::move(grown);
     };
     grow(keys), grow(values);
     capacity = wanted;
 }
 
-LayerKernels::LayerKernels(const LayerSizes& sizes, const LayerWeights& weights, ThreadTeam& team,
-                           WeightFormat format)
+LayerKernels::LayerKernels(const LayerSizes& sizes, const LayerWeights& weights, ThreadTeam& team, WeightFormat format)
     : sizes_(sizes),
       H_(weights.attn_norm.size(0)),
       N_(sizes.heads * sizes.head_dim),
@@ -84,7 +74,8 @@ void LayerKernels::prepare(std::span<const LayerRow> context, std::span<const La
         longest = std::max(longest, row.visible);
         attention_.push_back({{row.slots->keys.data(), row.slots->values.data(), sizes_.head_dim,
                                row.slots->capacity * sizes_.head_dim, KeyLayout::panels},
-                              row.visible, {}});
+                              row.visible,
+                              {}});
     }
     for (std::vector<float>& scratch : scratch_) grow(scratch, attention_scratch(shape_, longest));
 }

@@ -6,20 +6,17 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
-#include <outrider/draft/nn/layers.hpp>
+#include <outrider/draft/nn/detail/floats.hpp>
+#include <outrider/draft/nn/detail/layers.hpp>
 #include "kernels/attention.hpp"
 #include "kernels/packed_linear.hpp"
-#include "kernels/thread_team.hpp"
+#include <outrider/core/detail/thread_team.hpp>
 #include <span>
 #include <type_traits>
 #include <vector>
 
 namespace outrider {
 
-/// x as contiguous float32 on the CPU: x itself where it is that already, since a new tensor costs microseconds.
-[[nodiscard]] at::Tensor cpu_floats(const at::Tensor& x);
-/// The tensor's values as float32 on the CPU.
-[[nodiscard]] std::vector<float> floats_of(const at::Tensor& tensor);
 [[nodiscard]] PackedLinear pack_as(WeightFormat format, const at::Tensor& weight, ThreadTeam& team);
 /// Bytes held by matrices, numbers, and vectors of them.
 [[nodiscard]] inline std::size_t bytes_of(const PackedLinear& matrix) { return matrix.bytes(); }
@@ -38,8 +35,8 @@ template <typename... Parts>
 [[nodiscard]] std::size_t bytes_of(const Parts&... parts) {
     return (bytes_of(parts) + ...);
 }
-/// Calls take(first, tokens) for some hundred tokens after another. What is made of a whole draft vocabulary in floats is
-/// several times as large as what stays of it.
+/// Calls take(first, tokens) for some hundred tokens after another. What is made of a whole draft vocabulary in floats
+/// is several times as large as what stays of it.
 template <typename F>
 void for_parts(std::span<const TokenId> vocabulary, F take) {
     constexpr std::size_t kPart = 512;  // whole panels
@@ -57,8 +54,8 @@ void for_parts(std::span<const TokenId> vocabulary, F take) {
     return eight_bits ? WeightFormat::int8 : WeightFormat::q4_1;
 }
 
-/// Keys and values of one sequence, slot = position, as the target's cache lays them out: for each KV head keys in panels
-/// [capacity / 16][head_dim][16] and values [capacity][head_dim].
+/// Keys and values of one sequence, slot = position, as the target's cache lays them out: for each KV head keys in
+/// panels [capacity / 16][head_dim][16] and values [capacity][head_dim].
 struct LayerSlots {
     std::vector<float> keys, values;
     std::int64_t capacity = 0;

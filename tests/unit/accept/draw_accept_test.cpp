@@ -16,7 +16,6 @@
 #include <outrider/accept/draw.hpp>
 #include <outrider/accept/match.hpp>
 #include <outrider/accept/lossy.hpp>
-#include <outrider/accept/match.hpp>
 #include <outrider/decode/concepts.hpp>
 #include <outrider/draft/ngram.hpp>
 
@@ -228,5 +227,5 @@ TEST_CASE("lossy policies apply their criterion to the warped law", "[accept]") 
     CHECK(accept(LossyTypical({.eps = 0.19, .delta = 9.0}), 1.0) == Result{2, 1});
     CHECK(accept(LossyTypical({.eps = 0.21, .delta = 9.0}), 1.0) == Result{1, 3});
     CHECK(accept(LossyTypical({.eps = 0.01, .delta = 0.3}), 0.0) == Result{1, 3});  // temperature 0: greedy
-    CHECK(accept(lossy_top_k(1, 2), 0.0) == Result{2, 1});                         // a minimum block
+    CHECK(accept(lossy_top_k(1, 2), 0.0) == Result{2, 1});                          // a minimum block
 }

@@ -5,7 +5,6 @@
 #include <limits>
 
 #include <outrider/accept/match.hpp>
-#include <outrider/accept/match.hpp>
 #include <outrider/core/error.hpp>
 #include <outrider/decode/concepts.hpp>
 
@@ -118,8 +117,8 @@ TEST_CASE("the penalty counts the drafted path too", "[accept]") {
     Request request;
     request.sampling.repetition_penalty = 4.0;
     at::Tensor logits = at::zeros({4, 6});
-    logits[0][1] = 3.0, logits[0][5] = 8.0;                     // 5 is in the text: 8 / 4 < 3
-    logits[1][2] = 1.0, logits[1][1] = 3.0;                     // 1 is on the path: 3 / 4 < 1
+    logits[0][1] = 3.0, logits[0][5] = 8.0;                      // 5 is in the text: 8 / 4 < 3
+    logits[1][2] = 1.0, logits[1][1] = 3.0;                      // 1 is on the path: 3 / 4 < 1
     logits[3][0] = 1.0, logits[3][2] = 3.0, logits[3][4] = 3.0;  // 2 on the path, 4 in the prompt
     const Acceptance a = Match{}.accept(tree, {logits, {}}, request.context());
     CHECK(a.path == std::vector<NodeIndex>{1, 3});

@@ -48,11 +48,44 @@ TEST_CASE("generate takes what the design names, with its defaults") {
     CHECK_FALSE(plain.decoding.nodes.has_value());
     CHECK(plain.decoding.pass_times == "default");
 
-    const auto full = command<GenerateArguments>(
-        {"generate", "--model", "m", "--drafter", "dir+ngram", "--prompt", "", "--raw", "--max-tokens", "7",
-         "--temperature", "0.5", "--top-p", "0.9", "--top-k", "40", "--min-p", "0.1", "--repetition-penalty", "1.1",
-         "--seed", "18446744073709551615", "--nodes", "5", "--batch", "3", "--pass-times", "t.json", "--weights", "bf16", "--threads", "2",
-         "--stop", "a", "--stop", "b, c", "--json", "out"});
+    const auto full = command<GenerateArguments>({"generate",
+                                                  "--model",
+                                                  "m",
+                                                  "--drafter",
+                                                  "dir+ngram",
+                                                  "--prompt",
+                                                  "",
+                                                  "--raw",
+                                                  "--max-tokens",
+                                                  "7",
+                                                  "--temperature",
+                                                  "0.5",
+                                                  "--top-p",
+                                                  "0.9",
+                                                  "--top-k",
+                                                  "40",
+                                                  "--min-p",
+                                                  "0.1",
+                                                  "--repetition-penalty",
+                                                  "1.1",
+                                                  "--seed",
+                                                  "18446744073709551615",
+                                                  "--nodes",
+                                                  "5",
+                                                  "--batch",
+                                                  "3",
+                                                  "--pass-times",
+                                                  "t.json",
+                                                  "--weights",
+                                                  "bf16",
+                                                  "--threads",
+                                                  "2",
+                                                  "--stop",
+                                                  "a",
+                                                  "--stop",
+                                                  "b, c",
+                                                  "--json",
+                                                  "out"});
     CHECK(full.drafter == "dir+ngram");
     CHECK(full.prompt == "");
     CHECK(full.model.raw);
@@ -76,23 +109,24 @@ TEST_CASE("compare splits drafters at commas, distill has its own defaults") {
     CHECK(compare.drafters == std::vector<std::string>{"none", "ngram", "a/b+ngram"});
     CHECK(compare.limit == 5);
     CHECK(compare.decoding.nodes == 0);
-    const auto twice = command<CompareArguments>({"compare", "--model", "m", "--drafters", "none", "--prompts", "p", "--json",
-                                                  "first", "--drafters", "ngram", "--json", "second"});
+    const auto twice = command<CompareArguments>({"compare", "--model", "m", "--drafters", "none", "--prompts", "p",
+                                                  "--json", "first", "--drafters", "ngram", "--json", "second"});
     CHECK(twice.json == "second");
     CHECK(twice.drafters == std::vector<std::string>{"none", "ngram"});
     const auto distill = command<DistillArguments>({"distill", "--model", "m", "--prompts", "p", "--output", "o"});
     CHECK(distill.decoding.batch == 32);
     CHECK(distill.decoding.generation.max_tokens == 256);
-    const auto train = command<TrainArguments>({"train", "--model", "m", "--kind", "ctc", "--data", "d", "--output", "o",
-                                                "--resume", "--minutes", "1.5"});
+    const auto train = command<TrainArguments>(
+        {"train", "--model", "m", "--kind", "ctc", "--data", "d", "--output", "o", "--resume", "--minutes", "1.5"});
     CHECK((train.resume && train.minutes == 1.5));
     CHECK(train.feature_layers.empty());
-    const auto layers = command<TrainArguments>({"train", "--model", "m", "--kind", "ctc", "--data", "d", "--feature-layers",
-                                                 "4,16,27", "--output", "o"});
+    const auto layers = command<TrainArguments>(
+        {"train", "--model", "m", "--kind", "ctc", "--data", "d", "--feature-layers", "4,16,27", "--output", "o"});
     CHECK(layers.feature_layers == std::vector<std::int64_t>{4, 16, 27});
     CHECK((layers.data == std::vector<std::string>{"d"} && layers.output == "o"));
-    const auto heads = command<TrainArguments>({"train", "--model", "m", "--kind", "hydra", "--data", "d", "--data", "e",
-                                                "--output", "o", "--from", "f", "--draft-heads", "3", "--prefix-layer", "off"});
+    const auto heads =
+        command<TrainArguments>({"train", "--model", "m", "--kind", "hydra", "--data", "d", "--data", "e", "--output",
+                                 "o", "--from", "f", "--draft-heads", "3", "--prefix-layer", "off"});
     CHECK(heads.data == std::vector<std::string>{"d", "e"});
     CHECK((heads.from == "f" && heads.draft_heads == 3 && heads.prefix_layer == "off" && !heads.frames));
 }
@@ -132,7 +166,10 @@ TEST_CASE("wrong usage is status 2, help and version are 0") {
         {"train", "--model", "m", "--kind", "medusa", "--data", "d", "--output", "o", "--feature-layers", "4"},
         {"train", "--model", "m", "--kind", "ctc", "--data", "d", "--output", "o", "--feature-layers", "4,x"},
         {"train", "--model", "m", "--kind", "ctc", "--data", "d", "--output", "o", "--feature-layers", "0"},
+        {"generate", "--model", "m", "--raw", "--template-file", "t"},
+        {"generate", "--model", "m", "--template", "chatml", "--template-file", "t"},
         {"tokenize"},
+        {"tokenize", "--model", "m", "--template", "chatml"},
     };
     for (const auto& words : wrong) {
         CAPTURE(words.size() > 3 ? words[3] : "few words");
@@ -178,9 +215,9 @@ int agree(std::vector<const char*> words, const std::vector<double>& values, con
 
 TEST_CASE("one range for one option: the command line asks the library's") {
     using G = outrider::GenerationOptions;
-    const std::vector<double> values = {-1e300, -1,   -1e-9, 0,    1e-320, 1e-300, 1e-38,  1e-7, 1e-6, 1e-5,    9.9e-5, 1e-4,
-                                        0.5,    0.99, 1,     1.01, 2,      100,    9999.5, 1e4,  1e4 + 1, 1e5,  1e6,    1e6 + 1,
-                                        1e30,   1e300, INFINITY, -INFINITY, NAN};
+    const std::vector<double> values = {
+        -1e300, -1, -1e-9, 0,      1e-320, 1e-300,  1e-38, 1e-7, 1e-6,    1e-5, 9.9e-5, 1e-4,     0.5,       0.99, 1,
+        1.01,   2,  100,   9999.5, 1e4,    1e4 + 1, 1e5,   1e6,  1e6 + 1, 1e30, 1e300,  INFINITY, -INFINITY, NAN};
     for (const char* command : {"generate", "compare", "inspect", "distill"}) {
         std::vector<const char*> base = {command, "--model", "m"};
         const std::string_view name = command;
@@ -207,14 +244,17 @@ TEST_CASE("one range for one option: the command line asks the library's") {
         return std::vector<const char*>{"generate", "--model", "m", "--accept", name, option};
     };
     CHECK(agree<P>(policy("lossy_typical", "--typical-eps"), values, [](P& o, double x) { o.typical.eps = x; }) == 12);
-    CHECK(agree<P>(policy("lossy_typical", "--typical-delta"), values, [](P& o, double x) { o.typical.delta = x; }) == 24);
+    CHECK(agree<P>(policy("lossy_typical", "--typical-delta"), values, [](P& o, double x) { o.typical.delta = x; }) ==
+          24);
     CHECK(agree<P>(policy("lossy_top_beta", "--accept-gap"), values, [](P& o, double x) { o.top_beta.tau = x; }) == 24);
 }
 
 TEST_CASE("whole numbers are read whole, in decimal notation, and in range") {
-    const auto seed = [](const char* text) { return std::vector<const char*>{"generate", "--model", "m", "--seed", text}; };
-    for (const char* text : {"-1", "18446744073709551616", "99999999999999999999", "", " ", "1.5", "1e3", "0x10", "+1", "1 ",
-                             " 1", "1_000", "1'000", "seed"}) {
+    const auto seed = [](const char* text) {
+        return std::vector<const char*>{"generate", "--model", "m", "--seed", text};
+    };
+    for (const char* text : {"-1", "18446744073709551616", "99999999999999999999", "", " ", "1.5", "1e3", "0x10", "+1",
+                             "1 ", " 1", "1_000", "1'000", "seed"}) {
         CAPTURE(text);
         CHECK(status(seed(text)) == 2);
         CHECK(status({"train", "--model", "m", "--kind", "ctc", "--data", "d", "--output", "o", "--seed", text}) == 2);
@@ -224,7 +264,8 @@ TEST_CASE("whole numbers are read whole, in decimal notation, and in range") {
     CHECK(command<GenerateArguments>(seed("0")).decoding.generation.seed == 0);
     CHECK(command<GenerateArguments>(seed("010")).decoding.generation.seed == 10);  // and not eight
     CHECK(command<GenerateArguments>(seed("18446744073709551615")).decoding.generation.seed == 18446744073709551615ULL);
-    for (const auto& [nodes, right] : {std::pair{"0", true}, {"1024", true}, {"1025", false}, {"4096", false}, {"Auto", false}}) {
+    for (const auto& [nodes, right] :
+         {std::pair{"0", true}, {"1024", true}, {"1025", false}, {"4096", false}, {"Auto", false}}) {
         CAPTURE(nodes);
         CHECK(std::holds_alternative<Command>(parsed({"generate", "--model", "m", "--nodes", nodes})) == right);
         CHECK(std::holds_alternative<Command>(
@@ -241,17 +282,37 @@ TEST_CASE("training's numbers have its own ranges") {
     };
     const std::vector<std::tuple<const char*, const char*, const char*, const char*>> table = {
         // kind, option, a value inside, one outside
-        {"ctc", "--limit", "0", "-1"},           {"ctc", "--most-tokens", "4", "3"},     {"ctc", "--held-out", "1", "0"},
-        {"ctc", "--vocabulary", "1", "0"},       {"ctc", "--label-decay", "1", "0"},     {"ctc", "--learning-rate", "0", "1.1"},
-        {"ctc", "--warmup", "1", "1.1"},         {"ctc", "--final-rate", "0", "-0.1"},   {"ctc", "--weight-decay", "0", "2"},
-        {"ctc", "--clip", "1e9", "0"},           {"ctc", "--ema", "0.9999", "1"},        {"ctc", "--batch-anchors", "1", "0"},
-        {"ctc", "--group-anchors", "0", "-1"},   {"ctc", "--minutes", "0.01", "0"},      {"ctc", "--anchors", "0", "-1"},
-        {"ctc", "--report-seconds", "0", "-1"},  {"ctc", "--checkpoint-minutes", "0", "nan"},
-        {"ctc", "--evaluate-minutes", "1", "inf"}, {"ctc", "--evaluate-conversations", "1", "0"},
-        {"ctc", "--teacher", "1", "1.1"},        {"ctc", "--frames", "64", "65"},        {"ctc", "--labels", "15", "16"},
-        {"ctc", "--feature-layers", "1,4096", "4097"}, {"ctc", "--layers", "16", "17"},  {"ctc", "--prefix-rank", "1", "0"},
-        {"ctc", "--prefix-bottleneck", "0", "-1"}, {"medusa", "--draft-heads", "15", "16"}, {"medusa", "--blocks", "64", "65"},
-        {"hydra", "--attention-heads", "0", "-1"}, {"hydra", "--kv-heads", "8", "1048577"}, {"hydra", "--intermediate", "64", "-64"},
+        {"ctc", "--limit", "0", "-1"},
+        {"ctc", "--most-tokens", "4", "3"},
+        {"ctc", "--held-out", "1", "0"},
+        {"ctc", "--vocabulary", "1", "0"},
+        {"ctc", "--label-decay", "1", "0"},
+        {"ctc", "--learning-rate", "0", "1.1"},
+        {"ctc", "--warmup", "1", "1.1"},
+        {"ctc", "--final-rate", "0", "-0.1"},
+        {"ctc", "--weight-decay", "0", "2"},
+        {"ctc", "--clip", "1e9", "0"},
+        {"ctc", "--ema", "0.9999", "1"},
+        {"ctc", "--batch-anchors", "1", "0"},
+        {"ctc", "--group-anchors", "0", "-1"},
+        {"ctc", "--minutes", "0.01", "0"},
+        {"ctc", "--anchors", "0", "-1"},
+        {"ctc", "--report-seconds", "0", "-1"},
+        {"ctc", "--checkpoint-minutes", "0", "nan"},
+        {"ctc", "--evaluate-minutes", "1", "inf"},
+        {"ctc", "--evaluate-conversations", "1", "0"},
+        {"ctc", "--teacher", "1", "1.1"},
+        {"ctc", "--frames", "64", "65"},
+        {"ctc", "--labels", "15", "16"},
+        {"ctc", "--feature-layers", "1,4096", "4097"},
+        {"ctc", "--layers", "16", "17"},
+        {"ctc", "--prefix-rank", "1", "0"},
+        {"ctc", "--prefix-bottleneck", "0", "-1"},
+        {"medusa", "--draft-heads", "15", "16"},
+        {"medusa", "--blocks", "64", "65"},
+        {"hydra", "--attention-heads", "0", "-1"},
+        {"hydra", "--kv-heads", "8", "1048577"},
+        {"hydra", "--intermediate", "64", "-64"},
     };
     for (const auto& [kind, option, inside, outside] : table) {
         CAPTURE(option);
@@ -261,44 +322,45 @@ TEST_CASE("training's numbers have its own ranges") {
 }
 
 TEST_CASE("an option that would be ignored is wrong usage") {
-    const std::vector<const char*> generate = {"generate", "--model", "m"}, compare = {"compare", "--model", "m", "--drafters",
-                                                                                       "none", "--prompts", "p"},
+    const std::vector<const char*> generate = {"generate", "--model", "m"},
+                                   compare = {"compare", "--model", "m", "--drafters", "none", "--prompts", "p"},
                                    inspect = {"inspect", "--model", "m", "--drafter", "d", "--prompt", "p"},
                                    self = {"distill", "--model", "m", "--output", "o", "--self-prompts", "3"},
                                    file = {"distill", "--model", "m", "--output", "o", "--prompts", "p"};
     const auto train = [](const char* kind) {
         return std::vector<const char*>{"train", "--model", "m", "--kind", kind, "--data", "d", "--output", "o"};
     };
-    const std::vector<std::tuple<std::vector<const char*>, std::vector<const char*>, std::vector<const char*>>> table = {
-        // command, the option, and what makes it mean something (empty: nothing does)
-        {generate, {"--limit", "3"}, {"--prompts", "p"}},
-        {generate, {"--typical-eps", "0.1"}, {"--accept", "lossy_typical"}},
-        {generate, {"--typical-delta", "0.1"}, {"--accept", "lossy_typical"}},
-        {generate, {"--accept-top", "2"}, {"--accept", "lossy_top_k"}},
-        {compare, {"--accept-top", "2"}, {"--accept", "lossy_top_beta"}},
-        {compare, {"--accept-gap", "2"}, {"--accept", "lossy_top_beta"}},
-        {inspect, {"--accept-distance", "2"}, {"--accept", "lossy_distance"}},
-        {inspect, {"--minimum-block", "2"}, {"--accept", "lossy_top_k"}},
-        {generate, {"--chains", "2"}, {"--tree", "sampled"}},
-        {compare, {"--chains", "2"}, {"--accept", "multi_step"}},
-        {inspect, {"--chains", "1", "--tree", "static"}, {}},
-        {file, {"--prompt-temperature", "0.5"}, {}},
-        {file, {"--exclude", "x"}, {}},
-        {self, {"--limit", "3"}, {}},
-        {train("ctc"), {"--vocabulary", "64", "--from", "f"}, {}},
-        {train("ctc"), {"--minutes", "5", "--anchors", "500"}, {}},
-        {train("ctc"), {"--features-only", "--stored-features"}, {}},
-        {train("ctc"), {"--resume", "--force"}, {}},
-        {train("ctc"), {"--prefix-rank", "8", "--conditioning", "none"}, {}},
-        {train("ctc"), {"--prefix-bottleneck", "8", "--conditioning", "none"}, {}},
-        {train("ctc"), {"--output-rows", "own", "--conditioning", "none"}, {}},
-        {train("ctc"), {"--output-rows", "shared"}, {}},
-        {train("ctc"), {"--teacher", "0.5", "--loss", "ctc"}, {}},
-        {train("hydra"), {"--output-bias"}, {"--output-rows", "own"}},
-        {train("hydra"), {"--output-bias", "--output-rows", "target"}, {}},
-        {train("hydra"), {"--attention-heads", "2", "--prefix-layer", "off"}, {}},
-        {train("hydra"), {"--intermediate", "64", "--prefix-layer", "off"}, {}},
-    };
+    const std::vector<std::tuple<std::vector<const char*>, std::vector<const char*>, std::vector<const char*>>> table =
+        {
+            // command, the option, and what makes it mean something (empty: nothing does)
+            {generate, {"--limit", "3"}, {"--prompts", "p"}},
+            {generate, {"--typical-eps", "0.1"}, {"--accept", "lossy_typical"}},
+            {generate, {"--typical-delta", "0.1"}, {"--accept", "lossy_typical"}},
+            {generate, {"--accept-top", "2"}, {"--accept", "lossy_top_k"}},
+            {compare, {"--accept-top", "2"}, {"--accept", "lossy_top_beta"}},
+            {compare, {"--accept-gap", "2"}, {"--accept", "lossy_top_beta"}},
+            {inspect, {"--accept-distance", "2"}, {"--accept", "lossy_distance"}},
+            {inspect, {"--minimum-block", "2"}, {"--accept", "lossy_top_k"}},
+            {generate, {"--chains", "2"}, {"--tree", "sampled"}},
+            {compare, {"--chains", "2"}, {"--accept", "multi_step"}},
+            {inspect, {"--chains", "1", "--tree", "static"}, {}},
+            {file, {"--prompt-temperature", "0.5"}, {}},
+            {file, {"--exclude", "x"}, {}},
+            {self, {"--limit", "3"}, {}},
+            {train("ctc"), {"--vocabulary", "64", "--from", "f"}, {}},
+            {train("ctc"), {"--minutes", "5", "--anchors", "500"}, {}},
+            {train("ctc"), {"--features-only", "--stored-features"}, {}},
+            {train("ctc"), {"--resume", "--force"}, {}},
+            {train("ctc"), {"--prefix-rank", "8", "--conditioning", "none"}, {}},
+            {train("ctc"), {"--prefix-bottleneck", "8", "--conditioning", "none"}, {}},
+            {train("ctc"), {"--output-rows", "own", "--conditioning", "none"}, {}},
+            {train("ctc"), {"--output-rows", "shared"}, {}},
+            {train("ctc"), {"--teacher", "0.5", "--loss", "ctc"}, {}},
+            {train("hydra"), {"--output-bias"}, {"--output-rows", "own"}},
+            {train("hydra"), {"--output-bias", "--output-rows", "target"}, {}},
+            {train("hydra"), {"--attention-heads", "2", "--prefix-layer", "off"}, {}},
+            {train("hydra"), {"--intermediate", "64", "--prefix-layer", "off"}, {}},
+        };
     for (const auto& [base, option, needed] : table) {
         auto words = base;
         words.insert(words.end(), option.begin(), option.end());
@@ -311,13 +373,21 @@ TEST_CASE("an option that would be ignored is wrong usage") {
 }
 
 TEST_CASE("a tree that no drafter makes is an error") {
-    for (const auto& [tree, kinds] : {std::pair{"static", "ngram"}, {"per-frame", "medusa+ngram"}, {"measured", "ctc"},
-                                      {"sampled", "none"}, {"static", "lm"}, {"sampled", "ngram+ngram"}}) {
+    for (const auto& [tree, kinds] : {std::pair{"static", "ngram"},
+                                      {"per-frame", "medusa+ngram"},
+                                      {"measured", "ctc"},
+                                      {"sampled", "none"},
+                                      {"static", "lm"},
+                                      {"sampled", "ngram+ngram"}}) {
         CAPTURE(tree, kinds);
         CHECK_THROWS_AS(check_tree(tree, kinds), outrider::Error);
     }
-    for (const auto& [tree, kinds] : {std::pair{"auto", "none"}, {"best-first", "ngram"}, {"static", "none+ctc+ngram"},
-                                      {"per-frame", "ctc"}, {"measured", "none+hydra"}, {"sampled", "lm"}}) {
+    for (const auto& [tree, kinds] : {std::pair{"auto", "none"},
+                                      {"best-first", "ngram"},
+                                      {"static", "none+ctc+ngram"},
+                                      {"per-frame", "ctc"},
+                                      {"measured", "none+hydra"},
+                                      {"sampled", "lm"}}) {
         CAPTURE(tree, kinds);
         CHECK_NOTHROW(check_tree(tree, kinds));
     }

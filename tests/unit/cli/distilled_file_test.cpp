@@ -54,8 +54,9 @@ TEST_CASE("rows without ids of several files are all answered, under ids of thei
     const TemporaryFolder folder;
     const std::string path = (folder.path() / "out.jsonl").string();
     const auto a = rows_of("{\"prompt\": \"red\"}\n{\"prompt\": \"apple\"}\n{\"prompt\": \"Rome\"}\n"),
-               b = rows_of("{\"prompt\": \"Rhine\"}\n{\"messages\": [{\"role\": \"system\", \"content\": \"s\"}, {\"role\": "
-                           "\"user\", \"content\": \"iron\"}]}\n");
+               b = rows_of(
+                   "{\"prompt\": \"Rhine\"}\n{\"messages\": [{\"role\": \"system\", \"content\": \"s\"}, {\"role\": "
+                   "\"user\", \"content\": \"iron\"}]}\n");
     std::vector<std::string> ids = answer(path, a), more = answer(path, b);
     CHECK((ids.size() == 3 && more.size() == 2));
     ids.insert(ids.end(), more.begin(), more.end());
@@ -68,8 +69,10 @@ TEST_CASE("rows without ids of several files are all answered, under ids of thei
 
 TEST_CASE("rows that share an id are all answered, wherever a run stopped") {
     const auto rows = rows_of(
-        "{\"id\": \"x\", \"prompt\": \"red\"}\n{\"id\": \"x\", \"prompt\": \"blue\"}\n{\"id\": \"x\", \"prompt\": \"red\"}\n"
-        "{\"id\": \"x\", \"prompt\": \"red\", \"sample\": 1}\n{\"id\": \"y\", \"prompt\": \"red\"}\n{\"prompt\": \"red\"}\n"
+        "{\"id\": \"x\", \"prompt\": \"red\"}\n{\"id\": \"x\", \"prompt\": \"blue\"}\n{\"id\": \"x\", \"prompt\": "
+        "\"red\"}\n"
+        "{\"id\": \"x\", \"prompt\": \"red\", \"sample\": 1}\n{\"id\": \"y\", \"prompt\": \"red\"}\n{\"prompt\": "
+        "\"red\"}\n"
         "{\"prompt\": \"red\"}\n{\"prompt\": \"red\", \"sample\": 1}\n");
     for (std::size_t stop = 0; stop <= rows.size(); ++stop) {
         CAPTURE(stop);
@@ -94,7 +97,9 @@ TEST_CASE("half a line is cut off when the next one is written, and not before")
         CAPTURE(cut);
         const TemporaryFolder folder;
         const std::string path = folder.write("out.jsonl", whole + second.substr(0, cut));
-        { const DistilledFile file(path); }
+        {
+            const DistilledFile file(path);
+        }
         REQUIRE(folder.read("out.jsonl") == whole + second.substr(0, cut));
         REQUIRE(answer(path, rows) == std::vector<std::string>{"b"});
         REQUIRE(folder.read("out.jsonl") == whole + second + "\n");
@@ -109,8 +114,9 @@ TEST_CASE("half a line is cut off when the next one is written, and not before")
 
 TEST_CASE("what is no distilled text is refused and stays as it is") {
     const TemporaryFolder folder;
-    for (const char* text : {"a line of notes", "a line of notes\n", "{\"prompt\": \"red\"}\n", "{\"id\": \"a\", \"prompt\": \"x\"}",
-                             "{\"id\": 3, \"messages\": [], \"completion_ids\": []}\n", "[]\n", "{\"other\": ", "\n\n", "\xFF"}) {
+    for (const char* text :
+         {"a line of notes", "a line of notes\n", "{\"prompt\": \"red\"}\n", "{\"id\": \"a\", \"prompt\": \"x\"}",
+          "{\"id\": 3, \"messages\": [], \"completion_ids\": []}\n", "[]\n", "{\"other\": ", "\n\n", "\xFF"}) {
         CAPTURE(text);
         const std::string path = folder.write("out.jsonl", text);
         CHECK_THROWS_WITH(DistilledFile(path), ContainsSubstring("out.jsonl:1") && ContainsSubstring("--output"));
@@ -122,6 +128,8 @@ TEST_CASE("what is no distilled text is refused and stays as it is") {
         CHECK_THROWS_WITH(DistilledFile(path), ContainsSubstring("--output") && ContainsSubstring(path));
     }
     const std::filesystem::path fresh = folder.path() / "fresh.jsonl";
-    { const DistilledFile file(fresh); }
+    {
+        const DistilledFile file(fresh);
+    }
     CHECK_FALSE(std::filesystem::exists(fresh));  // a command that fails leaves no empty file
 }

@@ -45,7 +45,9 @@ TEST_CASE("a report takes the old one's place when it is whole") {
 TEST_CASE("a command that fails leaves the old report") {
     const TemporaryFolder folder;
     const std::string path = folder.write("r.json", "old");
-    { const ReportFile report("--json", path, ReportFile::Partial::kept); }  // before a line was written
+    {
+        const ReportFile report("--json", path, ReportFile::Partial::kept);
+    }  // before a line was written
     {
         ReportFile report("--json", path, ReportFile::Partial::removed);
         report.write_line("half");
@@ -133,7 +135,10 @@ TEST_CASE("escaped bytes are text and come back") {
     std::mt19937 random(5);
     for (int trial = 0; trial < 2000; ++trial) {
         std::string bytes;
-        for (int i = static_cast<int>(random() % 12); i > 0; --i) bytes += "\\x\xC3\xA9\xFF" "aE\xF0\x9F"[random() % 9];
+        for (int i = static_cast<int>(random() % 12); i > 0; --i)
+            bytes +=
+                "\\x\xC3\xA9\xFF"
+                "aE\xF0\x9F"[random() % 9];
         const std::string text = escape_bytes(bytes);
         CHECK(is_valid_utf8(text));
         CHECK(unescaped(text) == bytes);

@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 """Runs the program as its users do, on a tiny random model: program_test.py PROGRAM TINY_GGUF [unittest options]"""
 import json
+import pathlib
+import re
 
 from program_case import MODEL, Case, main, outrider
 
@@ -38,6 +40,23 @@ class Generate(Case):
                 self.assertEqual(other, ids[0], options)
         self.assertNotEqual(self.lines("--prompt", "x y", "--temperature", 1, "--seed", 1)[0]["token_ids"],
                             self.lines("--prompt", "x y", "--temperature", 1, "--seed", 2)[0]["token_ids"])
+
+    def test_log_probabilities(self):
+        for law in ([], ["--logprob-law", "warped"]):
+            asked = ["--prompts", self.prompts(), "-n", 16, "--temperature", 0.7, "--logprobs", 3, *law]
+            plain = self.lines(*asked, "--drafter", "none")
+            drafted = self.lines(*asked, "--drafter", "ngram", "--nodes", 5, "--batch", 4)
+            self.assertEqual([line["logprobs"] for line in plain], [line["logprobs"] for line in drafted])
+            for line in plain:
+                self.assertEqual([entry["id"] for entry in line["logprobs"]], line["token_ids"])
+                for entry in line["logprobs"]:
+                    self.assertLess(entry["logprob"], 1e-6)
+                    self.assertEqual(len(entry["top"]), 3)
+                    self.assertGreaterEqual(entry["top"][0]["logprob"], entry["logprob"])
+        table, _ = outrider("generate", "--model", MODEL, "--prompt", "a b", "-n", 5, "--drafter", "none", "--logprobs", 0)
+        self.assertEqual(sum(b"-" in line for line in table.splitlines()[-5:]), 5)
+        self.assertNotIn("logprobs", self.lines("--prompt", "a", "-n", 2)[0])
+        outrider("generate", "--model", MODEL, "--prompt", "a", "--logprob-law", "warped", status=2)
 
     def test_raw_and_limit(self):
         raw = self.lines("--prompts", self.prompts(), "--limit", 2, "--raw", "-n", 4)
@@ -160,6 +179,23 @@ class Tokenize(Case):
         self.assertEqual(lines[0]["ids"], [])
         self.fails("tokenize", "--model", MODEL, stdin='5\n', words=["line 1"])
 
+    def test_conversations_become_text_and_ids(self):
+        chat = {"messages": [{"role": "user", "content": "Hi <|im_end|>"}], "tools": [{"b": 1, "a": 2}]}
+        out, _ = outrider("tokenize", "--chat", "--model", MODEL, stdin=json.dumps(chat) + "\n")
+        line = json.loads(out)
+        self.assertEqual(line["text"], "<|im_start|>user\nHi <|im_end|><|im_end|>\n<|im_start|>assistant\n")
+        plain, _ = outrider("tokenize", "--model", MODEL, stdin=json.dumps(line["text"]) + "\n")
+        self.assertLess(len(json.loads(plain)["ids"]), len(line["ids"]))  # what the user writes is no token
+        file = self.path / "own.jinja"
+        file.write_text("{{ tools | tojson }}{{ mood }}")
+        out, _ = outrider("tokenize", "--chat", "--model", MODEL, "--template-file", file,
+                          stdin=json.dumps({**chat, "mood": "calm"}) + "\n")
+        self.assertEqual(json.loads(out)["text"], '[{"b": 1, "a": 2}]calm')
+        file.write_text("{{ raise_exception('no') }}")
+        self.fails("tokenize", "--chat", "--model", MODEL, "--template-file", file, stdin=json.dumps(chat) + "\n",
+                   words=["line 1", "no", "--raw"])
+        self.fails("tokenize", "--chat", "--model", MODEL, stdin="{}\n", words=["line 1", "messages"])
+
 
 class Inspect(Case):
     def test_trees_are_drawn(self):
@@ -171,6 +207,62 @@ class Inspect(Case):
         self.assertTrue(text.splitlines()[-1].startswith('text: "'))
         kept = sum(int(line.split(": ")[1].split(" of ")[0]) for line in rounds)
         self.assertEqual(kept, text.count("─* "))
+
+    def test_a_model_is_described(self):
+        text = outrider("inspect", "--model", MODEL)[0].decode()
+        for line in ("family: \"llama\"", "supported: yes", "layers: ", "hidden size: ", "context: ", "weights as stored: ",
+                     "cache of keys and values: ", "tokenizer: gpt2", "template: ", "texts end with ", "ngram", "medusa, hydra"):
+            self.assertIn(line, text)
+        layers = int(text.split("\nlayers: ")[1].split("\n")[0])
+        row = next(line.split() for line in text.splitlines() if line.startswith("  attn_q "))
+        self.assertEqual(int(row[1]), layers)
+        total = int(text.split("\ntensors: ")[1].split(", ")[1].split()[0])
+        kinds = [line.split() for line in text.split("format\n")[1].split("\ntokenizer:")[0].splitlines()]
+        self.assertEqual(sum(int(kind[2]) for kind in kinds), total)
+
+    def changed(self, name, *changes):
+        """The model with bytes replaced by as many others."""
+        data = pathlib.Path(MODEL).read_bytes()
+        for old, new in changes:
+            assert data.count(old) >= 1 and len(old) == len(new), old
+            data = data.replace(old, new)
+        path = self.path / name
+        path.write_bytes(data)
+        return path
+
+    def test_what_is_missing_is_named(self):
+        pre = pathlib.Path(MODEL).read_bytes().split(b"tokenizer.ggml.pre")[1]
+        name = pre[12:12 + int.from_bytes(pre[4:12], "little")]
+        for path, words in ((self.changed("family.gguf", (b"llama", b"lambs")), ("architecture: ", "lambs")),
+                            (self.changed("words.gguf", (b"tokenizer.ggml.pre" + pre[:12] + name,
+                                                         b"tokenizer.ggml.pre" + pre[:12] + b"?" * len(name))),
+                             ("tokenizer: ", "?" * len(name)))):
+            text = outrider("inspect", "--model", path)[0].decode()
+            self.assertIn("supported: no", text)
+            self.assertIn("drafters: none", text)
+            self.assertIn("weights as stored: ", text)
+            for word in words:
+                self.assertIn(word, text)
+
+    def test_neither_model_nor_prompt(self):
+        self.fails("inspect", "--model", self.path / "none.gguf", words=["no such file"])
+        self.fails("inspect", "--model", self.write("text.gguf", "GGUF is not enough"), words=["text.gguf"])
+        for option in (("--nodes", 4), ("--stop", "x"), ("--threads", 1), ("--weights", "f32"), ("--drafter", "ngram"), ("-n", 4)):
+            self.fails("inspect", "--model", MODEL, *option, words=["--prompt"], status=2)
+        self.fails("inspect", "--model", MODEL, "--prompt", "a", words=["--drafter"], status=2)
+
+    def test_a_page(self):
+        page = self.path / "rounds.html"
+        ask = ("inspect", "--model", MODEL, "--drafter", "ngram", "--prompt", "a b a b a b", "-n", 24)
+        out, _ = outrider(*ask, "--html", page)
+        self.assertEqual(out, b"")
+        story = json.loads(re.search(r'id="story">(.*?)</script>', page.read_text(encoding="utf-8"))[1])
+        drawn = [line for line in outrider(*ask)[0].decode().splitlines() if line.startswith("round ")]
+        self.assertEqual(len(story["rounds"]), len(drawn))
+        for one, line in zip(story["rounds"], drawn):
+            self.assertIn(f": {one['accepted']} of {len(one['nodes']) - 1} nodes accepted", line)
+            self.assertGreater(one["seconds"]["verify"], 0)
+        self.fails(*ask, "--html", MODEL, words=["would be overwritten"])
 
 
 class Train(Case):

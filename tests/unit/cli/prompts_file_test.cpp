@@ -45,6 +45,16 @@ TEST_CASE("a row says whether it has a name, and which draw of its prompt it is"
     CHECK((rows[3].named && rows[3].id == "[1,\"b\"]" && rows[3].sample == 18446744073709551615ULL));
 }
 
+TEST_CASE("what a chat template reads beside messages") {
+    const auto rows = read(
+        "{\"messages\": [{\"role\": \"tool\", \"content\": \"x\", \"name\": \"f\"}], \"tools\": [{\"b\": 1, \"a\": "
+        "2}], "
+        "\"mood\": 3, \"chat_template_kwargs\": {\"thinking\": true}}");
+    CHECK(rows[0].messages[0].more == "{\"name\":\"f\"}");
+    CHECK(rows[0].variables == "{\"tools\":[{\"b\":1,\"a\":2}],\"thinking\":true}");
+    CHECK(read("{\"prompt\": \"x\", \"tools\": []}")[0].variables.empty());
+}
+
 TEST_CASE("errors name file and line, and say what is wrong") {
     const auto says = [](const std::string& text, const std::string& words) {
         CAPTURE(text);

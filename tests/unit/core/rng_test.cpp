@@ -100,7 +100,8 @@ TEST_CASE("neighbouring draws are uncorrelated in every direction of the key") {
                 const int s = direction == 0 ? i + shift : 3, t = direction == 1 ? i + shift : 4;
                 const int p = direction == 2 ? i + shift : 5, x = direction == 3 ? i + shift : 6;
                 return RandomKey(static_cast<std::uint64_t>(s), static_cast<std::uint64_t>(t), p)
-                           .uniform(static_cast<std::uint64_t>(x)) - 0.5;
+                           .uniform(static_cast<std::uint64_t>(x)) -
+                       0.5;
             };
             product += draw(0) * draw(1);
         }

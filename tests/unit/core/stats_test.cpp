@@ -5,10 +5,22 @@
 using namespace outrider;
 
 TEST_CASE("stats of several sequences add up field by field, whatever their depths") {
-    DecodeStats a{.prompt_tokens = 3, .tokens = 10, .rounds = 4, .drafted = 20, .accepted = 6,
-                  .drafted_per_depth = {4, 3}, .accepted_per_depth = {4, 2}, .seconds = {1, 2, 3, 4, 5, 6}};
-    const DecodeStats b{.prompt_tokens = 5, .tokens = 2, .rounds = 2, .drafted = 7, .accepted = 1,
-                        .drafted_per_depth = {2, 2, 2}, .accepted_per_depth = {1}, .seconds = {10, 20, 30, 40, 50, 60}};
+    DecodeStats a{.prompt_tokens = 3,
+                  .tokens = 10,
+                  .rounds = 4,
+                  .drafted = 20,
+                  .accepted = 6,
+                  .drafted_per_depth = {4, 3},
+                  .accepted_per_depth = {4, 2},
+                  .seconds = {1, 2, 3, 4, 5, 6}};
+    const DecodeStats b{.prompt_tokens = 5,
+                        .tokens = 2,
+                        .rounds = 2,
+                        .drafted = 7,
+                        .accepted = 1,
+                        .drafted_per_depth = {2, 2, 2},
+                        .accepted_per_depth = {1},
+                        .seconds = {10, 20, 30, 40, 50, 60}};
     DecodeStats left = a, right = b;
     left += b;
     right += a;
@@ -33,8 +45,14 @@ TEST_CASE("stats of several sequences add up field by field, whatever their dept
 }
 
 TEST_CASE("a request's options reach the sampler unchanged") {
-    GenerationOptions options{.max_tokens = 9, .temperature = 0.7, .top_p = 0.8, .top_k = 11, .min_p = 0.05,
-                              .repetition_penalty = 1.2, .seed = 5, .stream = 6};
+    GenerationOptions options{.max_tokens = 9,
+                              .temperature = 0.7,
+                              .top_p = 0.8,
+                              .top_k = 11,
+                              .min_p = 0.05,
+                              .repetition_penalty = 1.2,
+                              .seed = 5,
+                              .stream = 6};
     int calls = 0;
     options.logit_hook = [&](std::span<const TokenId>, std::span<float>) { ++calls; };
     const SamplingOptions sampling = options.sampling();

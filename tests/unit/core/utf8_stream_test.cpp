@@ -33,12 +33,12 @@ TEST_CASE("what is left at the end becomes one replacement character") {
 TEST_CASE("ill-formed bytes are replaced as Unicode advises and do not hold up text") {
     const std::string r = "\xEF\xBF\xBD";
     CHECK(to_valid_utf8("a\x80z") == "a" + r + "z");
-    CHECK(to_valid_utf8("\xC0\xAF") == r + r);              // overlong
-    CHECK(to_valid_utf8("\xE0\x80\x80") == r + r + r);      // overlong: E0 takes A0 to BF only
-    CHECK(to_valid_utf8("\xED\xA0\x80") == r + r + r);      // surrogate
+    CHECK(to_valid_utf8("\xC0\xAF") == r + r);          // overlong
+    CHECK(to_valid_utf8("\xE0\x80\x80") == r + r + r);  // overlong: E0 takes A0 to BF only
+    CHECK(to_valid_utf8("\xED\xA0\x80") == r + r + r);  // surrogate
     CHECK(to_valid_utf8("\xF4\x90\x80\x80") == r + r + r + r);
     CHECK(to_valid_utf8("\xF5q") == r + "q");
-    CHECK(to_valid_utf8("\xE2\x82q") == r + "q");           // one for the maximal part
+    CHECK(to_valid_utf8("\xE2\x82q") == r + "q");  // one for the maximal part
     CHECK(to_valid_utf8("\xE2\x82\xE2\x82\xAC") == r + "\xE2\x82\xAC");
     // The row of table 3-8 of the Unicode standard, chapter 3.9.
     CHECK(to_valid_utf8("\x61\xF1\x80\x80\xE1\x80\xC2\x62\x80\x63\x80\xBF\x64") ==
@@ -48,8 +48,9 @@ TEST_CASE("ill-formed bytes are replaced as Unicode advises and do not hold up t
 }
 
 TEST_CASE("the cuts do not matter, and every piece is valid by itself") {
-    const std::vector<std::string> parts = {"a",    "\xC3\xA9", "\xE2\x82\xAC", "\xF0\x9F\x98\x80", "\xE2\x82", "\xF0\x9F",
-                                            "\x80", "\xFF",     "\xED\xA0",     "\xC0",             "\n",       "\xF4\x8F"};
+    const std::vector<std::string> parts = {"a",        "\xC3\xA9", "\xE2\x82\xAC", "\xF0\x9F\x98\x80",
+                                            "\xE2\x82", "\xF0\x9F", "\x80",         "\xFF",
+                                            "\xED\xA0", "\xC0",     "\n",           "\xF4\x8F"};
     for (int round = 0; round < 2000; ++round) {
         const outrider::RandomKey key(7, 0, round);
         std::string bytes;

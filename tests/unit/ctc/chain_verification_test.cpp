@@ -174,9 +174,9 @@ std::size_t pick(const std::vector<double>& weights, double u) {
 }
 
 struct Mistakes {
-    bool ends_sample_p = false;   ///< x ~ p when the draft has ended by chance
-    bool cut_is_an_end = false;   ///< x ~ (p - q)+ where the chain was cut
-    bool wrong_condition = false; ///< q of plain frames for a draft of conditioned ones
+    bool ends_sample_p = false;    ///< x ~ p when the draft has ended by chance
+    bool cut_is_an_end = false;    ///< x ~ (p - q)+ where the chain was cut
+    bool wrong_condition = false;  ///< q of plain frames for a draft of conditioned ones
 };
 
 /// Many rounds of sampling and rule V2 as a library would run them, on float frames.

@@ -66,7 +66,8 @@ struct Setting {
 Outcome verify(Rule rule, const Setting& s, std::uint64_t seed) {
     reference::Random random(seed);
     const auto frames = small_frames(random, {s.frames, s.tokens, 1.0, s.other, 0.0});
-    const auto law = std::make_shared<BasicCtcLaw<double>>(s.lies ? small_frames(random, {s.frames, s.tokens, 1.0}) : frames);
+    const auto law =
+        std::make_shared<BasicCtcLaw<double>>(s.lies ? small_frames(random, {s.frames, s.tokens, 1.0}) : frames);
     const Table target(seed, s.tokens, s.zeros);
     BasicPrefixTreeSearch<double> search;
     const TokenTree best = search.tree(0, frames, s.chosen);

@@ -158,9 +158,9 @@ TEST_CASE("prefix_probability walks one path and equals enumeration") {
         for (const auto& [prefix, psi] : law.psi) {
             std::vector<TokenId> tokens;
             for (const std::int32_t c : prefix) tokens.push_back(frames.tokens()[static_cast<std::size_t>(c)]);
-            const auto found = conditioned ? prefix_probability(frames, std::span<const TokenId>(tokens),
-                                                                condition_of<double>(factor))
-                                           : prefix_probability(frames, std::span<const TokenId>(tokens));
+            const auto found =
+                conditioned ? prefix_probability(frames, std::span<const TokenId>(tokens), condition_of<double>(factor))
+                            : prefix_probability(frames, std::span<const TokenId>(tokens));
             CHECK(std::abs(std::exp(found.log_psi) - psi) < 1e-12);
             if (psi == 0) continue;
             CHECK(found.log_q.size() == prefix.size());
@@ -186,8 +186,8 @@ TEST_CASE("float keeps its precision over sixteen frames, down to probabilities 
             blank.push_back(static_cast<float>(exact.blank(t)));
             for (std::size_t c = 0; c < 20; ++c) pi.push_back(static_cast<float>(exact.pi(t, c)));
         }
-        const auto rounded = CtcFrames::from_probabilities(exact.tokens(), std::span<const float>(pi),
-                                                           std::span<const float>(blank));
+        const auto rounded =
+            CtcFrames::from_probabilities(exact.tokens(), std::span<const float>(pi), std::span<const float>(blank));
         std::vector<TokenId> path;
         for (int i = 0; i < 14; ++i) path.push_back(exact.tokens()[random.below(20)]);
         const auto a =

@@ -116,14 +116,14 @@ TEST_CASE("best-first search finds the best of all prefix-closed trees") {
                 BestTree best(law);
                 const double expected = best.value(nodes);
                 tried += best.tried();
-                const double got = conditioned
-                                       ? sum_of(search.search(made, static_cast<std::int64_t>(nodes),
-                                                              condition_of<double>(factor)))
-                                       : sum_of(search.search(made, static_cast<std::int64_t>(nodes)));
+                const double got =
+                    conditioned
+                        ? sum_of(search.search(made, static_cast<std::int64_t>(nodes), condition_of<double>(factor)))
+                        : sum_of(search.search(made, static_cast<std::int64_t>(nodes)));
                 REQUIRE(std::abs(got - expected) < 1e-12);
                 // One node fewer is strictly worse, so the comparison can fail.
-                REQUIRE(sum_of(search.search(made, static_cast<std::int64_t>(nodes) - 1)) < sum_of(search.search(
-                            made, static_cast<std::int64_t>(nodes))));
+                REQUIRE(sum_of(search.search(made, static_cast<std::int64_t>(nodes) - 1)) <
+                        sum_of(search.search(made, static_cast<std::int64_t>(nodes))));
             }
     CHECK(tried > 5000);
 }

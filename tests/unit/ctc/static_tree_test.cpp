@@ -79,9 +79,9 @@ TEST_CASE("the static tree holds what its choices collapse to, once each, with e
         for (NodeIndex node = 1; node < static_cast<NodeIndex>(tree.size()); ++node) {
             Path path;
             for (const NodeIndex step : path_to(tree, node)) path.push_back(tree.token(step));
-            const auto exact = conditioned ? prefix_probability(frames, std::span<const TokenId>(path),
-                                                                condition_of<double>(factor))
-                                           : prefix_probability(frames, std::span<const TokenId>(path));
+            const auto exact =
+                conditioned ? prefix_probability(frames, std::span<const TokenId>(path), condition_of<double>(factor))
+                            : prefix_probability(frames, std::span<const TokenId>(path));
             REQUIRE(double(tree.log_q()[static_cast<std::size_t>(node)]) ==
                     Catch::Approx(exact.log_q.back()).margin(1e-6));
         }

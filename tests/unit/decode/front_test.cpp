@@ -26,7 +26,9 @@ const FakeLaw kLaw{.vocabulary = 20, .order = 1000, .levels = 41, .seed = 5};
 
 class Letters final : public Detokenizer {
 public:
-    [[nodiscard]] std::string bytes(TokenId token) const override { return std::string(1, static_cast<char>('a' + token)); }
+    [[nodiscard]] std::string bytes(TokenId token) const override {
+        return std::string(1, static_cast<char>('a' + token));
+    }
 };
 
 }  // namespace
@@ -62,7 +64,8 @@ TEST_CASE("a sink takes a token, a text or ids, and may return nothing", "[front
     std::vector<TokenId> ids, tokens;
     std::vector<SequenceId> sequences;
     (void)decoder.generate(prompt, options, [&](std::string_view piece) { text += piece; });
-    (void)decoder.generate(prompt, options, [&](std::span<const TokenId> some) { ids.insert(ids.end(), some.begin(), some.end()); });
+    (void)decoder.generate(prompt, options,
+                           [&](std::span<const TokenId> some) { ids.insert(ids.end(), some.begin(), some.end()); });
     std::string joined;
     const SequenceId id = decoder.join(prompt, options, [&](const EmittedToken& emitted) {
         tokens.push_back(emitted.token), sequences.push_back(emitted.sequence), joined += emitted.text;
@@ -77,7 +80,8 @@ TEST_CASE("a sink takes a token, a text or ids, and may return nothing", "[front
     CHECK(sequences == std::vector<SequenceId>(plain.tokens.size(), id));
     int calls = 0;
     CHECK(decoder.generate(prompt, options, [&](const EmittedToken&) { return ++calls < 3; }).tokens.size() == 3);
-    CHECK(decoder.generate({{1, 2}}, options, [](const EmittedToken&) {}).tokens == plain.tokens);  // no detokenizer needed
+    CHECK(decoder.generate({{1, 2}}, options, [](const EmittedToken&) {}).tokens ==
+          plain.tokens);  // no detokenizer needed
     CHECK(decoder.generate(prompt, options, std::function<bool(std::string_view)>{}).tokens == plain.tokens);
 }
 
@@ -118,7 +122,8 @@ TEST_CASE("what stages throw comes out as Error, with a kind", "[front][errors]"
         return ErrorKind::internal;
     };
     CHECK(kind_of_failure([] { throw std::bad_alloc(); }) == ErrorKind::out_of_memory);
-    CHECK(kind_of_failure([] { TORCH_CHECK(false, "CUDA out of memory. Tried to allocate 2 GiB"); }) == ErrorKind::out_of_memory);
+    CHECK(kind_of_failure([] { TORCH_CHECK(false, "CUDA out of memory. Tried to allocate 2 GiB"); }) ==
+          ErrorKind::out_of_memory);
     CHECK(kind_of_failure([] { (void)at::zeros({2, 3}).matmul(at::zeros({2, 3})); }) == ErrorKind::internal);
     CHECK(kind_of_failure([] { fail(ErrorKind::not_supported, "no"); }) == ErrorKind::not_supported);
     target.breaks = nullptr;

@@ -5,7 +5,6 @@
 #include <memory>
 
 #include <outrider/accept/match.hpp>
-#include <outrider/accept/match.hpp>
 #include <outrider/decode/speculative_decoder.hpp>
 #include <outrider/draft/ngram.hpp>
 #include <outrider/draft/none.hpp>
@@ -65,7 +64,6 @@ private:
 };
 
 }  // namespace
-
 
 TEST_CASE("one prompt decodes to the target's own greedy text", "[decode]") {
     for (const std::vector<TokenId>& prompt : {std::vector<TokenId>{3}, std::vector<TokenId>{1, 2, 3, 4}}) {
@@ -259,7 +257,12 @@ TEST_CASE("a stage that throws ends what it was called for, and the decoder goes
         decoder.run();
         CHECK(decoder.take(waits).tokens == plain_greedy(kLaw, {3}, 9));
     }
-    CHECK_THROWS_AS([&] { broken = true; (void)decoder.generate({{1}}); }(), std::runtime_error);
+    CHECK_THROWS_AS(
+        [&] {
+            broken = true;
+            (void)decoder.generate({{1}});
+        }(),
+        std::runtime_error);
     broken = false;
     CHECK(decoder.generate({{1}}, {.max_tokens = 5}).tokens == plain_greedy(kLaw, {1}, 5));
 }
@@ -337,7 +340,8 @@ TEST_CASE("a drafter that is not asked learns all of it later", "[decode]") {
     owed.add({feedback(7, {6}, 10, 5), feedback(8, {9, 11}, 12, 3)});
     owed.join(feedback(9, {13}, 14, 1));
     CHECK(owed.tokens() == std::vector<std::int64_t>{5, 3, 1});
-    const auto check = [](const SequenceFeedback& f, SequenceId id, const std::vector<TokenId>& tokens, TokenId pending) {
+    const auto check = [](const SequenceFeedback& f, SequenceId id, const std::vector<TokenId>& tokens,
+                          TokenId pending) {
         CHECK(f.sequence == id);
         CHECK(f.tokens == tokens);
         CHECK(f.pending == pending);
@@ -395,10 +399,11 @@ TEST_CASE("a callback that throws on its last token has failed", "[decode][error
         SpeculativeDecoder decoder{NgramDraft{}, FakeTarget{kLaw}, Match{}};
         GenerationOptions options{.max_tokens = at_limit ? 6 : 50};
         if (!at_limit) options.end_ids = {clean.back()};
-        const SequenceId id = decoder.join({{1}}, options, [&, seen = std::size_t{0}](std::span<const TokenId>) mutable {
-            if (++seen == 6) throw std::runtime_error("the host broke");
-            return true;
-        });
+        const SequenceId id =
+            decoder.join({{1}}, options, [&, seen = std::size_t{0}](std::span<const TokenId>) mutable {
+                if (++seen == 6) throw std::runtime_error("the host broke");
+                return true;
+            });
         CHECK_THROWS_WITH(decoder.run(), "the host broke");
         const GenerationResult failed = decoder.take(id);
         CHECK(failed.finish == FinishReason::failed);
@@ -413,8 +418,8 @@ TEST_CASE("a sequence that has ended does not fail with its round", "[decode][er
     const SequenceId other = decoder.join({{2}});
     SequenceId cancelled = 0;
     cancelled = decoder.join({{1}}, {.logit_hook = [&](std::span<const TokenId> text, std::span<float>) {
-        if (text.size() > 4 && decoder.cancel(cancelled)) target.throw_in_commit = true;
-    }});
+                                 if (text.size() > 4 && decoder.cancel(cancelled)) target.throw_in_commit = true;
+                             }});
     CHECK_THROWS_WITH(decoder.run(), "commit broke");
     const GenerationResult result = decoder.take(cancelled);
     CHECK(result.finish == FinishReason::cancelled);

@@ -96,10 +96,23 @@ TEST_CASE("ctc configs: decoder layers go there and back, or are refused", "[con
     }
     CtcWeights stored = read_ctc_weights(folder.path(), config, WeightType::stored);
     for (const auto& [name, weight] : stored.named()) CHECK(weight->scalar_type() == at::kBFloat16);
-    for (std::size_t i = 0; i < names.size(); ++i) CHECK(at::equal(*names[i].second, stored.named()[i].second->to(at::kFloat)));
+    for (std::size_t i = 0; i < names.size(); ++i)
+        CHECK(at::equal(*names[i].second, stored.named()[i].second->to(at::kFloat)));
     CHECK(std::ranges::count_if(names, [](const auto& entry) { return entry.first == "layer.1.qkv"; }) == 1);
-    CHECK_THROWS_AS(read_ctc_weights(folder.path(), [&] { CtcConfig three = config; three.layers = 3; return three; }()), Error);
-    CHECK_THROWS_AS(read_ctc_weights(folder.path(), [&] { CtcConfig one = config; one.layers = 1; return one; }()), Error);
+    CHECK_THROWS_AS(read_ctc_weights(folder.path(),
+                                     [&] {
+                                         CtcConfig three = config;
+                                         three.layers = 3;
+                                         return three;
+                                     }()),
+                    Error);
+    CHECK_THROWS_AS(read_ctc_weights(folder.path(),
+                                     [&] {
+                                         CtcConfig one = config;
+                                         one.layers = 1;
+                                         return one;
+                                     }()),
+                    Error);
     json file = json::parse(text_of(folder.path() / "config.json"));
     for (const json& wrong : {json(0), json(17), json(-1), json("2"), json(1.5)}) {
         file["sizes"]["layers"] = wrong;
@@ -121,7 +134,8 @@ TEST_CASE("ctc configs: feature layers go there and back, or are refused", "[con
     write_ctc_config(folder.path(), config);
     CHECK(read_ctc_config(folder.path()).feature_layers == config.feature_layers);
     const json written = json::parse(text_of(folder.path() / "config.json"));
-    for (const json& wrong : {json{16, 4}, json{4, 4}, json{0, 4}, json{-1}, json{2.5}, json{"4"}, json(4), json{5000}}) {
+    for (const json& wrong :
+         {json{16, 4}, json{4, 4}, json{0, 4}, json{-1}, json{2.5}, json{"4"}, json(4), json{5000}}) {
         json file = written;
         file["feature_layers"] = wrong;
         folder.write("config.json", file.dump());
@@ -148,13 +162,15 @@ TEST_CASE("ctc configs: a bottleneck goes there and back, or is refused", "[conf
     write_ctc_config(folder.path(), config);
     CHECK(read_ctc_config(folder.path()).prefix_bottleneck == 8);
     write_ctc_weights(folder.path(), toy_weights(config, toy_head()));
-    CHECK(at::IntArrayRef(read_ctc_weights(folder.path(), config).prefix_narrow.sizes()) == at::IntArrayRef({8, config.prefix_rank}));
+    CHECK(at::IntArrayRef(read_ctc_weights(folder.path(), config).prefix_narrow.sizes()) ==
+          at::IntArrayRef({8, config.prefix_rank}));
     json file = json::parse(text_of(folder.path() / "config.json"));
     for (const json& wrong : {json(-1), json(config.prefix_rank + 1), json("8"), json(1.5)}) {
         file["sizes"]["prefix_bottleneck"] = wrong;
         folder.write("config.json", file.dump());
         INFO(wrong.dump());
-        CHECK_THROWS_MATCHES(read_ctc_config(folder.path()), Error, MessageMatches(ContainsSubstring("prefix_bottleneck")));
+        CHECK_THROWS_MATCHES(read_ctc_config(folder.path()), Error,
+                             MessageMatches(ContainsSubstring("prefix_bottleneck")));
     }
 }
 

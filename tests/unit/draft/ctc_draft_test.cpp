@@ -11,8 +11,8 @@
 #include <outrider/draft/ctc/ctc_draft.hpp>
 #include <outrider/tree/tree_layout.hpp>
 
-#include "draft/ctc/ctc_per_frame.hpp"
-#include "draft/nn/row_team.hpp"
+#include <outrider/draft/ctc/detail/ctc_per_frame.hpp>
+#include <outrider/draft/nn/detail/row_team.hpp>
 #include "../formats/temporary_folder.hpp"
 #include "ctc_fixture.hpp"
 
@@ -34,12 +34,13 @@ TEST_CASE("Frames without collapse draft one depth each: repeats stay, a blank k
     const std::vector<float> logits{3, 2, 1, 1, 2, 3};  // the best first: 5, 8, 9, and then 9, 8, 5
     const TokenTree none = per_frame_tree(7, logits, std::vector<float>{-9, -9}, vocabulary, 63);
     CHECK(none.child(0, 5) != kNoNode);
-    CHECK(none.child(none.child(0, 5), 9) != kNoNode);   // ranks 0, 0
-    CHECK(none.child(none.child(0, 9), 9) != kNoNode);   // ranks 2, 0: the same token twice
+    CHECK(none.child(none.child(0, 5), 9) != kNoNode);  // ranks 0, 0
+    CHECK(none.child(none.child(0, 9), 9) != kNoNode);  // ranks 2, 0: the same token twice
     CHECK(std::abs(none.log_q()[static_cast<std::size_t>(none.child(0, 5))] -
                    (std::log(std::exp(3.0F) / (std::exp(3.0F) + std::exp(2.0F) + std::exp(1.0F))) -
                     std::log1p(std::exp(-9.0F)))) < 1e-5F);
-    const TokenTree second = per_frame_tree(7, logits, std::vector<float>{-9, 9}, vocabulary, 63);  // a blank, most likely
+    const TokenTree second =
+        per_frame_tree(7, logits, std::vector<float>{-9, 9}, vocabulary, 63);  // a blank, most likely
     const NodeIndex best = second.child(0, 5);
     CHECK(second.child(best, 9) != kNoNode);  // now of rank 1
     CHECK(second.size() < none.size());
@@ -113,9 +114,11 @@ TEST_CASE("CtcDraft: layers in 4 bits and output rows in 5 are what the network 
     CtcWeights coarse = weights;
     coarse.fuse = rounded(weights.fuse, 15);
     for (LayerWeights& layer : coarse.layers)
-        for (at::Tensor* matrix : {&layer.qkv, &layer.attn_out, &layer.gate_up, &layer.down}) *matrix = rounded(*matrix, 15);
+        for (at::Tensor* matrix : {&layer.qkv, &layer.attn_out, &layer.gate_up, &layer.down})
+            *matrix = rounded(*matrix, 15);
     CtcDraft exact(config, weights, head, {.threads = 1, .kernels = false}),
-        reference(config, coarse, rounded_head, {.threads = 1, .kernels = false}), fast(config, weights, head, {.threads = 2});
+        reference(config, coarse, rounded_head, {.threads = 1, .kernels = false}),
+        fast(config, weights, head, {.threads = 2});
     check_follows(reference, fast, text);
     const TokenTree whole = one(exact, text.feedback(0, 20), 40);
     reference.forget(1);
@@ -130,7 +133,8 @@ TEST_CASE("CtcDraft: the target's output rows behind the prediction network are 
     CtcWeights product = weights;
     product.prefix_out = at::matmul(head.output_rows(own.vocabulary), weights.prefix_out);
     const Text text(40);
-    CtcDraft a(tied, weights, head, {.threads = 1, .kernels = false}), b(own, product, head, {.threads = 1, .kernels = false});
+    CtcDraft a(tied, weights, head, {.threads = 1, .kernels = false}),
+        b(own, product, head, {.threads = 1, .kernels = false});
     check_follows(a, b, text);
     CHECK_THROWS_AS(CtcDraft(own, weights, head), Error);  // [H, R] where [V, R] is asked for
     tied.prefix_output = HeadOutput::shared;
@@ -163,8 +167,10 @@ TEST_CASE("CtcDraft: a bottleneck behind the prediction network is a matrix of a
 TEST_CASE("CtcDraft does not draft what is too unlikely for its price") {
     const std::vector<Text> texts{Text(20, 1), Text(9, 2), Text(31, 3)};
     Feedback feedback;
-    for (std::size_t i = 0; i < texts.size(); ++i) feedback.push_back(texts[i].feedback(0, 8, static_cast<SequenceId>(i)));
-    const std::vector<double> prices{0.0, 0.1, 0.2, 0.3};  // a tenth of a token for each node: a chance of 0.05 at least
+    for (std::size_t i = 0; i < texts.size(); ++i)
+        feedback.push_back(texts[i].feedback(0, 8, static_cast<SequenceId>(i)));
+    const std::vector<double> prices{0.0, 0.1, 0.2,
+                                     0.3};  // a tenth of a token for each node: a chance of 0.05 at least
     std::size_t left_out = 0;
     for (const std::size_t batch : {1, 3}) {  // searched by all threads, and one by each
         CtcDraft whole = toy_draft(), priced = toy_draft();
@@ -175,7 +181,8 @@ TEST_CASE("CtcDraft does not draft what is too unlikely for its price") {
             CHECK(likely.size() > 0);
             left_out += all[i].tree.drafted() - likely.size();
             for (const auto& [path, log_psi] : paths_of(all[i].tree))
-                if (std::abs(log_psi - std::log(0.05)) > 1e-5) CHECK(likely.contains(path) == (log_psi > std::log(0.05)));
+                if (std::abs(log_psi - std::log(0.05)) > 1e-5)
+                    CHECK(likely.contains(path) == (log_psi > std::log(0.05)));
         }
     }
     CHECK(left_out > 0);
@@ -308,12 +315,14 @@ TEST_CASE("CtcDraft: features of layers, by kernels and tensor operations", "[fe
             CHECK(!same(one(other, changed.feedback(0, 33), 40), whole));
         }
     }
-    CtcDraft reference(config, weights, head, {.threads = 1, .kernels = false}), fast(config, weights, head, {.threads = 2, .eight_bits = true});
+    CtcDraft reference(config, weights, head, {.threads = 1, .kernels = false}),
+        fast(config, weights, head, {.threads = 2, .eight_bits = true});
     check_follows(reference, fast, wide);
     CHECK_THROWS_AS(CtcDraft(config, weights, toy_head()), Error);  // a target without features of layers
 }
 
-TEST_CASE("CtcDraft: several decoder layers, by kernels and tensor operations, however rounds cut the text", "[layers]") {
+TEST_CASE("CtcDraft: several decoder layers, by kernels and tensor operations, however rounds cut the text",
+          "[layers]") {
     CtcConfig config = toy_config(CtcConditioning::prefix);
     config.layers = 3;
     const TargetHead head = toy_head();
@@ -329,7 +338,7 @@ TEST_CASE("CtcDraft: several decoder layers, by kernels and tensor operations, h
         const TokenTree whole = one(at_once, text.feedback(0, 33), 40);
         const TokenTree last = one(stepped, text.feedback(10, 33), 40);
         if (kernels) CHECK(same(last, whole));  // a library's products depend on the rows beside them
-        for (std::size_t l = 0; l < 3; ++l) {  // each layer matters, and so do its keys of what is committed
+        for (std::size_t l = 0; l < 3; ++l) {   // each layer matters, and so do its keys of what is committed
             CtcWeights changed = weights;
             changed.layers[l].down = -weights.layers[l].down;
             CtcDraft other(config, changed, head, options);
@@ -341,7 +350,8 @@ TEST_CASE("CtcDraft: several decoder layers, by kernels and tensor operations, h
             CHECK(!same(one(elsewhere, text.feedback(0, 33), 40), whole));
         }
     }
-    CtcDraft reference(config, weights, head, {.threads = 1, .kernels = false}), fast(config, weights, head, {.threads = 2, .eight_bits = true});
+    CtcDraft reference(config, weights, head, {.threads = 1, .kernels = false}),
+        fast(config, weights, head, {.threads = 2, .eight_bits = true});
     check_follows(reference, fast, text);
 }
 
@@ -354,11 +364,11 @@ TEST_CASE("ctc_context fuses embedding, final feature and features of layers", "
     REQUIRE(weights.fuse.sizes() == at::IntArrayRef({kToyHidden, 5 * kToyHidden}));
     const at::Tensor features = noise({6, 4 * kToyHidden}, 71, 2).to(at::kFloat);
     const std::vector<TokenId> next{3, 8, 8, 21, 0, 39};
-    const CtcContext context = ctc_context(
-        config, weights, make_ctc_tables(config, head, at::kFloat, at::kCPU),
-        at::tensor(std::vector<std::int64_t>(next.begin(), next.end())), features, at::arange(6), at::kFloat);
-    const at::Tensor input = at::cat({head.embed(next) * 1.3, features.slice(1, 0, kToyHidden) * 0.7,
-                                      features.slice(1, kToyHidden)}, 1);
+    const CtcContext context = ctc_context(config, weights, make_ctc_tables(config, head, at::kFloat, at::kCPU),
+                                           at::tensor(std::vector<std::int64_t>(next.begin(), next.end())), features,
+                                           at::arange(6), at::kFloat);
+    const at::Tensor input =
+        at::cat({head.embed(next) * 1.3, features.slice(1, 0, kToyHidden) * 0.7, features.slice(1, kToyHidden)}, 1);
     // Tokens that the drafter never meets may have rows of zeros; these it does.
     CHECK((context.fused - at::matmul(input, weights.fuse.t())).abs().max().item<double>() < 1e-4);
 }

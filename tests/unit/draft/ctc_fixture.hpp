@@ -10,7 +10,7 @@
 #include <vector>
 
 #include <outrider/core/rng.hpp>
-#include <outrider/draft/ctc/ctc_network.hpp>
+#include <outrider/draft/ctc/detail/ctc_network.hpp>
 #include <outrider/draft/drafter.hpp>
 #include <outrider/tree/tree_layout.hpp>
 
@@ -126,7 +126,8 @@ inline at::Tensor rounded(const at::Tensor& matrix, int steps) {
     return result;
 }
 
-/// Kernels with packed weights and 8-bit rows against tensor operations: most of the paths, and nearly their probabilities.
+/// Kernels with packed weights and 8-bit rows against tensor operations: most of the paths, and nearly their
+/// probabilities.
 inline void check_follows(DraftModel& reference, DraftModel& fast, const Text& text) {
     const auto a = paths_of(one(reference, text.feedback(0, 33), 40)),
                b = paths_of(one(fast, text.feedback(0, 33), 40));

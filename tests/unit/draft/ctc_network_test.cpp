@@ -2,9 +2,9 @@
 #include <catch2/catch_test_macros.hpp>
 
 #include <outrider/core/rng.hpp>
-#include <outrider/draft/ctc/ctc_network.hpp>
+#include <outrider/draft/ctc/detail/ctc_network.hpp>
 
-#include "draft/nn/attention.hpp"
+#include <outrider/draft/nn/detail/attention.hpp>
 #include "ctc_fixture.hpp"
 
 using namespace outrider;

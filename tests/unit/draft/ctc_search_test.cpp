@@ -10,7 +10,7 @@
 #include <outrider/ctc/prefix_tree.hpp>
 #include <outrider/tree/tree_layout.hpp>
 
-#include "draft/ctc/ctc_search.hpp"
+#include <outrider/draft/ctc/detail/ctc_search.hpp>
 #include "ctc_fixture.hpp"
 
 using namespace outrider;
@@ -29,7 +29,8 @@ TEST_CASE("CtcSearch finds the tree of the exact prefix search over all tokens")
         const std::span<const float> a(logits.const_data_ptr<float>(), static_cast<std::size_t>(T * V)),
             g(gate.const_data_ptr<float>(), static_cast<std::size_t>(T));
 
-        const auto score = [&](TeamMember& member, std::span<const CtcPrefix> prefixes, float* out, std::int64_t stride) {
+        const auto score = [&](TeamMember& member, std::span<const CtcPrefix> prefixes, float* out,
+                               std::int64_t stride) {
             const TeamMember::Range mine = member.range(std::ssize(prefixes));
             for (std::int64_t i = mine.begin; i < mine.end; ++i) {
                 const CtcPrefix& prefix = prefixes[static_cast<std::size_t>(i)];
@@ -104,7 +105,8 @@ TEST_CASE("CtcSearch: frames and prefixes that hold NaN or infinities say nothin
     const TokenTree tree = tree_of(half, 8, flat);
     CHECK(tree.height() == 1);
     CHECK(tree.size() == 4);
-    CHECK(tree_of(half, 8, [&](TeamMember&, std::span<const CtcPrefix>, float* out, std::int64_t) { out[0] = nan; })
-              .size() == 1);
+    CHECK(tree_of(half, 8, [&](TeamMember&, std::span<const CtcPrefix>, float* out, std::int64_t) {
+              out[0] = nan;
+          }).size() == 1);
     CHECK(tree_of(half, 0, flat).size() == 1);
 }

@@ -125,7 +125,8 @@ TEST_CASE("Hydra++: a prefix layer in 4 bits is what the network of such weights
     const HydraConfig config = toy_hydra(true);
     const HydraWeights weights = toy_weights(config, head);
     HydraWeights coarse = weights;
-    for (at::Tensor* matrix : {&coarse.prefix.qkv, &coarse.prefix.attn_out, &coarse.prefix.gate_up, &coarse.prefix.down})
+    for (at::Tensor* matrix :
+         {&coarse.prefix.qkv, &coarse.prefix.attn_out, &coarse.prefix.gate_up, &coarse.prefix.down})
         *matrix = rounded(*matrix, 15);
     HydraDraft exact(config, weights, head, {.threads = 1, .kernels = false}),
         reference(config, coarse, head, {.threads = 1, .kernels = false}), fast(config, weights, head, {.threads = 2});
@@ -133,7 +134,8 @@ TEST_CASE("Hydra++: a prefix layer in 4 bits is what the network of such weights
     double from_exact = 0, from_coarse = 0;
     for (const std::int64_t pending : {9, 16, 23, 30, 37}) {
         const SequenceFeedback feedback = text.feedback(0, pending, pending);
-        const auto a = paths_of(one(exact, feedback, 40)), b = paths_of(one(reference, feedback, 40)), c = paths_of(one(fast, feedback, 40));
+        const auto a = paths_of(one(exact, feedback, 40)), b = paths_of(one(reference, feedback, 40)),
+                   c = paths_of(one(fast, feedback, 40));
         std::size_t shared = 0;
         for (const auto& [path, log_psi] : c) {
             if (!a.contains(path) || !b.contains(path)) continue;
@@ -170,10 +172,12 @@ TEST_CASE("heads: rounds one by one give the draft of the whole text at once") {
 
 TEST_CASE("Hydra does not draft what is too unlikely for its price") {
     const Text text(20);
-    const std::vector<double> prices{0.0, 0.1, 0.2, 0.3};  // a tenth of a token for each node: a chance of 0.05 at least
+    const std::vector<double> prices{0.0, 0.1, 0.2,
+                                     0.3};  // a tenth of a token for each node: a chance of 0.05 at least
     for (const Kind& kind : kinds()) {
         if (!kind.name.starts_with("hydra")) continue;
-        const auto whole = kind.make({.threads = 1, .kernels = false}), priced = kind.make({.threads = 1, .kernels = false});
+        const auto whole = kind.make({.threads = 1, .kernels = false}),
+                   priced = kind.make({.threads = 1, .kernels = false});
         const auto all = paths_of(one(*whole, text.feedback(0, 12), 25));
         const SequenceFeedback feedback = text.feedback(0, 12);
         const auto some = paths_of(priced->propose(std::span(&feedback, 1), {25, 10.0, prices}).at(0).tree);
@@ -215,8 +219,10 @@ TEST_CASE("drafters say how much memory their weights take") {
     const TargetHead head = toy_head();
     const auto check = [&]<typename Draft>(std::type_identity<Draft>, const auto& config, bool looks_up_output) {
         const auto weights = toy_weights(config, head);
-        const std::size_t rows = looks_up_output ? config.vocabulary.size() * kToyHidden : 0, own = count_of(weights) + rows;
-        Draft exact(config, weights, head, {.threads = 1, .kernels = false}), packed(config, weights, head, {.threads = 1});
+        const std::size_t rows = looks_up_output ? config.vocabulary.size() * kToyHidden : 0,
+                          own = count_of(weights) + rows;
+        Draft exact(config, weights, head, {.threads = 1, .kernels = false}),
+            packed(config, weights, head, {.threads = 1});
         CHECK(exact.weight_bytes() >= 4 * own);
         CHECK(exact.weight_bytes() <= 4 * (own + kToyVocabulary * kToyHidden));  // embeddings may be kept too
         CHECK(packed.weight_bytes() > own / 2);
@@ -322,8 +328,8 @@ TEST_CASE("heads: sampled chains tell the law that they were drawn from") {
                 sum += share.q;
                 const auto column = std::find(columns.begin(), columns.end(), share.token);
                 const bool whole = q.size() == static_cast<std::size_t>(kToyVocabulary);
-                const auto at = whole ? static_cast<std::size_t>(share.token)
-                                      : static_cast<std::size_t>(column - columns.begin());
+                const auto at =
+                    whole ? static_cast<std::size_t>(share.token) : static_cast<std::size_t>(column - columns.begin());
                 CHECK(share.q == Catch::Approx(std::exp(q[at]) / mass).epsilon(1e-4));
                 if (share.token == drawn.tree.token(node)) own = share.q;
             }

@@ -2,8 +2,8 @@
 #pragma once
 
 #include <cmath>
-#include <outrider/draft/hydra/hydra_network.hpp>
-#include <outrider/draft/medusa/medusa_network.hpp>
+#include <outrider/draft/hydra/detail/hydra_network.hpp>
+#include <outrider/draft/medusa/detail/medusa_network.hpp>
 
 #include "ctc_fixture.hpp"
 

@@ -113,9 +113,8 @@ TEST_CASE("Hydra network: plain loops, with and without the prefix layer") {
                         check_close(got[k][a], plain_hydra(config, weights, tables.output, head, ground, path));
                     }
                 }
-                check_gradient(weights, [&](const HydraWeights& w) {
-                    return (logits(w) * noise({3, 2, 20}, 44, 1)).sum();
-                });
+                check_gradient(weights,
+                               [&](const HydraWeights& w) { return (logits(w) * noise({3, 2, 20}, 44, 1)).sum(); });
             }
 }
 

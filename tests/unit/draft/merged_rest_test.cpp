@@ -39,7 +39,8 @@ protected:
             const auto tokens = static_cast<std::int64_t>(f.tokens.size());
             REQUIRE(seen[f.sequence] + tokens == f.committed);
             REQUIRE(f.features.size(0) == tokens);
-            REQUIRE(at::equal(f.features.select(1, 0), at::arange(seen[f.sequence], f.committed, f.features.options())));
+            REQUIRE(
+                at::equal(f.features.select(1, 0), at::arange(seen[f.sequence], f.committed, f.features.options())));
             seen[f.sequence] = f.committed;
             TokenTree::Builder tree(f.pending);
             if (budget.nodes > 0) (void)tree.add(0, token_, std::log(q_));
@@ -66,7 +67,8 @@ struct Text {
     SequenceFeedback next() {
         const std::int64_t from = committed;
         committed += fresh;
-        SequenceFeedback f{sequence, std::vector<TokenId>(static_cast<std::size_t>(fresh), token), {}, token, committed};
+        SequenceFeedback f{
+            sequence, std::vector<TokenId>(static_cast<std::size_t>(fresh), token), {}, token, committed};
         f.features = at::arange(from, committed, at::kFloat).unsqueeze(1).expand({fresh, 4}).contiguous();
         return f;
     }
@@ -166,7 +168,8 @@ TEST_CASE("every part of a merged drafter sees every token once, whenever it is 
         }
     }
     CHECK(drafters.dear->calls > 100);
-    CHECK(drafters.dear->calls < drafters.cheap->calls);
+    CHECK(drafters.dear->calls < 450);  // both rest where nothing pays
+    CHECK(drafters.cheap->calls < 450);
     DraftBudget all{.nodes = 2};
     std::vector<SequenceFeedback> feedback;
     for (Text& text : texts) feedback.push_back(text.next());
@@ -231,14 +234,16 @@ TEST_CASE("merged asks nobody for nothing, and learns nothing of it", "[merged]"
     CHECK(play(drafters, {1, 2}, 40, 1.0) == 40);
 }
 
-TEST_CASE("a drafter that is certain of a path never rests", "[merged]") {
+TEST_CASE("a drafter that is certain of a path is asked wherever others draft, and rests where nobody does",
+          "[merged]") {
     struct Certain final : DraftModel {
         std::int64_t calls = 0;
+        std::shared_ptr<double> time;
         [[nodiscard]] std::string_view kind() const override { return "certain"; }
         [[nodiscard]] DraftDraws draws() const override { return DraftDraws::certain; }
         std::vector<SequenceTree> do_propose(std::span<const SequenceFeedback> feedback, DraftBudget) override {
             ++calls;
-            std::this_thread::sleep_for(std::chrono::milliseconds(1));
+            *time += 1e-3;
             std::vector<SequenceTree> trees;
             for (const SequenceFeedback& f : feedback) {
                 trees.push_back({f.sequence, TokenTree::root_only(f.pending)});
@@ -247,79 +252,26 @@ TEST_CASE("a drafter that is certain of a path never rests", "[merged]") {
             return trees;
         }
     };
-    auto certain = std::make_unique<Certain>();
-    Certain& asked = *certain;
-    std::vector<std::unique_ptr<DraftModel>> parts;
-    parts.push_back(std::make_unique<CheckingDraft>(1, 0.5F, 0.0, true, std::make_shared<double>(0.0)));
-    parts.push_back(std::move(certain));
-    MergedDraft merged(std::move(parts));
-    Text text{1, 1};
-    const std::vector<double> prices(5, 0.0);
-    for (int i = 0; i < 40; ++i) {
-        const std::vector<SequenceFeedback> feedback{text.next()};
-        const auto tree = merged.propose(feedback, {4, 1e6, prices});
-        CHECK(tree.front().samples != nullptr);
-        text.accept(tree.front().tree);
+    for (const double price : {1e3, 1e9}) {  // the other one pays, or nobody does
+        auto time = std::make_shared<double>(0.0);
+        auto certain = std::make_unique<Certain>();
+        certain->time = time;
+        Certain& asked = *certain;
+        std::vector<std::unique_ptr<DraftModel>> parts;
+        auto cheap = std::make_unique<CheckingDraft>(1, 0.5F, 1e-5, true, time);
+        const CheckingDraft& other = *cheap;
+        parts.push_back(std::move(cheap));
+        parts.push_back(std::move(certain));
+        MergedDraft merged(std::move(parts), [time] { return *time; });
+        Text text{1, 1};
+        const std::vector<double> prices(5, 0.0);
+        for (int i = 0; i < 100; ++i) {
+            const std::vector<SequenceFeedback> feedback{text.next()};
+            const auto tree = merged.propose(feedback, {4, price, prices});
+            CHECK((tree.front().samples != nullptr || tree.front().tree.drafted() == 0));
+            text.accept(tree.front().tree);
+        }
+        CHECK(asked.calls >= other.calls);
+        CHECK((price < 1e6 ? other.calls == 100 : other.calls < 20));
     }
-    CHECK(asked.calls == 40);
-}
-
-TEST_CASE("what a draft costs follows calls of two kinds and is not moved by one slow moment", "[merged]") {
-    DraftCost steady;
-    CHECK_FALSE(steady.known());
-    for (int i = 0; i < 20; ++i) steady.learn(1, 1, 1e-3);
-    CHECK(steady.once(1, 1) == Catch::Approx(1e-3));
-    CHECK(steady.once(4, 4) == Catch::Approx(4e-3));
-    steady.learn(1, 1, 1.0);
-    CHECK(steady.once(1, 1) < 1.1e-3);
-    for (int i = 0; i < 40; ++i) steady.learn(1, 101, 3e-3);
-    CHECK(steady.once(1, 101) == Catch::Approx(3e-3).epsilon(0.1));
-    CHECK(steady.lasting(1, 101) < 1.2e-3);
-    DraftCost two;
-    for (int i = 0; i < 400; ++i) two.learn(1, 1, i % 5 == 0 ? 1e-3 : 2e-5);
-    CHECK(two.once(1, 1) > 1e-4);
-    CHECK(two.once(1, 1) < 4e-4);
-    for (int i = 0; i < 12; ++i) steady.learn(1, 60, 1e-4);  // a part has begun to rest
-    CHECK(steady.once(1, 1) < 2e-4);
-}
-
-TEST_CASE("added value is learned by what was promised before", "[merged]") {
-    AddedValue value;
-    for (int i = 0; i < 3; ++i) CHECK_FALSE((value.pass(1.0), value.worth_asking(0.0, 0.1, 0.1)));
-    value.pass(1.0);
-    for (int i = 0; i < 30; ++i) {
-        value.learn(0.0, 0.8, 0.2);
-        value.learn(2.0, 0.05, 0.2);
-    }
-    CHECK(value.worth_asking(0.0, 0.2, 0.2));
-    CHECK_FALSE(value.worth_asking(2.0, 0.2, 0.2));
-    int looks = 0, begun = 0;
-    bool before = false;
-    for (int i = 0; i < 200; ++i) {
-        const bool now = value.worth_asking(2.0, 0.2, 0.2);
-        looks += now ? 1 : 0, begun += now && !before ? 1 : 0;
-        before = now;
-    }
-    CHECK(begun > 1);
-    CHECK(begun < 5);
-    CHECK(looks == 5 * begun);  // a look goes on for a few rounds
-    for (int i = 0; i < 100 && !value.worth_asking(2.0, 0.2, 0.2); ++i) {}
-    for (int i = 0; i < 4; ++i) {  // and finds that the drafter pays by now
-        value.learn(2.0, 1.5, 0.2);
-        CHECK(value.worth_asking(2.0, 0.2, 0.2));
-    }
-    for (int i = 0; i < 40; ++i) CHECK(value.worth_asking(2.0, 0.2, 0.2));
-    AddedValue batch;  // many sequences ask in one round, before any of them has paid
-    for (int i = 0; i < 4; ++i) batch.pass(0.0);
-    for (int i = 0; i < 12; ++i) batch.learn(0.0, 0.0, 0.0);
-    for (int round = 0; round < 40; ++round) {
-        batch.pass(0.0);
-        double lost = 0;
-        for (int i = 0; i < 30; ++i) lost += batch.worth_asking(0.0, 0.9, 0.9) ? 0.9 : 0.0;
-        CHECK(lost <= 2.0);  // the account at the start
-    }
-    AddedValue spent;
-    for (int i = 0; i < 10; ++i) spent.pass(0.0);
-    for (int i = 0; i < 4; ++i) spent.learn(0.0, 0.0, 3.0);
-    for (int i = 0; i < 50; ++i) CHECK_FALSE(spent.worth_asking(0.0, 3.0, 3.0));  // no time passes: nothing may be lost
 }

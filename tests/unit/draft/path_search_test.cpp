@@ -3,9 +3,9 @@
 #include <functional>
 #include <limits>
 
-#include "draft/nn/path_sampling.hpp"
-#include "draft/nn/path_search.hpp"
-#include "draft/nn/score_rows.hpp"
+#include <outrider/draft/nn/detail/path_sampling.hpp>
+#include <outrider/draft/nn/detail/path_search.hpp>
+#include <outrider/draft/nn/detail/score_rows.hpp>
 #include "paths_fixture.hpp"
 
 using namespace outrider;
@@ -60,8 +60,8 @@ TEST_CASE("PathSearch finds the likeliest of all paths, and scores few of them")
             }
         }
     CHECK(scored * 10 < most);
-    CHECK(search.best_first(pending, vocabulary, 4, 0, 0.0, [](auto, float*) { FAIL("nothing was to be scored"); }).size() ==
-          3);
+    CHECK(search.best_first(pending, vocabulary, 4, 0, 0.0, [](auto, float*) { FAIL("nothing was to be scored"); })
+              .size() == 3);
 }
 
 TEST_CASE("PathSearch leaves out paths below a bar, and does not look below them") {
@@ -90,10 +90,12 @@ TEST_CASE("PathSearch leaves out paths below a bar, and does not look below them
 TEST_CASE("DraftBudget: what a node has to promise follows from what trees have to bring") {
     const std::vector<double> prices{0.0, 0.3, 0.4, 0.9}, falling{0.0, -0.1, 0.2};
     CHECK(DraftBudget{.nodes = 3}.least_chance() == 0.0);
-    CHECK(DraftBudget{.nodes = 3, .second_price = 5.0, .tree_prices = prices}.least_chance() == Catch::Approx(0.1));  // 0.4 / 2, halved
+    CHECK(DraftBudget{.nodes = 3, .second_price = 5.0, .tree_prices = prices}.least_chance() ==
+          Catch::Approx(0.1));  // 0.4 / 2, halved
     CHECK(DraftBudget{.nodes = 3, .second_price = 0.0, .tree_prices = prices}.least_chance() == 0.0);
     CHECK(DraftBudget{.nodes = 3, .second_price = 5.0, .tree_prices = falling}.least_chance() == 0.0);
-    CHECK(DraftBudget{.nodes = 3, .second_price = 5.0, .tree_prices = std::span(prices).first(1)}.least_chance() == 0.0);
+    CHECK(DraftBudget{.nodes = 3, .second_price = 5.0, .tree_prices = std::span(prices).first(1)}.least_chance() ==
+          0.0);
 }
 
 TEST_CASE("PathSearch: static shapes take ranks within each parent's own list") {
@@ -165,8 +167,7 @@ TEST_CASE("PathSampler draws as often as q says, and an unusable row ends its ch
         for (std::size_t i = 0; i < rows.size(); ++i) {
             const Numbers q = law(Path(rows[i].path.begin() + 1, rows[i].path.end()));
             for (std::size_t c = 0; c < q.size(); ++c)
-                out[i * padded_row(q.size()) + c] =
-                    rows[i].path.size() == 3 ? std::nanf("") : static_cast<float>(q[c]);
+                out[i * padded_row(q.size()) + c] = rows[i].path.size() == 3 ? std::nanf("") : static_cast<float>(q[c]);
         }
     };
     for (std::int64_t i = 0; i < kDraws; ++i) {
@@ -177,7 +178,8 @@ TEST_CASE("PathSampler draws as often as q says, and an unusable row ends its ch
         const auto first = trees[0].tree.token(1);
         hits[static_cast<std::size_t>(std::find(vocabulary.begin(), vocabulary.end(), first) - vocabulary.begin())]++;
         // The end was drawn, for certain: a rule must not take it for a limit.
-        const auto draws = trees[0].samples->draws(trees[0].samples->draws(trees[0].samples->draws(0)[0].point)[0].point);
+        const auto draws =
+            trees[0].samples->draws(trees[0].samples->draws(trees[0].samples->draws(0)[0].point)[0].point);
         REQUIRE(draws.size() == 1);
         CHECK(draws[0].token == kEndOfDraft);
     }

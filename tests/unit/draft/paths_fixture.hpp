@@ -29,8 +29,8 @@ inline Numbers log_softmax(Numbers x) {
 }
 
 /// Every path of at most `heads` tokens with its log probability, likeliest first.
-inline std::vector<std::pair<double, Path>> all_paths(const Conditional& conditional, std::span<const TokenId> vocabulary,
-                                                      std::size_t heads) {
+inline std::vector<std::pair<double, Path>> all_paths(const Conditional& conditional,
+                                                      std::span<const TokenId> vocabulary, std::size_t heads) {
     std::vector<std::pair<double, Path>> paths;
     const std::function<void(const Path&, double)> grow = [&](const Path& path, double above) {
         if (path.size() == heads) return;

@@ -232,7 +232,11 @@ namespace {
 const std::vector<TokenId> kCounting{1, 2, 3, 4, 5, 6, 7, 8, 9};
 
 SequenceFeedback counted(SequenceId id) {
-    return {.sequence = id, .tokens = {kCounting.begin(), kCounting.end() - 1}, .features = {}, .pending = 9, .committed = 8};
+    return {.sequence = id,
+            .tokens = {kCounting.begin(), kCounting.end() - 1},
+            .features = {},
+            .pending = 9,
+            .committed = 8};
 }
 
 TokenTree drafted_by_others() {
@@ -257,8 +261,8 @@ TEST_CASE("ngram goes on where other drafters' paths end, and has a say on them"
         CHECK(all.tokens()[i] == others.tokens()[i]);
         CHECK(all.parents()[i] == others.parents()[i]);
     }
-    CHECK(std::isinf(all.log_q()[1]));  // nothing followed 9
-    CHECK(std::isinf(all.log_q()[4]));  // 8 never followed 2
+    CHECK(std::isinf(all.log_q()[1]));      // nothing followed 9
+    CHECK(std::isinf(all.log_q()[4]));      // 8 never followed 2
     CHECK(std::exp(all.log_q()[3]) > 0.1);  // 3 did
     NodeIndex at = 3;
     for (const TokenId next : {4, 5, 6}) {
@@ -280,7 +284,8 @@ TEST_CASE("ngram learns from what it said about other drafters' paths", "[ngram]
     };
     float before = say(1);
     for (SequenceId id = 1; id < 20; ++id) {
-        const SequenceFeedback right{.sequence = id, .tokens = {9, 2, 3}, .features = {}, .pending = 4, .committed = 11};
+        const SequenceFeedback right{
+            .sequence = id, .tokens = {9, 2, 3}, .features = {}, .pending = 4, .committed = 11};
         (void)drafter.propose(std::vector<SequenceFeedback>{right}, {0});
         const float after = say(id + 1);
         CHECK(after > before);

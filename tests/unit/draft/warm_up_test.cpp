@@ -2,7 +2,7 @@
 
 #include <unordered_map>
 
-#include "draft/nn/warm_up.hpp"
+#include <outrider/draft/nn/detail/warm_up.hpp>
 
 using namespace outrider;
 

@@ -4,7 +4,6 @@
 #include <catch2/catch_test_macros.hpp>
 #include <filesystem>
 #include <outrider/accept/match.hpp>
-#include <outrider/accept/match.hpp>
 #include <outrider/draft/ctc/ctc_draft.hpp>
 #include <outrider/draft/hydra/hydra_draft.hpp>
 #include <outrider/draft/medusa/medusa_draft.hpp>
@@ -140,8 +139,8 @@ TEST_CASE("Drafters with feature layers and without stand beside each other, and
                                              head, HeadDraftOptions{.threads = 1});
     };
     const auto hydra = [](const TargetHead& head) {
-        return std::make_unique<HydraDraft>(hydra_for(head), stirred(init_hydra_weights(hydra_for(head), head, 1)), head,
-                                            HeadDraftOptions{.threads = 1});
+        return std::make_unique<HydraDraft>(hydra_for(head), stirred(init_hydra_weights(hydra_for(head), head, 1)),
+                                            head, HeadDraftOptions{.threads = 1});
     };
     const std::vector<TokenId> prompt{5, 9, 31, 7, 100, 101, 100};
     const auto first_tree = [&](DraftModel& draft, LlamaVerifier& verifier) {

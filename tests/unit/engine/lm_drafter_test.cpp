@@ -5,7 +5,6 @@
 #include <catch2/matchers/catch_matchers_string.hpp>
 
 #include <outrider/accept/match.hpp>
-#include <outrider/accept/match.hpp>
 #include <outrider/core/error.hpp>
 #include <outrider/decode/speculative_decoder.hpp>
 #include <outrider/draft/none.hpp>
@@ -44,7 +43,9 @@ TEST_CASE("sampled texts do not change with a checkpoint that drafts beside n-gr
     const std::vector<TokenId> expected = plain.generate({{5, 9, 31, 7}}, options).tokens;
     for (const std::int64_t nodes : {std::int64_t{4}, kAutoNodes}) {
         SpeculativeDecoder drafted{make_drafter("lm:" + kTiny + "+ngram", model.head(), {.lm_model = {.threads = 1}}),
-                                   LlamaVerifier{model}, Match{}, {.nodes = nodes}};
+                                   LlamaVerifier{model},
+                                   Match{},
+                                   {.nodes = nodes}};
         const GenerationResult result = drafted.generate({{5, 9, 31, 7}}, options);
         CHECK(result.tokens == expected);
         if (nodes != kAutoNodes) CHECK(result.stats.drafted > 0);  // auto lets a drafter as dear as its target rest

@@ -65,7 +65,9 @@ TEST_CASE("a folder says its kind") {
     for (const char* kind : {"ctc", "medusa", "hydra"}) {
         folder.config("own", fmt::format(R"({{"kind": "{}", "version": 1}})", kind));
         CHECK_THAT(message("own"), ContainsSubstring("own/config.json") && !ContainsSubstring("json.exception"));
-        folder.config("own", fmt::format(R"({{"kind": "{}", "version": 1, "target": {{"fingerprint": null, "name": 1}}}})", kind));
+        folder.config(
+            "own",
+            fmt::format(R"({{"kind": "{}", "version": 1, "target": {{"fingerprint": null, "name": 1}}}})", kind));
         CHECK_THAT(message("own"), ContainsSubstring("own/config.json") && !ContainsSubstring("json.exception"));
     }
 }
@@ -95,8 +97,8 @@ TEST_CASE("a folder that looks published says what it lacks") {
 TEST_CASE("the drafter of a target is the one that accepted most") {
     const Folder folder;
     const auto config = [](const std::string& fingerprint, double beta) {
-        return fmt::format(R"({{"target": {{"fingerprint": "{}"}}, "training": {{"held_out_beta_16_nodes": {}}}}})", fingerprint,
-                           beta);
+        return fmt::format(R"({{"target": {{"fingerprint": "{}"}}, "training": {{"held_out_beta_16_nodes": {}}}}})",
+                           fingerprint, beta);
     };
     folder.config("a", config("mine", 2.0));
     folder.config("b", config("mine", 2.5));

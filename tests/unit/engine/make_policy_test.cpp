@@ -42,7 +42,8 @@ TEST_CASE("every policy has a name, and its facts are true") {
         };
         CHECK(takes(DraftDraws::none) == !policy.needs_draws);
         CHECK(takes(DraftDraws::independent) == !policy.one_chain);
-        for (const DraftDraws draws : {DraftDraws::unknown, DraftDraws::no_nodes, DraftDraws::certain, DraftDraws::chain})
+        for (const DraftDraws draws :
+             {DraftDraws::unknown, DraftDraws::no_nodes, DraftDraws::certain, DraftDraws::chain})
             CHECK(takes(draws));
         CHECK((promise_at(policy, 0.0) == TextPromise::lossy) == policy.name.starts_with("lossy_"));
         CHECK((promise_at(policy, 0.7) == TextPromise::same_text) == (policy.name == "match"));

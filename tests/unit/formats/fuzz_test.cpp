@@ -1,5 +1,5 @@
-// Mutated files: every loader gives a result or an Error; no crash, no other exception, no allocation out of proportion.
-// The number of inputs: see ../../mutation.hpp.
+// Mutated files: every loader gives a result or an Error; no crash, no other exception, no allocation out of
+// proportion. The number of inputs: see ../../mutation.hpp.
 #include <catch2/catch_test_macros.hpp>
 
 #include <algorithm>
@@ -76,7 +76,7 @@ void use(const Tokenizer& tokenizer) {
     }
     for (std::int64_t id = 0; id < tokenizer.size(); ++id) (void)tokenizer.piece(static_cast<TokenId>(id));
     try {
-        (void)ChatTemplate::detect(tokenizer.chat_template());
+        (void)ChatTemplate::of(tokenizer);
     } catch (const Error&) {
     }
 }
@@ -86,7 +86,8 @@ std::string small_gguf() {
     b.text("general.architecture", "llama").scalar<std::uint32_t>("general.alignment", 32).scalar("eps", 1e-5f);
     b.array<float>("scores", {1, 2, 3}).scalar("flag", true);
     b.text("tokenizer.ggml.model", "gpt2").text("tokenizer.ggml.pre", "smollm");
-    b.array<std::string>("tokenizer.ggml.tokens", {"a", "b", "ab", "\xC4\xA0", "1", "2", "\xC4\x8A", "<end>", "<", ">", "e", "n", "d"});
+    b.array<std::string>("tokenizer.ggml.tokens",
+                         {"a", "b", "ab", "\xC4\xA0", "1", "2", "\xC4\x8A", "<end>", "<", ">", "e", "n", "d"});
     b.array<std::string>("tokenizer.ggml.merges", {"a b"});
     b.array<std::int32_t>("tokenizer.ggml.token_type", {1, 1, 1, 1, 1, 1, 1, 3, 1, 1, 1, 1, 1});
     b.scalar<std::uint32_t>("tokenizer.ggml.eos_token_id", 7).text("tokenizer.chat_template", "<|im_start|>system\nx");
@@ -102,7 +103,10 @@ detail::SentencePieceFile small_pieces(bool bpe) {
     file.bpe = bpe;
     file.pieces = {{"<unk>", 0, PieceKind::unknown}, {"<s>", 0, PieceKind::control}, {"</s>", 0, PieceKind::control}};
     float score = -1;
-    for (const char* text : {"ab", "\xE2\x96\x81" "a", "a", "b", "\xE2\x96\x81", "1", "n", "e", "d", "<", ">"})
+    for (const char* text : {"ab",
+                             "\xE2\x96\x81"
+                             "a",
+                             "a", "b", "\xE2\x96\x81", "1", "n", "e", "d", "<", ">"})
         file.pieces.push_back({text, score -= 1, PieceKind::normal});
     file.pieces.push_back({"12", 0, PieceKind::user_defined});
     file.pieces.push_back({"nd", -20, PieceKind::unused});
@@ -133,10 +137,10 @@ std::string small_pieces_gguf() {
 void read_gguf(const std::string& text) {
     const GgufFile file = GgufFile::parse(SharedBytes::copy(as_bytes(text)), "fuzzed");
     for (const std::string& key : file.keys()) {
-        const std::function<void()> getters[] = {
-            [&] { (void)file.string(key); },   [&] { (void)file.integer(key); },  [&] { (void)file.number(key); },
-            [&] { (void)file.boolean(key); },  [&] { (void)file.strings(key); },  [&] { (void)file.integers(key); },
-            [&] { (void)file.numbers(key); },  [&] { (void)file.booleans(key); }};
+        const std::function<void()> getters[] = {[&] { (void)file.string(key); },  [&] { (void)file.integer(key); },
+                                                 [&] { (void)file.number(key); },  [&] { (void)file.boolean(key); },
+                                                 [&] { (void)file.strings(key); }, [&] { (void)file.integers(key); },
+                                                 [&] { (void)file.numbers(key); }, [&] { (void)file.booleans(key); }};
         int readable = 0;
         for (const auto& getter : getters) {
             try {
@@ -175,8 +179,14 @@ TEST_CASE("fuzz: tokenizer.model and its neighbours") {
             use(*Tokenizer::from_folder(folder.path()));
         };
     };
-    const std::vector<std::string> words = {std::string(8, '\0'), std::string(8, '\xFF'), "\x0A", "\x18\x06", "\x1A\x04",
-                                            "\xE2\x96\x81", std::string("\x15\0\0\x80\x7F", 5), "\x10\x00"};
+    const std::vector<std::string> words = {std::string(8, '\0'),
+                                            std::string(8, '\xFF'),
+                                            "\x0A",
+                                            "\x18\x06",
+                                            "\x1A\x04",
+                                            "\xE2\x96\x81",
+                                            std::string("\x15\0\0\x80\x7F", 5),
+                                            "\x10\x00"};
     for (const bool bpe : {true, false}) {
         DYNAMIC_SECTION((bpe ? "bpe" : "unigram")) {
             const std::string model = small_pieces(bpe).write();
@@ -185,8 +195,9 @@ TEST_CASE("fuzz: tokenizer.model and its neighbours") {
         }
     }
     folder.write("tokenizer.model", small_pieces(true).write());
-    const std::string config = R"({"added_tokens_decoder": {"9": {"content": "<end>", "special": true}, "2": {"content": "ab"}},)"
-                               R"("eos_token": "<end>", "legacy": false, "chat_template": "x"})";
+    const std::string config =
+        R"({"added_tokens_decoder": {"9": {"content": "<end>", "special": true}, "2": {"content": "ab"}},)"
+        R"("eos_token": "<end>", "legacy": false, "chat_template": "x"})";
     fuzz(config, kJsonWords, load("tokenizer_config.json"), fuzz_inputs() / 5);
     folder.write("tokenizer_config.json", R"({"eos_token": "<end>"})");
     fuzz(R"({"<end>": 9, "<more>": 10})", kJsonWords, load("added_tokens.json"), fuzz_inputs() / 5);
@@ -219,22 +230,62 @@ TEST_CASE("fuzz: safetensors index") {
 TEST_CASE("fuzz: torch archive") {
     // As torch.save writes a module: memo, shared storage, _metadata; one tensor is strided.
     const std::string pickle = test::PickleBuilder()
-        .global("collections", "OrderedDict").raw(")R(").text("a").tensor("FloatStorage", "0", 6, 0, {2, 3}, {3, 1})
-        .raw("q\1").text("b").raw("h\1").text("c").tensor("FloatStorage", "0", 6, 1, {2, 2}, {1, 3})
-        .text("d").global("torch._utils", "_rebuild_parameter").tensor("HalfStorage", "1", 4, 0, {4}, {1})
-        .raw("\x88}\x87Ru}").text("_metadata").raw("}sb.").build();
+                                   .global("collections", "OrderedDict")
+                                   .raw(")R(")
+                                   .text("a")
+                                   .tensor("FloatStorage", "0", 6, 0, {2, 3}, {3, 1})
+                                   .raw("q\1")
+                                   .text("b")
+                                   .raw("h\1")
+                                   .text("c")
+                                   .tensor("FloatStorage", "0", 6, 1, {2, 2}, {1, 3})
+                                   .text("d")
+                                   .global("torch._utils", "_rebuild_parameter")
+                                   .tensor("HalfStorage", "1", 4, 0, {4}, {1})
+                                   .raw("\x88}\x87Ru}")
+                                   .text("_metadata")
+                                   .raw("}sb.")
+                                   .build();
     const std::vector<std::string> storages = {std::string(24, '\5'), std::string(8, '\7')};
     const auto read = [](const std::string& text) {
         const TorchArchive file = TorchArchive::parse(SharedBytes::copy(as_bytes(text)), "fuzzed");
         for (const SafeTensor& tensor : file.tensors()) (void)to_floats(tensor);
     };
-    std::vector<std::string> words = {"PK\1\2", "PK\3\4", "PK\5\6", "PK\6\6", "PK\6\7", "made/", "data.pkl",
-                                      "data/1", "big", std::string(8, '\0'), std::string(8, '\xFF')};
+    std::vector<std::string> words = {"PK\1\2",
+                                      "PK\3\4",
+                                      "PK\5\6",
+                                      "PK\6\6",
+                                      "PK\6\7",
+                                      "made/",
+                                      "data.pkl",
+                                      "data/1",
+                                      "big",
+                                      std::string(8, '\0'),
+                                      std::string(8, '\xFF')};
     SECTION("zip") { fuzz(build_archive(pickle, storages), words, read); }
     SECTION("zip, 64-bit") { fuzz(build_archive(pickle, storages, {.wide = true}), words, read); }
     SECTION("pickle") {
-        for (const char* word : {"}", "(", ")", "t", "\x85", "\x86", "\x87", "u", "s", "b", "R", "Q", ".", "N", "\x88",
-                                 "q\1", "h\1", "K\1", "J\xFF\xFF\xFF\x7F", "\x8A\x01\xFF", "ctorch\nLongStorage\n",
+        for (const char* word : {"}",
+                                 "(",
+                                 ")",
+                                 "t",
+                                 "\x85",
+                                 "\x86",
+                                 "\x87",
+                                 "u",
+                                 "s",
+                                 "b",
+                                 "R",
+                                 "Q",
+                                 ".",
+                                 "N",
+                                 "\x88",
+                                 "q\1",
+                                 "h\1",
+                                 "K\1",
+                                 "J\xFF\xFF\xFF\x7F",
+                                 "\x8A\x01\xFF",
+                                 "ctorch\nLongStorage\n",
                                  "ccollections\nOrderedDict\n"})
             words.emplace_back(word);
         words.emplace_back("X\1\0\0\0a", 6);
@@ -266,7 +317,8 @@ TEST_CASE("fuzz: tokenizer.json and its neighbours") {
         R"({"bos_token": {"content": "<end>"}, "eos_token": "<end>", "chat_template": [{"name": "default", "template": "x"}]})";
     const std::string listed =
         R"({"pad_token": "<pad>", "added_tokens_decoder": {"8": {"content": "<end>", "special": true, "rstrip": true}, "13": {"content": "x"}}})";
-    const std::string map = R"({"eos_token": {"content": "<end>", "lstrip": true}, "additional_special_tokens": ["ab", "<x>"]})";
+    const std::string map =
+        R"({"eos_token": {"content": "<end>", "lstrip": true}, "additional_special_tokens": ["ab", "<x>"]})";
     const std::string generation = R"({"eos_token_id": [8, 2]})";
     const test::TemporaryFolder folder;
     const auto path = folder.write("tokenizer.json", tokenizer);
@@ -300,21 +352,6 @@ TEST_CASE("fuzz: tokenizer.json over characters") {
         R"x("<0xE2>":2,"<0x80>":3,"<0x99>":4,"\u2581":5,"a":6,"b":7,"\u2581a":8,"ab":9,"1":10,"n":11,"d":12,"nd":13},)x"
         R"x("merges":["\u2581 a","a b","n d"]}})x";
     const test::TemporaryFolder folder;
-    fuzz(tokenizer, kJsonWords, [&](const std::string& text) {
-        use(*Tokenizer::from_json(folder.write("tokenizer.json", text)));
-    });
-}
-
-TEST_CASE("fuzz: chat template") {
-    const std::vector<std::string> words = {"<|im_start|>", "<|im_end|>", "<|im_start|>system\\n", "<|start_header_id|>",
-                                            "<|end_header_id|>", "<|eot_id|>", "[INST]", "[/INST]", "<<SYS>>", "USER: ",
-                                            "ASSISTANT:", "<|user|>", "<|assistant|>", "eos_token", "<|end|>", "\\n", "'",
-                                            "\"", "{", "\xFF", std::string(8, '\0')};
-    const std::string source = "{% if x %}{{ '<|im_start|>system\\nBe brief.<|im_end|>\\n' }}{% endif %}"
-                               "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] }}";
-    fuzz(source, words, [](const std::string& text) {
-        const ChatTemplate chat = ChatTemplate::detect(text);
-        CHECK_NOTHROW(ChatTemplate::by_name(chat.name()));
-        if (chat.default_system().size() > text.size()) FAIL("a system turn longer than the template");
-    });
+    fuzz(tokenizer, kJsonWords,
+         [&](const std::string& text) { use(*Tokenizer::from_json(folder.write("tokenizer.json", text))); });
 }

@@ -50,8 +50,10 @@ TEST_CASE("ggml types: golden blocks") {
             INFO("number " << i << " expected " << expected[i] << " got " << got[i]);
             // Equal up to the rounding of one product and one sum; halves are exact, infinities and signs included.
             const bool exact = type == GgmlType::f16 || type == GgmlType::bf16;
-            if (exact) REQUIRE(std::bit_cast<std::uint32_t>(got[i]) == std::bit_cast<std::uint32_t>(expected[i]));
-            else REQUIRE(std::abs(got[i] - expected[i]) <= 3e-7f * largest);
+            if (exact)
+                REQUIRE(std::bit_cast<std::uint32_t>(got[i]) == std::bit_cast<std::uint32_t>(expected[i]));
+            else
+                REQUIRE(std::abs(got[i] - expected[i]) <= 3e-7f * largest);
         }
     }
     CHECK(seen.size() == 14);

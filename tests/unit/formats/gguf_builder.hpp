@@ -38,8 +38,10 @@ public:
         put<std::uint32_t>(bytes, type_of<T>());
         put<std::uint64_t>(bytes, values.size());
         for (const T& value : values) {
-            if constexpr (std::is_same_v<T, std::string>) put_string(bytes, value);
-            else put(bytes, value);
+            if constexpr (std::is_same_v<T, std::string>)
+                put_string(bytes, value);
+            else
+                put(bytes, value);
         }
         return raw(key, 9, bytes);
     }
@@ -92,17 +94,28 @@ public:
 private:
     template <typename T>
     static constexpr std::uint32_t type_of() {
-        if constexpr (std::is_same_v<T, std::uint8_t>) return 0;
-        else if constexpr (std::is_same_v<T, std::int8_t>) return 1;
-        else if constexpr (std::is_same_v<T, std::uint16_t>) return 2;
-        else if constexpr (std::is_same_v<T, std::int16_t>) return 3;
-        else if constexpr (std::is_same_v<T, std::uint32_t>) return 4;
-        else if constexpr (std::is_same_v<T, std::int32_t>) return 5;
-        else if constexpr (std::is_same_v<T, float>) return 6;
-        else if constexpr (std::is_same_v<T, bool>) return 7;
-        else if constexpr (std::is_same_v<T, std::string>) return 8;
-        else if constexpr (std::is_same_v<T, std::uint64_t>) return 10;
-        else if constexpr (std::is_same_v<T, std::int64_t>) return 11;
+        if constexpr (std::is_same_v<T, std::uint8_t>)
+            return 0;
+        else if constexpr (std::is_same_v<T, std::int8_t>)
+            return 1;
+        else if constexpr (std::is_same_v<T, std::uint16_t>)
+            return 2;
+        else if constexpr (std::is_same_v<T, std::int16_t>)
+            return 3;
+        else if constexpr (std::is_same_v<T, std::uint32_t>)
+            return 4;
+        else if constexpr (std::is_same_v<T, std::int32_t>)
+            return 5;
+        else if constexpr (std::is_same_v<T, float>)
+            return 6;
+        else if constexpr (std::is_same_v<T, bool>)
+            return 7;
+        else if constexpr (std::is_same_v<T, std::string>)
+            return 8;
+        else if constexpr (std::is_same_v<T, std::uint64_t>)
+            return 10;
+        else if constexpr (std::is_same_v<T, std::int64_t>)
+            return 11;
         else {
             static_assert(std::is_same_v<T, double>);
             return 12;

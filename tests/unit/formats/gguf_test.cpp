@@ -17,10 +17,10 @@
 #include "temporary_folder.hpp"
 
 using namespace outrider;
-using outrider::test::as_bytes;
-using outrider::test::GgufBuilder;
 using Catch::Matchers::ContainsSubstring;
 using Catch::Matchers::MessageMatches;
+using outrider::test::as_bytes;
+using outrider::test::GgufBuilder;
 
 namespace {
 
@@ -117,7 +117,8 @@ TEST_CASE("gguf: a model in parts is opened by any of them") {
     const test::TemporaryFolder folder;
     std::vector<std::filesystem::path> paths;
     for (std::uint16_t i = 0; i < 3; ++i)
-        paths.push_back(folder.write("a-00001-of-00009-0000" + std::to_string(i + 1) + "-of-00003.gguf", part_of(i, 3, 3)));
+        paths.push_back(
+            folder.write("a-00001-of-00009-0000" + std::to_string(i + 1) + "-of-00003.gguf", part_of(i, 3, 3)));
     for (const auto& path : paths) {
         const GgufFile file = GgufFile::open(path);
         CHECK(file.tensors().size() == 3);
@@ -144,7 +145,8 @@ TEST_CASE("gguf: a model in parts is opened by any of them") {
     fails("part 3 of 3 is missing");
     paths[0] = folder.write("b-00001-of-00001.gguf", part_of(0, 1, 1));
     CHECK(GgufFile::open(paths[0]).tensors().size() == 1);
-    for (const char* name : {"model.gguf", "model-00001-of-00002.gguf", "model-0001-of-0003.gguf", "-00001-of-00003.bin"}) {
+    for (const char* name :
+         {"model.gguf", "model-00001-of-00002.gguf", "model-0001-of-0003.gguf", "-00001-of-00003.bin"}) {
         paths[0] = folder.write(name, part_of(0, 3, 3));
         fails("one part of 3");
     }
@@ -153,7 +155,8 @@ TEST_CASE("gguf: a model in parts is opened by any of them") {
         if (i == 0) paths[0] = path;
     }
     CHECK_THROWS_AS(GgufFile::open(paths[0]), Error);
-    for (std::uint16_t i = 0; i < 2; ++i) paths[i] = folder.write("d-0000" + std::to_string(i + 1) + "-of-00002.gguf", part_of(i, 2, 7));
+    for (std::uint16_t i = 0; i < 2; ++i)
+        paths[i] = folder.write("d-0000" + std::to_string(i + 1) + "-of-00002.gguf", part_of(i, 2, 7));
     fails("split.tensors.count is 7");
 }
 

@@ -14,14 +14,17 @@
 #include "temporary_folder.hpp"
 
 using namespace outrider;
-using nlohmann::json;
 using Catch::Matchers::ContainsSubstring;
 using Catch::Matchers::MessageMatches;
+using nlohmann::json;
 
 namespace {
 
 json least() {
-    return {{"hidden_size", 64}, {"intermediate_size", 96}, {"num_hidden_layers", 2}, {"num_attention_heads", 4},
+    return {{"hidden_size", 64},
+            {"intermediate_size", 96},
+            {"num_hidden_layers", 2},
+            {"num_attention_heads", 4},
             {"vocab_size", 300}};
 }
 
@@ -133,7 +136,8 @@ TEST_CASE("config: rotary scaling by older and newer keys") {
     CHECK(rope("rope_scaling", R"({"rope_type": "linear", "factor": 4})").factor == 4.0);
     CHECK(rope("rope_parameters", R"({"rope_type": "linear", "factor": 4, "rope_theta": 7})").theta == 7.0);
     CHECK(rope("rope_scaling", "{}").type == "default");
-    CHECK(rope("rope_scaling", R"({"rope_type": "llama3", "factor": 8, "low_freq_factor": 1, "high_freq_factor": 4})").original_context == 512);
+    CHECK(rope("rope_scaling", R"({"rope_type": "llama3", "factor": 8, "low_freq_factor": 1, "high_freq_factor": 4})")
+              .original_context == 512);
     json both = least();
     both["rope_scaling"] = {{"type", "linear"}, {"factor", 2}};
     both["rope_parameters"] = {{"rope_type", "default"}, {"rope_theta", 5}};
@@ -145,15 +149,18 @@ TEST_CASE("config: rotary scaling by older and newer keys") {
     };
     fails("rope_scaling", R"({"type": "linear"})", "no factor");
     fails("rope_scaling", R"({"factor": 2.0})", "no type");
-    fails("rope_parameters", R"({"rope_type": "default", "partial_rotary_factor": 0.5})", "partial_rotary_factor");
-    fails("partial_rotary_factor", "0.25", "partial_rotary_factor");
+    fails("rope_parameters", R"({"rope_type": "default", "partial_rotary_factor": 1.5})", "partial_rotary_factor");
+    fails("partial_rotary_factor", "0", "partial_rotary_factor");
     fails("quantization_config", R"({"quant_method": "awq"})", "quantization_config");
 }
 
 TEST_CASE("config: numbers that only Python writes") {
     const std::string text = least().dump();
-    const auto with = [&](const std::string& more) { return parse_hf_config(text.substr(0, text.size() - 1) + more + "}", "config.json"); };
-    CHECK(with(R"(, "time_step_limit": [0.0, Infinity], "aux": NaN, "low": -Infinity, "say \"NaN\"": "NaN")").hidden_size == 64);
+    const auto with = [&](const std::string& more) {
+        return parse_hf_config(text.substr(0, text.size() - 1) + more + "}", "config.json");
+    };
+    CHECK(with(R"(, "time_step_limit": [0.0, Infinity], "aux": NaN, "low": -Infinity, "say \"NaN\"": "NaN")")
+              .hidden_size == 64);
     for (const char* number : {"NaN", "Infinity", "-Infinity"})
         CHECK_THROWS_MATCHES(with(std::string(R"(, "rope_theta": )") + number), Error,
                              MessageMatches(ContainsSubstring("rope_theta") && ContainsSubstring(number)));
@@ -164,7 +171,8 @@ TEST_CASE("config: numbers that only Python writes") {
 TEST_CASE("config: nested too deep is an error") {
     for (const std::size_t depth : {65u, 1000u, 1'000'000u}) {
         const std::string deep = std::string(depth, '[') + std::string(depth, ']');
-        CHECK_THROWS_MATCHES(parse_hf_config(deep, "config.json"), Error, MessageMatches(ContainsSubstring("levels deep")));
+        CHECK_THROWS_MATCHES(parse_hf_config(deep, "config.json"), Error,
+                             MessageMatches(ContainsSubstring("levels deep")));
         CHECK_THROWS_AS(parse_hf_config(std::string(depth, '['), "config.json"), Error);
         CHECK_THROWS_AS(parse_hf_config("{\"a\":" + deep + "}", "config.json"), Error);
     }
@@ -177,7 +185,8 @@ TEST_CASE("config: missing and impossible values are named") {
         root.erase(key);
         INFO(key);
         CHECK_THROWS_MATCHES(parse(root), Error, MessageMatches(ContainsSubstring(key)));
-        for (const json& bad : {json(0), json(-1), json(1.5), json("64"), json(true), json(1ull << 40), json::array()}) {
+        for (const json& bad :
+             {json(0), json(-1), json(1.5), json("64"), json(true), json(1ull << 40), json::array()}) {
             root[key] = bad;
             INFO(bad.dump());
             CHECK_THROWS_MATCHES(parse(root), Error, MessageMatches(ContainsSubstring(key)));

@@ -21,10 +21,10 @@
 #include "temporary_folder.hpp"
 
 using namespace outrider;
-using outrider::test::as_bytes;
-using outrider::test::TemporaryFolder;
 using Catch::Matchers::ContainsSubstring;
 using Catch::Matchers::MessageMatches;
+using outrider::test::as_bytes;
+using outrider::test::TemporaryFolder;
 
 namespace {
 
@@ -162,7 +162,8 @@ TEST_CASE("safetensors: shards") {
     CHECK_THROWS_MATCHES(index(R"({"weight_map": {"a": "1.safetensors", "b": "2.safetensors"}})"), Error,
                          MessageMatches(ContainsSubstring("two files")));
     std::filesystem::remove(folder.path() / "model.safetensors.index.json");
-    CHECK_THROWS_MATCHES(SafeTensors::open(folder.path()), Error, MessageMatches(ContainsSubstring("model.safetensors")));
+    CHECK_THROWS_MATCHES(SafeTensors::open(folder.path()), Error,
+                         MessageMatches(ContainsSubstring("model.safetensors")));
     write_safetensors(folder.path() / "model.safetensors", second);
     CHECK(SafeTensors::open(folder.path()).names() == std::vector<std::string>{"b"});
     CHECK_THROWS_AS(SafeTensors::open(folder.path() / "absent"), Error);

@@ -135,8 +135,9 @@ inline std::string build_archive(std::span<const SafeTensorView> tensors) {
     std::vector<std::string> storages;
     pickle.raw("}(");
     for (const SafeTensorView& tensor : tensors) {
-        const std::string type = tensor.dtype == SafeDtype::f32 ? "FloatStorage"
-                                 : tensor.dtype == SafeDtype::f16 ? "HalfStorage" : "BFloat16Storage";
+        const std::string type = tensor.dtype == SafeDtype::f32   ? "FloatStorage"
+                                 : tensor.dtype == SafeDtype::f16 ? "HalfStorage"
+                                                                  : "BFloat16Storage";
         std::vector<std::int64_t> stride(tensor.shape.size());
         std::int64_t elements = 1;
         for (std::size_t d = stride.size(); d-- > 0;) stride[d] = elements, elements *= tensor.shape[d];

@@ -11,7 +11,7 @@
 #include <vector>
 
 #include <outrider/core/error.hpp>
-#include "formats/named_tensors.hpp"
+#include <outrider/formats/detail/named_tensors.hpp>
 #include "formats/torch_archive.hpp"
 
 #include "gguf_builder.hpp"
@@ -69,8 +69,8 @@ std::string of_pickle(const PickleBuilder& pickle) {
 }  // namespace
 
 TEST_CASE("torch archive: PyTorch's own files hold the tensors that PyTorch says") {
-    for (const char* name : {"kinds", "views", "big_endian", "medusa_legacy", "medusa_v2", "hydra_prefix_mlp",
-                             "parameters"}) {
+    for (const char* name :
+         {"kinds", "views", "big_endian", "medusa_legacy", "medusa_v2", "hydra_prefix_mlp", "parameters"}) {
         CAPTURE(name);
         const auto path = kGolden / (std::string(name) + ".pt");
         const SafeTensors expected = SafeTensors::open(kGolden / (std::string(name) + ".safetensors"));
@@ -259,7 +259,9 @@ TEST_CASE("torch archive: the pickle is read, not run") {
     check_fails(of_pickle(PickleBuilder().raw("}h\7.")), "has not stored");
     check_fails(of_pickle(PickleBuilder().raw("q\1.")), "missing");
     check_fails(of_pickle(PickleBuilder().raw("K\1\x86.")), "missing");
-    check_fails(of_pickle(PickleBuilder().raw("\x8A\x09" "123456789")), "64 bits");
+    check_fails(of_pickle(PickleBuilder().raw("\x8A\x09"
+                                              "123456789")),
+                "64 bits");
     check_fails(of_pickle(PickleBuilder().raw("}").text("\xFF").raw("Ns.")), "UTF-8");
     check_fails(of_pickle(PickleBuilder().raw("}NNs.")), "texts as names");
     check_fails(of_pickle(PickleBuilder().raw("}}Q.")), "persistent id");

@@ -4,7 +4,7 @@
 
 #include <outrider/core/error.hpp>
 #include "kernels/attention.hpp"
-#include "kernels/thread_team.hpp"
+#include <outrider/core/detail/thread_team.hpp>
 
 #include "kernel_test.hpp"
 
@@ -13,17 +13,20 @@ using namespace outrider::testing;
 
 namespace {
 
-// A cache of `slots` slots for kv_heads heads, [slot][head][dim], as the kernel reads it and in doubles; and its keys in
-// panels, [head][slot / 16][dim][16].
+// A cache of `slots` slots for kv_heads heads, [slot][head][dim], as the kernel reads it and in doubles; and its keys
+// in panels, [head][slot / 16][dim][16].
 struct TestCache {
     std::vector<std::byte> keys, values, panels;
     AttentionShape shape;
     std::int64_t head_panels;
 
     TestCache(const AttentionShape& with, std::int64_t slots)
-        : keys(static_cast<std::size_t>(slots * row_bytes(with))), values(keys.size()), shape(with),
+        : keys(static_cast<std::size_t>(slots * row_bytes(with))),
+          values(keys.size()),
+          shape(with),
           head_panels((slots + kKeyPanel - 1) / kKeyPanel * kKeyPanel * with.head_dim) {
-        panels.resize(static_cast<std::size_t>(with.kv_heads * head_panels * element_bytes(with.format)), std::byte{0xff});
+        panels.resize(static_cast<std::size_t>(with.kv_heads * head_panels * element_bytes(with.format)),
+                      std::byte{0xff});
     }
 
     static std::int64_t row_bytes(const AttentionShape& s) { return s.kv_heads * s.head_dim * element_bytes(s.format); }
@@ -36,9 +39,7 @@ struct TestCache {
             to_key_panels(shape.format, key + h * shape.head_dim, shape.head_dim, slot,
                           panels.data() + h * head_panels * element_bytes(shape.format));
     }
-    CacheView view() const {
-        return {keys.data(), values.data(), shape.kv_heads * shape.head_dim, shape.head_dim};
-    }
+    CacheView view() const { return {keys.data(), values.data(), shape.kv_heads * shape.head_dim, shape.head_dim}; }
     /// The same keys and values, the values head by head too: both strides are shared.
     std::vector<std::byte> values_by_head() const {
         std::vector<std::byte> result(panels.size());
@@ -72,8 +73,9 @@ std::vector<float> run(ThreadTeam& team, const AttentionShape& shape, std::span<
     std::int64_t most = 0;
     for (const auto& row : rows) most = std::max(most, row.positions());
     std::vector<float> out(q.size(), -7.0F);
-    std::vector<std::vector<float>> scratch(static_cast<std::size_t>(team.size()),
-                                            std::vector<float>(static_cast<std::size_t>(attention_scratch(shape, most))));
+    std::vector<std::vector<float>> scratch(
+        static_cast<std::size_t>(team.size()),
+        std::vector<float>(static_cast<std::size_t>(attention_scratch(shape, most))));
     team.run([&](TeamMember& member) {
         attend(member, shape, rows, q.data(), width, out.data(), width,
                scratch[static_cast<std::size_t>(member.index())].data());
@@ -85,7 +87,8 @@ std::vector<AttentionShape> shapes() {
     std::vector<AttentionShape> result;
     for (const CacheFormat format : {CacheFormat::f32, CacheFormat::f16, CacheFormat::bf16})
         for (const auto& [heads, kv, dim] : {std::tuple{9, 3, 64}, {4, 4, 16}, {8, 2, 80}, {5, 1, 48}})
-            result.push_back({format, heads, kv, dim, 1 / std::sqrt(static_cast<float>(dim))});
+            for (const float cap : {0.0F, 1.5F})
+                result.push_back({format, heads, kv, dim, 1 / std::sqrt(static_cast<float>(dim)), cap});
     return result;
 }
 
@@ -104,7 +107,8 @@ TEST_CASE("attention agrees with double precision") {
             for (std::int64_t s = 0; s < 50; ++s) cache.put(s, draws.normals(kv).data(), draws.normals(kv).data());
             std::vector<AttentionRow> rows;
             const std::vector<std::int32_t> slots{40, 43, 49};
-            for (const std::int64_t committed : {1, 2, 15, 16, 17, 33, 40}) rows.push_back({cache.view(), committed, {}});
+            for (const std::int64_t committed : {1, 2, 15, 16, 17, 33, 40})
+                rows.push_back({cache.view(), committed, {}});
             rows.push_back({cache.view(), 31, slots});
             rows.push_back({cache.view(), 0, slots});
             const auto q = draws.normals(static_cast<std::int64_t>(rows.size()) * width);
@@ -122,14 +126,16 @@ TEST_CASE("attention agrees with double precision") {
                         double score = 0;
                         for (std::int64_t d = 0; d < shape.head_dim; ++d)
                             score += query[d] * cache.at(cache.keys, slot(p), base + d);
-                        weights.push_back(score * shape.scale);
+                        score *= shape.scale;
+                        weights.push_back(shape.cap > 0 ? shape.cap * std::tanh(score / shape.cap) : score);
                         most = std::max(most, weights.back());
                     }
                     for (double& weight : weights) sum += weight = std::exp(weight - most);
                     for (std::int64_t d = 0; d < shape.head_dim; ++d) {
                         double exact = 0;
                         for (std::int64_t p = 0; p < rows[r].positions(); ++p)
-                            exact += weights[static_cast<std::size_t>(p)] / sum * cache.at(cache.values, slot(p), base + d);
+                            exact +=
+                                weights[static_cast<std::size_t>(p)] / sum * cache.at(cache.values, slot(p), base + d);
                         REQUIRE(std::abs(out[static_cast<std::size_t>((query - q.data()) + d)] - exact) < 3e-6);
                     }
                 }
@@ -147,7 +153,8 @@ TEST_CASE("a row's bits do not depend on where its positions sit, on other rows,
             Draws draws(5);
             const std::int64_t width = shape.heads * shape.head_dim, kv = shape.kv_heads * shape.head_dim, length = 37;
             std::vector<std::vector<float>> keys, values;
-            for (std::int64_t p = 0; p < length; ++p) keys.push_back(draws.normals(kv)), values.push_back(draws.normals(kv));
+            for (std::int64_t p = 0; p < length; ++p)
+                keys.push_back(draws.normals(kv)), values.push_back(draws.normals(kv));
             const auto q = draws.normals(width);
             TestCache plain(shape, length);
             for (std::int64_t p = 0; p < length; ++p)
@@ -163,12 +170,15 @@ TEST_CASE("a row's bits do not depend on where its positions sit, on other rows,
                 for (std::int64_t p = 0; p < length; ++p) {
                     const auto slot = p < committed ? p : committed + (p - committed) * 2 + p % 2;
                     if (p >= committed) slots.push_back(static_cast<std::int32_t>(slot));
-                    tree.put(slot, keys[static_cast<std::size_t>(p)].data(), values[static_cast<std::size_t>(p)].data());
+                    tree.put(slot, keys[static_cast<std::size_t>(p)].data(),
+                             values[static_cast<std::size_t>(p)].data());
                 }
                 std::vector<AttentionRow> rows;
                 std::vector<float> queries;
                 for (int r = 0; r < 6; ++r) {
-                    if (r == 3) rows.push_back({tree.view(), committed, slots}), queries.insert(queries.end(), q.begin(), q.end());
+                    if (r == 3)
+                        rows.push_back({tree.view(), committed, slots}),
+                            queries.insert(queries.end(), q.begin(), q.end());
                     else {
                         rows.push_back({r % 2 == 0 ? tree.view() : plain.view(), 1 + 5 * r, {}});
                         const auto other = draws.normals(width);
@@ -201,9 +211,11 @@ TEST_CASE("keys in panels give the bits of keys in slots; rows that share a cach
             // another cache in between.
             const std::vector<std::int32_t> chain{40, 41, 44}, branch{40, 57, 89}, leaf{40};
             std::vector<AttentionRow> plain, panelled;
-            const auto add = [&](bool of_other, std::int64_t committed, std::span<const std::int32_t> behind, std::int64_t first) {
+            const auto add = [&](bool of_other, std::int64_t committed, std::span<const std::int32_t> behind,
+                                 std::int64_t first) {
                 plain.push_back({of_other ? other.view() : cache.view(), committed, behind, first});
-                panelled.push_back({of_other ? other.panel_view(other_values) : cache.panel_view(values), committed, behind, first});
+                panelled.push_back(
+                    {of_other ? other.panel_view(other_values) : cache.panel_view(values), committed, behind, first});
             };
             for (int i = 0; i < 3; ++i) add(false, 40, chain, 0), add(false, 40, branch, 0), add(false, 40, leaf, 0);
             for (int i = 0; i < 5; ++i) add(false, 41 + i, {}, 0);
@@ -230,8 +242,8 @@ TEST_CASE("cache elements are rounded to nearest even on every path") {
     const IsaGuard guard;
     Draws draws(7);
     std::vector<float> x = draws.normals(1000);
-    for (const float v : {0.0F, -0.0F, 65504.0F, 65519.9F, 65520.0F, 1e9F, 6e-5F, 5.9e-8F, 2.9e-8F, 3e-8F, 1.00048828125F,
-                          1.00146484375F, 1e-40F, std::numeric_limits<float>::infinity()})
+    for (const float v : {0.0F, -0.0F, 65504.0F, 65519.9F, 65520.0F, 1e9F, 6e-5F, 5.9e-8F, 2.9e-8F, 3e-8F,
+                          1.00048828125F, 1.00146484375F, 1e-40F, std::numeric_limits<float>::infinity()})
         x.push_back(v), x.push_back(-v);
     const auto n = static_cast<std::int64_t>(x.size());
     for (const CacheFormat format : {CacheFormat::f16, CacheFormat::bf16}) {
@@ -247,7 +259,8 @@ TEST_CASE("cache elements are rounded to nearest even on every path") {
             const double back = format == CacheFormat::f16
                                     ? from_half(expected[i])
                                     : std::bit_cast<float>(static_cast<std::uint32_t>(expected[i]) << 16);
-            CHECK(std::abs(back - x[i]) <= std::abs(x[i]) * (format == CacheFormat::f16 ? 1.0 / 2048 : 1.0 / 256) + 3e-8);
+            CHECK(std::abs(back - x[i]) <=
+                  std::abs(x[i]) * (format == CacheFormat::f16 ? 1.0 / 2048 : 1.0 / 256) + 3e-8);
         }
         if (format == CacheFormat::f16) {
             CHECK(expected[1004] == 0x7bff);  // 65504

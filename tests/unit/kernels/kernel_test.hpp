@@ -53,7 +53,7 @@ private:
 inline std::uint16_t half(double x) {
     if (x == 0) return 0;
     int exponent = 0;
-    const double fraction = std::frexp(std::abs(x), &exponent);  // [0.5, 1)
+    const double fraction = std::frexp(std::abs(x), &exponent);          // [0.5, 1)
     const int mantissa = static_cast<int>(std::lrint(fraction * 2048));  // [1024, 2048]
     return static_cast<std::uint16_t>((x < 0 ? 0x8000 : 0) + ((exponent + 14) << 10) + mantissa - 1024);
 }
@@ -147,7 +147,8 @@ inline void k_block_meaning(WeightFormat format, const std::byte* block, std::ve
             const int part = i / 128, quarter = i % 128 / 32;
             const int low = byte(64 * part + l + 32 * (quarter % 2)) >> 4 * (quarter / 2) & 15;
             const int high = byte(128 + 32 * part + l) >> 2 * quarter & 3;
-            values.push_back(from_half(half_d) * static_cast<std::int8_t>(block[192 + i / 16]) * (low + 16 * high - 32));
+            values.push_back(from_half(half_d) * static_cast<std::int8_t>(block[192 + i / 16]) *
+                             (low + 16 * high - 32));
             continue;
         }
         const int scale = chunk < 4 ? byte(4 + chunk) & 63 : (byte(8 + chunk) & 15) | byte(chunk) >> 6 << 4;
@@ -163,8 +164,10 @@ inline std::vector<double> meaning(WeightFormat format, std::span<const std::byt
     const BlockShape shape = block_shape(format);
     std::vector<double> result;
     for (std::size_t at = 0; at < bytes.size(); at += static_cast<std::size_t>(shape.bytes)) {
-        if (is_k(format)) k_block_meaning(format, bytes.data() + at, result);
-        else block_meaning(format, bytes.data() + at, result);
+        if (is_k(format))
+            k_block_meaning(format, bytes.data() + at, result);
+        else
+            block_meaning(format, bytes.data() + at, result);
     }
     return result;
 }
@@ -180,7 +183,8 @@ inline void round_to_int8(std::vector<double>& weights, std::int64_t in) {
             const double scale = from_half(half(static_cast<float>(largest) / 127.0F));
             const float inverse = 1.0F / static_cast<float>(scale);
             for (double& w : block)
-                w = scale * static_cast<double>(std::lrint(std::clamp(static_cast<float>(w) * inverse, -127.0F, 127.0F)));
+                w = scale *
+                    static_cast<double>(std::lrint(std::clamp(static_cast<float>(w) * inverse, -127.0F, 127.0F)));
         }
 }
 
@@ -247,9 +251,10 @@ inline std::vector<float> product(const PackedLinear& w, std::span<const float> 
 }
 
 inline const std::vector<WeightFormat>& all_formats() {
-    static const std::vector<WeightFormat> kFormats{
-        WeightFormat::f32,  WeightFormat::bf16, WeightFormat::int8, WeightFormat::q4_0, WeightFormat::q4_1, WeightFormat::q5_0,
-        WeightFormat::q5_1, WeightFormat::q8_0, WeightFormat::q4_k, WeightFormat::q5_k, WeightFormat::q6_k};
+    static const std::vector<WeightFormat> kFormats{WeightFormat::f32,  WeightFormat::bf16, WeightFormat::int8,
+                                                    WeightFormat::q4_0, WeightFormat::q4_1, WeightFormat::q5_0,
+                                                    WeightFormat::q5_1, WeightFormat::q8_0, WeightFormat::q4_k,
+                                                    WeightFormat::q5_k, WeightFormat::q6_k};
     return kFormats;
 }
 

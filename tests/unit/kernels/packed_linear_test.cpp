@@ -4,7 +4,7 @@
 
 #include <outrider/core/error.hpp>
 #include "kernels/row_ops.hpp"
-#include "kernels/thread_team.hpp"
+#include <outrider/core/detail/thread_team.hpp>
 
 #include "kernel_test.hpp"
 
@@ -185,7 +185,8 @@ TEST_CASE("rows are quantised to the same bits on every path, odd values include
         CHECK(scale(5) == std::numeric_limits<float>::max() / 127);
         for (std::int64_t r = 0; r < n; ++r)
             for (std::int64_t k = 7 * 32; k < in; ++k) {
-                const double error = packed_value(rows, r, k) - static_cast<double>(x[static_cast<std::size_t>(r * in + k)]);
+                const double error =
+                    packed_value(rows, r, k) - static_cast<double>(x[static_cast<std::size_t>(r * in + k)]);
                 REQUIRE(std::abs(error) <= 0.5001 * rows.scales()[k / 32 * n + r].scale);
             }
     }
@@ -206,12 +207,15 @@ TEST_CASE("rows for bf16 weights are floats or, on the path bf16, rounded to nea
         REQUIRE(rows.form() == (isa == Isa::bf16 ? RowForm::bf16 : RowForm::f32));
         for (std::size_t k = 0; k < x.size(); ++k) {
             const double held = packed_value(rows, 0, static_cast<std::int64_t>(k));
-            if (isa != Isa::bf16) CHECK(held == x[k]);
-            else if (k >= odd.size()) CHECK(std::abs(held - x[k]) <= std::ldexp(std::abs(x[k]), -8));
+            if (isa != Isa::bf16)
+                CHECK(held == x[k]);
+            else if (k >= odd.size())
+                CHECK(std::abs(held - x[k]) <= std::ldexp(std::abs(x[k]), -8));
         }
         if (isa != Isa::bf16) continue;
         const std::vector<double> expected{0, 0, 1e-41, inf, -inf, 1, 1.015625, 1.0078125};
-        for (std::size_t k = 3; k < expected.size(); ++k) CHECK(packed_value(rows, 0, static_cast<std::int64_t>(k)) == expected[k]);
+        for (std::size_t k = 3; k < expected.size(); ++k)
+            CHECK(packed_value(rows, 0, static_cast<std::int64_t>(k)) == expected[k]);
         CHECK(std::abs(packed_value(rows, 0, 2) - 1e-41) < 1e-40);
         CHECK(std::isinf(packed_value(rows, 0, 8)));  // above bf16's largest
         x[0] = nan;
@@ -231,8 +235,10 @@ TEST_CASE("infinities and NaN in a row reach that row's outputs and no other") {
         const auto y = product(m.packed, x, n);
         for (std::int64_t r = 0; r < n; ++r) {
             const auto at = static_cast<std::size_t>(r * out), count = static_cast<std::size_t>(out);
-            if (r == 2) CHECK(std::isnan(y[at]));
-            else CHECK(same_bits(std::span(y).subspan(at, count), std::span(clean).subspan(at, count)));
+            if (r == 2)
+                CHECK(std::isnan(y[at]));
+            else
+                CHECK(same_bits(std::span(y).subspan(at, count), std::span(clean).subspan(at, count)));
         }
     });
 }
@@ -248,9 +254,13 @@ TEST_CASE("inputs that are no multiple of 32 are padded for formats made from fl
                 for (std::int64_t o = 0; o < out; ++o) {
                     double sum = 0;
                     for (std::int64_t k = 0; k < in; ++k)
-                        sum += m.weights[static_cast<std::size_t>(o * in + k)] * x[static_cast<std::size_t>(r * in + k)];
-                    // int8 rounds the row's values too: half a step of 1 / 127 of its largest each; bf16 by 2^-8 of each.
-                    const double most = row_form(format) == RowForm::int8 ? 0.4 : row_form(format) == RowForm::bf16 ? 0.1 : 1e-4;
+                        sum +=
+                            m.weights[static_cast<std::size_t>(o * in + k)] * x[static_cast<std::size_t>(r * in + k)];
+                    // int8 rounds the row's values too: half a step of 1 / 127 of its largest each; bf16 by 2^-8 of
+                    // each.
+                    const double most = row_form(format) == RowForm::int8   ? 0.4
+                                        : row_form(format) == RowForm::bf16 ? 0.1
+                                                                            : 1e-4;
                     CHECK(std::abs(y[static_cast<std::size_t>(r * out + o)] - sum) < most);
                 }
         } else {
@@ -270,7 +280,7 @@ TEST_CASE("floats packed in 4 or 5 bits are the nearest steps between each block
         const std::int64_t out = 21, in = 77, n = 4;
         std::vector<float> weights = Draws(71).normals(out * in);
         for (std::int64_t k = 0; k < in; ++k) {
-            weights[static_cast<std::size_t>(k)] = -0.75F;  // no step at all
+            weights[static_cast<std::size_t>(k)] = -0.75F;   // no step at all
             weights[static_cast<std::size_t>(in + k)] += 9;  // all of one sign
         }
         const PackedLinear packed = PackedLinear::pack(format, weights, out, in);
@@ -345,7 +355,8 @@ TEST_CASE("packing is the same whatever the team, keeps to the file's size, and 
         Draws draws(79);
         const std::int64_t out = 576, in = 1536;
         const auto bytes = random_blocks(format, out * in / block_shape(format).values, draws, false);
-        const auto a = PackedLinear::pack_blocks(format, bytes, out, in), b = PackedLinear::pack_blocks(format, bytes, out, in, &team);
+        const auto a = PackedLinear::pack_blocks(format, bytes, out, in),
+                   b = PackedLinear::pack_blocks(format, bytes, out, in, &team);
         const auto x = draws.normals(in);
         CHECK(same_bits(product(a, x, 1), product(b, x, 1)));
         CHECK(static_cast<double>(a.bytes()) <= 1.05 * static_cast<double>(bytes.size()));
@@ -367,17 +378,19 @@ TEST_CASE("fused assigns equal the row operation and then assign, bit for bit, f
             for (const std::int64_t n : {1, 2, 7, 30}) {
                 Draws draws(83);
                 const auto x = draws.normals(n * 2 * in), weight = draws.normals(in);
-                std::vector<float> normed(static_cast<std::size_t>(n * in)), gated = normed;
+                std::vector<float> normed(static_cast<std::size_t>(n * in)), gated = normed, gelu = normed;
                 for (std::int64_t r = 0; r < n; ++r) {
                     const float* row = x.data() + r * 2 * in;
                     rms_norm_row(row, in, weight.data(), 1e-5F, normed.data() + r * in);
                     silu_gate_row(row, row + in, in, gated.data() + r * in);
+                    gelu_gate_row(row, row + in, in, gelu.data() + r * in);
                 }
                 const PackedLinear w = random_matrix(format, 3, in, 89).packed;
-                const auto by_norm = product(w, normed, n), by_gate = product(w, gated, n);
+                const auto by_norm = product(w, normed, n), by_gate = product(w, gated, n),
+                           by_gelu = product(w, gelu, n);
                 for (ThreadTeam* team : {&one, &two, &three}) {
                     PackedRows rows;
-                    std::vector<float> y(static_cast<std::size_t>(3 * n)), z = y;
+                    std::vector<float> y(static_cast<std::size_t>(3 * n)), z = y, g = y;
                     team->run([&](TeamMember& member) {
                         rows.assign_rms_norm(member, x.data(), n, in, 2 * in, weight.data(), 1e-5F, format);
                         member.barrier();
@@ -386,7 +399,12 @@ TEST_CASE("fused assigns equal the row operation and then assign, bit for bit, f
                         rows.assign_silu_gate(member, x.data(), n, in, 2 * in, format);
                         member.barrier();
                         w.multiply(member, rows, z.data(), 3);
+                        member.barrier();
+                        rows.assign_gelu_gate(member, x.data(), n, in, 2 * in, format);
+                        member.barrier();
+                        w.multiply(member, rows, g.data(), 3);
                     });
+                    REQUIRE(same_bits(g, by_gelu));
                     REQUIRE(same_bits(y, by_norm));
                     REQUIRE(same_bits(z, by_gate));
                 }

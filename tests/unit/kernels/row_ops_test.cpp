@@ -89,6 +89,35 @@ TEST_CASE("rms norm, gate, softmax, sum and rotation agree with double precision
     });
 }
 
+TEST_CASE("gelu by tanh and soft caps agree with double precision, for odd lengths and at the ends") {
+    on_every_path([] {
+        for (const std::int64_t n : {1, 3, 16, 31, 100, 1537}) {
+            Draws draws(static_cast<std::uint64_t>(n) + 7);
+            auto x = draws.normals(n), w = draws.normals(n);
+            for (float& v : x) v *= 3;
+            std::vector<float> gate(x.size()), capped = x, scaled = x;
+            gelu_gate_row(x.data(), w.data(), n, gate.data());
+            soft_cap_row(capped.data(), n, 2.5F);
+            scale_row(scaled.data(), n, 0.3F);
+            for (std::size_t i = 0; i < x.size(); ++i) {
+                const double a = x[i], b = w[i];
+                const double inner = std::sqrt(2 / 3.14159265358979323846) * (a + 0.044715 * a * a * a);
+                CHECK(std::abs(gate[i] - 0.5 * a * (1 + std::tanh(inner)) * b) <= 1e-6 * std::abs(a * b));
+                CHECK(std::abs(capped[i] - 2.5 * std::tanh(a / 2.5)) <= 1e-6);
+                CHECK(scaled[i] == x[i] * 0.3F);
+            }
+        }
+        std::vector<float> gate{-1e30F, -200.0F, 200.0F, 1e30F, 0.0F, kNan}, up(6, 1.0F), y(6);
+        gelu_gate_row(gate.data(), up.data(), 6, y.data());
+        CHECK((std::abs(y[1]) < 1e-35F && y[2] == 200.0F && y[3] == 1e30F && y[4] == 0));
+        CHECK(std::isnan(y[5]));
+        std::vector<float> ends{-kInf, -1e30F, 1e30F, kInf, 0.0F, kNan};
+        soft_cap_row(ends.data(), 6, 30.0F);
+        CHECK((ends[0] == -30 && ends[1] == -30 && ends[2] == 30 && ends[3] == 30 && ends[4] == 0));
+        CHECK(std::isnan(ends[5]));
+    });
+}
+
 TEST_CASE("extreme gates and scores stay finite or say NaN") {
     on_every_path([] {
         std::vector<float> gate{-1e30F, -200.0F, 200.0F, 1e30F, -kInf, 0.0F, kNan}, up(7, 1.0F), y(7);

@@ -16,7 +16,7 @@
 #include <vector>
 
 #include <outrider/core/error.hpp>
-#include "kernels/thread_team.hpp"
+#include <outrider/core/detail/thread_team.hpp>
 
 using namespace outrider;
 

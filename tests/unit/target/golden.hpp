@@ -53,7 +53,8 @@ inline double distance(TargetPass& pass, const nlohmann::json& golden, std::size
             const auto compare = [&](const nlohmann::json& ids, const nlohmann::json& values) {
                 for (std::size_t i = 0; i < ids.size(); ++i) {
                     const double got = cells[row["position"].get<std::int64_t>()][ids[i].get<std::int64_t>()];
-                    if (!(std::abs(got - values[i].get<double>()) <= worst)) worst = std::abs(got - values[i].get<double>());
+                    if (!(std::abs(got - values[i].get<double>()) <= worst))
+                        worst = std::abs(got - values[i].get<double>());
                 }
             };
             compare(row["top"], row["top_values"]);
@@ -70,6 +71,19 @@ struct Departure {
     double gap = 0;
 };
 
+/// Commits all but the last of `ids`, which is left to be fed.
+inline void feed_prompt(TargetPass& pass, KvCache& cache, std::vector<TokenId>& ids) {
+    constexpr std::size_t kRows = 192;
+    const std::span<const TokenId> prompt(ids.data(), ids.size() - 1);
+    for (std::size_t done = 0; done < prompt.size(); done += kRows) {
+        const RowSegment segment{.cache = &cache,
+                                 .tokens = prompt.subspan(done, std::min(kRows, prompt.size() - done))};
+        (void)pass.forward(std::span(&segment, 1), false);
+        cache.append(static_cast<std::int64_t>(segment.tokens.size()));
+    }
+    ids = {ids.back()};
+}
+
 /// Greedy decoding of all texts together, one token each a forward; a text that leaves the reference stops there.
 inline std::vector<Departure> departures(TargetPass& pass, const nlohmann::json& prompts) {
     struct Text {
@@ -82,6 +96,7 @@ inline std::vector<Departure> departures(TargetPass& pass, const nlohmann::json&
     for (const auto& prompt : prompts)
         texts.push_back({pass.make_cache(), prompt["ids"].get<std::vector<TokenId>>(),
                          prompt["tokens"].get<std::vector<TokenId>>()});
+    for (Text& text : texts) feed_prompt(pass, text.cache, text.feed);
     for (std::size_t step = 0; step < texts.at(0).expected.size(); ++step) {
         std::vector<RowSegment> segments;
         for (Text& text : texts)
@@ -107,8 +122,8 @@ inline std::vector<Departure> departures(TargetPass& pass, const nlohmann::json&
 inline std::size_t unexplained(const std::vector<Departure>& all, double near_tie) {
     std::size_t count = 0;
     for (const Departure& one : all) {
-        UNSCOPED_INFO("text " << one.prompt << " step " << one.step << ": expected " << one.expected << ", got " << one.got
-                              << ", the reference's gap " << one.gap);
+        UNSCOPED_INFO("text " << one.prompt << " step " << one.step << ": expected " << one.expected << ", got "
+                              << one.got << ", the reference's gap " << one.gap);
         if (one.gap < near_tie)
             WARN("near-tie: text " << one.prompt << " step " << one.step << ", gap " << one.gap);
         else

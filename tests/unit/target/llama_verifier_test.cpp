@@ -113,8 +113,10 @@ void play_round(LlamaVerifier& verifier, std::map<SequenceId, Text>& texts, std:
         const at::Tensor want = plain(verifier.model(), text);
         const std::int64_t row = output.offsets[i] + node;
         REQUIRE(same(output.logits[row], want, exact));
-        if (output.argmax.defined()) REQUIRE(output.argmax[row].item<std::int64_t>() == output.logits[row].argmax().item<std::int64_t>());
-        accepted.push_back({ids[i], {random_path(random, tree), static_cast<TokenId>(random() % kVocabulary)}, {tree.token(0)}});
+        if (output.argmax.defined())
+            REQUIRE(output.argmax[row].item<std::int64_t>() == output.logits[row].argmax().item<std::int64_t>());
+        accepted.push_back(
+            {ids[i], {random_path(random, tree), static_cast<TokenId>(random() % kVocabulary)}, {tree.token(0)}});
         for (const NodeIndex n : accepted.back().accepted.path) accepted.back().tokens.push_back(tree.token(n));
     }
     const Feedback feedback = verifier.commit(accepted);
@@ -181,7 +183,8 @@ TEST_CASE("Each sequence gets the features that it asks for, or none, whatever i
     std::mt19937 random(28);
     const std::vector<TokenId> tokens = random_tokens(random, 10);
     const std::int64_t H = model.config().hidden;
-    const std::vector<Prefill> prompts{{1, tokens, 3, {}}, {2, tokens, 3, {.layers = {1}}}, {3, tokens, 3, FeatureRequest::none()}};
+    const std::vector<Prefill> prompts{
+        {1, tokens, 3, {}}, {2, tokens, 3, {.layers = {1}}}, {3, tokens, 3, FeatureRequest::none()}};
     const Feedback first = verifier.prefill(prompts);
     REQUIRE(first[1].features.sizes() == at::IntArrayRef({10, 2 * H}));
     CHECK(at::equal(first[0].features, first[1].features.slice(1, 0, H)));
@@ -273,8 +276,8 @@ TEST_CASE("Sequences join and leave between rounds, and any subset may take part
 TEST_CASE("Prefill gives the same bits in one batch, one by one, and in chunks") {
     std::mt19937 random(22);
     const LlamaModel model = tiny(GENERATE(Weights::stored, Weights::f32));
-    std::vector<std::vector<TokenId>> prompts{random_tokens(random, 90), {}, random_tokens(random, 1),
-                                              random_tokens(random, 41)};
+    std::vector<std::vector<TokenId>> prompts{
+        random_tokens(random, 90), {}, random_tokens(random, 1), random_tokens(random, 41)};
     std::vector<Prefill> all;
     for (std::size_t i = 0; i < prompts.size(); ++i)
         all.push_back({.sequence = static_cast<SequenceId>(i), .tokens = prompts[i], .pending = 3});
@@ -288,6 +291,39 @@ TEST_CASE("Prefill gives the same bits in one batch, one by one, and in chunks")
     CHECK(whole.cache_bytes() > 0);
 }
 
+TEST_CASE("A prompt in pieces leaves the same bits, with rounds of another sequence between them") {
+    std::mt19937 random(23);
+    const LlamaModel model = tiny(GENERATE(Weights::stored, Weights::f32));
+    for (int trial = 0; trial < 10; ++trial) {
+        const std::vector<TokenId> tokens = random_tokens(random, 120);
+        LlamaVerifier whole(model), pieces(model, {.prefill_rows = 29});
+        const std::vector<TokenId> other = random_tokens(random, 5);
+        const Prefill beside{.sequence = 2, .tokens = other, .pending = 7};
+        (void)pieces.prefill(std::span(&beside, 1));
+        const Prefill all{.sequence = 1, .tokens = tokens, .pending = 3};
+        const Feedback told = whole.prefill(std::span(&all, 1));
+        std::vector<at::Tensor> features;
+        for (std::size_t done = 0; done < tokens.size();) {
+            const std::size_t take = std::min<std::size_t>(1 + random() % 50, tokens.size() - done);
+            const Prefill piece{.sequence = 1,
+                                .tokens = std::span(tokens).subspan(done, take),
+                                .pending = done + take < tokens.size() ? tokens[done + take] : 3,
+                                .committed = static_cast<std::int64_t>(done)};
+            const Feedback now = pieces.prefill(std::span(&piece, 1));
+            done += take;
+            CHECK(now[0].committed == static_cast<std::int64_t>(done));
+            features.push_back(now[0].features);
+            const SequenceTree root{2, TokenTree::root_only(7)};
+            (void)pieces.verify(std::span(&root, 1));
+            const SequenceAcceptance kept{2, {{}, 7}, {7}};
+            (void)pieces.commit(std::span(&kept, 1));
+        }
+        CHECK(at::equal(at::cat(features), told[0].features));
+        const SequenceTree root{1, TokenTree::root_only(3)};
+        CHECK(at::equal(whole.verify(std::span(&root, 1)).logits, pieces.verify(std::span(&root, 1)).logits));
+    }
+}
+
 TEST_CASE("Breaches of the protocol are errors that change nothing") {
     LlamaVerifier verifier(tiny(Weights::stored));
     const std::vector<TokenId> tokens{3, 4, 5};
@@ -299,7 +335,8 @@ TEST_CASE("Breaches of the protocol are errors that change nothing") {
         const SequenceTree one{id, std::move(tree)};
         return verifier.verify(std::span(&one, 1));
     };
-    const auto commit = [&](SequenceId id, std::vector<NodeIndex> path, TokenId pending, std::vector<TokenId> kept = {6}) {
+    const auto commit = [&](SequenceId id, std::vector<NodeIndex> path, TokenId pending,
+                            std::vector<TokenId> kept = {6}) {
         const SequenceAcceptance one{id, {std::move(path), pending}, std::move(kept)};
         return verifier.commit(std::span(&one, 1));
     };
@@ -311,6 +348,13 @@ TEST_CASE("Breaches of the protocol are errors that change nothing") {
     CHECK(verifier.active() == 0);
     (void)prefill(1, tokens, 6);
     refuses([&] { return prefill(1, tokens, 6); }, "known already");
+    const auto go_on = [&](SequenceId id, std::int64_t committed, FeatureRequest features = {}) {
+        const Prefill one{id, tokens, 6, std::move(features), committed};
+        return verifier.prefill(std::span(&one, 1));
+    };
+    refuses([&] { return go_on(1, 2); }, "goes on behind 2 tokens, 3 are committed");
+    refuses([&] { return go_on(5, 3); }, "0 are committed");
+    refuses([&] { return go_on(1, 3, FeatureRequest::none()); }, "other features");
     refuses([&] { return verify(2, TokenTree::root_only(1)); }, "unknown");
     refuses([&] { return commit(1, {}, 0); }, "without a verify");
     TokenTree::Builder builder(6);

@@ -8,7 +8,7 @@
 #include <outrider/formats/safetensors.hpp>
 #include <outrider/target/llama_model.hpp>
 
-#include "kernels/thread_team.hpp"
+#include <outrider/core/detail/thread_team.hpp>
 
 #include "../formats/torch_archive_builder.hpp"
 #include "golden.hpp"
@@ -123,7 +123,9 @@ TEST_CASE("A folder with pytorch_model.bin is the same model as one with model.s
 
 TEST_CASE("A head outlives its model's handle") {
     TargetHead head;
-    { head = LlamaModel::load(kGguf).head(); }
+    {
+        head = LlamaModel::load(kGguf).head();
+    }
     CHECK(head.embed(std::vector<TokenId>{5}).isfinite().all().item<bool>());
 }
 
@@ -154,12 +156,16 @@ TEST_CASE("Configurations that cannot run are rejected by name") {
         check_load_fails(copy.path(), because);
         copy.configure(key, before);
     };
-    rejected("model_type", "qwen2", "qwen2");
-    rejected("attention_bias", true, "attention_bias");
-    rejected("mlp_bias", true, "mlp_bias");
+    rejected("model_type", "mixtral", "\"mixtral\" is a mixture of experts");
+    rejected("model_type", "qwen3_5", "\"qwen3_5\" has recurrent layers");
+    rejected("model_type", "bert", "architecture \"bert\" is not supported; expected one of llama, mistral");
+    rejected("model_type", "qwen2", "self_attn.q_proj.bias");
+    rejected("attention_bias", true, "self_attn.q_proj.bias");
+    rejected("mlp_bias", true, "mlp.gate_proj.bias");
+    rejected("partial_rotary_factor", 0.5, "partial_rotary_factor");
     rejected("hidden_act", "gelu", "gelu");
     rejected("num_key_value_heads", 3, "key-value heads");
-    rejected("rope_parameters", {{"rope_type", "yarn"}, {"rope_theta", 10000.0}, {"factor", 2.0}}, "yarn");
+    rejected("rope_parameters", {{"rope_type", "dynamic"}, {"rope_theta", 10000.0}, {"factor", 2.0}}, "dynamic");
     rejected("intermediate_size", 95, "mlp.gate_proj.weight");
     rejected("vocab_size", 100, "embed_tokens");
     CHECK_NOTHROW(LlamaModel::load(copy.path()));
@@ -168,11 +174,8 @@ TEST_CASE("Configurations that cannot run are rejected by name") {
 }
 
 TEST_CASE("Linear rotary scaling divides positions") {
-    LlamaConfig config;
-    config.head_dim = 8;
-    const std::vector<float> plain = config.rope_frequencies();
-    config.rope = {.kind = RopeScaling::Kind::linear, .factor = 4.0};
-    for (std::size_t i = 0; i < plain.size(); ++i) CHECK(config.rope_frequencies()[i] == plain[i] / 4);
+    const RopeConfig plain, linear{.kind = RopeConfig::Kind::linear, .factor = 4.0};
+    for (std::size_t i = 0; i < 4; ++i) CHECK(linear.frequencies(8)[i] == plain.frequencies(8)[i] / 4);
 }
 
 TEST_CASE("Missing, extra and misshaped tensors are named") {
@@ -214,13 +217,12 @@ TEST_CASE("GGUF files of another architecture or with other tensors are rejected
     check_load_fails(patched("\5\0\0\0\0\0\0\0llama"s, "\5\0\0\0\0\0\0\0gemma"s), "gemma");
     check_load_fails(patched("blk.1.ffn_up.weight", "blk.1.ffn_xp.weight"), "blk.1.ffn_up.weight");
     check_load_fails(patched("blk.1.ffn_up.weight", "blk.1.attn_q.wxight"), "blk.1.ffn_up.weight");
-    const std::filesystem::path more_layers = patched("llama.block_count\4\0\0\0\2\0\0\0"s,
-                                                      "llama.block_count\4\0\0\0\3\0\0\0"s);
-    check_load_fails(more_layers, "blk.2.attn_norm.weight");
-    check_load_fails(patched("llama.block_count\4\0\0\0\2\0\0\0"s, "llama.block_count\4\0\0\0\2\0\0\x40"s),
-                     "layers");
+    const std::filesystem::path more_layers =
+        patched("llama.block_count\4\0\0\0\2\0\0\0"s, "llama.block_count\4\0\0\0\3\0\0\0"s);
+    check_load_fails(more_layers, "blk.2.attn_q.weight");
+    check_load_fails(patched("llama.block_count\4\0\0\0\2\0\0\0"s, "llama.block_count\4\0\0\0\2\0\0\x40"s), "layers");
     check_load_fails(patched("llama.block_count\4\0\0\0\2\0\0\0"s, "llama.block_count\4\0\0\0\1\0\0\0"s),
-                     "is not part of a Llama model");
+                     "is not part of a llama model");
 }
 
 TEST_CASE("A path that is no model is an Error") {

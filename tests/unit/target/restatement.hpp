@@ -30,7 +30,8 @@ public:
     }
     /// [ids, H] the residual stream after `layers` layers.
     at::Tensor stream(const std::vector<TokenId>& ids, std::int64_t window, std::int64_t layers) const {
-        at::Tensor x = weight("model.embed_tokens").index_select(0, at::tensor(std::vector<std::int64_t>(ids.begin(), ids.end())));
+        at::Tensor x =
+            weight("model.embed_tokens").index_select(0, at::tensor(std::vector<std::int64_t>(ids.begin(), ids.end())));
         for (std::int64_t i = 0; i < layers; ++i) {
             const std::string own = fmt::format("model.layers.{}.", i);
             const at::Tensor h = norm(x, own + "input_layernorm");
@@ -52,7 +53,7 @@ private:
     }
     /// x [heads, head_dim] at `position`.
     at::Tensor turn(const at::Tensor& x, std::int64_t position) const {
-        const at::Tensor angle = at::tensor(c_.rope_frequencies()) * static_cast<double>(position);
+        const at::Tensor angle = at::tensor(c_.rope.frequencies(c_.rotated)) * static_cast<double>(position);
         const std::int64_t half = c_.head_dim / 2;
         const at::Tensor a = x.slice(1, 0, half), b = x.slice(1, half);
         return at::cat({a * angle.cos() - b * angle.sin(), b * angle.cos() + a * angle.sin()}, 1);
@@ -81,7 +82,7 @@ private:
         return at::stack(rows);
     }
 
-    LlamaConfig c_;
+    ModelConfig c_;
     SafeTensors file_;
 };
 

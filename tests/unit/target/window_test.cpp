@@ -51,7 +51,8 @@ std::vector<TokenId> path_to(std::size_t node) {
     return path;
 }
 
-at::Tensor run(TargetPass& pass, KvCache& cache, std::span<const TokenId> tokens, std::span<const NodeIndex> parents = {}) {
+at::Tensor run(TargetPass& pass, KvCache& cache, std::span<const TokenId> tokens,
+               std::span<const NodeIndex> parents = {}) {
     const RowSegment segment{.cache = &cache, .tokens = tokens, .parents = parents};
     return pass.forward(std::span(&segment, 1), true).logits.clone();
 }
@@ -94,7 +95,8 @@ TEST_CASE("A window hides older keys from chains, pieces of a prompt, and trees,
 
 TEST_CASE("With a window a tree's rows have the bits of plain decoding") {
     const WindowFolder folder(kWindow);
-    const LlamaModel model = LlamaModel::load(folder.path(), {.weights = Weights::bf16, .backend = Backend::kernels, .threads = 2});
+    const LlamaModel model =
+        LlamaModel::load(folder.path(), {.weights = Weights::bf16, .backend = Backend::kernels, .threads = 2});
     const auto pass = model.make_pass();
     const std::vector<TokenId> ids = some_ids();
     KvCache cache = pass->make_cache();

@@ -41,9 +41,28 @@ std::shared_ptr<const Tokenizer> with_names(const std::vector<std::string>& name
 }  // namespace
 
 TEST_CASE("tokenizer: ends by well-known names in GGUF files, whatever their type") {
-    for (const char* name : {"<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<end_of_turn>", "<|endoftext|>", "</s>",
-                             "<|eom_id|>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]", "<|end_of_text|>", "<end_of_utterance>", "<eos>",
-                             "<\uFF5C" "end\u2581of\u2581sentence\uFF5C>", "<|fim_pad|>", "<PAD>", "<|repo_name|>", "<reponame>",
+    for (const char* name : {"<|eot_id|>",
+                             "<|im_end|>",
+                             "<|end|>",
+                             "<|return|>",
+                             "<|call|>",
+                             "<end_of_turn>",
+                             "<|endoftext|>",
+                             "</s>",
+                             "<|eom_id|>",
+                             "<EOT>",
+                             "_<EOT>",
+                             "[EOT]",
+                             "[EOS]",
+                             "<|end_of_text|>",
+                             "<end_of_utterance>",
+                             "<eos>",
+                             "<\uFF5C"
+                             "end\u2581of\u2581sentence\uFF5C>",
+                             "<|fim_pad|>",
+                             "<PAD>",
+                             "<|repo_name|>",
+                             "<reponame>",
                              "<|file_sep|>"}) {
         INFO(name);
         for (const std::int32_t kind : {1, 3, 4}) {
@@ -53,7 +72,8 @@ TEST_CASE("tokenizer: ends by well-known names in GGUF files, whatever their typ
             CHECK(tokenizer->bytes(3).empty());
         }
     }
-    for (const char* name : {"<|im_start|>", "<|start_header_id|>", "<s>", "<|END|>", "<|im_end|", "[INST]", "<|user|>", "</S>"})
+    for (const char* name :
+         {"<|im_start|>", "<|start_header_id|>", "<s>", "<|END|>", "<|im_end|", "[INST]", "<|user|>", "</S>"})
         CHECK(with_names({name})->end_ids().empty());
     // Messages of channels end with <|return|> and <|call|>; their <|end|> is no end of the text.
     CHECK(with_names({"<|end|>", "<|return|>", "<|call|>"})->end_ids() == Ids{4, 5});
@@ -69,7 +89,8 @@ TEST_CASE("tokenizer: ends by the keys of GGUF files") {
         CHECK(ends((std::string("tokenizer.ggml.") + name + "_token_id").c_str()) == Ids{4});
     CHECK(ends("tokenizer.ggml.bos_token_id").empty());
     const auto both = with_names({"<|fim_pad|>", "<y>"}, 3, [](GgufBuilder& b) {
-        b.scalar<std::uint32_t>("tokenizer.ggml.fim_pad_token_id", 4).scalar<std::uint32_t>("tokenizer.ggml.eos_token_id", 0);
+        b.scalar<std::uint32_t>("tokenizer.ggml.fim_pad_token_id", 4)
+            .scalar<std::uint32_t>("tokenizer.ggml.eos_token_id", 0);
     });
     CHECK(both->end_ids() == Ids{0, 4});  // the key goes before the name
 }
@@ -78,7 +99,9 @@ TEST_CASE("tokenizer: ends of a Hugging Face folder") {
     json root = test::tiny_json();
     const auto first = static_cast<TokenId>(root["model"]["vocab"].size() + root["added_tokens"].size());
     for (const char* name : {"<|endoftext|>", "<|end|>", "<|im_end|>"})
-        root["added_tokens"].push_back({{"id", root["model"]["vocab"].size() + root["added_tokens"].size()}, {"content", name}, {"special", true}});
+        root["added_tokens"].push_back({{"id", root["model"]["vocab"].size() + root["added_tokens"].size()},
+                                        {"content", name},
+                                        {"special", true}});
     const TokenId text = first, turn = first + 1, im = first + 2;
     const auto ends = [&](const json& files) {
         const test::TemporaryFolder folder;
@@ -87,13 +110,18 @@ TEST_CASE("tokenizer: ends of a Hugging Face folder") {
     };
     CHECK(ends(json::object()) == Ids{text, turn, im});  // nobody names an end: all well-known ones
     CHECK(ends({{"generation_config.json", {{"eos_token_id", 5}}}}) == Ids{5, im});
-    CHECK(ends({{"generation_config.json", {{"eos_token_id", {7, 5, 7}}}}, {"config.json", {{"eos_token_id", 9}}}}) == Ids{5, 7, im});
-    CHECK(ends({{"generation_config.json", {{"eos_token_id", nullptr}}}, {"config.json", {{"eos_token_id", 9}}}}) == Ids{9, im});
-    CHECK(ends({{"generation_config.json", {{"eos_token_id", -1}}}, {"config.json", {{"eos_token_id", 9}}},
+    CHECK(ends({{"generation_config.json", {{"eos_token_id", {7, 5, 7}}}}, {"config.json", {{"eos_token_id", 9}}}}) ==
+          Ids{5, 7, im});
+    CHECK(ends({{"generation_config.json", {{"eos_token_id", nullptr}}}, {"config.json", {{"eos_token_id", 9}}}}) ==
+          Ids{9, im});
+    CHECK(ends({{"generation_config.json", {{"eos_token_id", -1}}},
+                {"config.json", {{"eos_token_id", 9}}},
                 {"tokenizer_config.json", {{"eos_token", "a"}}}}) == Ids{'a', im});
-    const json with_template = {{"eos_token", "<|endoftext|>"}, {"chat_template", "{{ '<|user|>' + m.content + '<|end|>' }}"}};
+    const json with_template = {{"eos_token", "<|endoftext|>"},
+                                {"chat_template", "{{ '<|user|>' + m.content + '<|end|>' }}"}};
     CHECK(ends({{"tokenizer_config.json", with_template}}) == Ids{text, turn, im});
     CHECK(ends({{"tokenizer_config.json", {{"eos_token", "<|endoftext|>"}}}}) == Ids{text, im});
     CHECK(ends({{"special_tokens_map.json", {{"eos_token", {{"content", "<|end|>"}}}}}}) == Ids{turn, im});
-    CHECK(ends({{"tokenizer_config.json", {{"eos_token", "a"}}}, {"special_tokens_map.json", {{"eos_token", "b"}}}}) == Ids{'a', 'b', im});
+    CHECK(ends({{"tokenizer_config.json", {{"eos_token", "a"}}}, {"special_tokens_map.json", {{"eos_token", "b"}}}}) ==
+          Ids{'a', 'b', im});
 }

@@ -27,13 +27,13 @@
 #include "../formats/temporary_folder.hpp"
 
 using namespace outrider;
+using Catch::Matchers::ContainsSubstring;
+using Catch::Matchers::MessageMatches;
 using nlohmann::json;
 using outrider::detail::PieceKind;
 using outrider::detail::SentencePieceFile;
 using outrider::test::GgufBuilder;
 using outrider::test::TemporaryFolder;
-using Catch::Matchers::ContainsSubstring;
-using Catch::Matchers::MessageMatches;
 
 namespace {
 
@@ -109,8 +109,10 @@ void check_golden(const Tokenizer& tokenizer, const std::string& name, bool roun
         const auto parsed = tokenizer.encode(text, SpecialText::parse);
         const auto check = [&](const std::vector<TokenId>& got, const char* kind) {
             const auto expected = ids[kind][i].get<std::vector<TokenId>>();
-            if (name == "unigram" && got != expected && same_sum(got, expected)) ++ties;
-            else CHECK(got == expected);
+            if (name == "unigram" && got != expected && same_sum(got, expected))
+                ++ties;
+            else
+                CHECK(got == expected);
         };
         check(plain, "plain");
         check(parsed, "parse");
@@ -151,7 +153,8 @@ TEST_CASE("sentencepiece: golden ids of a BPE vocabulary, from tokenizer.model a
 TEST_CASE("sentencepiece: golden ids of a unigram vocabulary with rules of normalisation") {
     const auto tokenizer = golden("unigram");
     check_golden(*tokenizer, "unigram", false);
-    CHECK(tokenizer->decode(tokenizer->encode("  the \u201cquoted\u201d\u3000 text ", SpecialText::plain)) == "the \"quoted\" text");
+    CHECK(tokenizer->decode(tokenizer->encode("  the \u201cquoted\u201d\u3000 text ", SpecialText::plain)) ==
+          "the \"quoted\" text");
 }
 
 TEST_CASE("sentencepiece: tokens joined one at a time lose no space and double none") {
@@ -185,7 +188,8 @@ TEST_CASE("sentencepiece: byte tokens") {
 }
 
 TEST_CASE("sentencepiece: user text cannot be a special token") {
-    for (const auto& tokenizer : {golden("bpe"), golden("unigram"), Tokenizer::from_gguf(as_gguf(golden_file("bpe")))}) {
+    for (const auto& tokenizer :
+         {golden("bpe"), golden("unigram"), Tokenizer::from_gguf(as_gguf(golden_file("bpe")))}) {
         for (const TokenId id : tokenizer->encode("</s><s>x</s> [/INST]<|im_end|><unk>", SpecialText::plain))
             CHECK((id == 0 || !tokenizer->is_special(id)));  // 0: what the unigram vocabulary does not know
         CHECK(tokenizer->encode("</s>", SpecialText::parse) == std::vector<TokenId>{2});
@@ -251,8 +255,10 @@ TEST_CASE("sentencepiece: the files beside a tokenizer.model") {
     const Folder folder("bpe", false);
     CHECK(folder.load()->size() == 800);
     folder.write("added_tokens.json", R"({"<pad>": 800, "<call>": 801, "<|user|>": 802})");
-    folder.write("special_tokens_map.json", R"({"pad_token": {"content": "<pad>"}, "additional_special_tokens": ["<|user|>"]})");
-    folder.write("tokenizer_config.json", R"({"eos_token": "<|user|>", "add_bos_token": false, "chat_template": "source"})");
+    folder.write("special_tokens_map.json",
+                 R"({"pad_token": {"content": "<pad>"}, "additional_special_tokens": ["<|user|>"]})");
+    folder.write("tokenizer_config.json",
+                 R"({"eos_token": "<|user|>", "add_bos_token": false, "chat_template": "source"})");
     folder.write("config.json", R"({"eos_token_id": 5})");
     auto tokenizer = folder.load();
     CHECK(tokenizer->size() == 803);
@@ -270,7 +276,11 @@ TEST_CASE("sentencepiece: the files beside a tokenizer.model") {
     // A piece that was made special later is not made of text any more.
     const auto the = tokenizer->encode("the", SpecialText::plain);
     REQUIRE(the.size() == 1);
-    folder.write("tokenizer_config.json", json{{"added_tokens_decoder", {{std::to_string(the[0]), {{"content", tokenizer->piece(the[0]).replace(0, 1, "\u2581")}, {"special", true}}}}}}.dump());
+    folder.write("tokenizer_config.json",
+                 json{{"added_tokens_decoder",
+                       {{std::to_string(the[0]),
+                         {{"content", tokenizer->piece(the[0]).replace(0, 1, "\u2581")}, {"special", true}}}}}}
+                     .dump());
     tokenizer = folder.load();
     CHECK(tokenizer->is_special(the[0]));
     CHECK(tokenizer->encode("the", SpecialText::plain) != the);
@@ -304,10 +314,12 @@ TEST_CASE("sentencepiece: files that cannot be used say why") {
     changed([](F& f) { f.pieces[0].kind = PieceKind::normal; }, "unk");
     changed([](F& f) { f.byte_fallback = false; }, "byte");
     changed([](F& f) { f.charsmap = std::string(2000, '\1'); }, "rules of normalisation");
-    changed([](F& f) {  // the root of the double array leads far away, and looks like a value
-        f.charsmap = golden_file("unigram").charsmap;
-        f.charsmap.replace(4, 4, "\xFF\xFF\xFF\xFF");
-    }, "rules of normalisation");
+    changed(
+        [](F& f) {  // the root of the double array leads far away, and looks like a value
+            f.charsmap = golden_file("unigram").charsmap;
+            f.charsmap.replace(4, 4, "\xFF\xFF\xFF\xFF");
+        },
+        "rules of normalisation");
     const std::string good = bytes_of_file(kGolden / "bpe.model");
     folder.write("tokenizer.model", good.substr(0, good.size() / 2));
     check_fails(folder.path(), "damaged");
@@ -332,15 +344,27 @@ TEST_CASE("sentencepiece: GGUF vocabularies that cannot be used say why") {
     fails([&](GgufBuilder& b) { tokens(b); }, "tokenizer.ggml.scores is missing");
     fails([&](GgufBuilder& b) { tokens(b).array<float>("tokenizer.ggml.scores", {1, 2, 3}); },
           "tokenizer.ggml.token_type is missing");
-    fails([&](GgufBuilder& b) {
-        tokens(b).array<float>("tokenizer.ggml.scores", {1, 2}).array<std::int32_t>("tokenizer.ggml.token_type", {2, 1, 1});
-    }, "2 scores for 3 tokens");
-    fails([&](GgufBuilder& b) {
-        tokens(b).array<float>("tokenizer.ggml.scores", {1, 2, 3}).array<std::int32_t>("tokenizer.ggml.token_type", {2, 1});
-    }, "2 token types for 3 tokens");
-    fails([&](GgufBuilder& b) {
-        tokens(b).array<float>("tokenizer.ggml.scores", {1, 2, 3}).array<std::int32_t>("tokenizer.ggml.token_type", {2, 1, 6});
-    }, "cannot be used");
+    fails(
+        [&](GgufBuilder& b) {
+            tokens(b)
+                .array<float>("tokenizer.ggml.scores", {1, 2})
+                .array<std::int32_t>("tokenizer.ggml.token_type", {2, 1, 1});
+        },
+        "2 scores for 3 tokens");
+    fails(
+        [&](GgufBuilder& b) {
+            tokens(b)
+                .array<float>("tokenizer.ggml.scores", {1, 2, 3})
+                .array<std::int32_t>("tokenizer.ggml.token_type", {2, 1});
+        },
+        "2 token types for 3 tokens");
+    fails(
+        [&](GgufBuilder& b) {
+            tokens(b)
+                .array<float>("tokenizer.ggml.scores", {1, 2, 3})
+                .array<std::int32_t>("tokenizer.ggml.token_type", {2, 1, 6});
+        },
+        "cannot be used");
 }
 
 TEST_CASE("sentencepiece: chats as the published templates write them") {
@@ -361,7 +385,8 @@ TEST_CASE("sentencepiece: chats as the published templates write them") {
 }
 
 TEST_CASE("sentencepiece: vocabularies that were converted to a tokenizer.json") {  // make_converted_golden.py
-    const json golden = read(kGolden / "converted_ids.json"), texts = read(kGolden.parent_path() / "tokenizer/strings.json");
+    const json golden = read(kGolden / "converted_ids.json"),
+               texts = read(kGolden.parent_path() / "tokenizer/strings.json");
     const json converted = read(kGolden / "converted.json");
     const TemporaryFolder folder;
     const auto load = [&](const json& root) {
@@ -380,7 +405,8 @@ TEST_CASE("sentencepiece: vocabularies that were converted to a tokenizer.json")
     for (const std::string scheme : {"first", "always", "never"}) {
         json root = converted;
         root["normalizer"] = nullptr;
-        root["pre_tokenizer"] = {{"type", "Metaspace"}, {"replacement", "\u2581"}, {"prepend_scheme", scheme}, {"split", false}};
+        root["pre_tokenizer"] = {
+            {"type", "Metaspace"}, {"replacement", "\u2581"}, {"prepend_scheme", scheme}, {"split", false}};
         const auto tokenizer = load(root);
         for (std::size_t i = 0; i < texts.size(); ++i) {
             const auto other = golden[scheme].find(std::to_string(i));
@@ -397,5 +423,7 @@ TEST_CASE("sentencepiece: vocabularies that were converted to a tokenizer.json")
     fails([](json& r) { r["normalizer"] = {{"type", "Precompiled"}}; });
     fails([](json& r) { r["normalizer"]["normalizers"].push_back({{"type", "BertNormalizer"}}); });
     fails([](json& r) { r["pre_tokenizer"] = {{"type", "Metaspace"}, {"prepend_scheme", "first"}}; });
-    fails([](json& r) { r["pre_tokenizer"] = {{"type", "Metaspace"}, {"replacement", "\u2581"}, {"prepend_scheme", "last"}}; });
+    fails([](json& r) {
+        r["pre_tokenizer"] = {{"type", "Metaspace"}, {"replacement", "\u2581"}, {"prepend_scheme", "last"}};
+    });
 }

@@ -26,11 +26,11 @@
 #include "tiny_vocabulary.hpp"
 
 using namespace outrider;
+using Catch::Matchers::ContainsSubstring;
+using Catch::Matchers::MessageMatches;
 using nlohmann::json;
 using outrider::test::TemporaryFolder;
 using outrider::test::tiny_json;
-using Catch::Matchers::ContainsSubstring;
-using Catch::Matchers::MessageMatches;
 
 namespace {
 
@@ -202,9 +202,10 @@ TEST_CASE("tokenizer: files that cannot be used say why") {
     check_fails(json::array(), "expected a JSON object");
     check_fails(changed([](json& r) { r["model"]["type"] = "Unigram"; }), "expected BPE");
     check_fails(changed([](json& r) {
-        r["model"]["byte_fallback"] = true;
-        r["model"]["vocab"].erase("q");
-    }), "byte_fallback");
+                    r["model"]["byte_fallback"] = true;
+                    r["model"]["vocab"].erase("q");
+                }),
+                "byte_fallback");
     check_fails(changed([](json& r) { r["model"]["dropout"] = 0.1; }), "dropout");
     check_fails(changed([](json& r) { r["model"].erase("vocab"); }), "model.vocab");
     check_fails(changed([](json& r) { r["model"]["merges"] = 5; }), "model.merges");
@@ -217,39 +218,53 @@ TEST_CASE("tokenizer: files that cannot be used say why") {
     check_fails(changed([](json& r) { r["model"]["vocab"]["zz"] = "one"; }), "has the id \"one\"");
     for (const char* type : {"Precompiled", "BertNormalizer", "ByteLevel", "Unheard"}) {
         check_fails(changed([&](json& r) { r["normalizer"] = {{"type", type}}; }), type);
-        check_fails(changed([&](json& r) { r["normalizer"] = {{"type", "Sequence"}, {"normalizers", {{{"type", type}}}}}; }), type);
+        check_fails(
+            changed([&](json& r) { r["normalizer"] = {{"type", "Sequence"}, {"normalizers", {{{"type", type}}}}}; }),
+            type);
     }
     check_fails(changed([](json& r) { r["normalizer"] = {{"type", "Sequence"}}; }), "no list of normalizers");
     check_fails(changed([](json& r) { r["normalizer"] = {{"type", "Prepend"}}; }), "no string prepend");
     check_fails(changed([](json& r) { r["normalizer"] = {{"type", "Strip"}, {"strip_left", 1}}; }), "strip_left");
     check_fails(changed([](json& r) { r["normalizer"] = {{"type", "Replace"}, {"content", "x"}}; }), "Regex");
-    check_fails(changed([](json& r) { r["normalizer"] = {{"type", "Replace"}, {"content", "x"}, {"pattern", {{"Regex", "("}}}}; }), "compiled");
+    check_fails(changed([](json& r) {
+                    r["normalizer"] = {{"type", "Replace"}, {"content", "x"}, {"pattern", {{"Regex", "("}}}};
+                }),
+                "compiled");
     check_fails(changed([](json& r) { r["post_processor"] = {{"type", "Unheard"}}; }), "Unheard");
     check_fails(changed([](json& r) {
-        r["normalizer"] = {{"type", "Lowercase"}};
-        for (const char* text : {"<A>", "<a>"})
-            r["added_tokens"].push_back({{"id", r["model"]["vocab"].size() + r["added_tokens"].size()}, {"content", text}, {"normalized", true}});
-    }), "another one after normalization");
+                    r["normalizer"] = {{"type", "Lowercase"}};
+                    for (const char* text : {"<A>", "<a>"})
+                        r["added_tokens"].push_back({{"id", r["model"]["vocab"].size() + r["added_tokens"].size()},
+                                                     {"content", text},
+                                                     {"normalized", true}});
+                }),
+                "another one after normalization");
     check_fails(changed([](json& r) {
-        r["normalizer"] = {{"type", "Strip"}, {"strip_left", true}, {"strip_right", true}};
-        r["added_tokens"].push_back({{"id", r["model"]["vocab"].size() + 4}, {"content", "  "}, {"normalized", true}});
-    }), "leaves nothing");
+                    r["normalizer"] = {{"type", "Strip"}, {"strip_left", true}, {"strip_right", true}};
+                    r["added_tokens"].push_back(
+                        {{"id", r["model"]["vocab"].size() + 4}, {"content", "  "}, {"normalized", true}});
+                }),
+                "leaves nothing");
     check_fails(changed([](json& r) { r["pre_tokenizer"] = nullptr; }), "pre-tokenizer");
     check_fails(changed([](json& r) { r["pre_tokenizer"] = {{"type", "Metaspace"}}; }), "Metaspace");
     check_fails(changed([](json& r) { r["pre_tokenizer"] = {{"type", "Digits"}}; }), "without ByteLevel");
     check_fails(changed([](json& r) { r["pre_tokenizer"] = {{"type", "BertPreTokenizer"}}; }), "BertPreTokenizer");
     check_fails(changed([](json& r) {
-        r["pre_tokenizer"] = {{"type", "Sequence"}, {"pretokenizers", {{{"type", "Digits"}}, {{"type", "ByteLevel"}}}}};
-    }), "after another");
+                    r["pre_tokenizer"] = {{"type", "Sequence"},
+                                          {"pretokenizers", {{{"type", "Digits"}}, {{"type", "ByteLevel"}}}}};
+                }),
+                "after another");
     check_fails(changed([](json& r) { r["added_tokens"][0].erase("content"); }), "no content");
     check_fails(changed([](json& r) { r["added_tokens"].push_back(r["added_tokens"][0]); }), "occurs twice");
     check_fails(changed([](json& r) { r["added_tokens"][0]["content"] = "a"; }), "in model.vocab");
     check_fails(changed([](json& r) {
-        r["pre_tokenizer"] = {{"type", "Split"}, {"pattern", {{"Regex", "(a"}}}, {"behavior", "Isolated"}};
-    }), "cannot be compiled");
+                    r["pre_tokenizer"] = {{"type", "Split"}, {"pattern", {{"Regex", "(a"}}}, {"behavior", "Isolated"}};
+                }),
+                "cannot be compiled");
     check_fails(changed([](json& r) {
-        r["pre_tokenizer"] = {{"type", "Split"}, {"pattern", {{"Regex", "a"}}}, {"behavior", "Shuffled"}};
-    }), "Shuffled");
+                    r["pre_tokenizer"] = {{"type", "Split"}, {"pattern", {{"Regex", "a"}}}, {"behavior", "Shuffled"}};
+                }),
+                "Shuffled");
     json deep = 1;
     for (int i = 0; i < 100; ++i) deep = json{{"pretokenizers", {deep}}};
     check_fails(changed([&](json& r) { r["pre_tokenizer"] = deep; }), "levels");
@@ -258,11 +273,10 @@ TEST_CASE("tokenizer: files that cannot be used say why") {
 
 TEST_CASE("tokenizer: an expression that never ends is an error, not a hang") {
     json root = tiny_json();
-    root["pre_tokenizer"] = {
-        {"type", "Sequence"},
-        {"pretokenizers",
-         {{{"type", "Split"}, {"pattern", {{"Regex", "(a+)+(b|c)+$"}}}, {"behavior", "Isolated"}},
-          {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"use_regex", false}}}}};
+    root["pre_tokenizer"] = {{"type", "Sequence"},
+                             {"pretokenizers",
+                              {{{"type", "Split"}, {"pattern", {{"Regex", "(a+)+(b|c)+$"}}}, {"behavior", "Isolated"}},
+                               {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"use_regex", false}}}}};
     const auto tokenizer = load(root);
     CHECK(tokenizer->encode("aab", SpecialText::plain).size() > 0);
     CHECK_THROWS_MATCHES(tokenizer->encode(std::string(64, 'a') + "!", SpecialText::plain), Error,

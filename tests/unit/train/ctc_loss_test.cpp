@@ -99,10 +99,12 @@ double run(const Case& c, CtcLossKind kind, LossStats& stats, at::ScalarType typ
     const CtcLossOptions options{kind, {1.0, 0.8, 0.64}};
     const auto real = type == at::kDouble ? at::kDouble : at::kFloat;
     const bool grad = gradients != nullptr;
-    CtcLossBatch batch{
-        c.logits.to(type).detach().set_requires_grad(grad), c.gate.to(real).detach().set_requires_grad(grad),
-        c.prefix.defined() ? c.prefix.to(type).detach().set_requires_grad(grad) : at::Tensor{}, c.labels, c.others,
-        c.other_shares};
+    CtcLossBatch batch{c.logits.to(type).detach().set_requires_grad(grad),
+                       c.gate.to(real).detach().set_requires_grad(grad),
+                       c.prefix.defined() ? c.prefix.to(type).detach().set_requires_grad(grad) : at::Tensor{},
+                       c.labels,
+                       c.others,
+                       c.other_shares};
     const at::Tensor loss = ctc_loss(batch, options, stats, team);
     if (grad) {
         (2.0 * loss).backward();  // an outer factor must come through

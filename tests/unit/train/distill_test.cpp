@@ -29,8 +29,10 @@ AnyDecoder decoder(std::size_t batch) {
 }
 
 DistillPrompt prompt(std::uint64_t i) {
-    return {fmt::format("p{}", i), {.tokens = {1, static_cast<TokenId>(2 + i % 9)}, .end_ids = {0}},
-            {{"user", fmt::format("question {}", i)}}, i};
+    return {fmt::format("p{}", i),
+            {.tokens = {1, static_cast<TokenId>(2 + i % 9)}, .end_ids = {0}},
+            {{"user", fmt::format("question {}", i)}},
+            i};
 }
 
 /// Ids to answers of prompts 0 .. count - 1.
@@ -78,8 +80,9 @@ TEST_CASE("distill answers every prompt once, the same in every batch") {
 TEST_CASE("distill stops when it is told to, and leaves the decoder usable") {
     AnyDecoder made = decoder(4);
     std::uint64_t i = 0, taken = 0;
-    (void)distill(made, [&] { return std::optional(prompt(i++)); },
-                  [&](const DistilledText&) { return ++taken < 5; }, {.max_tokens = 8});
+    (void)distill(
+        made, [&] { return std::optional(prompt(i++)); }, [&](const DistilledText&) { return ++taken < 5; },
+        {.max_tokens = 8});
     CHECK(taken == 5);
     CHECK(made.active() + made.waiting() == 0);
     CHECK(made.generate(prompt(0).prompt, {.max_tokens = 3, .stop_at_end = false}).tokens.size() == 3);
@@ -114,9 +117,10 @@ TEST_CASE("prompts that the target makes up differ, end by themselves and repeat
         SelfPromptOptions options;
         options.drawing.seed = 2, options.at_once = 32, options.min_tokens = 2;
         const UserTurn opening{.prompt = {.tokens = {5}, .end_ids = {0}, .text = std::make_shared<Letters>()}};
-        SelfPrompts prompts(sampler, opening, [](std::string_view text) {
-            return Prompt{.tokens = std::vector<TokenId>(text.begin(), text.end())};
-        }, options, first);
+        SelfPrompts prompts(
+            sampler, opening,
+            [](std::string_view text) { return Prompt{.tokens = std::vector<TokenId>(text.begin(), text.end())}; },
+            options, first);
         std::vector<std::string> texts;
         for (int i = 0; i < 20; ++i) {
             const DistillPrompt p = prompts.next();

@@ -96,8 +96,8 @@ TEST_CASE("label_loss: a row without finite loss gives no gradient and is counte
     CHECK(x.grad()[0][0].abs().max().item<double>() > 0.0);
     CHECK(x.grad().isfinite().all().item<bool>());
 
-    CHECK_THROWS_AS(label_loss({x, c.labels, {}}, {kWeights, 0.5}, stats, team), Error);           // no teacher
-    CHECK_THROWS_AS(label_loss({x, c.labels, {}}, {{1.0, 1.0}, 0.0}, stats, team), Error);         // weights
+    CHECK_THROWS_AS(label_loss({x, c.labels, {}}, {kWeights, 0.5}, stats, team), Error);    // no teacher
+    CHECK_THROWS_AS(label_loss({x, c.labels, {}}, {{1.0, 1.0}, 0.0}, stats, team), Error);  // weights
     CHECK_THROWS_AS(label_loss({x, c.labels.clone().fill_(V), {}}, {kWeights, 0.0}, stats, team), Error);
     CHECK_THROWS_AS(label_loss({x.to(at::kHalf), c.labels, {}}, {kWeights, 0.0}, stats, team), Error);
 }

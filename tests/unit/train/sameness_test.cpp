@@ -66,7 +66,8 @@ std::vector<fs::path> shards_in(const fs::path& features) {
 
 TEST_CASE("an epoch's order is a function of seed and epoch; the first comes in blocks, later ones whole") {
     std::vector<Conversation> text(35 * kShard);
-    for (Conversation& conversation : text) conversation.tokens = {1, 2, 3, 4, 5}, conversation.answer = 2;  // three anchors
+    for (Conversation& conversation : text)
+        conversation.tokens = {1, 2, 3, 4, 5}, conversation.answer = 2;  // three anchors
     std::vector<std::size_t> shards;
     for (std::size_t shard = 1; shard < 35; ++shard) shards.push_back(shard);
     AnchorSampler sampler(text, shards, 8, 64, 5);
@@ -79,7 +80,8 @@ TEST_CASE("an epoch's order is a function of seed and epoch; the first comes in 
             if (sampler.place().epoch == 3) break;
             const std::size_t shard = group.conversation / kShard;
             CHECK(shard >= 1);
-            if (epoch == 0 && sampler.place().epoch == 0 && block == 0 && sampler.place().block == 0) CHECK(shard <= 32);
+            if (epoch == 0 && sampler.place().epoch == 0 && block == 0 && sampler.place().block == 0)
+                CHECK(shard <= 32);
             if (epoch == 1 && groups < 200) late += shard > 32 ? 1 : 0;  // among the first of the second epoch
             groups = epoch == 1 ? groups + 1 : 0;
             CHECK(seen.insert({group.conversation, group.committed.front()}).second);

@@ -45,10 +45,7 @@ TEST_CASE("read_conversations: order, selection and errors") {
     CHECK(read_conversations(path, encode, {.limit = 7}).size() == 7);
     CHECK_THROWS_AS(read_conversations(path, encode, {.max_tokens = 27}), Error);
     CHECK_THROWS_AS(read_conversations(folder / "none", encode), Error);
-    CHECK_THROWS_AS(read_conversations(path,
-                                       [](auto) {
-                                           return std::vector<TokenId>{1, 2};
-                                       }),
+    CHECK_THROWS_AS(read_conversations(path, [](auto) { return std::vector<TokenId>{1, 2}; }),
                     Error);  // another tokenizer
     std::ofstream(folder / "bad.jsonl") << "{\"messages\": []}\n";
     CHECK_THROWS_AS(read_conversations(folder / "bad.jsonl", encode), Error);
@@ -98,7 +95,8 @@ TEST_CASE("FeatureStore keeps layers side by side, in a folder of their own", "[
     CHECK(std::set<fs::path>{narrow.folder(), wide.folder(), other.folder()}.size() == 3);
     CHECK(unread.folder() == wide.folder());
 
-    const Prefill prompt{.sequence = 1, .tokens = text[3].tokens, .pending = text[3].tokens.back(), .features = {.layers = layers}};
+    const Prefill prompt{
+        .sequence = 1, .tokens = text[3].tokens, .pending = text[3].tokens.back(), .features = {.layers = layers}};
     const at::Tensor all = verifier.prefill(std::span(&prompt, 1))[0].features.to(at::kHalf);  // final, 2, 3
     REQUIRE(all.size(1) == 3 * H);
     CHECK(at::equal(narrow.features(3), all.slice(1, 0, H)));
@@ -177,22 +175,25 @@ TEST_CASE("train_ctc starts with frames that say what the target said, whatever 
     config.feature_layers = {1}, config.feature_scale = 0.4;
     const CtcWeights weights = init_ctc_weights(config, head, 3);
     const CtcTables tables = make_ctc_tables(config, head, at::kFloat, at::kCPU);
-    const at::Tensor features = noise({5, 2 * kToyHidden}, 31, 2).to(at::kFloat), final = features.slice(1, 0, kToyHidden);
+    const at::Tensor features = noise({5, 2 * kToyHidden}, 31, 2).to(at::kFloat),
+                     final = features.slice(1, 0, kToyHidden);
     const at::Tensor tokens = at::arange(5, at::kLong), positions = at::arange(5, at::kLong);
     const CtcContext context = ctc_context(config, weights, tables, tokens, features, positions, at::kFloat);
-    const CtcFrameScores frames = ctc_frames(config, weights, tables, context.fused.slice(0, 4), at::full({1}, 5, at::kLong),
-                                             {{{context.layers[0].keys, context.layers[0].values, 1}}}, at::kFloat);
+    const CtcFrameScores frames =
+        ctc_frames(config, weights, tables, context.fused.slice(0, 4), at::full({1}, 5, at::kLong),
+                   {{{context.layers[0].keys, context.layers[0].values, 1}}}, at::kFloat);
     // Queries tell the frames apart; without them each of these is the target's own scores, up to the norm's scale.
     CtcWeights unasked = weights;
     unasked.queries = at::zeros_like(weights.queries);
-    const CtcFrameScores same = ctc_frames(config, unasked, tables, context.fused.slice(0, 4), at::full({1}, 5, at::kLong),
-                                           {{{context.layers[0].keys, context.layers[0].values, 1}}}, at::kFloat);
+    const CtcFrameScores same =
+        ctc_frames(config, unasked, tables, context.fused.slice(0, 4), at::full({1}, 5, at::kLong),
+                   {{{context.layers[0].keys, context.layers[0].values, 1}}}, at::kFloat);
     const at::Tensor last = final[4] / final[4].pow(2).mean().sqrt() / config.feature_scale;
     for (std::int64_t t = 0; t < config.frames; ++t)
         CHECK(at::allclose(same.logits[t], at::mv(tables.output, last), 1e-3, 1e-3));
     CHECK(!at::allclose(frames.logits[0], frames.logits[1], 1e-3, 1e-3));
-    const at::Tensor prefix =
-        ctc_prefix_scores(config, weights, tables, tokens.view({1, 5}), tokens.view({1, 5}), features.slice(0, 4), at::kFloat);
+    const at::Tensor prefix = ctc_prefix_scores(config, weights, tables, tokens.view({1, 5}), tokens.view({1, 5}),
+                                                features.slice(0, 4), at::kFloat);
     CHECK(prefix.abs().max().item<float>() == 0.0F);
 }
 
@@ -218,9 +219,9 @@ TEST_CASE("train_ctc: the draft's probabilities are those of the loss") {
         const AnchorBatch batch = make_anchor_batch(group, text, store, column, {3, 3});
         const CtcContext context =
             ctc_context(config, weights, tables, batch.next, batch.features, batch.positions, at::kFloat);
-        const CtcFrameScores frames = ctc_frames(config, weights, tables, context.fused.index_select(0, batch.row),
-                                                 batch.committed,
-                                                 {{{context.layers[0].keys, context.layers[0].values, 1}}}, at::kFloat);
+        const CtcFrameScores frames =
+            ctc_frames(config, weights, tables, context.fused.index_select(0, batch.row), batch.committed,
+                       {{{context.layers[0].keys, context.layers[0].values, 1}}}, at::kFloat);
         const at::Tensor prefix = ctc_prefix_scores(config, weights, tables, batch.last, batch.last_but_one,
                                                     batch.features.index_select(0, batch.row), at::kFloat);
         LossStats stats;
@@ -419,7 +420,8 @@ TEST_CASE("train_ctc: a start without a bottleneck gets one that loses as little
         const CtcConfig config = read_ctc_config(options.output);
         CHECK(config.prefix_bottleneck == (bottleneck < ctc.prefix_rank ? bottleneck : 0));
         const CtcWeights weights = read_ctc_weights(options.output, config);
-        const at::Tensor p = config.prefix_bottleneck > 0 ? at::matmul(weights.prefix_out, weights.prefix_narrow) : weights.prefix_out;
+        const at::Tensor p =
+            config.prefix_bottleneck > 0 ? at::matmul(weights.prefix_out, weights.prefix_narrow) : weights.prefix_out;
         return ctc.output == HeadOutput::own ? p : at::matmul(head.output_rows(config.vocabulary), p);
     };
     const at::Tensor whole = train("whole", 0, nullptr);
@@ -429,7 +431,7 @@ TEST_CASE("train_ctc: a start without a bottleneck gets one that loses as little
         const at::Tensor narrow = train(r == 3 ? "3" : "9", r, "whole");
         const double lost = (whole - narrow).norm().item<double>(), least = values.slice(0, r).norm().item<double>();
         INFO("rank " << r << ": " << lost << " of " << whole.norm().item<double>());
-        CHECK(least > 0.02 * whole.norm().item<double>());  // else any projection would do
+        CHECK(least > 0.02 * whole.norm().item<double>());                // else any projection would do
         CHECK(lost < 1.02 * least + 0.01 * whole.norm().item<double>());  // stored as bfloat16
     }
     CHECK(at::equal(train("3 again", 3, "3"), train("3", 3, "whole")));

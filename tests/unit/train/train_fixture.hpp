@@ -55,9 +55,9 @@ public:
     std::int64_t context() const override { return 4096; }
 };
 
-/// The same text by a target of layers 1 to 8 whose final features tell nothing, while those after layer 3 tell the token
-/// after the next one, which is the first that a drafter does not know. Layers get their columns in the order in which
-/// they were asked for, the last of a call first.
+/// The same text by a target of layers 1 to 8 whose final features tell nothing, while those after layer 3 tell the
+/// token after the next one, which is the first that a drafter does not know. Layers get their columns in the order in
+/// which they were asked for, the last of a call first.
 class LayeredVerifier final : public ToyVerifier {
 public:
     Feedback prefill(std::span<const Prefill> prompts) override {
@@ -71,8 +71,9 @@ public:
                 ids.push_back(next(one.tokens[i], next(i > 0 ? one.tokens[i - 1] : 0, one.tokens[i])));
             std::vector<at::Tensor> parts{noise({rows, kToyHidden}, 400, 2).to(at::kFloat)};
             for (const std::int64_t layer : prompts[k].features.layers)
-                parts.push_back(layer == 3 ? table.index_select(0, at::tensor(ids, at::kLong))
-                                           : noise({rows, kToyHidden}, 400 + static_cast<std::uint64_t>(layer), 1).to(at::kFloat));
+                parts.push_back(
+                    layer == 3 ? table.index_select(0, at::tensor(ids, at::kLong))
+                               : noise({rows, kToyHidden}, 400 + static_cast<std::uint64_t>(layer), 1).to(at::kFloat));
             one.features = at::cat(parts, 1);
         }
         return feedback;

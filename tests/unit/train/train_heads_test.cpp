@@ -8,9 +8,9 @@
 
 #include <outrider/draft/ctc/ctc_config.hpp>
 #include <outrider/draft/hydra/hydra_draft.hpp>
-#include <outrider/draft/hydra/hydra_network.hpp>
+#include <outrider/draft/hydra/detail/hydra_network.hpp>
 #include <outrider/draft/medusa/medusa_draft.hpp>
-#include <outrider/draft/medusa/medusa_network.hpp>
+#include <outrider/draft/medusa/detail/medusa_network.hpp>
 #include <outrider/formats/safetensors.hpp>
 #include "train/feature_store.hpp"
 #include <outrider/train/train_ctc.hpp>
@@ -210,7 +210,7 @@ TEST_CASE("train_medusa learns what independent heads can, with every kind of ou
         REQUIRE(config.accuracies.size() == 2);
         const std::vector<double>& shares = config.accuracies[0];
         CHECK(std::accumulate(shares.begin(), shares.end(), 0.0) == Catch::Approx(1.0));  // fewer columns than ranks
-        CHECK(shares[0] > 0.1);  // chance is 1 in 20
+        CHECK(shares[0] > 0.1);                                                           // chance is 1 in 20
     }
     fs::remove_all(folder);
 }

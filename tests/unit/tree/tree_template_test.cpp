@@ -61,12 +61,12 @@ TEST_CASE("random prefix-closed sets are taken in any order and sorted breadth f
 
 TEST_CASE("sets that are no trees are refused") {
     CHECK_NOTHROW(TreeTemplate({{0}, {0, 1}}, 2, 2));
-    CHECK_THROWS_AS(TreeTemplate({{0, 1}}, 2, 2), Error);             // no parent
-    CHECK_THROWS_AS(TreeTemplate({{1}, {0, 1}}, 2, 2), Error);        // another's parent
+    CHECK_THROWS_AS(TreeTemplate({{0, 1}}, 2, 2), Error);                  // no parent
+    CHECK_THROWS_AS(TreeTemplate({{1}, {0, 1}}, 2, 2), Error);             // another's parent
     CHECK_THROWS_AS(TreeTemplate({{0}, {0, 0}, {0, 0, 0}}, 2, 2), Error);  // too deep
-    CHECK_THROWS_AS(TreeTemplate({{0}, {2}}, 2, 2), Error);           // rank out of range
+    CHECK_THROWS_AS(TreeTemplate({{0}, {2}}, 2, 2), Error);                // rank out of range
     CHECK_THROWS_AS(TreeTemplate({{-1}}, 2, 2), Error);
-    CHECK_THROWS_AS(TreeTemplate({{0}, {0}}, 2, 2), Error);           // twice
-    CHECK_THROWS_AS(TreeTemplate({{}}, 2, 2), Error);                 // the root is no choice
+    CHECK_THROWS_AS(TreeTemplate({{0}, {0}}, 2, 2), Error);  // twice
+    CHECK_THROWS_AS(TreeTemplate({{}}, 2, 2), Error);        // the root is no choice
     CHECK(TreeTemplate({}, 2, 2).size() == 0);
 }

@@ -49,8 +49,7 @@ OUTRIDER_INLINE EditedRow EditedRows::row(NodeIndex node, std::vector<float>& me
 OUTRIDER_INLINE void EditedRows::edit(NodeIndex node, std::vector<float>& logits) {
     read_text(node);
     if (options_.logit_hook) options_.logit_hook(text_, logits);
-    if (options_.repetition_penalty != 1.0)
-        penalise_repetition(logits, options_.repetition_penalty, text_, seen_);
+    if (options_.repetition_penalty != 1.0) penalise_repetition(logits, options_.repetition_penalty, text_, seen_);
 }
 
 /// A walk downwards adds a token a node.

@@ -54,11 +54,11 @@ OUTRIDER_INLINE TokenId LogitRows::argmax(NodeIndex node) {
     require(node >= 0 && node < argmax_.numel() && (!logits_.defined() || node < logits_.size(0)),
             "TreeRows: no logits or no argmax for node {}; return a row for every node of the tree", node);
     const std::int64_t pick = picks_[node];
+    if (pick == -1) detail::fail_nan(node);
     if (logits_.defined()) {
         require(pick >= 0 && pick < width_, "TreeRows: argmax {} of node {} is outside the vocabulary of {}", pick,
                 node, width_);
-        const float top = base_ != nullptr ? base_[node * stride_ + pick] : logits_[node][pick].item<float>();
-        if (std::isnan(top)) detail::fail_nan(node);
+        if (base_ != nullptr && std::isnan(base_[node * stride_ + pick])) detail::fail_nan(node);
     }
     return static_cast<TokenId>(pick);
 }

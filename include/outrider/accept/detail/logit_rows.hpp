@@ -23,7 +23,7 @@ public:
     [[nodiscard]] bool lies_ready() const { return base_ != nullptr; }
 
     /// The largest logit's token: the verifier's own where it gave one, else the lowest id among the largest. Throws
-    /// Error when the row holds NaN (beside a given argmax: when the logit it names is NaN).
+    /// Error when the row holds NaN (a given argmax says so by -1, or names a logit on the CPU that is NaN).
     [[nodiscard]] TokenId argmax(NodeIndex node);
 
 private:

@@ -51,10 +51,11 @@ OUTRIDER_INLINE void TargetRow::write(std::span<double> p) const {
 }
 
 OUTRIDER_INLINE TargetLaw::TargetLaw(const TokenTree& tree, const TreeRows& rows, const SequenceContext& context,
-                     double greedy_temperature)
+                                     double greedy_temperature)
     : rows_(tree, rows, context),
       temperature_(rows_.options().temperature > 0 ? rows_.options().temperature : greedy_temperature),
-      vocabulary_(rows.logits.defined() ? rows.logits.size(-1) : 0), held_(tree.size()) {
+      vocabulary_(rows.logits.defined() ? rows.logits.size(-1) : 0),
+      held_(tree.size()) {
     require(rows.logits.defined(), "TreeRows: this policy reads logits; the verifier gave only argmax");
 }
 

@@ -45,10 +45,10 @@ private:
 
     std::span<const float> logits_;  ///< [V] after hook and penalty
     TokenId best_ = kNoToken;
-    float top_ = 0;                    ///< its logit
+    float top_ = 0;                     ///< its logit
     double temperature_ = 0, sum_ = 1;  ///< p(x) = exp((logit - top) / temperature) / sum; temperature 0: all on best_
     bool truncated_ = false;
-    std::span<const Kept> kept_;       ///< where truncated: tokens by id, the only ones that have a probability
+    std::span<const Kept> kept_;  ///< where truncated: tokens by id, the only ones that have a probability
 };
 
 /// Lives for one accept; a node's row is made once, and lives as long. Order of the warpers: logit hook, repetition

@@ -83,8 +83,8 @@ public:
         return samples;
     }
 
-    /// Of a tree that was chosen: its likeliest path is a draw from point masses, cut at its end, so that every rule for
-    /// one chain takes the tree; the other nodes stand beside it. Each step goes to the child of largest log_q.
+    /// Of a tree that was chosen: its likeliest path is a draw from point masses, cut at its end, so that every rule
+    /// for one chain takes the tree; the other nodes stand beside it. Each step goes to the child of largest log_q.
     [[nodiscard]] static DraftSamples chosen(const TokenTree& tree);
 
     /// A trie without draws, to be grown with `add`.

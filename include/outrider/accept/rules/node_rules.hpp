@@ -33,12 +33,13 @@ concept TargetRows = requires(T&& target, NodeIndex node) {
 };
 
 template <typename Target>
-using HeldRow = std::conditional_t<
-    std::convertible_to<std::invoke_result_t<Target, NodeIndex>, std::span<const double>>, std::vector<double>,
-    std::remove_cvref_t<std::invoke_result_t<Target, NodeIndex>>>;
+using HeldRow =
+    std::conditional_t<std::convertible_to<std::invoke_result_t<Target, NodeIndex>, std::span<const double>>,
+                       std::vector<double>, std::remove_cvref_t<std::invoke_result_t<Target, NodeIndex>>>;
 
-/// p and q of one node, as a rule changes them. Only tokens that q names are looked at one by one: the others keep their
-/// proportions, whatever is rejected, so that a rule costs as much as q is long, and a pick one pass over the row.
+/// p and q of one node, as a rule changes them. Only tokens that q names are looked at one by one: the others keep
+/// their proportions, whatever is rejected, so that a rule costs as much as q is long, and a pick one pass over the
+/// row.
 template <LawRow Row = std::vector<double>>
 class NodeLaws {
 public:

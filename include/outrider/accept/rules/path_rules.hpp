@@ -79,7 +79,10 @@ template <TargetRows Target, Dice D>
 class TraversalRule {
 public:
     TraversalRule(const TokenTree& tree, const DraftSamples& samples, Target& target, D& dice)
-        : tree_(tree), samples_(samples), target_(target), dice_(dice),
+        : tree_(tree),
+          samples_(samples),
+          target_(target),
+          dice_(dice),
           replaced_(samples.kind() == DraftSamples::Kind::independent) {}
 
     [[nodiscard]] Acceptance operator()() {

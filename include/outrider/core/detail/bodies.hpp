@@ -4,9 +4,9 @@
 //     #include <outrider/ROOM/NAME-inl.hpp>
 //     #endif
 //
-// and NAME-inl.hpp defines its functions with OUTRIDER_INLINE. A project that takes outrider::headers gets the bodies as
-// inline functions; one that links outrider::outrider (which defines OUTRIDER_COMPILED) finds them compiled, once. One
-// program takes one of the two.
+// and NAME-inl.hpp defines its functions with OUTRIDER_INLINE. A project that takes outrider::headers gets the bodies
+// as inline functions; one that links outrider::outrider (which defines OUTRIDER_COMPILED) finds them compiled, once.
+// One program takes one of the two.
 #pragma once
 
 #include <outrider/core/detail/export.hpp>

@@ -1,6 +1,6 @@
-// Texts with places for values, "expected {} rows, got {}", whose count of places is checked when they are compiled. The
-// public headers write their errors with it, so that no project needs a formatting library, or one version of it, to
-// include them.
+// Texts with places for values, "expected {} rows, got {}", whose count of places is checked when they are compiled.
+// The public headers write their errors with it, so that no project needs a formatting library, or one version of it,
+// to include them.
 #pragma once
 
 #include <charconv>

@@ -1,4 +1,5 @@
-// Nothing but outrider::Error leaves the library: exceptions of the standard library and of LibTorch are put into its words.
+// Nothing but outrider::Error leaves the library: exceptions of the standard library and of LibTorch are put into its
+// words.
 #pragma once
 
 #include <algorithm>
@@ -19,8 +20,8 @@ namespace outrider::detail {
     return ErrorKind::internal;
 }
 
-/// `error` where it is an Error, else one that says the same. Null stays null. Exceptions that are thrown by a host's own
-/// callbacks never come here: they are the host's.
+/// `error` where it is an Error, else one that says the same. Null stays null. Exceptions that are thrown by a host's
+/// own callbacks never come here: they are the host's.
 [[nodiscard]] inline std::exception_ptr translated(const std::exception_ptr& error) {
     if (!error) return error;
     try {

@@ -10,7 +10,8 @@
 #define OUTRIDER_ALWAYS_INLINE inline __attribute__((always_inline))
 
 // Sanitizers cannot instrument the resolvers that target_clones makes; inline functions get none.
-#if defined(OUTRIDER_COMPILED) && defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__)
+#if defined(OUTRIDER_COMPILED) && defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && \
+    !defined(__SANITIZE_ADDRESS__)
 #define OUTRIDER_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
 #define OUTRIDER_CLONES

@@ -9,8 +9,9 @@
 
 namespace outrider {
 
-OUTRIDER_INLINE void check_trees(const std::vector<SequenceTree>& trees, const std::vector<std::unique_ptr<Session>>& sessions,
-                 std::span<const std::size_t> drafting, std::int64_t vocabulary) {
+OUTRIDER_INLINE void check_trees(const std::vector<SequenceTree>& trees,
+                                 const std::vector<std::unique_ptr<Session>>& sessions,
+                                 std::span<const std::size_t> drafting, std::int64_t vocabulary) {
     require(trees.size() == drafting.size(), "Drafter: {} trees for {} sequences; return one for each, in order",
             trees.size(), drafting.size());
     for (std::size_t i = 0; i < trees.size(); ++i) {
@@ -26,7 +27,8 @@ OUTRIDER_INLINE void check_trees(const std::vector<SequenceTree>& trees, const s
     }
 }
 
-OUTRIDER_INLINE void check_output(const TreeOutput& output, const std::vector<SequenceTree>& trees, std::int64_t vocabulary) {
+OUTRIDER_INLINE void check_output(const TreeOutput& output, const std::vector<SequenceTree>& trees,
+                                  std::int64_t vocabulary) {
     require(output.offsets.size() == trees.size() + 1 && output.offsets.front() == 0,
             "Verifier: {} row offsets for {} trees, expected one more than trees, the first 0", output.offsets.size(),
             trees.size());

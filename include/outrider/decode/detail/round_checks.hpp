@@ -15,11 +15,13 @@ namespace outrider {
 
 /// One tree for each session that drafts (indices), in order, its root the pending token, its tokens in the vocabulary.
 /// Throws Error.
-OUTRIDER_API void check_trees(const std::vector<SequenceTree>& trees, const std::vector<std::unique_ptr<Session>>& sessions,
-                 std::span<const std::size_t> drafting, std::int64_t vocabulary);
+OUTRIDER_API void check_trees(const std::vector<SequenceTree>& trees,
+                              const std::vector<std::unique_ptr<Session>>& sessions,
+                              std::span<const std::size_t> drafting, std::int64_t vocabulary);
 
 /// Row offsets that fit the trees, and a row of logits as wide as the vocabulary for each node. Throws Error.
-OUTRIDER_API void check_output(const TreeOutput& output, const std::vector<SequenceTree>& trees, std::int64_t vocabulary);
+OUTRIDER_API void check_output(const TreeOutput& output, const std::vector<SequenceTree>& trees,
+                               std::int64_t vocabulary);
 
 /// One feedback for each session in order. Throws Error.
 OUTRIDER_API void check_feedback(const Feedback& feedback, const std::vector<std::unique_ptr<Session>>& sessions);

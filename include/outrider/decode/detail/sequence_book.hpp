@@ -1,4 +1,5 @@
-// A decoder's sequences from join to take: those that wait, those that are decoded, and the results of those that ended.
+// A decoder's sequences from join to take: those that wait, those whose prompts enter, those that are decoded, and the
+// results of those that ended.
 #pragma once
 
 #include <cstddef>
@@ -10,9 +11,10 @@
 #include <utility>
 #include <vector>
 
+#include <outrider/budget/asking.hpp>
 #include <outrider/core/detail/export.hpp>
-#include <outrider/decode/auto_budget.hpp>
 #include <outrider/decode/detail/owed_feedback.hpp>
+#include <outrider/decode/detail/prompt_intake.hpp>
 #include <outrider/decode/detail/session.hpp>
 
 namespace outrider {
@@ -21,39 +23,50 @@ namespace outrider {
 class OUTRIDER_API SequenceBook {
 public:
     using Sessions = std::vector<std::unique_ptr<Session>>;
-    /// Frees what drafter and target hold of a sequence. What it throws is noted.
-    using Release = std::function<void(SequenceId)>;
+    /// Frees what drafter and target hold of a sequence; where it ended well, its text may be kept. What it throws is
+    /// noted.
+    using Release = std::function<void(SequenceId, bool well)>;
 
     explicit SequenceBook(std::size_t max_batch);
 
     void wait(std::unique_ptr<Session> session) { waiting_.push_back(std::move(session)); }
 
-    /// Those that wait, as far as there is room for them. Requests for no token at all end here.
-    [[nodiscard]] Sessions next(const Release& release);
+    /// The prompts of those that wait begin to enter, as far as there is room. Requests for no token at all end here.
+    void admit(const Release& release);
 
-    /// Makes sequences active. Throws Error when the feedback of their prompts does not fit them.
-    void enter(Sessions& joining, Feedback prompts);
+    /// What the verifier says of the prompts' pieces (PromptIntake). Sequences whose prompts are through become active.
+    void entered(Feedback told, double seconds);
 
     /// Ends a sequence: in the list of those that wait at once, else at the next `leave`. False when there is none.
     bool cancel(SequenceId id);
+    /// Ends those that the target knows.
+    void cancel_all();
 
-    /// The active sequences that have ended leave.
+    /// The sequences that have ended leave.
     void leave(const Release& release);
 
-    /// Ends these sessions, unless they have, with the exception that is being handled; and notes it.
-    void fail(const Sessions& sessions);
+    /// Ends sessions, unless they have, with the exception that is being handled, and notes it: the active ones, those
+    /// whose prompts have a piece at hand, or one.
+    void fail_round();
+    void fail_prompts();
     void fail(Session& session);
-    /// Keeps the results of sequences that are not active (any more).
-    void retire(Sessions& leaving, const Release& release);
+    /// The same for one session and an exception of a stage.
+    void fail_stage(Session& session);
 
     [[nodiscard]] bool finished(SequenceId id) const { return finished_.contains(id); }
+    /// Those whose results wait to be taken, in no order.
+    [[nodiscard]] std::vector<SequenceId> ended() const;
+    /// Prompt and text so far of a sequence that has not been taken. Throws Error when there is none.
+    [[nodiscard]] std::vector<TokenId> text_of(SequenceId id);
     /// Throws Error when there is no such result.
     [[nodiscard]] GenerationResult take(SequenceId id);
     void forget(SequenceId id) { finished_.erase(id); }
 
     /// The first exception since the last call; null: none.
     [[nodiscard]] std::exception_ptr first_error() noexcept { return std::exchange(first_error_, nullptr); }
-    /// Notes the exception that is being handled, unless an earlier one is.
+    /// Notes the exception of a stage that is being handled, unless an earlier one is.
+    void note_stage_error() noexcept;
+    /// The same for one that comes back as it is.
     void note_error() noexcept { note(std::current_exception()); }
     void note(std::exception_ptr error) noexcept {
         if (!first_error_) first_error_ = std::move(error);
@@ -61,18 +74,24 @@ public:
 
     [[nodiscard]] const Sessions& active() const noexcept { return active_; }
     [[nodiscard]] OwedFeedback& owed() noexcept { return owed_; }
-    [[nodiscard]] std::size_t waiting() const noexcept { return waiting_.size(); }
+    [[nodiscard]] PromptIntake& prompts() noexcept { return prompts_; }
+    [[nodiscard]] std::size_t waiting() const noexcept { return waiting_.size() + prompts_.size(); }
     [[nodiscard]] std::size_t max_batch() const noexcept { return max_batch_; }
-    [[nodiscard]] bool empty() const noexcept { return active_.empty() && waiting_.empty(); }
+    [[nodiscard]] bool empty() const noexcept { return active_.empty() && waiting() == 0; }
 
     /// Shares a round's time among the active sequences.
-    [[nodiscard]] RoundReport account(const StageSeconds& times);
+    [[nodiscard]] budget::RoundReport account(const StageSeconds& times);
 
 private:
+    template <typename Those>
+    void fail_all(const Those& sessions);
+    void retire(Sessions& leaving, const Release& release);
+
     std::size_t max_batch_;
+    PromptIntake prompts_;
     Sessions active_;
     OwedFeedback owed_;                             ///< of active_: what the drafter learns next
-    std::deque<std::unique_ptr<Session>> waiting_;  ///< joined, not yet prefilled
+    std::deque<std::unique_ptr<Session>> waiting_;  ///< joined, nothing of them in the target
     std::unordered_map<SequenceId, GenerationResult> finished_;
     std::exception_ptr first_error_;
 };

@@ -14,8 +14,8 @@
 
 namespace outrider {
 
-OUTRIDER_INLINE void check_request(const Prompt& prompt, const GenerationOptions& options, const Sink& sink, std::int64_t vocabulary,
-                   std::int64_t context) {
+OUTRIDER_INLINE void check_request(const Prompt& prompt, const GenerationOptions& options, const Sink& sink,
+                                   std::int64_t vocabulary, std::int64_t context) {
     require(!prompt.tokens.empty(),
             "The prompt is empty; give at least one token (a begin or end-of-text token will do)");
     for (std::size_t i = 0; i < prompt.tokens.size(); ++i)
@@ -41,30 +41,52 @@ OUTRIDER_INLINE SequenceId next_sequence_id() {
     return next++;
 }
 
-OUTRIDER_INLINE Session::Session(SequenceId id, Prompt prompt, const GenerationOptions& options, std::int64_t context, Sink sink)
+OUTRIDER_INLINE Session::Session(SequenceId id, Prompt prompt, const GenerationOptions& options,
+                                 std::int64_t vocabulary, std::int64_t context, Sink sink)
     : id_(id),
       sampling_(options.sampling()),
-      stream_(id, prompt, options, std::min(options.max_tokens, context - static_cast<std::int64_t>(prompt.tokens.size())),
+      rules_(options, TokenStream::end_ids_of(prompt, options), vocabulary),
+      stream_(id, prompt, options,
+              std::min(options.max_tokens, context - static_cast<std::int64_t>(prompt.tokens.size())),
               std::move(sink)) {
     text_ = std::move(prompt.tokens);
     stats_.prompt_tokens = static_cast<std::int64_t>(text_.size());
-    if (!sampling_.logit_hook) return;
-    // Acceptance may walk on below a drafted token that ends the text. Nothing of it is emitted, and a hook need not know
-    // what follows an end: a grammar has nothing to allow there.
+    if (options.logprobs) logprobs_ = LogprobRequest{*options.logprobs, options.logprob_law};
+    if (!sampling_.logit_hook && !rules_.any()) return;
+    // Acceptance may walk on below a drafted token that ends the text. Nothing of it is emitted, and a hook need not
+    // know what follows an end: a grammar has nothing to allow there.
     sampling_.logit_hook = [this, hook = std::move(sampling_.logit_hook)](std::span<const TokenId> text,
                                                                           std::span<float> logits) {
-        if (!stream_.would_end(text.subspan(text_.size()))) hook(text, logits);
+        if (stream_.would_end(text.subspan(text_.size()))) return;
+        if (rules_.any()) rules_.edit(text.subspan(this->prompt().size()), logits);
+        if (hook) hook(text, logits);
     };
 }
 
-OUTRIDER_INLINE TokenTree Session::usable(TokenTree tree, bool drawn) const {
-    return subtree(std::move(tree), [&](const TokenTree& whole, NodeIndex node) {
+OUTRIDER_INLINE TokenTree Session::usable(TokenTree tree, bool drawn) {
+    TokenTree fits = subtree(std::move(tree), [&](const TokenTree& whole, NodeIndex node) {
         return whole.depth(node) < left() && (drawn || !stream_.is_end(whole.token(node)));
     });
+    if (drawn || !rules_.any()) return fits;
+    try {
+        return rules_.prune(std::move(fits));
+    } catch (...) {
+        return TokenTree::root_only(pending());
+    }
 }
 
-OUTRIDER_INLINE Prefill Session::prefill(FeatureRequest features) const {
-    return {id_, std::span(text_).first(text_.size() - 1), text_.back(), std::move(features)};
+OUTRIDER_INLINE TokenTree Session::expect(TokenTree tree) {
+    if (!rules_.any()) return tree;
+    try {
+        return rules_.expect(std::move(tree), left() - 1);
+    } catch (...) {
+        return TokenTree::root_only(pending());
+    }
+}
+
+OUTRIDER_INLINE Prefill Session::prefill(FeatureRequest features, std::int64_t begin, std::int64_t tokens) const {
+    const auto first = static_cast<std::size_t>(begin), count = static_cast<std::size_t>(tokens);
+    return {id_, std::span(text_).subspan(first, count), text_[first + count], std::move(features), begin};
 }
 
 OUTRIDER_INLINE void Session::accept(const TokenTree& tree, const Acceptance& chosen, std::int64_t vocabulary) {
@@ -84,10 +106,20 @@ OUTRIDER_INLINE void Session::accept(const TokenTree& tree, const Acceptance& ch
     kept_ = 0;
 }
 
+OUTRIDER_INLINE void Session::read_logprobs(const TokenTree& tree, const TreeRows& rows, const Acceptance& chosen) {
+    if (logprobs_) run_logprobs_ = logprobs_of(tree, rows, context(), chosen, *logprobs_);
+}
+
 OUTRIDER_INLINE std::vector<TokenId> Session::committed() const {
     std::vector<TokenId> tokens{pending()};
     tokens.insert(tokens.end(), run_.begin(), run_.end() - 1);
     return tokens;
+}
+
+OUTRIDER_INLINE bool Session::push(std::size_t i) {
+    if (!stream_.push(run_[i], logprobs_ ? &run_logprobs_[i] : nullptr)) return false;
+    if (rules_.any() && !rules_.advance(run_[i])) stream_.end(FinishReason::stop);
+    return !ended();
 }
 
 OUTRIDER_INLINE void Session::emit() {
@@ -108,8 +140,8 @@ OUTRIDER_INLINE void Session::emit() {
         count(stats_.accepted_per_depth, kept_);
     };
     try {
-        for (const TokenId token : run_)
-            if (!stream_.push(token)) break;
+        for (std::size_t i = 0; i < run_.size(); ++i)
+            if (!push(i)) break;
     } catch (...) {
         settle();
         throw;
@@ -120,6 +152,7 @@ OUTRIDER_INLINE void Session::emit() {
 OUTRIDER_INLINE void Session::fail(const std::exception_ptr& error) {
     if (ended()) return;
     stream_.end(FinishReason::failed);
+    exception_ = error;
     try {
         std::rethrow_exception(error);
     } catch (const std::exception& e) {
@@ -130,8 +163,16 @@ OUTRIDER_INLINE void Session::fail(const std::exception_ptr& error) {
 }
 
 OUTRIDER_INLINE GenerationResult Session::finish() {
-    return {std::move(stream_.tokens()), std::move(stream_.text()), stream_.finish(), std::move(stats_),
-            std::move(error_), sampling_.seed};
+    text_.resize(static_cast<std::size_t>(stats_.prompt_tokens));
+    return {std::move(stream_.tokens()),
+            std::move(stream_.text()),
+            stream_.finish(),
+            std::move(stats_),
+            std::move(error_),
+            sampling_.seed,
+            std::move(exception_),
+            std::move(stream_.logprobs()),
+            std::move(text_)};
 }
 
 }  // namespace outrider

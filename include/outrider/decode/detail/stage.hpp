@@ -77,4 +77,16 @@ private:
     double seconds_ = 0.0;
 };
 
+/// Marks a stretch of time, such as the one in which callbacks may run: true while it lives.
+class Marked {
+public:
+    explicit Marked(bool& mark) : mark_(mark) { mark_ = true; }
+    Marked(const Marked&) = delete;
+    Marked& operator=(const Marked&) = delete;
+    ~Marked() { mark_ = false; }
+
+private:
+    bool& mark_;
+};
+
 }  // namespace outrider

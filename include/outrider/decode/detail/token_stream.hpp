@@ -23,17 +23,29 @@ namespace outrider {
 class TokenStream {
 public:
     /// `limit`: emit at most this many tokens (max_tokens, or what the target's context leaves).
-    TokenStream(SequenceId sequence, const Prompt& prompt, const GenerationOptions& options, std::int64_t limit, Sink sink)
-        : sequence_(sequence), detokenizer_(prompt.text), end_ids_(options.end_ids), stops_(options.stop), limit_(limit),
+    TokenStream(SequenceId sequence, const Prompt& prompt, const GenerationOptions& options, std::int64_t limit,
+                Sink sink)
+        : sequence_(sequence),
+          detokenizer_(prompt.text),
+          end_ids_(end_ids_of(prompt, options)),
+          stops_(options.stop),
+          limit_(limit),
           sink_(std::move(sink)) {
-        if (options.stop_at_end) end_ids_.insert(end_ids_.end(), prompt.end_ids.begin(), prompt.end_ids.end());
         if (limit_ <= 0) finish_ = FinishReason::length;
     }
 
+    /// Tokens that end a request's text.
+    [[nodiscard]] static std::vector<TokenId> end_ids_of(const Prompt& prompt, const GenerationOptions& options) {
+        std::vector<TokenId> ids = options.end_ids;
+        if (options.stop_at_end) ids.insert(ids.end(), prompt.end_ids.begin(), prompt.end_ids.end());
+        return ids;
+    }
+
     /// Emits one token and returns whether more may follow. What the callback throws passes through; the stream has
-    /// then recorded the token and its text, and has not ended.
-    bool push(TokenId token) {
+    /// then recorded the token and its text, and has not ended. `logprobs`: where they were asked for.
+    bool push(TokenId token, const TokenLogprobs* logprobs = nullptr) {
         tokens_.push_back(token);
+        if (logprobs != nullptr) logprobs_.push_back(*logprobs);
         const bool ends = is_end(token);
         std::string piece = ends || !detokenizer_ ? std::string{} : stops_.push(utf8_.feed(detokenizer_->bytes(token)));
         FinishReason why = FinishReason::running;
@@ -43,7 +55,7 @@ public:
             why = FinishReason::length;
         if (why != FinishReason::running && !stops_.stopped()) piece += last_words();
         text_ += piece;
-        if (!sink_({sequence_, token, piece})) end(FinishReason::cancelled);
+        if (!sink_({sequence_, token, piece, logprobs})) end(FinishReason::cancelled);
         if (why != FinishReason::running) finish_ = why;  // whatever the callback said of going on
         return !ended();
     }
@@ -74,6 +86,7 @@ public:
     [[nodiscard]] FinishReason finish() const noexcept { return finish_; }
     [[nodiscard]] std::vector<TokenId>& tokens() noexcept { return tokens_; }
     [[nodiscard]] std::string& text() noexcept { return text_; }
+    [[nodiscard]] std::vector<TokenLogprobs>& logprobs() noexcept { return logprobs_; }
 
 private:
     /// What the two filters still hold when the text ends without a stop string.
@@ -92,6 +105,7 @@ private:
     Sink sink_;
     std::vector<TokenId> tokens_;
     std::string text_;
+    std::vector<TokenLogprobs> logprobs_;
     FinishReason finish_ = FinishReason::running;
 };
 

@@ -10,7 +10,7 @@
 
 #include <outrider/core/detail/export.hpp>
 #include <outrider/draft/ctc/ctc_config.hpp>
-#include <outrider/draft/ctc/ctc_network.hpp>
+#include <outrider/draft/ctc/detail/ctc_network.hpp>
 #include <outrider/draft/nn/trained_draft.hpp>
 
 namespace outrider {
@@ -50,3 +50,7 @@ struct OUTRIDER_API CtcKind {
 using CtcDraft = TrainedDraft<CtcKind>;
 
 }  // namespace outrider
+
+#ifndef OUTRIDER_COMPILED
+#include <outrider/draft/ctc/ctc_draft-inl.hpp>
+#endif

@@ -5,7 +5,7 @@
 #include <filesystem>
 #include <outrider/core/detail/export.hpp>
 #include <outrider/core/types.hpp>
-#include <outrider/draft/nn/layers.hpp>
+#include <outrider/draft/nn/head_output.hpp>
 #include <string>
 #include <vector>
 
@@ -57,3 +57,7 @@ OUTRIDER_API void write_hydra_config(const std::filesystem::path& folder, const 
 OUTRIDER_API void check_hydra_config(const HydraConfig& config);
 
 }  // namespace outrider
+
+#ifndef OUTRIDER_COMPILED
+#include <outrider/draft/hydra/hydra_config-inl.hpp>
+#endif

@@ -9,7 +9,7 @@
 
 #include <outrider/core/detail/export.hpp>
 #include <outrider/draft/hydra/hydra_config.hpp>
-#include <outrider/draft/hydra/hydra_network.hpp>
+#include <outrider/draft/hydra/detail/hydra_network.hpp>
 #include <outrider/draft/nn/head_options.hpp>
 #include <outrider/draft/nn/trained_draft.hpp>
 
@@ -33,3 +33,7 @@ struct OUTRIDER_API HydraKind {
 using HydraDraft = TrainedDraft<HydraKind>;
 
 }  // namespace outrider
+
+#ifndef OUTRIDER_COMPILED
+#include <outrider/draft/hydra/hydra_draft-inl.hpp>
+#endif

@@ -5,7 +5,7 @@
 #include <filesystem>
 #include <outrider/core/detail/export.hpp>
 #include <outrider/core/types.hpp>
-#include <outrider/draft/nn/layers.hpp>
+#include <outrider/draft/nn/head_output.hpp>
 #include <string>
 #include <vector>
 
@@ -38,3 +38,7 @@ OUTRIDER_API void write_medusa_config(const std::filesystem::path& folder, const
 OUTRIDER_API void check_medusa_config(const MedusaConfig& config);
 
 }  // namespace outrider
+
+#ifndef OUTRIDER_COMPILED
+#include <outrider/draft/medusa/medusa_config-inl.hpp>
+#endif

@@ -9,7 +9,7 @@
 
 #include <outrider/core/detail/export.hpp>
 #include <outrider/draft/medusa/medusa_config.hpp>
-#include <outrider/draft/medusa/medusa_network.hpp>
+#include <outrider/draft/medusa/detail/medusa_network.hpp>
 #include <outrider/draft/nn/head_options.hpp>
 #include <outrider/draft/nn/trained_draft.hpp>
 
@@ -31,3 +31,7 @@ struct OUTRIDER_API MedusaKind {
 using MedusaDraft = TrainedDraft<MedusaKind>;
 
 }  // namespace outrider
+
+#ifndef OUTRIDER_COMPILED
+#include <outrider/draft/medusa/medusa_draft-inl.hpp>
+#endif

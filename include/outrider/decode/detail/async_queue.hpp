@@ -1,0 +1,143 @@
+// Requests of an AsyncDecoder that wait, the most urgent first, and the memory that those being decoded may take.
+#pragma once
+
+#include <algorithm>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <exception>
+#include <future>
+#include <memory>
+#include <optional>
+#include <string>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include <outrider/core/error.hpp>
+#include <outrider/core/options.hpp>
+#include <outrider/core/prompt.hpp>
+#include <outrider/decode/async_request.hpp>
+
+namespace outrider::detail {
+
+/// The result of a request that has no text.
+[[nodiscard]] inline GenerationResult ended_as(FinishReason why) {
+    GenerationResult result;
+    result.finish = why;
+    return result;
+}
+
+/// The same, of one that an exception ended.
+[[nodiscard]] inline GenerationResult failure(const std::exception_ptr& error) {
+    GenerationResult result = ended_as(FinishReason::failed);
+    result.exception = error;
+    try {
+        std::rethrow_exception(error);
+    } catch (const std::exception& e) {
+        result.error = e.what();
+    } catch (...) {
+        result.error = "an exception that is not a std::exception";
+    }
+    return result;
+}
+
+/// One request from submit to its end.
+struct AsyncTicket {
+    Prompt prompt;
+    GenerationOptions generation;
+    AsyncRequest request;
+    std::int64_t tokens = 0;  ///< the most that it can hold
+    std::promise<GenerationResult> promise = {};
+    std::chrono::steady_clock::time_point submitted = std::chrono::steady_clock::now();
+
+    /// Why it has to end though its text goes on; nullopt: it need not.
+    [[nodiscard]] std::optional<FinishReason> lapsed() const {
+        if (request.stop.stop_requested()) return FinishReason::cancelled;
+        if (request.deadline && std::chrono::steady_clock::now() >= *request.deadline) return FinishReason::deadline;
+        return std::nullopt;
+    }
+
+    /// Hands the result on: to the callback, then to the future. Throws nothing; false where the callback threw.
+    bool settle(GenerationResult result) noexcept {
+        bool fine = true;
+        try {
+            if (request.ended) request.ended(result);
+        } catch (...) {
+            fine = false;
+        }
+        if (result.exception)
+            promise.set_exception(std::move(result.exception));
+        else
+            promise.set_value(std::move(result));
+        return fine;
+    }
+};
+using AsyncTicketPtr = std::unique_ptr<AsyncTicket>;
+
+/// Not thread-safe: AsyncDecoder locks.
+class AsyncQueue {
+public:
+    explicit AsyncQueue(AsyncOptions options) : options_(options) {}
+
+    /// Throws RequestRefused.
+    void push(AsyncTicketPtr ticket) {
+        ticket->tokens = std::max(ticket->tokens, options_.least);
+        if (options_.tokens > 0 && ticket->tokens > options_.tokens)
+            refuse<std::int64_t>(Refusal::too_large,
+                                 "the request may come to hold {} tokens, prompt and text, and there is memory for {}; "
+                                 "shorten the prompt or ask for fewer tokens",
+                                 ticket->tokens, options_.tokens);
+        if (waiting_.size() >= options_.queue)
+            refuse<std::size_t>(Refusal::queue_full, "{} requests wait, as many as may; try again later",
+                                waiting_.size());
+        const auto less_urgent = [&](const AsyncTicketPtr& other) {
+            return other->request.priority < ticket->request.priority;
+        };
+        waiting_.insert(std::find_if(waiting_.begin(), waiting_.end(), less_urgent), std::move(ticket));
+    }
+
+    /// The next one, if memory is there for it; null otherwise. None overtakes a more urgent one that has to wait, so
+    /// that large requests get their turn.
+    [[nodiscard]] AsyncTicketPtr pop() {
+        if (waiting_.empty()) return nullptr;
+        const std::int64_t tokens = waiting_.front()->tokens;
+        if (options_.tokens > 0 && held_ + tokens > options_.tokens) return nullptr;
+        held_ += tokens;
+        return take(waiting_.begin());
+    }
+
+    /// Gives back the memory of one that `pop` gave.
+    void release(const AsyncTicket& ticket) { held_ -= ticket.tokens; }
+
+    /// One that has to end before its turn; null: none.
+    [[nodiscard]] AsyncTicketPtr pop_lapsed() {
+        const auto found = std::find_if(waiting_.begin(), waiting_.end(),
+                                        [](const AsyncTicketPtr& ticket) { return ticket->lapsed().has_value(); });
+        return found == waiting_.end() ? nullptr : take(found);
+    }
+
+    /// Any one; null: none.
+    [[nodiscard]] AsyncTicketPtr pop_any() { return waiting_.empty() ? nullptr : take(waiting_.begin()); }
+
+    [[nodiscard]] std::size_t size() const noexcept { return waiting_.size(); }
+    [[nodiscard]] std::int64_t held() const noexcept { return held_; }
+
+private:
+    template <typename... Args>
+    [[noreturn]] static void refuse(Refusal why, Message<std::type_identity_t<Args>...> text, const Args&... args) {
+        throw RequestRefused(why, "AsyncDecoder: " + written<Args...>(text, args...));
+    }
+
+    AsyncTicketPtr take(std::vector<AsyncTicketPtr>::iterator it) {
+        AsyncTicketPtr ticket = std::move(*it);
+        waiting_.erase(it);
+        return ticket;
+    }
+
+    AsyncOptions options_;
+    std::vector<AsyncTicketPtr> waiting_;  // urgent first
+    std::int64_t held_ = 0;
+};
+
+}  // namespace outrider::detail

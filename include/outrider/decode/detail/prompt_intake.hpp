@@ -1,0 +1,92 @@
+// Sequences whose prompts are on their way into the target, piece by piece.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include <outrider/core/detail/export.hpp>
+#include <outrider/decode/detail/session.hpp>
+#include <outrider/draft/detail/owed_sequence.hpp>
+#include <outrider/target/round.hpp>
+
+namespace outrider {
+
+/// `begin` where the verifier keeps texts, then `pieces`, the verifier's prefill of them, and `took`. Entries stand in
+/// the order of joining.
+class OUTRIDER_API PromptIntake {
+public:
+    using Sessions = std::vector<std::unique_ptr<Session>>;
+
+    void add(std::unique_ptr<Session> session) { entries_.push_back({.session = std::move(session)}); }
+
+    /// Asks `resume` (a Prefill to the SequenceFeedback of what the target has of it) for each prompt that has not
+    /// begun. One whose beginning another prompt is about to bring waits for it: requests of one prompt read it once.
+    /// Sessions for which it throws fail, through `fail`.
+    template <typename Resume, typename Fail>
+    void begin(const FeatureRequest& features, Resume&& resume, Fail&& fail) {
+        for (Entry& entry : entries_) {
+            entry.held = !entry.begun && awaits_another(entry);
+            if (entry.begun || entry.held || entry.session->ended()) continue;
+            entry.begun = true;
+            try {
+                SequenceFeedback told = resume(entry.session->prefill(features, 0, entry.session->to_prefill()));
+                if (told.committed > 0) had(entry, std::move(told));
+            } catch (...) {
+                fail(*entry.session);
+            }
+        }
+    }
+
+    /// The next pieces of all prompts, `rows` tokens together: shared equally, and what one does not need goes to the
+    /// others. A prompt of one token, which has nothing to commit, takes none.
+    [[nodiscard]] std::vector<Prefill> pieces(std::int64_t rows, const FeatureRequest& features);
+
+    /// What the verifier says of the pieces, one for each in order; `seconds` are shared by rows. Throws Error where it
+    /// does not fit them.
+    void took(Feedback told, double seconds);
+
+    /// The sequences whose prompts are through leave, with all their feedback.
+    [[nodiscard]] std::pair<Sessions, Feedback> through();
+    /// Those that have ended leave.
+    [[nodiscard]] Sessions ended();
+
+    /// The sessions that the last pieces belong to.
+    [[nodiscard]] std::vector<Session*> in_step();
+    /// Null: none of this id.
+    [[nodiscard]] Session* find(SequenceId id);
+
+    [[nodiscard]] std::size_t size() const noexcept { return entries_.size(); }
+    void end_all(FinishReason why) {
+        for (Entry& entry : entries_) entry.session->end(why);
+    }
+
+private:
+    struct Entry {
+        std::unique_ptr<Session> session;
+        OwedSequence told = {};   ///< what the target committed so far
+        std::int64_t done = 0;    ///< tokens committed
+        std::int64_t taking = 0;  ///< of the piece at hand
+        bool taken = false;       ///< it has been in a step, and nothing is left
+        bool stepping = false;    ///< it has a piece at hand
+        bool begun = false;       ///< kept texts have been asked
+        bool held = false;        ///< it waits for the beginning that another prompt brings
+
+        [[nodiscard]] std::int64_t left() const { return held ? 0 : session->to_prefill() - done - taking; }
+    };
+
+    void share(std::int64_t rows);
+    [[nodiscard]] bool awaits_another(const Entry& entry) const;
+    static void had(Entry& entry, SequenceFeedback told);
+
+    std::vector<Entry> entries_;
+    std::size_t first_ = 0;  ///< who is served first where there are fewer rows than prompts; goes round
+};
+
+}  // namespace outrider
+
+#ifndef OUTRIDER_COMPILED
+#include <outrider/decode/detail/prompt_intake-inl.hpp>
+#endif

@@ -1,0 +1,76 @@
+// What computes a CTC drafter's network during decoding.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include <outrider/core/detail/export.hpp>
+#include <outrider/draft/ctc/ctc_config.hpp>
+#include <outrider/draft/ctc/detail/ctc_network.hpp>
+#include <outrider/target/target_head.hpp>
+#include <outrider/draft/ctc/detail/ctc_prediction.hpp>
+#include <outrider/core/detail/thread_team.hpp>
+
+namespace outrider {
+
+/// Keys and values over u_0..u_{n-1} of one sequence, in whatever form the backend keeps.
+class CtcCache {
+public:
+    virtual ~CtcCache() = default;
+};
+
+/// One sequence of a round: the rows that became known, and where its frames begin.
+struct CtcRound {
+    CtcCache* cache = nullptr;
+    std::int64_t committed = 0;  ///< n, the new rows included
+    std::vector<TokenId> next;   ///< [rows] x_{j+1} of the new rows j = n - rows .. n - 1
+    at::Tensor features;         ///< [rows, (1 + k) H] h_j, then those of the config's k feature layers
+    TokenId pending = kNoToken;  ///< x_n
+};
+
+/// Frames of all sequences of a round.
+struct CtcRoundScores {
+    std::vector<float> logits;  ///< [sequences * T, V], and behind them a row of each state that came with the frames
+    std::vector<float> gate;    ///< [sequences * T]
+};
+
+class CtcBackend {
+public:
+    virtual ~CtcBackend() = default;
+    [[nodiscard]] virtual std::unique_ptr<CtcCache> make_cache() const = 0;
+    /// Of matrices, tables and vectors, the prediction network's apart.
+    [[nodiscard]] virtual std::size_t weight_bytes() const = 0;
+    /// Takes up the new rows of every sequence; with `frames`, returns their frames. `roots` [rows, H] are states of
+    /// the prediction network that meet the same output rows, in the same product.
+    virtual void run(std::span<CtcRound> rounds, bool frames, std::span<const float> roots, CtcRoundScores& scores) = 0;
+};
+
+/// What a CTC drafter computes with.
+struct CtcBodies {
+    std::unique_ptr<CtcBackend> backend;
+    std::unique_ptr<CtcPrediction> prediction;  ///< null where frames know no prefix
+};
+
+/// Tensor operations on any device.
+[[nodiscard]] OUTRIDER_API CtcBodies make_ctc_tensors(const CtcConfig& config, CtcWeights weights,
+                                                      const TargetHead& head);
+
+/// Packed matrices and the CPU's kernels, which the compiled library holds; headers alone have none. The team must live
+/// as long as they. For sizes that fit them. `eight_bits`: of all matrices; else the layers' have 4, the others 5.
+[[nodiscard]] OUTRIDER_API bool kernels_fit(const CtcConfig& config);
+[[nodiscard]] OUTRIDER_API CtcBodies make_ctc_kernels(const CtcConfig& config, CtcWeights weights,
+                                                      const TargetHead& head, ThreadTeam& team, bool eight_bits);
+#ifndef OUTRIDER_COMPILED
+inline bool kernels_fit(const CtcConfig&) { return false; }
+inline CtcBodies make_ctc_kernels(const CtcConfig&, CtcWeights, const TargetHead&, ThreadTeam&, bool) { return {}; }
+#endif
+
+}  // namespace outrider
+
+#ifndef OUTRIDER_COMPILED
+#include <outrider/draft/ctc/detail/ctc_backend-inl.hpp>
+#endif

@@ -1,0 +1,20 @@
+// Hydra's heads as their authors published them: see draft/nn/published_heads.hpp.
+#pragma once
+
+#include <filesystem>
+#include <utility>
+
+#include <outrider/core/detail/export.hpp>
+#include <outrider/draft/hydra/detail/hydra_network.hpp>
+
+namespace outrider {
+
+/// A file, or a folder that holds one. float16 and bfloat16 stay as they are. The config has no target fingerprint (the
+/// files do not know one) and an empty vocabulary: the target's whole one. Throws Error.
+[[nodiscard]] OUTRIDER_API std::pair<HydraConfig, HydraWeights> read_published_hydra(const std::filesystem::path& path);
+
+}  // namespace outrider
+
+#ifndef OUTRIDER_COMPILED
+#include <outrider/draft/hydra/detail/published_hydra-inl.hpp>
+#endif

@@ -1,0 +1,309 @@
+// Bodies of lm.hpp.
+#pragma once
+
+#include <outrider/draft/lm.hpp>
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <utility>
+
+#include <outrider/accept/rules/listed_law.hpp>
+#include <outrider/core/error.hpp>
+#include <outrider/core/rng.hpp>
+
+#include <outrider/core/detail/bodies.hpp>
+
+namespace outrider {
+
+namespace detail::lm {
+
+inline constexpr std::size_t kPromptRows = 512;  // a prompt runs in forwards of at most so many rows
+inline constexpr std::size_t kFewRows = 16;      // fewer rows than this go with the pending token's
+
+}  // namespace detail::lm
+
+/// One sequence's draft in the making. Node 0 is the root; a node's parent stands before it.
+struct LmDraft::Growing {
+    struct Node {
+        TokenId token = kNoToken;
+        NodeIndex parent = kNoNode;
+        std::int64_t depth = 0;
+        double log_q = 0, path = 0;  ///< of the node given its parent; of the path
+        std::int64_t row = -1;       ///< its row in a forward of the whole tree; -1: not continued
+    };
+    SequenceId sequence = 0;
+    Known* known = nullptr;
+    std::int64_t committed = 0, nodes = 0, depth = 0;
+    bool is_chain = false;  ///< then rows are kept as they come, instead of running again with the next level
+    std::vector<Node> tree;
+    std::vector<NodeIndex> level;  ///< nodes that the next forward continues
+    std::vector<TokenId> tokens;   ///< rows of the next forward
+    std::vector<NodeIndex> parents;
+    std::vector<NodeIndex> asked;  ///< [rows] the node whose logits are wanted, or kNoNode
+    // of `sampled`
+    std::vector<DraftSamples::Chain> chains;
+    std::vector<NodeIndex> ends;  ///< [chains] where each stands
+    std::shared_ptr<ListedLaw> law;
+
+    [[nodiscard]] Node& at(NodeIndex node) { return tree[static_cast<std::size_t>(node)]; }
+
+    [[nodiscard]] std::vector<TokenId> path_of(NodeIndex node) {
+        std::vector<TokenId> path;
+        for (; node > 0; node = at(node).parent) path.insert(path.begin(), at(node).token);
+        return path;
+    }
+
+    /// The node, made if it is new.
+    NodeIndex add(NodeIndex parent, TokenId token, double log_q) {
+        for (std::size_t i = static_cast<std::size_t>(parent) + 1; i < tree.size(); ++i)
+            if (tree[i].parent == parent && tree[i].token == token) return static_cast<NodeIndex>(i);
+        tree.push_back({token, parent, at(parent).depth + 1, log_q, at(parent).path + log_q, -1});
+        return static_cast<NodeIndex>(tree.size() - 1);
+    }
+};
+
+OUTRIDER_INLINE LmDraft::LmDraft(std::unique_ptr<CausalModel> model, const TargetHead& target,
+                                 const LmDraftOptions& options)
+    : model_(std::move(model)), options_(options) {
+    require(model_ != nullptr, "LmDraft: the model is null; pass one that owns a checkpoint");
+    require(model_->tokenizer() == target.tokenizer,
+            "LmDraft: the model has another tokenizer ({}) than the target ({}), so its tokens mean other text; take a "
+            "checkpoint of the same family",
+            model_->tokenizer(), target.tokenizer);
+    vocabulary_ = static_cast<std::size_t>(std::min(model_->vocabulary(), target.vocabulary));
+    require(options.max_depth >= 1 && options.width >= 1 && options.top_k >= 1 && options.chains >= 1,
+            "LmDraftOptions: depth {}, width {}, top_k {}, chains {}; expected at least 1 of each", options.max_depth,
+            options.width, options.top_k, options.chains);
+    require(options.temperature >= 0,
+            "LmDraftOptions: temperature {}, expected 0 (all on its most probable token) or more", options.temperature);
+}
+
+OUTRIDER_INLINE DraftDraws LmDraft::draws() const {
+    if (options_.tree != LmTree::sampled)
+        return options_.tree == LmTree::chain ? DraftDraws::certain : DraftDraws::none;
+    return options_.chains == 1 ? DraftDraws::chain : DraftDraws::independent;
+}
+
+OUTRIDER_INLINE void LmDraft::do_forget(SequenceId sequence) {
+    known_.erase(sequence);
+    model_->release(sequence);
+}
+
+OUTRIDER_INLINE void LmDraft::take_up(const SequenceFeedback& f) {
+    Known& known = known_[f.sequence];
+    const std::size_t before = known.text.empty() ? 0 : known.text.size() - 1;
+    const bool fits = before + f.tokens.size() == static_cast<std::size_t>(f.committed) &&
+                      (known.text.empty() || known.text.back() == (f.tokens.empty() ? f.pending : f.tokens.front()));
+    if (!fits) do_forget(f.sequence);
+    require(fits,
+            "LmDraft: sequence {} has {} committed tokens and {} new ones, this drafter knows {}; give it the feedback "
+            "of every round, from the prompt on",
+            f.sequence, f.committed, f.tokens.size(), before);
+    known.text.resize(before);
+    known.text.insert(known.text.end(), f.tokens.begin(), f.tokens.end());
+    known.text.push_back(f.pending);
+    const auto [at, end] =
+        std::mismatch(known.held.begin(), known.held.end(), known.text.begin(), known.text.end() - 1);
+    const auto common = at - known.held.begin();
+    if (at == known.held.end()) return;
+    model_->truncate(f.sequence, common);
+    known.held.resize(static_cast<std::size_t>(common));
+}
+
+OUTRIDER_INLINE std::vector<SequenceTree> LmDraft::do_propose(std::span<const SequenceFeedback> feedback,
+                                                              DraftBudget budget) {
+    for (const SequenceFeedback& f : feedback) take_up(f);
+    std::vector<Growing> growing;
+    for (const SequenceFeedback& f : feedback) {
+        Known& known = known_.at(f.sequence);
+        const std::int64_t chains =
+            options_.tree == LmTree::sampled
+                ? std::clamp(options_.chains, std::int64_t{1}, std::max<std::int64_t>(budget.nodes, 1))
+                : 1;
+        const auto room = model_->context() - static_cast<std::int64_t>(known.text.size());
+        Growing one;
+        one.sequence = f.sequence, one.known = &known, one.committed = f.committed, one.nodes = budget.nodes;
+        one.depth = std::min({options_.max_depth, budget.nodes / chains, room});
+        one.is_chain = options_.tree == LmTree::chain || (options_.tree == LmTree::sampled && chains == 1);
+        one.tree.push_back({f.pending, kNoNode, 0, 0.0, 0.0, -1});
+        if (options_.tree == LmTree::sampled && one.depth > 0) {
+            one.chains.resize(static_cast<std::size_t>(chains), {{}, true});
+            one.ends.assign(static_cast<std::size_t>(chains), 0);
+            one.law = std::make_shared<ListedLaw>();
+        }
+        if (one.depth > 0) one.level.push_back(0);
+        growing.push_back(std::move(one));
+    }
+    catch_up(growing);
+    for (std::int64_t depth = 0; depth < options_.max_depth; ++depth) forward(growing);
+    std::vector<SequenceTree> trees;
+    for (Growing& one : growing) trees.push_back(finish(one));
+    return trees;
+}
+
+/// Brings caches so near to the pending token that the rest runs with it.
+OUTRIDER_INLINE void LmDraft::catch_up(std::vector<Growing>& growing) {
+    for (bool more = true; more;) {
+        std::vector<CausalModel::Rows> rows;
+        std::size_t left = detail::lm::kPromptRows;
+        for (const Growing& one : growing) {
+            if (one.level.empty() || left == 0) continue;
+            const auto missing = std::span<const TokenId>(one.known->text).subspan(one.known->held.size());
+            if (missing.size() <= detail::lm::kFewRows) continue;
+            rows.push_back({one.sequence, missing.first(std::min(left, missing.size() - 1))});
+            left -= rows.back().tokens.size();
+        }
+        more = !rows.empty();
+        if (more) (void)model_->forward(rows, false);
+        for (const CausalModel::Rows& one : rows) {
+            model_->keep(one.sequence, static_cast<std::int64_t>(one.tokens.size()));
+            Known& known = known_.at(one.sequence);
+            known.held.insert(known.held.end(), one.tokens.begin(), one.tokens.end());
+        }
+    }
+}
+
+/// One forward for all sequences whose level is not empty, and what it says of the next level.
+OUTRIDER_INLINE void LmDraft::forward(std::vector<Growing>& growing) {
+    std::vector<CausalModel::Rows> rows;
+    std::vector<Growing*> owners;
+    for (Growing& one : growing) {
+        if (one.level.empty()) continue;
+        one.tokens.clear(), one.parents.clear(), one.asked.clear();
+        const bool first = one.level.front() == 0;
+        const auto push = [&](TokenId token, NodeIndex parent, NodeIndex node) {
+            one.tokens.push_back(token), one.parents.push_back(parent), one.asked.push_back(node);
+        };
+        if (first) {  // what the text has gained, and the pending token last
+            const std::vector<TokenId>& text = one.known->text;
+            for (std::size_t i = one.known->held.size(); i < text.size(); ++i)
+                push(text[i], static_cast<NodeIndex>(one.tokens.size()) - 1, i + 1 == text.size() ? 0 : kNoNode);
+        } else if (one.is_chain) {
+            push(one.at(one.level.front()).token, kNoNode, one.level.front());
+        } else {  // the nodes continued so far once more, since the cache keeps chains alone
+            push(one.tree.front().token, kNoNode, kNoNode);
+            one.tree.front().row = 0;
+            for (const NodeIndex node : one.level) one.at(node).row = 0;
+            for (std::size_t i = 1; i < one.tree.size(); ++i) {
+                Growing::Node& node = one.tree[i];
+                if (node.row < 0) continue;
+                node.row = static_cast<std::int64_t>(one.tokens.size());
+                const auto name = static_cast<NodeIndex>(i);
+                const bool asked = std::find(one.level.begin(), one.level.end(), name) != one.level.end();
+                push(node.token, static_cast<NodeIndex>(one.at(node.parent).row), asked ? name : kNoNode);
+            }
+        }
+        rows.push_back({one.sequence, one.tokens, one.parents});
+        owners.push_back(&one);
+    }
+    if (rows.empty()) return;
+    const at::Tensor logits = model_->forward(rows, true);
+    const float* row = logits.const_data_ptr<float>();
+    for (Growing* one : owners) {
+        const bool first = one->level.front() == 0;
+        const std::size_t kept = one->is_chain ? one->tokens.size() : first ? one->tokens.size() - 1 : 0;
+        model_->keep(one->sequence, static_cast<std::int64_t>(kept));
+        one->known->held.insert(one->known->held.end(), one->tokens.begin(),
+                                one->tokens.begin() + static_cast<std::ptrdiff_t>(kept));
+        expand(*one, row);
+        row += static_cast<std::int64_t>(one->tokens.size()) * logits.size(1);
+        next_level(*one);
+    }
+}
+
+/// Candidates after each node that was asked about.
+OUTRIDER_INLINE void LmDraft::expand(Growing& one, const float* logits) {
+    const auto width = static_cast<std::size_t>(model_->vocabulary());
+    std::vector<std::int32_t> best;
+    std::vector<TokenId> tokens;
+    std::vector<double> q;
+    for (std::size_t i = 0; i < one.asked.size(); ++i) {
+        if (one.asked[i] == kNoNode) continue;
+        const std::span<const float> row(logits + i * width, vocabulary_);
+        if (top_k_.select(row, static_cast<std::size_t>(options_.top_k), best) != TopK::Row::usable) continue;
+        tokens.assign(best.begin(), best.end());
+        q.clear();
+        const double top = row[static_cast<std::size_t>(best[0])];
+        for (const std::int32_t b : best)
+            q.push_back(options_.temperature == 0.0
+                            ? (q.empty() ? 1.0 : 0.0)
+                            : std::exp((double(row[static_cast<std::size_t>(b)]) - top) / options_.temperature));
+        const double sum = std::accumulate(q.begin(), q.end(), 0.0);
+        for (double& x : q) x /= sum;
+        if (options_.tree == LmTree::sampled)
+            sample(one, one.asked[i], tokens, q);
+        else
+            choose(one, one.asked[i], tokens, q);
+    }
+}
+
+OUTRIDER_INLINE void LmDraft::choose(Growing& one, NodeIndex node, std::span<const TokenId> tokens,
+                                     std::span<const double> q) {
+    const std::size_t count = options_.tree == LmTree::chain ? 1 : tokens.size();
+    for (std::size_t c = 0; c < count; ++c)
+        if (q[c] > 0) one.add(node, tokens[c], std::log(q[c]));
+}
+
+/// Every chain that stands at `node` draws its next token.
+OUTRIDER_INLINE void LmDraft::sample(Growing& one, NodeIndex node, std::span<const TokenId> tokens,
+                                     std::span<const double> q) {
+    std::vector<TokenShare> shares;
+    for (std::size_t c = 0; c < tokens.size(); ++c)
+        if (q[c] > 0) shares.push_back({tokens[c], q[c]});
+    one.law->add(one.path_of(node), shares);
+    const RandomKey key(options_.seed, static_cast<std::uint64_t>(one.sequence), one.committed,
+                        static_cast<std::uint64_t>(RandomPurpose::draft));
+    for (std::size_t i = 0; i < one.ends.size(); ++i) {
+        if (one.ends[i] != node) continue;
+        const auto drawn = static_cast<std::uint64_t>(one.at(node).depth);
+        const double u = key.uniform(i * static_cast<std::uint64_t>(options_.max_depth) + drawn);
+        const std::size_t c = draw_share(shares, u);
+        one.ends[i] = one.add(node, shares[c].token, std::log(shares[c].q));
+        one.chains[i].tokens.push_back(shares[c].token);
+    }
+}
+
+/// Which nodes the next forward continues: none where the depth is reached.
+OUTRIDER_INLINE void LmDraft::next_level(Growing& one) const {
+    const std::int64_t depth = one.at(one.level.front()).depth + 1;
+    one.level.clear();
+    if (depth >= one.depth) return;
+    std::vector<NodeIndex> order(one.tree.size() - 1);
+    std::iota(order.begin(), order.end(), 1);
+    if (options_.tree == LmTree::best_first) {  // what is not among the best so far cannot come among them later
+        std::stable_sort(order.begin(), order.end(),
+                         [&](NodeIndex a, NodeIndex b) { return one.at(a).path > one.at(b).path; });
+        if (std::ssize(order) > one.nodes) order.resize(static_cast<std::size_t>(one.nodes));
+    }
+    for (const NodeIndex node : order) {
+        const bool full = options_.tree == LmTree::best_first && std::ssize(one.level) >= options_.width;
+        if (one.at(node).depth == depth && !full) one.level.push_back(node);
+    }
+}
+
+/// The most probable nodes; all of them where they were drawn, or one chain.
+OUTRIDER_INLINE SequenceTree LmDraft::finish(Growing& one) const {
+    std::vector<NodeIndex> order(one.tree.size() - 1);
+    std::iota(order.begin(), order.end(), 1);
+    if (options_.tree == LmTree::best_first)
+        std::stable_sort(order.begin(), order.end(),
+                         [&](NodeIndex a, NodeIndex b) { return one.at(a).path > one.at(b).path; });
+    if (std::ssize(order) > one.nodes) order.resize(static_cast<std::size_t>(std::max<std::int64_t>(one.nodes, 0)));
+    TokenTree::Builder tree(one.tree.front().token, order.size());
+    std::vector<NodeIndex> place(one.tree.size(), 0);
+    for (const NodeIndex n : order) {
+        const Growing::Node& node = one.at(n);
+        place[static_cast<std::size_t>(n)] =
+            tree.add(place[static_cast<std::size_t>(node.parent)], node.token, static_cast<float>(node.log_q));
+    }
+    SequenceTree result{one.sequence, std::move(tree).build()};
+    if (result.tree.drafted() == 0) return result;
+    if (one.law != nullptr)
+        result.samples = std::make_shared<const DraftSamples>(DraftSamples::from_chains(one.law, one.chains));
+    else if (options_.tree == LmTree::chain)
+        result.samples = std::make_shared<const DraftSamples>(DraftSamples::chosen(result.tree));
+    return result;
+}
+
+}  // namespace outrider

@@ -1,0 +1,2 @@
+// The bodies of the room, compiled once.
+#include <outrider/core/detail/thread_team-inl.hpp>

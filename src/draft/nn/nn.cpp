@@ -1,0 +1,9 @@
+// The bodies of the room, compiled once.
+#include <outrider/draft/nn/compact_drafter-inl.hpp>
+#include <outrider/draft/nn/detail/attention-inl.hpp>
+#include <outrider/draft/nn/detail/drafter_files-inl.hpp>
+#include <outrider/draft/nn/detail/layers-inl.hpp>
+#include <outrider/draft/nn/detail/path_sampling-inl.hpp>
+#include <outrider/draft/nn/detail/path_search-inl.hpp>
+#include <outrider/draft/nn/detail/published_heads-inl.hpp>
+#include <outrider/draft/nn/detail/score_rows-inl.hpp>

@@ -1,0 +1,56 @@
+#include "serve/answer.hpp"
+
+#include <utility>
+
+#include "engine/prompt_stream.hpp"
+
+namespace outrider::serve {
+
+void Answer::Channel::push(AnswerEvent event) {
+    {
+        const std::scoped_lock lock(mutex);
+        events.push_back(std::move(event));
+    }
+    news.notify_one();
+}
+
+Answer::Answer(AsyncEngine& engine, std::vector<Prompt> prompts, const GenerationOptions& generation, std::int64_t n,
+               std::chrono::seconds patience, bool with_text) {
+    const auto deadline = std::chrono::steady_clock::now() + patience;
+    try {
+        for (const Prompt& prompt : prompts)
+            for (std::int64_t i = 0; i < n; ++i) {
+                GenerationOptions options = generation;
+                options.stream = detail::prompt_stream(prompt, static_cast<std::uint64_t>(i));
+                (void)engine.submit(prompt, std::move(options), request(choices_, deadline, with_text));
+                ++choices_;
+            }
+    } catch (...) {
+        stop_.request_stop();  // no destructor will
+        throw;
+    }
+}
+
+AsyncRequest Answer::request(std::size_t choice, std::chrono::steady_clock::time_point deadline, bool with_text) const {
+    AsyncRequest request;
+    if (with_text)
+        request.sink = [channel = channel_, choice](std::string_view text) {
+            channel->push({choice, std::string(text)});
+        };
+    request.stop = stop_.get_token();
+    request.deadline = deadline;
+    request.ended = [channel = channel_, choice](const GenerationResult& result) {
+        channel->push({choice, {}, result});
+    };
+    return request;
+}
+
+std::optional<AnswerEvent> Answer::next(std::chrono::milliseconds patience) {
+    std::unique_lock lock(channel_->mutex);
+    if (!channel_->news.wait_for(lock, patience, [&] { return !channel_->events.empty(); })) return std::nullopt;
+    AnswerEvent event = std::move(channel_->events.front());
+    channel_->events.pop_front();
+    return event;
+}
+
+}  // namespace outrider::serve

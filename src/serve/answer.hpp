@@ -1,0 +1,64 @@
+// The requests behind one call of the API, from submission to the last of them, as events for the thread that writes.
+#pragma once
+
+#include <chrono>
+#include <condition_variable>
+#include <cstddef>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <stop_token>
+#include <string>
+#include <vector>
+
+#include <outrider/core/options.hpp>
+#include <outrider/core/prompt.hpp>
+#include <outrider/decode/result.hpp>
+#include <outrider/engine/async_engine.hpp>
+
+namespace outrider::serve {
+
+/// New text of a choice, or its end.
+struct AnswerEvent {
+    std::size_t choice = 0;
+    std::string text;
+    std::optional<GenerationResult> result = {};
+};
+
+/// Events go through a queue of their own, so that a slow reader never holds up the decoding thread; it grows to the
+/// longest text at most. What is still decoded when the answer is destroyed is stopped.
+class Answer {
+public:
+    /// Submits `n` choices of every prompt. Throws RequestRefused; then nothing of it is decoded. Without `with_text`,
+    /// events are ends alone.
+    Answer(AsyncEngine& engine, std::vector<Prompt> prompts, const GenerationOptions& generation, std::int64_t n,
+           std::chrono::seconds patience, bool with_text);
+    Answer(const Answer&) = delete;
+    Answer& operator=(const Answer&) = delete;
+    ~Answer() { stop_.request_stop(); }
+
+    /// The next event, if there is one within this time.
+    [[nodiscard]] std::optional<AnswerEvent> next(std::chrono::milliseconds patience);
+
+    [[nodiscard]] std::size_t choices() const noexcept { return choices_; }
+
+private:
+    /// Lives as long as a callback may come.
+    struct Channel {
+        std::mutex mutex;
+        std::condition_variable news;
+        std::deque<AnswerEvent> events;
+
+        void push(AnswerEvent event);
+    };
+
+    [[nodiscard]] AsyncRequest request(std::size_t choice, std::chrono::steady_clock::time_point deadline,
+                                       bool with_text) const;
+
+    std::size_t choices_ = 0;
+    std::shared_ptr<Channel> channel_ = std::make_shared<Channel>();
+    std::stop_source stop_;
+};
+
+}  // namespace outrider::serve

@@ -1,0 +1,324 @@
+#include "serve/server.hpp"
+
+#include <fmt/format.h>
+#include <httplib.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+
+#include <atomic>
+#include <ctime>
+#include <exception>
+#include <functional>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include <outrider/core/error.hpp>
+
+#include "serve/answer.hpp"
+#include "serve/api_error.hpp"
+#include "serve/api_response.hpp"
+#include "serve/peer.hpp"
+
+namespace outrider::serve {
+namespace {
+
+using namespace std::chrono_literals;
+constexpr const char* kJson = "application/json";
+constexpr auto kLook = 50ms;  // between two looks at whether a client is still there
+
+/// Nobody is left to answer.
+struct ClientGone {};
+
+ApiError api_error(const std::exception_ptr& error) {
+    try {
+        std::rethrow_exception(error);
+    } catch (const ApiError& known) {
+        return known;
+    } catch (const RequestRefused& refused) {
+        switch (refused.why()) {
+            case Refusal::queue_full: return {429, "queue_full", refused.what()};
+            case Refusal::too_large: return {413, "insufficient_memory", refused.what()};
+            case Refusal::closed: return {503, "shutting_down", "the server is shutting down"};
+        }
+        return {500, "internal", refused.what()};
+    } catch (const Error& ours) {
+        if (ours.kind() == ErrorKind::bad_request) return {400, "invalid_value", ours.what()};
+        if (ours.kind() == ErrorKind::not_supported) return {400, "unsupported_parameter", ours.what()};
+        return {500, "internal", ours.what()};
+    } catch (const std::exception& other) {
+        return {500, "internal", other.what()};
+    } catch (...) {
+        return {500, "internal", "an unknown exception"};
+    }
+}
+
+/// What is wrong with a choice that did not come to its own end; nullopt: nothing.
+std::optional<ApiError> trouble(const GenerationResult& result) {
+    switch (result.finish) {
+        case FinishReason::stop:
+        case FinishReason::length: return std::nullopt;
+        case FinishReason::deadline: return ApiError{504, "timeout", "the text was not finished in time"};
+        case FinishReason::failed: return api_error(result.exception);
+        default: return ApiError{503, "shutting_down", "the server is shutting down"};
+    }
+}
+
+void respond(httplib::Response& response, const ApiError& error) {
+    response.status = error.status();
+    response.set_content(error.body().dump(-1, ' ', false, nlohmann::json::error_handler_t::replace), kJson);
+}
+
+/// Not SO_REUSEPORT, with which a second server would take half of the first one's connections.
+void reuse_address(int socket) {
+    const int yes = 1;
+    ::setsockopt(socket, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
+}
+
+bool names_this_machine(std::string host) {
+    if (const std::size_t colon = host.rfind(':'); colon != std::string::npos && host.back() != ']') host.resize(colon);
+    return host == "localhost" || host == "127.0.0.1" || host == "[::1]";
+}
+
+/// One streamed answer: what is sent, event by event.
+class Stream {
+public:
+    Stream(std::unique_ptr<Answer> answer, AnswerHead head, const ApiRequest& request, AnswerEvent first)
+        : answer_(std::move(answer)), head_(std::move(head)), n_(request.n), usage_(request.stream_usage) {
+        results_.resize(answer_->choices());
+        if (head_.endpoint == Endpoint::chat)
+            for (std::size_t i = 0; i < results_.size(); ++i) out_ += event(first_piece(head_, i));
+        take(std::move(first));
+    }
+
+    /// Writes what there is, or waits for a while. False where the client has left.
+    bool write(httplib::DataSink& sink) {
+        if (out_.empty())
+            if (auto next = answer_->next(kLook)) take(std::move(*next));
+        while (out_.size() < 16384) {
+            auto next = answer_->next(0ms);
+            if (!next) break;
+            take(std::move(*next));
+        }
+        if (out_.empty()) return sink.is_writable();
+        const std::string piece = std::exchange(out_, {});
+        if (!sink.write(piece.data(), piece.size())) return false;
+        if (ended_) sink.done();
+        return true;
+    }
+
+private:
+    void take(AnswerEvent news) {
+        if (ended_) return;
+        if (!news.text.empty()) out_ += event(text_piece(head_, news.choice, news.text));
+        if (!news.result) return;
+        if (const auto error = trouble(*news.result)) {
+            out_ += event(error->body());
+            end();
+            return;
+        }
+        out_ += event(last_piece(head_, news.choice, news.result->finish));
+        results_[news.choice] = std::move(*news.result);
+        if (++finished_ < results_.size()) return;
+        if (usage_) out_ += event(usage_piece(head_, summed(results_, n_)));
+        end();
+    }
+
+    void end() {
+        out_ += "data: [DONE]\n\n";
+        ended_ = true;
+    }
+
+    std::unique_ptr<Answer> answer_;
+    AnswerHead head_;
+    std::int64_t n_;
+    bool usage_, ended_ = false;
+    std::string out_;
+    std::vector<GenerationResult> results_;
+    std::size_t finished_ = 0;
+};
+
+}  // namespace
+
+bool same_secret(const std::string& given, const std::string& secret) noexcept {
+    volatile unsigned char different = given.size() == secret.size() ? 0 : 1;
+    for (std::size_t i = 0; i < given.size(); ++i) {
+        const char other = secret.empty() ? '\0' : secret[i % secret.size()];
+        different = static_cast<unsigned char>(different | (given[i] ^ other));
+    }
+    return different == 0;
+}
+
+struct Server::State {
+    State(AsyncEngine& served, ServerOptions chosen) : engine(served), options(std::move(chosen)) {}
+
+    void set_up();
+    void route();
+    httplib::Server::Handler guarded(void (State::*handler)(const httplib::Request&, httplib::Response&));
+    void check_client(const httplib::Request& request) const;
+
+    void chat(const httplib::Request& request, httplib::Response& response) {
+        complete(Endpoint::chat, request, response);
+    }
+    void text(const httplib::Request& request, httplib::Response& response) {
+        complete(Endpoint::text, request, response);
+    }
+    void models(const httplib::Request& request, httplib::Response& response);
+    void metrics(const httplib::Request& request, httplib::Response& response);
+
+    void complete(Endpoint endpoint, const httplib::Request& request, httplib::Response& response);
+    std::vector<Prompt> prompts_of(const ApiRequest& request) const;
+
+    AsyncEngine& engine;
+    ServerOptions options;
+    httplib::Server http;
+    std::int64_t started = static_cast<std::int64_t>(std::time(nullptr));
+    int port = 0;
+    std::atomic<bool> ended = false;
+};
+
+void Server::State::set_up() {
+    http.set_socket_options(reuse_address);
+    http.set_tcp_nodelay(true);
+    http.set_payload_max_length(options.max_body);
+    http.set_read_timeout(options.socket_time);
+    http.set_write_timeout(options.socket_time);
+    http.new_task_queue = [threads = options.connections] { return new httplib::ThreadPool(threads); };
+    http.set_exception_handler([](const httplib::Request&, httplib::Response& response, std::exception_ptr error) {
+        respond(response, api_error(error));
+    });
+    http.set_error_handler([](const httplib::Request& request, httplib::Response& response) {
+        if (!response.body.empty()) return;
+        const int status = response.status;
+        const char* what = status == 404   ? "there is nothing at {} {}"
+                           : status == 413 ? "the body of {} {} is too large"
+                                           : "{} {} was not understood";
+        respond(response, ApiError(status, status == 404 ? "not_found" : "bad_request",
+                                   fmt::format(fmt::runtime(what), request.method, request.path)));
+    });
+    route();
+}
+
+void Server::State::route() {
+    http.Get("/health", [](const httplib::Request&, httplib::Response& response) {
+        response.set_content(R"({"status":"ok"})", kJson);
+    });
+    http.Get("/v1/models", guarded(&State::models));
+    http.Get("/metrics", guarded(&State::metrics));
+    http.Post("/v1/chat/completions", guarded(&State::chat));
+    http.Post("/v1/completions", guarded(&State::text));
+}
+
+httplib::Server::Handler Server::State::guarded(void (State::*handler)(const httplib::Request&, httplib::Response&)) {
+    return [this, handler](const httplib::Request& request, httplib::Response& response) {
+        try {
+            check_client(request);
+            (this->*handler)(request, response);
+        } catch (const ClientGone&) {
+            response.status = 499;  // for the record: nobody reads it
+        }
+    };
+}
+
+void Server::State::check_client(const httplib::Request& request) const {
+    if (options.key.empty()) {
+        if (options.host == "127.0.0.1" && !names_this_machine(request.get_header_value("Host")))
+            throw ApiError(403, "wrong_host", "the Host of the request is not this machine");
+        return;
+    }
+    const std::string header = request.get_header_value("Authorization");
+    const std::string given = header.starts_with("Bearer ") ? header.substr(7) : std::string();
+    if (!same_secret(given, options.key))
+        throw ApiError(401, "invalid_api_key", "give the server's key as Authorization: Bearer KEY");
+}
+
+void Server::State::models(const httplib::Request&, httplib::Response& response) {
+    const nlohmann::ordered_json one = {
+        {"id", options.model}, {"object", "model"}, {"created", started}, {"owned_by", "outrider"}};
+    const nlohmann::ordered_json list = {{"object", "list"}, {"data", {one}}};
+    response.set_content(list.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace), kJson);
+}
+
+void Server::State::metrics(const httplib::Request&, httplib::Response& response) {
+    response.set_content(metrics_text(engine.metrics()), "text/plain; version=0.0.4");
+}
+
+std::vector<Prompt> Server::State::prompts_of(const ApiRequest& request) const {
+    std::vector<Prompt> prompts;
+    if (request.endpoint == Endpoint::chat)
+        prompts.push_back(engine.model().chat(request.chat.messages, request.chat.variables));
+    for (const auto& each : request.prompts) {
+        const auto* text = std::get_if<std::string>(&each);
+        prompts.push_back(engine.model().raw(text ? *text : "0"));  // ids: for its end tokens and its detokenizer
+        if (!text) prompts.back().tokens = std::get<std::vector<TokenId>>(each);
+    }
+    const std::int64_t context = engine.model().config().context;
+    for (const Prompt& prompt : prompts)
+        if (std::ssize(prompt.tokens) >= context)
+            throw ApiError(400, "context_length_exceeded",
+                           fmt::format("the prompt has {} tokens and the model holds {}, prompt and text together",
+                                       prompt.tokens.size(), context),
+                           request.endpoint == Endpoint::chat ? "messages" : "prompt");
+    return prompts;
+}
+
+void Server::State::complete(Endpoint endpoint, const httplib::Request& request, httplib::Response& response) {
+    if (!request.get_header_value("Content-Type").starts_with(kJson))
+        throw ApiError(415, "unsupported_media_type", "send the body as Content-Type: application/json");
+    const ApiRequest wanted = parse_request(endpoint, request.body, options.limits);
+    if (!wanted.model.empty() && wanted.model != options.model)
+        throw ApiError(404, "model_not_found",
+                       fmt::format("there is no model '{}' here; this is '{}'", wanted.model, options.model), "model");
+    auto answer = std::make_unique<Answer>(engine, prompts_of(wanted), wanted.generation, wanted.n,
+                                           options.request_time, wanted.stream);
+    AnswerHead head = answer_head(endpoint, options.model, static_cast<std::int64_t>(std::time(nullptr)));
+    const Peer peer(request.remote_addr, request.remote_port, port);
+    const auto wait = [&] {
+        while (true) {
+            if (auto event = answer->next(kLook)) return *std::move(event);
+            if (peer.gone()) throw ClientGone();
+        }
+    };
+    std::vector<GenerationResult> results(answer->choices());
+    for (std::size_t finished = 0; finished < results.size();) {
+        AnswerEvent event = wait();
+        if (event.result)
+            if (const auto error = trouble(*event.result)) throw ApiError(*error);
+        if (wanted.stream) {  // what fails at once has failed by now, and has a status of its own
+            auto stream = std::make_shared<Stream>(std::move(answer), std::move(head), wanted, std::move(event));
+            response.set_chunked_content_provider(
+                "text/event-stream", [stream](std::size_t, httplib::DataSink& sink) { return stream->write(sink); });
+            return;
+        }
+        if (!event.result) continue;
+        results[event.choice] = *std::move(event.result);
+        ++finished;
+    }
+    const auto whole = whole_answer(head, results, wanted.n);
+    response.set_content(whole.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace), kJson);
+}
+
+Server::Server(AsyncEngine& engine, ServerOptions options)
+    : state_(std::make_unique<State>(engine, std::move(options))) {
+    state_->set_up();
+    const std::string& host = state_->options.host;
+    const int port = state_->options.port;
+    state_->port = port == 0 ? state_->http.bind_to_any_port(host) : state_->http.bind_to_port(host, port) ? port : -1;
+    require(state_->port > 0, "the server cannot listen at {}, port {}; is another program there?", host, port);
+}
+
+Server::~Server() = default;
+int Server::port() const noexcept { return state_->port; }
+
+void Server::run() {
+    const bool served = state_->http.listen_after_bind();
+    state_->ended = true;
+    require(served, ErrorKind::internal, "the server stopped listening: the system takes no more connections");
+}
+
+void Server::stop() {
+    while (!state_->http.is_running() && !state_->ended) std::this_thread::sleep_for(1ms);  // it is about to
+    state_->http.stop();
+}
+
+}  // namespace outrider::serve

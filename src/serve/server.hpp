@@ -1,0 +1,52 @@
+// The HTTP server: OpenAI's completions over an AsyncEngine.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include <outrider/engine/async_engine.hpp>
+
+#include "serve/api_request.hpp"
+
+namespace outrider::serve {
+
+struct ServerOptions {
+    std::string host = "127.0.0.1";
+    int port = 8080;       ///< 0: any that is free
+    std::string key = {};  ///< that clients must present; empty: none
+    std::string model;     ///< the name that clients know it by
+    RequestLimits limits = {};
+    std::size_t max_body = std::size_t{4} << 20;  ///< bytes
+    std::chrono::seconds request_time{600};       ///< from a request's arrival to the end of its text
+    std::chrono::seconds socket_time{10};         ///< for a read or a write that makes no progress
+    std::size_t connections = 64;                 ///< served beside each other; more wait
+};
+
+/// POST /v1/chat/completions and /v1/completions; GET /v1/models, /health and /metrics. /health alone needs no key.
+/// Without a key, requests must name this machine as their host, so that no page in a browser reaches it under a name
+/// of its own.
+class Server {
+public:
+    /// `engine` lives longer. Throws Error for a place that cannot be listened at.
+    Server(AsyncEngine& engine, ServerOptions options);
+    ~Server();
+
+    [[nodiscard]] int port() const noexcept;
+
+    /// Serves until `stop`, and until the last answer has ended.
+    void run();
+    /// From any thread. Takes no more connections.
+    void stop();
+
+private:
+    struct State;
+    std::unique_ptr<State> state_;
+};
+
+/// Whether they are equal, in a time that depends on the length of `given` alone.
+[[nodiscard]] bool same_secret(const std::string& given, const std::string& secret) noexcept;
+
+}  // namespace outrider::serve

@@ -1,0 +1,134 @@
+#include "device_inputs.hpp"
+
+#include <algorithm>
+#include <bit>
+#include <vector>
+
+#include <outrider/core/error.hpp>
+
+#include "kv_pool.hpp"
+
+namespace outrider {
+namespace {
+
+/// The next power of two from 8 on, or 1; above 256 the next multiple of 64.
+std::int64_t rounded(std::int64_t n) {
+    if (n <= 1) return 1;
+    if (n > 256) return (n + 63) / 64 * 64;
+    return std::max<std::int64_t>(8, static_cast<std::int64_t>(std::bit_ceil(static_cast<std::uint64_t>(n))));
+}
+
+std::int64_t power(std::int64_t n) { return static_cast<std::int64_t>(std::bit_ceil(static_cast<std::uint64_t>(n))); }
+
+/// Eight steps an octave, at least 64 positions each.
+std::int64_t rounded_context(std::int64_t n, std::int64_t columns) {
+    const std::int64_t step = std::max(KvPool::kColumnStep, power(n) / 16);
+    return std::min(columns, (n + step - 1) / step * step);
+}
+
+/// Sets the bits of row r in its `words` words: itself, and its ancestors from position `oldest` on; -1: all of them,
+/// which are what the row before them sees.
+void mark_seen(const RowSegment& segment, const std::vector<std::int64_t>& positions, std::int64_t r,
+               std::int64_t oldest, std::int64_t words, std::int64_t* own) {
+    const auto parent = [&](std::int64_t row) -> std::int64_t {
+        return segment.parents.empty() ? row - 1 : segment.parents[static_cast<std::size_t>(row)];
+    };
+    const auto mark = [&](std::int64_t row) {
+        own[row / 64] |= static_cast<std::int64_t>(std::uint64_t{1} << (row % 64));
+    };
+    std::fill_n(own, words, 0);
+    mark(r);
+    if (parent(r) < 0) return;
+    if (oldest < 0) {
+        const std::int64_t* above = own - (r - parent(r)) * words;
+        for (std::int64_t w = 0; w < words; ++w) own[w] |= above[w];
+        return;
+    }
+    for (std::int64_t a = parent(r); a >= 0 && positions[static_cast<std::size_t>(a)] >= oldest; a = parent(a)) mark(a);
+}
+
+}  // namespace
+
+DeviceShape device_shape(std::span<const RowSegment> segments, std::int64_t columns) {
+    std::int64_t rows = 0, updates = 0, longest = 0, context = 0;
+    for (const RowSegment& segment : segments) {
+        const auto own = static_cast<std::int64_t>(segment.tokens.size());
+        const std::int64_t end = segment.cache->committed() + own;
+        rows += own;
+        updates += std::max<std::int64_t>(0, end - segment.cache->pooled()->stale_from());
+        longest = std::max(longest, own);
+        context = std::max(context, end);
+    }
+    require(context <= columns, "rows of a tree reach slot {} of a sequence; a device pass has {} for each: draft less",
+            context, columns);
+    return {.rows = rounded(std::max(rows, (updates + 1) / 2)),
+            .sequences = power(std::ssize(segments)),
+            .tree_rows = rounded(longest),
+            .context = rounded_context(context, columns)};
+}
+
+DeviceInputs::DeviceInputs(const DeviceShape& shape, std::int64_t kv_heads, std::int64_t group)
+    : shape_(shape), kv_heads_(kv_heads), group_(group) {
+    const std::int64_t N = shape.rows, S = shape.sequences, SR = S * shape.tree_rows;
+    const std::array<std::int64_t, kParts> sizes{N, N, N, 2 * N, 2 * N, S, S, S, SR, N, SR, SR * shape.words()};
+    for (std::size_t i = 0; i < sizes.size(); ++i) begin_[i + 1] = begin_[i] + sizes[i];
+}
+
+at::Tensor DeviceInputs::part(const at::Tensor& block, Part which) const {
+    return block.narrow(0, begin_[which], begin_[which + 1] - begin_[which]);
+}
+
+/// Where a sequence stands in the forward.
+struct DeviceInputs::Place {
+    std::int64_t sequence = 0, row = 0, update = 0;
+};
+
+// Zeros are the padding: token 0 at position 0, written to slot 0, which is nobody's; a lane that is nobody's; rows
+// that see row 0 of their own sequence, so that no row sees nothing.
+void DeviceInputs::fill(std::span<const RowSegment> segments, std::int64_t window, std::int64_t columns,
+                        std::int64_t* block) const {
+    std::fill_n(block, size(), 0);
+    const std::int64_t W = shape_.words();
+    for (std::int64_t i = 0; i < shape_.sequences * shape_.tree_rows; ++i) block[begin_[bits] + i * W] = 1;
+    for (std::int64_t s = 0; s < shape_.sequences; ++s) block[begin_[count] + s] = 1;
+    Place place;
+    for (const RowSegment& segment : segments) {
+        fill_sequence(segment, place, window, columns, block);
+        ++place.sequence;
+    }
+}
+
+void DeviceInputs::fill_sequence(const RowSegment& segment, Place& place, std::int64_t window, std::int64_t columns,
+                                 std::int64_t* block) const {
+    PooledSlots& slots = *segment.cache->pooled();
+    const std::int64_t s = place.sequence, base = segment.cache->committed();
+    const auto n = static_cast<std::int64_t>(segment.tokens.size());
+    block[begin_[lane] + s] = slots.lane();
+    block[begin_[committed] + s] = base;
+    block[begin_[count] + s] = n;
+    for (std::int64_t p = std::min(slots.stale_from(), base + n); p < base + n; ++p, ++place.update) {
+        block[begin_[update_at] + place.update] = slots.lane() * columns + p;
+        block[begin_[update_to] + place.update] = slots.at(p);
+    }
+    slots.brought_up_to(base + n);
+    fill_rows(segment, place, window, block);
+}
+
+void DeviceInputs::fill_rows(const RowSegment& segment, Place& place, std::int64_t window, std::int64_t* block) const {
+    const PooledSlots& slots = *segment.cache->pooled();
+    const std::int64_t begin = place.sequence * shape_.tree_rows, W = shape_.words();
+    const std::vector<std::int64_t> positions = row_positions(segment);
+    for (std::int64_t r = 0; r < std::ssize(positions); ++r, ++place.row) {
+        const auto i = static_cast<std::size_t>(r);
+        block[begin_[token] + place.row] = segment.tokens[i];
+        block[begin_[position] + place.row] = positions[i];
+        block[begin_[slot] + place.row] = slots.at(segment.cache->committed() + r);
+        block[begin_[padded_row] + begin + r] = place.row;
+        block[begin_[attended_row] + place.row] = (begin * group_ + r) * kv_heads_;
+        const std::int64_t oldest = window > 0 ? std::max<std::int64_t>(0, positions[i] - window + 1) : 0;
+        block[begin_[first] + begin + r] = oldest;
+        mark_seen(segment, positions, r, window > 0 ? oldest : -1, W, block + begin_[bits] + (begin + r) * W);
+    }
+}
+
+}  // namespace outrider

@@ -1,0 +1,55 @@
+// A grammar over bytes, flat: what parsers make and the automaton walks.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <outrider/text/grammar.hpp>
+
+namespace outrider {
+
+struct GrammarSymbol {
+    enum class Kind : std::uint8_t { end, bytes, rule };
+    Kind kind = Kind::end;
+    std::uint8_t low = 0, high = 0;  ///< bytes: the range, both ends in it
+    std::int32_t rule = 0;
+};
+
+/// Alternatives of all rules one after another, each closed by an end symbol.
+struct Grammar::Rules {
+    std::vector<GrammarSymbol> symbols;
+    std::vector<std::vector<std::int32_t>> starts;  ///< [rule] where its alternatives begin
+    std::int32_t root = 0;
+};
+
+/// Collects rules. Rules may be named before they are defined.
+class RuleBuilder {
+public:
+    using Sequence = std::vector<GrammarSymbol>;
+
+    [[nodiscard]] std::int32_t add_rule();
+    [[nodiscard]] std::size_t rules() const noexcept { return rules_.size(); }
+    void add_alternative(std::int32_t rule, Sequence sequence);
+
+    [[nodiscard]] static GrammarSymbol reference(std::int32_t rule) {
+        return {.kind = GrammarSymbol::Kind::rule, .rule = rule};
+    }
+    [[nodiscard]] static Sequence literal(std::string_view bytes);
+    /// One character of these ranges of code points (first and last), as UTF-8.
+    [[nodiscard]] Sequence one_of(std::vector<std::pair<char32_t, char32_t>> ranges, bool negated);
+    /// `least` to `most` times, most < 0: without bound.
+    [[nodiscard]] Sequence repeated(const Sequence& what, std::int64_t least, std::int64_t most);
+
+    /// Throws Error for a rule that begins with itself; `names` for the message.
+    [[nodiscard]] Grammar::Rules build(std::int32_t root, const std::vector<std::string>& names) &&;
+
+private:
+    [[nodiscard]] std::vector<bool> nullable() const;
+    void check_left_recursion(const std::vector<std::string>& names) const;
+
+    std::vector<std::vector<Sequence>> rules_;
+};
+
+}  // namespace outrider

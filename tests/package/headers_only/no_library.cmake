@@ -1,0 +1,10 @@
+# Fails where the consumer's link line or its dynamic section names a library of ours.
+file(READ ${BUILD}/build.ninja rules)
+string(REGEX MATCHALL "LINK_LIBRARIES = [^\n]*" lines "${rules}")
+if(NOT lines)
+    message(FATAL_ERROR "no link line found in ${BUILD}/build.ninja")
+endif()
+execute_process(COMMAND readelf -d ${BINARY} OUTPUT_VARIABLE dynamic COMMAND_ERROR_IS_FATAL ANY)
+if("${lines}${dynamic}" MATCHES "liboutrider")
+    message(FATAL_ERROR "a library of ours is linked: ${lines}")
+endif()

@@ -1,0 +1,125 @@
+// Limits of a target: trees are cut to them, sequences wait for them, and texts stay the same.
+#include <ATen/ATen.h>
+#include <catch2/catch_all.hpp>
+
+#include <algorithm>
+#include <functional>
+#include <future>
+#include <span>
+#include <stdexcept>
+#include <vector>
+
+#include <outrider/decode/async_decoder.hpp>
+#include <outrider/decode/detail/tree_limits.hpp>
+#include <outrider/decode/speculative_decoder.hpp>
+#include <outrider/draft/none.hpp>
+
+#include "../../property/fake_target.hpp"
+
+using namespace outrider;
+using namespace outrider::test;
+
+namespace {
+
+/// Drafts bushes that no limit lets through: a full binary tree of three levels.
+class Bushes final : public DraftModel {
+public:
+    [[nodiscard]] std::string_view kind() const override { return "bushes"; }
+
+protected:
+    std::vector<SequenceTree> do_propose(std::span<const SequenceFeedback> feedback, DraftBudget) override {
+        std::vector<SequenceTree> trees;
+        for (const auto& f : feedback) trees.push_back({f.sequence, bush(f.pending)});
+        return trees;
+    }
+
+public:
+    static TokenTree bush(TokenId root) {
+        TokenTree::Builder tree(root);
+        for (NodeIndex node = 0; node < 7; ++node) {
+            (void)tree.add(node, (root + node) % 12, 0.0F);
+            (void)tree.add(node, (root + node + 1) % 12, 0.0F);
+        }
+        return std::move(tree).build();
+    }
+};
+
+std::int64_t leaves_of(const TokenTree& tree) {
+    std::vector<bool> inner(tree.size());
+    for (std::size_t i = 1; i < tree.size(); ++i) inner[static_cast<std::size_t>(tree.parents()[i])] = true;
+    return std::count(inner.begin(), inner.end(), false);
+}
+
+/// A target that breaks where its limits are not kept.
+class Limited final : public FakeTarget {
+public:
+    Limited(FakeLaw law, VerifierLimits limits) : FakeTarget(law), limits_(limits) {}
+    [[nodiscard]] VerifierLimits limits() const override { return limits_; }
+    [[nodiscard]] Feedback prefill(std::span<const Prefill> sequences) override {
+        Feedback feedback = FakeTarget::prefill(sequences);
+        if (limits_.sequences > 0 && static_cast<std::int64_t>(held()) > limits_.sequences)
+            throw std::logic_error("too many sequences");
+        return feedback;
+    }
+    [[nodiscard]] TreeOutput verify(std::span<const SequenceTree> trees) override {
+        std::int64_t rows_now = 0, leaves = 0;
+        for (const SequenceTree& one : trees) {
+            rows_now += static_cast<std::int64_t>(one.tree.size()), leaves += leaves_of(one.tree);
+            if (limits_.chains_only && leaves_of(one.tree) > 1) throw std::logic_error("a branch");
+        }
+        if (limits_.rows > 0 && rows_now > limits_.rows) throw std::logic_error("too many rows");
+        if (limits_.leaves > 0 && leaves > limits_.leaves) throw std::logic_error("too many leaves");
+        return FakeTarget::verify(trees);
+    }
+
+private:
+    VerifierLimits limits_;
+};
+
+}  // namespace
+
+TEST_CASE("a tree is cut to its first nodes, parents and children together", "[decode]") {
+    const auto cut = [](VerifierLimits limits) {
+        return TreeLimits(limits).fit({{1, Bushes::bush(3), nullptr}}).front().tree;
+    };
+    CHECK(cut({}).size() == 15);
+    CHECK(cut({.rows = 15, .leaves = 8}).size() == 15);
+    CHECK(cut({.rows = 4}).size() == 4);
+    CHECK(cut({.rows = 1}).size() == 1);
+    const TokenTree chain = cut({.chains_only = true});
+    CHECK(chain.size() == 4);
+    CHECK(leaves_of(chain) == 1);
+    for (const std::int64_t leaves : {1, 2, 3, 7}) CHECK(leaves_of(cut({.leaves = leaves})) == leaves);
+    const auto shared = TreeLimits({.rows = 9}).fit({{1, Bushes::bush(3)}, {2, Bushes::bush(4)}});
+    CHECK(shared[0].tree.size() == 4);
+    CHECK(shared[1].tree.size() == 4);
+    CHECK(TreeLimits({.rows = 5, .leaves = 3, .sequences = 9}).sequences(64) == 3);
+    CHECK(TreeLimits().sequences(64) == 64);
+}
+
+TEST_CASE("a target's limits are kept, and texts stay the same", "[decode]") {
+    const FakeLaw law{.order = 3};
+    for (const VerifierLimits limits :
+         {VerifierLimits{.rows = 6}, VerifierLimits{.leaves = 3}, VerifierLimits{.sequences = 2},
+          VerifierLimits{.chains_only = true}, VerifierLimits{.rows = 9, .leaves = 4, .sequences = 3}}) {
+        Limited target(law, limits);
+        SpeculativeDecoder decoder{Bushes{}, std::ref(target), {.nodes = 14}};
+        std::vector<SequenceId> ids;
+        for (TokenId i = 0; i < 8; ++i) ids.push_back(decoder.join({{i, 1}}, {.max_tokens = 25}));
+        CHECK_NOTHROW(decoder.run());
+        for (TokenId i = 0; i < 8; ++i) {
+            SpeculativeDecoder plain{NoDraft{}, FakeTarget{law}};
+            CHECK(decoder.take(ids[static_cast<std::size_t>(i)]).tokens ==
+                  plain.generate({{i, 1}}, {.max_tokens = 25}).tokens);
+        }
+    }
+}
+
+TEST_CASE("requests wait for the tokens that a target says it can hold", "[decode][async]") {
+    Limited target(FakeLaw{}, {.tokens = 50});
+    AsyncDecoder decoder{SpeculativeDecoder{NoDraft{}, std::ref(target)}};
+    CHECK_THROWS_AS(decoder.submit({{1}}, {.max_tokens = 50}), RequestRefused);
+    std::vector<std::future<GenerationResult>> futures;
+    for (TokenId i = 0; i < 6; ++i) futures.push_back(decoder.submit({{i}}, {.max_tokens = 20}));
+    for (auto& future : futures) CHECK(future.get().tokens.size() == 20);
+}

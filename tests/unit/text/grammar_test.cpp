@@ -1,0 +1,185 @@
+// Grammars: what they accept, byte by byte, and what they refuse with a reason.
+#include <catch2/catch_all.hpp>
+
+#include <limits>
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+#include <outrider/core/error.hpp>
+#include <outrider/text/grammar.hpp>
+
+using namespace outrider;
+using Catch::Matchers::ContainsSubstring;
+using Json = nlohmann::ordered_json;
+
+namespace {
+
+/// One token a byte, then some longer ones, two of them with the same bytes; the last is special.
+class Words final : public Detokenizer {
+public:
+    [[nodiscard]] std::string bytes(TokenId token) const override {
+        static const std::vector<std::string> kMore{"ab", "abc", "{\"", "\":", "true", "ab", " ", "\xC3\xA4", ""};
+        if (token < 256) return std::string(1, static_cast<char>(token));
+        return kMore.at(static_cast<std::size_t>(token - 256));
+    }
+};
+constexpr std::int64_t kVocabulary = 265;
+constexpr TokenId kEnd = 264;
+
+std::shared_ptr<const TokenTrie> trie() {
+    static const auto shared = std::make_shared<const TokenTrie>(Words{}, kVocabulary);
+    return shared;
+}
+
+/// Whether the grammar derives `text`, taken byte by byte.
+bool derives(const Grammar& grammar, std::string_view text) {
+    const GrammarConstraint constraint(grammar, trie());
+    Constraint::State state = constraint.begin({.vocabulary = kVocabulary, .end_ids = {kEnd}});
+    for (const char c : text) {
+        const auto token = static_cast<TokenId>(static_cast<unsigned char>(c));
+        if (!constraint.allows(state, token)) return false;
+        state = constraint.next(state, token);
+    }
+    return constraint.allows(state, kEnd);
+}
+
+}  // namespace
+
+TEST_CASE("GBNF: literals, classes, groups and repetitions", "[grammar]") {
+    const Grammar grammar = Grammar::parse(R"(
+# a comment
+root ::= greeting (" " name){1,2} [!?]* | "x" "\x41" "\u00e4"   # another
+greeting ::= "hi" |
+             "hello"
+name ::= [a-zäöü] [^a-z "]? .?
+)");
+    for (const char* text :
+         {"hi a", "hello a", "hi aB?!!", "hi ä", "hi aä", "hi a b", "xA\xC3\xA4", "hi a\xE2\x82\xACz"})
+        CHECK(derives(grammar, text));
+    for (const char* text : {"", "hi", "hi ", "hi A", "hi a b c d e", "hi a\xC3", "xA", "hello"})
+        CHECK_FALSE(derives(grammar, text));
+}
+
+TEST_CASE("GBNF: counts of repetitions", "[grammar]") {
+    const auto counts = [](const std::string& times) {
+        std::string held;
+        const Grammar grammar = Grammar::parse("root ::= \"a\"" + times);
+        for (int n = 0; n < 9; ++n) held += derives(grammar, std::string(static_cast<std::size_t>(n), 'a')) ? '1' : '0';
+        return held;
+    };
+    CHECK(counts("*") == "111111111");
+    CHECK(counts("+") == "011111111");
+    CHECK(counts("?") == "110000000");
+    CHECK(counts("{3}") == "000100000");
+    CHECK(counts("{2,}") == "001111111");
+    CHECK(counts("{2,4}") == "001110000");
+    CHECK(counts("{,2}") == "111000000");
+    CHECK(counts("{0}") == "100000000");
+}
+
+TEST_CASE("GBNF: recursion follows brackets", "[grammar]") {
+    const Grammar grammar = Grammar::parse(R"g(root ::= "(" root ")" root | "")g");
+    CHECK(derives(grammar, "(()())()"));
+    CHECK(derives(grammar, std::string(3000, '(') + std::string(3000, ')')));
+    CHECK_FALSE(derives(grammar, "(()"));
+    CHECK_FALSE(derives(grammar, "())"));
+}
+
+TEST_CASE("GBNF: what is none is refused, with its place", "[grammar]") {
+    const auto because = [](const char* text, const char* why) {
+        CHECK_THROWS_WITH(Grammar::parse(text), ContainsSubstring(why));
+    };
+    because("root = \"a\"", "line 1, column 6");
+    because("root ::= other", "rule other is used and not defined");
+    because("a ::= \"a\"", "no rule named root");
+    because("root ::= \"a", "ends inside");
+    because("root ::= (\"a\"", "expected )");
+    because("root ::= \"a\"\nroot ::= \"b\"", "line 2");
+    because("root ::= root \"a\"", "left recursion");
+    because("root ::= a\na ::= \"b\"? root", "left recursion");
+    because("root ::= (\"a\"*)*", "may be empty");
+    because("root ::= \"a\"{3,1}", "below its first");
+    because("root ::= [z-a]", "ends before it begins");
+    because("root ::= \"\\q\"", "unknown escape");
+    because("root ::= \"\\ud800\"", "no character");
+    because("root ::= \"a\"{99999}", "up to 4096");
+}
+
+TEST_CASE("the mask says what allows says, token by token", "[grammar]") {
+    std::mt19937 random(3);
+    const GrammarConstraint constraint(
+        Grammar::json_schema(R"({"type": "object", "properties": {"ab": {"enum": ["abc", true]},
+        "c": {"type": "array", "items": {"type": "number"}}}, "required": ["ab"]})"),
+        trie());
+    for (int trial = 0; trial < 20; ++trial) {
+        Constraint::State state = constraint.begin({.vocabulary = kVocabulary, .end_ids = {kEnd}});
+        for (int step = 0; step < 60; ++step) {
+            std::vector<float> row(kVocabulary, 1.0F);
+            constraint.mask(state, row);
+            std::vector<TokenId> allowed;
+            for (TokenId token = 0; token < kVocabulary; ++token) {
+                const bool may = row[static_cast<std::size_t>(token)] > -std::numeric_limits<float>::infinity();
+                REQUIRE(may == constraint.allows(state, token));
+                if (may && token != kEnd) allowed.push_back(token);
+            }
+            REQUIRE(constraint.finished(state) == allowed.empty());
+            if (allowed.empty()) break;
+            const std::vector<TokenId> expected = constraint.expected(state);
+            Constraint::State along = state;
+            for (const TokenId token : expected) {
+                REQUIRE(constraint.allows(along, token));
+                along = constraint.next(along, token);
+            }
+            state = constraint.next(state, allowed[random() % allowed.size()]);
+        }
+    }
+}
+
+TEST_CASE("what the grammar leaves no choice of is expected in the longest tokens", "[grammar]") {
+    const GrammarConstraint constraint(Grammar::parse("root ::= \"ab\" \"abc\" [xy]"), trie());
+    const Constraint::State state = constraint.begin({.vocabulary = kVocabulary, .end_ids = {kEnd}});
+    CHECK(constraint.expected(state) == std::vector<TokenId>{256, 257});
+    CHECK_THROWS_AS(constraint.next(state, 'x'), Error);
+    CHECK_THROWS_AS(constraint.begin({.vocabulary = 10}), Error);
+}
+
+TEST_CASE("JSON schemas allow what they should, and name what they cannot", "[grammar][schema]") {
+    const auto allows = [](const char* schema, const char* text) {
+        return derives(Grammar::json_schema(schema), text);
+    };
+    CHECK(allows("{}", R"({"a": [1, -2.5e3, true, null, "x\n\u00e4"], "b": {}})"));
+    CHECK_FALSE(allows("{}", "{\"a\" 1}"));
+    CHECK_FALSE(allows("{}", "01"));
+    CHECK_FALSE(allows("{}", R"("\ud800")"));
+    const char* person = R"({"type": "object", "properties": {"name": {"type": "string", "maxLength": 3},
+        "age": {"type": "integer"}, "tags": {"type": "array", "items": {"enum": ["a", "b"]}, "minItems": 1, "maxItems": 2}},
+        "required": ["age"]})";
+    for (const char* text :
+         {R"({"age": 3})", R"({"name":"abc","age":3})", R"({"age":3,"tags":["a"]})", R"({"age":3,"tags":["a","b"]})"})
+        CHECK(allows(person, text));
+    for (const char* text : {"{}", R"({"name":"abcd","age":3})", R"({"age":3.5})", R"({"age":3,"tags":[]})",
+                             R"({"age":3,"tags":["a","b","a"]})", R"({"age":3,"more":1})", R"({"tags":["a"],"age":3})"})
+        CHECK_FALSE(allows(person, text));
+    CHECK(allows(R"({"type": "object", "properties": {"a": {"const": 1}, "b": {"const": 2}}})", "{}"));
+    CHECK(allows(R"({"type": "object", "properties": {"a": {"const": 1}, "b": {"const": 2}}})", R"({"b":2})"));
+    CHECK(allows(R"({"type": ["string", "null"], "maxLength": 1})", "null"));
+    CHECK(allows(R"({"anyOf": [{"const": "x\"\\"}, {"type": "boolean"}]})", R"("x\"\\")"));
+    CHECK(allows(R"({"type": "object", "additionalProperties": {"type": "integer"}})", R"({"k":1,"l":2})"));
+    CHECK(allows(R"({"type": "array", "items": {"$ref": "#/$defs/leaf"}, "$defs": {"leaf": {"type": "null"}}})",
+                 "[null]"));
+    CHECK(allows(R"({"type": "object", "properties": {"next": {"$ref": "#"}}})", R"({"next":{"next":{}}})"));
+    const auto because = [](const char* schema, const char* why) {
+        CHECK_THROWS_WITH(Grammar::json_schema(schema), ContainsSubstring(why));
+    };
+    because("{", "JSON schema");
+    because(R"({"type": "string", "pattern": "a"})", "pattern is not supported");
+    because(R"({"properties": {"a": {"type": "integer", "minimum": 1}}})", "#/properties/a: minimum");
+    because(R"({"oneOf": []})", "oneOf");
+    because(R"({"type": "number", "required": []})", "required");
+    because(R"({"type": "object", "properties": {}, "required": ["x"]})", "no property");
+    because(R"({"$ref": "#/nowhere"})", "leads nowhere");
+    because(R"({"type": "date"})", "unknown type");
+}
