@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Compares what `outrider tokenize --chat` makes of conversations with `transformers`, for a folder of chat templates.
 
-    compare_published.py FOLDER [--program build/release/src/cli/outrider] [--model FOLDER_OR_GGUF]
+    compare_published.py FOLDER [--program build/release/outrider] [--model FOLDER_OR_GGUF]
 
 FOLDER holds *.jinja files, as published models bring them; they are no part of this project. Prints each template that
 differs and the sum. Templates that write the date are left out around midnight. Needs the packages transformers and
@@ -39,7 +39,7 @@ def ours(program, model, path, given):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=pathlib.Path)
-    parser.add_argument("--program", default=str(ROOT / "build/release/src/cli/outrider"))
+    parser.add_argument("--program", default=str(ROOT / "build/release/outrider"))
     parser.add_argument("--model", default=str(ROOT / "tests/golden/model/tiny-gguf/tiny.gguf"))
     arguments = parser.parse_args()
     good = total = same = 0
