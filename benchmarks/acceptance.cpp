@@ -14,7 +14,7 @@
 
 #include <outrider/accept/policy.hpp>
 #include <outrider/accept/rules/draft_samples.hpp>
-#include <outrider/accept/rules/listed_law.hpp>
+#include <outrider/accept/rules/detail/listed_law.hpp>
 #include <outrider/core/rng.hpp>
 #include <outrider/draft/ngram.hpp>
 #include <outrider/engine/make_policy.hpp>

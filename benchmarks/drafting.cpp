@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include <outrider/accept/rules/accept_walk.hpp>
+#include <outrider/accept/rules/detail/accept_walk.hpp>
 #include <outrider/core/error.hpp>
 #include <outrider/engine/make_drafter.hpp>
 #include <outrider/target/llama_verifier.hpp>

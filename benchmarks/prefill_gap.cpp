@@ -11,7 +11,7 @@
 #include <string>
 #include <vector>
 
-#include <outrider/core/clock.hpp>
+#include <outrider/core/detail/clock.hpp>
 #include <outrider/core/error.hpp>
 #include <outrider/decode/speculative_decoder.hpp>
 #include <outrider/draft/ngram.hpp>

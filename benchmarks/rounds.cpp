@@ -18,7 +18,7 @@
 #include <utility>
 #include <vector>
 
-#include <outrider/budget/scored_nodes.hpp>
+#include <outrider/budget/detail/scored_nodes.hpp>
 #include <outrider/core/error.hpp>
 #include <outrider/engine/make_drafter.hpp>
 #include <outrider/target/llama_verifier.hpp>

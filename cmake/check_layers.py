@@ -155,8 +155,8 @@ def check_source(root, path):
             continue
         if why := arrow(name, target):
             yield f"<{include}>: {why}"
-        stem = pathlib.PurePosixPath("engine/engine.hpp" if target == "engine.hpp" else target)
-        if room != "cli" and path.suffix == ".cpp" and stem.stem == path.stem and stem.parent.as_posix() != str(pathlib.PurePosixPath(name).parent):
+        stem = pathlib.PurePosixPath("engine/engine.hpp" if target == "engine.hpp" else target.replace("/detail/", "/"))
+        if room != "cli" and path.suffix == ".cpp" and stem.stem == path.stem and stem.parent != pathlib.PurePosixPath(name.replace("/detail/", "/")).parent:
             yield f"the body of <{include}> stands in src/{pathlib.PurePosixPath(name).parent}, not in its header's room"
 
 

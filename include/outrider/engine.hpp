@@ -18,7 +18,7 @@
 #include <outrider/decode/result.hpp>
 #include <outrider/decode/sink.hpp>
 #include <outrider/decode/speculative_decoder.hpp>
-#include <outrider/engine/any_decoder.hpp>
+#include <outrider/engine/detail/any_decoder.hpp>
 #include <outrider/engine/make_drafter.hpp>
 #include <outrider/engine/make_policy.hpp>
 #include <outrider/target/llama_model.hpp>

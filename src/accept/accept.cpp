@@ -4,7 +4,7 @@
 #include <outrider/accept/detail/logprob_rows-inl.hpp>
 #include <outrider/accept/detail/target_law-inl.hpp>
 #include <outrider/accept/draw-inl.hpp>
-#include <outrider/accept/gumbel-inl.hpp>
+#include <outrider/accept/detail/gumbel-inl.hpp>
 #include <outrider/accept/lossy-inl.hpp>
 #include <outrider/accept/match-inl.hpp>
 #include <outrider/accept/warp-inl.hpp>

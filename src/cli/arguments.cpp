@@ -8,7 +8,7 @@
 #include <iostream>
 #include <memory>
 
-#include <outrider/core/option_ranges.hpp>
+#include <outrider/core/detail/option_ranges.hpp>
 #include <outrider/core/version.hpp>
 
 #include "conditions.hpp"

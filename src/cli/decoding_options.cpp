@@ -8,7 +8,7 @@
 #include <string>
 #include <string_view>
 
-#include <outrider/core/option_ranges.hpp>
+#include <outrider/core/detail/option_ranges.hpp>
 #include <outrider/engine/make_policy.hpp>
 
 #include "numbers.hpp"

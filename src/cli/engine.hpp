@@ -8,7 +8,7 @@
 #include <outrider/accept/policy.hpp>
 #include <outrider/draft/drafter.hpp>
 #include <outrider/engine.hpp>
-#include <outrider/engine/any_decoder.hpp>
+#include <outrider/engine/detail/any_decoder.hpp>
 #include <outrider/target/llama_model.hpp>
 #include <outrider/target/llama_verifier.hpp>
 

@@ -6,11 +6,11 @@
 
 #include <algorithm>
 
-#include <outrider/core/clock.hpp>
+#include <outrider/core/detail/clock.hpp>
 #include <outrider/decode/detail/session.hpp>
 #include <outrider/decode/detail/token_stream.hpp>
 #include <outrider/engine/make_policy.hpp>
-#include <outrider/tree/subtree.hpp>
+#include <outrider/tree/detail/subtree.hpp>
 
 #include "arguments.hpp"
 #include "describe_model.hpp"

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <iterator>
 
-#include <outrider/core/utf8_stream.hpp>
+#include <outrider/core/detail/utf8_stream.hpp>
 
 #include "text.hpp"
 

@@ -11,7 +11,7 @@
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
 
-#include <outrider/core/range.hpp>
+#include <outrider/core/detail/range.hpp>
 
 namespace outrider::cli {
 

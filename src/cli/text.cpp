@@ -6,7 +6,7 @@
 #include <cstddef>
 #include <iterator>
 
-#include <outrider/core/utf8_stream.hpp>
+#include <outrider/core/detail/utf8_stream.hpp>
 
 namespace outrider::cli {
 namespace {

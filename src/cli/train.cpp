@@ -5,10 +5,8 @@
 #include <csignal>
 #include <filesystem>
 
-#include <outrider/core/utf8_stream.hpp>
-#include <outrider/train/train_ctc.hpp>
-#include <outrider/train/train_hydra.hpp>
-#include <outrider/train/train_medusa.hpp>
+#include <outrider/core/detail/utf8_stream.hpp>
+#include <outrider/train/train.hpp>
 
 #include "arguments.hpp"
 #include "engine.hpp"

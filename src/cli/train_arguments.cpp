@@ -5,7 +5,7 @@
 
 #include <algorithm>
 
-#include <outrider/train/train_ranges.hpp>
+#include <outrider/train/detail/train_ranges.hpp>
 
 #include "numbers.hpp"
 #include "option_groups.hpp"

@@ -1,4 +1,4 @@
-#include <outrider/engine/any_decoder.hpp>
+#include <outrider/engine/detail/any_decoder.hpp>
 
 namespace outrider {
 

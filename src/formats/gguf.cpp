@@ -7,7 +7,7 @@
 #include <unordered_map>
 
 #include <outrider/core/error.hpp>
-#include <outrider/core/utf8_stream.hpp>
+#include <outrider/core/detail/utf8_stream.hpp>
 
 #include "gguf_parts.hpp"
 #include "gguf_values.hpp"

@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "formats/ggml_types.hpp"
-#include <outrider/formats/mapped_file.hpp>
+#include <outrider/formats/detail/mapped_file.hpp>
 
 namespace outrider {
 

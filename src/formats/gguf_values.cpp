@@ -2,7 +2,7 @@
 
 #include <limits>
 
-#include <outrider/core/utf8_stream.hpp>
+#include <outrider/core/detail/utf8_stream.hpp>
 
 namespace outrider::detail {
 namespace {

@@ -4,7 +4,7 @@
 #include <limits>
 
 #include <outrider/core/error.hpp>
-#include <outrider/formats/mapped_file.hpp>
+#include <outrider/formats/detail/mapped_file.hpp>
 
 #include <outrider/formats/detail/json_text.hpp>
 

@@ -8,7 +8,7 @@
 #include <unordered_map>
 
 #include <outrider/core/error.hpp>
-#include <outrider/core/utf8_stream.hpp>
+#include <outrider/core/detail/utf8_stream.hpp>
 
 #include <outrider/formats/detail/shard_index.hpp>
 #include "torch_pickle.hpp"

@@ -9,7 +9,7 @@
 #include <utility>
 #include <vector>
 
-#include <outrider/formats/mapped_file.hpp>
+#include <outrider/formats/detail/mapped_file.hpp>
 #include <outrider/formats/safetensors.hpp>
 
 namespace outrider {

@@ -7,7 +7,7 @@
 #include <string_view>
 
 #include <outrider/core/error.hpp>
-#include <outrider/core/utf8_stream.hpp>
+#include <outrider/core/detail/utf8_stream.hpp>
 
 #include <outrider/formats/detail/bits.hpp>
 

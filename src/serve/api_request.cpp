@@ -8,8 +8,8 @@
 #include <utility>
 
 #include <outrider/core/error.hpp>
-#include <outrider/core/option_ranges.hpp>
-#include <outrider/core/utf8_stream.hpp>
+#include <outrider/core/detail/option_ranges.hpp>
+#include <outrider/core/detail/utf8_stream.hpp>
 
 #include "serve/api_error.hpp"
 

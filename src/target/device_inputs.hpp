@@ -10,7 +10,7 @@
 #include <cstdint>
 #include <span>
 
-#include <outrider/target/target_pass.hpp>
+#include <outrider/target/detail/target_pass.hpp>
 
 namespace outrider {
 

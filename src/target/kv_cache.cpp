@@ -1,4 +1,4 @@
-#include <outrider/target/kv_cache.hpp>
+#include <outrider/target/detail/kv_cache.hpp>
 
 #include <algorithm>
 #include <cstring>

@@ -11,7 +11,7 @@
 #include <vector>
 
 #include <outrider/core/types.hpp>
-#include <outrider/target/kv_cache.hpp>
+#include <outrider/target/detail/kv_cache.hpp>
 
 namespace outrider {
 

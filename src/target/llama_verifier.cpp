@@ -9,7 +9,7 @@
 
 #include <outrider/core/error.hpp>
 #include <outrider/target/features.hpp>
-#include <outrider/target/pass_times.hpp>
+#include <outrider/target/detail/pass_times.hpp>
 
 #include "kv_pool.hpp"
 #include "read_text_file.hpp"

@@ -8,7 +8,7 @@
 #include <string>
 #include <string_view>
 
-#include <outrider/target/target_pass.hpp>
+#include <outrider/target/detail/target_pass.hpp>
 #include <outrider/target/weights.hpp>
 #include <outrider/core/detail/thread_team.hpp>
 

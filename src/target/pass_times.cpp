@@ -1,4 +1,4 @@
-#include <outrider/target/pass_times.hpp>
+#include <outrider/target/detail/pass_times.hpp>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
@@ -15,7 +15,7 @@
 
 #include <ATen/core/grad_mode.h>
 
-#include <outrider/budget/sweeps.hpp>
+#include <outrider/budget/detail/sweeps.hpp>
 #include <outrider/core/version.hpp>
 #include "kernels/isa.hpp"
 #include <outrider/core/detail/thread_team.hpp>

@@ -1,4 +1,4 @@
-#include <outrider/target/prefix_cache.hpp>
+#include <outrider/target/detail/prefix_cache.hpp>
 
 #include <algorithm>
 #include <iterator>

@@ -4,7 +4,7 @@
 #include <filesystem>
 #include <string>
 
-#include <outrider/target/prefix_cache.hpp>
+#include <outrider/target/detail/prefix_cache.hpp>
 
 namespace outrider {
 

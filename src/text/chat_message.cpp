@@ -1,7 +1,7 @@
 // Messages and conversations from JSON and back.
 #include <nlohmann/json.hpp>
 #include <outrider/core/error.hpp>
-#include <outrider/core/utf8_stream.hpp>
+#include <outrider/core/detail/utf8_stream.hpp>
 #include <outrider/text/chat_template.hpp>
 
 namespace outrider {

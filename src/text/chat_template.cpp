@@ -9,7 +9,7 @@
 #include <utility>
 
 #include <outrider/core/error.hpp>
-#include <outrider/core/utf8_stream.hpp>
+#include <outrider/core/detail/utf8_stream.hpp>
 #include <outrider/text/tokenizer.hpp>
 
 #include "builtin_templates.hpp"

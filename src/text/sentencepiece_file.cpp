@@ -5,7 +5,7 @@
 #include <cstring>
 
 #include <outrider/core/error.hpp>
-#include <outrider/core/utf8_stream.hpp>
+#include <outrider/core/detail/utf8_stream.hpp>
 
 // Field numbers and defaults as in sentencepiece_model.proto; encoding as in protobuf's "Encoding" guide. The library's
 // package has no header for its messages.

@@ -5,7 +5,7 @@
 #include <utility>
 
 #include <outrider/core/error.hpp>
-#include <outrider/core/utf8_stream.hpp>
+#include <outrider/core/detail/utf8_stream.hpp>
 
 #include "end_tokens.hpp"
 #include "tokenizer_state.hpp"

@@ -7,7 +7,7 @@
 #include <span>
 #include <vector>
 
-#include <outrider/train/train_ctc.hpp>
+#include <outrider/train/train.hpp>
 
 namespace outrider {
 

@@ -1,6 +1,6 @@
 #include "head_network.hpp"
 
-#include <outrider/train/train_ranges.hpp>
+#include <outrider/train/detail/train_ranges.hpp>
 
 namespace outrider {
 

@@ -1,6 +1,6 @@
 #include "network_learner.hpp"
 
-#include <outrider/train/train_ranges.hpp>
+#include <outrider/train/detail/train_ranges.hpp>
 
 namespace outrider {
 

@@ -1,6 +1,6 @@
-#include <outrider/train/teacher_forcing.hpp>
+#include <outrider/train/detail/teacher_forcing.hpp>
 
-#include <outrider/accept/rules/accept_walk.hpp>
+#include <outrider/accept/rules/detail/accept_walk.hpp>
 #include <outrider/core/error.hpp>
 
 namespace outrider {

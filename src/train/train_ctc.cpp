@@ -1,4 +1,4 @@
-#include <outrider/train/train_ctc.hpp>
+#include <outrider/train/train.hpp>
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>

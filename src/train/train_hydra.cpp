@@ -1,4 +1,4 @@
-#include <outrider/train/train_hydra.hpp>
+#include <outrider/train/train.hpp>
 
 #include <outrider/draft/hydra/hydra_draft.hpp>
 #include <outrider/draft/hydra/detail/hydra_network.hpp>

@@ -1,4 +1,4 @@
-#include <outrider/train/train_medusa.hpp>
+#include <outrider/train/train.hpp>
 
 #include <outrider/draft/medusa/medusa_draft.hpp>
 #include <outrider/draft/medusa/detail/medusa_network.hpp>

@@ -1,8 +1,8 @@
 // What a training is refused for before it begins.
-#include <outrider/train/train_options.hpp>
+#include <outrider/train/train.hpp>
 
 #include <outrider/core/error.hpp>
-#include <outrider/core/option_ranges.hpp>
+#include <outrider/core/detail/option_ranges.hpp>
 
 namespace outrider {
 

@@ -9,8 +9,8 @@
 
 #include <fmt/ranges.h>
 #include <outrider/core/error.hpp>
-#include <outrider/core/utf8_stream.hpp>
-#include <outrider/train/teacher_forcing.hpp>
+#include <outrider/core/detail/utf8_stream.hpp>
+#include <outrider/train/detail/teacher_forcing.hpp>
 
 #include "adamw.hpp"
 #include "checkpoint.hpp"

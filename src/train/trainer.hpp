@@ -1,7 +1,7 @@
 // The run itself: data, held-out split, batches, schedule, optimiser, checkpoints, evaluation. One for all drafters.
 #pragma once
 
-#include <outrider/train/train_options.hpp>
+#include <outrider/train/train.hpp>
 
 #include "learner.hpp"
 

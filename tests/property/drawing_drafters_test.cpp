@@ -13,7 +13,7 @@
 #include <outrider/draft/merged.hpp>
 #include <outrider/draft/ngram.hpp>
 #include <outrider/draft/none.hpp>
-#include <outrider/engine/any_decoder.hpp>
+#include <outrider/engine/detail/any_decoder.hpp>
 #include <outrider/engine/make_policy.hpp>
 
 #include "../unit/draft/heads_fixture.hpp"

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include <outrider/draft/lm.hpp>
-#include <outrider/engine/any_decoder.hpp>
+#include <outrider/engine/detail/any_decoder.hpp>
 #include <outrider/engine/make_policy.hpp>
 
 #include "fake_causal_model.hpp"

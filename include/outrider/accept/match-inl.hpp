@@ -6,8 +6,8 @@
 #include <utility>
 #include <vector>
 
-#include <outrider/accept/gumbel.hpp>
-#include <outrider/accept/rules/accept_walk.hpp>
+#include <outrider/accept/detail/gumbel.hpp>
+#include <outrider/accept/rules/detail/accept_walk.hpp>
 #include <outrider/accept/warp.hpp>
 #include <outrider/core/rng.hpp>
 

@@ -10,14 +10,14 @@
 #include <utility>
 #include <vector>
 
-#include <outrider/accept/rules/accept_walk.hpp>
+#include <outrider/accept/rules/detail/accept_walk.hpp>
 #include <outrider/accept/rules/draft_samples.hpp>
-#include <outrider/budget/asking.hpp>
+#include <outrider/budget/detail/asking.hpp>
 #include <outrider/budget/draft_budget.hpp>
-#include <outrider/budget/node_choice.hpp>
-#include <outrider/budget/pass_cost.hpp>
-#include <outrider/budget/scored_nodes.hpp>
-#include <outrider/core/option_ranges.hpp>
+#include <outrider/budget/detail/node_choice.hpp>
+#include <outrider/budget/detail/pass_cost.hpp>
+#include <outrider/budget/detail/scored_nodes.hpp>
+#include <outrider/core/detail/option_ranges.hpp>
 
 namespace outrider {
 

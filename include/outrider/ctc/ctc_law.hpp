@@ -10,7 +10,7 @@
 #include <vector>
 
 #include <outrider/accept/rules/draft_samples.hpp>
-#include <outrider/accept/rules/listed_law.hpp>
+#include <outrider/accept/rules/detail/listed_law.hpp>
 #include <outrider/core/error.hpp>
 #include <outrider/core/types.hpp>
 #include <outrider/ctc/alignment_sampling.hpp>

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include <outrider/accept/match.hpp>
-#include <outrider/budget/self_priced.hpp>
+#include <outrider/budget/detail/self_priced.hpp>
 #include <outrider/budget/tree_budget.hpp>
 #include <outrider/core/error.hpp>
 #include <outrider/decode/concepts.hpp>

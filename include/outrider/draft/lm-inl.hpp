@@ -8,7 +8,7 @@
 #include <numeric>
 #include <utility>
 
-#include <outrider/accept/rules/listed_law.hpp>
+#include <outrider/accept/rules/detail/listed_law.hpp>
 #include <outrider/core/error.hpp>
 #include <outrider/core/rng.hpp>
 

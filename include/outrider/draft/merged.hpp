@@ -15,14 +15,14 @@
 #include <utility>
 #include <vector>
 
-#include <outrider/budget/hit_rate.hpp>
-#include <outrider/budget/part.hpp>
-#include <outrider/budget/self_priced.hpp>
-#include <outrider/core/clock.hpp>
+#include <outrider/budget/detail/hit_rate.hpp>
+#include <outrider/budget/detail/part.hpp>
+#include <outrider/budget/detail/self_priced.hpp>
+#include <outrider/core/detail/clock.hpp>
 #include <outrider/core/detail/export.hpp>
 #include <outrider/draft/detail/owed_sequence.hpp>
 #include <outrider/draft/drafter.hpp>
-#include <outrider/draft/tree_extender.hpp>
+#include <outrider/draft/detail/tree_extender.hpp>
 
 namespace outrider {
 

@@ -11,9 +11,9 @@
 #include <vector>
 
 #include <outrider/core/detail/export.hpp>
-#include <outrider/budget/hit_rate.hpp>
+#include <outrider/budget/detail/hit_rate.hpp>
 #include <outrider/draft/drafter.hpp>
-#include <outrider/draft/tree_extender.hpp>
+#include <outrider/draft/detail/tree_extender.hpp>
 
 namespace outrider {
 

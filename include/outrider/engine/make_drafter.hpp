@@ -12,7 +12,7 @@
 #include <outrider/draft/drafter.hpp>
 #include <outrider/draft/lm.hpp>
 #include <outrider/draft/ngram.hpp>
-#include <outrider/draft/nn/head_options.hpp>
+#include <outrider/draft/nn/detail/head_options.hpp>
 #include <outrider/target/llama_model.hpp>
 #include <outrider/target/target_head.hpp>
 

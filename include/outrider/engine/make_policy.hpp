@@ -11,7 +11,7 @@
 
 #include <outrider/accept/rules/lossy_rules.hpp>
 #include <outrider/core/detail/export.hpp>
-#include <outrider/core/range.hpp>
+#include <outrider/core/detail/range.hpp>
 #include <outrider/core/types.hpp>
 
 namespace outrider {

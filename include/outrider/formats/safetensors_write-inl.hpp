@@ -8,7 +8,7 @@
 #include <set>
 
 #include <outrider/core/error.hpp>
-#include <outrider/core/utf8_stream.hpp>
+#include <outrider/core/detail/utf8_stream.hpp>
 #include <outrider/formats/detail/json_text.hpp>
 
 #include <outrider/formats/detail/atomic_file.hpp>

@@ -16,7 +16,7 @@
 #include <outrider/core/types.hpp>
 #include <outrider/target/model_config.hpp>
 #include <outrider/target/target_head.hpp>
-#include <outrider/target/target_pass.hpp>
+#include <outrider/target/detail/target_pass.hpp>
 #include <outrider/target/weights.hpp>
 #include <outrider/text/chat_template.hpp>
 #include <outrider/text/tokenizer.hpp>

@@ -13,8 +13,8 @@
 
 #include <outrider/core/detail/export.hpp>
 #include <outrider/target/llama_model.hpp>
-#include <outrider/target/pass_times.hpp>
-#include <outrider/target/prefix_cache.hpp>
+#include <outrider/target/detail/pass_times.hpp>
+#include <outrider/target/detail/prefix_cache.hpp>
 #include <outrider/target/verifier.hpp>
 
 namespace outrider {

@@ -10,13 +10,12 @@
 #include <span>
 #include <vector>
 
-#include <outrider/accept/rules/accept_walk.hpp>
+#include <outrider/accept/rules/detail/accept_walk.hpp>
 #include <outrider/accept/rules/draft_samples.hpp>
 #include <outrider/budget/draft_budget.hpp>
 #include <outrider/target/features.hpp>
 #include <outrider/core/options.hpp>
 #include <outrider/core/types.hpp>
-#include <outrider/tree/sequence_tree.hpp>
 #include <outrider/tree/token_tree.hpp>
 
 namespace outrider {

@@ -14,7 +14,7 @@
 #include <outrider/core/options.hpp>
 #include <outrider/core/prompt.hpp>
 #include <outrider/decode/result.hpp>
-#include <outrider/engine/any_decoder.hpp>
+#include <outrider/engine/detail/any_decoder.hpp>
 #include <outrider/text/chat_template.hpp>
 
 namespace outrider {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <memory>
 #include <span>
 #include <utility>
 #include <vector>
@@ -97,5 +98,14 @@ private:
 };
 
 inline TokenTree TokenTree::root_only(TokenId pending) { return Builder(pending, 0).build(); }
+
+class DraftSamples;  // accept/rules/draft_samples.hpp
+
+/// One sequence's draft. A drafter that samples says what it drew; its other nodes must not depend on the draws.
+struct SequenceTree {
+    SequenceId sequence = 0;
+    TokenTree tree;
+    std::shared_ptr<const DraftSamples> samples = nullptr;  ///< null: every node was chosen, none drawn
+};
 
 }  // namespace outrider

@@ -1,5 +1,5 @@
 // The bodies of the room, compiled once.
-#include <outrider/draft/ctc/ctc_config-inl.hpp>
+#include <outrider/draft/ctc/detail/ctc_config-inl.hpp>
 #include <outrider/draft/ctc/ctc_draft-inl.hpp>
 #include <outrider/draft/ctc/detail/ctc_backend-inl.hpp>
 #include <outrider/draft/ctc/detail/ctc_network-inl.hpp>

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include <outrider/ctc/prefix_forward.hpp>
-#include <outrider/draft/ctc/ctc_config.hpp>
+#include <outrider/draft/ctc/detail/ctc_config.hpp>
 #include <outrider/draft/ctc/detail/ctc_network.hpp>
 #include <outrider/draft/ctc/detail/ctc_prediction.hpp>
 #include <outrider/target/target_head.hpp>

@@ -2,5 +2,5 @@
 #include <outrider/draft/hydra/detail/hydra_backend-inl.hpp>
 #include <outrider/draft/hydra/detail/hydra_network-inl.hpp>
 #include <outrider/draft/hydra/detail/published_hydra-inl.hpp>
-#include <outrider/draft/hydra/hydra_config-inl.hpp>
+#include <outrider/draft/hydra/detail/hydra_config-inl.hpp>
 #include <outrider/draft/hydra/hydra_draft-inl.hpp>

@@ -2,5 +2,5 @@
 #include <outrider/draft/medusa/detail/medusa_backend-inl.hpp>
 #include <outrider/draft/medusa/detail/medusa_network-inl.hpp>
 #include <outrider/draft/medusa/detail/published_medusa-inl.hpp>
-#include <outrider/draft/medusa/medusa_config-inl.hpp>
+#include <outrider/draft/medusa/detail/medusa_config-inl.hpp>
 #include <outrider/draft/medusa/medusa_draft-inl.hpp>

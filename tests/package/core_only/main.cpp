@@ -1,5 +1,5 @@
 // Builds a draft tree, walks it, and reads the layout that a host would hand to its own model.
-#include <outrider/accept/rules/accept_walk.hpp>
+#include <outrider/accept/rules/detail/accept_walk.hpp>
 #include <outrider/core/rng.hpp>
 #include <outrider/core/version.hpp>
 #include <outrider/tree/token_tree.hpp>

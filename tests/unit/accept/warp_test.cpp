@@ -7,7 +7,7 @@
 #include <random>
 #include <vector>
 
-#include <outrider/accept/gumbel.hpp>
+#include <outrider/accept/detail/gumbel.hpp>
 #include <outrider/accept/warp.hpp>
 
 using namespace outrider;

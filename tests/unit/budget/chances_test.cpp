@@ -4,8 +4,8 @@
 #include <cmath>
 #include <random>
 
-#include <outrider/budget/node_choice.hpp>
-#include <outrider/budget/scored_nodes.hpp>
+#include <outrider/budget/detail/node_choice.hpp>
+#include <outrider/budget/detail/scored_nodes.hpp>
 
 using namespace outrider;
 using namespace outrider::budget;

@@ -4,8 +4,8 @@
 #include <cmath>
 #include <random>
 
-#include <outrider/budget/draft_cost.hpp>
-#include <outrider/budget/pass_cost.hpp>
+#include <outrider/budget/detail/draft_cost.hpp>
+#include <outrider/budget/detail/pass_cost.hpp>
 
 using namespace outrider;
 using namespace outrider::budget;

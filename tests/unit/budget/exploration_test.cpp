@@ -1,8 +1,8 @@
 // Trials, and what they may lose.
 #include <catch2/catch_all.hpp>
 
-#include <outrider/budget/exploration.hpp>
-#include <outrider/budget/part.hpp>
+#include <outrider/budget/detail/exploration.hpp>
+#include <outrider/budget/detail/part.hpp>
 
 using namespace outrider::budget;
 

@@ -12,7 +12,7 @@
 #include <string>
 #include <vector>
 
-#include <outrider/budget/part.hpp>
+#include <outrider/budget/detail/part.hpp>
 #include <outrider/budget/tree_budget.hpp>
 
 namespace outrider::replay {

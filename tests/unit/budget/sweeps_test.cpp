@@ -4,7 +4,7 @@
 #include <cmath>
 #include <random>
 
-#include <outrider/budget/sweeps.hpp>
+#include <outrider/budget/detail/sweeps.hpp>
 
 using namespace outrider;
 using namespace outrider::budget;

@@ -12,7 +12,7 @@
 #include <fmt/format.h>
 
 #include <outrider/core/error.hpp>
-#include <outrider/core/option_ranges.hpp>
+#include <outrider/core/detail/option_ranges.hpp>
 
 using namespace outrider::cli;
 

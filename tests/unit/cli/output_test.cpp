@@ -9,7 +9,7 @@
 #include <random>
 
 #include <outrider/core/error.hpp>
-#include <outrider/core/utf8_stream.hpp>
+#include <outrider/core/detail/utf8_stream.hpp>
 
 #include "temporary_folder.hpp"
 

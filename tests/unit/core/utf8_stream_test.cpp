@@ -5,7 +5,7 @@
 #include <vector>
 
 #include <outrider/core/rng.hpp>
-#include <outrider/core/utf8_stream.hpp>
+#include <outrider/core/detail/utf8_stream.hpp>
 
 using outrider::is_valid_utf8;
 using outrider::to_valid_utf8;

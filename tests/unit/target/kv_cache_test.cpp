@@ -1,7 +1,7 @@
 #include <ATen/ATen.h>
 #include <catch2/catch_test_macros.hpp>
 
-#include <outrider/target/kv_cache.hpp>
+#include <outrider/target/detail/kv_cache.hpp>
 
 using namespace outrider;
 

@@ -10,7 +10,7 @@
 #include "kernels/isa.hpp"
 #include "../formats/temporary_folder.hpp"
 #include <outrider/target/llama_verifier.hpp>
-#include <outrider/target/pass_times.hpp>
+#include <outrider/target/detail/pass_times.hpp>
 
 using namespace outrider;
 

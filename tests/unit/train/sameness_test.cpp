@@ -9,9 +9,7 @@
 #include <set>
 
 #include <outrider/formats/safetensors.hpp>
-#include <outrider/train/train_ctc.hpp>
-#include <outrider/train/train_hydra.hpp>
-#include <outrider/train/train_medusa.hpp>
+#include <outrider/train/train.hpp>
 
 #include "train/anchor_batches.hpp"
 #include "train_fixture.hpp"

@@ -11,8 +11,8 @@
 #include "train/adamw.hpp"
 #include "train/ctc_loss.hpp"
 #include "train/feature_store.hpp"
-#include <outrider/train/teacher_forcing.hpp>
-#include <outrider/train/train_ctc.hpp>
+#include <outrider/train/detail/teacher_forcing.hpp>
+#include <outrider/train/train.hpp>
 
 #include "train/anchor_batches.hpp"
 #include "train_fixture.hpp"

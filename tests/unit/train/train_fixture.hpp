@@ -12,7 +12,7 @@
 #include <vector>
 
 #include <outrider/core/error.hpp>
-#include <outrider/train/train_options.hpp>
+#include <outrider/train/train.hpp>
 
 #include "../draft/ctc_fixture.hpp"
 #include "../formats/temporary_folder.hpp"

@@ -6,16 +6,14 @@
 
 #include <numeric>
 
-#include <outrider/draft/ctc/ctc_config.hpp>
+#include <outrider/draft/ctc/detail/ctc_config.hpp>
 #include <outrider/draft/hydra/hydra_draft.hpp>
 #include <outrider/draft/hydra/detail/hydra_network.hpp>
 #include <outrider/draft/medusa/medusa_draft.hpp>
 #include <outrider/draft/medusa/detail/medusa_network.hpp>
 #include <outrider/formats/safetensors.hpp>
 #include "train/feature_store.hpp"
-#include <outrider/train/train_ctc.hpp>
-#include <outrider/train/train_hydra.hpp>
-#include <outrider/train/train_medusa.hpp>
+#include <outrider/train/train.hpp>
 
 #include "train/anchor_batches.hpp"
 #include "train/head_network.hpp"

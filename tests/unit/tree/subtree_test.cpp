@@ -2,7 +2,7 @@
 
 #include <vector>
 
-#include <outrider/tree/subtree.hpp>
+#include <outrider/tree/detail/subtree.hpp>
 
 using namespace outrider;
 

@@ -10,7 +10,7 @@
 #include <span>
 #include <vector>
 
-#include <outrider/accept/rules/accept_walk.hpp>
+#include <outrider/accept/rules/detail/accept_walk.hpp>
 #include <outrider/accept/rules/node_rules.hpp>
 #include <outrider/core/types.hpp>
 #include <outrider/tree/token_tree.hpp>

@@ -10,7 +10,7 @@
 #include <utility>
 #include <vector>
 
-#include <outrider/accept/rules/accept_walk.hpp>
+#include <outrider/accept/rules/detail/accept_walk.hpp>
 #include <outrider/accept/rules/dice.hpp>
 #include <outrider/accept/rules/draft_samples.hpp>
 #include <outrider/core/types.hpp>

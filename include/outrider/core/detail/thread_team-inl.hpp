@@ -12,8 +12,8 @@
 #include <utility>
 #include <vector>
 
-#include <outrider/core/clock.hpp>
-#include <outrider/core/option_ranges.hpp>
+#include <outrider/core/detail/clock.hpp>
+#include <outrider/core/detail/option_ranges.hpp>
 
 #include <outrider/core/detail/bodies.hpp>
 #include <outrider/core/detail/cores.hpp>

@@ -7,7 +7,7 @@
 #include <limits>
 
 #include <outrider/core/error.hpp>
-#include <outrider/tree/subtree.hpp>
+#include <outrider/tree/detail/subtree.hpp>
 
 #include <outrider/core/detail/bodies.hpp>
 

@@ -9,7 +9,7 @@
 #include <utility>
 
 #include <outrider/core/detail/translate.hpp>
-#include <outrider/core/option_ranges.hpp>
+#include <outrider/core/detail/option_ranges.hpp>
 #include <outrider/decode/detail/round_checks.hpp>
 
 #include <outrider/core/detail/bodies.hpp>

@@ -11,7 +11,7 @@
 #include <utility>
 #include <vector>
 
-#include <outrider/budget/asking.hpp>
+#include <outrider/budget/detail/asking.hpp>
 #include <outrider/core/detail/export.hpp>
 #include <outrider/decode/detail/owed_feedback.hpp>
 #include <outrider/decode/detail/prompt_intake.hpp>

@@ -7,8 +7,8 @@
 #include <random>
 
 #include <outrider/core/error.hpp>
-#include <outrider/core/option_ranges.hpp>
-#include <outrider/tree/subtree.hpp>
+#include <outrider/core/detail/option_ranges.hpp>
+#include <outrider/tree/detail/subtree.hpp>
 
 #include <outrider/core/detail/bodies.hpp>
 

@@ -7,7 +7,7 @@
 #include <type_traits>
 #include <utility>
 
-#include <outrider/core/clock.hpp>
+#include <outrider/core/detail/clock.hpp>
 #include <outrider/core/error.hpp>
 #include <outrider/core/types.hpp>
 

@@ -11,7 +11,7 @@
 
 #include <outrider/core/options.hpp>
 #include <outrider/core/prompt.hpp>
-#include <outrider/core/utf8_stream.hpp>
+#include <outrider/core/detail/utf8_stream.hpp>
 #include <outrider/decode/detail/stop_filter.hpp>
 #include <outrider/decode/result.hpp>
 #include <outrider/decode/sink.hpp>

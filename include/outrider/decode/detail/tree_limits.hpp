@@ -9,7 +9,7 @@
 #include <vector>
 
 #include <outrider/target/verifier.hpp>
-#include <outrider/tree/subtree.hpp>
+#include <outrider/tree/detail/subtree.hpp>
 
 namespace outrider {
 

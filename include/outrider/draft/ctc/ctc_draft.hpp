@@ -9,9 +9,9 @@
 #include <utility>
 
 #include <outrider/core/detail/export.hpp>
-#include <outrider/draft/ctc/ctc_config.hpp>
+#include <outrider/draft/ctc/detail/ctc_config.hpp>
 #include <outrider/draft/ctc/detail/ctc_network.hpp>
-#include <outrider/draft/nn/trained_draft.hpp>
+#include <outrider/draft/nn/detail/trained_draft.hpp>
 
 namespace outrider {
 

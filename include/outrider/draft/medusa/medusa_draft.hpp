@@ -8,10 +8,10 @@
 #include <utility>
 
 #include <outrider/core/detail/export.hpp>
-#include <outrider/draft/medusa/medusa_config.hpp>
+#include <outrider/draft/medusa/detail/medusa_config.hpp>
 #include <outrider/draft/medusa/detail/medusa_network.hpp>
-#include <outrider/draft/nn/head_options.hpp>
-#include <outrider/draft/nn/trained_draft.hpp>
+#include <outrider/draft/nn/detail/head_options.hpp>
+#include <outrider/draft/nn/detail/trained_draft.hpp>
 
 namespace outrider {
 

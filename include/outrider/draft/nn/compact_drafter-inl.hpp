@@ -10,7 +10,7 @@
 #include <outrider/core/error.hpp>
 #include <outrider/draft/nn/detail/drafter_files.hpp>
 #include <outrider/draft/nn/detail/weight_blocks.hpp>
-#include <outrider/formats/mapped_file.hpp>
+#include <outrider/formats/detail/mapped_file.hpp>
 #include <outrider/formats/safetensors.hpp>
 #include <string>
 #include <string_view>

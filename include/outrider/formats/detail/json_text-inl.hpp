@@ -8,7 +8,7 @@
 #include <vector>
 
 #include <outrider/core/error.hpp>
-#include <outrider/formats/mapped_file.hpp>
+#include <outrider/formats/detail/mapped_file.hpp>
 
 #include <outrider/core/detail/bodies.hpp>
 

@@ -1,7 +1,7 @@
 #include "../../tree/random_tree.hpp"
 
 #include <catch2/catch_test_macros.hpp>
-#include <outrider/accept/rules/accept_walk.hpp>
+#include <outrider/accept/rules/detail/accept_walk.hpp>
 
 #include <algorithm>
 

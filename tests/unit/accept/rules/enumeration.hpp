@@ -8,7 +8,7 @@
 #include <span>
 #include <vector>
 
-#include <outrider/accept/rules/accept_walk.hpp>
+#include <outrider/accept/rules/detail/accept_walk.hpp>
 #include <outrider/accept/rules/dice.hpp>
 #include <outrider/core/rng.hpp>
 #include <outrider/core/types.hpp>

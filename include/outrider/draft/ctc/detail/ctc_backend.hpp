@@ -9,7 +9,7 @@
 #include <vector>
 
 #include <outrider/core/detail/export.hpp>
-#include <outrider/draft/ctc/ctc_config.hpp>
+#include <outrider/draft/ctc/detail/ctc_config.hpp>
 #include <outrider/draft/ctc/detail/ctc_network.hpp>
 #include <outrider/target/target_head.hpp>
 #include <outrider/draft/ctc/detail/ctc_prediction.hpp>

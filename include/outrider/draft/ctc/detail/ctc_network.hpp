@@ -7,7 +7,7 @@
 
 #include <cstdint>
 #include <outrider/core/detail/export.hpp>
-#include <outrider/draft/ctc/ctc_config.hpp>
+#include <outrider/draft/ctc/detail/ctc_config.hpp>
 #include <outrider/draft/nn/detail/layers.hpp>
 #include <outrider/target/target_head.hpp>
 #include <string>

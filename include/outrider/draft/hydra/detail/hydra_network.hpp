@@ -13,7 +13,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <outrider/core/detail/export.hpp>
-#include <outrider/draft/hydra/hydra_config.hpp>
+#include <outrider/draft/hydra/detail/hydra_config.hpp>
 #include <outrider/draft/nn/detail/layers.hpp>
 #include <outrider/target/target_head.hpp>
 #include <vector>

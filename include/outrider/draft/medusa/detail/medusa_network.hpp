@@ -11,7 +11,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <outrider/core/detail/export.hpp>
-#include <outrider/draft/medusa/medusa_config.hpp>
+#include <outrider/draft/medusa/detail/medusa_config.hpp>
 #include <outrider/draft/nn/detail/layers.hpp>
 #include <outrider/target/target_head.hpp>
 #include <vector>

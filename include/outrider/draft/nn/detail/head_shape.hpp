@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <optional>
 #include <outrider/core/error.hpp>
-#include <outrider/draft/nn/head_options.hpp>
+#include <outrider/draft/nn/detail/head_options.hpp>
 #include <outrider/tree/tree_shape.hpp>
 #include <string_view>
 #include <unordered_map>

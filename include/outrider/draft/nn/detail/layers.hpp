@@ -10,7 +10,7 @@
 #include <cstdint>
 #include <outrider/core/detail/export.hpp>
 #include <outrider/core/types.hpp>
-#include <outrider/draft/nn/head_output.hpp>
+#include <outrider/draft/nn/detail/head_output.hpp>
 #include <outrider/target/target_head.hpp>
 #include <span>
 #include <string>

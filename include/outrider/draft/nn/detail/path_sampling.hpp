@@ -3,7 +3,7 @@
 
 #include <cstdint>
 #include <outrider/accept/rules/draft_samples.hpp>
-#include <outrider/draft/nn/head_options.hpp>
+#include <outrider/draft/nn/detail/head_options.hpp>
 #include <outrider/target/round.hpp>
 #include <span>
 #include <vector>

@@ -7,7 +7,7 @@
 #include <limits>
 #include <vector>
 
-#include <outrider/draft/nn/trained_draft.hpp>
+#include <outrider/draft/nn/detail/trained_draft.hpp>
 
 namespace outrider {
 

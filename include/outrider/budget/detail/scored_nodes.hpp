@@ -9,9 +9,8 @@
 #include <utility>
 #include <vector>
 
-#include <outrider/budget/hit_rate.hpp>
+#include <outrider/budget/detail/hit_rate.hpp>
 #include <outrider/core/types.hpp>
-#include <outrider/tree/sequence_tree.hpp>
 #include <outrider/tree/token_tree.hpp>
 
 namespace outrider::budget {

@@ -7,9 +7,9 @@
 #include <span>
 #include <vector>
 
-#include <outrider/budget/exploration.hpp>
-#include <outrider/budget/pass_cost.hpp>
-#include <outrider/budget/scored_nodes.hpp>
+#include <outrider/budget/detail/exploration.hpp>
+#include <outrider/budget/detail/pass_cost.hpp>
+#include <outrider/budget/detail/scored_nodes.hpp>
 
 namespace outrider::budget {
 

@@ -5,7 +5,7 @@
 #include <filesystem>
 #include <outrider/core/detail/export.hpp>
 #include <outrider/core/types.hpp>
-#include <outrider/draft/nn/head_output.hpp>
+#include <outrider/draft/nn/detail/head_output.hpp>
 #include <string>
 #include <vector>
 
@@ -59,5 +59,5 @@ OUTRIDER_API void check_hydra_config(const HydraConfig& config);
 }  // namespace outrider
 
 #ifndef OUTRIDER_COMPILED
-#include <outrider/draft/hydra/hydra_config-inl.hpp>
+#include <outrider/draft/hydra/detail/hydra_config-inl.hpp>
 #endif

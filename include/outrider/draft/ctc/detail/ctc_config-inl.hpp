@@ -1,7 +1,7 @@
 // A CTC drafter's folder: config.json and model.safetensors.
 #pragma once
 
-#include <outrider/draft/ctc/ctc_config.hpp>
+#include <outrider/draft/ctc/detail/ctc_config.hpp>
 
 #include <outrider/core/error.hpp>
 #include <outrider/draft/ctc/detail/ctc_network.hpp>

@@ -5,7 +5,7 @@
 #include <filesystem>
 #include <outrider/core/detail/export.hpp>
 #include <outrider/core/types.hpp>
-#include <outrider/draft/nn/head_output.hpp>
+#include <outrider/draft/nn/detail/head_output.hpp>
 #include <string>
 #include <vector>
 
@@ -40,5 +40,5 @@ OUTRIDER_API void check_medusa_config(const MedusaConfig& config);
 }  // namespace outrider
 
 #ifndef OUTRIDER_COMPILED
-#include <outrider/draft/medusa/medusa_config-inl.hpp>
+#include <outrider/draft/medusa/detail/medusa_config-inl.hpp>
 #endif

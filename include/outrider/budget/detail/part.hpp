@@ -6,9 +6,9 @@
 #include <cstddef>
 #include <cstdint>
 
-#include <outrider/budget/draft_cost.hpp>
-#include <outrider/budget/exploration.hpp>
-#include <outrider/budget/hit_rate.hpp>
+#include <outrider/budget/detail/draft_cost.hpp>
+#include <outrider/budget/detail/exploration.hpp>
+#include <outrider/budget/detail/hit_rate.hpp>
 
 namespace outrider::budget {
 

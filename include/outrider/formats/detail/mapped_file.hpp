@@ -40,5 +40,5 @@ private:
 }  // namespace outrider
 
 #ifndef OUTRIDER_COMPILED
-#include <outrider/formats/mapped_file-inl.hpp>
+#include <outrider/formats/detail/mapped_file-inl.hpp>
 #endif

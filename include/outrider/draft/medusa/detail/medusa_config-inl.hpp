@@ -1,7 +1,7 @@
 // A Medusa drafter's folder: config.json and model.safetensors.
 #pragma once
 
-#include <outrider/draft/medusa/medusa_config.hpp>
+#include <outrider/draft/medusa/detail/medusa_config.hpp>
 
 #include <outrider/core/error.hpp>
 

@@ -7,8 +7,8 @@
 #include <string_view>
 
 #include <outrider/core/options.hpp>
-#include <outrider/core/range.hpp>
-#include <outrider/core/utf8_stream.hpp>
+#include <outrider/core/detail/range.hpp>
+#include <outrider/core/detail/utf8_stream.hpp>
 
 namespace outrider {
 

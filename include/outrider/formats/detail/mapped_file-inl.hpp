@@ -1,7 +1,7 @@
 // Bodies of mapped_file.hpp.
 #pragma once
 
-#include <outrider/formats/mapped_file.hpp>
+#include <outrider/formats/detail/mapped_file.hpp>
 
 #include <fcntl.h>
 #include <sys/mman.h>

@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-#include <outrider/core/range.hpp>
+#include <outrider/core/detail/range.hpp>
 
 namespace outrider::ranges {
 

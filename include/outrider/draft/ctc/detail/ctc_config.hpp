@@ -8,7 +8,7 @@
 
 #include <outrider/core/detail/export.hpp>
 #include <outrider/core/types.hpp>
-#include <outrider/draft/nn/head_output.hpp>
+#include <outrider/draft/nn/detail/head_output.hpp>
 
 namespace outrider {
 
@@ -70,5 +70,5 @@ OUTRIDER_API void check_ctc_config(const CtcConfig& config);
 }  // namespace outrider
 
 #ifndef OUTRIDER_COMPILED
-#include <outrider/draft/ctc/ctc_config-inl.hpp>
+#include <outrider/draft/ctc/detail/ctc_config-inl.hpp>
 #endif

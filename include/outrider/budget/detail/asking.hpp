@@ -8,9 +8,9 @@
 #include <span>
 #include <vector>
 
-#include <outrider/budget/draft_cost.hpp>
-#include <outrider/budget/exploration.hpp>
-#include <outrider/budget/pass_cost.hpp>
+#include <outrider/budget/detail/draft_cost.hpp>
+#include <outrider/budget/detail/exploration.hpp>
+#include <outrider/budget/detail/pass_cost.hpp>
 
 namespace outrider::budget {
 

@@ -1,7 +1,7 @@
 // A Hydra drafter's folder: config.json and model.safetensors.
 #pragma once
 
-#include <outrider/draft/hydra/hydra_config.hpp>
+#include <outrider/draft/hydra/detail/hydra_config.hpp>
 
 #include <outrider/core/error.hpp>
 

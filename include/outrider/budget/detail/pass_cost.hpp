@@ -8,7 +8,7 @@
 #include <cstdint>
 #include <span>
 
-#include <outrider/budget/curve.hpp>
+#include <outrider/budget/detail/curve.hpp>
 #include <outrider/budget/draft_budget.hpp>
 
 namespace outrider::budget {

@@ -1,7 +1,7 @@
 // Bodies of gumbel.hpp.
 #pragma once
 
-#include <outrider/accept/gumbel.hpp>
+#include <outrider/accept/detail/gumbel.hpp>
 
 #include <algorithm>
 #include <array>

@@ -9,7 +9,7 @@
 #include <utility>
 #include <vector>
 
-#include <outrider/budget/curve.hpp>
+#include <outrider/budget/detail/curve.hpp>
 #include <outrider/budget/draft_budget.hpp>
 
 namespace outrider::budget {

@@ -23,5 +23,5 @@ namespace outrider {
 }  // namespace outrider
 
 #ifndef OUTRIDER_COMPILED
-#include <outrider/accept/gumbel-inl.hpp>
+#include <outrider/accept/detail/gumbel-inl.hpp>
 #endif
