@@ -27,7 +27,7 @@ namespace fs = std::filesystem;
 nlohmann::json read_config(const fs::path& folder) {
     const fs::path path = folder / "config.json";
     std::error_code ignored;
-    require(fs::is_regular_file(path, ignored),
+    require(fs::is_regular_file(path, ignored), ErrorKind::damaged_file,
             "'{}' holds no config.json that can be read; a drafter is a folder with "
             "config.json and model.safetensors",
             folder.string());
@@ -41,11 +41,11 @@ std::unique_ptr<DraftModel> load_published(const fs::path& path, const TargetHea
     const std::string kind = published_kind(path);
     if (kind == "medusa") return std::make_unique<MedusaDraft>(MedusaDraft::load(path, target, options.heads));
     if (kind == "hydra") return std::make_unique<HydraDraft>(HydraDraft::load(path, target, options.heads));
-    fail(
-        "{}: no drafter: its config.json names no kind, and its tensors are neither Medusa's (0.0.linear.weight) nor "
-        "Hydra's "
-        "(hydra_mlp.0.0.linear.weight). Put lm: in front of a small language model",
-        path.string());
+    fail(ErrorKind::damaged_file,
+         "{}: no drafter: its config.json names no kind, and its tensors are neither Medusa's (0.0.linear.weight) nor "
+         "Hydra's "
+         "(hydra_mlp.0.0.linear.weight). Put lm: in front of a small language model",
+         path.string());
 }
 
 std::unique_ptr<DraftModel> load_folder(const fs::path& folder, const TargetHead& target,
@@ -55,8 +55,8 @@ std::unique_ptr<DraftModel> load_folder(const fs::path& folder, const TargetHead
     if (kind == "ctc") return std::make_unique<CtcDraft>(CtcDraft::load(folder, target, options.ctc));
     if (kind == "medusa") return std::make_unique<MedusaDraft>(MedusaDraft::load(folder, target, options.heads));
     if (kind == "hydra") return std::make_unique<HydraDraft>(HydraDraft::load(folder, target, options.heads));
-    fail("{}: kind is {}; expected \"ctc\", \"medusa\" or \"hydra\"", (folder / "config.json").string(),
-         detail::shown(detail::field(config, "kind")));
+    fail(ErrorKind::damaged_file, "{}: kind is {}; expected \"ctc\", \"medusa\" or \"hydra\"",
+         (folder / "config.json").string(), detail::shown(detail::field(config, "kind")));
 }
 
 std::unique_ptr<DraftModel> load_lm(const std::string& path, const TargetHead& target, const DrafterOptions& options) {

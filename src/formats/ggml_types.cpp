@@ -136,14 +136,14 @@ bool can_dequantise(GgmlType type) noexcept {
 
 void dequantise(GgmlType type, std::span<const std::byte> blocks, std::span<float> out) {
     const TypeEntry* entry = find(type);
-    require(entry != nullptr && entry->read != nullptr,
+    require(entry != nullptr && entry->read != nullptr, ErrorKind::damaged_file,
             "cannot read numbers of GGUF type {}: convert the file to F16, Q8_0, Q4_K or another supported type",
             ggml_name(type));
     const auto elements = static_cast<std::size_t>(entry->block.elements);
     const auto bytes = static_cast<std::size_t>(entry->block.bytes);
     require(out.size() % elements == 0 && blocks.size() % bytes == 0 && blocks.size() / bytes == out.size() / elements,
-            "{} stores {} numbers in {} bytes: {} bytes do not hold {} numbers", entry->name, elements, bytes,
-            blocks.size(), out.size());
+            ErrorKind::damaged_file, "{} stores {} numbers in {} bytes: {} bytes do not hold {} numbers", entry->name,
+            elements, bytes, blocks.size(), out.size());
     if (type == GgmlType::f32) {
         if (!out.empty()) std::memcpy(out.data(), blocks.data(), blocks.size());
         return;

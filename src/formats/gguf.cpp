@@ -45,10 +45,12 @@ struct GgufFile::Contents {
 
 void GgufFile::Contents::check_head(GgufCursor& cursor) {
     require(cursor.left() >= 4 && std::memcmp(cursor.take(4, "the magic number"), "GGUF", 4) == 0,
-            "{}: expected a GGUF file, but it does not begin with \"GGUF\"", name);
+            ErrorKind::damaged_file, "{}: expected a GGUF file, but it does not begin with \"GGUF\"", name);
     version = cursor.read<std::uint32_t>("the version");
-    require((version & 0xFFFFu) != 0, "{}: a big-endian GGUF file; expected a little-endian one", name);
-    require(version == 2 || version == 3, "{}: GGUF version {}; expected 2 or 3", name, version);
+    require((version & 0xFFFFu) != 0, ErrorKind::not_supported,
+            "{}: a big-endian GGUF file; expected a little-endian one", name);
+    require(version == 2 || version == 3, ErrorKind::damaged_file, "{}: GGUF version {}; expected 2 or 3", name,
+            version);
 }
 
 void GgufFile::Contents::parse() {
@@ -57,14 +59,14 @@ void GgufFile::Contents::parse() {
     const auto tensor_count = cursor.read<std::uint64_t>("the number of tensors");
     const auto value_count = cursor.read<std::uint64_t>("the number of metadata values");
     // The least sizes of an entry bound both counts by the size of the file, before anything is reserved for them.
-    require(value_count <= cursor.left() / 13, "{}: {} metadata values cannot be in {} bytes", name, value_count,
-            cursor.left());
-    require(tensor_count <= cursor.left() / 24, "{}: {} tensors cannot be in {} bytes", name, tensor_count,
-            cursor.left());
+    require(value_count <= cursor.left() / 13, ErrorKind::damaged_file, "{}: {} metadata values cannot be in {} bytes",
+            name, value_count, cursor.left());
+    require(tensor_count <= cursor.left() / 24, ErrorKind::damaged_file, "{}: {} tensors cannot be in {} bytes", name,
+            tensor_count, cursor.left());
     for (std::uint64_t i = 0; i < value_count; ++i) values.read(cursor);
     std::uint64_t alignment = 32;
     if (values.has("general.alignment")) alignment = static_cast<std::uint64_t>(values.integer("general.alignment"));
-    require(alignment > 0 && alignment <= (1u << 20) && std::has_single_bit(alignment),
+    require(alignment > 0 && alignment <= (1u << 20) && std::has_single_bit(alignment), ErrorKind::damaged_file,
             "{}: general.alignment is {}; expected a power of two", name, alignment);
     tensors.reserve(static_cast<std::size_t>(tensor_count));
     std::vector<Place> places;
@@ -76,26 +78,28 @@ void GgufFile::Contents::parse() {
 GgufFile::Contents::Place GgufFile::Contents::read_tensor(GgufCursor& cursor) {
     GgufTensor tensor;
     tensor.name = cursor.read_string("a tensor's name");
-    require(!tensor.name.empty() && is_valid_utf8(tensor.name), "{}: a tensor's name is empty or not UTF-8: \"{}\"",
-            name, to_valid_utf8(tensor.name));
+    require(!tensor.name.empty() && is_valid_utf8(tensor.name), ErrorKind::damaged_file,
+            "{}: a tensor's name is empty or not UTF-8: \"{}\"", name, to_valid_utf8(tensor.name));
     const auto dimensions = cursor.read<std::uint32_t>("a tensor's dimensions");
-    require(dimensions <= kMaxDimensions, "{}: tensor {} has {} dimensions; expected at most {}", name, tensor.name,
-            dimensions, kMaxDimensions);
+    require(dimensions <= kMaxDimensions, ErrorKind::damaged_file,
+            "{}: tensor {} has {} dimensions; expected at most {}", name, tensor.name, dimensions, kMaxDimensions);
     std::uint64_t elements = 1;
     constexpr std::uint64_t kMost = std::uint64_t{1} << 48;  // no product below overflows
     for (std::uint32_t i = 0; i < dimensions; ++i) {
         const auto size = cursor.read<std::uint64_t>("a tensor's shape");
-        require(size > 0 && size <= kMost / elements, "{}: tensor {}: dimension {} of {} is impossible", name,
-                tensor.name, i, size);
+        require(size > 0 && size <= kMost / elements, ErrorKind::damaged_file,
+                "{}: tensor {}: dimension {} of {} is impossible", name, tensor.name, i, size);
         elements *= size;
         tensor.shape.insert(tensor.shape.begin(), static_cast<std::int64_t>(size));  // stored fastest first
     }
     tensor.type = static_cast<GgmlType>(cursor.read<std::uint32_t>("a tensor's type"));
     const GgmlBlock block = ggml_block(tensor.type);
-    require(block.elements > 0, "{}: tensor {} is of unknown {}", name, tensor.name, ggml_name(tensor.type));
+    require(block.elements > 0, ErrorKind::damaged_file, "{}: tensor {} is of unknown {}", name, tensor.name,
+            ggml_name(tensor.type));
     const std::int64_t row = tensor.shape.empty() ? 1 : tensor.shape.back();
-    require(row % block.elements == 0, "{}: tensor {}: rows of {} are not whole blocks of {} ({})", name, tensor.name,
-            row, block.elements, ggml_name(tensor.type));
+    require(row % block.elements == 0, ErrorKind::damaged_file,
+            "{}: tensor {}: rows of {} are not whole blocks of {} ({})", name, tensor.name, row, block.elements,
+            ggml_name(tensor.type));
     const auto offset = cursor.read<std::uint64_t>("a tensor's offset");
     tensors.push_back(std::move(tensor));
     return {offset, elements / static_cast<std::uint64_t>(block.elements) * static_cast<std::uint64_t>(block.bytes)};
@@ -106,22 +110,23 @@ void GgufFile::Contents::place_tensors(std::uint64_t start, std::uint64_t alignm
     for (std::size_t i = 0; i < tensors.size(); ++i) {
         const auto [offset, size] = places[i];
         GgufTensor& tensor = tensors[i];
-        require(offset % alignment == 0, "{}: tensor {} lies at offset {}, not a multiple of {}", name, tensor.name,
-                offset, alignment);
-        require(offset <= room && size <= room - offset,
+        require(offset % alignment == 0, ErrorKind::damaged_file,
+                "{}: tensor {} lies at offset {}, not a multiple of {}", name, tensor.name, offset, alignment);
+        require(offset <= room && size <= room - offset, ErrorKind::damaged_file,
                 "{}: tensor {} ({} bytes at offset {}) reaches beyond the "
                 "data ({} bytes); is the download complete?",
                 name, tensor.name, size, offset, room);
         tensor.data = bytes.span().subspan(static_cast<std::size_t>(start + offset), static_cast<std::size_t>(size));
-        require(index.emplace(tensor.name, i).second, "{}: tensor {} occurs twice", name, tensor.name);
+        require(index.emplace(tensor.name, i).second, ErrorKind::damaged_file, "{}: tensor {} occurs twice", name,
+                tensor.name);
     }
     std::vector<std::size_t> order(tensors.size());
     std::iota(order.begin(), order.end(), std::size_t{0});
     std::ranges::sort(order, {}, [&](std::size_t i) { return places[i].offset; });
     for (std::size_t i = 1; i < order.size(); ++i) {
         const Place before = places[order[i - 1]], after = places[order[i]];
-        require(before.offset + before.size <= after.offset, "{}: tensors {} and {} overlap", name,
-                tensors[order[i - 1]].name, tensors[order[i]].name);
+        require(before.offset + before.size <= after.offset, ErrorKind::damaged_file, "{}: tensors {} and {} overlap",
+                name, tensors[order[i - 1]].name, tensors[order[i]].name);
     }
 }
 
@@ -133,11 +138,11 @@ void GgufFile::Contents::take(const std::vector<std::shared_ptr<const Contents>>
     }
     index.clear();
     for (std::size_t i = 0; i < tensors.size(); ++i)
-        require(index.emplace(tensors[i].name, i).second, "{}: tensor {} is in two parts of the file", name,
-                tensors[i].name);
+        require(index.emplace(tensors[i].name, i).second, ErrorKind::damaged_file,
+                "{}: tensor {} is in two parts of the file", name, tensors[i].name);
     if (!values.has("split.tensors.count")) return;
     const std::int64_t expected = values.integer("split.tensors.count");
-    require(static_cast<std::int64_t>(tensors.size()) == expected,
+    require(static_cast<std::int64_t>(tensors.size()) == expected, ErrorKind::damaged_file,
             "{}: the parts of the file have {} tensors, "
             "split.tensors.count is {}; expected parts of one model",
             name, tensors.size(), expected);
@@ -204,7 +209,8 @@ const GgufTensor& GgufFile::tensor(std::string_view name) const {
     if (found == contents_->index.end()) {
         const bool part =
             contents_->others.empty() && has("split.count") && !is_array("split.count") && number("split.count") > 1;
-        fail("{}: tensor {} is missing{}", contents_->name, name, part ? "; the file is one part of several" : "");
+        fail(ErrorKind::damaged_file, "{}: tensor {} is missing{}", contents_->name, name,
+             part ? "; the file is one part of several" : "");
     }
     return contents_->tensors[found->second];
 }
@@ -217,11 +223,11 @@ void GgufFile::drop_pages(std::span<const std::byte> part) const noexcept {
 const std::string& GgufFile::name() const noexcept { return contents_->name; }
 
 void dequantise(const GgufTensor& tensor, std::span<float> out) {
-    require(can_dequantise(tensor.type),
+    require(can_dequantise(tensor.type), ErrorKind::damaged_file,
             "tensor {} is of GGUF type {}, which cannot be read: convert the file to F16, "
             "Q8_0, Q4_K or another supported type",
             tensor.name, ggml_name(tensor.type));
-    require(out.size() == static_cast<std::size_t>(tensor.elements()),
+    require(out.size() == static_cast<std::size_t>(tensor.elements()), ErrorKind::damaged_file,
             "tensor {} has {} numbers; expected room for "
             "them, got {}",
             tensor.name, tensor.elements(), out.size());

@@ -72,15 +72,15 @@ std::int64_t GgufValues::integer_at(Type type, const std::byte* p, std::string_v
         default: break;
     }
     const auto value = load<std::uint64_t>(p);
-    require(value <= static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max()),
+    require(value <= static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max()), ErrorKind::damaged_file,
             "GGUF key {}: {} does not fit in 64 bits with a sign", key, value);
     return static_cast<std::int64_t>(value);
 }
 
 void GgufValues::read(GgufCursor& cursor) {
     const std::string_view key = cursor.read_string("a metadata key");
-    require(!key.empty() && is_valid_utf8(key), "{}: a metadata key is empty or not UTF-8: \"{}\"", name_,
-            to_valid_utf8(key));
+    require(!key.empty() && is_valid_utf8(key), ErrorKind::damaged_file,
+            "{}: a metadata key is empty or not UTF-8: \"{}\"", name_, to_valid_utf8(key));
     Value value;
     value.type = static_cast<Type>(cursor.read<std::uint32_t>("a metadata type"));
     if (value.type == Type::array) {
@@ -91,15 +91,18 @@ void GgufValues::read(GgufCursor& cursor) {
     value.start = cursor.take(0, "a metadata value");
     const std::size_t size = fixed_size(value.type);
     if (size > 0) {
-        require(value.count <= cursor.left() / size, "{}: key {}: {} values of {} bytes cannot be in the {} bytes left",
-                name_, key, value.count, size, cursor.left());
+        require(value.count <= cursor.left() / size, ErrorKind::damaged_file,
+                "{}: key {}: {} values of {} bytes cannot be in the {} bytes left", name_, key, value.count, size,
+                cursor.left());
         cursor.take(value.count * size, "a metadata value");
     } else {
-        require(value.type == Type::string, "{}: key {}: value type {} is unknown or a nested array", name_, key,
+        require(value.type == Type::string, ErrorKind::damaged_file,
+                "{}: key {}: value type {} is unknown or a nested array", name_, key,
                 static_cast<std::uint32_t>(value.type));
         for (std::uint64_t i = 0; i < value.count; ++i) cursor.read_string("a string");
     }
-    require(values_.emplace(key, value).second, "{}: metadata key {} occurs twice", name_, key);
+    require(values_.emplace(key, value).second, ErrorKind::damaged_file, "{}: metadata key {} occurs twice", name_,
+            key);
 }
 
 std::vector<std::string> GgufValues::keys() const {
@@ -117,10 +120,12 @@ const GgufValues::Value& GgufValues::value(std::string_view key, const char* exp
                                            bool (*fits)(Type)) const {
     const auto found = values_.find(key);
     const char* each = array ? "an array, each value " : "";
-    require(found != values_.end(), "{}: metadata key {} is missing; expected {}{}", name_, key, each, expected);
+    require(found != values_.end(), ErrorKind::damaged_file, "{}: metadata key {} is missing; expected {}{}", name_,
+            key, each, expected);
     const Value& value = found->second;
-    require(value.array == array && fits(value.type), "{}: metadata key {} is {}{}; expected {}{}", name_, key,
-            value.array ? "an array, each value " : "", kind(value.type), each, expected);
+    require(value.array == array && fits(value.type), ErrorKind::damaged_file,
+            "{}: metadata key {} is {}{}; expected {}{}", name_, key, value.array ? "an array, each value " : "",
+            kind(value.type), each, expected);
     return value;
 }
 

@@ -33,7 +33,7 @@ public:
     }
 
     const std::byte* take(std::uint64_t size, const char* what) {
-        require(size <= left(),
+        require(size <= left(), ErrorKind::damaged_file,
                 "{}: the file ends inside {}: expected {} bytes at offset {}, got {}; is the download "
                 "complete?",
                 name_, what, size, position_, left());

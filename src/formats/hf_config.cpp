@@ -38,7 +38,8 @@ public:
 
     [[nodiscard]] std::int64_t required_size(const char* key) const {
         const auto value = size(key);
-        require(value.has_value(), "{}: {} is missing; expected a configuration of a dense text model", name_, key);
+        require(value.has_value(), ErrorKind::damaged_file,
+                "{}: {} is missing; expected a configuration of a dense text model", name_, key);
         return *value;
     }
 
@@ -92,7 +93,8 @@ public:
     }
 
     [[noreturn]] void wrong(const char* key, const Json& value, const char* expected) const {
-        fail("{}: {} is {}; expected {}", name_, key, value.dump(-1, ' ', true).substr(0, 200), expected);
+        fail(ErrorKind::damaged_file, "{}: {} is {}; expected {}", name_, key, value.dump(-1, ' ', true).substr(0, 200),
+             expected);
     }
 
 private:
@@ -151,9 +153,9 @@ void read_rope_object(const Fields& inner, const std::string& name, HfRope& rope
     rope.type = inner.text("rope_type", inner.text("type", "default").c_str());
     if (const auto theta = inner.number("rope_theta")) rope.theta = *theta;
     const auto factor = inner.number("factor");
-    require(rope.type == "default" || factor || has_factors(rope.type),
+    require(rope.type == "default" || factor || has_factors(rope.type), ErrorKind::damaged_file,
             "{}: rope scaling \"{}\" has no factor; expected one", name, rope.type);
-    require(rope.type != "default" || factor.value_or(1.0) == 1.0,
+    require(rope.type != "default" || factor.value_or(1.0) == 1.0, ErrorKind::damaged_file,
             "{}: rope scaling has the factor {} and no type; expected rope_type, \"linear\" for example", name,
             factor.value_or(1.0));
     rope.factor = factor.value_or(1.0), rope.has_factor = factor.has_value();
@@ -178,9 +180,10 @@ HfRope read_rope(const Fields& fields, const Json* object, const HfConfig& confi
         rope.original_context = config.max_positions;
     if (rope.type == "yarn" && !rope.has_factor && rope.long_factors.empty())
         rope.factor = static_cast<double>(config.max_positions) / static_cast<double>(*rope.original_context);
-    require(rope.theta > 0, "{}: rope_theta is {}; expected a positive number", config.name, rope.theta);
-    require(rope.partial > 0 && rope.partial <= 1, "{}: partial_rotary_factor is {}; expected a part of 1", config.name,
-            rope.partial);
+    require(rope.theta > 0, ErrorKind::damaged_file, "{}: rope_theta is {}; expected a positive number", config.name,
+            rope.theta);
+    require(rope.partial > 0 && rope.partial <= 1, ErrorKind::damaged_file,
+            "{}: partial_rotary_factor is {}; expected a part of 1", config.name, rope.partial);
     return rope;
 }
 
@@ -273,7 +276,7 @@ bool is_mistral(const HfConfig& config) {
 
 HfConfig parse_hf_config(std::string_view json, const std::string& name) {
     const Json root = detail::parse_json(json, name);
-    require(root.is_object(), "{}: expected a JSON object", name);
+    require(root.is_object(), ErrorKind::damaged_file, "{}: expected a JSON object", name);
     const Fields fields(root, name);
     HfConfig config;
     config.name = name;
@@ -292,7 +295,8 @@ HfConfig parse_hf_config(std::string_view json, const std::string& name) {
     config.head_dim = fields.size("head_dim")
                           .value_or(usual.head_dim > 0 && !fields.has("head_dim") ? usual.head_dim
                                                                                   : config.hidden_size / config.heads);
-    require(config.head_dim > 0, "{}: a hidden_size of {} for {} heads", name, config.hidden_size, config.heads);
+    require(config.head_dim > 0, ErrorKind::damaged_file, "{}: a hidden_size of {} for {} heads", name,
+            config.hidden_size, config.heads);
     config.max_positions = fields.size("max_position_embeddings").value_or(usual.positions);
     config.rms_norm_eps = fields.number("rms_norm_eps").value_or(usual.eps);
     read_ropes(fields, usual, config);

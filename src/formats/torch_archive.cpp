@@ -71,7 +71,7 @@ public:
 
     ArchiveFile read() {
         const auto all = file_.bytes.span();
-        require(detail::looks_like_zip(all),
+        require(detail::looks_like_zip(all), ErrorKind::damaged_file,
                 "{}: expected a zip archive as torch.save writes since version 1.6, got {}"
                 "; load an old file with torch.load and save it again",
                 name_, all.size() >= 2 && all[0] == std::byte{0x80} ? "a bare pickle" : "something else");
@@ -80,8 +80,8 @@ public:
         const auto order = entries_.find(folder_ + "byteorder");
         if (order != entries_.end()) {
             const std::string_view text(reinterpret_cast<const char*>(order->second.data()), order->second.size());
-            require(text == "little" || text == "big", "{}: its byteorder is \"{}\", expected little or big", name_,
-                    to_valid_utf8(text.substr(0, 100)));
+            require(text == "little" || text == "big", ErrorKind::damaged_file,
+                    "{}: its byteorder is \"{}\", expected little or big", name_, to_valid_utf8(text.substr(0, 100)));
             swapped_ = text == "big";
         }
         const auto pickle = entries_.at(folder_ + "data.pkl");
@@ -95,11 +95,12 @@ private:
         for (const auto& [path, data] : entries_) {
             const auto slash = path.find('/');
             if (slash == std::string::npos || path.substr(slash + 1) != "data.pkl") continue;
-            require(folder_.empty(), "{}: it holds several data.pkl", name_);
+            require(folder_.empty(), ErrorKind::damaged_file, "{}: it holds several data.pkl", name_);
             folder_ = path.substr(0, slash + 1);
         }
-        require(!folder_.empty(), "{}: it holds no NAME/data.pkl; expected what torch.save writes", name_);
-        require(!entries_.contains(folder_ + "constants.pkl"),
+        require(!folder_.empty(), ErrorKind::damaged_file,
+                "{}: it holds no NAME/data.pkl; expected what torch.save writes", name_);
+        require(!entries_.contains(folder_ + "constants.pkl"), ErrorKind::damaged_file,
                 "{}: it is a TorchScript program; expected the "
                 "state_dict, saved with torch.save",
                 name_);
@@ -109,7 +110,7 @@ private:
         SafeTensor tensor;
         tensor.name = from.name, tensor.dtype = from.dtype, tensor.shape = from.shape;
         const auto elements = elements_of(from.shape);
-        require(elements.has_value() && (*elements == 0 || fits_storage(from)),
+        require(elements.has_value() && (*elements == 0 || fits_storage(from)), ErrorKind::damaged_file,
                 "{}: tensor {} reaches beyond its "
                 "storage of {} numbers",
                 name_, from.name, from.storage_elements);
@@ -120,7 +121,7 @@ private:
         } else if (is_contiguous(from)) {
             tensor.data = storage.subspan(static_cast<std::size_t>(from.offset) * size, count * size);
         } else {
-            require(count <= budget_ / size,
+            require(count <= budget_ / size, ErrorKind::damaged_file,
                     "{}: tensor {} is strided and would take {} numbers of memory, more than "
                     "a file of this size may; save it contiguous",
                     name_, from.name, count);
@@ -132,13 +133,13 @@ private:
     /// The bytes of a tensor's storage, in this machine's order.
     std::span<const std::byte> storage_of(const PickledTensor& tensor) {
         const auto found = entries_.find(folder_ + "data/" + std::string(tensor.storage));
-        require(found != entries_.end(), "{}: the storage {} of tensor {} is missing", name_, tensor.storage,
-                tensor.name);
+        require(found != entries_.end(), ErrorKind::damaged_file, "{}: the storage {} of tensor {} is missing", name_,
+                tensor.storage, tensor.name);
         const std::size_t size = safe_dtype_bytes(tensor.dtype);
         const auto data = found->second;
         require(data.size() % size == 0 && data.size() / size == static_cast<std::uint64_t>(tensor.storage_elements),
-                "{}: the storage {} of tensor {} has {} bytes, expected {} numbers of {}", name_, tensor.storage,
-                tensor.name, data.size(), tensor.storage_elements, size);
+                ErrorKind::damaged_file, "{}: the storage {} of tensor {} has {} bytes, expected {} numbers of {}",
+                name_, tensor.storage, tensor.name, data.size(), tensor.storage_elements, size);
         if (!swapped_ || size == 1) return data;
         const auto [place, fresh] = swapped_storages_.try_emplace({found->first, size});
         if (fresh) {
@@ -151,7 +152,8 @@ private:
 
     /// Memory of the file's own, out of its budget.
     std::vector<std::byte>& own(std::size_t bytes) {
-        require(bytes <= budget_, "{}: its tensors would take more memory than twice the file", name_);
+        require(bytes <= budget_, ErrorKind::damaged_file, "{}: its tensors would take more memory than twice the file",
+                name_);
         budget_ -= bytes;
         return file_.owned.emplace_back(bytes);
     }
@@ -194,8 +196,8 @@ struct TorchArchive::Contents {
 
     void add(ArchiveFile file) {
         for (SafeTensor& tensor : file.tensors) {
-            require(index.emplace(tensor.name, tensors.size()).second, "{}: tensor {} is in two files", name,
-                    tensor.name);
+            require(index.emplace(tensor.name, tensors.size()).second, ErrorKind::damaged_file,
+                    "{}: tensor {} is in two files", name, tensor.name);
             tensors.push_back(std::move(tensor));
         }
         file.tensors.clear();
@@ -213,8 +215,8 @@ struct TorchArchive::Contents {
         for (const auto& [tensor, shard] : places) shards.insert(shard);
         for (const std::string& shard : shards) add(folder / shard);
         for (const auto& [tensor, shard] : places) {
-            require(index.contains(tensor), "{}: tensor {} should be in {} and is not", index_path.string(), tensor,
-                    shard);
+            require(index.contains(tensor), ErrorKind::damaged_file, "{}: tensor {} should be in {} and is not",
+                    index_path.string(), tensor, shard);
         }
     }
 };
@@ -229,7 +231,7 @@ TorchArchive TorchArchive::open(const std::filesystem::path& path) {
     } else if (std::filesystem::exists(index_path, ignored)) {
         contents->add_shards(path, index_path);
     } else {
-        require(std::filesystem::exists(path / "pytorch_model.bin", ignored),
+        require(std::filesystem::exists(path / "pytorch_model.bin", ignored), ErrorKind::damaged_file,
                 "{}: expected pytorch_model.bin or "
                 "pytorch_model.bin.index.json in the folder",
                 path.string());
@@ -249,7 +251,8 @@ bool TorchArchive::has(std::string_view name) const { return contents_->index.co
 
 const SafeTensor& TorchArchive::tensor(std::string_view name) const {
     const auto found = contents_->index.find(std::string(name));
-    require(found != contents_->index.end(), "{}: tensor {} is missing", contents_->name, name);
+    require(found != contents_->index.end(), ErrorKind::damaged_file, "{}: tensor {} is missing", contents_->name,
+            name);
     return contents_->tensors[found->second];
 }
 

@@ -90,8 +90,8 @@ public:
     Unpickler(std::span<const std::byte> pickle, const std::string& name) : pickle_(pickle), name_(name) {}
 
     std::vector<PickledTensor> run() {
-        require(pickle_.size() <= kMaxPickle, "{}: its pickle has {} bytes, expected at most {}", name_, pickle_.size(),
-                kMaxPickle);
+        require(pickle_.size() <= kMaxPickle, ErrorKind::damaged_file,
+                "{}: its pickle has {} bytes, expected at most {}", name_, pickle_.size(), kMaxPickle);
         while (step()) {
         }
         return named_tensors(pop());
@@ -133,16 +133,17 @@ private:
                 check(marks_.empty() && stack_.size() == 1 && at_ == pickle_.size(), "it ends with open values");
                 return false;
             default:
-                fail(
-                    "{}: opcode {} ({}) at byte {} of its pickle is not allowed; expected a state_dict: tensors "
-                    "by name. Save module.state_dict() with torch.save and its default protocol",
-                    name_, fmt::format("0x{:02X}", opcode), opcode_name(opcode), opcode_at_);
+                fail(ErrorKind::not_supported,
+                     "{}: opcode {} ({}) at byte {} of its pickle is not allowed; expected a state_dict: tensors "
+                     "by name. Save module.state_dict() with torch.save and its default protocol",
+                     name_, fmt::format("0x{:02X}", opcode), opcode_name(opcode), opcode_at_);
         }
         return true;
     }
 
     void check(bool condition, const char* what) const {
-        require(condition, "{}: its pickle is not that of a state_dict: {}, at byte {}", name_, what, opcode_at_);
+        require(condition, ErrorKind::damaged_file, "{}: its pickle is not that of a state_dict: {}, at byte {}", name_,
+                what, opcode_at_);
     }
 
     std::string_view take_bytes(std::size_t size) {
@@ -205,10 +206,10 @@ private:
         for (const Global& global : kGlobals) {
             if (global.module == module && global.name == name) return push(global.value);
         }
-        fail(
-            "{}: the global {}.{} is not allowed; expected a state_dict: tensors of dtype float64, float32, float16, "
-            "bfloat16, int64, int32, int16, int8, uint8 or bool by name",
-            name_, to_valid_utf8(module), to_valid_utf8(name));
+        fail(ErrorKind::not_supported,
+             "{}: the global {}.{} is not allowed; expected a state_dict: tensors of dtype float64, float32, float16, "
+             "bfloat16, int64, int32, int16, int8, uint8 or bool by name",
+             name_, to_valid_utf8(module), to_valid_utf8(name));
     }
 
     /// Two's complement, little-endian, of at most 8 bytes.
@@ -313,17 +314,19 @@ private:
     }
 
     [[nodiscard]] std::vector<PickledTensor> named_tensors(Value top) const {
-        require(top.kind == Kind::dict, "{}: expected a dict of tensors by name, got {}; save module.state_dict()",
-                name_, kKindNames[static_cast<std::size_t>(top.kind)]);
+        require(top.kind == Kind::dict, ErrorKind::damaged_file,
+                "{}: expected a dict of tensors by name, got {}; save module.state_dict()", name_,
+                kKindNames[static_cast<std::size_t>(top.kind)]);
         std::vector<PickledTensor> result;
         std::unordered_set<std::string_view> seen;
         for (const auto& [key, value] : dicts_[index(top)]) {
-            require(key.kind == Kind::text, "{}: expected texts as names of tensors, got {}", name_,
-                    kKindNames[static_cast<std::size_t>(key.kind)]);
+            require(key.kind == Kind::text, ErrorKind::damaged_file, "{}: expected texts as names of tensors, got {}",
+                    name_, kKindNames[static_cast<std::size_t>(key.kind)]);
             const std::string_view name = texts_[index(key)];
-            require(value.kind == Kind::tensor, "{}: \"{}\" is {}, expected a tensor; save the state_dict alone", name_,
-                    name, kKindNames[static_cast<std::size_t>(value.kind)]);
-            require(seen.insert(name).second, "{}: tensor {} occurs twice", name_, name);
+            require(value.kind == Kind::tensor, ErrorKind::damaged_file,
+                    "{}: \"{}\" is {}, expected a tensor; save the state_dict alone", name_, name,
+                    kKindNames[static_cast<std::size_t>(value.kind)]);
+            require(seen.insert(name).second, ErrorKind::damaged_file, "{}: tensor {} occurs twice", name_, name);
             result.push_back(tensors_[index(value)]);
             result.back().name = name;
         }

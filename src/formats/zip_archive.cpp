@@ -42,17 +42,18 @@ public:
         std::uint64_t at = directory.offset;
         for (std::uint64_t i = 0; i < directory.entries; ++i) {
             entries.push_back(read_entry(at));
-            require(names.insert(entries.back().name).second, "{}: the entry {} occurs twice", name_,
-                    to_valid_utf8(entries.back().name));
+            require(names.insert(entries.back().name).second, ErrorKind::damaged_file, "{}: the entry {} occurs twice",
+                    name_, to_valid_utf8(entries.back().name));
         }
-        require(at == directory.offset + directory.bytes, "{}: its directory is damaged", name_);
+        require(at == directory.offset + directory.bytes, ErrorKind::damaged_file, "{}: its directory is damaged",
+                name_);
         return entries;
     }
 
 private:
     /// `size` bytes from `at`. Throws Error beyond the end.
     std::span<const std::byte> part(std::uint64_t at, std::uint64_t size) const {
-        require(at <= bytes_.size() && size <= bytes_.size() - at,
+        require(at <= bytes_.size() && size <= bytes_.size() - at, ErrorKind::damaged_file,
                 "{}: the archive refers to {} bytes at {}, beyond "
                 "its own {}; is the download complete?",
                 name_, size, at, bytes_.size());
@@ -73,7 +74,8 @@ private:
                 if (load<std::uint32_t>(at) == kEnd && load<std::uint16_t>(at + 20) == comment) return last - comment;
             }
         }
-        fail("{}: expected a zip archive, found no end record; is the download complete?", name_);
+        fail(ErrorKind::damaged_file, "{}: expected a zip archive, found no end record; is the download complete?",
+             name_);
     }
 
     Directory find_directory() const {
@@ -81,21 +83,22 @@ private:
         if (end >= kLocatorBytes && number<std::uint32_t>(end - kLocatorBytes) == kEnd64Locator) {
             const auto at = number<std::uint64_t>(end - kLocatorBytes + 8);
             const std::byte* p = part(at, kEnd64Bytes).data();
-            require(load<std::uint32_t>(p) == kEnd64, "{}: its 64-bit end record is damaged", name_);
+            require(load<std::uint32_t>(p) == kEnd64, ErrorKind::damaged_file, "{}: its 64-bit end record is damaged",
+                    name_);
             require(load<std::uint32_t>(p + 16) == 0 && load<std::uint32_t>(p + 20) == 0 &&
                         load<std::uint64_t>(p + 24) == load<std::uint64_t>(p + 32),
-                    "{}: an archive over several disks is not supported", name_);
+                    ErrorKind::not_supported, "{}: an archive over several disks is not supported", name_);
             return checked({load<std::uint64_t>(p + 32), load<std::uint64_t>(p + 40), load<std::uint64_t>(p + 48)});
         }
         const std::byte* p = part(end, kEndBytes).data();
         require(load<std::uint32_t>(p + 4) == 0 && load<std::uint16_t>(p + 8) == load<std::uint16_t>(p + 10),
-                "{}: an archive over several disks is not supported", name_);
+                ErrorKind::not_supported, "{}: an archive over several disks is not supported", name_);
         return checked({load<std::uint16_t>(p + 10), load<std::uint32_t>(p + 12), load<std::uint32_t>(p + 16)});
     }
 
     Directory checked(const Directory& directory) const {
         (void)part(directory.offset, directory.bytes);
-        require(directory.entries <= directory.bytes / kCentralBytes,
+        require(directory.entries <= directory.bytes / kCentralBytes, ErrorKind::damaged_file,
                 "{}: its directory of {} bytes cannot hold {} "
                 "entries",
                 name_, directory.bytes, directory.entries);
@@ -105,7 +108,8 @@ private:
     /// The entry whose central header is at `at`, which moves behind it.
     ZipEntry read_entry(std::uint64_t& at) const {
         const std::byte* p = part(at, kCentralBytes).data();
-        require(load<std::uint32_t>(p) == kCentralHeader, "{}: its directory is damaged", name_);
+        require(load<std::uint32_t>(p) == kCentralHeader, ErrorKind::damaged_file, "{}: its directory is damaged",
+                name_);
         const auto flags = load<std::uint16_t>(p + 8), method = load<std::uint16_t>(p + 10),
                    name_size = load<std::uint16_t>(p + 28), extra_size = load<std::uint16_t>(p + 30),
                    comment_size = load<std::uint16_t>(p + 32);
@@ -114,8 +118,8 @@ private:
         Central central{load<std::uint32_t>(p + 20), load<std::uint32_t>(p + 24), load<std::uint32_t>(p + 42)};
         read_extra(part(at + kCentralBytes + name_size, extra_size), central);
         const std::string shown = to_valid_utf8(entry.name);
-        require((flags & kEncrypted) == 0, "{}: the entry {} is encrypted", name_, shown);
-        require(method == 0 && central.packed == central.size,
+        require((flags & kEncrypted) == 0, ErrorKind::damaged_file, "{}: the entry {} is encrypted", name_, shown);
+        require(method == 0 && central.packed == central.size, ErrorKind::damaged_file,
                 "{}: the entry {} is compressed (method {}); expected "
                 "stored entries, as torch.save writes them",
                 name_, shown, method);
@@ -129,7 +133,7 @@ private:
         const std::byte* p = part(central.offset, kLocalBytes).data();
         const auto name_size = load<std::uint16_t>(p + 26), extra_size = load<std::uint16_t>(p + 28);
         require(load<std::uint32_t>(p) == kLocalHeader && text(central.offset + kLocalBytes, name_size) == name,
-                "{}: the header of the entry {} is damaged", name_, shown);
+                ErrorKind::damaged_file, "{}: the header of the entry {} is damaged", name_, shown);
         return part(central.offset + kLocalBytes + name_size + extra_size, central.size);
     }
 
@@ -141,13 +145,13 @@ private:
     void read_extra(std::span<const std::byte> extra, Central& central) const {
         while (extra.size() >= 4) {
             const auto id = load<std::uint16_t>(extra.data()), size = load<std::uint16_t>(extra.data() + 2);
-            require(size <= extra.size() - 4, "{}: its directory is damaged", name_);
+            require(size <= extra.size() - 4, ErrorKind::damaged_file, "{}: its directory is damaged", name_);
             std::span<const std::byte> field = extra.subspan(4, size);
             extra = extra.subspan(4 + std::size_t{size});
             if (id != 1) continue;
             for (std::uint64_t* value : {&central.size, &central.packed, &central.offset}) {
                 if (*value != kIn64) continue;
-                require(field.size() >= 8, "{}: its directory lacks a 64-bit size", name_);
+                require(field.size() >= 8, ErrorKind::damaged_file, "{}: its directory lacks a 64-bit size", name_);
                 *value = load<std::uint64_t>(field.data());
                 field = field.subspan(8);
             }

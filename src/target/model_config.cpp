@@ -73,12 +73,14 @@ namespace {
 
 void check_rope(const RopeConfig& rope, const ModelConfig& model) {
     require(rope.divisors.empty() || static_cast<std::int64_t>(rope.divisors.size()) == model.rotated / 2,
+            ErrorKind::damaged_file,
             "model \"{}\": {} rotary frequency divisors; expected half of the {} rotated dimensions of a head",
             model.name, rope.divisors.size(), model.rotated);
-    require(std::isfinite(rope.theta) && rope.theta > 0, "model \"{}\": rope theta {}; expected a positive number",
-            model.name, rope.theta);
+    require(std::isfinite(rope.theta) && rope.theta > 0, ErrorKind::damaged_file,
+            "model \"{}\": rope theta {}; expected a positive number", model.name, rope.theta);
     require(rope.factor > 0 && rope.high_freq_factor > rope.low_freq_factor && rope.original_context > 0 &&
                 rope.beta_fast > 0 && rope.beta_slow > 0 && std::isfinite(rope.magnitude) && rope.magnitude > 0,
+            ErrorKind::damaged_file,
             "model \"{}\": rope scaling factor {}, low {}, high {}, original context {}, betas {} and {}, magnitude {} "
             "make no sense",
             model.name, rope.factor, rope.low_freq_factor, rope.high_freq_factor, rope.original_context, rope.beta_fast,
@@ -89,8 +91,8 @@ void check_rope(const RopeConfig& rope, const ModelConfig& model) {
 
 void ModelConfig::check() const {
     const auto positive = [&](std::int64_t value, const char* what) {
-        require(value > 0 && value < (std::int64_t{1} << 31), "model \"{}\": {} is {}, expected a positive number",
-                name, what, value);
+        require(value > 0 && value < (std::int64_t{1} << 31), ErrorKind::damaged_file,
+                "model \"{}\": {} is {}, expected a positive number", name, what, value);
     };
     positive(layers, "number of layers");
     positive(hidden, "hidden size");
@@ -100,26 +102,27 @@ void ModelConfig::check() const {
     positive(feed_forward, "feed-forward size");
     positive(vocabulary, "vocabulary size");
     positive(context, "context length");
-    require(window >= 0, "model \"{}\": a sliding attention window of {} tokens; expected a positive number", name,
-            window);
-    require(heads % kv_heads == 0, "model \"{}\": {} attention heads over {} key-value heads; expected a multiple",
-            name, heads, kv_heads);
-    require(head_dim % 2 == 0, "model \"{}\": heads of {} dimensions; expected an even number", name, head_dim);
-    require(rotated > 0 && rotated <= head_dim && rotated % 2 == 0,
+    require(window >= 0, ErrorKind::damaged_file,
+            "model \"{}\": a sliding attention window of {} tokens; expected a positive number", name, window);
+    require(heads % kv_heads == 0, ErrorKind::damaged_file,
+            "model \"{}\": {} attention heads over {} key-value heads; expected a multiple", name, heads, kv_heads);
+    require(head_dim % 2 == 0, ErrorKind::damaged_file, "model \"{}\": heads of {} dimensions; expected an even number",
+            name, head_dim);
+    require(rotated > 0 && rotated <= head_dim && rotated % 2 == 0, ErrorKind::damaged_file,
             "model \"{}\": rotary embedding of {} of {} dimensions; expected an even number of them", name, rotated,
             head_dim);
     for (const auto* list : {&windowed, &unrotated})
-        require(list->empty() || static_cast<std::int64_t>(list->size()) == layers,
+        require(list->empty() || static_cast<std::int64_t>(list->size()) == layers, ErrorKind::damaged_file,
                 "model \"{}\": {} layers, and a list that says for {} whether they have a window or a rotary embedding",
                 name, layers, list->size());
-    require(std::isfinite(norm_eps) && norm_eps >= 0, "model \"{}\": RMS norm epsilon {}; expected a small number",
-            name, norm_eps);
+    require(std::isfinite(norm_eps) && norm_eps >= 0, ErrorKind::damaged_file,
+            "model \"{}\": RMS norm epsilon {}; expected a small number", name, norm_eps);
     for (const double scale : {embedding_scale, residual_scale, logit_scale, query_period, scale_of_scores()})
-        require(std::isfinite(scale) && scale > 0, "model \"{}\": a scale of {}; expected a positive number", name,
-                scale);
+        require(std::isfinite(scale) && scale > 0, ErrorKind::damaged_file,
+                "model \"{}\": a scale of {}; expected a positive number", name, scale);
     for (const double cap : {score_cap, logit_cap, query_growth})
-        require(std::isfinite(cap) && cap >= 0, "model \"{}\": a soft cap or growth of {}; expected a positive number",
-                name, cap);
+        require(std::isfinite(cap) && cap >= 0, ErrorKind::damaged_file,
+                "model \"{}\": a soft cap or growth of {}; expected a positive number", name, cap);
     check_rope(rope, *this);
     if (local_rope) check_rope(*local_rope, *this);
 }

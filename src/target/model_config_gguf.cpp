@@ -17,8 +17,8 @@ void read_linear(const GgufKeys& keys, RopeConfig& rope) {
     const char* name = keys.has("rope.scaling.factor") ? "rope.scaling.factor" : "rope.scale_linear";
     const double factor = keys.number(name, 0.0);
     if (factor == 0.0 || factor == 1.0) return;
-    require(std::isfinite(factor) && factor > 0, "{}: {} is {}; expected a positive number", keys.file().name(),
-            keys.key(name), factor);
+    require(std::isfinite(factor) && factor > 0, ErrorKind::damaged_file, "{}: {} is {}; expected a positive number",
+            keys.file().name(), keys.key(name), factor);
     rope.kind = Kind::linear, rope.factor = factor;
 }
 
@@ -75,7 +75,8 @@ void read_sizes(const GgufKeys& keys, ModelConfig& config) {
     config.hidden = keys.integer("embedding_length");
     config.heads = keys.one_integer("attention.head_count");
     config.kv_heads = keys.has("attention.head_count_kv") ? keys.one_integer("attention.head_count_kv") : config.heads;
-    require(config.heads > 0, "{}: \"{}\" is {}", file.name(), keys.key("attention.head_count"), config.heads);
+    require(config.heads > 0, ErrorKind::damaged_file, "{}: \"{}\" is {}", file.name(),
+            keys.key("attention.head_count"), config.heads);
     config.head_dim = keys.find_integer("attention.key_length").value_or(config.hidden / config.heads);
     const std::int64_t value_dim = keys.find_integer("attention.value_length").value_or(config.head_dim);
     require(value_dim == config.head_dim, ErrorKind::not_supported,
@@ -109,7 +110,8 @@ std::vector<bool> GgufKeys::windowed(std::int64_t layers, std::int64_t pattern) 
     constexpr const char* kName = "attention.sliding_window_pattern";
     if (has(kName) && file_.is_array(key(kName))) return file_.booleans(key(kName));
     const std::int64_t every = find_integer(kName).value_or(pattern);
-    require(every > 0, "{}: \"{}\" is {}; expected a positive number", file_.name(), key(kName), every);
+    require(every > 0, ErrorKind::damaged_file, "{}: \"{}\" is {}; expected a positive number", file_.name(),
+            key(kName), every);
     return all_but_every(every, layers);
 }
 

@@ -53,7 +53,7 @@ RopeConfig read_rope(const HfRope& from, const HfConfig& hf, std::int64_t contex
         require(from.type == "llama3", ErrorKind::not_supported,
                 "{}: rope scaling \"{}\" is not supported; expected default, linear, llama3, yarn or longrope", hf.name,
                 from.type);
-        require(from.low_freq_factor && from.high_freq_factor && from.original_context,
+        require(from.low_freq_factor && from.high_freq_factor && from.original_context, ErrorKind::damaged_file,
                 "{}: rope scaling \"llama3\" needs low_freq_factor, high_freq_factor and "
                 "original_max_position_embeddings",
                 hf.name);

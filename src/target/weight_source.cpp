@@ -128,8 +128,9 @@ void WeightSource::split_fused(FileTensors& tensors, const ModelConfig& c, bool 
         const Entry entry = found->second;
         std::int64_t sum = 0;
         for (const Part& part : parts) sum += part.rows;
-        require(entry.rows == sum, "{}: tensor \"{}\" has {} rows, expected {} by the model's configuration", file,
-                whole, entry.rows, sum);
+        require(entry.rows == sum, ErrorKind::damaged_file,
+                "{}: tensor \"{}\" has {} rows, expected {} by the model's configuration", file, whole, entry.rows,
+                sum);
         tensors.erase(found);
         std::size_t first = 0;
         for (const Part& part : parts) {
@@ -161,7 +162,7 @@ void WeightSource::split_fused(FileTensors& tensors, const ModelConfig& c, bool 
 
 // Takes the expected ones out of `tensors` (by file name; rows = first dimension, columns = second or 0).
 void WeightSource::take(FileTensors& tensors, const ModelConfig& config, bool gguf, const std::string& file) {
-    require(config.layers <= static_cast<std::int64_t>(tensors.size()),
+    require(config.layers <= static_cast<std::int64_t>(tensors.size()), ErrorKind::damaged_file,
             "{}: the configuration asks for {} layers, the "
             "file has {} tensors; it is incomplete",
             file, config.layers, tensors.size());
@@ -171,17 +172,17 @@ void WeightSource::take(FileTensors& tensors, const ModelConfig& config, bool gg
     for (const Expected& want : expected_tensors(config)) {
         const std::string& name = gguf ? want.gguf : want.hf;
         const auto found = tensors.find(name);
-        require(found != tensors.end(),
+        require(found != tensors.end(), ErrorKind::damaged_file,
                 "{}: tensor \"{}\" is missing; the file is incomplete or of another "
                 "architecture",
                 file, name);
         Entry entry = found->second;
         tensors.erase(found);
-        require(entry.rows == want.rows && entry.columns == want.columns,
+        require(entry.rows == want.rows && entry.columns == want.columns, ErrorKind::damaged_file,
                 "{}: tensor \"{}\" has shape [{}, {}], expected [{}, {}] (0: no such dimension) by the model's "
                 "configuration",
                 file, name, entry.rows, entry.columns, want.rows, want.columns);
-        require(can_dequantise(entry.type),
+        require(can_dequantise(entry.type), ErrorKind::not_supported,
                 "{}: tensor \"{}\" is stored as {}, which is not supported; convert the "
                 "model to another type",
                 file, name, ggml_name(entry.type));
@@ -192,7 +193,7 @@ void WeightSource::take(FileTensors& tensors, const ModelConfig& config, bool gg
         entries_.emplace(want.name, std::move(entry));
     }
     for (const auto& [name, entry] : tensors)
-        require(is_redundant(name, config),
+        require(is_redundant(name, config), ErrorKind::not_supported,
                 "{}: tensor \"{}\" is not part of a {} model; a bias, adapter or other "
                 "architecture is not supported",
                 file, name, config.family);
@@ -203,7 +204,7 @@ WeightSource WeightSource::from_gguf(const GgufFile& file, const ModelConfig& co
     source.drop_pages_ = [file](std::span<const std::byte> part) { file.drop_pages(part); };
     FileTensors tensors;
     for (const GgufTensor& tensor : file.tensors()) {
-        require(tensor.shape.size() <= 2 && !tensor.shape.empty(),
+        require(tensor.shape.size() <= 2 && !tensor.shape.empty(), ErrorKind::damaged_file,
                 "{}: tensor \"{}\" has {} dimensions, expected a "
                 "vector or a matrix",
                 file.name(), tensor.name, tensor.shape.size());
@@ -219,7 +220,7 @@ WeightSource WeightSource::from_gguf(const GgufFile& file, const ModelConfig& co
 
 const WeightSource::Entry& WeightSource::at(const std::string& name) const {
     const auto found = entries_.find(name);
-    require(found != entries_.end(), "WeightSource: there is no tensor \"{}\"", name);
+    require(found != entries_.end(), ErrorKind::damaged_file, "WeightSource: there is no tensor \"{}\"", name);
     return found->second;
 }
 
@@ -254,7 +255,8 @@ void WeightSource::read_rows(const std::string& name, std::span<const TokenId> i
     const Entry& entry = at(name);
     const auto columns = static_cast<std::size_t>(entry.columns);
     for (const TokenId id : ids) {
-        require(id >= 0 && id < entry.rows, "token {} is outside the vocabulary of {} tokens", id, entry.rows);
+        require(id >= 0 && id < entry.rows, ErrorKind::damaged_file, "token {} is outside the vocabulary of {} tokens",
+                id, entry.rows);
         dequantise(entry.type, row(entry, id), std::span(out, columns));
         out += columns;
         if ((std::atomic_ref(entry.rows_read).fetch_add(1, std::memory_order_relaxed) + 1) % kRowsInMemory == 0)

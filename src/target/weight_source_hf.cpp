@@ -14,7 +14,8 @@ GgmlType ggml_type(const SafeTensor& tensor, const std::string& file) {
         case SafeDtype::f16: return GgmlType::f16;
         case SafeDtype::bf16: return GgmlType::bf16;
         default:
-            fail("{}: tensor \"{}\" is stored as {}, which is not supported; expected F32, F16 or BF16", file,
+            fail(ErrorKind::not_supported,
+                 "{}: tensor \"{}\" is stored as {}, which is not supported; expected F32, F16 or BF16", file,
                  tensor.name, safe_dtype_name(tensor.dtype));
     }
 }
@@ -25,7 +26,7 @@ constexpr const char *kEmbedding = "model.embed_tokens.weight", *kOutput = "lm_h
 
 bool WeightSource::has_tied_output(const NamedTensors& file, const ModelConfig& config) {
     if (!config.tied_output) {
-        require(file.has(kOutput),
+        require(file.has(kOutput), ErrorKind::damaged_file,
                 "{}: tensor \"{}\" is missing, and config.json says tie_word_embeddings false (or nothing, "
                 "which means that); expected the tensor, or true",
                 file.name(), kOutput);
@@ -45,7 +46,7 @@ WeightSource WeightSource::from_hf(const NamedTensors& file, const ModelConfig& 
     source.drop_pages_ = [file](std::span<const std::byte> part) { file.drop_pages(part); };
     FileTensors tensors;
     for (const SafeTensor& tensor : file.tensors()) {
-        require(tensor.shape.size() <= 2 && !tensor.shape.empty(),
+        require(tensor.shape.size() <= 2 && !tensor.shape.empty(), ErrorKind::damaged_file,
                 "{}: tensor \"{}\" has {} dimensions, expected a "
                 "vector or a matrix",
                 file.name(), tensor.name, tensor.shape.size());

@@ -80,8 +80,9 @@ void AddedTokens::finish(const std::string& name, const Normalizer& normalizer) 
         const AddedToken& token = tokens_[i];
         if (!token.own_search) continue;
         const std::string text = token.normalized ? normalizer(token.text) : token.text;
-        require(!text.empty(), "{}: the normalizer leaves nothing of the added token {}", name, token.text);
-        require((token.normalized ? normalized_ : raw_).add(text, i),
+        require(!text.empty(), ErrorKind::damaged_file, "{}: the normalizer leaves nothing of the added token {}", name,
+                token.text);
+        require((token.normalized ? normalized_ : raw_).add(text, i), ErrorKind::damaged_file,
                 "{}: the added token {} is another one after "
                 "normalization, \"{}\"; expected tokens that differ",
                 name, token.text, text);

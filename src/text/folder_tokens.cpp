@@ -20,7 +20,7 @@ std::string text_of(const Json& value) { return value.is_string() ? value.get<st
 /// "12" to 12.
 TokenId parse_id(const std::string& digits, const std::string& name) {
     require(!digits.empty() && digits.size() <= 8 && digits.find_first_not_of("0123456789") == std::string::npos,
-            "{}: added_tokens_decoder has the key \"{}\"; expected a token id", name, digits);
+            ErrorKind::damaged_file, "{}: added_tokens_decoder has the key \"{}\"; expected a token id", name, digits);
     return static_cast<TokenId>(std::stol(digits));
 }
 
@@ -87,10 +87,10 @@ std::vector<AddedToken> read_decoder(const Json& decoder, const std::string& nam
 std::vector<AddedToken> read_older(const Json& added, const std::string& name, const std::vector<AddedToken>& named) {
     std::vector<AddedToken> result;
     if (added.is_null()) return result;
-    require(added.is_object(), "{}: expected a JSON object, texts with their ids", name);
+    require(added.is_object(), ErrorKind::damaged_file, "{}: expected a JSON object, texts with their ids", name);
     for (const auto& [text, id] : added.items()) {
         if (!id.is_number_unsigned() || id.get<std::uint64_t>() >= (1u << 24))
-            fail("{}: \"{}\" has the id {}; expected a token id", name, text, shown(id));
+            fail(ErrorKind::damaged_file, "{}: \"{}\" has the id {}; expected a token id", name, text, shown(id));
         const bool special = std::ranges::find(named, text, &AddedToken::text) != named.end();
         result.push_back({.id = id.get<TokenId>(), .text = text, .special = special, .normalized = !special});
     }
@@ -106,7 +106,7 @@ Json read_beside(const std::filesystem::path& folder, const char* name) {
 
 AddedToken read_added_token(const Json& token, TokenId id, const std::string& name) {
     if (!token.is_object() || text(token, "content").empty())
-        fail("{}: the added token {} is {}; it has no content", name, id, shown(token));
+        fail(ErrorKind::damaged_file, "{}: the added token {} is {}; it has no content", name, id, shown(token));
     const bool special = flag(token, "special", false);
     return {.id = id,
             .text = text(token, "content"),
@@ -121,7 +121,8 @@ FolderTokens FolderTokens::read(const std::filesystem::path& folder) {
     FolderTokens result;
     result.config = read_beside(folder, "tokenizer_config.json");
     const std::string name = (folder / "tokenizer_config.json").string();
-    require(result.config.is_null() || result.config.is_object(), "{}: expected a JSON object", name);
+    require(result.config.is_null() || result.config.is_object(), ErrorKind::damaged_file, "{}: expected a JSON object",
+            name);
     const Json map = read_beside(folder, "special_tokens_map.json");
     const Json& decoder = field(result.config, "added_tokens_decoder");
     SpecialNames names, others;

@@ -135,10 +135,10 @@ GgufRule gguf_rule(std::string_view name) {
             rule.words.add({WordPattern(step.expression), step.behavior, false, step.in_bytes});
         return rule;
     }
-    fail(
-        "the pre-tokenizer \"{}\" (tokenizer.ggml.pre) is not known; expected one of {}. A Hugging Face folder of the "
-        "model, with its tokenizer.json, may work",
-        name, fmt::format("{}", fmt::join(gguf_rule_names(), ", ")));
+    fail(ErrorKind::damaged_file,
+         "the pre-tokenizer \"{}\" (tokenizer.ggml.pre) is not known; expected one of {}. A Hugging Face folder of the "
+         "model, with its tokenizer.json, may work",
+         name, fmt::format("{}", fmt::join(gguf_rule_names(), ", ")));
 }
 
 std::vector<std::string> gguf_rule_names() {

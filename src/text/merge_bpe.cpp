@@ -70,7 +70,8 @@ const std::string& entry_of_byte(std::uint8_t byte) { return alphabet().entries[
 MergeBpe::MergeBpe(const std::vector<std::string>& entries,
                    const std::vector<std::pair<std::string, std::string>>& merges, const BpeOptions& options)
     : options_(options) {
-    require(merges.size() < static_cast<std::size_t>(std::numeric_limits<std::int32_t>::max()), "too many merges");
+    require(merges.size() < static_cast<std::size_t>(std::numeric_limits<std::int32_t>::max()), ErrorKind::damaged_file,
+            "too many merges");
     std::unordered_map<std::string_view, TokenId> ids;
     ids.reserve(entries.size());
     for (std::size_t i = 0; i < entries.size(); ++i) {
@@ -89,7 +90,7 @@ MergeBpe::MergeBpe(const std::vector<std::string>& entries,
     std::int32_t rank = 0;
     for (const auto& [left, right] : merges) {
         const TokenId a = id_of(left), b = id_of(right), merged = id_of(left + right);
-        require(a >= 0 && b >= 0 && merged >= 0,
+        require(a >= 0 && b >= 0 && merged >= 0, ErrorKind::damaged_file,
                 "merge {} of the tokenizer joins \"{}\" and \"{}\": a part or the "
                 "whole is not in the vocabulary",
                 rank, left, right);
@@ -170,7 +171,7 @@ void MergeBpe::encode(std::string_view word, Scratch& scratch, std::vector<Token
             return;
         }
     }
-    require(word.size() < static_cast<std::size_t>(std::numeric_limits<std::int32_t>::max()),
+    require(word.size() < static_cast<std::size_t>(std::numeric_limits<std::int32_t>::max()), ErrorKind::damaged_file,
             "a word of {} bytes is "
             "too long to tokenize",
             word.size());

@@ -13,13 +13,15 @@ namespace {
 /// `step[key]`, which must be a string.
 std::string string_of(const std::string& name, const Json& step, const char* key) {
     const Json& value = field(step, key);
-    if (!value.is_string()) fail("{}: the normalizer {} has no string {}", name, shown(step), key);
+    if (!value.is_string())
+        fail(ErrorKind::damaged_file, "{}: the normalizer {} has no string {}", name, shown(step), key);
     return value.get<std::string>();
 }
 
 bool flag_of(const std::string& name, const Json& step, const char* key) {
     const Json& value = field(step, key);
-    if (!value.is_boolean()) fail("{}: the normalizer {} has no {}, true or false", name, shown(step), key);
+    if (!value.is_boolean())
+        fail(ErrorKind::damaged_file, "{}: the normalizer {} has no {}, true or false", name, shown(step), key);
     return value.get<bool>();
 }
 
@@ -62,7 +64,8 @@ void Normalizer::add(const std::string& name, const Json& step) {
     };
     if (type == "Sequence") {
         const Json& steps = field(step, "normalizers");
-        if (!steps.is_array()) fail("{}: the normalizer {} has no list of normalizers", name, shown(step));
+        if (!steps.is_array())
+            fail(ErrorKind::damaged_file, "{}: the normalizer {} has no list of normalizers", name, shown(step));
         for (const Json& inner : steps) add(name, inner);
     } else if (type == "NFC")
         form(NormalForm::nfc);
@@ -92,10 +95,10 @@ void Normalizer::add(const std::string& name, const Json& step) {
         steps_.emplace_back(
             [prefix = prefix_](const std::string& text) { return text.empty() ? text : prefix + text; });
     } else {
-        fail(
-            "{}: the normalizer {} is not supported; expected NFC, NFD, NFKC, NFKD, Nmt, Lowercase, Strip, "
-            "StripAccents, Prepend, Replace or a Sequence of them",
-            name, shown(step));
+        fail(ErrorKind::not_supported,
+             "{}: the normalizer {} is not supported; expected NFC, NFD, NFKC, NFKD, Nmt, Lowercase, Strip, "
+             "StripAccents, Prepend, Replace or a Sequence of them",
+             name, shown(step));
     }
 }
 
@@ -109,7 +112,8 @@ std::string Normalizer::operator()(std::string text) const {
     const std::size_t most = 64 * text.size() + (std::size_t{1} << 20);  // no published one comes near
     for (const auto& step : steps_) {
         text = step(std::move(text));
-        require(text.size() <= most, "the tokenizer's normalizer makes a text more than 64 times as long");
+        require(text.size() <= most, ErrorKind::damaged_file,
+                "the tokenizer's normalizer makes a text more than 64 times as long");
     }
     return text;
 }

@@ -33,7 +33,7 @@ struct SentencePieceEncoder::Processor {
         } catch (const std::exception& error) {  // of its double array
             reason = error.what();
         }
-        fail("{}: the SentencePiece vocabulary cannot be used: {}", name, reason);
+        fail(ErrorKind::damaged_file, "{}: the SentencePiece vocabulary cannot be used: {}", name, reason);
     }
 };
 
@@ -53,7 +53,8 @@ void SentencePieceEncoder::encode(std::string_view text, bool first, std::vector
     if (text.empty()) return;
     std::vector<int> ids;
     const auto status = (first || !middle_ ? whole_ : middle_)->library.Encode(text, &ids);
-    require(status.ok(), "SentencePiece cannot encode a text of {} bytes: {}", text.size(), status.error_message());
+    require(status.ok(), ErrorKind::damaged_file, "SentencePiece cannot encode a text of {} bytes: {}", text.size(),
+            status.error_message());
     out.insert(out.end(), ids.begin(), ids.end());
 }
 

@@ -54,7 +54,9 @@ public:
     }
 
 private:
-    [[noreturn]] void damaged() const { fail("{}: not a SentencePiece vocabulary, or a damaged one", name_); }
+    [[noreturn]] void damaged() const {
+        fail(ErrorKind::damaged_file, "{}: not a SentencePiece vocabulary, or a damaged one", name_);
+    }
     void expect(std::uint64_t type) const {
         if (type_ != type) damaged();
     }
@@ -101,8 +103,8 @@ void read_trainer(std::string_view bytes, SentencePieceFile& file, const std::st
         switch (in.number()) {
             case tag::kModelType: model = in.integer(); break;
             case tag::kSuffix:
-                require(in.integer() == 0, "{}: a vocabulary that writes white space behind words is not supported",
-                        name);
+                require(in.integer() == 0, ErrorKind::not_supported,
+                        "{}: a vocabulary that writes white space behind words is not supported", name);
                 break;
             case tag::kByteFallback: file.byte_fallback = in.integer() != 0; break;
             case tag::kUnknown: file.unknown = in.text(); break;
@@ -112,7 +114,7 @@ void read_trainer(std::string_view bytes, SentencePieceFile& file, const std::st
             default: break;
         }
     }
-    require(model == kUnigram || model == kBpe,
+    require(model == kUnigram || model == kBpe, ErrorKind::not_supported,
             "{}: a SentencePiece model of type {} is not supported; expected "
             "unigram ({}) or BPE ({})",
             name, model, kUnigram, kBpe);
@@ -126,8 +128,8 @@ void read_normalizer(std::string_view bytes, SentencePieceFile& file, const std:
             case tag::kDummyPrefix: file.dummy_prefix = in.integer() != 0; break;
             case tag::kCollapse: file.collapse_spaces = in.integer() != 0; break;
             case tag::kEscape:
-                require(in.integer() != 0, "{}: a vocabulary with spaces as they are is not supported; expected U+2581",
-                        name);
+                require(in.integer() != 0, ErrorKind::not_supported,
+                        "{}: a vocabulary with spaces as they are is not supported; expected U+2581", name);
                 break;
             default: break;
         }
@@ -184,21 +186,26 @@ SentencePieceFile SentencePieceFile::parse(std::string_view bytes, const std::st
         else if (in.number() == tag::kNormalizer)
             read_normalizer(in.text(), file, name);
     }
-    require(!file.pieces.empty(), "{}: not a SentencePiece vocabulary: it has no pieces", name);
+    require(!file.pieces.empty(), ErrorKind::damaged_file, "{}: not a SentencePiece vocabulary: it has no pieces",
+            name);
     return file;
 }
 
 void SentencePieceFile::check(const std::string& name) const {
-    require(pieces.size() < (std::size_t{1} << 24), "{}: a vocabulary of {} tokens", name, pieces.size());
+    require(pieces.size() < (std::size_t{1} << 24), ErrorKind::damaged_file, "{}: a vocabulary of {} tokens", name,
+            pieces.size());
     for (std::size_t i = 0; i < pieces.size(); ++i) {
         const Piece& piece = pieces[i];
         const auto kind = static_cast<std::int32_t>(piece.kind);
         require(!piece.text.empty() && piece.text.find('\0') == std::string::npos && is_valid_utf8(piece.text),
-                "{}: token {} is empty or not UTF-8", name, i);
-        require(kind >= 1 && kind <= 6, "{}: token {} is of the type {}; expected 1 to 6", name, i, kind);
-        require(std::isfinite(piece.score), "{}: token {} has the score {}", name, i, piece.score);
+                ErrorKind::damaged_file, "{}: token {} is empty or not UTF-8", name, i);
+        require(kind >= 1 && kind <= 6, ErrorKind::damaged_file, "{}: token {} is of the type {}; expected 1 to 6",
+                name, i, kind);
+        require(std::isfinite(piece.score), ErrorKind::damaged_file, "{}: token {} has the score {}", name, i,
+                piece.score);
     }
-    require(charsmap.empty() || charsmap_holds(charsmap), "{}: the rules of normalisation are damaged", name);
+    require(charsmap.empty() || charsmap_holds(charsmap), ErrorKind::damaged_file,
+            "{}: the rules of normalisation are damaged", name);
 }
 
 std::string SentencePieceFile::write() const {

@@ -54,7 +54,8 @@ bool read_end_ids(const std::filesystem::path& path, TokenizerState& state) {
         found = found || !id.is_null();
         if (id.is_null() || id == -1) continue;  // -1 is some files' "none"
         if (!id.is_number_unsigned() || id.get<std::uint64_t>() > std::numeric_limits<TokenId>::max())
-            fail("{}: eos_token_id is {}; expected a token id or a list of them", path.string(), shown(ids));
+            fail(ErrorKind::damaged_file, "{}: eos_token_id is {}; expected a token id or a list of them",
+                 path.string(), shown(ids));
         state.end_ids.push_back(id.get<TokenId>());
     }
     return found;

@@ -17,15 +17,15 @@ using detail::PieceKind;
 std::optional<TokenId> find_id(const GgufFile& file, std::string_view key) {
     const auto value = file.find_integer(key);
     if (!value) return std::nullopt;
-    require(*value >= 0 && *value <= std::numeric_limits<TokenId>::max(), "{}: {} is {}, which is no token id",
-            file.name(), key, *value);
+    require(*value >= 0 && *value <= std::numeric_limits<TokenId>::max(), ErrorKind::damaged_file,
+            "{}: {} is {}, which is no token id", file.name(), key, *value);
     return static_cast<TokenId>(*value);
 }
 
 void read_entries(const GgufFile& file, TokenizerState& state) {
     state.entries = file.strings("tokenizer.ggml.tokens");
-    require(!state.entries.empty() && state.entries.size() < (std::size_t{1} << 24), "{}: a vocabulary of {} tokens",
-            file.name(), state.entries.size());
+    require(!state.entries.empty() && state.entries.size() < (std::size_t{1} << 24), ErrorKind::damaged_file,
+            "{}: a vocabulary of {} tokens", file.name(), state.entries.size());
     for (std::size_t i = 0; i < state.entries.size(); ++i)
         if (!state.entries[i].empty()) state.ids.try_emplace(state.entries[i], static_cast<TokenId>(i));
 }
@@ -35,8 +35,8 @@ void read_kinds(const GgufFile& file, bool spaces, TokenizerState& state) {
     constexpr const char* kKey = "tokenizer.ggml.token_type";
     if (!file.has(kKey)) return;
     const auto kinds = file.integers(kKey);
-    require(kinds.size() == state.entries.size(), "{}: {} token types for {} tokens", file.name(), kinds.size(),
-            state.entries.size());
+    require(kinds.size() == state.entries.size(), ErrorKind::damaged_file, "{}: {} token types for {} tokens",
+            file.name(), kinds.size(), state.entries.size());
     for (std::size_t i = 0; i < kinds.size(); ++i) {
         const auto kind = static_cast<PieceKind>(kinds[i]);
         const bool special = kind == PieceKind::control || kind == PieceKind::unknown;
@@ -50,7 +50,7 @@ void read_kinds(const GgufFile& file, bool spaces, TokenizerState& state) {
 void read_ends(const GgufFile& file, TokenizerState& state) {
     state.ends_by_name = true;
     const auto ends = [&](TokenId id) {
-        require(static_cast<std::size_t>(id) < state.entries.size(),
+        require(static_cast<std::size_t>(id) < state.entries.size(), ErrorKind::damaged_file,
                 "{}: the end id {} is outside the vocabulary of {}", file.name(), id, state.entries.size());
         state.added.put({.id = id, .text = state.entries[static_cast<std::size_t>(id)]});
         state.end_ids.push_back(id);
@@ -103,8 +103,8 @@ void read_pieces(const GgufFile& file, TokenizerState& state) {
     read_kinds(file, true, state);
     const std::vector<double> scores = file.numbers("tokenizer.ggml.scores");
     const std::vector<std::int64_t> kinds = file.integers("tokenizer.ggml.token_type");
-    require(scores.size() == state.entries.size(), "{}: {} scores for {} tokens", file.name(), scores.size(),
-            state.entries.size());
+    require(scores.size() == state.entries.size(), ErrorKind::damaged_file, "{}: {} scores for {} tokens", file.name(),
+            scores.size(), state.entries.size());
     const auto unknown = static_cast<std::size_t>(find_id(file, "tokenizer.ggml.unknown_token_id").value_or(0));
     detail::SentencePieceFile pieces;
     pieces.bpe = true;
@@ -152,7 +152,7 @@ void read_templates(const GgufFile& file, TokenizerState& state) {
 std::shared_ptr<const Tokenizer> Tokenizer::from_gguf(const GgufFile& file) {
     auto state = std::make_unique<TokenizerState>();
     const std::string model = file.string("tokenizer.ggml.model");
-    require(model == "gpt2" || model == "llama" || model == "gemma4",
+    require(model == "gpt2" || model == "llama" || model == "gemma4", ErrorKind::damaged_file,
             "{}: the tokenizer is of the kind \"{}\"; expected byte-level BPE (\"gpt2\"), SentencePiece BPE "
             "(\"llama\") or \"gemma4\"",
             file.name(), model);

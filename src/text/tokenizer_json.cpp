@@ -20,7 +20,7 @@ using detail::shown;
 using detail::text;
 
 [[noreturn]] void unsupported(const std::string& name, const char* part, const Json& what) {
-    fail("{}: the {} {} is not supported", name, part, shown(what));
+    fail(ErrorKind::not_supported, "{}: the {} {} is not supported", name, part, shown(what));
 }
 
 /// Reads the steps of a pre-tokenizer.
@@ -103,7 +103,8 @@ bool read_words(const std::string& name, const Json& root, TokenizerState& state
     if (!words.is_null()) reader.read(words);
     const bool characters = flag(field(root, "model"), "byte_fallback", false) && !reader.in_bytes();
     if (!characters && !reader.in_bytes())
-        fail("{}: the pre-tokenizer is {}, without ByteLevel, and the model has no byte_fallback; expected one of them",
+        fail(ErrorKind::damaged_file,
+             "{}: the pre-tokenizer is {}, without ByteLevel, and the model has no byte_fallback; expected one of them",
              name, shown(words));
     return characters;
 }
@@ -118,12 +119,14 @@ void spell_pieces(TokenizerState& state) {
 
 void check_id(const std::string& name, const Json& id, const std::string& entry, std::size_t most) {
     if (!id.is_number_unsigned() || id.get<std::uint64_t>() >= most)
-        fail("{}: token \"{}\" has the id {}; expected a number less than {}", name, entry, shown(id), most);
+        fail(ErrorKind::damaged_file, "{}: token \"{}\" has the id {}; expected a number less than {}", name, entry,
+             shown(id), most);
 }
 
 void read_vocabulary(const std::string& name, const Json& root, TokenizerState& state) {
     const Json& vocabulary = field(field(root, "model"), "vocab");
-    require(vocabulary.is_object() && !vocabulary.empty(), "{}: expected model.vocab, entries with their ids", name);
+    require(vocabulary.is_object() && !vocabulary.empty(), ErrorKind::damaged_file,
+            "{}: expected model.vocab, entries with their ids", name);
     // Ids may have holes, but a list of them may not be much longer than what it lists.
     const std::size_t most = 2 * (vocabulary.size() + field(root, "added_tokens").size()) + 1024;
     for (const auto& [entry, id] : vocabulary.items()) {
@@ -140,18 +143,20 @@ void read_added(const std::string& name, const Json& root, const detail::FolderT
     if (added.is_array()) {
         for (const Json& token : added) {
             const std::string content = text(token, "content");
-            require(!content.empty(), "{}: an added token has no content", name);
+            require(!content.empty(), ErrorKind::damaged_file, "{}: an added token has no content", name);
             check_id(name, field(token, "id"), content, most);
             const auto id = field(token, "id").get<TokenId>();
             const auto known = state.find_entry(content);
-            require(state.added.find(content) == nullptr, "{}: the added token {} occurs twice", name, content);
-            require(!known || *known == id, "{}: the added token {} has the id {}, and {} in model.vocab", name,
-                    content, id, known.value_or(0));
+            require(state.added.find(content) == nullptr, ErrorKind::damaged_file,
+                    "{}: the added token {} occurs twice", name, content);
+            require(!known || *known == id, ErrorKind::damaged_file,
+                    "{}: the added token {} has the id {}, and {} in model.vocab", name, content, id,
+                    known.value_or(0));
             state.add(detail::read_added_token(token, id, name), name);
         }
     }
     for (const AddedToken& token : tokens.listed) {
-        require(static_cast<std::size_t>(token.id) < most,
+        require(static_cast<std::size_t>(token.id) < most, ErrorKind::damaged_file,
                 "{}: added_tokens_decoder gives {} the id {}; expected one "
                 "less than {}",
                 name, token.text, token.id, most);
@@ -166,20 +171,20 @@ void read_added(const std::string& name, const Json& root, const detail::FolderT
 
 void read_model(const std::string& name, const Json& model, bool characters, TokenizerState& state) {
     const std::string type = text(model, "type");
-    require(type == "BPE" || (type.empty() && field(model, "merges").is_array()),
+    require(type == "BPE" || (type.empty() && field(model, "merges").is_array()), ErrorKind::damaged_file,
             "{}: the tokenizer's model is \"{}\"; expected BPE", name, type);
     require(text(model, "continuing_subword_prefix").empty() && text(model, "end_of_word_suffix").empty() &&
                 !field(model, "dropout").is_number(),
-            "{}: dropout, subword prefixes and word suffixes are not supported", name);
+            ErrorKind::not_supported, "{}: dropout, subword prefixes and word suffixes are not supported", name);
     const Json& list = field(model, "merges");
-    require(list.is_array(), "{}: expected model.merges, a list", name);
+    require(list.is_array(), ErrorKind::damaged_file, "{}: expected model.merges, a list", name);
     std::vector<std::pair<std::string, std::string>> merges;
     for (const Json& merge : list) {
         if (merge.is_string()) {
             merges.push_back(split_merge(merge.get_ref<const std::string&>()));
         } else {
             if (!merge.is_array() || merge.size() != 2 || !merge[0].is_string() || !merge[1].is_string()) {
-                fail("{}: a merge is {}; expected two entries", name, shown(merge));
+                fail(ErrorKind::damaged_file, "{}: a merge is {}; expected two entries", name, shown(merge));
             }
             merges.emplace_back(merge[0].get<std::string>(), merge[1].get<std::string>());
         }
@@ -189,7 +194,7 @@ void read_model(const std::string& name, const Json& model, bool characters, Tok
                                .characters = characters};
     if (const std::string unknown = text(model, "unk_token"); !unknown.empty()) {
         const auto found = state.find_entry(unknown);
-        require(found.has_value(), "{}: unk_token {} is not in the vocabulary", name, unknown);
+        require(found.has_value(), ErrorKind::damaged_file, "{}: unk_token {} is not in the vocabulary", name, unknown);
         options.unknown = *found;
     }
     state.model.emplace(state.entries, merges, options);
@@ -203,8 +208,8 @@ std::vector<TokenId> template_ids(const std::string& name, const Json& step, con
     if (ids.is_array()) {
         for (const Json& id : ids) {
             if (!id.is_number_unsigned() || id.get<std::uint64_t>() >= state.entries.size())
-                fail("{}: the post-processor gives {} the id {}, outside the vocabulary of {}", name, token, shown(id),
-                     state.entries.size());
+                fail(ErrorKind::damaged_file, "{}: the post-processor gives {} the id {}, outside the vocabulary of {}",
+                     name, token, shown(id), state.entries.size());
             result.push_back(id.get<TokenId>());
         }
     } else if (const auto id = state.find_entry(token)) {
@@ -245,13 +250,14 @@ std::vector<TokenId> leading_tokens(const std::string& name, const Json& step, c
 std::shared_ptr<const Tokenizer> Tokenizer::from_json(const std::filesystem::path& path) {
     const std::string name = path.string();
     const Json root = detail::read_json(path);
-    require(root.is_object(), "{}: expected a JSON object", name);
+    require(root.is_object(), ErrorKind::damaged_file, "{}: expected a JSON object", name);
     const detail::FolderTokens tokens = detail::FolderTokens::read(path.parent_path());
     auto state = std::make_unique<TokenizerState>();
     const bool characters = read_words(name, root, *state);
     read_vocabulary(name, root, *state);
     for (unsigned byte = 0; byte < 256 && !characters && flag(field(root, "model"), "byte_fallback", false); ++byte)
         require(state->find_entry(detail::entry_of_byte(static_cast<std::uint8_t>(byte))).has_value(),
+                ErrorKind::not_supported,
                 "{}: byte_fallback "
                 "beside the pre-tokenizer ByteLevel and a vocabulary without the byte {} is not supported",
                 name, byte);

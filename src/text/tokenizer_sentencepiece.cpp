@@ -48,8 +48,9 @@ struct Draft {
     void add(AddedToken token) {
         if (token.id < 0) token.id = state.find_entry(token.text).value_or(static_cast<TokenId>(state.entries.size()));
         const std::size_t size = file.pieces.size(), id = static_cast<std::size_t>(token.id);
-        require(id < 2 * size + 1024, "{}: the added token {} has the id {}; expected one near the vocabulary of {}",
-                name, token.text, token.id, size);
+        require(id < 2 * size + 1024, ErrorKind::damaged_file,
+                "{}: the added token {} has the id {}; expected one near the vocabulary of {}", name, token.text,
+                token.id, size);
         if (id >= state.entries.size()) state.entries.resize(id + 1), state.bytes.resize(id + 1);
         const auto before = state.ids.find(state.entries[id]);
         if (before != state.ids.end() && before->second == token.id) state.ids.erase(before);
@@ -134,7 +135,8 @@ std::shared_ptr<const Tokenizer> Tokenizer::from_sentencepiece(const std::filesy
 std::shared_ptr<const Tokenizer> Tokenizer::from_folder(const std::filesystem::path& folder) {
     const auto json = folder / "tokenizer.json", model = folder / "tokenizer.model";
     const bool has_json = std::filesystem::exists(json), has_model = std::filesystem::exists(model);
-    require(has_json || has_model, "{}: expected tokenizer.json or tokenizer.model in the folder", folder.string());
+    require(has_json || has_model, ErrorKind::damaged_file,
+            "{}: expected tokenizer.json or tokenizer.model in the folder", folder.string());
     if (!has_model) return from_json(json);
     if (!has_json) return from_model(model, Json());
     const Json converted = detail::read_json(json);

@@ -52,7 +52,7 @@ void read_checkpoint(const std::filesystem::path& path, const std::vector<std::s
     const SafeTensors file = SafeTensors::open(path);
     for (const auto& [name, tensor] : all_tensors(names, optimiser)) {
         const SafeTensor& stored = file.tensor(name);
-        require(tensor.sizes() == at::IntArrayRef(stored.shape),
+        require(tensor.sizes() == at::IntArrayRef(stored.shape), ErrorKind::damaged_file,
                 "{}: {} has another shape than these options ask for; resume with the options of the first run",
                 path.string(), name);
         to_floats(stored, {static_cast<float*>(tensor.mutable_data_ptr()), static_cast<std::size_t>(tensor.numel())});

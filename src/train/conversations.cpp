@@ -19,7 +19,7 @@ std::vector<ChatMessage> messages_before_answer(const json& row) {
     std::vector<ChatMessage> messages;
     for (const json& message : row.at("messages")) messages.push_back(ChatMessage::from_json(message.dump()));
     if (!messages.empty() && messages.back().role == "assistant") messages.pop_back();
-    require(!messages.empty(), "there is no message before the answer");
+    require(!messages.empty(), ErrorKind::damaged_file, "there is no message before the answer");
     return messages;
 }
 
@@ -29,7 +29,7 @@ Conversation read_row(const json& row, const PromptEncoder& encode) {
     result.tokens = encode(messages_before_answer(row));
     result.answer = static_cast<std::int64_t>(result.tokens.size());
     if (row.contains("prompt_tokens"))
-        require(row.at("prompt_tokens").get<std::int64_t>() == result.answer,
+        require(row.at("prompt_tokens").get<std::int64_t>() == result.answer, ErrorKind::damaged_file,
                 "the prompt has {} tokens, this target encodes it to {}; was the text made by another model or chat "
                 "template?",
                 row.at("prompt_tokens").get<std::int64_t>(), result.answer);
@@ -41,7 +41,8 @@ Conversation read_row(const json& row, const PromptEncoder& encode) {
 std::vector<Conversation> read_file(const std::filesystem::path& path, std::size_t text, const PromptEncoder& encode,
                                     const ConversationOptions& options) {
     std::ifstream file(path);
-    require(file.good(), "{}: cannot be read; expected JSON lines as `outrider distill` writes them", path.string());
+    require(file.good(), ErrorKind::damaged_file,
+            "{}: cannot be read; expected JSON lines as `outrider distill` writes them", path.string());
     std::vector<Conversation> all;
     std::string line;
     for (std::int64_t number = 0; std::getline(file, line); ++number) {
@@ -55,7 +56,7 @@ std::vector<Conversation> read_file(const std::filesystem::path& path, std::size
             if (length <= options.max_tokens && length >= conversation.answer + 2)
                 all.push_back(std::move(conversation));
         } catch (const std::exception& error) {
-            fail("{}, line {}: {}", path.string(), number + 1, error.what());
+            fail(ErrorKind::damaged_file, "{}, line {}: {}", path.string(), number + 1, error.what());
         }
     }
     require(!all.empty(),

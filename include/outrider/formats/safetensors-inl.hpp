@@ -45,7 +45,8 @@ OUTRIDER_INLINE SafeDtype dtype_of(const Json& value, const std::string& file, c
     for (std::size_t i = 0; i < kDtypes.size(); ++i) {
         if (name == kDtypes[i].name) return static_cast<SafeDtype>(i);
     }
-    fail("{}: tensor {} is of dtype {}; expected F64, F32, F16, BF16, I64, I32, I16, I8, U8 or BOOL", file, tensor,
+    fail(ErrorKind::damaged_file,
+         "{}: tensor {} is of dtype {}; expected F64, F32, F16, BF16, I64, I32, I16, I8, U8 or BOOL", file, tensor,
          value.dump(-1, ' ', true).substr(0, 100));
 }
 
@@ -68,7 +69,7 @@ OUTRIDER_INLINE std::vector<std::int64_t> integers(const Json& value, const char
                       std::ranges::all_of(*found, [](const Json& n) {
                           return n.is_number_unsigned() && n.get<std::uint64_t>() <= (std::uint64_t{1} << 62);
                       });
-    require(fits, "{}: tensor {}: expected {}, a list of at most 16 sizes", file, tensor, key);
+    require(fits, ErrorKind::damaged_file, "{}: tensor {}: expected {}, a list of at most 16 sizes", file, tensor, key);
     return found->get<std::vector<std::int64_t>>();
 }
 
@@ -87,8 +88,8 @@ struct Placed {
 
 OUTRIDER_INLINE Placed read_tensor(const std::string& file, const std::string& name, const Json& value,
                                    std::span<const std::byte> data) {
-    require(value.is_object() && value.contains("dtype"), "{}: tensor {}: expected dtype, shape and data_offsets", file,
-            name);
+    require(value.is_object() && value.contains("dtype"), ErrorKind::damaged_file,
+            "{}: tensor {}: expected dtype, shape and data_offsets", file, name);
     Placed placed;
     SafeTensor& tensor = placed.tensor;
     tensor.name = name;
@@ -96,10 +97,11 @@ OUTRIDER_INLINE Placed read_tensor(const std::string& file, const std::string& n
     tensor.shape = integers(value, "shape", file, name);
     const auto offsets = integers(value, "data_offsets", file, name);
     require(offsets.size() == 2 && offsets[0] <= offsets[1] && static_cast<std::uint64_t>(offsets[1]) <= data.size(),
+            ErrorKind::damaged_file,
             "{}: tensor {}: its data_offsets reach beyond the data ({} bytes); is the download complete?", file, name,
             data.size());
     const auto expected = bytes_of(tensor.shape, tensor.dtype);
-    require(expected == static_cast<std::uint64_t>(offsets[1] - offsets[0]),
+    require(expected == static_cast<std::uint64_t>(offsets[1] - offsets[0]), ErrorKind::damaged_file,
             "{}: tensor {}: its shape takes {} bytes, "
             "its data_offsets hold {}",
             file, name, expected.value_or(0), offsets[1] - offsets[0]);
@@ -112,37 +114,39 @@ OUTRIDER_INLINE OneFile read_file(SharedBytes bytes, const std::string& name) {
     OneFile file;
     file.bytes = std::move(bytes);
     const auto all = file.bytes.span();
-    require(all.size() >= 8, "{}: expected a safetensors file, got {} bytes", name, all.size());
+    require(all.size() >= 8, ErrorKind::damaged_file, "{}: expected a safetensors file, got {} bytes", name,
+            all.size());
     const auto length = load<std::uint64_t>(all.data());
-    require(length <= kMaxHeader && length <= all.size() - 8,
+    require(length <= kMaxHeader && length <= all.size() - 8, ErrorKind::damaged_file,
             "{}: expected a safetensors file, but its header would "
             "have {} of {} bytes; is the download complete?",
             name, length, all.size());
     const auto data = all.subspan(8 + static_cast<std::size_t>(length));
     const Json header = detail::parse_json({reinterpret_cast<const char*>(all.data()) + 8, length}, name);
-    require(header.is_object(), "{}: the header is no JSON object", name);
+    require(header.is_object(), ErrorKind::damaged_file, "{}: the header is no JSON object", name);
     std::vector<Placed> placed;
     for (const auto& [key, value] : header.items()) {
         if (key != "__metadata__") {
             placed.push_back(read_tensor(name, key, value, data));
             continue;
         }
-        require(value.is_object(), "{}: __metadata__ is no JSON object", name);
+        require(value.is_object(), ErrorKind::damaged_file, "{}: __metadata__ is no JSON object", name);
         for (const auto& [word, text] : value.items()) {
-            require(text.is_string(), "{}: __metadata__ {} is no string", name, word);
+            require(text.is_string(), ErrorKind::damaged_file, "{}: __metadata__ {} is no string", name, word);
             file.metadata.emplace(word, text.get<std::string>());
         }
     }
     std::ranges::sort(placed, {}, [](const Placed& p) { return std::pair(p.begin, p.end); });
     std::int64_t at = 0;
     for (Placed& p : placed) {
-        require(p.begin == at, "{}: the data of tensor {} begin at {}, expected {}: tensors overlap or leave a hole",
-                name, p.tensor.name, p.begin, at);
+        require(p.begin == at, ErrorKind::damaged_file,
+                "{}: the data of tensor {} begin at {}, expected {}: tensors overlap or leave a hole", name,
+                p.tensor.name, p.begin, at);
         at = p.end;
         file.tensors.push_back(std::move(p.tensor));
     }
-    require(static_cast<std::uint64_t>(at) == data.size(), "{}: the tensors take {} bytes, the file holds {}", name, at,
-            data.size());
+    require(static_cast<std::uint64_t>(at) == data.size(), ErrorKind::damaged_file,
+            "{}: the tensors take {} bytes, the file holds {}", name, at, data.size());
     return file;
 }
 
@@ -170,8 +174,8 @@ struct SafeTensors::Contents {
         bytes.push_back(std::move(file.bytes));
         metadata.merge(file.metadata);
         for (SafeTensor& tensor : file.tensors) {
-            require(index.emplace(tensor.name, tensors.size()).second, "{}: tensor {} is in two files", name,
-                    tensor.name);
+            require(index.emplace(tensor.name, tensors.size()).second, ErrorKind::damaged_file,
+                    "{}: tensor {} is in two files", name, tensor.name);
             tensors.push_back(std::move(tensor));
         }
     }
@@ -182,8 +186,8 @@ struct SafeTensors::Contents {
         for (const auto& [tensor, shard] : places) shards.insert(shard);
         for (const std::string& shard : shards) add(detail::safetensors::map_file(folder / shard));
         for (const auto& [tensor, shard] : places) {
-            require(index.contains(tensor), "{}: tensor {} should be in {} and is not", index_path.string(), tensor,
-                    shard);
+            require(index.contains(tensor), ErrorKind::damaged_file, "{}: tensor {} should be in {} and is not",
+                    index_path.string(), tensor, shard);
         }
     }
 };
@@ -198,7 +202,7 @@ OUTRIDER_INLINE SafeTensors SafeTensors::open(const std::filesystem::path& path)
     } else if (std::filesystem::exists(index_path, ignored)) {
         contents->add_shards(path, index_path);
     } else {
-        require(std::filesystem::exists(path / "model.safetensors", ignored),
+        require(std::filesystem::exists(path / "model.safetensors", ignored), ErrorKind::damaged_file,
                 "{}: expected model.safetensors or "
                 "model.safetensors.index.json in the folder",
                 path.string());
@@ -220,7 +224,8 @@ OUTRIDER_INLINE bool SafeTensors::has(std::string_view name) const {
 
 OUTRIDER_INLINE const SafeTensor& SafeTensors::tensor(std::string_view name) const {
     const auto found = contents_->index.find(std::string(name));
-    require(found != contents_->index.end(), "{}: tensor {} is missing", contents_->name, name);
+    require(found != contents_->index.end(), ErrorKind::damaged_file, "{}: tensor {} is missing", contents_->name,
+            name);
     return contents_->tensors[found->second];
 }
 
@@ -250,7 +255,7 @@ OUTRIDER_INLINE void convert_all(std::span<const std::byte> data, std::span<floa
 }  // namespace detail::safetensors
 
 OUTRIDER_INLINE void to_floats(const SafeTensor& tensor, std::span<float> out) {
-    require(out.size() == static_cast<std::size_t>(tensor.elements()),
+    require(out.size() == static_cast<std::size_t>(tensor.elements()), ErrorKind::damaged_file,
             "tensor {} has {} numbers; expected room for "
             "them, got {}",
             tensor.name, tensor.elements(), out.size());

@@ -218,12 +218,13 @@ OUTRIDER_INLINE CtcEngine::CtcEngine(CtcConfig config, CtcWeights weights, const
                                      const CtcDraftOptions& options) {
     check_ctc_config(config);
     check_ctc_weights(config, weights);
-    require(!config.target_fingerprint.empty() || head.fingerprint.empty(),
+    require(!config.target_fingerprint.empty() || head.fingerprint.empty(), ErrorKind::mismatched_drafter,
             "CtcDraft: the drafter names no target, this one is {}; train one for it with `outrider train`",
             head.fingerprint);
     check_target("CtcDraft", head, config.target_fingerprint, config.target_name, config.hidden, config.vocabulary);
     require(
         config.feature_layers.empty() || config.feature_layers.back() <= head.feature_layers,
+        ErrorKind::mismatched_drafter,
         "CtcDraft: it reads the hidden states after layers {}, this target offers those of layers 1 to {} and those "
         "after its final norm; take a drafter without feature layers, or say in TargetHead::feature_layers what the "
         "verifier delivers",

@@ -81,8 +81,8 @@ OUTRIDER_INLINE HydraEngine::HydraEngine(HydraConfig config, const HydraWeights&
     const std::int64_t columns = std::ssize(vocabulary_);
     for (const auto* outputs : {&weights.output, &weights.output_bias})
         for (const at::Tensor& output : *outputs)
-            require(output.size(0) == columns, "HydraDraft: an output matrix or bias has {} rows, the target {} tokens",
-                    output.size(0), columns);
+            require(output.size(0) == columns, ErrorKind::mismatched_drafter,
+                    "HydraDraft: an output matrix or bias has {} rows, the target {} tokens", output.size(0), columns);
     shape_ = HeadShape("HydraDraft", options, config.accuracies, config.heads, columns);
     const bool kernels = options.kernels && weights.heads[0][0].bias.device().is_cpu() && kernels_fit(config);
     if (kernels) {

@@ -100,8 +100,8 @@ OUTRIDER_INLINE MedusaEngine::MedusaEngine(MedusaConfig config, const MedusaWeig
     vocabulary_ = draft_ids(config.vocabulary, head.vocabulary);
     const std::int64_t columns = std::ssize(vocabulary_);
     for (const at::Tensor& output : weights.output)
-        require(output.size(0) == columns, "MedusaDraft: an output matrix has {} rows, the target {} tokens",
-                output.size(0), columns);
+        require(output.size(0) == columns, ErrorKind::mismatched_drafter,
+                "MedusaDraft: an output matrix has {} rows, the target {} tokens", output.size(0), columns);
     shape_ = HeadShape("MedusaDraft", options, config.accuracies, config.heads, columns);
     const bool kernels = options.kernels && weights.heads[0][0].bias.device().is_cpu() && kernels_fit(config);
     if (kernels) {

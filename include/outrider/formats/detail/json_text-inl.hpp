@@ -52,22 +52,23 @@ OUTRIDER_INLINE Json parse_strict(std::string_view text, const std::string& name
     std::vector<std::unordered_set<std::string>> keys;  // of the objects that are open
     const auto watch = [&](int depth, Json::parse_event_t event, Json& parsed) {
         const bool opens = event == Json::parse_event_t::object_start || event == Json::parse_event_t::array_start;
-        require(depth + (opens ? 1 : 0) <= kMaxJsonDepth, "{}: JSON nested more than {} levels deep", name,
-                kMaxJsonDepth);
+        require(depth + (opens ? 1 : 0) <= kMaxJsonDepth, ErrorKind::damaged_file,
+                "{}: JSON nested more than {} levels deep", name, kMaxJsonDepth);
         if (event == Json::parse_event_t::object_start) {
             keys.emplace_back();
         } else if (event == Json::parse_event_t::object_end) {
             keys.pop_back();
         } else if (event == Json::parse_event_t::key) {
             const auto& key = parsed.get_ref<const std::string&>();
-            require(keys.back().insert(key).second, "{}: the JSON key \"{}\" occurs twice", name, key);
+            require(keys.back().insert(key).second, ErrorKind::damaged_file, "{}: the JSON key \"{}\" occurs twice",
+                    name, key);
         }
         return true;
     };
     try {
         return Json::parse(text.begin(), text.end(), watch);
     } catch (const nlohmann::json::exception& error) {
-        fail("{}: expected JSON: {}", name, json_reason(error));
+        fail(ErrorKind::damaged_file, "{}: expected JSON: {}", name, json_reason(error));
     }
 }
 

@@ -39,19 +39,22 @@ OUTRIDER_INLINE bool is_lfs_pointer(std::string_view text) {
 
 OUTRIDER_INLINE SharedBytes SharedBytes::map(const std::filesystem::path& path) {
     const detail::Descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
-    require(file.value >= 0, "cannot open {}: {}", path.string(), std::strerror(errno));
+    require(file.value >= 0, ErrorKind::damaged_file, "cannot open {}: {}", path.string(), std::strerror(errno));
     struct stat status{};
-    require(::fstat(file.value, &status) == 0, "cannot examine {}: {}", path.string(), std::strerror(errno));
-    require(S_ISREG(status.st_mode), "expected a file, got {}: it is a folder or a device", path.string());
+    require(::fstat(file.value, &status) == 0, ErrorKind::damaged_file, "cannot examine {}: {}", path.string(),
+            std::strerror(errno));
+    require(S_ISREG(status.st_mode), ErrorKind::damaged_file, "expected a file, got {}: it is a folder or a device",
+            path.string());
     SharedBytes result;
     const auto size = static_cast<std::size_t>(status.st_size);
     if (size == 0) return result;
     void* start = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file.value, 0);
-    require(start != MAP_FAILED, "cannot map {} ({} bytes): {}", path.string(), size, std::strerror(errno));
+    require(start != MAP_FAILED, ErrorKind::damaged_file, "cannot map {} ({} bytes): {}", path.string(), size,
+            std::strerror(errno));
     result.owner_ = std::shared_ptr<const void>(start, [size](const void* p) { ::munmap(const_cast<void*>(p), size); });
     result.bytes_ = {static_cast<const std::byte*>(start), size};
     result.mapped_ = true;
-    require(!detail::is_lfs_pointer({static_cast<const char*>(start), size}),
+    require(!detail::is_lfs_pointer({static_cast<const char*>(start), size}), ErrorKind::damaged_file,
             "{}: this is a Git LFS pointer of {} bytes, not the "
             "file itself; fetch it with \"git lfs pull\", or download it",
             path.string(), size);

@@ -28,6 +28,7 @@ OUTRIDER_INLINE bool is_torch_archive(const std::filesystem::path& file) {
 #ifndef OUTRIDER_COMPILED
 inline NamedTensors open_torch_archive(const std::filesystem::path& path) {
     fail(
+        ErrorKind::damaged_file,
         "{}: expected safetensors, got an archive of torch.save, which the headers alone do not read; save the tensors "
         "as safetensors, or link outrider::outrider",
         path.string());
@@ -44,7 +45,7 @@ OUTRIDER_INLINE NamedTensors NamedTensors::open(const std::filesystem::path& pat
     const auto has = [&](const char* file) { return std::filesystem::exists(path / file, ignored); };
     if (has("model.safetensors") || has("model.safetensors.index.json")) return SafeTensors::open(path);
     require(
-        has("pytorch_model.bin") || has("pytorch_model.bin.index.json"),
+        has("pytorch_model.bin") || has("pytorch_model.bin.index.json"), ErrorKind::damaged_file,
         "{}: expected model.safetensors, pytorch_model.bin, or one of them with .index.json and shards in the folder",
         path.string());
     return detail::open_torch_archive(path);

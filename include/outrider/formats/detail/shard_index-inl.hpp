@@ -16,7 +16,7 @@ namespace outrider::detail {
 OUTRIDER_INLINE std::map<std::string, std::string> read_shard_index(const std::filesystem::path& path) {
     const Json root = read_json(path);
     const auto map = root.is_object() ? root.find("weight_map") : root.end();
-    require(root.is_object() && map != root.end() && map->is_object(),
+    require(root.is_object() && map != root.end() && map->is_object(), ErrorKind::damaged_file,
             "{}: expected weight_map, tensors with their "
             "files",
             path.string());
@@ -25,8 +25,8 @@ OUTRIDER_INLINE std::map<std::string, std::string> read_shard_index(const std::f
         const std::string shard = file.is_string() ? file.get<std::string>() : std::string();
         require(!shard.empty() && shard != "." && shard != ".." &&
                     shard.find_first_of(std::string_view("/\\\0", 3)) == std::string::npos,
-                "{}: tensor {} is in \"{}\"; expected the name of a file in the same folder", path.string(), tensor,
-                shard);
+                ErrorKind::damaged_file, "{}: tensor {} is in \"{}\"; expected the name of a file in the same folder",
+                path.string(), tensor, shard);
         result.emplace(tensor, shard);
     }
     return result;

@@ -24,9 +24,10 @@ OUTRIDER_INLINE std::vector<std::int64_t> feature_layers(const nlohmann::json& f
     std::vector<std::int64_t> layers;
     if (!file.contains("feature_layers")) return layers;
     const nlohmann::json& list = member(file, "feature_layers");
-    require(list.is_array(), "feature_layers is {}, expected a list of layers", detail::shown(list));
+    require(list.is_array(), ErrorKind::damaged_file, "feature_layers is {}, expected a list of layers",
+            detail::shown(list));
     for (const nlohmann::json& layer : list) {
-        require(layer.is_number_unsigned() && layer <= kMostFeatureLayers,
+        require(layer.is_number_unsigned() && layer <= kMostFeatureLayers, ErrorKind::damaged_file,
                 "feature_layers holds {}, expected layers, 1 to {}", detail::shown(layer), kMostFeatureLayers);
         layers.push_back(layer.get<std::int64_t>());
     }
@@ -49,7 +50,7 @@ OUTRIDER_INLINE CtcConfig ctc_config_of(const nlohmann::json& file) {
     if (file.contains("prefix_output")) config.prefix_output = head_output(text_value(file, "prefix_output"));
     config.feature_layers = feature_layers(file);
     const auto conditioning = text_value(file, "conditioning");
-    require(conditioning == "none" || conditioning == "prefix",
+    require(conditioning == "none" || conditioning == "prefix", ErrorKind::damaged_file,
             "conditioning is \"{}\", expected \"none\" or \"prefix\"", conditioning);
     config.conditioning = conditioning == "prefix" ? CtcConditioning::prefix : CtcConditioning::none;
     config.rope_theta = positive_number(file, "rope_theta");
@@ -65,25 +66,28 @@ OUTRIDER_INLINE CtcConfig ctc_config_of(const nlohmann::json& file) {
 OUTRIDER_INLINE void check_ctc_config(const CtcConfig& config) {
     check_drafter_size(detail::kCtcDrafter, "hidden", config.hidden);
     check_drafter_size(detail::kCtcDrafter, "layers", config.layers);
-    require(config.layers <= 16, "{}: {} decoder layers, at most 16", detail::kCtcDrafter, config.layers);
+    require(config.layers <= 16, ErrorKind::damaged_file, "{}: {} decoder layers, at most 16", detail::kCtcDrafter,
+            config.layers);
     check_layer_sizes(detail::kCtcDrafter, {config.heads, config.kv_heads, config.head_dim}, config.intermediate);
     check_drafter_size(detail::kCtcDrafter, "frames", config.frames);
-    require(config.frames <= 64, "{}: {} frames, at most 64", detail::kCtcDrafter, config.frames);
+    require(config.frames <= 64, ErrorKind::damaged_file, "{}: {} frames, at most 64", detail::kCtcDrafter,
+            config.frames);
     std::int64_t above = 0;
     for (const std::int64_t layer : config.feature_layers) {
-        require(layer > above && layer <= detail::kMostFeatureLayers,
+        require(layer > above && layer <= detail::kMostFeatureLayers, ErrorKind::damaged_file,
                 "{}: feature layer {} behind {}, expected 1 to {} in ascending order, each once", detail::kCtcDrafter,
                 layer, above, detail::kMostFeatureLayers);
         above = layer;
     }
     if (config.conditioning == CtcConditioning::prefix)
         check_drafter_size(detail::kCtcDrafter, "prefix_rank", config.prefix_rank);
-    require(config.prefix_bottleneck >= 0 && config.prefix_bottleneck <= config.prefix_rank,
+    require(config.prefix_bottleneck >= 0 && config.prefix_bottleneck <= config.prefix_rank, ErrorKind::damaged_file,
             "{}: prefix_bottleneck is {}, expected 1 to the prefix_rank {}, or 0 for none", detail::kCtcDrafter,
             config.prefix_bottleneck, config.prefix_rank);
-    require(config.prefix_output != HeadOutput::shared,
+    require(config.prefix_output != HeadOutput::shared, ErrorKind::damaged_file,
             "{}: prefix_output is \"shared\", expected \"own\" or \"target\"", detail::kCtcDrafter);
-    require(!config.vocabulary.empty(), "{}: the draft vocabulary is empty", detail::kCtcDrafter);
+    require(!config.vocabulary.empty(), ErrorKind::damaged_file, "{}: the draft vocabulary is empty",
+            detail::kCtcDrafter);
     check_draft_vocabulary(detail::kCtcDrafter, config.vocabulary);
 }
 

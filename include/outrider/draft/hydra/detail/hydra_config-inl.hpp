@@ -33,8 +33,8 @@ OUTRIDER_INLINE HydraConfig hydra_config_of(const nlohmann::json& file) {
     config.heads = whole_number(sizes, "heads");
     config.blocks = whole_number(sizes, "blocks");
     const auto residual = text_value(file, "residual");
-    require(residual == "feature" || residual == "matrix", "residual is \"{}\", expected \"feature\" or \"matrix\"",
-            residual);
+    require(residual == "feature" || residual == "matrix", ErrorKind::damaged_file,
+            "residual is \"{}\", expected \"feature\" or \"matrix\"", residual);
     config.residual = residual == "matrix" ? HydraResidual::matrix : HydraResidual::feature;
     config.output = head_output(text_value(file, "output"));
     config.output_bias = flag_value(file, "output_bias");
@@ -52,17 +52,18 @@ OUTRIDER_INLINE void check_hydra_config(const HydraConfig& config) {
     check_drafter_size(detail::kHydraDrafter, "hidden", config.hidden);
     check_drafter_size(detail::kHydraDrafter, "heads", config.heads);
     check_drafter_size(detail::kHydraDrafter, "blocks", config.blocks);
-    require(config.heads <= 64 && config.blocks <= 64, "{}: {} heads of {} blocks, at most 64 of each",
-            detail::kHydraDrafter, config.heads, config.blocks);
+    require(config.heads <= 64 && config.blocks <= 64, ErrorKind::damaged_file,
+            "{}: {} heads of {} blocks, at most 64 of each", detail::kHydraDrafter, config.heads, config.blocks);
     if (config.prefix_layer)
         check_layer_sizes(
             detail::kHydraDrafter,
             {config.attention_heads, config.kv_heads, config.head_dim, config.rope_theta, config.norm_eps},
             config.intermediate);
-    require(!config.output_bias || config.output != HeadOutput::target,
+    require(!config.output_bias || config.output != HeadOutput::target, ErrorKind::damaged_file,
             "{}: an output bias belongs to an output matrix of its own, not to the target's", detail::kHydraDrafter);
-    require(config.embedding_scale > 0 && config.feature_scale > 0, "{}: scales are {} and {}, expected above 0",
-            detail::kHydraDrafter, config.embedding_scale, config.feature_scale);
+    require(config.embedding_scale > 0 && config.feature_scale > 0, ErrorKind::damaged_file,
+            "{}: scales are {} and {}, expected above 0", detail::kHydraDrafter, config.embedding_scale,
+            config.feature_scale);
     check_draft_vocabulary(detail::kHydraDrafter, config.vocabulary);
     check_accuracies(detail::kHydraDrafter, config.accuracies, config.heads);
 }

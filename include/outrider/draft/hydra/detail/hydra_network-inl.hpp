@@ -139,7 +139,8 @@ OUTRIDER_INLINE void check_hydra_weights(const HydraConfig& config, const HydraW
     const auto wanted = layout(config, copy);
     check_weights("Hydra drafter", wanted);
     const std::size_t defined = weights.named().size();
-    require(defined == wanted.size(), "Hydra drafter: {} weights, its config asks for {}", defined, wanted.size());
+    require(defined == wanted.size(), ErrorKind::damaged_file, "Hydra drafter: {} weights, its config asks for {}",
+            defined, wanted.size());
 }
 
 OUTRIDER_INLINE LayerContext hydra_context(const HydraConfig& config, const HydraWeights& weights,

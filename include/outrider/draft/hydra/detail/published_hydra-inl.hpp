@@ -39,14 +39,14 @@ OUTRIDER_INLINE void take_rotation(published::Taker& take, const published::Hint
     } else {
         const auto heads = hints.integer("num_attention_heads", 0);
         require(
-            heads > 0 && query_rows % heads == 0,
+            heads > 0 && query_rows % heads == 0, ErrorKind::damaged_file,
             "{}: tensor {} is missing, and config.json gives no num_attention_heads that divides {}; one of them must "
             "say how wide an attention head is",
             take.file(), name, query_rows);
         config.head_dim = query_rows / heads;
     }
-    require(config.head_dim > 0 && query_rows % config.head_dim == 0, "{}: heads of width {} do not divide {}",
-            take.file(), config.head_dim, query_rows);
+    require(config.head_dim > 0 && query_rows % config.head_dim == 0, ErrorKind::damaged_file,
+            "{}: heads of width {} do not divide {}", take.file(), config.head_dim, query_rows);
 }
 
 OUTRIDER_INLINE void take_prefix_layer(published::Taker& take, const published::Hints& hints, HydraConfig& config,
@@ -56,8 +56,8 @@ OUTRIDER_INLINE void take_prefix_layer(published::Taker& take, const published::
     const at::Tensor q = part("self_attn.q_proj"), k = part("self_attn.k_proj"), v = part("self_attn.v_proj");
     const at::Tensor gate = part("mlp.gate_proj"), up = part("mlp.up_proj");
     for (const at::Tensor& w : {q, k, v, gate, up})
-        require(w.dim() == 2 && w.size(1) == config.hidden, "{}: a matrix of {} has another width than {}", take.file(),
-                layer, config.hidden);
+        require(w.dim() == 2 && w.size(1) == config.hidden, ErrorKind::damaged_file,
+                "{}: a matrix of {} has another width than {}", take.file(), layer, config.hidden);
     weights.prefix = {part("input_layernorm"),          at::cat({q, k, v}),  part("self_attn.o_proj"),
                       part("post_attention_layernorm"), at::cat({gate, up}), part("mlp.down_proj")};
     weights.prefix_norm = take(std::string(kPrefixLayer) + "norm.weight");
@@ -77,19 +77,20 @@ OUTRIDER_INLINE std::pair<HydraConfig, HydraWeights> read_published_hydra(const 
     const NamedTensors file = open_heads(path);
     const Hints hints(path);
     const auto offset = hints.integer("hidden_state_offset", 0);
-    require(offset == 0,
+    require(offset == 0, ErrorKind::not_supported,
             "{}: hidden_state_offset is {}; heads over features of another layer than the last are not "
             "supported",
             file.name(), offset);
     Taker take(file, "");
     const auto [last_head, last_place] = extent(file, "hydra_mlp.", ".linear.weight");
-    require(last_head >= 0, "{}: no tensor named hydra_mlp.0.*.linear.weight; this holds no Hydra heads", file.name());
+    require(last_head >= 0, ErrorKind::damaged_file,
+            "{}: no tensor named hydra_mlp.0.*.linear.weight; this holds no Hydra heads", file.name());
     // With dropout in between, blocks are at 1, 3, 5, ... and the output at 1.
     const bool dropout = !file.has("hydra_mlp.0.0.linear.weight");
     HydraConfig config;
     HydraWeights weights;
     config.heads = last_head + 1, config.blocks = dropout ? (last_place + 1) / 2 : last_place + 1;
-    require(config.heads <= 64 && config.blocks > 0 && config.blocks <= 64,
+    require(config.heads <= 64 && config.blocks > 0 && config.blocks <= 64, ErrorKind::damaged_file,
             "{}: {} heads of {} blocks, expected 1 to 64 of each", file.name(), config.heads, config.blocks);
     config.residual = HydraResidual::matrix, config.output = HeadOutput::own;
     config.output_bias = file.has(dropout ? "hydra_lm_head.0.1.bias" : "hydra_lm_head.0.bias");

@@ -21,8 +21,8 @@ OUTRIDER_INLINE void check_medusa_config(const MedusaConfig& config) {
     check_drafter_size(detail::kMedusaDrafter, "hidden", config.hidden);
     check_drafter_size(detail::kMedusaDrafter, "heads", config.heads);
     check_drafter_size(detail::kMedusaDrafter, "blocks", config.blocks);
-    require(config.heads <= 64 && config.blocks <= 64, "{}: {} heads of {} blocks, at most 64 of each",
-            detail::kMedusaDrafter, config.heads, config.blocks);
+    require(config.heads <= 64 && config.blocks <= 64, ErrorKind::damaged_file,
+            "{}: {} heads of {} blocks, at most 64 of each", detail::kMedusaDrafter, config.heads, config.blocks);
     check_draft_vocabulary(detail::kMedusaDrafter, config.vocabulary);
     check_accuracies(detail::kMedusaDrafter, config.accuracies, config.heads);
 }

@@ -77,11 +77,11 @@ OUTRIDER_INLINE void check_medusa_weights(const MedusaConfig& config, const Medu
     MedusaWeights copy = weights;
     check_weights("Medusa drafter", layout(config, copy));
     require(weights.heads.size() == copy.heads.size() && weights.output.size() == copy.output.size(),
-            "Medusa drafter: {} heads and {} output matrices, its config asks for {} and {}", weights.heads.size(),
-            weights.output.size(), copy.heads.size(), copy.output.size());
+            ErrorKind::damaged_file, "Medusa drafter: {} heads and {} output matrices, its config asks for {} and {}",
+            weights.heads.size(), weights.output.size(), copy.heads.size(), copy.output.size());
     for (std::size_t i = 0; i < copy.heads.size(); ++i)
-        require(weights.heads[i].size() == copy.heads[i].size(), "Medusa drafter: head {} has {} blocks, expected {}",
-                i, weights.heads[i].size(), copy.heads[i].size());
+        require(weights.heads[i].size() == copy.heads[i].size(), ErrorKind::damaged_file,
+                "Medusa drafter: head {} has {} blocks, expected {}", i, weights.heads[i].size(), copy.heads[i].size());
 }
 
 OUTRIDER_INLINE at::Tensor medusa_state(const MedusaConfig&, const MedusaWeights& weights, std::int64_t head,

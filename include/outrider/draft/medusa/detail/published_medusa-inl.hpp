@@ -15,7 +15,8 @@ OUTRIDER_INLINE std::pair<MedusaConfig, MedusaWeights> read_published_medusa(con
     const std::string prefix(medusa_prefix(file));
     Taker take(file, prefix);
     const auto [last_head, last_block] = extent(file, prefix, ".linear.weight");
-    require(last_head >= 0, "{}: no tensor named {}0.0.linear.weight; this holds no Medusa heads", file.name(), prefix);
+    require(last_head >= 0, ErrorKind::damaged_file,
+            "{}: no tensor named {}0.0.linear.weight; this holds no Medusa heads", file.name(), prefix);
     MedusaConfig config;
     MedusaWeights weights;
     config.heads = last_head + 1, config.blocks = last_block + 1;

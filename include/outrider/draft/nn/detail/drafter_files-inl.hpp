@@ -65,8 +65,8 @@ OUTRIDER_INLINE void add_stored_vocabulary(const std::filesystem::path& folder, 
     const SafeTensors weights = SafeTensors::open(folder / "model.safetensors");
     if (!weights.has(kVocabularyTensor)) return;
     const SafeTensor& ids = weights.tensor(kVocabularyTensor);
-    require(ids.dtype == SafeDtype::i32 && ids.shape.size() == 1, "{}: {} is no list of I32", weights.name(),
-            kVocabularyTensor);
+    require(ids.dtype == SafeDtype::i32 && ids.shape.size() == 1, ErrorKind::damaged_file, "{}: {} is no list of I32",
+            weights.name(), kVocabularyTensor);
     std::vector<TokenId> vocabulary(static_cast<std::size_t>(ids.elements()));
     if (!vocabulary.empty()) std::memcpy(vocabulary.data(), ids.data.data(), ids.data.size());
     nlohmann::json list = nlohmann::json::array();
@@ -91,41 +91,43 @@ OUTRIDER_INLINE void read_drafter_json(const std::filesystem::path& folder,
                                        const std::function<void(const nlohmann::json&)>& take) {
     const std::filesystem::path path = folder / "config.json";
     std::error_code ignored;
-    require(std::filesystem::is_regular_file(path, ignored),
+    require(std::filesystem::is_regular_file(path, ignored), ErrorKind::damaged_file,
             "{}: cannot be read; a drafter is a folder with config.json and model.safetensors", path.string());
     nlohmann::json file = detail::read_json(path);
     detail::add_stored_vocabulary(folder, file);
     try {
         take(file);
     } catch (const nlohmann::json::exception& error) {
-        fail("{}: {}", path.string(), detail::json_reason(error));
+        fail(ErrorKind::damaged_file, "{}: {}", path.string(), detail::json_reason(error));
     } catch (const std::exception& error) {
-        fail("{}: {}", path.string(), error.what());
+        fail(ErrorKind::damaged_file, "{}: {}", path.string(), error.what());
     }
 }
 
 OUTRIDER_INLINE void check_drafter_kind(const nlohmann::json& file, std::string_view kind, int version) {
-    require(member(file, "kind") == kind, "kind is {}, expected \"{}\"", detail::shown(member(file, "kind")), kind);
-    require(member(file, "version") == version, "version is {}, this library reads {}",
+    require(member(file, "kind") == kind, ErrorKind::damaged_file, "kind is {}, expected \"{}\"",
+            detail::shown(member(file, "kind")), kind);
+    require(member(file, "version") == version, ErrorKind::not_supported, "version is {}, this library reads {}",
             detail::shown(member(file, "version")), version);
 }
 
 OUTRIDER_INLINE const nlohmann::json& member(const nlohmann::json& object, const char* key) {
-    require(object.is_object(), "{} was looked for in {}, expected a JSON object", key, detail::shown(object));
+    require(object.is_object(), ErrorKind::damaged_file, "{} was looked for in {}, expected a JSON object", key,
+            detail::shown(object));
     const auto found = object.find(key);
-    require(found != object.end(), "{} is missing", key);
+    require(found != object.end(), ErrorKind::damaged_file, "{} is missing", key);
     return *found;
 }
 
 OUTRIDER_INLINE std::string text_value(const nlohmann::json& object, const char* key) {
     const nlohmann::json& value = member(object, key);
-    require(value.is_string(), "{} is {}, expected a string", key, detail::shown(value));
+    require(value.is_string(), ErrorKind::damaged_file, "{} is {}, expected a string", key, detail::shown(value));
     return value.get<std::string>();
 }
 
 OUTRIDER_INLINE bool flag_value(const nlohmann::json& object, const char* key) {
     const nlohmann::json& value = member(object, key);
-    require(value.is_boolean(), "{} is {}, expected true or false", key, detail::shown(value));
+    require(value.is_boolean(), ErrorKind::damaged_file, "{} is {}, expected true or false", key, detail::shown(value));
     return value.get<bool>();
 }
 
@@ -135,25 +137,25 @@ OUTRIDER_INLINE std::vector<std::vector<double>> number_lists(const nlohmann::js
     try {
         return value.get<std::vector<std::vector<double>>>();
     } catch (const nlohmann::json::exception&) {
-        fail("{} is {}, expected lists of numbers", key, detail::shown(value));
+        fail(ErrorKind::damaged_file, "{} is {}, expected lists of numbers", key, detail::shown(value));
     }
 }
 
 OUTRIDER_INLINE std::int64_t whole_number(const nlohmann::json& object, const char* key) {
     const nlohmann::json& value = member(object, key);
-    require(value.is_number_integer() && value <= std::numeric_limits<std::int64_t>::max(),
+    require(value.is_number_integer() && value <= std::numeric_limits<std::int64_t>::max(), ErrorKind::damaged_file,
             "{} is {}, expected an integer", key, detail::shown(value));
     return value.get<std::int64_t>();
 }
 
 OUTRIDER_INLINE std::vector<TokenId> token_ids(const nlohmann::json& object, const char* key) {
     const nlohmann::json& list = member(object, key);
-    require(list.is_array(), "{} is no list; expected token ids", key);
+    require(list.is_array(), ErrorKind::damaged_file, "{} is no list; expected token ids", key);
     std::vector<TokenId> ids;
     ids.reserve(list.size());
     for (const nlohmann::json& id : list) {
-        require(id.is_number_unsigned() && id <= std::numeric_limits<TokenId>::max(), "{} holds {}, expected token ids",
-                key, detail::shown(id));
+        require(id.is_number_unsigned() && id <= std::numeric_limits<TokenId>::max(), ErrorKind::damaged_file,
+                "{} holds {}, expected token ids", key, detail::shown(id));
         ids.push_back(id.get<TokenId>());
     }
     return ids;
@@ -161,9 +163,9 @@ OUTRIDER_INLINE std::vector<TokenId> token_ids(const nlohmann::json& object, con
 
 OUTRIDER_INLINE double positive_number(const nlohmann::json& object, const char* key) {
     const nlohmann::json& value = member(object, key);
-    require(value.is_number(), "{} is {}, expected a number", key, detail::shown(value));
+    require(value.is_number(), ErrorKind::damaged_file, "{} is {}, expected a number", key, detail::shown(value));
     const auto number = value.get<double>();
-    require(number > 0 && std::isfinite(number), "{} is {}, expected above 0", key, number);
+    require(number > 0 && std::isfinite(number), ErrorKind::damaged_file, "{} is {}, expected above 0", key, number);
     return number;
 }
 
@@ -184,22 +186,24 @@ OUTRIDER_INLINE void write_drafter_json(const std::filesystem::path& folder, con
 
 OUTRIDER_INLINE void check_drafter_size(std::string_view drafter, std::string_view name, std::int64_t value) {
     const std::int64_t most = 1 << 20;
-    require(value > 0 && value <= most, "{}: {} is {}, expected 1 to {}", drafter, name, value, most);
+    require(value > 0 && value <= most, ErrorKind::damaged_file, "{}: {} is {}, expected 1 to {}", drafter, name, value,
+            most);
 }
 
 OUTRIDER_INLINE void check_draft_vocabulary(std::string_view drafter, const std::vector<TokenId>& vocabulary) {
     for (std::size_t i = 0; i < vocabulary.size(); ++i)
-        require(vocabulary[i] >= 0 && (i == 0 || vocabulary[i] > vocabulary[i - 1]),
+        require(vocabulary[i] >= 0 && (i == 0 || vocabulary[i] > vocabulary[i - 1]), ErrorKind::damaged_file,
                 "{}: the draft vocabulary must be ascending token ids; entry {} is {}", drafter, i, vocabulary[i]);
 }
 
 OUTRIDER_INLINE void check_accuracies(std::string_view drafter, const std::vector<std::vector<double>>& accuracies,
                                       std::int64_t heads) {
-    require(static_cast<std::int64_t>(accuracies.size()) <= heads, "{}: accuracies of {} heads, there are {}", drafter,
-            accuracies.size(), heads);
+    require(static_cast<std::int64_t>(accuracies.size()) <= heads, ErrorKind::damaged_file,
+            "{}: accuracies of {} heads, there are {}", drafter, accuracies.size(), heads);
     for (const std::vector<double>& ranks : accuracies)
         for (const double share : ranks)
-            require(share >= 0 && share <= 1, "{}: an accuracy is {}, expected 0 to 1", drafter, share);
+            require(share >= 0 && share <= 1, ErrorKind::damaged_file, "{}: an accuracy is {}, expected 0 to 1",
+                    drafter, share);
 }
 
 OUTRIDER_INLINE void check_layer_sizes(std::string_view drafter, const LayerSizes& sizes, std::int64_t intermediate) {
@@ -207,17 +211,18 @@ OUTRIDER_INLINE void check_layer_sizes(std::string_view drafter, const LayerSize
     check_drafter_size(drafter, "kv_heads", sizes.kv_heads);
     check_drafter_size(drafter, "head_dim", sizes.head_dim);
     check_drafter_size(drafter, "intermediate", intermediate);
-    require(sizes.heads % sizes.kv_heads == 0, "{}: {} heads cannot share {} key heads", drafter, sizes.heads,
-            sizes.kv_heads);
-    require(sizes.head_dim % 2 == 0, "{}: head_dim is {}, rotary positions need an even number", drafter,
-            sizes.head_dim);
+    require(sizes.heads % sizes.kv_heads == 0, ErrorKind::damaged_file, "{}: {} heads cannot share {} key heads",
+            drafter, sizes.heads, sizes.kv_heads);
+    require(sizes.head_dim % 2 == 0, ErrorKind::damaged_file,
+            "{}: head_dim is {}, rotary positions need an even number", drafter, sizes.head_dim);
 }
 
 OUTRIDER_INLINE void check_weights(std::string_view drafter, const std::vector<WantedWeight>& wanted) {
     for (const auto& [name, weight, shape] : wanted) {
-        require(weight->defined(), "{}: weight {} is missing", drafter, name);
-        require(detail::fits_shape(weight->sizes(), shape), "{}: weight {} is [{}], its config asks for [{}]", drafter,
-                name, detail::listed(weight->sizes()), detail::listed(shape));
+        require(weight->defined(), ErrorKind::damaged_file, "{}: weight {} is missing", drafter, name);
+        require(detail::fits_shape(weight->sizes(), shape), ErrorKind::damaged_file,
+                "{}: weight {} is [{}], its config asks for [{}]", drafter, name, detail::listed(weight->sizes()),
+                detail::listed(shape));
     }
 }
 
@@ -225,7 +230,7 @@ OUTRIDER_INLINE void read_weights(const std::filesystem::path& folder, std::stri
                                   const std::vector<WantedWeight>& wanted, WeightType type) {
     const SafeTensors file = SafeTensors::open(folder / "model.safetensors");
     for (const auto& [name, weight, shape] : wanted) {
-        require(file.has(name), "{}: weight {} is missing", file.name(), name);
+        require(file.has(name), ErrorKind::damaged_file, "{}: weight {} is missing", file.name(), name);
         const SafeTensor& tensor = file.tensor(name);
         if (type == WeightType::stored && detail::is_bf16_view(tensor)) {
             const auto let_go = [file, data = tensor.data](void*) { file.drop_pages(data); };
@@ -242,6 +247,7 @@ OUTRIDER_INLINE void read_weights(const std::filesystem::path& folder, std::stri
     for (const std::string& name : file.names())
         require(name == kVocabularyTensor ||
                     std::any_of(wanted.begin(), wanted.end(), [&](const WantedWeight& it) { return it.name == name; }),
+                ErrorKind::damaged_file,
                 "{}: holds {} weights, among them {}; a {} of this config has {} and not that one", file.name(),
                 file.tensors().size(), name, drafter, wanted.size());
     check_weights(drafter, wanted);

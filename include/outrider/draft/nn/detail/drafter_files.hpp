@@ -69,12 +69,12 @@ void write_drafter_config(const std::filesystem::path& folder, std::string_view 
 /// one.
 inline void check_target(std::string_view drafter, const TargetHead& head, const std::string& fingerprint,
                          const std::string& name, std::int64_t hidden, const std::vector<TokenId>& vocabulary) {
-    require(fingerprint.empty() || fingerprint == head.fingerprint,
+    require(fingerprint.empty() || fingerprint == head.fingerprint, ErrorKind::mismatched_drafter,
             "{}: the drafter belongs to target {} ({}), this target is {}; train one for it with `outrider train`, or "
             "load the model it was made for",
             drafter, fingerprint, name, head.fingerprint);
     const TokenId largest = vocabulary.empty() ? 0 : vocabulary.back();
-    require(hidden == head.hidden && largest < head.vocabulary,
+    require(hidden == head.hidden && largest < head.vocabulary, ErrorKind::mismatched_drafter,
             "{}: the drafter is made for width {} and a vocabulary above {}, the target has {} and {}", drafter, hidden,
             largest, head.hidden, head.vocabulary);
 }

@@ -23,7 +23,7 @@ enum class HeadOutput : unsigned char {
 [[nodiscard]] inline HeadOutput head_output(std::string_view word) {
     for (const HeadOutput output : {HeadOutput::own, HeadOutput::shared, HeadOutput::target})
         if (name_of(output) == word) return output;
-    fail("output is \"{}\", expected \"own\", \"shared\" or \"target\"", word);
+    fail(ErrorKind::damaged_file, "output is \"{}\", expected \"own\", \"shared\" or \"target\"", word);
 }
 
 }  // namespace outrider

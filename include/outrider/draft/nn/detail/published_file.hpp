@@ -37,7 +37,7 @@ public:
         : name_(((fs::is_directory(path) ? path : path.parent_path()) / "config.json").string()) {
         if (!fs::exists(name_)) return;
         file_ = outrider::detail::read_json(name_);
-        require(file_.is_object(), "{}: expected a JSON object", name_);
+        require(file_.is_object(), ErrorKind::damaged_file, "{}: expected a JSON object", name_);
     }
 
     [[nodiscard]] bool has(const char* key) const { return !outrider::detail::field(file_, key).is_null(); }
@@ -66,7 +66,8 @@ public:
 
 private:
     [[noreturn]] void wrong(const char* key, const nlohmann::json& value, const char* expected) const {
-        fail("{}: {} is {}; expected {}", name_, key, outrider::detail::shown(value), expected);
+        fail(ErrorKind::damaged_file, "{}: {} is {}; expected {}", name_, key, outrider::detail::shown(value),
+             expected);
     }
 
     std::string name_;
@@ -81,13 +82,13 @@ inline NamedTensors open_heads(const fs::path& path) {
     try {
         return NamedTensors::open(path);
     } catch (const Error& error) {
-        fail(
-            "{}: these look like published heads (a file, or a folder whose config.json names no kind), and cannot be "
-            "read: {}. "
-            "Expected medusa_lm_head or hydra_lm_head (.safetensors or .pt), a whole model with heads, or the folder "
-            "of a "
-            "drafter that was trained here",
-            path.string(), error.what());
+        fail(ErrorKind::damaged_file,
+             "{}: these look like published heads (a file, or a folder whose config.json names no kind), and cannot be "
+             "read: {}. "
+             "Expected medusa_lm_head or hydra_lm_head (.safetensors or .pt), a whole model with heads, or the folder "
+             "of a "
+             "drafter that was trained here",
+             path.string(), error.what());
     }
 }
 
@@ -101,7 +102,7 @@ public:
 
     /// In the file's own type where that is a real one of 16 bits, else float32.
     at::Tensor operator()(const std::string& name) {
-        require(file_->has(name), "{}: tensor {} is missing", file_->name(), name);
+        require(file_->has(name), ErrorKind::damaged_file, "{}: tensor {} is missing", file_->name(), name);
         left_.erase(name);
         const SafeTensor& tensor = file_->tensor(name);
         if (tensor.dtype != SafeDtype::f16 && tensor.dtype != SafeDtype::bf16) {
@@ -119,7 +120,8 @@ public:
     [[nodiscard]] const std::string& file() const { return file_->name(); }
 
     void finish() const {
-        require(left_.empty(), "{}: tensor {} is unknown; this is not a checkpoint of a known form", file_->name(),
+        require(left_.empty(), ErrorKind::damaged_file,
+                "{}: tensor {} is unknown; this is not a checkpoint of a known form", file_->name(),
                 left_.empty() ? "" : *left_.begin());
     }
 
