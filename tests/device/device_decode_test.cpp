@@ -223,9 +223,7 @@ class Careless final : public DraftModel {
 public:
     [[nodiscard]] std::string_view kind() const override { return "careless"; }
 
-protected:
-    [[nodiscard]] std::vector<SequenceTree> do_propose(std::span<const SequenceFeedback> feedback,
-                                                       DraftBudget) override {
+    [[nodiscard]] std::vector<SequenceTree> propose(std::span<const SequenceFeedback> feedback, DraftBudget) override {
         std::vector<SequenceTree> trees;
         for (const SequenceFeedback& it : feedback) {
             const float first = static_cast<const float*>(it.features.storage().data())[0];
@@ -233,7 +231,7 @@ protected:
         }
         return trees;
     }
-    void do_forget(SequenceId) override {}
+    void forget(SequenceId) override {}
 };
 
 }  // namespace

@@ -24,8 +24,7 @@ public:
     [[nodiscard]] std::string_view kind() const override { return "test"; }
     [[nodiscard]] FeatureRequest features() const override { return FeatureRequest::none(); }
 
-protected:
-    std::vector<SequenceTree> do_propose(std::span<const SequenceFeedback> feedback, DraftBudget budget) override {
+    std::vector<SequenceTree> propose(std::span<const SequenceFeedback> feedback, DraftBudget budget) override {
         std::vector<SequenceTree> trees;
         for (const SequenceFeedback& f : feedback) {
             State& state = states_[f.sequence];
@@ -39,7 +38,7 @@ protected:
         }
         return trees;
     }
-    void do_forget(SequenceId sequence) override { states_.erase(sequence); }
+    void forget(SequenceId sequence) override { states_.erase(sequence); }
 
 private:
     struct State {

@@ -72,12 +72,11 @@ public:
     FaultyDraft(FakeLaw law, Bomb& bomb) : inner_(law, 3, 0.5), bomb_(bomb) {}
     [[nodiscard]] std::string_view kind() const override { return "faulty"; }
 
-protected:
-    std::vector<SequenceTree> do_propose(std::span<const SequenceFeedback> feedback, DraftBudget budget) override {
+    std::vector<SequenceTree> propose(std::span<const SequenceFeedback> feedback, DraftBudget budget) override {
         bomb_.tick(Part::propose);
         return inner_.propose(feedback, budget);
     }
-    void do_forget(SequenceId id) override {
+    void forget(SequenceId id) override {
         inner_.forget(id);
         bomb_.tick(Part::forget);
     }

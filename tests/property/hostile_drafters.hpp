@@ -26,11 +26,7 @@ public:
     explicit KnowingDraft(FakeLaw law) : law_(law) {}
     [[nodiscard]] std::string_view kind() const override { return "test"; }
 
-protected:
-    /// `text`: prompt, output, and the pending token, which is the root.
-    virtual TokenTree grow(SequenceId sequence, const std::vector<TokenId>& text, std::int64_t nodes) = 0;
-
-    std::vector<SequenceTree> do_propose(std::span<const SequenceFeedback> feedback, DraftBudget budget) override {
+    std::vector<SequenceTree> propose(std::span<const SequenceFeedback> feedback, DraftBudget budget) override {
         std::vector<SequenceTree> trees;
         for (const SequenceFeedback& f : feedback) {
             std::vector<TokenId>& text = texts_[f.sequence];
@@ -51,7 +47,11 @@ protected:
         }
         return trees;
     }
-    void do_forget(SequenceId sequence) override { texts_.erase(sequence); }
+    void forget(SequenceId sequence) override { texts_.erase(sequence); }
+
+protected:
+    /// `text`: prompt, output, and the pending token, which is the root.
+    virtual TokenTree grow(SequenceId sequence, const std::vector<TokenId>& text, std::int64_t nodes) = 0;
 
     static void check(bool holds, const char* what) {
         if (!holds) throw std::logic_error(std::string("KnowingDraft: ") + what);

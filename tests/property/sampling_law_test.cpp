@@ -44,6 +44,12 @@ class DrawingDraft final : public KnowingDraft {
 public:
     explicit DrawingDraft(std::size_t chains, bool lies = false) : KnowingDraft(kLaw), chains_(chains), lies_(lies) {}
 
+    std::vector<SequenceTree> propose(std::span<const SequenceFeedback> feedback, DraftBudget budget) override {
+        std::vector<SequenceTree> trees = KnowingDraft::propose(feedback, budget);
+        for (SequenceTree& t : trees) t.samples = std::move(drawn_[t.sequence]);
+        return trees;
+    }
+
 protected:
     class Leaning final : public DraftLaw {
     public:
@@ -58,12 +64,6 @@ protected:
     private:
         double top_;
     };
-
-    std::vector<SequenceTree> do_propose(std::span<const SequenceFeedback> feedback, DraftBudget budget) override {
-        std::vector<SequenceTree> trees = KnowingDraft::do_propose(feedback, budget);
-        for (SequenceTree& t : trees) t.samples = std::move(drawn_[t.sequence]);
-        return trees;
-    }
 
     TokenTree grow(SequenceId sequence, const std::vector<TokenId>& text, std::int64_t nodes) override {
         if (nodes < 11) return TokenTree::root_only(text.back());

@@ -13,13 +13,15 @@
 
 namespace outrider {
 
-/// One function from feedback to trees. `forget(SequenceId)` is called too where it exists.
+/// One function from feedback to trees. `forget(SequenceId)`, `features()`, `draws()` and `kind()` are called too where
+/// they exist.
 template <typename D>
 concept Drafter = requires(D draft, std::span<const SequenceFeedback> feedback, DraftBudget budget) {
     { draft.propose(feedback, budget) } -> std::same_as<std::vector<SequenceTree>>;
 };
 
-/// Three calls, and two facts. `release(SequenceId)`, `limits()` and `pass_times()` are called too where they exist.
+/// Three calls, and two facts. `release(SequenceId)` or `retire(SequenceId)`, `resumes()` and `resume(Prefill)`,
+/// `extends()`, `limits()` and `pass_times()` are called too where they exist.
 template <typename V>
 concept TargetVerifier = requires(V verifier, const V& known, std::span<const Prefill> prompts,
                                   std::span<const SequenceTree> trees, std::span<const SequenceAcceptance> accepted) {
@@ -30,7 +32,8 @@ concept TargetVerifier = requires(V verifier, const V& known, std::span<const Pr
     { known.context() } -> std::convertible_to<std::int64_t>;
 };
 
-/// One call on one tree.
+/// One call on one tree. `check_draws(DraftDraws)` and `check_request(SamplingOptions)` are called too where they
+/// exist.
 template <typename A>
 concept Acceptor =
     requires(const A& policy, const TokenTree& tree, const TreeRows& rows, const SequenceContext& context) {

@@ -16,6 +16,7 @@
 #include <outrider/decode/concepts.hpp>
 #include <outrider/decode/decoder_options.hpp>
 #include <outrider/decode/detail/decide.hpp>
+#include <outrider/decode/detail/optional_members.hpp>
 #include <outrider/decode/detail/round_checks.hpp>
 #include <outrider/decode/detail/sequence_book.hpp>
 #include <outrider/decode/detail/session.hpp>
@@ -47,13 +48,12 @@ public:
           verify_(std::move(verifier)),
           policy_(std::move(policy)),
           budget_(options.nodes),
-          limits_(limits()),
+          limits_(detail::limits_of(verify_.part())),
           book_(limits_.sequences(options.max_batch)),
           prefill_rows_(options.prefill_rows),
           drafts_(options.nodes != 0) {
         require_in(ranges::kPrefillRows, prefill_rows_, "DecoderOptions", "prefill_rows");
-        if constexpr (requires { policy_.part().check_draws(draft_.part().draws()); })
-            policy_.part().check_draws(draft_.part().draws());
+        detail::check_draws(policy_.part(), draft_.part());
     }
     /// With the default policy, Match.
     SpeculativeDecoder(D drafter, V verifier, DecoderOptions options = {})
@@ -70,8 +70,7 @@ public:
     SequenceId join(Prompt prompt, GenerationOptions options = {}, Sink sink = {}) {
         const std::int64_t vocabulary = verify_.part().vocabulary(), context = verify_.part().context();
         check_request(prompt, options, sink, vocabulary, context);
-        if constexpr (requires { policy_.part().check_request(options.sampling()); })
-            policy_.part().check_request(options.sampling());
+        detail::check_policy(policy_.part(), options.sampling());
         if (!options.seed) options.seed = fresh_seed();
         const SequenceId id = next_sequence_id();
         book_.wait(std::make_unique<Session>(id, std::move(prompt), options, vocabulary, context, std::move(sink)));
@@ -132,6 +131,7 @@ public:
 
     /// Sequences that have ended and whose results nobody has taken yet, in no order.
     [[nodiscard]] std::vector<SequenceId> ended() const { return book_.ended(); }
+
     /// Queues a sequence that goes on behind another one's prompt and text so far, with the tokens of `more`, if any.
     /// The other may be decoded or have ended, and not been taken. Where the verifier keeps texts (Verifier::resumes),
     /// nothing of it is read again.
@@ -167,7 +167,7 @@ private:
             trees.push_back({session->id(), TokenTree::root_only(session->pending())});
         if (plan.drafting.empty()) return trees;
         drafted = draft_->propose(book_.owed().take(plan.drafting), plan.budget);
-        check_trees(drafted, book_.active(), plan.drafting, verify_.part().vocabulary());
+        check_trees(drafted, book_.active(), plan.drafting, plan.budget.nodes, verify_.part().vocabulary());
         for (std::size_t i = 0; i < drafted.size(); ++i) trees[plan.drafting[i]] = std::move(drafted[i]);
         return trees;
     }
@@ -229,7 +229,8 @@ private:
     void advance() {
         check_not_stepping();
         const Marked mark(stepping_);
-        if (book_.waiting() > 0) take_prompts(verify_, book_, features(), prefill_rows_, release());
+        if (book_.waiting() > 0)
+            take_prompts(verify_, book_, detail::features_of(draft_.part()), prefill_rows_, release());
         if (book_.active().empty()) return;
         look_at_costs();
         const double start = now_seconds();
@@ -243,31 +244,16 @@ private:
         book_.leave(release());
     }
 
-    /// What the target can take, where it says so.
-    [[nodiscard]] VerifierLimits limits() {
-        if constexpr (requires { verify_.part().limits(); }) return verify_.part().limits();
-        return {};
-    }
-
-    /// What the drafter reads, where it says so.
-    [[nodiscard]] FeatureRequest features() {
-        if constexpr (requires { draft_.part().features(); }) return draft_.part().features();
-        return {};
-    }
-
     /// Before the first round that could draft: what passes cost, where the verifier can tell.
     void look_at_costs() {
         if (looked_ || !budget_.automatic()) return;
         looked_ = true;
-        if constexpr (requires { draft_.part().kind(); })
-            if (draft_.part().kind() == "none") return;
+        if (detail::never_drafts(draft_.part())) return;
         std::vector<PassTime> times;
-        if constexpr (requires { verify_.part().pass_times(); }) {
-            try {
-                times = verify_.part().pass_times();
-            } catch (...) {
-                book_.note_error();
-            }
+        try {
+            times = detail::pass_times_of(verify_.part());
+        } catch (...) {
+            book_.note_error();
         }
         budget_.measured(times, rests_by_itself(draft_.part()));
     }
@@ -285,13 +271,11 @@ private:
     [[nodiscard]] auto release() {
         return [this](SequenceId id, bool well) {
             try {
-                if constexpr (requires { draft_.part().forget(id); }) draft_.part().forget(id);
+                detail::forget(draft_.part(), id);
             } catch (...) {
                 book_.note_stage_error();  // the target is told all the same
             }
-            if constexpr (requires { verify_.part().retire(id); })
-                if (well) return verify_.part().retire(id);
-            if constexpr (requires { verify_.part().release(id); }) verify_.part().release(id);
+            detail::release(verify_.part(), id, well);
         };
     }
 

@@ -21,16 +21,13 @@ class OUTRIDER_API DraftModel {
 public:
     virtual ~DraftModel() = default;
 
-    /// One tree per feedback, whose root is feedback.pending and which has at most budget.nodes nodes below it.
-    /// Throws Error where a derived class breaks that.
-    [[nodiscard]] std::vector<SequenceTree> propose(std::span<const SequenceFeedback> feedback, DraftBudget budget) {
-        std::vector<SequenceTree> trees = do_propose(feedback, budget);
-        check(feedback, budget, trees);
-        return trees;
-    }
+    /// One tree per feedback, in order, whose root is feedback.pending and which has at most budget.nodes nodes below
+    /// it. Whoever calls it (the decoder, a merged drafter) checks that.
+    [[nodiscard]] virtual std::vector<SequenceTree> propose(std::span<const SequenceFeedback> feedback,
+                                                            DraftBudget budget) = 0;
 
     /// Drops the state of a sequence that has ended. Unknown ids are ignored.
-    void forget(SequenceId sequence) { do_forget(sequence); }
+    virtual void forget(SequenceId) {}
 
     /// Short name for reports: "none", "ngram", "ctc", "ctc+ngram", ...
     [[nodiscard]] virtual std::string_view kind() const = 0;
@@ -48,28 +45,6 @@ public:
 
     /// Bytes of weights and of the tables made of them, as held; not what it keeps for each sequence. 0 for look-ups.
     [[nodiscard]] virtual std::size_t weight_bytes() const { return 0; }
-
-protected:
-    [[nodiscard]] virtual std::vector<SequenceTree> do_propose(std::span<const SequenceFeedback> feedback,
-                                                               DraftBudget budget) = 0;
-    virtual void do_forget(SequenceId) {}
-
-private:
-    static void check(std::span<const SequenceFeedback> feedback, DraftBudget budget,
-                      const std::vector<SequenceTree>& trees) {
-        require(trees.size() == feedback.size(), "DraftModel: {} trees for {} sequences; return one for each",
-                trees.size(), feedback.size());
-        for (std::size_t i = 0; i < trees.size(); ++i) {
-            const TokenTree& tree = trees[i].tree;
-            require(trees[i].sequence == feedback[i].sequence && tree.token(0) == feedback[i].pending,
-                    "DraftModel: tree {} belongs to sequence {} and has root {}, expected sequence {} and its pending "
-                    "token {}",
-                    i, trees[i].sequence, tree.token(0), feedback[i].sequence, feedback[i].pending);
-            require(static_cast<std::int64_t>(tree.drafted()) <= budget.nodes,
-                    "DraftModel: tree {} has {} nodes below the root, the budget is {}", i, tree.drafted(),
-                    budget.nodes);
-        }
-    }
 };
 
 }  // namespace outrider

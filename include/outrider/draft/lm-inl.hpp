@@ -85,7 +85,7 @@ OUTRIDER_INLINE DraftDraws LmDraft::draws() const {
     return options_.chains == 1 ? DraftDraws::chain : DraftDraws::independent;
 }
 
-OUTRIDER_INLINE void LmDraft::do_forget(SequenceId sequence) {
+OUTRIDER_INLINE void LmDraft::forget(SequenceId sequence) {
     known_.erase(sequence);
     model_->release(sequence);
 }
@@ -95,7 +95,7 @@ OUTRIDER_INLINE void LmDraft::take_up(const SequenceFeedback& f) {
     const std::size_t before = known.text.empty() ? 0 : known.text.size() - 1;
     const bool fits = before + f.tokens.size() == static_cast<std::size_t>(f.committed) &&
                       (known.text.empty() || known.text.back() == (f.tokens.empty() ? f.pending : f.tokens.front()));
-    if (!fits) do_forget(f.sequence);
+    if (!fits) forget(f.sequence);
     require(fits,
             "LmDraft: sequence {} has {} committed tokens and {} new ones, this drafter knows {}; give it the feedback "
             "of every round, from the prompt on",
@@ -111,8 +111,8 @@ OUTRIDER_INLINE void LmDraft::take_up(const SequenceFeedback& f) {
     known.held.resize(static_cast<std::size_t>(common));
 }
 
-OUTRIDER_INLINE std::vector<SequenceTree> LmDraft::do_propose(std::span<const SequenceFeedback> feedback,
-                                                              DraftBudget budget) {
+OUTRIDER_INLINE std::vector<SequenceTree> LmDraft::propose(std::span<const SequenceFeedback> feedback,
+                                                           DraftBudget budget) {
     for (const SequenceFeedback& f : feedback) take_up(f);
     std::vector<Growing> growing;
     for (const SequenceFeedback& f : feedback) {

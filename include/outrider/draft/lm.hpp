@@ -46,10 +46,9 @@ public:
     [[nodiscard]] std::size_t weight_bytes() const override { return model_->weight_bytes(); }
     [[nodiscard]] const CausalModel& model() const { return *model_; }
 
-protected:
-    [[nodiscard]] std::vector<SequenceTree> do_propose(std::span<const SequenceFeedback> feedback,
-                                                       DraftBudget budget) override;
-    void do_forget(SequenceId sequence) override;
+    [[nodiscard]] std::vector<SequenceTree> propose(std::span<const SequenceFeedback> feedback,
+                                                    DraftBudget budget) override;
+    void forget(SequenceId sequence) override;
 
 private:
     /// What is known between rounds.

@@ -4,11 +4,10 @@
 #include <outrider/draft/merged.hpp>
 
 #include <algorithm>
-#include <cmath>
-#include <functional>
 #include <numeric>
 
 #include <outrider/core/error.hpp>
+#include <outrider/draft/detail/draft_checks.hpp>
 
 #include <outrider/core/detail/bodies.hpp>
 
@@ -57,7 +56,7 @@ OUTRIDER_INLINE void MergedDraft::keep_draws(const SequenceTree& tree, Draws& dr
     if (kept == nullptr || (kept->is_chosen() && !tree.samples->is_chosen())) kept = tree.samples;
 }
 
-OUTRIDER_INLINE void MergedDraft::do_forget(SequenceId sequence) {
+OUTRIDER_INLINE void MergedDraft::forget(SequenceId sequence) {
     proposed_.erase(sequence);
     for (Part& part : parts_) {
         part.owed.erase(sequence);
@@ -65,14 +64,14 @@ OUTRIDER_INLINE void MergedDraft::do_forget(SequenceId sequence) {
     }
 }
 
-OUTRIDER_INLINE std::vector<SequenceTree> MergedDraft::do_propose(std::span<const SequenceFeedback> feedback,
-                                                                  DraftBudget budget) {
+OUTRIDER_INLINE std::vector<SequenceTree> MergedDraft::propose(std::span<const SequenceFeedback> feedback,
+                                                               DraftBudget budget) {
     std::size_t emitted = 0;
     for (const SequenceFeedback& f : feedback) {
         Stages& stages = proposed_[f.sequence];
         if (!stages.empty()) emitted += f.tokens.size();  // else they are the prompt's
-        for (const Trie& trie : stages) learn(trie, f);
-        stages.assign(1, Trie{0, {Node{f.pending}}});
+        for (const DraftTrie& trie : stages) trie.learn(f, hit_rates_);
+        stages.assign(1, DraftTrie(f.pending));
     }
     const bool priced = budget.second_price > 0 && !draws_nodes_;
     if (!feedback.empty())
@@ -84,12 +83,12 @@ OUTRIDER_INLINE std::vector<SequenceTree> MergedDraft::do_propose(std::span<cons
     std::vector<SequenceTree> merged;
     merged.reserve(feedback.size());
     for (const SequenceFeedback& f : feedback) {
-        Trie& trie = proposed_[f.sequence].back();
+        DraftTrie& trie = proposed_[f.sequence].back();
         if (!priced) {
-            weigh(trie);
+            trie.weigh(hit_rates_);
             extend(f.sequence, trie, budget.nodes);
         }
-        merged.push_back({f.sequence, best_nodes(trie, budget.nodes), std::move(draws[f.sequence])});
+        merged.push_back({f.sequence, trie.best(budget.nodes), std::move(draws[f.sequence])});
         SequenceTree& last = merged.back();
         if (last.samples != nullptr && last.samples->is_chosen())
             last.samples = std::make_shared<const DraftSamples>(DraftSamples::chosen(last.tree));
@@ -115,7 +114,7 @@ OUTRIDER_INLINE std::vector<std::size_t> MergedDraft::whom_to_draft(std::size_t 
         const auto owed = part.owed.find(feedback[i].sequence);
         const auto fresh = static_cast<std::int64_t>(feedback[i].tokens.size());
         const std::int64_t tokens = fresh + (owed == part.owed.end() ? 0 : owed->second.tokens());
-        const double before = worth(proposed_[feedback[i].sequence].back(), budget);
+        const double before = proposed_[feedback[i].sequence].back().worth(budget);
         if (part.asking.ask(before, tokens, budget.second_price)) asked.push_back(i);
     }
     return asked;
@@ -167,7 +166,7 @@ OUTRIDER_INLINE void MergedDraft::ask_certain(std::span<const SequenceFeedback> 
         if (parts_[d].drafter->draws() != DraftDraws::certain) continue;
         Feedback missing;
         for (const SequenceFeedback& f : feedback) {
-            const Drafters asked = proposed_[f.sequence].back().asked;
+            const Drafters asked = proposed_[f.sequence].back().asked();
             if (asked == 0 || (asked & (1U << d)) != 0) continue;
             missing.push_back(parts_[d].owed.at(f.sequence).take());
             parts_[d].owed.erase(f.sequence);
@@ -184,137 +183,32 @@ OUTRIDER_INLINE void MergedDraft::draft(std::size_t drafter, std::span<const Seq
     for (const SequenceFeedback& f : feedback) tokens += static_cast<std::int64_t>(f.tokens.size());
     const double start = clock_();
     const std::vector<SequenceTree> trees = part.drafter->propose(feedback, budget);
+    check_drafts(kind_, trees, feedback, budget.nodes);
     part.asking.took(std::ssize(trees), tokens, clock_() - start, budget.second_price);
     const auto who = static_cast<Drafters>(1U << drafter);
     for (const SequenceTree& t : trees) {
         keep_draws(t, draws);
         Stages& stages = proposed_[t.sequence];
-        if (priced && stages.back().asked != 0) stages.push_back(stages.back());
-        Trie& trie = stages.back();
-        const double before = priced ? worth(trie, budget) : 0.0;
-        trie.asked = static_cast<Drafters>(trie.asked | who);
-        join(trie, t.tree, who);
+        if (priced && stages.back().asked() != 0) stages.push_back(stages.back());
+        DraftTrie& trie = stages.back();
+        const double before = priced ? trie.worth(budget) : 0.0;
+        trie.join(t.tree, who);
         if (!priced) continue;
-        weigh(trie);
+        trie.weigh(hit_rates_);
         extend(t.sequence, trie, budget.nodes);
-        part.asking.added(before, worth(trie, budget) - before);
-    }
-}
-
-/// Tokens that a tree of the trie's best nodes is expected to bring beyond its price, at its best size.
-OUTRIDER_INLINE double MergedDraft::worth(const Trie& trie, const DraftBudget& budget) {
-    std::vector<double> chances;
-    for (std::size_t n = 1; n < trie.nodes.size(); ++n) chances.push_back(std::exp(trie.nodes[n].path));
-    std::sort(chances.begin(), chances.end(), std::greater<>());
-    double best = 0, sum = 0;
-    for (std::size_t n = 1; n <= chances.size() && n < budget.tree_prices.size(); ++n) {
-        sum += chances[n - 1];
-        best = std::max(best, sum - budget.tree_prices[n]);
-    }
-    return best;
-}
-
-/// Walks a trie along what the target chose; every child on the way is an outcome, kept in the tree or not.
-OUTRIDER_INLINE void MergedDraft::learn(const Trie& trie, const SequenceFeedback& f) {
-    const std::vector<Node>& proposed = trie.nodes;
-    if (trie.asked == 0 || f.tokens.empty() || proposed.front().token != f.tokens.front()) return;
-    const std::vector<Drafters> voices = voices_of(proposed);
-    NodeIndex at = 0;
-    for (std::size_t i = 1; i <= f.tokens.size() && at != kNoNode; ++i) {
-        const TokenId actual = i < f.tokens.size() ? f.tokens[i] : f.pending;
-        NodeIndex next = kNoNode;
-        for (std::size_t n = static_cast<std::size_t>(at) + 1; n < proposed.size(); ++n) {
-            const Node& node = proposed[n];
-            if (node.parent != at) continue;
-            const bool came_true = node.token == actual;
-            hit_rates_[{voices[static_cast<std::size_t>(at)], node.by}].learn(node.depth, 1.0 - node.miss, came_true);
-            if (came_true) next = static_cast<NodeIndex>(n);
-        }
-        at = next;
-    }
-}
-
-OUTRIDER_INLINE void MergedDraft::join(Trie& all, const TokenTree& tree, Drafters who) {
-    std::vector<Node>& trie = all.nodes;
-    std::vector<NodeIndex> place(tree.size(), 0);
-    for (std::size_t i = 1; i < tree.size(); ++i) {
-        const NodeIndex parent = place[static_cast<std::size_t>(tree.parents()[i])];
-        const TokenId token = tree.tokens()[i];
-        auto n = static_cast<std::size_t>(parent) + 1;
-        while (n < trie.size() && (trie[n].parent != parent || trie[n].token != token)) ++n;
-        if (n == trie.size())
-            trie.push_back(
-                {.token = token, .parent = parent, .depth = trie[static_cast<std::size_t>(parent)].depth + 1});
-        place[i] = static_cast<NodeIndex>(n);
-        if ((trie[n].by & who) != 0 || std::isinf(tree.log_q()[i]))
-            continue;  // extended: proposed before, or not at all
-        trie[n].by = static_cast<Drafters>(trie[n].by | who);
-        trie[n].miss *= 1.0 - std::clamp(std::exp(double(tree.log_q()[i])), 0.0, 0.9999);
-    }
-}
-
-/// Of every node, the drafters that propose a child of it.
-OUTRIDER_INLINE std::vector<MergedDraft::Drafters> MergedDraft::voices_of(const std::vector<Node>& trie) {
-    std::vector<Drafters> voices(trie.size(), 0);
-    for (std::size_t n = 1; n < trie.size(); ++n) {
-        Drafters& parents = voices[static_cast<std::size_t>(trie[n].parent)];
-        parents = static_cast<Drafters>(parents | trie[n].by);
-    }
-    return voices;
-}
-
-/// Calibrates every node, scales siblings that claim more than all, and multiplies along the paths.
-OUTRIDER_INLINE void MergedDraft::weigh(Trie& all) const {
-    static const budget::HitRates unknown;
-    std::vector<Node>& trie = all.nodes;
-    std::vector<double> claimed(trie.size(), 0.0);  // sum over the children
-    const std::vector<Drafters> voices = voices_of(trie);
-    for (std::size_t n = 1; n < trie.size(); ++n) {
-        const auto it = hit_rates_.find({voices[static_cast<std::size_t>(trie[n].parent)], trie[n].by});
-        trie[n].given_parent = (it == hit_rates_.end() ? unknown : it->second)(trie[n].depth, 1.0 - trie[n].miss);
-        claimed[static_cast<std::size_t>(trie[n].parent)] += trie[n].given_parent;
-    }
-    for (std::size_t n = 1; n < trie.size(); ++n) {
-        const auto parent = static_cast<std::size_t>(trie[n].parent);
-        if (claimed[parent] > 0.995) trie[n].given_parent *= 0.995 / claimed[parent];
-        trie[n].path = trie[parent].path + std::log(trie[n].given_parent);
+        part.asking.added(before, trie.worth(budget) - before);
     }
 }
 
 /// Lets those that can do it go on from what the others drafted. The trie has to be weighed, and is afterwards.
-OUTRIDER_INLINE void MergedDraft::extend(SequenceId sequence, Trie& trie, std::int64_t nodes) {
+OUTRIDER_INLINE void MergedDraft::extend(SequenceId sequence, DraftTrie& trie, std::int64_t nodes) {
     if (draws_nodes_) return;
     for (std::size_t d = 0; d < parts_.size(); ++d) {
         const auto who = static_cast<Drafters>(1U << d);
-        if (parts_[d].extender == nullptr || (trie.asked & who) == 0 || trie.asked == who) continue;
-        TokenTree::Builder drafted(trie.nodes.front().token, trie.nodes.size());
-        for (std::size_t n = 1; n < trie.nodes.size(); ++n)
-            drafted.add(trie.nodes[n].parent, trie.nodes[n].token,
-                        static_cast<float>(std::log(trie.nodes[n].given_parent)));
-        join(trie, parts_[d].extender->extend(sequence, drafted.view(), nodes), who);
-        weigh(trie);
+        if (parts_[d].extender == nullptr || (trie.asked() & who) == 0 || trie.asked() == who) continue;
+        trie.join(parts_[d].extender->extend(sequence, trie.whole(), nodes), who);
+        trie.weigh(hit_rates_);
     }
-}
-
-/// The nodes of largest path probability. Parents are at least as likely as their children and stand before them, so a
-/// stable order is prefix-closed.
-OUTRIDER_INLINE TokenTree MergedDraft::best_nodes(const Trie& all, std::int64_t nodes) {
-    const std::vector<Node>& trie = all.nodes;
-    std::vector<NodeIndex> order(trie.size() - 1);
-    std::iota(order.begin(), order.end(), 1);
-    std::stable_sort(order.begin(), order.end(), [&](NodeIndex a, NodeIndex b) {
-        return trie[static_cast<std::size_t>(a)].path > trie[static_cast<std::size_t>(b)].path;
-    });
-    if (static_cast<std::int64_t>(order.size()) > nodes)
-        order.resize(static_cast<std::size_t>(std::max<std::int64_t>(nodes, 0)));
-    TokenTree::Builder tree(trie.front().token, order.size());
-    std::vector<NodeIndex> place(trie.size(), 0);
-    for (const NodeIndex n : order) {
-        const Node& node = trie[static_cast<std::size_t>(n)];
-        place[static_cast<std::size_t>(n)] = tree.add(place[static_cast<std::size_t>(node.parent)], node.token,
-                                                      static_cast<float>(std::log(node.given_parent)));
-    }
-    return std::move(tree).build();
 }
 
 }  // namespace outrider

@@ -4,7 +4,6 @@
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
-#include <map>
 #include <memory>
 #include <optional>
 #include <span>
@@ -15,24 +14,20 @@
 #include <utility>
 #include <vector>
 
-#include <outrider/budget/detail/hit_rate.hpp>
 #include <outrider/budget/detail/part.hpp>
 #include <outrider/budget/detail/self_priced.hpp>
 #include <outrider/core/detail/clock.hpp>
 #include <outrider/core/detail/export.hpp>
+#include <outrider/draft/detail/draft_trie.hpp>
 #include <outrider/draft/detail/owed_sequence.hpp>
 #include <outrider/draft/drafter.hpp>
 #include <outrider/draft/detail/tree_extender.hpp>
 
 namespace outrider {
 
-/// Every drafter proposes up to the whole budget; the trees become one trie (the merged trees of SpecInfer, Miao et al.
-/// 2024), of which the nodes of largest path probability stay. A node's probability given its parent starts as
-/// 1 - prod(1 - q) over the drafters that propose it, and is corrected by how often such nodes came true: one set of
-/// HitRates for each set of drafters that have a say behind the parent and each subset that agree, since a token that
-/// two propose is another kind of guess than a token that one proposes while the other differs, or knows nothing.
-/// Siblings that sum to more than one are scaled down. What is learned is shared by all sequences and a function of the
-/// history alone.
+/// Every drafter proposes up to the whole budget; the trees become one trie (DraftTrie: the merged trees of SpecInfer,
+/// Miao et al. 2024), of which the nodes of largest path probability stay. Probabilities are corrected by how often
+/// such nodes came true. What is learned is shared by all sequences and a function of the history alone.
 ///
 /// A drafter that can go on where others end (TreeExtender: n-grams) then gets the whole trie, continues its likeliest
 /// paths and has a say on nodes that only others had proposed. Not where a drafter samples: that would make nodes
@@ -64,28 +59,14 @@ public:
     /// Part by part, but where a part samples.
     [[nodiscard]] bool rests() const override { return !draws_nodes_; }
 
-protected:
-    [[nodiscard]] std::vector<SequenceTree> do_propose(std::span<const SequenceFeedback> feedback,
-                                                       DraftBudget budget) override;
-    void do_forget(SequenceId sequence) override;
+    [[nodiscard]] std::vector<SequenceTree> propose(std::span<const SequenceFeedback> feedback,
+                                                    DraftBudget budget) override;
+    void forget(SequenceId sequence) override;
 
 private:
-    using Drafters = std::uint16_t;  ///< a set of them: bit d is drafter d
-
-    struct Node {
-        TokenId token = kNoToken;
-        NodeIndex parent = kNoNode;
-        std::int32_t depth = 0;
-        Drafters by = 0;    ///< those that propose it
-        double miss = 1.0;  ///< prod(1 - q) of these
-        double path = 0.0;  ///< log of the calibrated path probability
-        double given_parent = 1.0;
-    };
-    struct Trie {
-        Drafters asked = 0;
-        std::vector<Node> nodes;  ///< node 0 is the root; parents come first
-    };
-    using Stages = std::vector<Trie>;  ///< without prices the whole trie alone, else after each drafter that was asked
+    using Drafters = DraftTrie::Drafters;
+    using Stages =
+        std::vector<DraftTrie>;  ///< without prices the whole trie alone, else after each drafter that was asked
 
     template <typename... Parts>
     static std::vector<std::unique_ptr<DraftModel>> list(Parts&&... parts) {
@@ -96,13 +77,7 @@ private:
 
     using Draws = std::unordered_map<SequenceId, std::shared_ptr<const DraftSamples>>;
     static void keep_draws(const SequenceTree& tree, Draws& draws);
-    void learn(const Trie& proposed, const SequenceFeedback& feedback);
-    static void join(Trie& trie, const TokenTree& tree, Drafters who);
-    static std::vector<Drafters> voices_of(const std::vector<Node>& trie);
-    void weigh(Trie& trie) const;
-    void extend(SequenceId sequence, Trie& trie, std::int64_t nodes);
-    static TokenTree best_nodes(const Trie& trie, std::int64_t nodes);
-    static double worth(const Trie& trie, const DraftBudget& budget);
+    void extend(SequenceId sequence, DraftTrie& trie, std::int64_t nodes);
 
     void cheapest_first();
     [[nodiscard]] std::vector<std::size_t> whom_to_draft(std::size_t drafter,
@@ -130,8 +105,7 @@ private:
     std::vector<std::size_t> order_;  ///< cheapest first, roughly
     Clock clock_;
     std::string kind_;
-    std::map<std::pair<Drafters, Drafters>, budget::HitRates>
-        hit_rates_;                                    ///< by who has a say behind a node, and who agrees
+    DraftTrie::Rates hit_rates_;
     std::unordered_map<SequenceId, Stages> proposed_;  ///< in the last round, all nodes
 };
 

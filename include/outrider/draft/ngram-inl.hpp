@@ -10,7 +10,7 @@
 #include <outrider/core/error.hpp>
 #include <outrider/core/rng.hpp>
 
-#include <outrider/draft/detail/ngram_growth.hpp>
+#include <outrider/draft/detail/ngram_growth-inl.hpp>
 
 #include <outrider/core/detail/bodies.hpp>
 
@@ -67,8 +67,8 @@ OUTRIDER_INLINE std::string_view NgramDraft::kind() const {
     }
 }
 
-OUTRIDER_INLINE std::vector<SequenceTree> NgramDraft::do_propose(std::span<const SequenceFeedback> feedback,
-                                                                 DraftBudget budget) {
+OUTRIDER_INLINE std::vector<SequenceTree> NgramDraft::propose(std::span<const SequenceFeedback> feedback,
+                                                              DraftBudget budget) {
     std::vector<SequenceTree> trees;
     trees.reserve(feedback.size());
     for (const SequenceFeedback& f : feedback) {

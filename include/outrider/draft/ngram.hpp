@@ -51,10 +51,9 @@ public:
 
     [[nodiscard]] TokenTree extend(SequenceId sequence, const TokenTree& drafted, std::int64_t nodes) override;
 
-protected:
-    [[nodiscard]] std::vector<SequenceTree> do_propose(std::span<const SequenceFeedback> feedback,
-                                                       DraftBudget budget) override;
-    void do_forget(SequenceId sequence) override { histories_.erase(sequence); }
+    [[nodiscard]] std::vector<SequenceTree> propose(std::span<const SequenceFeedback> feedback,
+                                                    DraftBudget budget) override;
+    void forget(SequenceId sequence) override { histories_.erase(sequence); }
 
 private:
     static constexpr std::size_t kMaxMatch = 8;

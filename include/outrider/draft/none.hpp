@@ -17,9 +17,7 @@ public:
     [[nodiscard]] FeatureRequest features() const override { return FeatureRequest::none(); }
     [[nodiscard]] bool cheap() const override { return true; }
 
-protected:
-    [[nodiscard]] std::vector<SequenceTree> do_propose(std::span<const SequenceFeedback> feedback,
-                                                       DraftBudget) override {
+    [[nodiscard]] std::vector<SequenceTree> propose(std::span<const SequenceFeedback> feedback, DraftBudget) override {
         std::vector<SequenceTree> trees;
         trees.reserve(feedback.size());
         for (const SequenceFeedback& f : feedback) trees.push_back({f.sequence, TokenTree::root_only(f.pending)});

@@ -51,8 +51,7 @@ public:
     explicit FragileDraft(bool& broken) : broken_(broken) {}
     [[nodiscard]] std::string_view kind() const override { return "fragile"; }
 
-protected:
-    std::vector<SequenceTree> do_propose(std::span<const SequenceFeedback> feedback, DraftBudget) override {
+    std::vector<SequenceTree> propose(std::span<const SequenceFeedback> feedback, DraftBudget) override {
         if (broken_) throw std::runtime_error("the drafter broke");
         std::vector<SequenceTree> trees;
         for (const auto& f : feedback) trees.push_back({f.sequence, TokenTree::root_only(f.pending)});

@@ -26,8 +26,7 @@ class Bushes final : public DraftModel {
 public:
     [[nodiscard]] std::string_view kind() const override { return "bushes"; }
 
-protected:
-    std::vector<SequenceTree> do_propose(std::span<const SequenceFeedback> feedback, DraftBudget) override {
+    std::vector<SequenceTree> propose(std::span<const SequenceFeedback> feedback, DraftBudget) override {
         std::vector<SequenceTree> trees;
         for (const auto& f : feedback) trees.push_back({f.sequence, bush(f.pending)});
         return trees;

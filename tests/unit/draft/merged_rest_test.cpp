@@ -30,8 +30,7 @@ public:
     std::map<SequenceId, std::int64_t> seen;
     std::int64_t calls = 0;
 
-protected:
-    std::vector<SequenceTree> do_propose(std::span<const SequenceFeedback> feedback, DraftBudget budget) override {
+    std::vector<SequenceTree> propose(std::span<const SequenceFeedback> feedback, DraftBudget budget) override {
         ++calls;
         *time_ += seconds_;
         std::vector<SequenceTree> trees;
@@ -48,7 +47,7 @@ protected:
         }
         return trees;
     }
-    void do_forget(SequenceId sequence) override { seen.erase(sequence); }
+    void forget(SequenceId sequence) override { seen.erase(sequence); }
 
 private:
     TokenId token_;
@@ -185,15 +184,14 @@ TEST_CASE("merged trusts a token otherwise where another drafter differs than wh
         TokenId token;
         bool silent = false;
 
-    protected:
-        std::vector<SequenceTree> do_propose(std::span<const SequenceFeedback> feedback, DraftBudget) override {
+        std::vector<SequenceTree> propose(std::span<const SequenceFeedback> feedback, DraftBudget) override {
             TokenTree::Builder tree(feedback[0].pending);
             if (!silent) (void)tree.add(0, token, std::log(0.5F));
             std::vector<SequenceTree> trees;
             trees.push_back({feedback[0].sequence, std::move(tree).build()});
             return trees;
         }
-        void do_forget(SequenceId) override {}
+        void forget(SequenceId) override {}
     };
     auto always = std::make_unique<Fixed>(2), sometimes = std::make_unique<Fixed>(3);
     Fixed& other = *sometimes;
@@ -241,7 +239,7 @@ TEST_CASE("a drafter that is certain of a path is asked wherever others draft, a
         std::shared_ptr<double> time;
         [[nodiscard]] std::string_view kind() const override { return "certain"; }
         [[nodiscard]] DraftDraws draws() const override { return DraftDraws::certain; }
-        std::vector<SequenceTree> do_propose(std::span<const SequenceFeedback> feedback, DraftBudget) override {
+        std::vector<SequenceTree> propose(std::span<const SequenceFeedback> feedback, DraftBudget) override {
             ++calls;
             *time += 1e-3;
             std::vector<SequenceTree> trees;

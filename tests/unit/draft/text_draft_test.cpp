@@ -73,8 +73,7 @@ public:
     [[nodiscard]] DraftDraws draws() const override { return draws_; }
     std::int64_t forgotten = 0, fed = 0;
 
-protected:
-    std::vector<SequenceTree> do_propose(std::span<const SequenceFeedback> feedback, DraftBudget budget) override {
+    std::vector<SequenceTree> propose(std::span<const SequenceFeedback> feedback, DraftBudget budget) override {
         std::vector<SequenceTree> trees;
         for (const SequenceFeedback& f : feedback) {
             ++fed;
@@ -85,7 +84,7 @@ protected:
         }
         return trees;
     }
-    void do_forget(SequenceId) override { ++forgotten; }
+    void forget(SequenceId) override { ++forgotten; }
 
 private:
     std::vector<TokenId> tokens_;

@@ -463,7 +463,7 @@ TEST_CASE("teacher_forced_rounds counts what a decoder would") {
         std::vector<TokenId> text;
         std::int64_t right = 2, forgotten = 0;
         std::string_view kind() const override { return "knowing"; }
-        std::vector<SequenceTree> do_propose(std::span<const SequenceFeedback> feedback, DraftBudget) override {
+        std::vector<SequenceTree> propose(std::span<const SequenceFeedback> feedback, DraftBudget) override {
             std::vector<SequenceTree> trees;
             for (const SequenceFeedback& it : feedback) {
                 CHECK(it.pending == text[static_cast<std::size_t>(it.committed)]);
@@ -476,7 +476,7 @@ TEST_CASE("teacher_forced_rounds counts what a decoder would") {
             }
             return trees;
         }
-        void do_forget(SequenceId) override { ++forgotten; }
+        void forget(SequenceId) override { ++forgotten; }
     } draft;
     draft.text = {5, 6, 7, 8, 9, 10, 11, 12};  // prompt of two, six to emit
     const std::vector<TeacherText> texts{{draft.text, 2, at::zeros({8, 4})}};

@@ -4,6 +4,7 @@
 #include <outrider/decode/detail/round_checks.hpp>
 
 #include <outrider/core/error.hpp>
+#include <outrider/draft/detail/draft_checks.hpp>
 
 #include <outrider/core/detail/bodies.hpp>
 
@@ -11,17 +12,12 @@ namespace outrider {
 
 OUTRIDER_INLINE void check_trees(const std::vector<SequenceTree>& trees,
                                  const std::vector<std::unique_ptr<Session>>& sessions,
-                                 std::span<const std::size_t> drafting, std::int64_t vocabulary) {
-    require(trees.size() == drafting.size(), "Drafter: {} trees for {} sequences; return one for each, in order",
-            trees.size(), drafting.size());
+                                 std::span<const std::size_t> drafting, std::int64_t nodes, std::int64_t vocabulary) {
+    check_draft_count("Drafter", trees.size(), drafting.size());
     for (std::size_t i = 0; i < trees.size(); ++i) {
-        const TokenTree& tree = trees[i].tree;
         const Session& session = *sessions[drafting[i]];
-        require(trees[i].sequence == session.id(), "Drafter: tree {} belongs to sequence {}, expected sequence {}", i,
-                trees[i].sequence, session.id());
-        require(tree.token(0) == session.pending(), "Drafter: tree {} has root {}, expected the pending token {}", i,
-                tree.token(0), session.pending());
-        for (const TokenId token : tree.tokens())
+        check_draft("Drafter", i, trees[i], session.id(), session.pending(), nodes);
+        for (const TokenId token : trees[i].tree.tokens())
             require(token < vocabulary, "Drafter: tree {} holds token {}, outside the target's vocabulary of {}", i,
                     token, vocabulary);
     }

@@ -13,11 +13,11 @@
 
 namespace outrider {
 
-/// One tree for each session that drafts (indices), in order, its root the pending token, its tokens in the vocabulary.
-/// Throws Error.
+/// One tree for each session that drafts (indices), in order, its root the pending token, at most `nodes` below it, its
+/// tokens in the vocabulary. Throws Error.
 OUTRIDER_API void check_trees(const std::vector<SequenceTree>& trees,
                               const std::vector<std::unique_ptr<Session>>& sessions,
-                              std::span<const std::size_t> drafting, std::int64_t vocabulary);
+                              std::span<const std::size_t> drafting, std::int64_t nodes, std::int64_t vocabulary);
 
 /// Row offsets that fit the trees, and a row of logits as wide as the vocabulary for each node. Throws Error.
 OUTRIDER_API void check_output(const TreeOutput& output, const std::vector<SequenceTree>& trees,

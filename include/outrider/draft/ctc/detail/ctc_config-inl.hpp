@@ -4,10 +4,9 @@
 #include <outrider/draft/ctc/detail/ctc_config.hpp>
 
 #include <outrider/core/error.hpp>
-#include <outrider/draft/ctc/detail/ctc_network.hpp>
 
 #include <outrider/formats/detail/json_text.hpp>
-#include <outrider/draft/ctc/detail/ctc_layout.hpp>
+#include <outrider/draft/nn/detail/drafter_files.hpp>
 
 #include <outrider/core/detail/bodies.hpp>
 

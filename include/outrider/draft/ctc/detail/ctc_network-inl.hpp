@@ -17,7 +17,7 @@
 #include <cmath>
 #include <outrider/core/error.hpp>
 #include <outrider/draft/nn/detail/attention.hpp>
-#include <outrider/draft/ctc/detail/ctc_layout.hpp>
+#include <outrider/draft/nn/detail/weight_layout.hpp>
 #include <outrider/draft/nn/detail/operators.hpp>
 
 #include <outrider/core/detail/bodies.hpp>
@@ -106,6 +106,7 @@ OUTRIDER_INLINE CtcWeights init_ctc_weights(const CtcConfig& config, const Targe
     return w;
 }
 
+/// Sizes the vectors in `weights` to the config and lists all weights: one list for reading, checking and naming.
 OUTRIDER_INLINE std::vector<WantedWeight> layout(const CtcConfig& config, CtcWeights& w) {
     const std::int64_t H = config.hidden, N = config.heads * config.head_dim, K = config.kv_heads * config.head_dim;
     const std::int64_t I = config.intermediate, R = config.prefix_rank, V = output_rows(config.vocabulary);

@@ -5,7 +5,7 @@
 
 #include <outrider/core/error.hpp>
 
-#include <outrider/draft/hydra/detail/hydra_layout.hpp>
+#include <outrider/draft/nn/detail/drafter_files.hpp>
 
 #include <outrider/core/detail/bodies.hpp>
 

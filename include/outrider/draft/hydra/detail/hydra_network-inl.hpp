@@ -15,7 +15,7 @@
 
 #include <cmath>
 #include <outrider/core/error.hpp>
-#include <outrider/draft/hydra/detail/hydra_layout.hpp>
+#include <outrider/draft/nn/detail/weight_layout.hpp>
 #include <outrider/draft/nn/detail/operators.hpp>
 
 #include <outrider/core/detail/bodies.hpp>
@@ -87,6 +87,7 @@ OUTRIDER_INLINE NamedConstWeights HydraWeights::named() const {
     return all;
 }
 
+/// Sizes the vectors in `weights` to the config and lists all weights: one list for reading, checking and naming.
 OUTRIDER_INLINE std::vector<WantedWeight> layout(const HydraConfig& config, HydraWeights& weights) {
     const std::int64_t H = config.hidden;
     std::vector<WantedWeight> wanted;

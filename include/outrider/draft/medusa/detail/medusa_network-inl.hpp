@@ -11,7 +11,7 @@
 
 #include <cmath>
 #include <outrider/core/error.hpp>
-#include <outrider/draft/medusa/detail/medusa_layout.hpp>
+#include <outrider/draft/nn/detail/weight_layout.hpp>
 #include <outrider/draft/nn/detail/operators.hpp>
 
 #include <outrider/core/detail/bodies.hpp>
@@ -37,6 +37,7 @@ OUTRIDER_INLINE NamedConstWeights MedusaWeights::named() const {
     return all;
 }
 
+/// Sizes the vectors in `weights` to the config and lists all weights: one list for reading, checking and naming.
 OUTRIDER_INLINE std::vector<WantedWeight> layout(const MedusaConfig& config, MedusaWeights& weights) {
     const std::int64_t H = config.hidden;
     weights.heads.resize(static_cast<std::size_t>(config.heads));

@@ -66,12 +66,11 @@ public:
     [[nodiscard]] std::size_t weight_bytes() const override { return engine_->weight_bytes(); }
     [[nodiscard]] const Config& config() const { return engine_->config(); }
 
-protected:
-    [[nodiscard]] std::vector<SequenceTree> do_propose(std::span<const SequenceFeedback> feedback,
-                                                       DraftBudget budget) override {
+    [[nodiscard]] std::vector<SequenceTree> propose(std::span<const SequenceFeedback> feedback,
+                                                    DraftBudget budget) override {
         return engine_->propose(feedback, budget);
     }
-    void do_forget(SequenceId sequence) override { engine_->forget(sequence); }
+    void forget(SequenceId sequence) override { engine_->forget(sequence); }
 
 private:
     std::unique_ptr<DraftEngine<Config>> engine_;

@@ -1,0 +1,65 @@
+// Members that a part of a decoder may have or leave out (concepts.hpp names them), resolved in one place.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include <outrider/budget/draft_budget.hpp>
+#include <outrider/core/types.hpp>
+#include <outrider/target/round.hpp>
+#include <outrider/target/verifier.hpp>
+
+namespace outrider::detail {
+
+/// What a drafter reads of the target; all that there is where it does not say.
+template <typename D>
+[[nodiscard]] FeatureRequest features_of(const D& drafter) {
+    if constexpr (requires { drafter.features(); }) return drafter.features();
+    return {};
+}
+
+/// Whether a drafter says that it never drafts.
+template <typename D>
+[[nodiscard]] bool never_drafts(const D& drafter) {
+    if constexpr (requires { drafter.kind(); }) return drafter.kind() == "none";
+    return false;
+}
+
+template <typename D>
+void forget(D& drafter, SequenceId id) {
+    if constexpr (requires { drafter.forget(id); }) drafter.forget(id);
+}
+
+/// What a target can take; no limits where it does not say.
+template <typename V>
+[[nodiscard]] VerifierLimits limits_of(const V& verifier) {
+    if constexpr (requires { verifier.limits(); }) return verifier.limits();
+    return {};
+}
+
+/// What passes of a target cost; nothing where it does not say.
+template <typename V>
+[[nodiscard]] std::vector<PassTime> pass_times_of(V& verifier) {
+    if constexpr (requires { verifier.pass_times(); }) return verifier.pass_times();
+    return {};
+}
+
+/// Ends a sequence in the target: one that ended well may be kept, where the target does that.
+template <typename V>
+void release(V& verifier, SequenceId id, bool well) {
+    if constexpr (requires { verifier.retire(id); })
+        if (well) return verifier.retire(id);
+    if constexpr (requires { verifier.release(id); }) verifier.release(id);
+}
+
+/// What a policy says of a drafter and of a request. Throws Error where they do not fit.
+template <typename A, typename D>
+void check_draws(const A& policy, const D& drafter) {
+    if constexpr (requires { policy.check_draws(drafter.draws()); }) policy.check_draws(drafter.draws());
+}
+template <typename A, typename Sampling>
+void check_policy(const A& policy, const Sampling& sampling) {
+    if constexpr (requires { policy.check_request(sampling); }) policy.check_request(sampling);
+}
+
+}  // namespace outrider::detail
