@@ -6,11 +6,13 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <initializer_list>
 #include <memory>
 #include <optional>
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include <outrider/core/detail/export.hpp>
@@ -81,6 +83,10 @@ public:
     /// The assistant's answer, decoded to its end. Throws Error.
     GenerationResult chat(std::string_view user, GenerationOptions options = {}, Sink sink = {});
     GenerationResult chat(std::span<const ChatMessage> messages, GenerationOptions options = {}, Sink sink = {});
+    /// chat({{"system", "Be brief."}, {"user", "Why is the sky blue?"}})
+    GenerationResult chat(std::initializer_list<ChatMessage> messages, GenerationOptions options = {}, Sink sink = {}) {
+        return chat(std::span(messages.begin(), messages.size()), std::move(options), std::move(sink));
+    }
     /// The text's continuation; special tokens in it are read as such.
     GenerationResult complete(std::string_view text, GenerationOptions options = {}, Sink sink = {});
 

@@ -81,13 +81,13 @@ struct LlamaModel::State {
 
 LlamaModel LlamaModel::load(const std::filesystem::path& path, const Options& options) {
     std::error_code error;
-    require(std::filesystem::exists(path, error),
+    require(std::filesystem::exists(path, error), ErrorKind::damaged_file,
             "model {}: no such file or folder; expected a GGUF file or a "
             "Hugging Face folder with config.json, weights (*.safetensors or pytorch_model*.bin) and tokenizer.json or "
             "tokenizer.model",
             path.string());
     require(
-        !options.device.is_cuda() || at::hasCUDA(),
+        !options.device.is_cuda() || at::hasCUDA(), ErrorKind::not_supported,
         "device {}: no CUDA device is to be had; expected a build with LibTorch's CUDA part (cmake --preset cuda) on a "
         "machine with an NVIDIA driver. Use cpu otherwise",
         options.device.str());
@@ -102,7 +102,7 @@ LlamaModel LlamaModel::load(const std::filesystem::path& path, const Options& op
     state->note = std::move(checkpoint.note);
     // A token that was added and never trained, for padding often, may lie beyond the rows; nobody may write it.
     for (auto id = static_cast<TokenId>(state->config.vocabulary); id < state->tokenizer->size(); ++id)
-        require(state->tokenizer->is_added(id),
+        require(state->tokenizer->is_added(id), ErrorKind::damaged_file,
                 "model {}: its tokenizer has {} tokens, its embedding {} rows; the files do "
                 "not belong together",
                 path.string(), state->tokenizer->size(), state->config.vocabulary);

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <initializer_list>
 #include <memory>
 #include <span>
 #include <string>
@@ -77,6 +78,9 @@ public:
     /// when it cannot be run, and when it refuses the conversation.
     [[nodiscard]] Prompt chat(std::string_view user) const;
     [[nodiscard]] Prompt chat(std::span<const ChatMessage> messages, std::string_view variables = {}) const;
+    [[nodiscard]] Prompt chat(std::initializer_list<ChatMessage> messages, std::string_view variables = {}) const {
+        return chat(std::span(messages.begin(), messages.size()), variables);
+    }
     /// The conversation up to where the user's words come next: what follows, the target writes as the user (see
     /// train/distill.hpp). Throws Error like chat.
     [[nodiscard]] UserTurn user_turn() const;

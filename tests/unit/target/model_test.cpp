@@ -148,6 +148,14 @@ TEST_CASE("Chat prompts end where the answer begins, and users cannot write spec
     CHECK_THROWS_AS(model.raw(""), Error);
 }
 
+TEST_CASE("Messages can be written where the conversation is passed") {
+    const LlamaModel model = LlamaModel::load(kGguf);
+    const std::vector<ChatMessage> both = {{"system", "Be brief."}, {"user", "Why?"}};
+    CHECK(model.chat({{"system", "Be brief."}, {"user", "Why?"}}).tokens == model.chat(both).tokens);
+    CHECK(model.chat({{"user", "Why?"}}).tokens == model.chat("Why?").tokens);
+    CHECK(model.chat({{"user", "Why?"}}).tokens != model.chat(both).tokens);
+}
+
 TEST_CASE("Configurations that cannot run are rejected by name") {
     const TinyCopy copy;
     const auto rejected = [&](const std::string& key, const nlohmann::json& value, const std::string& because) {

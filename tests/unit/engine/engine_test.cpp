@@ -1,0 +1,53 @@
+// The front door: a model, a drafter and a policy by name.
+#include <ATen/ATen.h>
+
+#include <catch2/catch_test_macros.hpp>
+#include <outrider/outrider.hpp>
+
+#include <string>
+#include <vector>
+
+using namespace outrider;
+
+namespace {
+
+const std::string kTiny = OUTRIDER_SOURCE_DIR "/tests/golden/model/tiny-gguf/tiny.gguf";
+
+}  // namespace
+
+TEST_CASE("a conversation may be one string, messages written on the spot, or a list") {
+    Engine engine = Engine::open({.model = kTiny, .drafter = "ngram"});
+    const GenerationOptions options{.max_tokens = 12, .stop_at_end = false};
+    const std::vector<ChatMessage> both = {{"system", "Be brief."}, {"user", "Why?"}};
+    const std::string text = engine.chat(both, options).text;
+    CHECK(engine.chat({{"system", "Be brief."}, {"user", "Why?"}}, options).text == text);
+    CHECK(engine.chat({{"user", "Why?"}}, options).text == engine.chat("Why?", options).text);
+}
+
+TEST_CASE("a sink may count tokens, take text, or both") {
+    Engine engine = Engine::open({.model = kTiny, .drafter = "ngram"});
+    std::string heard;
+    std::size_t tokens = 0;
+    const auto result = engine.chat("Why?", {.max_tokens = 8, .stop_at_end = false}, [&](const EmittedToken& event) {
+        ++tokens;
+        heard += event.text;
+    });
+    CHECK(tokens == result.tokens.size());
+    CHECK(heard == result.text);
+}
+
+TEST_CASE("what an engine cannot open says its kind") {
+    const auto kind = [](EngineOptions options) {
+        try {
+            (void)Engine::open(std::move(options));
+        } catch (const Error& error) {
+            return std::string(to_string(error.kind()));
+        }
+        return std::string("none");
+    };
+    CHECK(kind({.model = "no/such/file.gguf"}) == "damaged file");
+    CHECK(kind({.model = __FILE__}) == "damaged file");
+    CHECK(kind({.model = kTiny, .drafter = "nonsense"}) == "bad request");
+    CHECK(kind({.model = kTiny, .policy = "nonsense"}) == "bad request");
+    CHECK(kind({.model = kTiny, .drafter = OUTRIDER_SOURCE_DIR "/src"}) == "damaged file");
+}
