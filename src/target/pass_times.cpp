@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <array>
-#include <chrono>
 #include <cmath>
 #include <cstdlib>
 #include <fstream>
@@ -16,6 +15,7 @@
 #include <ATen/core/grad_mode.h>
 
 #include <outrider/budget/detail/sweeps.hpp>
+#include <outrider/core/detail/clock.hpp>
 #include <outrider/core/version.hpp>
 #include "kernels/isa.hpp"
 #include <outrider/core/detail/thread_team.hpp>
@@ -33,8 +33,6 @@ constexpr int kLeastSweeps = 3, kMostSweeps = 15, kCheckSweeps = 5;
 constexpr std::size_t kMostKeys = 64;  // a file that has more is begun afresh
 constexpr std::size_t kMostBytes = 1 << 20;
 constexpr int kFormat = 1;
-
-double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 std::string processor() {
     std::ifstream info("/proc/cpuinfo");
@@ -88,10 +86,10 @@ public:
         cache_.reserve(rows);
         const RowSegment segment{
             .cache = &cache_, .tokens = std::span(tokens_).first(static_cast<std::size_t>(rows)), .parents = {}};
-        const double start = now();
+        const double start = now_seconds();
         const PassOutput output = pass_.forward(std::span(&segment, 1), true);
         if (!model_.device().is_cpu()) (void)output.logits.sum().item<float>();  // waits for the device
-        return now() - start;
+        return now_seconds() - start;
     }
 
     [[nodiscard]] bool fits(std::int64_t rows) const { return cache_.committed() + rows < model_.config().context; }
@@ -109,13 +107,14 @@ budget::Sweeps sweep(Stopwatch& watch, std::span<const std::int64_t> sizes, int 
     std::vector<std::int64_t> rows;
     std::vector<double> first;
     for (const std::int64_t n : sizes) {
-        if (!watch.fits(n) || (first.size() >= 2 && now() + first.back() * double(n) / double(rows.back()) > until))
+        if (!watch.fits(n) ||
+            (first.size() >= 2 && now_seconds() + first.back() * double(n) / double(rows.back()) > until))
             break;
         rows.push_back(n), first.push_back(watch.seconds(n));
     }
     budget::Sweeps sweeps(rows);
     std::vector<double> seconds(rows.size());
-    for (int i = 0; i < most && (i < kLeastSweeps || now() < until) && !rows.empty(); ++i) {
+    for (int i = 0; i < most && (i < kLeastSweeps || now_seconds() < until) && !rows.empty(); ++i) {
         for (std::size_t k = 0; k < rows.size(); ++k) {
             const std::size_t s = i % 2 == 0 ? k : rows.size() - 1 - k;
             seconds[s] = watch.seconds(rows[s]);
@@ -129,7 +128,7 @@ budget::Sweeps sweep(Stopwatch& watch, std::span<const std::int64_t> sizes, int 
 
 MeasuredPasses measure_pass_times(const LlamaModel& model, TargetPass& pass, double seconds) {
     const at::NoGradGuard no_grad;
-    const double start = now();
+    const double start = now_seconds();
     Stopwatch watch(model, pass, kContext);
     const budget::Sweeps small = sweep(watch, kSmall, kMostSweeps, start + 0.7 * seconds);
     MeasuredPasses measured{small.table(), small.steady()};
@@ -145,7 +144,7 @@ MeasuredPasses measure_pass_times(const LlamaModel& model, TargetPass& pass, dou
 bool agrees_with_passes(const std::vector<PassTime>& table, const LlamaModel& model, TargetPass& pass) {
     const at::NoGradGuard no_grad;
     Stopwatch watch(model, pass, kCheckedContext);
-    const budget::Sweeps sweeps = sweep(watch, kChecked, kCheckSweeps, now() + 0.25);
+    const budget::Sweeps sweeps = sweep(watch, kChecked, kCheckSweeps, now_seconds() + 0.25);
     // A busy moment cannot refute what was measured in a quiet one.
     return sweeps.agrees(table) || !sweeps.steady();
 }

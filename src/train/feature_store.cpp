@@ -3,9 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 #include <numeric>
 
+#include <outrider/core/detail/clock.hpp>
 #include <outrider/core/error.hpp>
 #include <outrider/core/rng.hpp>
 #include <outrider/formats/safetensors.hpp>
@@ -117,7 +117,7 @@ void FeatureStore::compute(const Text& text, std::size_t shard) {
     const std::filesystem::path path = text.path_of(shard);
     require(verifier_ != nullptr, "FeatureStore: {} is not there, and there is no target to compute it with",
             path.string());
-    const auto began = std::chrono::steady_clock::now();
+    const double began = now_seconds();
     const auto wanted = members(text, shard);
     std::vector<at::Tensor> features;
     std::vector<TokenId> all_tokens;
@@ -156,7 +156,7 @@ void FeatureStore::compute(const Text& text, std::size_t shard) {
                  static_cast<std::size_t>(all.numel())),
             view("tokens", SafeDtype::i32, {count}, all_tokens.data(), all_tokens.size()),
             view("starts", SafeDtype::i64, {static_cast<std::int64_t>(starts.size())}, starts.data(), starts.size())});
-    computed_seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
+    computed_seconds_ += now_seconds() - began;
 }
 
 at::Tensor FeatureStore::features(std::size_t conversation) {

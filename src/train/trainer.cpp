@@ -3,11 +3,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <numbers>
 
 #include <fmt/ranges.h>
+#include <outrider/core/detail/clock.hpp>
 #include <outrider/core/error.hpp>
 #include <outrider/core/detail/utf8_stream.hpp>
 #include <outrider/train/detail/teacher_forcing.hpp>
@@ -20,9 +20,7 @@ namespace outrider {
 
 namespace {
 
-using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point begin) { return std::chrono::duration<double>(Clock::now() - begin).count(); }
+double seconds_since(double begin) { return now_seconds() - begin; }
 
 double rms(const at::Tensor& x) { return std::sqrt(x.to(at::kFloat).square().mean().item<double>()); }
 
@@ -81,7 +79,7 @@ public:
             const std::vector<std::int64_t>& feature_layers)
         : options_(options),
           target_(target),
-          began_(Clock::now()),
+          began_(now_seconds()),
           conversations_(read_all(options, target)),
           first_((static_cast<std::size_t>(options.held_out) + FeatureStore::kShard - 1) / FeatureStore::kShard *
                  FeatureStore::kShard),
@@ -394,7 +392,7 @@ private:
 
     TrainOptions options_;
     TrainTarget target_;
-    Clock::time_point began_;
+    double began_;
     std::vector<Conversation> conversations_;
     std::size_t first_, trained_ = 0;  ///< held-out conversations come first; how many are trained on
     FeatureStore store_;

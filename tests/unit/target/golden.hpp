@@ -12,7 +12,7 @@
 #include <string>
 #include <vector>
 
-#include <outrider/target/target_pass.hpp>
+#include <outrider/target/detail/target_pass.hpp>
 
 namespace outrider::testing {
 

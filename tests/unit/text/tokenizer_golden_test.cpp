@@ -10,7 +10,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include <outrider/core/utf8_stream.hpp>
+#include <outrider/core/detail/utf8_stream.hpp>
 #include <outrider/text/chat_template.hpp>
 #include "formats/gguf.hpp"
 #include <outrider/text/tokenizer.hpp>
