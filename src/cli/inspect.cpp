@@ -5,6 +5,11 @@
 #include <nlohmann/json.hpp>
 
 #include <algorithm>
+#include <memory>
+#include <optional>
+#include <span>
+#include <utility>
+#include <vector>
 
 #include <outrider/core/detail/clock.hpp>
 #include <outrider/decode/detail/session.hpp>
@@ -50,14 +55,6 @@ SequenceAcceptance kept_of(const TokenTree& tree, const Acceptance& accepted) {
     return kept;
 }
 
-void write_page(ReportFile& page, const InspectArguments& arguments, nlohmann::ordered_json rounds) {
-    page.write_line(inspect_page({{"model", arguments.model.path},
-                                  {"drafter", arguments.drafter},
-                                  {"prompt", arguments.prompt},
-                                  {"rounds", std::move(rounds)}}));
-    page.finish();
-}
-
 /// Calls, and adds the time that it took.
 template <typename Call>
 auto timed(double& seconds, Call&& call) {
@@ -66,6 +63,87 @@ auto timed(double& seconds, Call&& call) {
     seconds += now_seconds() - start;
     return result;
 }
+
+/// One prompt decoded round by round, as `generate` decodes it, with every part in sight.
+class Inspection {
+public:
+    Inspection(const InspectArguments& arguments, const LlamaModel& model)
+        : arguments_(arguments),
+          model_(model),
+          prompt_(make_prompt(model, {.id = "prompt", .text = arguments.prompt, .messages = {}}, arguments.model.raw)),
+          drafter_(load_drafter(arguments.drafter, model, arguments.model, arguments.decoding)),
+          policy_(make_policy(arguments.decoding.accept, arguments.decoding.policy)),
+          options_(options_for(arguments.decoding, prompt_, 0)),
+          sampling_(options_.sampling()),
+          verifier_(model),
+          text_(prompt_.tokens) {
+        check_tree(arguments.decoding.tree, drafter_->kind());
+        policy_->check_draws(drafter_->draws());
+        check_request(prompt_, options_, {}, verifier_.vocabulary(), verifier_.context());
+        answer_.emplace(0, prompt_, options_, std::min(options_.max_tokens, verifier_.context() - std::ssize(text_)),
+                        Sink());
+        const Prefill prefill{0, std::span(text_).first(text_.size() - 1), text_.back(), drafter_->features()};
+        feedback_ = verifier_.prefill(std::span(&prefill, 1));
+    }
+
+    [[nodiscard]] bool ended() const { return answer_->ended(); }
+
+    /// Decodes one, and draws it or keeps it for the page.
+    void round() {
+        StageSeconds seconds;
+        const std::vector<SequenceTree> trees = timed(seconds.draft, [&] { return draft(); });
+        const TokenTree& tree = trees[0].tree;
+        const TreeOutput output = timed(seconds.verify, [&] { return verifier_.verify(trees); });
+        const SequenceContext context{0, &sampling_, text_, trees[0].samples.get()};
+        const Acceptance accepted =
+            timed(seconds.accept, [&] { return policy_->accept(tree, rows_of(output, 0), context); });
+        const std::size_t before = text_.size();
+        for (const TokenId token : emitted(tree, accepted)) {
+            text_.push_back(token);
+            if (!answer_->push(token)) break;
+        }
+        const std::span<const TokenId> emits = std::span(text_).subspan(before);
+        ++round_;
+        if (arguments_.html.empty()) draw(round_, tree, accepted, emits, model_.tokenizer());
+        const SequenceAcceptance kept = kept_of(tree, accepted);
+        feedback_ = timed(seconds.commit, [&] { return verifier_.commit(std::span(&kept, 1)); });
+        const auto piece = [&](TokenId token) { return model_.tokenizer().piece(token); };
+        if (!arguments_.html.empty()) rounds_.push_back(page_round(tree, accepted.path, emits, seconds, piece));
+    }
+
+    void finish(ReportFile& page) {
+        if (arguments_.html.empty()) return print(fmt::format("text: {}\n", quote(answer_->text())));
+        page.write_line(inspect_page({{"model", arguments_.model.path},
+                                      {"drafter", arguments_.drafter},
+                                      {"prompt", arguments_.prompt},
+                                      {"rounds", std::move(rounds_)}}));
+        page.finish();
+    }
+
+private:
+    /// Without the nodes that the answer has no room for.
+    [[nodiscard]] std::vector<SequenceTree> draft() {
+        const auto room = answer_->left() - 1;
+        auto trees = drafter_->propose(feedback_, DraftBudget{room > 0 ? arguments_.nodes : 0});
+        trees[0].tree = subtree(std::move(trees[0].tree),
+                                [&](const TokenTree& whole, NodeIndex node) { return whole.depth(node) <= room; });
+        return trees;
+    }
+
+    const InspectArguments& arguments_;
+    const LlamaModel& model_;
+    Prompt prompt_;
+    std::unique_ptr<DraftModel> drafter_;
+    std::unique_ptr<AcceptancePolicy> policy_;
+    GenerationOptions options_;
+    SamplingOptions sampling_;
+    LlamaVerifier verifier_;
+    std::vector<TokenId> text_;
+    std::optional<TokenStream> answer_;
+    Feedback feedback_;
+    std::int64_t round_ = 0;
+    nlohmann::ordered_json rounds_ = nlohmann::ordered_json::array();
+};
 
 }  // namespace
 
@@ -77,52 +155,9 @@ int run(const InspectArguments& arguments) {
     refuse_inputs("--html", arguments.html, {arguments.model.path});
     ReportFile page("--html", arguments.html, ReportFile::Partial::removed);
     const LlamaModel model = load_model(arguments.model);
-    const Prompt prompt =
-        make_prompt(model, {.id = "prompt", .text = arguments.prompt, .messages = {}}, arguments.model.raw);
-    const auto drafter = load_drafter(arguments.drafter, model, arguments.model, arguments.decoding);
-    check_tree(arguments.decoding.tree, drafter->kind());
-    const auto policy = make_policy(arguments.decoding.accept, arguments.decoding.policy);
-    policy->check_draws(drafter->draws());
-    const GenerationOptions options = options_for(arguments.decoding, prompt, 0);  // as generate decodes it
-    const SamplingOptions sampling = options.sampling();
-    LlamaVerifier verifier(model);
-    check_request(prompt, options, {}, verifier.vocabulary(), verifier.context());
-
-    std::vector<TokenId> text = prompt.tokens;
-    const auto limit = std::min(options.max_tokens, verifier.context() - std::ssize(text));
-    TokenStream answer(0, prompt, options, limit, {});
-    const Prefill prefill{0, std::span(text).first(text.size() - 1), text.back(), drafter->features()};
-    Feedback feedback = verifier.prefill(std::span(&prefill, 1));
-    auto rounds = nlohmann::ordered_json::array();
-    for (std::int64_t round = 1; !answer.ended(); ++round) {
-        const auto room = answer.left() - 1;
-        StageSeconds seconds;
-        const DraftBudget budget{room > 0 ? arguments.nodes : 0};
-        auto trees = timed(seconds.draft, [&] { return drafter->propose(feedback, budget); });
-        trees[0].tree = subtree(std::move(trees[0].tree),
-                                [&](const TokenTree& whole, NodeIndex node) { return whole.depth(node) <= room; });
-        const TokenTree& tree = trees[0].tree;
-        const TreeOutput output = timed(seconds.verify, [&] { return verifier.verify(trees); });
-        const SequenceContext context{0, &sampling, text, trees[0].samples.get()};
-        const Acceptance accepted =
-            timed(seconds.accept, [&] { return policy->accept(tree, rows_of(output, 0), context); });
-        const std::size_t before = text.size();
-        for (const TokenId token : emitted(tree, accepted)) {
-            text.push_back(token);
-            if (!answer.push(token)) break;
-        }
-        const std::span<const TokenId> emits = std::span(text).subspan(before);
-        if (arguments.html.empty()) draw(round, tree, accepted, emits, model.tokenizer());
-        const SequenceAcceptance kept = kept_of(tree, accepted);
-        feedback = timed(seconds.commit, [&] { return verifier.commit(std::span(&kept, 1)); });
-        if (arguments.html.empty()) continue;
-        const auto piece = [&](TokenId token) { return model.tokenizer().piece(token); };
-        rounds.push_back(page_round(tree, accepted.path, emits, seconds, piece));
-    }
-    if (arguments.html.empty())
-        print(fmt::format("text: {}\n", quote(answer.text())));
-    else
-        write_page(page, arguments, std::move(rounds));
+    Inspection inspection(arguments, model);
+    while (!inspection.ended()) inspection.round();
+    inspection.finish(page);
     return 0;
 }
 
