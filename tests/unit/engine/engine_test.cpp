@@ -50,4 +50,7 @@ TEST_CASE("what an engine cannot open says its kind") {
     CHECK(kind({.model = kTiny, .drafter = "nonsense"}) == "bad request");
     CHECK(kind({.model = kTiny, .policy = "nonsense"}) == "bad request");
     CHECK(kind({.model = kTiny, .drafter = OUTRIDER_SOURCE_DIR "/src"}) == "damaged file");
+    CHECK(kind({.model = kTiny, .drafter = OUTRIDER_SOURCE_DIR "/examples/drafters/smollm2-135m-ctc"}) ==
+          "mismatched drafter");
+    CHECK(kind({.model = kTiny, .target = {.device = at::kCUDA}}) == (at::hasCUDA() ? "none" : "not supported"));
 }
