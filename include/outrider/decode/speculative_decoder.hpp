@@ -36,8 +36,9 @@ namespace outrider {
 ///
 /// Errors. An exception of a sequence's callback or of the policy ends that sequence alone (FinishReason::failed); one
 /// of prefill ends the sequences whose prompts were entering; one of propose, verify or commit ends all that were
-/// decoding. The caches of ended sequences are released, the others are decoded on, and `step` throws the first
-/// exception once the round is over: call it again to go on. Not thread-safe; one decoder belongs to one thread.
+/// decoding. A verifier may refuse one sequence instead (SequenceFeedback::refused), which ends it alone. The caches of
+/// ended sequences are released, the others are decoded on, and `step` throws the first exception once the round is
+/// over: call it again to go on. Not thread-safe; one decoder belongs to one thread.
 template <typename D, typename V, typename A = Match>
     requires Drafter<HeldType<D>> && TargetVerifier<HeldType<V>> && Acceptor<HeldType<A>> &&
              Fits<HeldType<D>, HeldType<A>>
@@ -182,8 +183,8 @@ private:
         return limits_.fit(std::move(trees));
     }
 
-    /// Asks the policy tree by tree. Sequences for which it throws leave, and those that a logit hook cancelled; the
-    /// others stay in step with the result.
+    /// Asks the policy tree by tree. Sequences for which it throws leave, those that the target refuses, and those that
+    /// a logit hook cancelled; the others stay in step with the result.
     [[nodiscard]] std::vector<SequenceAcceptance> accept_each(const std::vector<SequenceTree>& trees,
                                                               const TreeOutput& output) {
         const std::int64_t vocabulary = verify_.part().vocabulary();
@@ -192,6 +193,10 @@ private:
         std::vector<Acceptance> chosen(trees.size());
         for (std::size_t i = 0; i < trees.size(); ++i) {
             Session& session = *book_.active()[i];
+            if (const std::exception_ptr why = output.refusal(i)) {
+                book_.refuse(session, why);
+                continue;
+            }
             try {
                 chosen[i] = decide(policy_, session, trees[i], rows_of(output, i), vocabulary);
                 budget_.saw(trees[i], chosen[i]);
@@ -210,7 +215,9 @@ private:
     /// What was committed is owed to the drafter.
     void owe(Feedback committed) {
         check_feedback(committed, book_.active());
+        book_.refuse(committed);
         book_.owed().add(std::move(committed));
+        book_.leave(release());
     }
 
     void emit() {

@@ -82,7 +82,8 @@ private:
     void run_prompts(std::span<const Prefill> sequences, Feedback& feedback);
     void note(Sequence& sequence, const SequenceFeedback& told) const;
     [[nodiscard]] const ReadText* longest(std::span<const TokenId> tokens, const FeatureRequest& wanted);
-    void check_room(std::span<const Prefill> sequences) const;
+    void take_in(const Prefill& one, SequenceFeedback& told);
+    void check_room(const KvCache& cache, std::int64_t tokens) const;
 
     LlamaModel model_;
     Options options_;

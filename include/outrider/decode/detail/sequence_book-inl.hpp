@@ -34,6 +34,8 @@ OUTRIDER_INLINE void SequenceBook::admit(const Release& release) {
 }
 
 OUTRIDER_INLINE void SequenceBook::entered(Feedback told, double seconds) {
+    for (const SequenceFeedback& one : told)
+        if (Session* session = one.refused ? prompts_.find(one.sequence) : nullptr) refuse(*session, one.refused);
     prompts_.took(std::move(told), seconds);
     auto [sessions, feedback] = prompts_.through();
     for (SequenceFeedback& prompt : feedback) owed_.join(std::move(prompt));
@@ -85,6 +87,17 @@ void SequenceBook::fail_all(const Those& sessions) {
 }
 
 OUTRIDER_INLINE void SequenceBook::fail_stage(Session& session) { fail_all(std::array{&session}); }
+
+OUTRIDER_INLINE void SequenceBook::refuse(Session& session, const std::exception_ptr& why) {
+    const std::exception_ptr error = detail::translated(why);
+    session.fail(error);
+    note(error);
+}
+
+OUTRIDER_INLINE void SequenceBook::refuse(const Feedback& told) {
+    for (std::size_t i = 0; i < told.size(); ++i)
+        if (told[i].refused) refuse(*active_[i], told[i].refused);
+}
 
 OUTRIDER_INLINE void SequenceBook::note_stage_error() noexcept {
     try {

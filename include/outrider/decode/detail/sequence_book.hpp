@@ -52,6 +52,9 @@ public:
     void fail(Session& session);
     /// The same for one session and an exception of a stage.
     void fail_stage(Session& session);
+    /// The same for one that the target refuses, and for those among the active ones that this feedback refuses.
+    void refuse(Session& session, const std::exception_ptr& why);
+    void refuse(const Feedback& told);
 
     [[nodiscard]] bool finished(SequenceId id) const { return finished_.contains(id); }
     /// Those whose results wait to be taken, in no order.

@@ -48,8 +48,8 @@ void take_prompts(Stage<V>& verify, SequenceBook& book, const FeatureRequest& fe
         book.entered(std::move(told), verify.lap());
     } catch (...) {
         book.fail_prompts();
-        book.leave(release);
     }
+    book.leave(release);
 }
 
 }  // namespace outrider
