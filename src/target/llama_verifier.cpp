@@ -126,9 +126,8 @@ void LlamaVerifier::check_goes_on(const Prefill& piece, const Sequence* known) {
             "LlamaVerifier: prefill of sequence {} asks for other features than its first piece", piece.sequence);
 }
 
-Feedback LlamaVerifier::prefill(std::span<const Prefill> sequences) {
-    check_prefill(sequences);
-    const at::NoGradGuard no_grad;
+/// What the pieces will have committed.
+static Feedback told_of(std::span<const Prefill> sequences) {
     Feedback feedback;
     feedback.reserve(sequences.size());
     for (const Prefill& one : sequences)
@@ -137,9 +136,16 @@ Feedback LlamaVerifier::prefill(std::span<const Prefill> sequences) {
                             .features = {},
                             .pending = one.pending,
                             .committed = one.committed + static_cast<std::int64_t>(one.tokens.size())});
+    return feedback;
+}
+
+/// Takes the pieces in and runs them; what `run` throws ends their sequences.
+template <typename Run>
+Feedback LlamaVerifier::with_prompts(std::span<const Prefill> sequences, Run&& run) {
+    Feedback feedback = told_of(sequences);
     try {
         for (std::size_t i = 0; i < sequences.size(); ++i) take_in(sequences[i], feedback[i]);
-        run_prompts(sequences, feedback);
+        run(feedback);
     } catch (...) {  // of those that went on, some rows may be committed
         for (const Prefill& one : sequences) sequences_.erase(one.sequence);
         throw;
@@ -147,6 +153,12 @@ Feedback LlamaVerifier::prefill(std::span<const Prefill> sequences) {
     for (const SequenceFeedback& told : feedback)
         if (!told.refused) note(sequences_.at(told.sequence), told);
     return feedback;
+}
+
+Feedback LlamaVerifier::prefill(std::span<const Prefill> sequences) {
+    check_prefill(sequences);
+    const at::NoGradGuard no_grad;
+    return with_prompts(sequences, [&](Feedback& feedback) { run_prompts(sequences, feedback); });
 }
 
 /// Room for the prompt's piece, or a refusal.
@@ -243,13 +255,25 @@ void LlamaVerifier::check_trees(std::span<const SequenceTree> trees) const {
 TreeOutput LlamaVerifier::verify(std::span<const SequenceTree> trees) {
     check_trees(trees);
     const at::NoGradGuard no_grad;
+    Feedback none;
+    return run_trees(trees, {}, none);
+}
+
+MixedOutput LlamaVerifier::verify_beside(std::span<const SequenceTree> trees, std::span<const Prefill> prompts) {
+    check_trees(trees);
+    check_prefill(prompts);
+    const at::NoGradGuard no_grad;
+    MixedOutput output;
+    output.prompts =
+        with_prompts(prompts, [&](Feedback& feedback) { output.trees = run_trees(trees, prompts, feedback); });
+    return output;
+}
+
+/// One forward over the trees' rows, and those of the prompts that are not refused behind them, without logits.
+TreeOutput LlamaVerifier::run_trees(std::span<const SequenceTree> trees, std::span<const Prefill> prompts,
+                                    Feedback& feedback) {
     TreeOutput result;
     result.offsets.push_back(0);
-    if (trees.empty()) {
-        const auto on_device = at::TensorOptions().device(model_.device()).dtype(at::kFloat);
-        result.logits = at::empty({0, vocabulary()}, on_device);
-        return result;
-    }
     std::vector<RowSegment> segments;
     FeatureRequest all = FeatureRequest::none();
     for (const SequenceTree& one : trees) {
@@ -262,6 +286,15 @@ TreeOutput LlamaVerifier::verify(std::span<const SequenceTree> trees) {
         all = both(all, sequence.read.asked);
         segments.push_back({.cache = &cache, .tokens = one.tree.tokens(), .parents = one.tree.parents()});
     }
+    for (std::size_t i = 0; i < prompts.size(); ++i) {
+        if (feedback[i].refused) continue;
+        Sequence& sequence = sequences_.at(prompts[i].sequence);
+        all = both(all, sequence.read.asked);
+        if (!prompts[i].tokens.empty())
+            segments.push_back({.cache = &sequence.read.cache, .tokens = prompts[i].tokens, .logits = false});
+    }
+    const auto on_device = at::TensorOptions().device(model_.device()).dtype(at::kFloat);
+    result.logits = at::empty({0, vocabulary()}, on_device);
     if (segments.empty()) return result;
     PassOutput output = pass_->forward(segments, true, all.layers);
     result.logits = std::move(output.logits);
@@ -273,6 +306,17 @@ TreeOutput LlamaVerifier::verify(std::span<const SequenceTree> trees) {
         if (sequence.read.asked.wanted)
             sequence.features = take_features(output.features.slice(0, result.offsets[i], result.offsets[i + 1]), all,
                                               sequence.read.asked);
+    }
+    std::int64_t begin = result.offsets.back();
+    for (std::size_t i = 0; i < prompts.size(); ++i) {
+        if (feedback[i].refused) continue;
+        Sequence& sequence = sequences_.at(prompts[i].sequence);
+        const std::int64_t rows = std::ssize(prompts[i].tokens);
+        sequence.read.cache.append(rows);
+        if (sequence.read.asked.wanted)
+            feedback[i].features =
+                take_features(output.features.slice(0, begin, begin + rows), all, sequence.read.asked).clone();
+        begin += rows;
     }
     return result;
 }

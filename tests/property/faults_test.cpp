@@ -217,6 +217,7 @@ TEST_CASE("a fault at any call of any stage: clear errors, the others go on, not
                 const FakeLaw law{.order = 3};
                 Bomb bomb{stage, fault, at};
                 FaultyTarget target(law, bomb);
+                target.mixes_prompts = at % 2 == 1;
                 std::map<SequenceId, std::vector<TokenId>> prompts;
                 std::string last;
                 {
@@ -326,6 +327,7 @@ TEST_CASE("a target refuses one sequence: it alone ends, with that error, at any
                 CAPTURE(static_cast<int>(stage), at, batch);
                 const FakeLaw law{.order = 3};
                 RefusingTarget target(law, stage, at);
+                target.mixes_prompts = at % 2 == 1;
                 std::map<SequenceId, std::vector<TokenId>> prompts;
                 std::string last;
                 int failed = 0;

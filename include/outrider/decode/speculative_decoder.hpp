@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <exception>
 #include <memory>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -152,9 +153,10 @@ public:
     [[nodiscard]] HeldType<V>& verifier() { return verify_.part(); }
 
 private:
-    void round() {
+    /// `beside`: pieces of prompts that the forward takes along.
+    void round(std::span<const Prefill> beside) {
         const auto trees = usable(draft(budget_.plan(book_.owed().tokens())));
-        const auto output = verify_->verify(trees);
+        const auto output = verify(trees, beside);
         const auto accepted = accept_each(trees, output);
         if (accepted.empty()) return;  // the policy threw for every one
         owe(verify_->commit(accepted));
@@ -183,12 +185,38 @@ private:
         return limits_.fit(std::move(trees));
     }
 
+    /// One forward; what it took is shared between the trees and the pieces by their rows.
+    [[nodiscard]] TreeOutput verify(const std::vector<SequenceTree>& trees, std::span<const Prefill> beside) {
+        if constexpr (requires { verify_.part().verify_beside(trees, beside); }) {
+            if (!beside.empty()) return verify_beside(trees, beside);
+        }
+        TreeOutput output = verify_->verify(trees);
+        times_.verify = verify_.lap(), times_.prefill = 0;
+        return output;
+    }
+
+    [[nodiscard]] TreeOutput verify_beside(const std::vector<SequenceTree>& trees, std::span<const Prefill> beside) {
+        try {
+            MixedOutput output = verify_->verify_beside(trees, beside);
+            times_.verify = verify_.lap();
+            double rows = 0, pieces = 0;
+            for (const SequenceTree& one : trees) rows += double(one.tree.size());
+            for (const Prefill& one : beside) pieces += double(one.tokens.size());
+            times_.prefill = times_.verify * pieces / (rows + pieces);
+            times_.verify -= times_.prefill;
+            book_.took(std::move(output.prompts), times_.prefill);
+            return std::move(output.trees);
+        } catch (...) {
+            book_.fail_prompts();
+            throw;
+        }
+    }
+
     /// Asks the policy tree by tree. Sequences for which it throws leave, those that the target refuses, and those that
     /// a logit hook cancelled; the others stay in step with the result.
     [[nodiscard]] std::vector<SequenceAcceptance> accept_each(const std::vector<SequenceTree>& trees,
                                                               const TreeOutput& output) {
         const std::int64_t vocabulary = verify_.part().vocabulary();
-        times_.verify = verify_.lap();
         check_output(output, trees, vocabulary);
         std::vector<Acceptance> chosen(trees.size());
         for (std::size_t i = 0; i < trees.size(); ++i) {
@@ -236,19 +264,21 @@ private:
     void advance() {
         check_not_stepping();
         const Marked mark(stepping_);
+        std::vector<Prefill> beside;
         if (book_.waiting() > 0)
-            take_prompts(verify_, book_, detail::features_of(draft_.part()), prefill_rows_, release());
+            beside = take_prompts(verify_, book_, detail::features_of(draft_.part()), prefill_rows_, release());
         if (book_.active().empty()) return;
         look_at_costs();
         const double start = now_seconds();
         draft_.lap(), verify_.lap(), policy_.lap();  // what a round that failed may have left
         try {
-            round();
-            account(now_seconds() - start);
+            round(beside);
+            account(now_seconds() - start, beside.empty());
         } catch (...) {
             book_.fail_round();
         }
         book_.leave(release());
+        book_.activate();
     }
 
     /// Before the first round that could draft: what passes cost, where the verifier can tell.
@@ -265,13 +295,14 @@ private:
         budget_.measured(times, rests_by_itself(draft_.part()));
     }
 
-    /// Shares the round's time among its sequences, and tells the budget what came of it.
-    void account(double total) {
+    /// Shares the round's time among its sequences, and tells the budget what came of it, unless prompts were in it.
+    void account(double total, bool pure) {
         if (book_.active().empty()) return;
         times_.draft = draft_.lap();
         times_.accept = policy_.lap();
-        times_.other = total - times_.draft - times_.verify - times_.accept - times_.commit;
-        budget_.learn(book_.account(times_));
+        times_.other = total - times_.prefill - times_.draft - times_.verify - times_.accept - times_.commit;
+        const budget::RoundReport report = book_.account(times_);
+        if (pure) budget_.learn(report);
     }
 
     /// Frees what drafter and target hold of a sequence, or keeps its text.

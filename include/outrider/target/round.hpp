@@ -60,6 +60,12 @@ struct TreeOutput {
     }
 };
 
+/// What a forward says of the trees, and of the pieces of prompts beside them.
+struct MixedOutput {
+    TreeOutput trees;
+    Feedback prompts;
+};
+
 /// The same value, for loops that cannot go on without one of the sequences: throws the first refusal.
 [[nodiscard]] inline Feedback none_refused(Feedback feedback) {
     for (const SequenceFeedback& one : feedback)

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include <outrider/core/detail/export.hpp>
@@ -53,6 +54,17 @@ public:
     /// Life of the logits. They are read until the next call of this verifier, so the same memory may serve every
     /// round, and an engine's own buffer need not be copied.
     [[nodiscard]] virtual TreeOutput verify(std::span<const SequenceTree> trees) = 0;
+
+    /// Whether prompts enter in the forward that verifies the trees of others: pieces then cost no pass of their own.
+    [[nodiscard]] virtual bool mixes() const { return false; }
+
+    /// `prefill` of these pieces and `verify` of these trees, in one forward where `mixes`; no sequence is in both.
+    /// What it throws ends the sequences of both.
+    [[nodiscard]] virtual MixedOutput verify_beside(std::span<const SequenceTree> trees,
+                                                    std::span<const Prefill> prompts) {
+        Feedback told = prefill(prompts);
+        return {verify(trees), std::move(told)};
+    }
 
     /// Commits root and accepted path of each tree of the last `verify`, and returns what was committed with its
     /// features and the new pending token, in the order given.

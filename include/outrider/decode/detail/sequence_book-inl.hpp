@@ -33,10 +33,13 @@ OUTRIDER_INLINE void SequenceBook::admit(const Release& release) {
     retire(done, release);
 }
 
-OUTRIDER_INLINE void SequenceBook::entered(Feedback told, double seconds) {
+OUTRIDER_INLINE void SequenceBook::took(Feedback told, double seconds) {
     for (const SequenceFeedback& one : told)
         if (Session* session = one.refused ? prompts_.find(one.sequence) : nullptr) refuse(*session, one.refused);
     prompts_.took(std::move(told), seconds);
+}
+
+OUTRIDER_INLINE void SequenceBook::activate() {
     auto [sessions, feedback] = prompts_.through();
     for (SequenceFeedback& prompt : feedback) owed_.join(std::move(prompt));
     std::move(sessions.begin(), sessions.end(), std::back_inserter(active_));

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <limits>
+#include <span>
 #include <vector>
 
 #include <outrider/decode/decoder_options.hpp>
@@ -33,23 +34,37 @@ template <typename V>
     return book.active().empty() ? std::max(rows, kRowsAlone) : rows;
 }
 
-/// Those that wait begin to enter, and the next pieces of all prompts are prefilled in one ragged batch, `rows` tokens
-/// beside those that are decoded. Sequences whose prompts are through become active.
+/// Whether the verifier takes prompts and trees in one forward.
 template <typename V>
-void take_prompts(Stage<V>& verify, SequenceBook& book, const FeatureRequest& features, std::int64_t rows,
-                  const SequenceBook::Release& release) {
+[[nodiscard]] bool mixes(Stage<V>& verify) {
+    if constexpr (requires {
+                      verify.part().mixes();
+                      verify.part().verify_beside(std::span<const SequenceTree>{}, std::span<const Prefill>{});
+                  })
+        return verify.part().mixes();
+    return false;
+}
+
+/// Those that wait begin to enter, and the next pieces of all prompts are prefilled in one ragged batch, `rows` tokens
+/// beside those that are decoded. Sequences whose prompts are through become active. Where the round's forward can
+/// take the pieces, they are returned for it instead.
+template <typename V>
+[[nodiscard]] std::vector<Prefill> take_prompts(Stage<V>& verify, SequenceBook& book, const FeatureRequest& features,
+                                                std::int64_t rows, const SequenceBook::Release& release) {
     book.admit(release);
     resume_prompts(verify, book, features);
     book.leave(release);
-    const std::vector<Prefill> pieces = book.prompts().pieces(prompt_rows(verify, book, rows), features);
-    if (pieces.empty()) return;
+    std::vector<Prefill> pieces = book.prompts().pieces(prompt_rows(verify, book, rows), features);
+    if (pieces.empty() || (!book.active().empty() && mixes(verify))) return pieces;
     try {
         Feedback told = verify->prefill(pieces);
-        book.entered(std::move(told), verify.lap());
+        book.took(std::move(told), verify.lap());
+        book.activate();
     } catch (...) {
         book.fail_prompts();
     }
     book.leave(release);
+    return {};
 }
 
 }  // namespace outrider
