@@ -156,7 +156,7 @@ private:
     /// `beside`: pieces of prompts that the forward takes along.
     void round(std::span<const Prefill> beside) {
         const auto trees = usable(draft(budget_.plan(book_.owed().tokens())));
-        const auto output = verify(trees, beside);
+        const auto output = run_forward(verify_, book_, trees, beside, times_);
         const auto accepted = accept_each(trees, output);
         if (accepted.empty()) return;  // the policy threw for every one
         owe(verify_->commit(accepted));
@@ -185,33 +185,6 @@ private:
         return limits_.fit(std::move(trees));
     }
 
-    /// One forward; what it took is shared between the trees and the pieces by their rows.
-    [[nodiscard]] TreeOutput verify(const std::vector<SequenceTree>& trees, std::span<const Prefill> beside) {
-        if constexpr (requires { verify_.part().verify_beside(trees, beside); }) {
-            if (!beside.empty()) return verify_beside(trees, beside);
-        }
-        TreeOutput output = verify_->verify(trees);
-        times_.verify = verify_.lap(), times_.prefill = 0;
-        return output;
-    }
-
-    [[nodiscard]] TreeOutput verify_beside(const std::vector<SequenceTree>& trees, std::span<const Prefill> beside) {
-        try {
-            MixedOutput output = verify_->verify_beside(trees, beside);
-            times_.verify = verify_.lap();
-            double rows = 0, pieces = 0;
-            for (const SequenceTree& one : trees) rows += double(one.tree.size());
-            for (const Prefill& one : beside) pieces += double(one.tokens.size());
-            times_.prefill = times_.verify * pieces / (rows + pieces);
-            times_.verify -= times_.prefill;
-            book_.took(std::move(output.prompts), times_.prefill);
-            return std::move(output.trees);
-        } catch (...) {
-            book_.fail_prompts();
-            throw;
-        }
-    }
-
     /// Asks the policy tree by tree. Sequences for which it throws leave, those that the target refuses, and those that
     /// a logit hook cancelled; the others stay in step with the result.
     [[nodiscard]] std::vector<SequenceAcceptance> accept_each(const std::vector<SequenceTree>& trees,
@@ -221,10 +194,7 @@ private:
         std::vector<Acceptance> chosen(trees.size());
         for (std::size_t i = 0; i < trees.size(); ++i) {
             Session& session = *book_.active()[i];
-            if (const std::exception_ptr why = output.refusal(i)) {
-                book_.refuse(session, why);
-                continue;
-            }
+            if (book_.refuse(session, output.refusal(i))) continue;
             try {
                 chosen[i] = decide(policy_, session, trees[i], rows_of(output, i), vocabulary);
                 budget_.saw(trees[i], chosen[i]);

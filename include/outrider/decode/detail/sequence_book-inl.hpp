@@ -91,15 +91,16 @@ void SequenceBook::fail_all(const Those& sessions) {
 
 OUTRIDER_INLINE void SequenceBook::fail_stage(Session& session) { fail_all(std::array{&session}); }
 
-OUTRIDER_INLINE void SequenceBook::refuse(Session& session, const std::exception_ptr& why) {
+OUTRIDER_INLINE bool SequenceBook::refuse(Session& session, const std::exception_ptr& why) {
+    if (!why) return false;
     const std::exception_ptr error = detail::translated(why);
     session.fail(error);
     note(error);
+    return true;
 }
 
 OUTRIDER_INLINE void SequenceBook::refuse(const Feedback& told) {
-    for (std::size_t i = 0; i < told.size(); ++i)
-        if (told[i].refused) refuse(*active_[i], told[i].refused);
+    for (std::size_t i = 0; i < told.size(); ++i) refuse(*active_[i], told[i].refused);
 }
 
 OUTRIDER_INLINE void SequenceBook::note_stage_error() noexcept {

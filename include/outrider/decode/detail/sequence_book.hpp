@@ -54,8 +54,9 @@ public:
     void fail(Session& session);
     /// The same for one session and an exception of a stage.
     void fail_stage(Session& session);
-    /// The same for one that the target refuses, and for those among the active ones that this feedback refuses.
-    void refuse(Session& session, const std::exception_ptr& why);
+    /// The same for one that the target refuses, which null does not, and for those among the active ones that this
+    /// feedback refuses.
+    bool refuse(Session& session, const std::exception_ptr& why);
     void refuse(const Feedback& told);
 
     [[nodiscard]] bool finished(SequenceId id) const { return finished_.contains(id); }

@@ -5,8 +5,10 @@
 #include <cstdint>
 #include <limits>
 #include <span>
+#include <utility>
 #include <vector>
 
+#include <outrider/core/stats.hpp>
 #include <outrider/decode/decoder_options.hpp>
 #include <outrider/decode/detail/sequence_book.hpp>
 #include <outrider/decode/detail/stage.hpp>
@@ -65,6 +67,35 @@ template <typename V>
     }
     book.leave(release);
     return {};
+}
+
+/// The forward of a round's trees, with the pieces of prompts where there are any. What it took is shared between both
+/// by their rows.
+template <typename V>
+[[nodiscard]] TreeOutput run_forward(Stage<V>& verify, SequenceBook& book, const std::vector<SequenceTree>& trees,
+                                     std::span<const Prefill> beside, StageSeconds& times) {
+    times.prefill = 0;
+    if (beside.empty()) {
+        TreeOutput output = verify->verify(trees);
+        times.verify = verify.lap();
+        return output;
+    }
+    if constexpr (requires { verify.part().verify_beside(trees, beside); }) {
+        try {
+            MixedOutput output = verify->verify_beside(trees, beside);
+            const double took = verify.lap();
+            double rows = 0, pieces = 0;
+            for (const SequenceTree& one : trees) rows += double(one.tree.size());
+            for (const Prefill& one : beside) pieces += double(one.tokens.size());
+            times.prefill = took * pieces / (rows + pieces), times.verify = took - times.prefill;
+            book.took(std::move(output.prompts), times.prefill);
+            return std::move(output.trees);
+        } catch (...) {
+            book.fail_prompts();
+            throw;
+        }
+    }
+    return {};  // not reached: `mixes` was false
 }
 
 }  // namespace outrider
