@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Enforces the arrows between the rooms (docs/architecture.md) by reading #include lines.
 
-    check_layers.py ROOT        checks include/, src/ and examples/ of a source folder; prints each breach, exit 1 if any
+    check_layers.py ROOT        checks include/, src/, examples/ and the top of a source folder; prints each breach, exit 1 if any
     check_layers.py --self-test proves on samples that each rule can fail
 """
 import pathlib
@@ -34,6 +34,9 @@ HEADERS_ROOMS = {"core", "tree", "accept/rules", "ctc", "budget", "formats", "ac
 HEADERS_OF_TARGET = {"causal_model", "features", "round", "target_head", "verifier"}
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]', re.M)
 FRONT_DOOR = "include/outrider/outrider.hpp"
+# Files at the top; another one is what some command left there, and must not be committed.
+TOP = {"CHANGELOG.md", "CMakeLists.txt", "CMakePresets.json", "CMakeUserPresets.json", "CONTRIBUTING.md", "LICENSE", "README.md",
+       "SECURITY.md", "THIRD_PARTY.md", "compile_commands.json"}
 API = "docs/api.md"
 
 
@@ -187,6 +190,9 @@ def check(root):
         breaches += [f"{path.relative_to(root)}: <{name}> is private; examples use what is installed"
                      for name in includes(path)
                      if name.startswith(("../../src", "../../include", "src/")) or (own(name) and not name.startswith("outrider/"))]
+    breaches += [f"{path.name}: a stray file at the top; remove it, or name it in check_layers.py"
+                 for path in sorted(root.iterdir())
+                 if path.is_file() and not path.name.startswith(".") and path.name not in TOP]
     return breaches + list(check_api(root))
 
 
@@ -238,6 +244,7 @@ BAD = {  # file, the line added to it, a word of the expected breach
     "source -> right": ("src/kernels/plain.cpp", "#include <outrider/decode/loop.hpp>", "lower"),
     "body elsewhere": ("src/engine/loop.cpp", "#include <outrider/decode/loop.hpp>", "not in its header's room"),
     "source of another": ("src/decode/loop.cpp", '#include "../kernels/private.hpp"', "by its room"),
+    "left by a command": ("POSITIVE", "<!doctype html>", "stray"),
     "private example": ("examples/01/main.cpp", '#include "kernels/plain.hpp"', "private"),
 }
 

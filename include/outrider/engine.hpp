@@ -4,6 +4,7 @@
 //     engine.chat("Why is the sky blue?", {.max_tokens = 128}, [](std::string_view text) { fmt::print("{}", text); });
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <initializer_list>
@@ -38,7 +39,7 @@ enum class TreeKind : unsigned char {
 };
 
 struct EngineOptions {
-    std::filesystem::path model;  ///< a GGUF file, or a Hugging Face folder
+    std::filesystem::path model = {};  ///< a GGUF file, or a Hugging Face folder
     /// See make_drafter. Empty: the best drafter for the model in `drafter_places`, joined with n-grams; n-grams alone
     /// where there is none.
     std::string drafter = {};
@@ -51,6 +52,7 @@ struct EngineOptions {
     double draft_temperature = 0;  ///< what requests will mostly ask for: drawn drafts, and drafts of a language model
     LlamaModel::Options target = {};  ///< weights, device, threads, chat template
     DecoderOptions decoder = {};
+    std::size_t kept_bytes = 0;  ///< of texts that ended, for prompts that begin as they do: see LlamaVerifier::Options
     /// Where the costs of passes are remembered between runs; empty: nowhere, they are measured (about a second) when a
     /// decoder first drafts.
     std::filesystem::path pass_times_file = {};

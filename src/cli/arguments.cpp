@@ -198,6 +198,9 @@ void add_serve(CLI::App& app, ServeArguments& a) {
     app.add_option("--name", a.name, "The model's name for clients; default: that of its file");
     whole("--queue", a.queue, 0, 1'000'000, "Requests that may wait; more are refused with status 429");
     whole("--memory", a.memory, 0, std::int64_t{1} << 30, "MiB that the target's KV caches may take; 0: no bound");
+    whole("--keep", a.keep, 0, std::int64_t{1} << 30,
+          "MiB more for texts that ended, so that prompts which begin as they do are not read again; 0: none. On the "
+          "CPU");
     whole("--request-seconds", a.seconds, 1, 86'400, "From a request's arrival to the end of its text");
     whole("--grace", a.grace, 0, 86'400, "Seconds that running texts get after a signal");
     whole("--connections", a.connections, 1, 4096, "Served beside each other; more wait");

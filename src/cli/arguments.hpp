@@ -129,6 +129,7 @@ struct ServeArguments {
     std::string name;          ///< of the model, for clients; empty: that of its file
     std::int64_t queue = 256;  ///< requests that may wait
     std::int64_t memory = 0;   ///< MiB of KV caches; 0: no bound
+    std::int64_t keep = 256;   ///< MiB of texts that ended; 0: none
     std::int64_t seconds = 600, grace = 10;
     std::int64_t connections = 64;
     std::int64_t body = 4;  ///< MiB of a request

@@ -62,9 +62,9 @@ double logit_gap(const LlamaModel& model, const Prompt& prompt, std::span<const 
     text.insert(text.end(), a.begin(), a.begin() + position);
     LlamaVerifier verifier(model);
     const Prefill prefill{0, std::span(text).first(text.size() - 1), text.back()};
-    (void)verifier.prefill(std::span(&prefill, 1));
+    (void)none_refused(verifier.prefill(std::span(&prefill, 1)));
     const SequenceTree root{0, TokenTree::root_only(text.back())};
-    const TreeOutput output = verifier.verify(std::span(&root, 1));
+    const TreeOutput output = none_refused(verifier.verify(std::span(&root, 1)));
     const at::Tensor logits = output.logits[0].to(at::kCPU);
     const auto at = static_cast<std::size_t>(position);
     return std::abs(logits[a[at]].item<double>() - logits[b[at]].item<double>());

@@ -83,7 +83,7 @@ public:
         answer_.emplace(0, prompt_, options_, std::min(options_.max_tokens, verifier_.context() - std::ssize(text_)),
                         Sink());
         const Prefill prefill{0, std::span(text_).first(text_.size() - 1), text_.back(), drafter_->features()};
-        feedback_ = verifier_.prefill(std::span(&prefill, 1));
+        feedback_ = none_refused(verifier_.prefill(std::span(&prefill, 1)));
     }
 
     [[nodiscard]] bool ended() const { return answer_->ended(); }
@@ -93,7 +93,7 @@ public:
         StageSeconds seconds;
         const std::vector<SequenceTree> trees = timed(seconds.draft, [&] { return draft(); });
         const TokenTree& tree = trees[0].tree;
-        const TreeOutput output = timed(seconds.verify, [&] { return verifier_.verify(trees); });
+        const TreeOutput output = timed(seconds.verify, [&] { return none_refused(verifier_.verify(trees)); });
         const SequenceContext context{0, &sampling_, text_, trees[0].samples.get()};
         const Acceptance accepted =
             timed(seconds.accept, [&] { return policy_->accept(tree, rows_of(output, 0), context); });

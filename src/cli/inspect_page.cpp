@@ -14,30 +14,40 @@ constexpr std::string_view kPage = R"html(<!doctype html>
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
 <title>outrider inspect</title>
 <style>
-body { font: 15px/1.45 system-ui, sans-serif; margin: 1.5rem auto; max-width: 70rem; padding: 0 1rem; color: #222; background: #fff; }
-h1 { font-size: 1.15rem; } .muted { color: #667; }
-#text { white-space: pre-wrap; border: 1px solid #ccd; border-radius: 6px; padding: .7rem; min-height: 3rem; }
-#text .prompt { color: #889; } #text .accepted { background: #cdeccd; } #text .chosen { background: #ffe3a8; }
-#tree { overflow: auto; border: 1px solid #ccd; border-radius: 6px; margin: .8rem 0; }
-#steps { display: flex; gap: .6rem; align-items: center; margin: .8rem 0; } #steps input { flex: 1; }
-button { font: inherit; padding: .15rem .8rem; }
-.bar { display: flex; height: 1.3rem; border-radius: 4px; overflow: hidden; } .bar div { min-width: 1px; }
-.key { display: inline-block; width: .8em; height: .8em; border-radius: 2px; margin: 0 .3em 0 1em; }
-svg text { font: 13px ui-monospace, monospace; } svg .p { fill: #667; font-size: 11px; }
+:root { --ink: #20242c; --soft: #667085; --line: #d5d9e2; --kept: #2f9e44; --kept-fill: #d3f0d6; --chosen: #e8a317; --chosen-fill: #ffe9b8; }
+body { font: 15px/1.5 system-ui, sans-serif; margin: 1.5rem auto; max-width: 74rem; padding: 0 1.2rem; color: var(--ink); background: #fff; }
+h1 { font-size: 1.15rem; margin: 0 0 .2rem; } p { margin: .2rem 0; } .soft { color: var(--soft); }
+.box { border: 1px solid var(--line); border-radius: 8px; margin: .8rem 0; }
+#text { white-space: pre-wrap; padding: .7rem .9rem; min-height: 4.5rem; }
+#text .prompt { display: block; color: var(--soft); padding-bottom: .4rem; margin-bottom: .4rem; border-bottom: 1px dashed var(--line); }
+.accepted { background: var(--kept-fill); border-radius: 3px; } .chosen { background: var(--chosen-fill); border-radius: 3px; }
+#tree { overflow: auto; padding: .3rem; }
+#steps { display: flex; gap: .7rem; align-items: center; } #where { min-width: 17em; text-align: right; font-variant-numeric: tabular-nums; }
+#rounds { flex: 1; height: 44px; display: flex; align-items: flex-end; gap: 1px; cursor: pointer; }
+#rounds div { flex: 1; max-width: 16px; height: 100%; display: flex; flex-direction: column-reverse; }
+#rounds div:hover { background: #f0f2f7; } #rounds div.now { background: #e3e8f4; }
+#rounds i { display: block; background: var(--kept); opacity: .65; } #rounds i:first-child { background: var(--chosen); opacity: .8; }
+button { font: inherit; padding: .15rem .8rem; border: 1px solid var(--line); border-radius: 6px; background: #f7f8fb; cursor: pointer; }
+.bar { display: flex; height: 1.1rem; border-radius: 5px; overflow: hidden; background: #eef0f5; }
+.key { display: inline-block; width: .8em; height: .8em; border-radius: 2px; margin-right: .35em; } .key + span { margin-right: 1.2em; }
+svg text { font: 13px ui-monospace, "DejaVu Sans Mono", monospace; fill: var(--ink); } svg .p { fill: var(--soft); font-size: 11px; text-anchor: end; }
 </style>
 <h1>outrider inspect</h1>
-<p class="muted" id="about"></p>
-<div id="steps"><button id="back">&#9664;</button><input id="at" type="range" min="0" value="0"><button id="next">&#9654;</button><span id="where"></span></div>
-<div id="text"></div>
-<div id="tree"></div>
+<p class="soft" id="about"></p>
+<p class="soft"><span class="accepted">&nbsp;drafted and accepted&nbsp;</span> <span class="chosen">&nbsp;chosen by the target&nbsp;</span> Numbers: what the drafter gave a node after its parent. Bars: tokens of each round. Arrow keys step.</p>
+<div id="text" class="box"></div>
+<div id="steps"><button id="back">&#9664;</button><button id="next">&#9654;</button><div id="rounds"></div><span id="where"></span></div>
+<div id="tree" class="box"></div>
 <div class="bar" id="bar"></div>
-<p id="times" class="muted"></p>
+<p id="times" class="soft"></p>
 <script type="application/json" id="story">%STORY%</script>
 <script>
 "use strict";
 const story = JSON.parse(document.getElementById("story").textContent), rounds = story.rounds;
 const get = id => document.getElementById(id);
 const colours = {draft: "#7aa6d8", verify: "#d88a7a", accept: "#8fc48f", commit: "#c9b26b"};
+const wide = 128, step = 164, high = 34;
+let now = 0;
 function add(parent, name, attributes, text) {
   const svg = parent.namespaceURI === "http://www.w3.org/2000/svg" || name === "svg";
   const element = svg ? document.createElementNS("http://www.w3.org/2000/svg", name) : document.createElement(name);
@@ -45,56 +55,84 @@ function add(parent, name, attributes, text) {
   if (text !== undefined) element.textContent = text;
   return parent.appendChild(element);
 }
-function shown(piece) { return JSON.stringify(piece).slice(1, -1) || "\u2205"; }
+function shown(piece) { return JSON.stringify(piece).slice(1, -1).replace(/^ /, "\u00b7") || "\u2205"; }
+function short(piece, most) { const all = [...shown(piece)]; return all.length > most ? all.slice(0, most - 1).join("") + "\u2026" : all.join(""); }
+function beyond(round) { return round.emits.length > round.accepted; }
 function showText(at) {
   const box = get("text"); box.replaceChildren();
   add(box, "span", {class: "prompt"}, story.prompt);
   rounds.slice(0, at + 1).forEach((round, i) => round.emits.forEach((piece, k) => {
-    const last = k === round.emits.length - 1 && round.emits.length > round.accepted;
+    const last = k === round.emits.length - 1 && beyond(round);
     add(box, "span", i < at ? {} : {class: last ? "chosen" : "accepted"}, piece);
   }));
 }
-function showTree(round) {
-  const nodes = round.nodes, box = get("tree"), rows = []; box.replaceChildren();
+// Nodes with places: the draft, and behind its accepted path what the target chose.
+function laidOut(round) {
+  const nodes = round.nodes.map(n => ({...n})), below = nodes.map(() => []);
+  if (beyond(round)) {
+    let end = 0; nodes.forEach((n, i) => { if (n.kept) end = Math.max(end, i); });
+    nodes.push({piece: round.emits[round.emits.length - 1], parent: end, chosen: true}); below.push([]);
+  }
+  nodes.forEach((n, i) => { n.depth = i ? nodes[n.parent].depth + 1 : 0; if (i) below[n.parent][n.chosen ? "unshift" : "push"](i); });
   let leaves = 0;
   const place = i => {
-    const below = nodes.map((n, k) => k).filter(k => nodes[k].parent === i);
-    if (below.length === 0) rows[i] = leaves++; else { below.forEach(place); rows[i] = (rows[below[0]] + rows[below[below.length - 1]]) / 2; }
+    if (below[i].length === 0) { nodes[i].row = leaves++; return; }
+    below[i].forEach(place);
+    nodes[i].row = (nodes[below[i][0]].row + nodes[below[i][below[i].length - 1]].row) / 2;
   };
   place(0);
-  const depth = [0]; nodes.forEach((n, i) => { if (i) depth[i] = depth[n.parent] + 1; });
-  const x = i => 12 + depth[i] * 150, y = i => 20 + rows[i] * 34;
-  const svg = add(box, "svg", {width: 170 + Math.max(...depth) * 150, height: 36 + (leaves - 1) * 34, role: "img"});
-  nodes.forEach((n, i) => { if (i) add(svg, "path", {d: `M${x(n.parent) + 118},${y(n.parent)} C${x(n.parent) + 136},${y(n.parent)} ${x(i) - 20},${y(i)} ${x(i)},${y(i)}`, fill: "none", stroke: n.kept ? "#3c9a3c" : "#bbc", "stroke-width": n.kept ? 2.5 : 1.2}); });
+  return {nodes, leaves};
+}
+function showTree(round) {
+  const {nodes, leaves} = laidOut(round), box = get("tree"); box.replaceChildren();
+  const x = n => 12 + n.depth * step, y = n => 22 + n.row * high;
+  const svg = add(box, "svg", {width: wide + 24 + Math.max(...nodes.map(n => n.depth)) * step, height: 44 + (leaves - 1) * high, role: "img"});
+  const colour = n => n.chosen ? "var(--chosen)" : n.kept ? "var(--kept)" : "#c3c9d6";
   nodes.forEach((n, i) => {
-    add(svg, "rect", {x: x(i), y: y(i) - 12, width: 118, height: 24, rx: 5, fill: i === 0 ? "#e6e8f4" : n.kept ? "#cdeccd" : "#f5f5f8", stroke: n.kept || i === 0 ? "#3c9a3c" : "#bbc"});
-    add(svg, "text", {x: x(i) + 6, y: y(i) + 4}, shown(n.piece).slice(0, 10));
-    if (i) add(svg, "text", {x: x(i) + 84, y: y(i) + 4, class: "p"}, n.p.toFixed(3));
-    add(svg.lastChild, "title", {}, shown(n.piece));
+    if (i === 0) return;
+    const from = nodes[n.parent], left = x(from) + wide, middle = (left + x(n)) / 2;
+    add(svg, "path", {d: `M${left},${y(from)} C${middle},${y(from)} ${middle},${y(n)} ${x(n)},${y(n)}`, fill: "none", stroke: colour(n), "stroke-width": n.kept || n.chosen ? 2.5 : 1.2, "stroke-dasharray": n.chosen ? "5 4" : "none"});
+  });
+  nodes.forEach((n, i) => {
+    const fill = i === 0 ? "#e6e9f4" : n.chosen ? "var(--chosen-fill)" : n.kept ? "var(--kept-fill)" : "#f6f7fa";
+    const group = add(svg, "g");
+    add(group, "title", {}, shown(n.piece));
+    add(group, "rect", {x: x(n), y: y(n) - 13, width: wide, height: 26, rx: 6, fill, stroke: i === 0 ? "#9aa5c4" : colour(n)});
+    add(group, "text", {x: x(n) + 8, y: y(n) + 4}, short(n.piece, i === 0 || n.chosen ? 14 : 9));
+    if (i && !n.chosen) add(group, "text", {x: x(n) + wide - 8, y: y(n) + 4, class: "p"}, n.p >= 0.0995 ? n.p.toFixed(2) : n.p >= 0.001 ? n.p.toFixed(3) : n.p.toExponential(0));
   });
 }
 function showTimes(round) {
   const bar = get("bar"), words = get("times"); bar.replaceChildren(); words.replaceChildren();
+  const all = Object.values(round.seconds).reduce((a, b) => a + b, 0) || 1;
   for (const [stage, seconds] of Object.entries(round.seconds)) {
-    add(bar, "div", {style: `flex: ${Math.max(seconds, 1e-6)}; background: ${colours[stage]}`, title: stage});
+    add(bar, "div", {style: `width: ${100 * seconds / all}%; background: ${colours[stage]}`, title: stage});
     add(words, "span", {class: "key", style: `background: ${colours[stage]}`});
     add(words, "span", {}, `${stage} ${(1000 * seconds).toFixed(2)} ms`);
   }
 }
 function show(at) {
-  at = Math.min(Math.max(at, 0), rounds.length - 1); get("at").value = at;
   if (rounds.length === 0) { get("where").textContent = "no rounds"; return; }
-  const round = rounds[at];
-  get("where").textContent = `round ${at + 1} of ${rounds.length}: ${round.accepted} of ${round.nodes.length - 1} nodes accepted`;
-  showText(at); showTree(round); showTimes(round);
+  now = Math.min(Math.max(at, 0), rounds.length - 1);
+  const round = rounds[now];
+  get("where").textContent = `round ${now + 1} of ${rounds.length}: ${round.accepted} of ${round.nodes.length - 1} nodes accepted`;
+  [...get("rounds").children].forEach((bar, i) => bar.classList.toggle("now", i === now));
+  showText(now); showTree(round); showTimes(round);
 }
-get("about").textContent = `${story.model}, drafter ${story.drafter}. Green: drafted and accepted. Amber: chosen by the target. Arrow keys step.`;
-get("at").max = Math.max(rounds.length - 1, 0);
-get("at").oninput = () => show(Number(get("at").value));
-get("back").onclick = () => show(Number(get("at").value) - 1);
-get("next").onclick = () => show(Number(get("at").value) + 1);
-document.onkeydown = event => { if (event.target !== get("at")) { if (event.key === "ArrowLeft") get("back").click(); if (event.key === "ArrowRight") get("next").click(); } };
-show(0);
+const leaf = path => path.split("+").map(part => part.split("/").filter(Boolean).pop() || part).join("+");
+get("about").textContent = `${leaf(story.model)}, drafter ${leaf(story.drafter)}`;
+const most = Math.max(1, ...rounds.map(round => round.emits.length));
+rounds.forEach((round, i) => {
+  const bar = add(get("rounds"), "div", {title: `round ${i + 1}: ${round.emits.length} tokens`});
+  if (beyond(round)) add(bar, "i", {style: `height: ${100 / most}%`});
+  add(bar, "i", {style: `height: ${100 * round.accepted / most}%; background: var(--kept)`});
+  bar.onclick = () => show(i);
+});
+get("tree").style.minHeight = `${60 + high * Math.max(0, ...rounds.map(round => laidOut(round).leaves - 1))}px`;
+get("back").onclick = () => show(now - 1);
+get("next").onclick = () => show(now + 1);
+document.onkeydown = event => { if (event.key === "ArrowLeft") show(now - 1); if (event.key === "ArrowRight") show(now + 1); };
+show(Number(location.hash.slice(1)) - 1 || 0);
 </script>
 </html>
 )html";

@@ -88,6 +88,7 @@ AsyncEngine open_engine(const ServeArguments& arguments) {
     const std::string name = drafter_or_default(arguments.drafter, model);
     EngineOptions options = engine_options(name, arguments.model, arguments.decoding);
     options.pass_times_file = pass_times_file(arguments.decoding);
+    if (model.device().is_cpu()) options.kept_bytes = static_cast<std::size_t>(arguments.keep) << 20;
     const ReturnMemory loading;
     Engine engine = Engine::open(model, options);
     check_tree(arguments.decoding.tree, engine.decoder().drafter().kind());

@@ -76,8 +76,8 @@ Engine Engine::open(LlamaModel model, EngineOptions options) {
 Engine::Engine(LlamaModel model, EngineOptions options) : model_(std::move(model)), options_(std::move(options)) {
     if (options_.drafter.empty()) options_.drafter = default_drafter(options_.drafter_places, model_);
     auto drafter = make_drafter(options_, model_);
-    auto verifier =
-        std::make_unique<LlamaVerifier>(model_, LlamaVerifier::Options{.pass_times_file = options_.pass_times_file});
+    auto verifier = std::make_unique<LlamaVerifier>(
+        model_, LlamaVerifier::Options{.pass_times_file = options_.pass_times_file, .kept_bytes = options_.kept_bytes});
     decoder_ = std::make_unique<AnyDecoder>(std::move(drafter), std::move(verifier),
                                             make_policy(options_.policy, options_.policy_options), options_.decoder);
 }

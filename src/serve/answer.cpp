@@ -34,13 +34,16 @@ Answer::Answer(AsyncEngine& engine, std::vector<Prompt> prompts, const Generatio
 AsyncRequest Answer::request(std::size_t choice, std::chrono::steady_clock::time_point deadline, bool with_text) const {
     AsyncRequest request;
     if (with_text)
-        request.sink = [channel = channel_, choice](std::string_view text) {
-            channel->push({choice, std::string(text)});
+        request.sink = [channel = channel_, choice](const EmittedToken& emitted) {
+            if (emitted.logprobs != nullptr)
+                channel->push({choice, std::string(emitted.text), emitted.token, *emitted.logprobs});
+            else if (!emitted.text.empty())
+                channel->push({choice, std::string(emitted.text)});
         };
     request.stop = stop_.get_token();
     request.deadline = deadline;
     request.ended = [channel = channel_, choice](const GenerationResult& result) {
-        channel->push({choice, {}, result});
+        channel->push({.choice = choice, .text = {}, .result = result});
     };
     return request;
 }

@@ -12,17 +12,21 @@
 #include <string>
 #include <vector>
 
+#include <outrider/core/logprobs.hpp>
 #include <outrider/core/options.hpp>
 #include <outrider/core/prompt.hpp>
+#include <outrider/core/types.hpp>
 #include <outrider/decode/result.hpp>
 #include <outrider/engine/async_engine.hpp>
 
 namespace outrider::serve {
 
-/// New text of a choice, or its end.
+/// New text of a choice, with its token where log-probabilities were asked for, or the choice's end.
 struct AnswerEvent {
     std::size_t choice = 0;
     std::string text;
+    TokenId token = kNoToken;
+    TokenLogprobs logprobs = {};
     std::optional<GenerationResult> result = {};
 };
 

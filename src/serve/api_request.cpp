@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
+#include <system_error>
 #include <utility>
 
 #include <outrider/core/error.hpp>
@@ -16,7 +18,7 @@
 namespace outrider::serve {
 namespace {
 
-using Json = nlohmann::json;
+using Json = nlohmann::ordered_json;  // a schema's properties are written in the order given
 
 [[noreturn]] void refuse(const std::string& field, const std::string& message, const char* code = "invalid_value") {
     throw ApiError(400, code, fmt::format("{}: {}", field, message), field);
@@ -87,14 +89,19 @@ private:
 
 /// What reads the document later goes down with it, level by level.
 constexpr int kDeepest = 64;
+/// Names of fields, all levels together: an object that keeps their order looks through them.
+constexpr std::size_t kMostFields = 10'000;
 
 Json read_body(std::string_view body) {
-    const auto shallow = [](int depth, Json::parse_event_t, const Json&) {
+    std::size_t fields = 0;
+    const auto small = [&fields](int depth, Json::parse_event_t event, const Json&) {
         if (depth > kDeepest)
             throw ApiError(400, "invalid_json", fmt::format("the body is nested deeper than {} levels", kDeepest));
+        if (event == Json::parse_event_t::key && ++fields > kMostFields)
+            throw ApiError(400, "invalid_json", fmt::format("the body has more than {} fields", kMostFields));
         return true;
     };
-    Json json = Json::parse(body, shallow, false);
+    Json json = Json::parse(body, small, false);
     if (json.is_discarded()) throw ApiError(400, "invalid_json", "the body is no JSON");
     if (!json.is_object()) throw ApiError(400, "invalid_json", "the body is no JSON object");
     return json;
@@ -182,6 +189,23 @@ void read_chat(Fields& fields, ApiRequest& request) {
     }
 }
 
+/// {"token id": what is added to its logit}.
+std::vector<std::pair<TokenId, float>> read_bias(const Json& given) {
+    constexpr Range<double> range{.low = -100, .high = 100};  // the API's
+    if (!given.is_object()) refuse("logit_bias", "expected an object of token ids and numbers");
+    std::vector<std::pair<TokenId, float>> biases;
+    for (const auto& [name, bias] : given.items()) {
+        TokenId token = 0;
+        const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), token);
+        if (error != std::errc() || end != name.data() + name.size() || token < 0)
+            refuse("logit_bias", fmt::format("'{}' is no token id", name.substr(0, 60)));
+        if (!bias.is_number() || !range.holds(bias.get<double>()))
+            refuse("logit_bias", fmt::format("expected {} for token {}", range.words(), token));
+        biases.emplace_back(token, bias.get<float>());
+    }
+    return biases;
+}
+
 void read_sampling(Fields& fields, GenerationOptions& options, std::size_t most_stops) {
     const Range<std::int64_t> tokens{.low = 1, .high = ranges::kMaxTokens.high};
     fields.number("max_tokens", options.max_tokens, tokens);
@@ -193,14 +217,56 @@ void read_sampling(Fields& fields, GenerationOptions& options, std::size_t most_
     fields.number("repetition_penalty", options.repetition_penalty, ranges::kRepetitionPenalty);
     if (const auto seed = read_seed(fields.take("seed"))) options.seed = seed;
     if (auto stops = read_stops(fields.take("stop"), most_stops); !stops.empty()) options.stop = std::move(stops);
+    const Range<double> penalty{.low = -2, .high = 2};  // the API's
+    fields.number("presence_penalty", options.presence_penalty, penalty);
+    fields.number("frequency_penalty", options.frequency_penalty, penalty);
+    if (const Json bias = fields.take("logit_bias"); !bias.is_null()) options.logit_bias = read_bias(bias);
+}
+
+/// Chat says whether and how many in two fields, texts in one.
+void read_logprobs(Fields& fields, Endpoint endpoint, GenerationOptions& options, std::int64_t most) {
+    const Range<std::int64_t> range{.low = 0, .high = most};
+    std::int64_t top = -1;
+    if (endpoint == Endpoint::text) {
+        fields.number("logprobs", top, range);
+    } else {
+        bool wanted = false;
+        fields.boolean("logprobs", wanted);
+        fields.number("top_logprobs", top, range);
+        if (top >= 0 && !wanted) refuse("top_logprobs", "asks for something only beside \"logprobs\": true");
+        if (wanted) top = std::max<std::int64_t>(top, 0);
+    }
+    if (top >= 0) options.logprobs = top;
+}
+
+/// {"type": "text"}, {"type": "json_object"}, or {"type": "json_schema", "json_schema": {"name", "schema", ...}}.
+/// Answers keep to a schema whether `strict` says so or not.
+std::string read_format(const Json& given) {
+    const char* field = "response_format";
+    if (given.is_null()) return {};
+    if (!given.is_object()) refuse(field, "expected an object with a type: text, json_object or json_schema");
+    Fields format(given);
+    const Json type = format.take("type");
+    if (type == "text" || type == "json_object") {
+        format.nothing_left();
+        return type == "text" ? "" : R"({"type": "object"})";
+    }
+    if (type != "json_schema")
+        refuse(field, "expected a type: text, json_object or json_schema", "unsupported_parameter");
+    const Json outer = format.take("json_schema");
+    format.nothing_left();
+    if (!outer.is_object()) refuse(field, "expected {\"type\": \"json_schema\", \"json_schema\": {\"schema\": ...}}");
+    Fields inner(outer);
+    for (const char* note : {"name", "description", "strict"}) (void)inner.take(note);
+    const Json schema = inner.take("schema");
+    inner.nothing_left();
+    if (!schema.is_object()) refuse(field, "expected a schema that is an object");
+    return schema.dump();
 }
 
 /// What asks for something that is not there is refused by name.
 void refuse_the_rest(Fields& fields) {
     const char* without = "leave it out";
-    fields.only("logprobs", {false}, without);
-    fields.only("top_logprobs", {}, without);
-    fields.only("response_format", {{{"type", "text"}}}, "ask for {\"type\": \"text\"}");
     fields.only("tools", {Json::array()}, "describe the tools in a message");
     fields.only("tool_choice", {"none", "auto"}, without);
     fields.only("functions", {}, without);
@@ -208,9 +274,6 @@ void refuse_the_rest(Fields& fields) {
     fields.only("modalities", {Json::array({"text"})}, without);
     fields.only("audio", {}, without);
     fields.only("prediction", {}, "drafts need no help");
-    for (const char* penalty : {"presence_penalty", "frequency_penalty"})
-        fields.only(penalty, {0, 0.0}, "use repetition_penalty");
-    fields.only("logit_bias", {Json::object()}, without);
     fields.only("best_of", {1}, without);
     fields.only("echo", {false}, without);
     fields.only("suffix", {""}, without);
@@ -232,6 +295,8 @@ ApiRequest parse_request(Endpoint endpoint, std::string_view body, const Request
     else
         read_prompts(fields.take("prompt"), request);
     read_sampling(fields, request.generation, limits.stops);
+    read_logprobs(fields, endpoint, request.generation, limits.logprobs);
+    request.schema = read_format(fields.take("response_format"));
     fields.number("n", request.n, Range<std::int64_t>{.low = 1, .high = limits.choices});
     if (request.n * static_cast<std::int64_t>(std::max<std::size_t>(request.prompts.size(), 1)) > limits.choices)
         refuse("n", fmt::format("a request may have {} choices, prompts times n", limits.choices));

@@ -18,6 +18,7 @@ namespace outrider::serve {
 struct RequestLimits {
     GenerationOptions defaults = {};  ///< sampling and max_tokens of a request that names none
     std::int64_t choices = 16;        ///< of one request: prompts times n
+    std::int64_t logprobs = 20;       ///< most probable tokens told beside each token
     std::size_t stops = 16;
 };
 
@@ -28,8 +29,9 @@ struct ApiRequest {
     std::string model;                                                     ///< empty: not named
     Chat chat;                                                             ///< of Endpoint::chat
     std::vector<std::variant<std::string, std::vector<TokenId>>> prompts;  ///< of Endpoint::text
-    GenerationOptions generation;
-    std::int64_t n = 1;  ///< choices of each prompt
+    GenerationOptions generation;  ///< `logprobs` as asked for; no constraint yet
+    std::string schema = {};       ///< the JSON schema of response_format, in the order given; empty: any text
+    std::int64_t n = 1;            ///< choices of each prompt
     bool stream = false, stream_usage = false;
 };
 

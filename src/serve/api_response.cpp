@@ -20,11 +20,11 @@ Json shell(const AnswerHead& head, const char* chat_object) {
             {"choices", Json::array()}};
 }
 
-Json piece_of(const AnswerHead& head, std::size_t choice, Json content, Json finish) {
+Json piece_of(const AnswerHead& head, std::size_t choice, Json content, Json finish, Json logprobs = nullptr) {
     Json piece = shell(head, "chat.completion.chunk");
     Json one = {{"index", choice}};
     one[head.endpoint == Endpoint::chat ? "delta" : "text"] = std::move(content);
-    one["logprobs"] = nullptr;
+    one["logprobs"] = std::move(logprobs);
     one["finish_reason"] = std::move(finish);
     piece["choices"].push_back(std::move(one));
     return piece;
@@ -45,6 +45,7 @@ Json usage_of(const DecodeStats& stats) {
     return {{"prompt_tokens", stats.prompt_tokens},
             {"completion_tokens", stats.tokens},
             {"total_tokens", stats.prompt_tokens + stats.tokens},
+            {"prompt_tokens_details", {{"cached_tokens", stats.resumed}}},
             {"completion_tokens_details",
              {{"accepted_prediction_tokens", stats.accepted},
               {"rejected_prediction_tokens", stats.drafted - stats.accepted},
@@ -56,12 +57,15 @@ DecodeStats summed(const std::vector<GenerationResult>& choices, std::int64_t n)
     DecodeStats sum;
     for (std::size_t i = 0; i < choices.size(); ++i) {
         sum += choices[i].stats;
-        if (static_cast<std::int64_t>(i) % n != 0) sum.prompt_tokens -= choices[i].stats.prompt_tokens;
+        if (static_cast<std::int64_t>(i) % n == 0) continue;
+        sum.prompt_tokens -= choices[i].stats.prompt_tokens, sum.resumed -= choices[i].stats.resumed;
     }
     return sum;
 }
 
-Json whole_answer(const AnswerHead& head, const std::vector<GenerationResult>& choices, std::int64_t n) {
+Json whole_answer(const AnswerHead& head, const std::vector<GenerationResult>& choices, std::int64_t n,
+                  std::vector<Json> logprobs) {
+    logprobs.resize(choices.size());
     Json answer = shell(head, "chat.completion");
     for (std::size_t i = 0; i < choices.size(); ++i) {
         Json one = {{"index", i}};
@@ -69,7 +73,7 @@ Json whole_answer(const AnswerHead& head, const std::vector<GenerationResult>& c
             one["message"] = {{"role", "assistant"}, {"content", choices[i].text}, {"refusal", nullptr}};
         else
             one["text"] = choices[i].text;
-        one["logprobs"] = nullptr;
+        one["logprobs"] = std::move(logprobs[i]);
         one["finish_reason"] = finish_word(choices[i].finish);
         answer["choices"].push_back(std::move(one));
     }
@@ -81,9 +85,10 @@ Json first_piece(const AnswerHead& head, std::size_t choice) {
     return piece_of(head, choice, {{"role", "assistant"}, {"content", ""}}, nullptr);
 }
 
-Json text_piece(const AnswerHead& head, std::size_t choice, std::string_view text) {
-    if (head.endpoint == Endpoint::chat) return piece_of(head, choice, {{"content", text}}, nullptr);
-    return piece_of(head, choice, text, nullptr);
+Json text_piece(const AnswerHead& head, std::size_t choice, std::string_view text, Json logprobs) {
+    if (head.endpoint == Endpoint::chat)
+        return piece_of(head, choice, {{"content", text}}, nullptr, std::move(logprobs));
+    return piece_of(head, choice, text, nullptr, std::move(logprobs));
 }
 
 Json last_piece(const AnswerHead& head, std::size_t choice, FinishReason finish) {
@@ -121,6 +126,7 @@ std::string metrics_text(const AsyncMetrics& m) {
     add("rounds_total", "counter", "Rounds of the decoder.", m.rounds);
     add("errors_total", "counter", "Rounds and callbacks that failed.", m.errors);
     add("prompt_tokens_total", "counter", "Tokens of prompts, of requests ended.", m.decoded.prompt_tokens);
+    add("resumed_tokens_total", "counter", "Of these, found in texts that are kept.", m.decoded.resumed);
     add("tokens_total", "counter", "Tokens emitted, of requests ended.", m.decoded.tokens);
     add("passes_total", "counter", "Passes of the target that a request took part in.", m.decoded.rounds);
     add("drafted_tokens_total", "counter", "Tokens drafted.", m.decoded.drafted);

@@ -37,13 +37,15 @@ struct AnswerHead {
 [[nodiscard]] DecodeStats summed(const std::vector<GenerationResult>& choices, std::int64_t n);
 
 /// One finished answer; `choices` in the order of their index.
+/// `logprobs`: of each in the API's form, null where they were not asked for; empty: of none.
 [[nodiscard]] nlohmann::ordered_json whole_answer(const AnswerHead& head, const std::vector<GenerationResult>& choices,
-                                                  std::int64_t n);
+                                                  std::int64_t n, std::vector<nlohmann::ordered_json> logprobs = {});
 
 /// Pieces of a stream, each one object: the first of a choice (chat alone), one with text, the last of a choice, and
 /// the one with the usage.
 [[nodiscard]] nlohmann::ordered_json first_piece(const AnswerHead& head, std::size_t choice);
-[[nodiscard]] nlohmann::ordered_json text_piece(const AnswerHead& head, std::size_t choice, std::string_view text);
+[[nodiscard]] nlohmann::ordered_json text_piece(const AnswerHead& head, std::size_t choice, std::string_view text,
+                                                nlohmann::ordered_json logprobs = nullptr);
 [[nodiscard]] nlohmann::ordered_json last_piece(const AnswerHead& head, std::size_t choice, FinishReason finish);
 [[nodiscard]] nlohmann::ordered_json usage_piece(const AnswerHead& head, const DecodeStats& stats);
 

@@ -17,8 +17,11 @@
 
 #include "serve/answer.hpp"
 #include "serve/api_error.hpp"
+#include "serve/api_logprobs.hpp"
 #include "serve/api_response.hpp"
+#include "serve/constraints.hpp"
 #include "serve/peer.hpp"
+#include "serve/secret.hpp"
 
 namespace outrider::serve {
 namespace {
@@ -83,9 +86,12 @@ bool names_this_machine(std::string host) {
 /// One streamed answer: what is sent, event by event.
 class Stream {
 public:
-    Stream(std::unique_ptr<Answer> answer, AnswerHead head, const ApiRequest& request, AnswerEvent first)
+    Stream(std::unique_ptr<Answer> answer, AnswerHead head, const ApiRequest& request, AnswerEvent first,
+           const TokenNames& names)
         : answer_(std::move(answer)), head_(std::move(head)), n_(request.n), usage_(request.stream_usage) {
         results_.resize(answer_->choices());
+        if (const auto top = request.generation.logprobs)
+            logprobs_.assign(results_.size(), LogprobWriter(head_.endpoint, *top, names));
         if (head_.endpoint == Endpoint::chat)
             for (std::size_t i = 0; i < results_.size(); ++i) out_ += event(first_piece(head_, i));
         take(std::move(first));
@@ -110,8 +116,16 @@ public:
 private:
     void take(AnswerEvent news) {
         if (ended_) return;
-        if (!news.text.empty()) out_ += event(text_piece(head_, news.choice, news.text));
-        if (!news.result) return;
+        if (!news.result) {
+            nlohmann::ordered_json logprobs;
+            if (news.token != kNoToken) {
+                logprobs_[news.choice].push(news.token, std::move(news.logprobs));
+                logprobs = logprobs_[news.choice].take(news.text);
+            }
+            if (!news.text.empty() || !logprobs.is_null())
+                out_ += event(text_piece(head_, news.choice, news.text, std::move(logprobs)));
+            return;
+        }
         if (const auto error = trouble(*news.result)) {
             out_ += event(error->body());
             end();
@@ -135,22 +149,28 @@ private:
     bool usage_, ended_ = false;
     std::string out_;
     std::vector<GenerationResult> results_;
+    std::vector<LogprobWriter> logprobs_;  ///< of each choice, where they are asked for
     std::size_t finished_ = 0;
 };
 
-}  // namespace
-
-bool same_secret(const std::string& given, const std::string& secret) noexcept {
-    volatile unsigned char different = given.size() == secret.size() ? 0 : 1;
-    for (std::size_t i = 0; i < given.size(); ++i) {
-        const char other = secret.empty() ? '\0' : secret[i % secret.size()];
-        different = static_cast<unsigned char>(different | (given[i] ^ other));
+/// What the API says of the tokens of finished texts.
+std::vector<nlohmann::ordered_json> logprobs_of(const ApiRequest& request, const std::vector<GenerationResult>& results,
+                                                const TokenNames& names) {
+    std::vector<nlohmann::ordered_json> all;
+    if (!request.generation.logprobs) return all;
+    for (const GenerationResult& result : results) {
+        LogprobWriter writer(request.endpoint, *request.generation.logprobs, names);
+        for (std::size_t i = 0; i < result.tokens.size(); ++i) writer.push(result.tokens[i], result.logprobs[i]);
+        all.push_back(writer.take(result.text));
     }
-    return different == 0;
+    return all;
 }
 
+}  // namespace
+
 struct Server::State {
-    State(AsyncEngine& served, ServerOptions chosen) : engine(served), options(std::move(chosen)) {}
+    State(AsyncEngine& served, ServerOptions chosen)
+        : engine(served), options(std::move(chosen)), constraints(served.model()) {}
 
     void set_up();
     void route();
@@ -168,9 +188,18 @@ struct Server::State {
 
     void complete(Endpoint endpoint, const httplib::Request& request, httplib::Response& response);
     std::vector<Prompt> prompts_of(const ApiRequest& request) const;
+    /// As clients see them; the model lives longer.
+    TokenNames names() const {
+        return [&tokenizer = engine.model().tokenizer()](TokenId token) -> TokenName {
+            std::string bytes = tokenizer.bytes(token);
+            std::string name = bytes.empty() ? tokenizer.piece(token) : std::string();
+            return {std::move(bytes), std::move(name)};
+        };
+    }
 
     AsyncEngine& engine;
     ServerOptions options;
+    Constraints constraints;
     httplib::Server http;
     std::int64_t started = static_cast<std::int64_t>(std::time(nullptr));
     int port = 0;
@@ -265,10 +294,11 @@ std::vector<Prompt> Server::State::prompts_of(const ApiRequest& request) const {
 void Server::State::complete(Endpoint endpoint, const httplib::Request& request, httplib::Response& response) {
     if (!request.get_header_value("Content-Type").starts_with(kJson))
         throw ApiError(415, "unsupported_media_type", "send the body as Content-Type: application/json");
-    const ApiRequest wanted = parse_request(endpoint, request.body, options.limits);
+    ApiRequest wanted = parse_request(endpoint, request.body, options.limits);
     if (!wanted.model.empty() && wanted.model != options.model)
         throw ApiError(404, "model_not_found",
                        fmt::format("there is no model '{}' here; this is '{}'", wanted.model, options.model), "model");
+    if (!wanted.schema.empty()) wanted.generation.constraint = constraints.of(wanted.schema);
     auto answer = std::make_unique<Answer>(engine, prompts_of(wanted), wanted.generation, wanted.n,
                                            options.request_time, wanted.stream);
     AnswerHead head = answer_head(endpoint, options.model, static_cast<std::int64_t>(std::time(nullptr)));
@@ -285,7 +315,8 @@ void Server::State::complete(Endpoint endpoint, const httplib::Request& request,
         if (event.result)
             if (const auto error = trouble(*event.result)) throw ApiError(*error);
         if (wanted.stream) {  // what fails at once has failed by now, and has a status of its own
-            auto stream = std::make_shared<Stream>(std::move(answer), std::move(head), wanted, std::move(event));
+            auto stream =
+                std::make_shared<Stream>(std::move(answer), std::move(head), wanted, std::move(event), names());
             response.set_chunked_content_provider(
                 "text/event-stream", [stream](std::size_t, httplib::DataSink& sink) { return stream->write(sink); });
             return;
@@ -294,7 +325,7 @@ void Server::State::complete(Endpoint endpoint, const httplib::Request& request,
         results[event.choice] = *std::move(event.result);
         ++finished;
     }
-    const auto whole = whole_answer(head, results, wanted.n);
+    const auto whole = whole_answer(head, results, wanted.n, logprobs_of(wanted, results, names()));
     response.set_content(whole.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace), kJson);
 }
 

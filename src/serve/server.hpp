@@ -46,7 +46,4 @@ private:
     std::unique_ptr<State> state_;
 };
 
-/// Whether they are equal, in a time that depends on the length of `given` alone.
-[[nodiscard]] bool same_secret(const std::string& given, const std::string& secret) noexcept;
-
 }  // namespace outrider::serve

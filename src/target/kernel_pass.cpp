@@ -192,6 +192,7 @@ public:
           cosines_(model_->rotations.size()),
           sines_(model_->rotations.size()) {}
 
+    [[nodiscard]] bool mixes() const override { return true; }
     PassOutput forward(std::span<const RowSegment> segments, bool with_logits,
                        std::span<const std::int64_t> feature_layers) override;
 
@@ -241,6 +242,7 @@ private:
     std::shared_ptr<const KernelBackend> model_;
     AttentionShape shape_;
     std::int64_t n_ = 0;                      // rows of the current forward
+    std::int64_t logit_rows_ = 0;             // of these, those that get logits: the first ones
     std::span<const std::int64_t> captured_;  // its feature layers, in the order of their columns
     std::int64_t feature_width_ = 0;          // its F
     std::vector<Row> rows_;
@@ -263,6 +265,9 @@ void KernelPass::lay_out(std::span<const RowSegment> segments) {
         if (window > 0) near_.push_back(narrow(seen_[i], rows_[i].position - window + 1));
     }
     n_ = static_cast<std::int64_t>(rows_.size());
+    logit_rows_ = 0;
+    for (const RowSegment& segment : segments)
+        if (segment.logits) logit_rows_ += static_cast<std::int64_t>(segment.tokens.size());
 }
 
 // A row sees a run of slots from 0 on and then single ones. A chain is all run; a tree's row continues its parent's run
@@ -335,8 +340,8 @@ void KernelPass::make_room(bool with_logits) {
     scratch_size_ = std::max(scratch_size_, attention_scratch(shape_, (most + 255) / 256 * 256));
     const auto scratch = static_cast<std::size_t>(scratch_size_ * model_->team->size());
     if (scratch_.size() < scratch) scratch_.resize(scratch);
-    if (with_logits && (!logits_.defined() || logits_.storage().use_count() > 1 || logits_.size(0) < n_))
-        logits_ = at::empty({n_, c.vocabulary}, at::kFloat);
+    if (with_logits && (!logits_.defined() || logits_.storage().use_count() > 1 || logits_.size(0) < logit_rows_))
+        logits_ = at::empty({logit_rows_, c.vocabulary}, at::kFloat);
 }
 
 PassOutput KernelPass::forward(std::span<const RowSegment> segments, bool with_logits,
@@ -348,8 +353,8 @@ PassOutput KernelPass::forward(std::span<const RowSegment> segments, bool with_l
     feature_width_ = (1 + static_cast<std::int64_t>(captured_.size())) * hidden();
     output.features = at::empty({n_, feature_width_}, at::kFloat);
     if (with_logits) {
-        output.logits = logits_.slice(0, 0, n_);
-        output.argmax = at::empty({n_}, at::kLong);
+        output.logits = logits_.slice(0, 0, logit_rows_);
+        output.argmax = at::empty({logit_rows_}, at::kLong);
     }
     float* features = output.features.data_ptr<float>();
     float* logits = with_logits ? output.logits.data_ptr<float>() : nullptr;
@@ -543,13 +548,14 @@ void KernelPass::finish(TeamMember& member, float* features, float* logits, std:
     const TeamMember::Range share = member.range(n_);
     for (std::int64_t i = share.begin; i < share.end; ++i)
         rms_norm_row(x_.data() + i * h, h, model_->norm.data(), eps(), features + i * feature_width_);
-    if (logits == nullptr) return;
+    if (logits == nullptr || logit_rows_ == 0) return;
     member.barrier();
-    packed_.assign(member, features, n_, h, feature_width_, model_->output.format());
+    packed_.assign(member, features, logit_rows_, h, feature_width_, model_->output.format());
     member.barrier();
     model_->output.multiply(member, packed_, logits, c.vocabulary);
     member.barrier();
-    for (std::int64_t i = share.begin; i < share.end; ++i) {
+    const TeamMember::Range told = member.range(logit_rows_);
+    for (std::int64_t i = told.begin; i < told.end; ++i) {
         float* row = logits + i * c.vocabulary;
         if (c.logit_scale != 1) scale_row(row, c.vocabulary, static_cast<float>(c.logit_scale));
         if (c.logit_cap > 0) soft_cap_row(row, c.vocabulary, static_cast<float>(c.logit_cap));

@@ -6,45 +6,14 @@
 #include <algorithm>
 
 #include <outrider/core/error.hpp>
-#include <outrider/core/rng.hpp>
-#include "formats/gguf.hpp"
-#include <outrider/formats/detail/named_tensors.hpp>
 #include <outrider/core/detail/thread_team.hpp>
 
+#include "checkpoint.hpp"
 #include "device_pass.hpp"
 #include "model_backend.hpp"
 
 namespace outrider {
 namespace {
-
-/// A checkpoint as its files hold it.
-struct Checkpoint {
-    ModelConfig config;
-    std::shared_ptr<const WeightSource> source;
-    std::shared_ptr<const Tokenizer> tokenizer;
-    std::string note = {};
-};
-
-Checkpoint open_gguf(const std::filesystem::path& path, std::int64_t context) {
-    const GgufFile file = GgufFile::open(path);
-    const ModelConfig config = ModelConfig::from_gguf(file, context);
-    return {config, std::make_shared<WeightSource>(WeightSource::from_gguf(file, config)), Tokenizer::from_gguf(file)};
-}
-
-Checkpoint open_folder(const std::filesystem::path& folder, std::int64_t context) {
-    ModelConfig config = ModelConfig::from_hf(folder, context);
-    const NamedTensors file = NamedTensors::open(folder);
-    std::string note;
-    if (const bool tied = WeightSource::has_tied_output(file, config); tied != config.tied_output) {
-        config.tied_output = tied;
-        note = fmt::format(
-            "{}: config.json says tie_word_embeddings, and lm_head.weight differs from the embedding; the file's "
-            "own output matrix is used",
-            folder.string());
-    }
-    return {config, std::make_shared<WeightSource>(WeightSource::from_hf(file, config)), Tokenizer::from_folder(folder),
-            std::move(note)};
-}
 
 /// Rows of a table as f32, where it lies: the ids alone travel.
 at::Tensor rows_of(const at::Tensor& table, std::span<const TokenId> ids) {
@@ -80,32 +49,19 @@ struct LlamaModel::State {
 };
 
 LlamaModel LlamaModel::load(const std::filesystem::path& path, const Options& options) {
-    std::error_code error;
-    require(std::filesystem::exists(path, error), ErrorKind::damaged_file,
-            "model {}: no such file or folder; expected a GGUF file or a "
-            "Hugging Face folder with config.json, weights (*.safetensors or pytorch_model*.bin) and tokenizer.json or "
-            "tokenizer.model",
-            path.string());
     require(
         !options.device.is_cuda() || at::hasCUDA(), ErrorKind::not_supported,
         "device {}: no CUDA device is to be had; expected a build with LibTorch's CUDA part (cmake --preset cuda) on a "
         "machine with an NVIDIA driver. Use cpu otherwise",
         options.device.str());
     require(options.context >= 0, "context is {}, expected 0 (all that the checkpoint has) or more", options.context);
-    Checkpoint checkpoint =
-        std::filesystem::is_directory(path) ? open_folder(path, options.context) : open_gguf(path, options.context);
+    Checkpoint checkpoint = Checkpoint::open(path, options.context);
     const auto state = std::make_shared<State>();
     state->config = std::move(checkpoint.config);
     state->source = std::move(checkpoint.source);
     state->tokenizer = std::move(checkpoint.tokenizer);
     state->device = options.device;
     state->note = std::move(checkpoint.note);
-    // A token that was added and never trained, for padding often, may lie beyond the rows; nobody may write it.
-    for (auto id = static_cast<TokenId>(state->config.vocabulary); id < state->tokenizer->size(); ++id)
-        require(state->tokenizer->is_added(id), ErrorKind::damaged_file,
-                "model {}: its tokenizer has {} tokens, its embedding {} rows; the files do "
-                "not belong together",
-                path.string(), state->tokenizer->size(), state->config.vocabulary);
 
     // Before the matrices are packed, which lets their file pages go.
     state->fingerprint = state->source->fingerprint(state->config);
@@ -182,16 +138,6 @@ Prompt LlamaModel::raw(std::string_view text) const {
         prompt.tokens.insert(prompt.tokens.begin(), leading.begin(), leading.end());
     require(!prompt.tokens.empty(), "the prompt is empty; expected some text");
     return prompt;
-}
-
-/// A hash of every token's bytes and of the count.
-static std::string tokenizer_fingerprint(const Tokenizer& tokenizer) {
-    std::uint64_t hash = mix64(static_cast<std::uint64_t>(tokenizer.size()));
-    for (TokenId token = 0; token < static_cast<TokenId>(tokenizer.size()); ++token) {
-        for (const char c : tokenizer.piece(token)) hash = mix64(hash ^ static_cast<unsigned char>(c));
-        hash = mix64(hash ^ 0x100);
-    }
-    return fmt::format("{:016x}", hash);
 }
 
 TargetHead LlamaModel::head() const {

@@ -2,11 +2,13 @@
 
 #include <algorithm>
 #include <cstring>
+#include <exception>
 #include <map>
 #include <mutex>
 #include <unordered_set>
 #include <utility>
 
+#include <outrider/core/detail/translate.hpp>
 #include <outrider/core/error.hpp>
 #include <outrider/target/features.hpp>
 #include <outrider/target/detail/pass_times.hpp>
@@ -16,6 +18,18 @@
 
 namespace outrider {
 namespace {
+
+/// Calls, and gives the exception where memory ran out, translated: that refuses one sequence. Others pass through.
+template <typename Call>
+std::exception_ptr refusal_of(Call&& call) {
+    try {
+        detail::translate(std::forward<Call>(call));
+        return nullptr;
+    } catch (const Error& error) {
+        if (error.kind() != ErrorKind::out_of_memory) throw;
+        return std::current_exception();
+    }
+}
 
 /// Throws Error when two items name one sequence.
 template <typename Items>
@@ -112,9 +126,8 @@ void LlamaVerifier::check_goes_on(const Prefill& piece, const Sequence* known) {
             "LlamaVerifier: prefill of sequence {} asks for other features than its first piece", piece.sequence);
 }
 
-Feedback LlamaVerifier::prefill(std::span<const Prefill> sequences) {
-    check_prefill(sequences);
-    const at::NoGradGuard no_grad;
+/// What the pieces will have committed.
+static Feedback told_of(std::span<const Prefill> sequences) {
     Feedback feedback;
     feedback.reserve(sequences.size());
     for (const Prefill& one : sequences)
@@ -123,35 +136,55 @@ Feedback LlamaVerifier::prefill(std::span<const Prefill> sequences) {
                             .features = {},
                             .pending = one.pending,
                             .committed = one.committed + static_cast<std::int64_t>(one.tokens.size())});
+    return feedback;
+}
+
+/// Takes the pieces in and runs them; what `run` throws ends their sequences.
+template <typename Run>
+Feedback LlamaVerifier::with_prompts(std::span<const Prefill> sequences, Run&& run) {
+    Feedback feedback = told_of(sequences);
     try {
-        for (const Prefill& one : sequences)
-            if (one.committed == 0)
-                sequences_.emplace(
-                    one.sequence,
-                    Sequence{.read = {.tokens = {}, .cache = pass_->make_cache(), .asked = one.features}});
-        check_room(sequences);
-        run_prompts(sequences, feedback);
+        for (std::size_t i = 0; i < sequences.size(); ++i) take_in(sequences[i], feedback[i]);
+        run(feedback);
     } catch (...) {  // of those that went on, some rows may be committed
         for (const Prefill& one : sequences) sequences_.erase(one.sequence);
         throw;
     }
-    for (const SequenceFeedback& told : feedback) note(sequences_.at(told.sequence), told);
+    for (const SequenceFeedback& told : feedback)
+        if (!told.refused) note(sequences_.at(told.sequence), told);
     return feedback;
 }
 
-/// Where caches share a pool: room for these prompts and a little of everybody's text. Throws Error (out of memory).
-void LlamaVerifier::check_room(std::span<const Prefill> sequences) const {
+Feedback LlamaVerifier::prefill(std::span<const Prefill> sequences) {
+    check_prefill(sequences);
+    const at::NoGradGuard no_grad;
+    return with_prompts(sequences, [&](Feedback& feedback) { run_prompts(sequences, feedback); });
+}
+
+/// Room for the prompt's piece, or a refusal.
+void LlamaVerifier::take_in(const Prefill& one, SequenceFeedback& told) {
+    told.refused = refusal_of([&] {
+        if (one.committed == 0)
+            sequences_.emplace(one.sequence,
+                               Sequence{.read = {.tokens = {}, .cache = pass_->make_cache(), .asked = one.features}});
+        KvCache& cache = sequences_.at(one.sequence).read.cache;
+        check_room(cache, std::ssize(one.tokens));
+        cache.reserve(std::ssize(one.tokens));
+    });
+    if (told.refused) sequences_.erase(one.sequence);
+}
+
+/// Where caches share a pool: room for the prompt and a little of everybody's text. Throws Error (out of memory).
+void LlamaVerifier::check_room(const KvCache& cache, std::int64_t tokens) const {
     constexpr std::int64_t kGrowth = 64;  // tokens of each sequence, a round's tree and some rounds
-    const PooledSlots* any = sequences.empty() ? nullptr : sequences_.at(sequences[0].sequence).read.cache.pooled();
-    if (any == nullptr) return;
+    const PooledSlots* slots = cache.pooled();
+    if (slots == nullptr) return;
     const auto growth = kGrowth * std::ssize(sequences_);
-    std::int64_t tokens = 0;
-    for (const Prefill& one : sequences) tokens += std::ssize(one.tokens);
-    require(tokens + growth <= any->pool().free_tokens(), ErrorKind::out_of_memory,
-            "LlamaVerifier: the prompts hold {} tokens, and {} are kept free for the texts to grow; the device's cache "
-            "has {} of {} left. Decode fewer sequences at once, shorten the prompts, or raise "
+    require(tokens + growth <= slots->pool().free_tokens(), ErrorKind::out_of_memory,
+            "LlamaVerifier: the prompt holds {} tokens, and {} are kept free for the texts to grow; the device's cache "
+            "has {} of {} left. Decode fewer sequences at once, shorten the prompt, or raise "
             "LlamaModel::Options::cache_tokens ({} bytes a token)",
-            tokens, growth, any->pool().free_tokens(), any->pool().limits().tokens, any->pool().token_bytes());
+            tokens, growth, slots->pool().free_tokens(), slots->pool().limits().tokens, slots->pool().token_bytes());
 }
 
 // Fills forwards of `prefill_rows` rows with prompt after prompt; a long prompt goes on in the next forward.
@@ -177,12 +210,12 @@ void LlamaVerifier::run_prompts(std::span<const Prefill> sequences, Feedback& fe
         segments.clear(), owner.clear(), rows = 0;
     };
     for (std::size_t s = 0; s < sequences.size(); ++s) {
+        if (feedback[s].refused) continue;
         std::span<const TokenId> left = sequences[s].tokens;
         KvCache& cache = sequences_.at(sequences[s].sequence).read.cache;
         while (!left.empty()) {
             const auto take =
                 std::min<std::size_t>(left.size(), static_cast<std::size_t>(options_.prefill_rows - rows));
-            cache.reserve(static_cast<std::int64_t>(take));
             segments.push_back({.cache = &cache, .tokens = left.first(take)});
             owner.push_back(s);
             left = left.subspan(take);
@@ -193,7 +226,7 @@ void LlamaVerifier::run_prompts(std::span<const Prefill> sequences, Feedback& fe
     flush();
     const auto on_device = at::TensorOptions().device(model_.device()).dtype(at::kFloat);
     for (std::size_t s = 0; s < sequences.size(); ++s)
-        if (const FeatureRequest& asked = sequences[s].features; asked.wanted)
+        if (const FeatureRequest& asked = sequences[s].features; asked.wanted && !feedback[s].refused)
             feedback[s].features = pieces[s].empty() ? at::empty({0, asked.width(model_.config().hidden)}, on_device)
                                                      : join_rows(pieces[s]);
 }
@@ -222,32 +255,68 @@ void LlamaVerifier::check_trees(std::span<const SequenceTree> trees) const {
 TreeOutput LlamaVerifier::verify(std::span<const SequenceTree> trees) {
     check_trees(trees);
     const at::NoGradGuard no_grad;
+    Feedback none;
+    return run_trees(trees, {}, none);
+}
+
+MixedOutput LlamaVerifier::verify_beside(std::span<const SequenceTree> trees, std::span<const Prefill> prompts) {
+    check_trees(trees);
+    check_prefill(prompts);
+    const at::NoGradGuard no_grad;
+    MixedOutput output;
+    output.prompts =
+        with_prompts(prompts, [&](Feedback& feedback) { output.trees = run_trees(trees, prompts, feedback); });
+    return output;
+}
+
+/// One forward over the trees' rows, and those of the prompts that are not refused behind them, without logits.
+TreeOutput LlamaVerifier::run_trees(std::span<const SequenceTree> trees, std::span<const Prefill> prompts,
+                                    Feedback& feedback) {
     TreeOutput result;
     result.offsets.push_back(0);
-    if (trees.empty()) {
-        const auto on_device = at::TensorOptions().device(model_.device()).dtype(at::kFloat);
-        result.logits = at::empty({0, vocabulary()}, on_device);
-        return result;
-    }
     std::vector<RowSegment> segments;
     FeatureRequest all = FeatureRequest::none();
     for (const SequenceTree& one : trees) {
         Sequence& sequence = sequences_.at(one.sequence);
         KvCache& cache = sequence.read.cache;
+        const auto nodes = static_cast<std::int64_t>(one.tree.size());
+        result.refused.push_back(refusal_of([&] { cache.reserve(nodes); }));
+        result.offsets.push_back(result.offsets.back() + (result.refused.back() ? 0 : nodes));
+        if (result.refused.back()) continue;
         all = both(all, sequence.read.asked);
-        cache.reserve(static_cast<std::int64_t>(one.tree.size()));
         segments.push_back({.cache = &cache, .tokens = one.tree.tokens(), .parents = one.tree.parents()});
-        result.offsets.push_back(result.offsets.back() + static_cast<std::int64_t>(one.tree.size()));
     }
+    for (std::size_t i = 0; i < prompts.size(); ++i) {
+        if (feedback[i].refused) continue;
+        Sequence& sequence = sequences_.at(prompts[i].sequence);
+        all = both(all, sequence.read.asked);
+        if (!prompts[i].tokens.empty())
+            segments.push_back({.cache = &sequence.read.cache, .tokens = prompts[i].tokens, .logits = false});
+    }
+    const auto on_device = at::TensorOptions().device(model_.device()).dtype(at::kFloat);
+    result.logits = at::empty({0, vocabulary()}, on_device);
+    if (segments.empty()) return result;
     PassOutput output = pass_->forward(segments, true, all.layers);
     result.logits = std::move(output.logits);
     result.argmax = std::move(output.argmax);
     for (std::size_t i = 0; i < trees.size(); ++i) {
+        if (result.refused[i]) continue;
         Sequence& sequence = sequences_.at(trees[i].sequence);
         sequence.verified = true;
         if (sequence.read.asked.wanted)
             sequence.features = take_features(output.features.slice(0, result.offsets[i], result.offsets[i + 1]), all,
                                               sequence.read.asked);
+    }
+    std::int64_t begin = result.offsets.back();
+    for (std::size_t i = 0; i < prompts.size(); ++i) {
+        if (feedback[i].refused) continue;
+        Sequence& sequence = sequences_.at(prompts[i].sequence);
+        const std::int64_t rows = std::ssize(prompts[i].tokens);
+        sequence.read.cache.append(rows);
+        if (sequence.read.asked.wanted)
+            feedback[i].features =
+                take_features(output.features.slice(0, begin, begin + rows), all, sequence.read.asked).clone();
+        begin += rows;
     }
     return result;
 }

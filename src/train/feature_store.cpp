@@ -135,7 +135,7 @@ void FeatureStore::compute(const Text& text, std::size_t shard) {
             all_tokens.insert(all_tokens.end(), own.begin(), own.end());
             starts.push_back(static_cast<std::int64_t>(all_tokens.size()));
         }
-        const Feedback feedback = verifier_->prefill(prompts);
+        const Feedback feedback = none_refused(verifier_->prefill(prompts));
         for (std::size_t k = 0; k < prompts.size(); ++k) {
             const at::Tensor& all = feedback[k].features;
             require(all.size(1) == width(), "FeatureStore: the target gave features of width {}, expected {}",

@@ -5,12 +5,15 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <catch2/catch_test_macros.hpp>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <outrider/decode/speculative_decoder.hpp>
+#include <outrider/draft/ngram.hpp>
 #include <outrider/engine/make_policy.hpp>
 #include <outrider/core/rng.hpp>
 #include <outrider/target/llama_verifier.hpp>
@@ -378,7 +381,7 @@ TEST_CASE("A cache that is full refuses a sequence, says why, and decodes the ot
     (void)prefill(1, shorter);
     for (int i = 0; i < 3; ++i) {
         try {
-            (void)prefill(2, longer);
+            (void)none_refused(prefill(2, longer));
             FAIL("it was admitted");
         } catch (const Error& error) {
             CHECK(error.kind() == ErrorKind::out_of_memory);
@@ -392,8 +395,28 @@ TEST_CASE("A cache that is full refuses a sequence, says why, and decodes the ot
     CHECK(verifier.commit(std::span(&accepted, 1)).at(0).committed == 21);
     verifier.release(1);
     CHECK(verifier.cache_bytes() == 0);
-    (void)prefill(2, longer);  // what was released serves again
+    (void)none_refused(prefill(2, longer));  // what was released serves again
     verifier.release(2);
+    // A pool that fills up while texts grow ends the one that finds no room; the others are what they are alone.
+    const auto request = [](TokenId first) { return Prompt{.tokens = std::vector<TokenId>(20, first)}; };
+    SpeculativeDecoder decoder{NgramDraft{}, std::ref(verifier), Match{}, {.nodes = 4, .max_batch = 2}};
+    const SequenceId one = decoder.join(request(7), {.max_tokens = 200, .stop_at_end = false});
+    const SequenceId other = decoder.join(request(8), {.max_tokens = 200, .stop_at_end = false});
+    int errors = 0;
+    for (bool more = true; more;) {
+        const StepOutcome outcome = decoder.try_step();
+        more = outcome.more, errors += outcome.error != nullptr;
+    }
+    std::vector<std::pair<TokenId, GenerationResult>> results{{7, decoder.take(one)}, {8, decoder.take(other)}};
+    std::ranges::sort(results, {}, [](const auto& each) { return each.second.tokens.size(); });
+    CHECK(errors == 1);
+    CHECK(results[0].second.finish == FinishReason::failed);
+    CHECK_THROWS_AS(std::rethrow_exception(results[0].second.exception), Error);
+    CHECK(results[1].second.finish == FinishReason::length);
+    const GenerationResult alone =
+        decoder.generate(request(results[1].first), {.max_tokens = 200, .stop_at_end = false});
+    CHECK(alone.tokens == results[1].second.tokens);
+    CHECK(verifier.cache_bytes() == 0);
     // Lanes run out as well.
     const LlamaModel narrow = LlamaModel::load(
         folders().target(),

@@ -78,6 +78,13 @@ public:
     }
 
     [[nodiscard]] bool extends() const override { return takes_pieces; }
+    [[nodiscard]] bool mixes() const override { return mixes_prompts; }
+    [[nodiscard]] MixedOutput verify_beside(std::span<const SequenceTree> trees,
+                                            std::span<const Prefill> prompts) override {
+        check(mixes_prompts && !trees.empty() && !prompts.empty(), "a mixed forward that nobody asked for");
+        ++mixed;
+        return Verifier::verify_beside(trees, prompts);
+    }
 
     [[nodiscard]] bool resumes() const override { return keeps_texts; }
     [[nodiscard]] SequenceFeedback resume(const Prefill& prompt) override {
@@ -162,8 +169,10 @@ public:
 
     std::vector<PassTime> times;  ///< what it says passes cost
     bool gives_argmax = true;
-    bool takes_pieces = true;  ///< of prompts
-    bool keeps_texts = false;  ///< of sequences that have ended
+    bool takes_pieces = true;    ///< of prompts
+    bool mixes_prompts = false;  ///< into the forward of trees
+    std::int64_t mixed = 0;      ///< forwards of both
+    bool keeps_texts = false;    ///< of sequences that have ended
     std::vector<std::vector<TokenId>> kept;
     std::int64_t prefilled = 0;         ///< tokens of prompts, all calls together
     std::ptrdiff_t most_prefilled = 0;  ///< tokens of one prompt in one call

@@ -86,6 +86,85 @@ private:
     Bomb& bomb_;
 };
 
+/// Refuses one sequence in the n-th answer that it gives at one stage.
+struct RefusingTarget final : FakeTarget {
+    RefusingTarget(FakeLaw law, Part refuses, std::int64_t answers) : FakeTarget(law), stage(refuses), left(answers) {
+        keeps_texts = true;
+    }
+
+    std::exception_ptr refusal(Part here) {
+        if (here != stage || left-- != 0) return nullptr;
+        ++refusals;
+        return std::make_exception_ptr(Error("the cache is full", ErrorKind::out_of_memory));
+    }
+    Feedback prefill(std::span<const Prefill> prompts) override {
+        Feedback feedback = FakeTarget::prefill(prompts);
+        for (SequenceFeedback& one : feedback) refuse(one, Part::prefill);
+        return feedback;
+    }
+    SequenceFeedback resume(const Prefill& prompt) override {
+        SequenceFeedback told = FakeTarget::resume(prompt);
+        refuse(told, Part::resume);
+        return told;
+    }
+    TreeOutput verify(std::span<const SequenceTree> trees) override {
+        std::vector<SequenceTree> taken;
+        TreeOutput output;
+        output.offsets.push_back(0);
+        for (const SequenceTree& tree : trees) {
+            output.refused.push_back(refusal(Part::verify));
+            if (!output.refused.back()) taken.push_back(tree);
+            const auto rows = output.refused.back() ? std::int64_t{0} : static_cast<std::int64_t>(tree.tree.size());
+            output.offsets.push_back(output.offsets.back() + rows);
+        }
+        if (taken.empty()) return output;
+        TreeOutput rows = FakeTarget::verify(taken);
+        output.logits = rows.logits, output.argmax = rows.argmax;
+        return output;
+    }
+    Feedback commit(std::span<const SequenceAcceptance> accepted) override {
+        Feedback feedback = FakeTarget::commit(accepted);
+        for (SequenceFeedback& one : feedback) refuse(one, Part::commit);
+        return feedback;
+    }
+
+    Part stage;
+    std::int64_t left;
+    int refusals = 0;
+
+private:
+    void refuse(SequenceFeedback& one, Part here) {
+        if (std::exception_ptr why = refusal(here))
+            one = {.sequence = one.sequence, .tokens = {}, .features = {}, .refused = std::move(why)};
+    }
+};
+
+/// Forbids nothing. From an answer of `length` tokens on, one of its functions throws at every call.
+class BrokenConstraint final : public Constraint {
+public:
+    BrokenConstraint(int where, std::int64_t length) : where_(where), length_(length) {}
+    [[nodiscard]] State begin(const ConstraintScope&) const override {
+        return std::make_shared<const std::int64_t>(std::int64_t{0});
+    }
+    [[nodiscard]] State next(const State& state, TokenId) const override {
+        check(0, state);
+        return std::make_shared<const std::int64_t>(length_of(state) + 1);
+    }
+    void mask(const State& state, std::span<float>) const override { check(1, state); }
+    [[nodiscard]] bool allows(const State& state, TokenId) const override { return check(2, state), true; }
+    [[nodiscard]] std::vector<TokenId> expected(const State& state) const override {
+        return check(3, state), std::vector<TokenId>{};
+    }
+
+private:
+    static std::int64_t length_of(const State& state) { return *static_cast<const std::int64_t*>(state.get()); }
+    void check(int here, const State& state) const {
+        if (here == where_ && length_of(state) >= length_) throw std::runtime_error("the constraint is broken");
+    }
+    int where_;
+    std::int64_t length_;
+};
+
 /// Forbids nothing, and throws at the n-th call of one function.
 class FaultyConstraint final : public Constraint {
 public:
@@ -138,6 +217,7 @@ TEST_CASE("a fault at any call of any stage: clear errors, the others go on, not
                 const FakeLaw law{.order = 3};
                 Bomb bomb{stage, fault, at};
                 FaultyTarget target(law, bomb);
+                target.mixes_prompts = at % 2 == 1;
                 std::map<SequenceId, std::vector<TokenId>> prompts;
                 std::string last;
                 {
@@ -196,7 +276,93 @@ TEST_CASE("hooks, constraints and callbacks that throw end their own sequence al
             failed += result.finish == FinishReason::failed ? 1 : 0;
             CHECK(target.held() == 0);
         }
-    CHECK(failed >= 10);  // every callback; what fails once beside a draft is asked again at the root alone
+    CHECK(failed >=
+          10);  // every callback. What fails once beside a draft need not: it is asked again at the root alone
+}
+
+TEST_CASE("hooks, constraints and callbacks that stay broken end the text where they end it without drafts",
+          "[property][faults]") {
+    int failed = 0;
+    for (int where = 0; where < 6; ++where)
+        for (std::int64_t length = 0; length < 10; ++length)
+            for (const double right : {0.0, 0.6, 1.0}) {
+                CAPTURE(where, length, right);
+                const FakeLaw law{.order = 3};
+                const auto decoded = [&](auto drafter, std::int64_t nodes) {
+                    FakeTarget target(law);
+                    SpeculativeDecoder decoder{std::move(drafter), std::ref(target), Match{}, {.nodes = nodes}};
+                    GenerationOptions options{.max_tokens = 15};
+                    if (where < 4) options.constraint = std::make_shared<const BrokenConstraint>(where, length);
+                    if (where == 4)
+                        options.logit_hook = [&](std::span<const TokenId> text, std::span<float>) {
+                            if (std::ssize(text) - 1 >= length) throw std::runtime_error("the hook is broken");
+                        };
+                    std::int64_t emitted = 0;
+                    const SequenceId id = decoder.join({{2}}, options, [&](std::span<const TokenId>) {
+                        if (where == 5 && emitted++ >= length) throw std::runtime_error("the callback is broken");
+                    });
+                    const SequenceId beside = decoder.join({{3}}, {.max_tokens = 15});
+                    std::string last;
+                    REQUIRE(run_through(decoder, last) <= 1);
+                    CHECK(decoder.take(beside).tokens == plain_loop(law, {3}, {}, 15));
+                    CHECK(target.held() == 0);
+                    return decoder.take(id);
+                };
+                const GenerationResult plain = decoded(NoDraft{}, 0);
+                const GenerationResult drafted = decoded(OracleDraft{law, 5, right, true}, 6);
+                CHECK(drafted.tokens == plain.tokens);
+                CHECK(drafted.finish == plain.finish);
+                CHECK(drafted.error == plain.error);
+                check_prefix(law, {2}, drafted);
+                failed += drafted.finish == FinishReason::failed ? 1 : 0;
+            }
+    CHECK(failed == 5 * 10 * 3);  // all but `expected`, without which a text is as well
+}
+
+TEST_CASE("a target refuses one sequence: it alone ends, with that error, at any stage", "[property][faults]") {
+    int refused = 0;
+    for (const Part stage : {Part::prefill, Part::resume, Part::verify, Part::commit})
+        for (std::int64_t at = 0; at < 20; ++at)
+            for (const std::size_t batch : {std::size_t{1}, std::size_t{3}}) {
+                CAPTURE(static_cast<int>(stage), at, batch);
+                const FakeLaw law{.order = 3};
+                RefusingTarget target(law, stage, at);
+                target.mixes_prompts = at % 2 == 1;
+                std::map<SequenceId, std::vector<TokenId>> prompts;
+                std::string last;
+                int failed = 0;
+                {
+                    SpeculativeDecoder decoder{OracleDraft{law, 3, 0.7, true},
+                                               std::ref(target),
+                                               Match{},
+                                               {.nodes = 5, .max_batch = batch, .prefill_rows = 4}};
+                    for (TokenId i = 0; i < 6; ++i) {
+                        std::vector<TokenId> prompt{i, 1, 2, 3, 4, 5, 6, 7, i};
+                        prompts[decoder.join({prompt}, {.max_tokens = 15})] = prompt;
+                    }
+                    const int errors = run_through(decoder, last);
+                    REQUIRE(errors == target.refusals);
+                    for (const auto& [id, prompt] : prompts) {
+                        const GenerationResult result = decoder.take(id);
+                        check_prefix(law, prompt, result);
+                        if (result.finish != FinishReason::failed) continue;
+                        ++failed;
+                        CHECK(result.error == "the cache is full");
+                        try {
+                            std::rethrow_exception(result.exception);
+                        } catch (const Error& error) {
+                            CHECK(error.kind() == ErrorKind::out_of_memory);
+                        }
+                    }
+                    CHECK(failed == target.refusals);
+                    target.left = 0, target.stage = Part::verify;
+                    CHECK_THROWS_AS(decoder.generate({{1, 2}}, {.max_tokens = 15}), Error);
+                    check_prefix(law, {1, 2}, decoder.generate({{1, 2}}, {.max_tokens = 15}));
+                }
+                REQUIRE(target.held() == 0);
+                refused += failed;
+            }
+    CHECK(refused > 100);
 }
 
 TEST_CASE("a cache that is full ends the text, and leaves the others", "[property][faults]") {

@@ -63,6 +63,7 @@ void run_trial(std::uint64_t seed, Tally& tally) {
     auto target = std::make_shared<FakeTarget>(trial.law());
     target->gives_argmax = trial.pick(0, 1) == 0;
     target->takes_pieces = trial.pick(0, 2) > 0;
+    target->mixes_prompts = seed % 2 == 0;
     std::unique_ptr<AcceptancePolicy> policy;
     if (trial.greedy() && trial.pick(0, 1) == 0)
         policy = std::make_unique<Match>();

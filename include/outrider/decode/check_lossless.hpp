@@ -63,7 +63,7 @@ class TestedSequence {
 public:
     TestedSequence(V& verifier, std::span<const TokenId> prompt) : verifier_(verifier), id_(next_sequence_id()) {
         const Prefill prefill{id_, prompt.first(prompt.size() - 1), prompt.back(), FeatureRequest::none()};
-        (void)verifier_.prefill(std::span(&prefill, 1));
+        (void)none_refused(verifier_.prefill(std::span(&prefill, 1)));
     }
     TestedSequence(const TestedSequence&) = delete;
     TestedSequence& operator=(const TestedSequence&) = delete;
@@ -146,12 +146,12 @@ private:
         TestedSequence<V> sequence(verifier_, prompt);
         for (std::int64_t i = 0; i < tokens; ++i) {
             const SequenceTree root{sequence.id(), TokenTree::root_only(text_.back())};
-            rows_.push_back(row_of(verifier_.verify(std::span(&root, 1)).logits, 0));
+            rows_.push_back(row_of(none_refused(verifier_.verify(std::span(&root, 1))).logits, 0));
             const auto [best, second] = best_two(rows_.back());
             if (const double gap = gap_of(best, second, rows_.back()); gap < options_.near_tie)
                 report_.near_ties.push_back({which, i, best, second, gap});
             const SequenceAcceptance kept = sequence.kept(root.tree, {}, best);
-            (void)verifier_.commit(std::span(&kept, 1));
+            (void)none_refused(verifier_.commit(std::span(&kept, 1)));
             text_.push_back(best);
         }
         report_.tokens += tokens;
@@ -167,7 +167,7 @@ private:
             std::vector<SequenceTree> trees;
             if (options_.companions) trees.push_back({other.id(), TokenTree::root_only(beside)});
             trees.push_back({sequence.id(), test_tree(said, at, verifier_.vocabulary(), options_, path)});
-            const TreeOutput output = verifier_.verify(trees);
+            const TreeOutput output = none_refused(verifier_.verify(trees));
             const std::int64_t first = output.offsets[trees.size() - 1];
             compare(which, at, row_of(output.logits, first));
             for (std::size_t d = 0; d < path.size(); ++d)
@@ -179,7 +179,7 @@ private:
             }
             const std::size_t next = at + path.size() + 1;
             kept.push_back(sequence.kept(trees.back().tree, std::move(path), text_[next]));
-            (void)verifier_.commit(kept);
+            (void)none_refused(verifier_.commit(kept));
             at = next;
         }
     }

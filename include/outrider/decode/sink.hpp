@@ -36,8 +36,11 @@ public:
                   std::invocable<F&, std::span<const TokenId>>))
     Sink(F&& callback) {  // NOLINT: implicit on purpose, a lambda is a sink
         using Callback = std::decay_t<F>;
-        if constexpr (requires { callback == nullptr; })
-            if (callback == nullptr) return;  // an empty std::function
+        if constexpr (std::is_pointer_v<std::remove_cvref_t<F>>) {
+            if (callback == nullptr) return;
+        } else if constexpr (requires { callback.operator bool(); }) {
+            if (!callback) return;  // an empty std::function
+        }
         wants_text_ = !std::invocable<F&, const EmittedToken&> && std::invocable<F&, std::string_view>;
         on_token_ = [callback = Callback(std::forward<F>(callback))](const EmittedToken& emission) mutable {
             if constexpr (std::invocable<F&, const EmittedToken&>)

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <exception>
 #include <memory>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -36,8 +37,9 @@ namespace outrider {
 ///
 /// Errors. An exception of a sequence's callback or of the policy ends that sequence alone (FinishReason::failed); one
 /// of prefill ends the sequences whose prompts were entering; one of propose, verify or commit ends all that were
-/// decoding. The caches of ended sequences are released, the others are decoded on, and `step` throws the first
-/// exception once the round is over: call it again to go on. Not thread-safe; one decoder belongs to one thread.
+/// decoding. A verifier may refuse one sequence instead (SequenceFeedback::refused), which ends it alone. The caches of
+/// ended sequences are released, the others are decoded on, and `step` throws the first exception once the round is
+/// over: call it again to go on. Not thread-safe; one decoder belongs to one thread.
 template <typename D, typename V, typename A = Match>
     requires Drafter<HeldType<D>> && TargetVerifier<HeldType<V>> && Acceptor<HeldType<A>> &&
              Fits<HeldType<D>, HeldType<A>>
@@ -151,9 +153,10 @@ public:
     [[nodiscard]] HeldType<V>& verifier() { return verify_.part(); }
 
 private:
-    void round() {
+    /// `beside`: pieces of prompts that the forward takes along.
+    void round(std::span<const Prefill> beside) {
         const auto trees = usable(draft(budget_.plan(book_.owed().tokens())));
-        const auto output = verify_->verify(trees);
+        const auto output = run_forward(verify_, book_, trees, beside, times_);
         const auto accepted = accept_each(trees, output);
         if (accepted.empty()) return;  // the policy threw for every one
         owe(verify_->commit(accepted));
@@ -182,16 +185,16 @@ private:
         return limits_.fit(std::move(trees));
     }
 
-    /// Asks the policy tree by tree. Sequences for which it throws leave, and those that a logit hook cancelled; the
-    /// others stay in step with the result.
+    /// Asks the policy tree by tree. Sequences for which it throws leave, those that the target refuses, and those that
+    /// a logit hook cancelled; the others stay in step with the result.
     [[nodiscard]] std::vector<SequenceAcceptance> accept_each(const std::vector<SequenceTree>& trees,
                                                               const TreeOutput& output) {
         const std::int64_t vocabulary = verify_.part().vocabulary();
-        times_.verify = verify_.lap();
         check_output(output, trees, vocabulary);
         std::vector<Acceptance> chosen(trees.size());
         for (std::size_t i = 0; i < trees.size(); ++i) {
             Session& session = *book_.active()[i];
+            if (book_.refuse(session, output.refusal(i))) continue;
             try {
                 chosen[i] = decide(policy_, session, trees[i], rows_of(output, i), vocabulary);
                 budget_.saw(trees[i], chosen[i]);
@@ -210,7 +213,9 @@ private:
     /// What was committed is owed to the drafter.
     void owe(Feedback committed) {
         check_feedback(committed, book_.active());
+        book_.refuse(committed);
         book_.owed().add(std::move(committed));
+        book_.leave(release());
     }
 
     void emit() {
@@ -229,19 +234,21 @@ private:
     void advance() {
         check_not_stepping();
         const Marked mark(stepping_);
+        std::vector<Prefill> beside;
         if (book_.waiting() > 0)
-            take_prompts(verify_, book_, detail::features_of(draft_.part()), prefill_rows_, release());
+            beside = take_prompts(verify_, book_, detail::features_of(draft_.part()), prefill_rows_, release());
         if (book_.active().empty()) return;
         look_at_costs();
         const double start = now_seconds();
         draft_.lap(), verify_.lap(), policy_.lap();  // what a round that failed may have left
         try {
-            round();
-            account(now_seconds() - start);
+            round(beside);
+            account(now_seconds() - start, beside.empty());
         } catch (...) {
             book_.fail_round();
         }
         book_.leave(release());
+        book_.activate();
     }
 
     /// Before the first round that could draft: what passes cost, where the verifier can tell.
@@ -258,13 +265,14 @@ private:
         budget_.measured(times, rests_by_itself(draft_.part()));
     }
 
-    /// Shares the round's time among its sequences, and tells the budget what came of it.
-    void account(double total) {
+    /// Shares the round's time among its sequences, and tells the budget what came of it, unless prompts were in it.
+    void account(double total, bool pure) {
         if (book_.active().empty()) return;
         times_.draft = draft_.lap();
         times_.accept = policy_.lap();
-        times_.other = total - times_.draft - times_.verify - times_.accept - times_.commit;
-        budget_.learn(book_.account(times_));
+        times_.other = total - times_.prefill - times_.draft - times_.verify - times_.accept - times_.commit;
+        const budget::RoundReport report = book_.account(times_);
+        if (pure) budget_.learn(report);
     }
 
     /// Frees what drafter and target hold of a sequence, or keeps its text.

@@ -40,6 +40,9 @@ public:
     [[nodiscard]] Feedback prefill(std::span<const Prefill> sequences) override;
     [[nodiscard]] bool extends() const override { return true; }
     [[nodiscard]] TreeOutput verify(std::span<const SequenceTree> trees) override;
+    [[nodiscard]] bool mixes() const override { return pass_->mixes(); }
+    [[nodiscard]] MixedOutput verify_beside(std::span<const SequenceTree> trees,
+                                            std::span<const Prefill> prompts) override;
     [[nodiscard]] Feedback commit(std::span<const SequenceAcceptance> accepted) override;
     void release(SequenceId sequence) override;
     [[nodiscard]] bool resumes() const override { return options_.kept_bytes > 0; }
@@ -80,9 +83,14 @@ private:
     void check_trees(std::span<const SequenceTree> trees) const;
     void check_accepted(std::span<const SequenceAcceptance> accepted) const;
     void run_prompts(std::span<const Prefill> sequences, Feedback& feedback);
+    [[nodiscard]] TreeOutput run_trees(std::span<const SequenceTree> trees, std::span<const Prefill> prompts,
+                                       Feedback& feedback);
     void note(Sequence& sequence, const SequenceFeedback& told) const;
     [[nodiscard]] const ReadText* longest(std::span<const TokenId> tokens, const FeatureRequest& wanted);
-    void check_room(std::span<const Prefill> sequences) const;
+    void take_in(const Prefill& one, SequenceFeedback& told);
+    template <typename Run>
+    [[nodiscard]] Feedback with_prompts(std::span<const Prefill> sequences, Run&& run);
+    void check_room(const KvCache& cache, std::int64_t tokens) const;
 
     LlamaModel model_;
     Options options_;

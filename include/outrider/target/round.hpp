@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <exception>
 #include <memory>
 #include <span>
 #include <vector>
@@ -40,6 +41,9 @@ struct SequenceFeedback {
                                   ///< asked for; undefined where it asked for none
     TokenId pending = kNoToken;   ///< root of the next tree
     std::int64_t committed = 0;   ///< tokens in the KV cache, `tokens` included: the position of the next root
+    /// Why the target cannot go on with this sequence alone, such as a cache that is full: it is released next, and the
+    /// fields above say nothing. Null: it goes on.
+    std::exception_ptr refused = {};
 };
 using Feedback = std::vector<SequenceFeedback>;
 
@@ -48,7 +52,31 @@ struct TreeOutput {
     at::Tensor logits;                  ///< [rows, V] float32, on the verifier's device
     at::Tensor argmax;                  ///< [rows] int64 on the CPU, -1 for NaN; undefined: policies compute it
     std::vector<std::int64_t> offsets;  ///< [sequences + 1] rows of tree i are [offsets[i], offsets[i + 1])
+    /// [sequences] as SequenceFeedback::refused: such a tree has no rows. Empty: none is refused.
+    std::vector<std::exception_ptr> refused = {};
+
+    [[nodiscard]] std::exception_ptr refusal(std::size_t tree) const {
+        return refused.empty() ? nullptr : refused[tree];
+    }
 };
+
+/// What a forward says of the trees, and of the pieces of prompts beside them.
+struct MixedOutput {
+    TreeOutput trees;
+    Feedback prompts;
+};
+
+/// The same value, for loops that cannot go on without one of the sequences: throws the first refusal.
+[[nodiscard]] inline Feedback none_refused(Feedback feedback) {
+    for (const SequenceFeedback& one : feedback)
+        if (one.refused) std::rethrow_exception(one.refused);
+    return feedback;
+}
+[[nodiscard]] inline TreeOutput none_refused(TreeOutput output) {
+    for (const std::exception_ptr& why : output.refused)
+        if (why) std::rethrow_exception(why);
+    return output;
+}
 
 /// The part of a TreeOutput that belongs to one tree. Views, no copies.
 struct TreeRows {

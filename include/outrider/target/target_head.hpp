@@ -2,14 +2,17 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <c10/core/Device.h>
 
 #include <cstdint>
+#include <filesystem>
 #include <functional>
 #include <memory>
 #include <span>
 #include <string>
 #include <vector>
 
+#include <outrider/core/detail/export.hpp>
 #include <outrider/core/types.hpp>
 
 namespace outrider {
@@ -30,6 +33,16 @@ struct TargetHead {
     std::int64_t feature_layers = 0;
     /// The threads of the target's passes, which rest while a drafter works; null where the target has none to lend.
     std::shared_ptr<ThreadTeam> team = nullptr;
+
+    /// Of a checkpoint's files, for a host whose own engine runs the target: the same fingerprint and rows as
+    /// LlamaModel::head(), and nothing is loaded but what is asked for. Tensors come on `device`. `feature_layers` is
+    /// 0; a host whose verifier gives features of inner layers sets it. In the compiled library. Throw Error for what
+    /// LlamaModel::load does not take either.
+    [[nodiscard]] OUTRIDER_API static TargetHead from_gguf(const std::filesystem::path& file,
+                                                           c10::Device device = c10::DeviceType::CPU);
+    /// A Hugging Face folder.
+    [[nodiscard]] OUTRIDER_API static TargetHead from_folder(const std::filesystem::path& folder,
+                                                             c10::Device device = c10::DeviceType::CPU);
 };
 
 }  // namespace outrider

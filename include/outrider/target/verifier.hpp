@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include <outrider/core/detail/export.hpp>
@@ -23,15 +24,20 @@ struct VerifierLimits {
 /// release. Sequences join and leave between rounds; a round may hold any subset of them, each at most once.
 /// Between calls the KV cache of a sequence holds exactly its committed tokens: `verify` may add rows, `commit` keeps
 /// the root and the accepted path and drops the rest. A sequence that was verified must be committed (or released)
-/// before its next verify.
+/// before its next verify. One thread calls. docs/verifiers.md has the contract in full, with its reasons.
+///
+/// Errors. An exception ends every sequence of the call. A target that cannot go on with one of them, for want of
+/// memory above all, refuses it alone instead: SequenceFeedback::refused, TreeOutput::refused. A sequence that ended
+/// either way is released next; nothing of it may be left then.
 class OUTRIDER_API Verifier {
 public:
     virtual ~Verifier() = default;
 
     /// Makes the sequences known and commits their prompts. Returns their first feedback, in the order given, with the
-    /// features that each asks for (Prefill::features), as every later feedback of a sequence. A target that offers
-    /// none of inner layers says so in TargetHead::feature_layers, and is not asked for them.
-    /// Sequences whose prefill throws are released next.
+    /// features that each asks for (Prefill::features), as every later feedback of a sequence. Features stay undefined
+    /// where none are asked for; drafters that read tokens alone never ask. A target that offers none of inner layers
+    /// says so in TargetHead::feature_layers, and is not asked for them; one that offers none at all serves drafters
+    /// that ask for none, and the others throw.
     [[nodiscard]] virtual Feedback prefill(std::span<const Prefill> sequences) = 0;
 
     /// Whether `prefill` also goes on with a sequence that is known (Prefill::committed above 0), between its rounds or
@@ -39,7 +45,26 @@ public:
     [[nodiscard]] virtual bool extends() const { return false; }
 
     /// One forward over the rows of all trees. Row order is node order. Trees are sound: the decoder has checked them.
+    /// Visibility. A row sees the committed tokens of its sequence, its ancestors and itself: no siblings, no other
+    /// sequence.
+    /// Positions. Committed tokens + depth (the root's is 0), whatever the row's place in the batch.
+    /// Row independence. Where a row has the same bits whatever is computed beside it, every text is the same with and
+    /// without drafts, at any temperature. Where it has not, as in most libraries of matrix products, texts may differ
+    /// where rounding decides between two tokens, and only there; check_lossless tells how often.
+    /// Life of the logits. They are read until the next call of this verifier, so the same memory may serve every
+    /// round, and an engine's own buffer need not be copied.
     [[nodiscard]] virtual TreeOutput verify(std::span<const SequenceTree> trees) = 0;
+
+    /// Whether prompts enter in the forward that verifies the trees of others: pieces then cost no pass of their own.
+    [[nodiscard]] virtual bool mixes() const { return false; }
+
+    /// `prefill` of these pieces and `verify` of these trees, in one forward where `mixes`; no sequence is in both.
+    /// What it throws ends the sequences of both.
+    [[nodiscard]] virtual MixedOutput verify_beside(std::span<const SequenceTree> trees,
+                                                    std::span<const Prefill> prompts) {
+        Feedback told = prefill(prompts);
+        return {verify(trees), std::move(told)};
+    }
 
     /// Commits root and accepted path of each tree of the last `verify`, and returns what was committed with its
     /// features and the new pending token, in the order given.

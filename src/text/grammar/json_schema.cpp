@@ -238,13 +238,12 @@ private:
 }  // namespace
 
 std::string json_schema_to_gbnf(std::string_view schema) {
-    Json document;
     try {
-        document = Json::parse(schema);
-    } catch (const std::exception& error) {
+        const Json document = Json::parse(schema);
+        return SchemaWriter(document).write();
+    } catch (const Json::exception& error) {  // no JSON, a pointer that is none, a list where a value is expected
         fail("JSON schema: {}", error.what());
     }
-    return SchemaWriter(document).write();
 }
 
 }  // namespace outrider

@@ -155,10 +155,12 @@ TEST_CASE("texts do not depend on how prompts are cut", "[decode][prefill]") {
     const auto pick = [&](std::int64_t low, std::int64_t high) {
         return std::uniform_int_distribution<std::int64_t>(low, high)(random);
     };
+    std::int64_t mixed = 0;
     for (int trial = 0; trial < 100; ++trial) {
         CAPTURE(trial);
         FakeTarget target(kLaw);
         target.takes_pieces = pick(0, 3) > 0;
+        target.mixes_prompts = trial % 2 == 0;
         SpeculativeDecoder decoder{
             RandomDraft{kLaw, 5, 0.5},
             std::ref(target),
@@ -174,5 +176,42 @@ TEST_CASE("texts do not depend on how prompts are cut", "[decode][prefill]") {
         decoder.run();
         for (const auto& [id, prompt] : prompts) REQUIRE(decoder.take(id).tokens == plain_loop(kLaw, prompt, {}, 20));
         REQUIRE(target.held() == 0);
+        mixed += target.mixed;
+    }
+    CHECK(mixed > 500);
+}
+
+TEST_CASE("a drafter that throws leaves the prompts beside it alone; a mixed forward that throws does not",
+          "[decode][prefill]") {
+    struct Fragile final : DraftModel {
+        bool broken = false;
+        [[nodiscard]] std::string_view kind() const override { return "fragile"; }
+        std::vector<SequenceTree> do_propose(std::span<const SequenceFeedback> feedback, DraftBudget) override {
+            if (broken) throw std::runtime_error("propose broke");
+            std::vector<SequenceTree> trees;
+            for (const SequenceFeedback& one : feedback)
+                trees.push_back({one.sequence, TokenTree::root_only(one.pending)});
+            return trees;
+        }
+    };
+    for (const bool in_forward : {false, true}) {
+        FakeTarget target(kLaw);
+        target.mixes_prompts = true;
+        Fragile drafter;
+        SpeculativeDecoder decoder{std::ref(drafter), std::ref(target), {.nodes = 2, .prefill_rows = 10}};
+        const SequenceId running = decoder.join({{1}}, {.max_tokens = 30});
+        decoder.step();
+        const SequenceId entering = decoder.join({long_prompt(101)}, {.max_tokens = 5});
+        decoder.step();
+        CHECK(target.mixed == 1);
+        (in_forward ? target.throw_in_verify : drafter.broken) = true;
+        CHECK_THROWS_AS(decoder.step(), std::runtime_error);
+        target.throw_in_verify = drafter.broken = false;
+        CHECK(decoder.take(running).finish == FinishReason::failed);
+        decoder.run();
+        const GenerationResult result = decoder.take(entering);
+        CHECK((result.finish == FinishReason::failed) == in_forward);
+        if (!in_forward) CHECK(result.tokens == plain_loop(kLaw, long_prompt(101), {}, 5));
+        CHECK(target.held() == 0);
     }
 }

@@ -42,8 +42,10 @@ EngineOptions engine_options() {
 /// A server that runs while it lives.
 class Running {
 public:
-    explicit Running(ServerOptions options = {}, AsyncEngineOptions async = {})
-        : engine(Engine::open(tiny(), engine_options()), async), server_(engine, with_port(std::move(options))) {
+    explicit Running(ServerOptions options = {}, AsyncEngineOptions async = {},
+                     EngineOptions engine_options_ = engine_options())
+        : engine(Engine::open(tiny(), std::move(engine_options_)), async),
+          server_(engine, with_port(std::move(options))) {
         thread_ = std::thread([this] { server_.run(); });
     }
     ~Running() {
@@ -146,6 +148,98 @@ TEST_CASE("a chat is answered with the text that it gets alone, whole and stream
     }
 }
 
+TEST_CASE("log-probabilities are those of the engine, whole and streamed", "[serve]") {
+    const Running server;
+    EngineOptions plain = engine_options();
+    plain.drafter = "none";
+    Engine engine = Engine::open(tiny(), plain);
+    const Prompt prompt = tiny().chat("count to three");
+    GenerationOptions options{.max_tokens = 24, .temperature = 0.9, .seed = 3, .logprobs = 2};
+    options.stream = outrider::detail::prompt_stream(prompt, 0);
+    const GenerationResult alone = engine.decoder().generate(prompt, options);
+    Json ask = kAsk;
+    ask["temperature"] = 0.9, ask["logprobs"] = true, ask["top_logprobs"] = 2;
+    const Json whole = Json::parse(server.post("/v1/chat/completions", ask)->body)["choices"][0]["logprobs"]["content"];
+    REQUIRE(whole.size() >= 20);
+    std::string text;
+    for (std::size_t i = 0; i < whole.size(); ++i) {
+        CHECK(whole[i]["logprob"] == alone.logprobs[i].logprob);
+        CHECK(whole[i]["top_logprobs"].size() == 2);
+        CHECK(whole[i]["top_logprobs"][1]["logprob"] == alone.logprobs[i].top[1].logprob);
+        for (const Json& byte : whole[i]["bytes"]) text += static_cast<char>(byte.get<int>());
+    }
+    CHECK(text == alone.text);
+    ask["stream"] = true;
+    Json streamed = Json::array();
+    for (const Json& event : events_of(server.post("/v1/chat/completions", ask)->body))
+        for (const Json& choice : event["choices"])
+            if (!choice["logprobs"].is_null())
+                for (const Json& token : choice["logprobs"]["content"]) streamed.push_back(token);
+    CHECK(streamed == whole);
+    const Json ids = {{"prompt", prompt.tokens}, {"max_tokens", 8}, {"logprobs", 1}};
+    const Json lists = Json::parse(server.post("/v1/completions", ids)->body)["choices"][0]["logprobs"];
+    CHECK(lists["tokens"].size() == lists["token_logprobs"].size());
+    CHECK(lists["tokens"].size() == lists["text_offset"].size());
+    CHECK(lists["token_logprobs"][0] == lists["top_logprobs"][0].begin().value());  // greedy: the best one
+}
+
+TEST_CASE("an answer keeps to the schema that is asked for, whole and streamed", "[serve]") {
+    const Running server;
+    const Json schema = {{"type", "object"},
+                         {"properties", {{"kind", {{"enum", {"red", "green"}}}}, {"count", {{"type", "integer"}}}}},
+                         {"required", {"kind", "count"}}};
+    Json ask = kAsk;
+    ask["max_tokens"] = 200, ask["temperature"] = 1.0, ask["n"] = 3;
+    ask["response_format"] = {{"type", "json_schema"}, {"json_schema", {{"name", "n"}, {"schema", schema}}}};
+    const Json answer = Json::parse(server.post("/v1/chat/completions", ask)->body);
+    std::vector<std::string> texts;
+    for (const Json& choice : answer["choices"]) {
+        CHECK(choice["finish_reason"] == "stop");
+        texts.push_back(choice["message"]["content"]);
+        const Json value = Json::parse(texts.back());
+        CHECK((value["kind"] == "red" || value["kind"] == "green"));
+        CHECK(value["count"].is_number_integer());
+    }
+    CHECK(texts.size() == 3);
+    ask["stream"] = true;
+    std::vector<std::string> streamed(3);
+    for (const Json& event : events_of(server.post("/v1/chat/completions", ask)->body))
+        for (const Json& choice : event["choices"])
+            streamed[choice["index"].get<std::size_t>()] += choice["delta"].value("content", "");
+    CHECK(streamed == texts);
+    ask["response_format"] = {{"type", "json_object"}};
+    ask["stream"] = false, ask["max_tokens"] = 60, ask["n"] = 1;
+    const Json object = Json::parse(server.post("/v1/chat/completions", ask)->body)["choices"][0];
+    CHECK(object["message"]["content"].get<std::string>().starts_with("{"));
+    for (const char* bad : {R"({"type": "object", "patternProperties": {}})", R"({"type": "thing"})",
+                            R"({"$ref": "#x"})", R"({"required": 7, "type": "object"})"}) {
+        CAPTURE(bad);
+        ask["response_format"] = {{"type", "json_schema"}, {"json_schema", {{"schema", Json::parse(bad)}}}};
+        const auto refused = server.post("/v1/chat/completions", ask);
+        CHECK(refused->status == 400);
+        CHECK_THAT(refused->body, ContainsSubstring("response_format"));
+    }
+    ask.erase("response_format");
+    ask["logit_bias"] = {{std::to_string(tiny().config().vocabulary), 1}};
+    CHECK(server.post("/v1/chat/completions", ask)->status == 400);
+}
+
+TEST_CASE("texts that ended are kept, and prompts that begin so are not read again", "[serve]") {
+    EngineOptions keeping = engine_options();
+    keeping.kept_bytes = std::size_t{16} << 20;
+    const Running server({}, {}, keeping);
+    Json ask = kAsk;
+    ask["messages"][0]["content"] = "count to three and then to four and to five, and say so in many words";
+    const auto told = [&] { return Json::parse(server.post("/v1/chat/completions", ask)->body); };
+    const Json first = told(), second = told();
+    CHECK(first["usage"]["prompt_tokens_details"]["cached_tokens"] == 0);
+    const auto prompt = first["usage"]["prompt_tokens"].get<int>();
+    CHECK(second["usage"]["prompt_tokens_details"]["cached_tokens"] == prompt - 1);
+    CHECK(second["choices"] == first["choices"]);
+    const std::string text = server.client().Get("/metrics")->body;
+    CHECK_THAT(text, ContainsSubstring("outrider_resumed_tokens_total " + std::to_string(prompt - 1) + "\n"));
+}
+
 TEST_CASE("texts and ids are completed, several in one request", "[serve]") {
     const Running server;
     const Prompt first = tiny().raw("one two"), second = tiny().raw("three");
@@ -182,7 +276,7 @@ TEST_CASE("bad requests are refused with a status and an error of the API", "[se
     ask["model"] = "another";
     CHECK(status(server.post("/v1/chat/completions", ask), "model_not_found") == 404);
     ask = kAsk;
-    ask["logprobs"] = true;
+    ask["tools"] = {{{"type", "function"}}};
     CHECK(status(server.post("/v1/chat/completions", ask), "unsupported_parameter") == 400);
     const std::vector<int> many(static_cast<std::size_t>(tiny().config().context), 1);
     CHECK(status(server.post("/v1/completions", {{"prompt", many}}), "context_length_exceeded") == 400);

@@ -68,6 +68,42 @@ bool same(const at::Tensor& a, const at::Tensor& b, bool exact) {
     return exact ? at::equal(a, b) : at::allclose(a, b, 0, 1e-4);
 }
 
+/// Pieces of a prompt beside a tree, in one forward or in two: what comes of both, and of the rounds after.
+std::vector<at::Tensor> beside(const LlamaModel& model, bool mixed) {
+    LlamaVerifier verifier(model);
+    std::mt19937 random(5);
+    std::vector<at::Tensor> told;
+    const std::vector<TokenId> first = random_tokens(random, 20), second = random_tokens(random, 70);
+    const Prefill one{.sequence = 1, .tokens = first, .pending = 3, .features = {.layers = {2}}};
+    (void)none_refused(verifier.prefill(std::span(&one, 1)));
+    TokenId pending = 3, next = 0;
+    for (std::int64_t done = 0; done < 69; done += 23) {
+        const auto from = static_cast<std::size_t>(done);
+        const Prefill piece{.sequence = 2,
+                            .tokens = std::span(second).subspan(from, 23),
+                            .pending = next = second[from + 23],
+                            .committed = done};
+        const SequenceTree tree{1, random_tree(random, pending, 9)};
+        MixedOutput output;
+        if (mixed) {
+            output = verifier.verify_beside(std::span(&tree, 1), std::span(&piece, 1));
+        } else {
+            output.prompts = verifier.prefill(std::span(&piece, 1));
+            output.trees = verifier.verify(std::span(&tree, 1));
+        }
+        told.push_back(output.trees.logits.clone()), told.push_back(output.trees.argmax.clone());
+        told.push_back(output.prompts.at(0).features);
+        CHECK(output.prompts.at(0).committed == done + 23);
+        SequenceAcceptance kept{1, {random_path(random, tree.tree), 7}, {pending}};
+        for (const NodeIndex node : kept.accepted.path) kept.tokens.push_back(tree.tree.token(node));
+        pending = 7;
+        told.push_back(verifier.commit(std::span(&kept, 1)).at(0).features);
+    }
+    const std::vector<SequenceTree> roots{{1, TokenTree::root_only(pending)}, {2, TokenTree::root_only(next)}};
+    told.push_back(verifier.verify(roots).logits.clone());
+    return told;
+}
+
 /// A sequence as the test knows it.
 struct Text {
     std::vector<TokenId> committed;
@@ -143,6 +179,20 @@ void check_features(const LlamaModel& model, const Text& text, bool exact) {
 }
 
 }  // namespace
+
+TEST_CASE("Pieces of prompts in the forward of trees change no bit of either") {
+    for (const Weights weights : {Weights::stored, Weights::bf16, Weights::f32}) {
+        const LlamaModel model = tiny(weights);
+        REQUIRE(LlamaVerifier(model).mixes());
+        const std::vector<at::Tensor> apart = beside(model, false), together = beside(model, true);
+        REQUIRE(apart.size() == together.size());
+        for (std::size_t i = 0; i < apart.size(); ++i) {
+            CAPTURE(i);
+            CHECK(at::equal(apart[i], together[i]));
+        }
+    }
+    CHECK_FALSE(LlamaVerifier(tiny(Weights::f32, Backend::aten)).mixes());
+}
 
 TEST_CASE("Rounds of random trees give every row the bits of its text alone") {
     const Weights weights = GENERATE(Weights::stored, Weights::f32, Weights::bf16, Weights::int8);

@@ -56,6 +56,33 @@ TEST_CASE("Names of weights go there and back") {
     CHECK_THROWS_AS(weights_by_name("f16"), Error);
 }
 
+TEST_CASE("A head read from files alone is that of the loaded model") {
+    std::vector<std::filesystem::path> paths{kGguf, kHf};
+    for (const char* family : {"gemma3", "granite", "qwen3"})  // scaled embeddings, tied and untied outputs
+        for (const char* file : {"hf", "twin.gguf"})
+            paths.push_back(std::filesystem::path(OUTRIDER_SOURCE_DIR "/tests/golden/families") / family / file);
+    for (const std::filesystem::path& path : paths) {
+        CAPTURE(path.string());
+        const bool folder = std::filesystem::is_directory(path);
+        const TargetHead loaded = LlamaModel::load(path, {.threads = 1}).head();
+        const TargetHead head = folder ? TargetHead::from_folder(path) : TargetHead::from_gguf(path);
+        const std::vector<TokenId> ids{7, 0, static_cast<TokenId>(head.vocabulary - 1), 7};
+        CHECK(head.fingerprint == loaded.fingerprint);
+        CHECK(head.tokenizer == loaded.tokenizer);
+        CHECK(head.hidden == loaded.hidden);
+        CHECK(head.vocabulary == loaded.vocabulary);
+        CHECK(head.norm_eps == loaded.norm_eps);
+        CHECK(at::equal(head.final_norm, loaded.final_norm));
+        CHECK(at::equal(head.embed(ids), loaded.embed(ids)));
+        CHECK(at::equal(head.output_rows(ids), loaded.output_rows(ids)));
+        CHECK(head.feature_layers == 0);
+        CHECK_THROWS_AS(head.embed(std::vector<TokenId>{static_cast<TokenId>(head.vocabulary)}), Error);
+    }
+    CHECK_THROWS_MATCHES(TargetHead::from_gguf(kHf), Error, MessageMatches(ContainsSubstring("from_folder")));
+    CHECK_THROWS_MATCHES(TargetHead::from_folder(kGguf), Error, MessageMatches(ContainsSubstring("from_gguf")));
+    CHECK_THROWS_MATCHES(TargetHead::from_gguf("nowhere"), Error, MessageMatches(ContainsSubstring("no such file")));
+}
+
 TEST_CASE("The head's tables are the checkpoint's own") {
     const LlamaModel model = LlamaModel::load(kHf);
     const TargetHead head = model.head();

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <exception>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -33,6 +34,7 @@ public:
             entry.begun = true;
             try {
                 SequenceFeedback told = resume(entry.session->prefill(features, 0, entry.session->to_prefill()));
+                if (told.refused) std::rethrow_exception(told.refused);
                 if (told.committed > 0) had(entry, std::move(told));
             } catch (...) {
                 fail(*entry.session);
@@ -44,8 +46,8 @@ public:
     /// others. A prompt of one token, which has nothing to commit, takes none.
     [[nodiscard]] std::vector<Prefill> pieces(std::int64_t rows, const FeatureRequest& features);
 
-    /// What the verifier says of the pieces, one for each in order; `seconds` are shared by rows. Throws Error where it
-    /// does not fit them.
+    /// What the verifier says of the pieces, one for each in order; `seconds` are shared by rows. Sessions that it
+    /// refuses have ended. Throws Error where it does not fit them.
     void took(Feedback told, double seconds);
 
     /// The sequences whose prompts are through leave, with all their feedback.

@@ -28,11 +28,15 @@ OUTRIDER_INLINE void check_output(const TreeOutput& output, const std::vector<Se
     require(output.offsets.size() == trees.size() + 1 && output.offsets.front() == 0,
             "Verifier: {} row offsets for {} trees, expected one more than trees, the first 0", output.offsets.size(),
             trees.size());
-    for (std::size_t i = 0; i < trees.size(); ++i)
-        require(output.offsets[i + 1] - output.offsets[i] == static_cast<std::int64_t>(trees[i].tree.size()),
-                "Verifier: {} rows for tree {}, which has {} nodes", output.offsets[i + 1] - output.offsets[i], i,
-                trees[i].tree.size());
+    require(output.refused.empty() || output.refused.size() == trees.size(),
+            "Verifier: refusals of {} trees, expected {} or none", output.refused.size(), trees.size());
+    for (std::size_t i = 0; i < trees.size(); ++i) {
+        const std::int64_t given = output.offsets[i + 1] - output.offsets[i];
+        const auto nodes = output.refusal(i) ? std::int64_t{0} : static_cast<std::int64_t>(trees[i].tree.size());
+        require(given == nodes, "Verifier: {} rows for tree {}, expected {}", given, i, nodes);
+    }
     const std::int64_t rows = output.offsets.back();
+    if (rows == 0) return;  // all are refused
     require(output.logits.defined() && output.logits.dim() == 2 && output.logits.size(0) >= rows &&
                 output.logits.size(1) == vocabulary,
             "Verifier: the logits must be [{}, {}], a row for each node, as wide as the vocabulary", rows, vocabulary);

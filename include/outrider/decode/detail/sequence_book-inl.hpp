@@ -33,8 +33,13 @@ OUTRIDER_INLINE void SequenceBook::admit(const Release& release) {
     retire(done, release);
 }
 
-OUTRIDER_INLINE void SequenceBook::entered(Feedback told, double seconds) {
+OUTRIDER_INLINE void SequenceBook::took(Feedback told, double seconds) {
+    for (const SequenceFeedback& one : told)
+        if (Session* session = one.refused ? prompts_.find(one.sequence) : nullptr) refuse(*session, one.refused);
     prompts_.took(std::move(told), seconds);
+}
+
+OUTRIDER_INLINE void SequenceBook::activate() {
     auto [sessions, feedback] = prompts_.through();
     for (SequenceFeedback& prompt : feedback) owed_.join(std::move(prompt));
     std::move(sessions.begin(), sessions.end(), std::back_inserter(active_));
@@ -85,6 +90,18 @@ void SequenceBook::fail_all(const Those& sessions) {
 }
 
 OUTRIDER_INLINE void SequenceBook::fail_stage(Session& session) { fail_all(std::array{&session}); }
+
+OUTRIDER_INLINE bool SequenceBook::refuse(Session& session, const std::exception_ptr& why) {
+    if (!why) return false;
+    const std::exception_ptr error = detail::translated(why);
+    session.fail(error);
+    note(error);
+    return true;
+}
+
+OUTRIDER_INLINE void SequenceBook::refuse(const Feedback& told) {
+    for (std::size_t i = 0; i < told.size(); ++i) refuse(*active_[i], told[i].refused);
+}
 
 OUTRIDER_INLINE void SequenceBook::note_stage_error() noexcept {
     try {

@@ -34,8 +34,10 @@ public:
     /// The prompts of those that wait begin to enter, as far as there is room. Requests for no token at all end here.
     void admit(const Release& release);
 
-    /// What the verifier says of the prompts' pieces (PromptIntake). Sequences whose prompts are through become active.
-    void entered(Feedback told, double seconds);
+    /// What the verifier says of the prompts' pieces (PromptIntake).
+    void took(Feedback told, double seconds);
+    /// Sequences whose prompts are through become active.
+    void activate();
 
     /// Ends a sequence: in the list of those that wait at once, else at the next `leave`. False when there is none.
     bool cancel(SequenceId id);
@@ -52,6 +54,10 @@ public:
     void fail(Session& session);
     /// The same for one session and an exception of a stage.
     void fail_stage(Session& session);
+    /// The same for one that the target refuses, which null does not, and for those among the active ones that this
+    /// feedback refuses.
+    bool refuse(Session& session, const std::exception_ptr& why);
+    void refuse(const Feedback& told);
 
     [[nodiscard]] bool finished(SequenceId id) const { return finished_.contains(id); }
     /// Those whose results wait to be taken, in no order.

@@ -4,8 +4,11 @@
 #include <algorithm>
 #include <cstdint>
 #include <limits>
+#include <span>
+#include <utility>
 #include <vector>
 
+#include <outrider/core/stats.hpp>
 #include <outrider/decode/decoder_options.hpp>
 #include <outrider/decode/detail/sequence_book.hpp>
 #include <outrider/decode/detail/stage.hpp>
@@ -33,23 +36,66 @@ template <typename V>
     return book.active().empty() ? std::max(rows, kRowsAlone) : rows;
 }
 
-/// Those that wait begin to enter, and the next pieces of all prompts are prefilled in one ragged batch, `rows` tokens
-/// beside those that are decoded. Sequences whose prompts are through become active.
+/// Whether the verifier takes prompts and trees in one forward.
 template <typename V>
-void take_prompts(Stage<V>& verify, SequenceBook& book, const FeatureRequest& features, std::int64_t rows,
-                  const SequenceBook::Release& release) {
+[[nodiscard]] bool mixes(Stage<V>& verify) {
+    if constexpr (requires {
+                      verify.part().mixes();
+                      verify.part().verify_beside(std::span<const SequenceTree>{}, std::span<const Prefill>{});
+                  })
+        return verify.part().mixes();
+    return false;
+}
+
+/// Those that wait begin to enter, and the next pieces of all prompts are prefilled in one ragged batch, `rows` tokens
+/// beside those that are decoded. Sequences whose prompts are through become active. Where the round's forward can
+/// take the pieces, they are returned for it instead.
+template <typename V>
+[[nodiscard]] std::vector<Prefill> take_prompts(Stage<V>& verify, SequenceBook& book, const FeatureRequest& features,
+                                                std::int64_t rows, const SequenceBook::Release& release) {
     book.admit(release);
     resume_prompts(verify, book, features);
     book.leave(release);
-    const std::vector<Prefill> pieces = book.prompts().pieces(prompt_rows(verify, book, rows), features);
-    if (pieces.empty()) return;
+    std::vector<Prefill> pieces = book.prompts().pieces(prompt_rows(verify, book, rows), features);
+    if (pieces.empty() || (!book.active().empty() && mixes(verify))) return pieces;
     try {
         Feedback told = verify->prefill(pieces);
-        book.entered(std::move(told), verify.lap());
+        book.took(std::move(told), verify.lap());
+        book.activate();
     } catch (...) {
         book.fail_prompts();
-        book.leave(release);
     }
+    book.leave(release);
+    return {};
+}
+
+/// The forward of a round's trees, with the pieces of prompts where there are any. What it took is shared between both
+/// by their rows.
+template <typename V>
+[[nodiscard]] TreeOutput run_forward(Stage<V>& verify, SequenceBook& book, const std::vector<SequenceTree>& trees,
+                                     std::span<const Prefill> beside, StageSeconds& times) {
+    times.prefill = 0;
+    if (beside.empty()) {
+        TreeOutput output = verify->verify(trees);
+        times.verify = verify.lap();
+        return output;
+    }
+    if constexpr (requires { verify.part().verify_beside(trees, beside); }) {
+        try {
+            MixedOutput output = verify->verify_beside(trees, beside);
+            const double took = verify.lap();
+            double rows = 0, pieces = 0;
+            for (const SequenceTree& one : trees) rows += double(one.tree.size());
+            for (const Prefill& one : beside) pieces += double(one.tokens.size());
+            times.prefill = took * pieces / (rows + pieces), times.verify = took - times.prefill;
+            book.took(std::move(output.prompts), times.prefill);
+            return std::move(output.trees);
+        } catch (...) {
+            book.fail_prompts();
+            throw;
+        }
+    }
+    return {};  // not reached: `mixes` was false
 }
 
 }  // namespace outrider

@@ -20,6 +20,7 @@ struct RowSegment {
     std::span<const TokenId> tokens;
     /// Parent row of each row, kNoNode for the first, parents come first; empty: a chain, as in a prompt.
     std::span<const NodeIndex> parents = {};
+    bool logits = true;  ///< whether its rows get logits, where any do; segments without them come last
 };
 
 /// Position of each row of a segment: committed + depth.
@@ -36,8 +37,9 @@ struct RowSegment {
 struct PassOutput {
     at::Tensor features;  ///< [rows, F] float32: hidden states after the final norm, then those of the layers that were
                           ///< asked for, as in FeatureRequest
-    at::Tensor logits;    ///< [rows, V] float32; undefined when not asked for
-    at::Tensor argmax;    ///< [rows] int64 on the CPU, the lowest id among equals, -1 for NaN; undefined: not computed
+    at::Tensor logits;    ///< [rows that get them, V] float32; undefined when not asked for
+    at::Tensor
+        argmax;  ///< [the same] int64 on the CPU, the lowest id among equals, -1 for NaN; undefined: not computed
 };
 
 /// Weights are shared, scratch memory is not: one pass serves one caller at a time.
@@ -49,6 +51,9 @@ public:
     /// `feature_layers`: of FeatureRequest, for all rows.
     [[nodiscard]] virtual PassOutput forward(std::span<const RowSegment> segments, bool with_logits,
                                              std::span<const std::int64_t> feature_layers = {}) = 0;
+
+    /// Whether segments may go without logits beside others (RowSegment::logits).
+    [[nodiscard]] virtual bool mixes() const { return false; }
 
     /// An empty cache of the form that `forward` reads and writes.
     [[nodiscard]] virtual KvCache make_cache() const = 0;
