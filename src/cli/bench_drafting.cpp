@@ -117,6 +117,7 @@ DraftingSeen see_drafting(const LlamaModel& model, std::string name, std::unique
         total += answer(decoder, prompt_of(model, kPrompts[i]), seen.counts,
                         start + seconds * double(i + 1) / double(count));
     seen.tokens = total.tokens;
+    seen.round_seconds = total.seconds.decoding() / double(std::max<std::int64_t>(total.rounds, 1));
     seen.draft_seconds = median(std::move(drafts));  // a prompt's first call, which reads it, counts as one of many
     return seen;
 }

@@ -43,6 +43,7 @@ std::vector<CurvePoint> cost_curve(std::span<const PassTime> table, const Drafti
     const double plain = budget::read(table, 1);
     std::vector<CurvePoint> curve;
     for (const std::int64_t nodes : kCurveNodes) {
+        if (nodes >= table.back().rows) break;  // a line beyond the last size would promise what nobody measured
         CurvePoint point{.nodes = nodes, .seconds = budget::read(table, nodes + 1)};
         point.ratio = point.seconds / plain;
         if (nodes == 0) {

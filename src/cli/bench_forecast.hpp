@@ -55,7 +55,8 @@ struct DraftingSeen {
     std::string name, kind;
     RankCounts counts{0};
     std::int64_t tokens = 0;   ///< emitted in these rounds
-    double draft_seconds = 0;  ///< of a round: drafting, and what it adds to the pass and the host's work after it
+    double draft_seconds = 0;  ///< of a call, the median
+    double round_seconds = 0;  ///< of a round as it was decoded, the mean
 };
 
 /// One size of tree with one way of holding the weights.
@@ -69,7 +70,8 @@ struct CurvePoint {
     [[nodiscard]] std::optional<double> gain(double tokens) const;
 };
 
-/// The points of kCurveNodes. `table`: rows ascending, at least one; between and beyond them see budget::read.
+/// The points of kCurveNodes, as far as passes of that many rows were measured. `table`: rows ascending, one at least;
+/// between them lie straight lines (budget::read).
 [[nodiscard]] std::vector<CurvePoint> cost_curve(std::span<const PassTime> table, const DraftingSeen* drafting);
 
 /// What to take: a place in the list of curves, and a size.

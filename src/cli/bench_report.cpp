@@ -23,7 +23,7 @@ std::string number(const std::optional<double>& value) { return value ? fmt::for
 std::string machine_lines(const BenchReport& report) {
     const MachineFacts& m = report.machine;
     std::string lines =
-        fmt::format("machine: {}, {} cores, {} threads, path {}\n", m.processor, m.cores, m.threads, m.path);
+        fmt::format("machine: {}, {} cores\nthreads: {}, vector path {}\n", m.processor, m.cores, m.threads, m.path);
     if (report.device != "cpu") lines += fmt::format("device: {}\n", report.device);
     if (m.bytes_per_second > 0)
         lines += fmt::format("memory: {:.1f} GB/s read by all threads\n", 1e-9 * m.bytes_per_second);
@@ -32,15 +32,16 @@ std::string machine_lines(const BenchReport& report) {
 
 /// Whether the figures can be trusted, plainly.
 std::string state_lines(const BenchReport& report) {
-    const std::string share =
-        report.others ? fmt::format("other processes took {:.1f} processors", *report.others) : "";
+    const std::string others =
+        report.others ? fmt::format("other processes kept {:.1f} processors busy", *report.others) : "";
     if (!report.busy())
         return fmt::format("the machine is quiet: passes took as long again and again{}\n",
-                           share.empty() ? "" : "; " + share);
+                           others.empty() ? "" : "; " + others);
     return fmt::format(
-        "THE MACHINE IS BUSY: {}. Below are figures of a disturbed machine: speeds too low, and\n"
-        "ratios that may be off by a third. Run it again when nothing else runs.\n",
-        report.crowded ? share : "passes of one size took different times");
+        "THE MACHINE IS BUSY: {}.\n"
+        "The figures are rough: speeds are too low, ratios and gamma may be off by a third.\n"
+        "Run it again when nothing else runs.\n",
+        report.crowded ? others : "passes of one size took different times");
 }
 
 std::string rate_table(const std::vector<MultiplyRate>& rates) {
@@ -80,7 +81,7 @@ std::string curve_table(const std::vector<CurvePoint>& curve, bool drafting) {
 
 std::string drafting_lines(const DraftingSeen& seen) {
     std::string lines = fmt::format(
-        "{}: {} rounds with {} nodes on built-in prompts brought {:.2f} tokens each; a draft costs {:.2f} ms\n",
+        "drafter {}: {} rounds with {} nodes on built-in prompts, {:.2f} tokens each; a draft costs {:.2f} ms\n",
         seen.kind, seen.counts.rounds(), seen.counts.nodes(), seen.counts.beta(seen.counts.nodes()),
         1e3 * seen.draft_seconds);
     if (seen.counts.rounds() < kFewRounds)
@@ -131,6 +132,7 @@ ordered_json drafting_json(const DraftingSeen& seen) {
             {"rounds", seen.counts.rounds()},
             {"tokens", seen.tokens},
             {"draft_seconds", seen.draft_seconds},
+            {"round_seconds", seen.round_seconds},
             {"rounds_by_size", seen.counts.sizes()},
             {"kept_by_rank", seen.counts.kept()}};
 }
