@@ -1,9 +1,9 @@
 // outrider bench: what this machine can gain from drafting, said beforehand.
 //
-// --seconds bounds what is measured, in shares: the multiply rates (a tenth), the cost of passes (a seventh for each way
-// of holding the weights) and drafting (a third); the rest is for loading and a few reads of memory. A share is a time
-// after which no more is begun, but each thing is measured at least: products and sweeps three times, a round once. So
-// a large model takes longer.
+// --seconds bounds what is measured, in shares: the multiply rates (a tenth), the cost of passes (a seventh for each
+// way of holding the weights) and drafting (a third); the rest is for loading and a few reads of memory. A share is a
+// time after which no more is begun, but each thing is measured at least: products and sweeps three times, a round
+// once. So a large model takes longer.
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
