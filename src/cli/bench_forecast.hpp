@@ -39,7 +39,7 @@ public:
     [[nodiscard]] std::span<const std::int64_t> kept() const noexcept { return kept_; }
 
     /// Tokens a pass where the first n nodes of every tree are verified; n is at most nodes(). 1 without rounds. A
-    /// little low for small n: these rounds began where 16 nodes had led, and go wrong sooner than where fewer had.
+    /// little low for small n: these rounds begin where the whole tree had failed, smaller ones also amid easy text.
     [[nodiscard]] double beta(std::int64_t n) const;
 
     /// Mean seconds of those passes, by a table of what passes cost (see budget::read). Small trees cost what they do.

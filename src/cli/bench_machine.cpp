@@ -22,6 +22,7 @@ namespace outrider::cli {
 namespace {
 
 constexpr std::int64_t kLeastBuffer = std::int64_t{256} << 20, kMostBuffer = std::int64_t{1} << 30;
+constexpr std::int64_t kSmallBuffer = std::int64_t{64} << 20;  // a smaller one might stay in a cache
 constexpr int kReads = 8;
 constexpr double kNoticed = 0.3;  // processors' worth of other work; a desktop at rest stays below
 
@@ -43,10 +44,42 @@ std::int64_t last_level_caches() {
     }
 }
 
+/// Bytes that a control group leaves, pages of files that nobody uses included; empty: no limit.
+std::optional<std::int64_t> left_by(const std::filesystem::path& group) {
+    std::int64_t limit = 0, used = 0, idle = 0;
+    if (!(std::ifstream(group / "memory.max") >> limit)) std::ifstream(group / "memory.limit_in_bytes") >> limit;
+    if (!(std::ifstream(group / "memory.current") >> used)) std::ifstream(group / "memory.usage_in_bytes") >> used;
+    if (limit <= 0) return std::nullopt;  // "max", or no such file
+    std::ifstream stat(group / "memory.stat");
+    std::string name;
+    for (std::int64_t bytes = 0; stat >> name >> bytes;)
+        if (name == "inactive_file" || name == "total_inactive_file") idle = bytes;
+    return std::max<std::int64_t>(limit - used + idle, 0);
+}
+
+/// The least of this process's groups and those above them.
+std::optional<std::int64_t> left_by_groups() {
+    std::optional<std::int64_t> least;
+    std::ifstream groups("/proc/self/cgroup");
+    for (std::string line; std::getline(groups, line);) {  // number:controllers:path
+        const auto first = line.find(':'), second = line.find(':', first + 1);
+        if (second == std::string::npos) continue;
+        const std::string controllers = ',' + line.substr(first + 1, second - first - 1) + ',';
+        if (controllers != ",," && controllers.find(",memory,") == std::string::npos) continue;
+        const std::filesystem::path root = controllers == ",," ? "/sys/fs/cgroup" : "/sys/fs/cgroup/memory";
+        for (auto path = std::filesystem::path(line.substr(second + 1)).relative_path();; path = path.parent_path()) {
+            if (const auto left = left_by(root / path)) least = std::min(*left, least.value_or(*left));
+            if (path.empty()) break;
+        }
+    }
+    return least;
+}
+
+/// 0: there is too little memory to measure how fast it is.
 std::int64_t buffer_size() {
     std::int64_t bytes = std::clamp(last_level_caches() * 3 / 2, kLeastBuffer, kMostBuffer);
     if (const auto there = available_memory()) bytes = std::min(bytes, *there / 4);
-    return std::max<std::int64_t>(bytes / 64 * 64, 1 << 20);
+    return bytes < kSmallBuffer ? 0 : bytes / 64 * 64;
 }
 
 /// The member's share of `words`, in an order that keeps eight additions under way.
@@ -97,6 +130,7 @@ double own_seconds() {
 
 void measure_bandwidth(ThreadTeam& team, MachineFacts& facts) {
     const std::int64_t bytes = buffer_size(), lines = bytes / 64;
+    if (bytes == 0) return;
     const auto memory = kernels::weight_memory(static_cast<std::size_t>(bytes));
     auto* words = reinterpret_cast<std::uint64_t*>(memory.get());
     team.run([&](TeamMember& member) {  // whoever reads memory has touched it first
@@ -118,12 +152,14 @@ void measure_bandwidth(ThreadTeam& team, MachineFacts& facts) {
 }
 
 std::optional<std::int64_t> available_memory() {
+    const std::optional<std::int64_t> left = left_by_groups();
     std::ifstream info("/proc/meminfo");
     for (std::string name, rest; info >> name; std::getline(info, rest)) {
         std::int64_t kilobytes = 0;
-        if (name == "MemAvailable:" && info >> kilobytes) return kilobytes << 10;
+        if (name == "MemAvailable:" && info >> kilobytes)
+            return std::min(kilobytes << 10, left.value_or(kilobytes << 10));
     }
-    return std::nullopt;
+    return left;
 }
 
 OtherWork::OtherWork() : start_(now_seconds()), busy_(busy_seconds()), own_(own_seconds()) {}

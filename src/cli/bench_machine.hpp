@@ -13,7 +13,7 @@
 namespace outrider::cli {
 
 /// The largest of several runs of the team over a buffer beyond the last-level cache: 256 MiB to 1 GiB, less where
-/// memory is short.
+/// memory is short. Nothing is measured where not even 64 MiB can be spared.
 void measure_bandwidth(ThreadTeam& team, MachineFacts& facts);
 
 /// Products of a random matrix [2048, 2048] with 1 and 16 rows, rounding of the rows included: every vector path of the
@@ -21,7 +21,7 @@ void measure_bandwidth(ThreadTeam& team, MachineFacts& facts);
 /// formats ("q4_1, q8_0"). Takes about `seconds`, one product a cell at least. Leaves the path in use as it was.
 [[nodiscard]] std::vector<MultiplyRate> multiply_rates(ThreadTeam& team, std::string_view held, double seconds);
 
-/// Bytes that can be had without swapping; empty where the system does not tell.
+/// Bytes that can be had without swapping, within the limits of control groups; empty where the system does not tell.
 [[nodiscard]] std::optional<std::int64_t> available_memory();
 
 /// How much of the processors others use while it lives.
