@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# From a fresh clone to a table: installs what is missing (the model too), builds, and compares plain decoding with every
-# drafter at hand over a dozen prompts.    usage: bash examples/quickstart.sh [further options of `outrider compare`]
+# From a fresh clone to a table: installs what is missing (the model too), builds, compares plain decoding with every
+# drafter at hand over a dozen prompts, and ends with what this machine can gain and whether it is busy.
+#     usage: bash examples/quickstart.sh [further options of `outrider compare`]
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash cmake/install_dependencies.sh --model
@@ -19,3 +20,8 @@ echo "comparing $drafters" >&2
 build/release/outrider compare --model "$model" --drafters "$drafters" --prompts examples/prompts.jsonl \
     --json build/release/quickstart.json "$@"
 echo "the same as JSON: build/release/quickstart.json" >&2
+
+# Whether the machine is busy, what the best drafter may gain here, with which weights and how many nodes.
+echo >&2
+build/release/outrider bench --model "$model" --drafter "${drafters##*,}" --brief
+echo "tables by the size of trees: build/release/outrider bench --model $model" >&2

@@ -174,6 +174,20 @@ void add_compact(CLI::App& app, CompactArguments& a) {
     app.add_option("-o,--output", a.output, "Folder for its small form")->required();
 }
 
+void add_bench(CLI::App& app, BenchArguments& a) {
+    add_model(app, a.model);
+    app.get_option("--weights")->description("How the matrices are held; auto: each way that makes sense here");
+    app.remove_option(app.get_option("--template"));
+    app.remove_option(app.get_option("--template-file"));
+    app.add_option("-d,--drafter", a.drafter,
+                   std::string(kDrafterHelp) + "; default: the best one shipped for the model, else ngram");
+    app.add_option("--seconds", a.seconds, "About how long it takes; large models take longer to load and to run")
+        ->transform(within(Range<double>{.low = 1, .high = 3600}))
+        ->capture_default_str();
+    app.add_flag("--brief", a.brief, "The machine, plain decoding and what is best here, without the tables");
+    app.add_option("--json", a.json, "All numbers as JSON into this file; -: standard output instead of the page");
+}
+
 void add_serve(CLI::App& app, ServeArguments& a) {
     Conditions conditions(app);
     add_model(app, a.model);
@@ -236,6 +250,7 @@ std::variant<Command, int> parse(int argc, const char* const* argv) {
     command("distill", "Make text with the target itself, to train drafters on", add_distill);
     command("train", "Train a drafter; a run that is stopped ends with the status of the signal", add_train);
     command("inspect", "What a model is and needs; with a prompt, each round's draft tree, drawn", add_inspect);
+    command("bench", "What this machine can gain: bandwidth, cost of passes, the best weights and nodes", add_bench);
     command("serve", "Answer requests over HTTP as OpenAI's API has them; Ctrl-C ends it", add_serve);
     command("tokenize", "JSON strings on stdin, one a line, to ids and the text they decode to", add_tokenize);
     command("compact", "Write a trained drafter in its small form, a third to half of the bytes", add_compact);

@@ -117,6 +117,15 @@ struct TokenizeArguments {
     std::string chat_template, template_file;  ///< see ModelArguments
 };
 
+/// Weights "auto": each way of holding them that makes sense here.
+struct BenchArguments {
+    ModelArguments model;
+    std::string drafter;  ///< empty: the best one shipped for the model, else ngram; none: no drafts
+    double seconds = 10;  ///< that it takes, loading and large models apart
+    bool brief = false;   ///< without the tables
+    std::string json;     ///< "-": standard output, instead of the page
+};
+
 /// What requests say nothing of holds as in `decoding`.
 struct ServeArguments {
     ModelArguments model;
@@ -136,7 +145,7 @@ struct ServeArguments {
 };
 
 using Command = std::variant<GenerateArguments, CompareArguments, DistillArguments, TrainArguments, InspectArguments,
-                             TokenizeArguments, CompactArguments, ServeArguments>;
+                             TokenizeArguments, CompactArguments, BenchArguments, ServeArguments>;
 
 /// Either a command to run, or the exit status of a program that has nothing to do (help, version, wrong usage).
 std::variant<Command, int> parse(int argc, const char* const* argv);
@@ -149,6 +158,7 @@ int run(const TrainArguments& arguments);
 int run(const InspectArguments& arguments);
 int run(const TokenizeArguments& arguments);
 int run(const CompactArguments& arguments);
+int run(const BenchArguments& arguments);
 int run(const ServeArguments& arguments);
 
 }  // namespace outrider::cli

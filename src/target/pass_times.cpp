@@ -16,6 +16,7 @@
 
 #include <outrider/budget/detail/sweeps.hpp>
 #include <outrider/core/detail/clock.hpp>
+#include <outrider/core/detail/cores.hpp>
 #include <outrider/core/version.hpp>
 #include "kernels/isa.hpp"
 #include <outrider/core/detail/thread_team.hpp>
@@ -33,13 +34,6 @@ constexpr int kLeastSweeps = 3, kMostSweeps = 15, kCheckSweeps = 5;
 constexpr std::size_t kMostKeys = 64;  // a file that has more is begun afresh
 constexpr std::size_t kMostBytes = 1 << 20;
 constexpr int kFormat = 1;
-
-std::string processor() {
-    std::ifstream info("/proc/cpuinfo");
-    for (std::string line; std::getline(info, line);)
-        if (line.starts_with("model name")) return line.substr(std::min(line.find(':') + 2, line.size()));
-    return "unknown processor";
-}
 
 bool plausible(const std::vector<PassTime>& times) {
     for (std::size_t i = 0; i < times.size(); ++i)
@@ -152,7 +146,7 @@ bool agrees_with_passes(const std::vector<PassTime>& table, const LlamaModel& mo
 std::string pass_times_key(const LlamaModel& model) {
     const bool cpu = model.device().is_cpu();
     return fmt::format("{} | {} | {} | {} threads | {}", model.fingerprint(), model.weights_description(),
-                       cpu ? fmt::format("{}, {}", processor(), name(active_isa())) : model.device().str(),
+                       cpu ? fmt::format("{}, {}", detail::processor_name(), name(active_isa())) : model.device().str(),
                        cpu ? model.threads() : 0, kVersion);
 }
 

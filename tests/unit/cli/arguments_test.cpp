@@ -131,6 +131,17 @@ TEST_CASE("compare splits drafters at commas, distill has its own defaults") {
     CHECK((heads.from == "f" && heads.draft_heads == 3 && heads.prefix_layer == "off" && !heads.frames));
 }
 
+TEST_CASE("bench takes a model and measures for ten seconds") {
+    const auto plain = command<BenchArguments>({"bench", "--model", "m.gguf"});
+    CHECK((plain.model.path == "m.gguf" && plain.model.weights == "auto" && plain.model.threads == 0));
+    CHECK((plain.drafter.empty() && plain.json.empty() && !plain.brief));
+    CHECK(plain.seconds == 10);
+    const auto full = command<BenchArguments>({"bench", "-m", "m", "-d", "none", "--weights", "bf16", "--threads", "2",
+                                               "--seconds", "1.5", "--brief", "--json", "-"});
+    CHECK((full.drafter == "none" && full.model.weights == "bf16" && full.model.threads == 2));
+    CHECK((full.seconds == 1.5 && full.brief && full.json == "-"));
+}
+
 TEST_CASE("wrong usage is status 2, help and version are 0") {
     const std::vector<std::vector<const char*>> wrong = {
         {},
@@ -168,6 +179,18 @@ TEST_CASE("wrong usage is status 2, help and version are 0") {
         {"train", "--model", "m", "--kind", "ctc", "--data", "d", "--output", "o", "--feature-layers", "0"},
         {"generate", "--model", "m", "--raw", "--template-file", "t"},
         {"generate", "--model", "m", "--template", "chatml", "--template-file", "t"},
+        {"bench"},
+        {"bench", "--model", "m", "--seconds", "0"},
+        {"bench", "--model", "m", "--seconds", "0.99"},
+        {"bench", "--model", "m", "--seconds", "3601"},
+        {"bench", "--model", "m", "--seconds", "nan"},
+        {"bench", "--model", "m", "--seconds", "ten"},
+        {"bench", "--model", "m", "--threads", "-1"},
+        {"bench", "--model", "m", "--weights", "q3"},
+        {"bench", "--model", "m", "--nodes", "4"},          // it measures them all
+        {"bench", "--model", "m", "--template", "chatml"},  // its prompts are its own
+        {"bench", "--model", "m", "--prompt", "a"},
+        {"bench", "--model", "m", "--pass-times", "f"},
         {"tokenize"},
         {"tokenize", "--model", "m", "--template", "chatml"},
     };

@@ -11,10 +11,10 @@ PROGRAM, MODEL = sys.argv[1:3]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "OUTRIDER_DRAFTERS": ""}
 
 
-def outrider(*arguments, stdin="", status=0, preexec=None):
-    """(standard output, standard error); `preexec` runs in the child before the program."""
+def outrider(*arguments, stdin="", status=0, preexec=None, env=None):
+    """(standard output, standard error); `preexec` runs in the child before the program, `env` adds variables."""
     done = subprocess.run([PROGRAM, *map(os.fspath, map(as_argument, arguments))], input=stdin.encode(), capture_output=True,
-                          env=ENVIRONMENT, timeout=300, preexec_fn=preexec)
+                          env={**ENVIRONMENT, **(env or {})}, timeout=300, preexec_fn=preexec)
     error = done.stderr.decode(errors="backslashreplace")
     assert done.returncode == status, f"{arguments}: status {done.returncode}, expected {status}\n{error}"
     return done.stdout, error

@@ -265,6 +265,73 @@ class Inspect(Case):
         self.fails(*ask, "--html", MODEL, words=["would be overwritten"])
 
 
+class Bench(Case):
+    NODES = [0, 1, 2, 4, 6, 8, 12, 16, 24, 32]
+
+    def bench(self, *arguments, **more):
+        return outrider("bench", "--model", MODEL, "--threads", 1, "--seconds", 1, *arguments, **more)[0].decode()
+
+    def test_page_and_json_hold_the_same_table(self):
+        file = self.path / "bench.json"
+        page = self.bench("--drafter", "ngram", "--json", file).splitlines()
+        report = json.loads(file.read_text())
+        for words in ("machine: ", "memory: ", "path "):
+            self.assertEqual(sum(line.startswith(words) for line in page), 1, words)
+        self.assertEqual(sum("machine is quiet" in line or "MACHINE IS BUSY" in line for line in page), 1)
+        heads = [i for i, line in enumerate(page) if line.startswith("nodes ")]
+        self.assertEqual(len(heads), len(report["weights"]))
+        for at, way in zip(heads, report["weights"]):
+            self.assertEqual(page[at].split(), "nodes ms ratio at 1.5 at 2 at 2.5 at 3 at 4 beta gamma".split())
+            self.assertTrue(page[at - 1].startswith(f"weights {way['description']}: "))
+            rows = [line.split() for line in page[at + 1:at + 1 + len(self.NODES)]]
+            self.assertEqual([int(row[0]) for row in rows], self.NODES)
+            self.assertEqual([point["nodes"] for point in way["curve"]], self.NODES)
+            for row, point in zip(rows, way["curve"]):
+                self.assertEqual(len(row), 10)
+                self.assertEqual(row[1], f"{1e3 * point['seconds']:.2f}")
+                self.assertEqual(row[9], "-" if point["gamma"] is None else f"{point['gamma']:.2f}")
+                self.assertEqual(point["gain_at_beta"]["4"] is None, point["nodes"] < 3)
+                self.assertEqual(point["beta"] is None, point["nodes"] > 16)
+            betas = [point["beta"] for point in way["curve"][:8]]
+            self.assertEqual(betas[0], 1)
+            self.assertEqual(betas, sorted(betas))
+            seconds = [point["seconds"] for point in way["curve"]]
+            self.assertEqual(seconds, sorted(seconds))
+        self.assertEqual(len({cell["path"] for cell in report["multiply"]}) * 4 * 2, len(report["multiply"]))
+        self.assertTrue(all(cell["operations_per_second"] > 0 for cell in report["multiply"]))
+        self.assertGreater(report["machine"]["bytes_per_second"], 0)
+        self.assertEqual(report["machine"]["threads"], 1)
+        drafter = report["drafter"]
+        self.assertEqual((drafter["kind"], drafter["nodes"]), ("ngram", 16))
+        self.assertEqual(sum(drafter["rounds_by_size"]), drafter["rounds"])
+        self.assertGreater(drafter["rounds"], 0)
+        self.assertIn(report["best"]["weights"], [way["weights"] for way in report["weights"]])
+        self.assertIn("best here", page[-1])
+
+    def test_only_what_was_asked_for(self):
+        report = json.loads(self.bench("--drafter", "none", "--weights", "f32", "--json", "-"))
+        self.assertEqual([way["weights"] for way in report["weights"]], ["f32"])
+        self.assertIsNone(report["drafter"])
+        self.assertEqual(report["best"]["nodes"], 0)
+        self.assertFalse(report["best"]["drafting"])
+        brief = self.bench("--drafter", "none", "--brief")
+        self.assertNotIn("nodes  ", brief)
+        self.assertIn("best here without drafts: ", brief)
+
+    def test_nothing_is_written_unasked(self):
+        before = sorted(self.path.rglob("*"))
+        self.bench("--drafter", "ngram", "--brief", env={"XDG_CACHE_HOME": self.path, "HOME": self.path})
+        self.assertEqual(sorted(self.path.rglob("*")), before)
+
+    def test_errors(self):
+        base = ("bench", "--model", MODEL, "--seconds", 1)
+        self.fails("bench", "--model", "nowhere.gguf", words=["nowhere.gguf"])
+        self.fails(*base, "--drafter", "nonsense", words=["nonsense", "ngram", "folder"])
+        self.fails(*base, "--json", "/nowhere/x.json", words=["/nowhere/x.json"])
+        self.fails(*base, "--json", MODEL, words=["would be overwritten"])
+        self.fails(*base, "--seconds", 0, words=["--seconds"], status=2)
+
+
 class Train(Case):
     """distill, train, resume, then draft with the result; the whole way that a user goes."""
 

@@ -48,6 +48,13 @@ TEST_CASE("CtcSearch finds the tree of the exact prefix search over all tokens")
         CHECK(std::ranges::equal(shared.parents(), tree.parents()));
         CHECK(std::ranges::equal(shared.log_q(), tree.log_q()));
 
+        for (const std::int64_t nodes : {1, 2, 3, 5, 8, 13, 23}) {  // the beginning of a larger tree
+            search.run(alone, a, g, nodes, 0.0, score);
+            const TokenTree small = search.tree(7, vocabulary);
+            CHECK(std::ranges::equal(small.tokens(), tree.tokens().first(static_cast<std::size_t>(nodes) + 1)));
+            CHECK(std::ranges::equal(small.parents(), tree.parents().first(static_cast<std::size_t>(nodes) + 1)));
+        }
+
         FrameBuilder builder;
         const CtcFrames frames =
             builder.build({a, g, static_cast<std::size_t>(V), vocabulary, DenseFrames::Kind::gated_logits},

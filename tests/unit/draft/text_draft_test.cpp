@@ -1,6 +1,7 @@
 #include <ATen/ATen.h>
 #include <catch2/catch_all.hpp>
 
+#include <algorithm>
 #include <cmath>
 #include <memory>
 #include <random>
@@ -121,6 +122,26 @@ TEST_CASE("ngram branches into what followed elsewhere, likeliest first", "[ngra
         if (tree.parents()[i] == 0) children += std::exp(tree.log_q()[i]);
     }
     CHECK(children <= 1.0);
+}
+
+TEST_CASE("the first n nodes of an n-gram tree are the tree of n nodes", "[ngram]") {
+    std::mt19937 engine(11);
+    for (const NgramOptions& options : {NgramOptions{}, NgramOptions{.mode = NgramMode::max_gram}}) {
+        std::vector<TokenId> text(200);
+        for (TokenId& token : text) token = static_cast<TokenId>(engine() % 6);
+        NgramDraft large(options);
+        Replay of_large(large, text, 120);
+        const TokenTree whole = of_large.round(16);
+        REQUIRE(whole.drafted() == 16);
+        for (std::int64_t nodes = 1; nodes < 16; ++nodes) {
+            NgramDraft small(options);
+            Replay of_small(small, text, 120);
+            const TokenTree tree = of_small.round(nodes);
+            REQUIRE(tree.drafted() == static_cast<std::size_t>(nodes));
+            CHECK(std::ranges::equal(tree.tokens(), whole.tokens().first(tree.size())));
+            CHECK(std::ranges::equal(tree.parents(), whole.parents().first(tree.size())));
+        }
+    }
 }
 
 TEST_CASE("ngram proposes nothing where nothing repeats, and keeps within the budget", "[ngram]") {

@@ -1,4 +1,4 @@
-// How many cores this process may keep busy.
+// Which processor this is, and how many of its cores this process may keep busy.
 #pragma once
 
 #include <algorithm>
@@ -73,6 +73,14 @@ namespace outrider::detail {
     const int cores = std::max(1, cores_by_affinity());
     const double most = quota();
     return most > 0 ? std::clamp(static_cast<int>(most), 1, cores) : cores;
+}
+
+/// As the system calls it, of the first one; "unknown processor" where it has no name.
+[[nodiscard]] inline std::string processor_name() {
+    std::ifstream info("/proc/cpuinfo");
+    for (std::string line; std::getline(info, line);)
+        if (line.starts_with("model name")) return line.substr(std::min(line.find(':') + 2, line.size()));
+    return "unknown processor";
 }
 
 }  // namespace outrider::detail
