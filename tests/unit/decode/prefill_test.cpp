@@ -186,7 +186,7 @@ TEST_CASE("a drafter that throws leaves the prompts beside it alone; a mixed for
     struct Fragile final : DraftModel {
         bool broken = false;
         [[nodiscard]] std::string_view kind() const override { return "fragile"; }
-        std::vector<SequenceTree> do_propose(std::span<const SequenceFeedback> feedback, DraftBudget) override {
+        std::vector<SequenceTree> propose(std::span<const SequenceFeedback> feedback, DraftBudget) override {
             if (broken) throw std::runtime_error("propose broke");
             std::vector<SequenceTree> trees;
             for (const SequenceFeedback& one : feedback)

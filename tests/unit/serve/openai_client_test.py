@@ -22,7 +22,7 @@ class Client(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         cls.process = subprocess.Popen([PROGRAM, "serve", "-m", MODEL, "--port", "0", "--name", "tiny", "--template",
-                                        "chatml", "--drafter", "ngram", "--threads", "1"], stderr=subprocess.PIPE, text=True)
+                                        "chatml", "--drafter", "ngram", "--nodes", "4", "--threads", "1"], stderr=subprocess.PIPE, text=True)
         port = next(found[1] for found in map(re.compile(r"http://127\.0\.0\.1:(\d+)").search, cls.process.stderr) if found)
         cls.client = openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=0, timeout=120)
 
@@ -50,7 +50,7 @@ class Client(unittest.TestCase):
     def test_logprobs_of_a_chat(self):
         choice = self.chat(logprobs=True, top_logprobs=3).choices[0]
         content = choice.logprobs.content
-        self.assertEqual(b"".join(bytes(token.bytes) for token in content).decode(errors="replace"), choice.message.content)
+        self.assertEqual(b"".join(bytes(token.bytes or []) for token in content).decode(errors="replace"), choice.message.content)
         for token in content:
             self.assertEqual(len(token.top_logprobs), 3)
             self.assertEqual(token.logprob, token.top_logprobs[0].logprob)  # greedy

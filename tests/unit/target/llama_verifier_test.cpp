@@ -74,7 +74,7 @@ std::vector<at::Tensor> beside(const LlamaModel& model, bool mixed) {
     std::mt19937 random(5);
     std::vector<at::Tensor> told;
     const std::vector<TokenId> first = random_tokens(random, 20), second = random_tokens(random, 70);
-    const Prefill one{.sequence = 1, .tokens = first, .pending = 3, .features = {.layers = {2}}};
+    const Prefill one{.sequence = 1, .tokens = first, .pending = 3, .features = {.layers = {1}}};
     (void)none_refused(verifier.prefill(std::span(&one, 1)));
     TokenId pending = 3, next = 0;
     for (std::int64_t done = 0; done < 69; done += 23) {
