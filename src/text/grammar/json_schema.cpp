@@ -10,6 +10,7 @@
 #include <vector>
 
 #include <outrider/core/error.hpp>
+#include <outrider/formats/detail/json_text.hpp>
 #include <outrider/text/grammar.hpp>
 
 namespace outrider {
@@ -238,11 +239,12 @@ private:
 }  // namespace
 
 std::string json_schema_to_gbnf(std::string_view schema) {
+    detail::check_json_depth(schema, "JSON schema");
     Json document;
     try {
         document = Json::parse(schema);
-    } catch (const std::exception& error) {
-        fail("JSON schema: {}", error.what());
+    } catch (const Json::exception& error) {
+        fail("JSON schema: {}", detail::json_reason(error));
     }
     return SchemaWriter(document).write();
 }
