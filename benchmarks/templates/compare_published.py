@@ -30,10 +30,18 @@ def reference(source, given):
         return None
 
 
-def ours(program, model, path, given):
+def ours(program, model, path, rows):
+    """The text of each conversation, None where the program refuses it. It ends at the first such, so it starts again
+    behind that."""
     command = [program, "tokenize", "--chat", "--model", model, "--template-file", path]
-    run = subprocess.run(command, input=json.dumps({**TOKENS, **given}) + "\n", capture_output=True, text=True)
-    return json.loads(run.stdout)["text"] if run.returncode == 0 else None
+    texts = []
+    while len(texts) < len(rows):
+        lines = "".join(json.dumps({**TOKENS, **given}) + "\n" for given in rows[len(texts):])
+        run = subprocess.run(command, input=lines, capture_output=True, text=True)
+        texts += [json.loads(line)["text"] for line in run.stdout.splitlines()]
+        if run.returncode != 0:
+            texts.append(None)
+    return texts
 
 
 def main():
@@ -42,22 +50,21 @@ def main():
     parser.add_argument("--program", default=str(ROOT / "build/release/outrider"))
     parser.add_argument("--model", default=str(ROOT / "tests/golden/model/tiny-gguf/tiny.gguf"))
     arguments = parser.parse_args()
-    good = total = same = 0
+    good = total = same = refused = 0
     paths = sorted(arguments.folder.glob("*.jinja"))
     for path in paths:
         source = path.read_text()
-        wrong = []
-        for number, given in enumerate(chats()):
-            for variant in VARIANTS:
-                total += 1
-                if ours(arguments.program, arguments.model, path, {**given, **variant}) == reference(source, {**given, **variant}):
-                    same += 1
-                else:
-                    wrong.append((number, variant))
+        named = [(number, variant) for number in range(len(list(chats()))) for variant in VARIANTS]
+        rows = [{**given, **variant} for given in chats() for variant in VARIANTS]
+        texts = ours(arguments.program, arguments.model, path, rows)
+        wrong = [name for name, given, text in zip(named, rows, texts) if text != reference(source, given)]
+        refused += texts.count(None)
+        total += len(rows)
+        same += len(rows) - len(wrong)
         good += not wrong
         if wrong:
             print(f"{path.name}: {len(wrong)} differ, first conversation {wrong[0]}")
-    print(f"{good} of {len(paths)} templates agree, {same} of {total} renderings")
+    print(f"{good} of {len(paths)} templates agree, {same} of {total} renderings, {refused} of them refused")
 
 
 if __name__ == "__main__":

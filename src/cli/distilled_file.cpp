@@ -11,6 +11,7 @@
 
 #include <outrider/core/error.hpp>
 #include <outrider/core/rng.hpp>
+#include <outrider/formats/detail/json_text.hpp>
 
 namespace outrider::cli {
 namespace {
@@ -95,6 +96,7 @@ DistilledFile::~DistilledFile() {
 }
 
 void DistilledFile::read_line(const std::string& line, std::int64_t number) {
+    outrider::detail::check_json_depth(line, fmt::format("{}:{}", path_.string(), number));
     try {
         const json row = json::parse(line);
         const auto id = row.at("id").get<std::string>();
@@ -103,7 +105,8 @@ void DistilledFile::read_line(const std::string& line, std::int64_t number) {
         ids_.insert(id);
         ++size_;
     } catch (const json::exception& error) {
-        fail("{}:{}: not a line of distilled text ({}); give another --output", path_.string(), number, error.what());
+        fail("{}:{}: not a line of distilled text ({}); give another --output", path_.string(), number,
+             outrider::detail::json_reason(error));
     }
 }
 

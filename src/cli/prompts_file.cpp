@@ -12,6 +12,7 @@
 #include <sstream>
 
 #include <outrider/core/error.hpp>
+#include <outrider/formats/detail/json_text.hpp>
 
 namespace outrider::cli {
 namespace {
@@ -49,11 +50,13 @@ std::string variables_of(const json& row, const std::string& where) {
 }
 
 PromptRow parse_row(const std::string& line, std::int64_t number, const std::string& where) {
+    outrider::detail::check_json_depth(line, where);
     json row;
     try {
         row = json::parse(line);
-    } catch (const json::parse_error& error) {
-        fail("{}: not JSON ({}); a prompts file has one JSON object a line", where, error.what());
+    } catch (const json::exception& error) {
+        fail("{}: not JSON ({}); a prompts file has one JSON object a line", where,
+             outrider::detail::json_reason(error));
     }
     require(row.is_object(), "{}: {} where a JSON object is expected", where, row.type_name());
     PromptRow result{.id = fmt::format("{}", number), .text = std::nullopt, .messages = {}, .variables = {}};

@@ -13,6 +13,7 @@
 #include <utility>
 
 #include <outrider/core/error.hpp>
+#include <outrider/formats/detail/json_text.hpp>
 #include <outrider/text/chat_template.hpp>
 #include <outrider/text/tokenizer.hpp>
 
@@ -42,7 +43,7 @@ nlohmann::ordered_json string_line(const std::string& line, const Tokenizer& tok
     try {
         text = nlohmann::json::parse(line).get<std::string>();
     } catch (const nlohmann::json::exception& error) {
-        fail("not a JSON string ({})", error.what());
+        fail("not a JSON string ({})", outrider::detail::json_reason(error));
     }
     const auto ids = tokenizer.encode(text, SpecialText::parse);
     std::string back;

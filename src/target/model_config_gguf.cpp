@@ -121,6 +121,9 @@ ModelConfig ModelConfig::from_gguf(const GgufFile& file, std::int64_t context) {
     const GgufKeys keys(file, architecture);
     require(keys.find_integer("expert_count").value_or(0) == 0, ErrorKind::not_supported,
             "{}: mixtures of experts are not supported; expected a dense model", file.name());
+    require(file.find_boolean(keys.key("attention.causal")).value_or(true), ErrorKind::not_supported,
+            "{}: {} is false: this is a model of embeddings; expected one that writes text", file.name(),
+            keys.key("attention.causal"));
     ModelConfig config;
     config.name = file.find_string("general.name").value_or("");
     config.family = family.name;

@@ -2,6 +2,7 @@
 #include <nlohmann/json.hpp>
 #include <outrider/core/error.hpp>
 #include <outrider/core/detail/utf8_stream.hpp>
+#include <outrider/formats/detail/json_text.hpp>
 #include <outrider/text/chat_template.hpp>
 
 namespace outrider {
@@ -11,11 +12,12 @@ using Json = nlohmann::ordered_json;
 
 /// Throws Error unless it is an object.
 Json parse_object(std::string_view text, const char* what) {
+    detail::check_json_depth(text, what);
     Json json;
     try {
         json = Json::parse(text);
     } catch (const Json::exception& error) {
-        fail("{}: not JSON ({})", what, error.what());
+        fail("{}: not JSON ({})", what, detail::json_reason(error));
     }
     require(json.is_object(), "{}: {}, expected a JSON object", what, json.type_name());
     return json;

@@ -10,6 +10,7 @@
 
 #include <outrider/core/error.hpp>
 #include <outrider/core/detail/utf8_stream.hpp>
+#include <outrider/formats/detail/json_text.hpp>
 #include <outrider/text/tokenizer.hpp>
 
 #include "builtin_templates.hpp"
@@ -49,12 +50,13 @@ Origin role_origin(std::string_view role) {
 
 Json parse_object(std::string_view text, const char* what) {
     if (text.empty()) return Json::object();
+    detail::check_json_depth(text, what);
     try {
         Json json = Json::parse(text);
         require(json.is_object(), "{}: {}, expected a JSON object", what, json.type_name());
         return json;
     } catch (const Json::exception& error) {
-        fail("{}: not JSON ({})", what, error.what());
+        fail("{}: not JSON ({})", what, detail::json_reason(error));
     }
 }
 

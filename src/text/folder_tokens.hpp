@@ -14,8 +14,7 @@ namespace outrider::detail {
 struct FolderTokens {
     Json config;                     ///< tokenizer_config.json; null where there is none
     std::vector<AddedToken> listed;  ///< added_tokens_decoder, ascending; they go before what a vocabulary says of them
-    std::vector<AddedToken> older;   ///< added_tokens.json, which counts where there is no such list: what a vocabulary
-                                     ///< says goes before them
+    std::vector<AddedToken> older;   ///< added_tokens.json, ascending, which counts where there is no such list
     std::vector<AddedToken> named;   ///< special tokens named by a key, without ids: they are added where not known
     std::string bos;                 ///< their texts; empty: not named
     std::vector<std::string> eos;    ///< the first is the one that counts, others are ends too

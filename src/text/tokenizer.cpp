@@ -88,14 +88,11 @@ std::optional<TokenId> TokenizerState::find_entry(const std::string& text) const
     return found != ids.end() ? std::optional(found->second) : std::nullopt;
 }
 
-void TokenizerState::add(AddedToken token, const std::string& name) {
-    require(!token.text.empty(), "{}: the added token {} has no text", name, token.id);
-    if (const auto known = find_entry(token.text)) {
-        token.id = *known;
-    } else {
-        if (token.id < 0) token.id = static_cast<TokenId>(entries.size());
-        put_entry(static_cast<std::size_t>(token.id), token.text, name);
-    }
+void TokenizerState::add(AddedToken token) {
+    const auto id = static_cast<std::size_t>(token.id);
+    if (id >= entries.size()) entries.resize(id + 1);
+    if (entries[id].empty()) entries[id] = token.text;
+    ids.try_emplace(token.text, token.id);
     added.put(std::move(token));
 }
 
@@ -132,8 +129,12 @@ void TokenizerState::finish(const std::string& name) {
     for (const TokenId id : end_ids) {
         require(inside(id), "{}: the end id {} is outside the vocabulary of {}", name, id, entries.size());
     }
-    if (bos) name_token("bos_token", entries[static_cast<std::size_t>(*bos)]);
-    if (eos) name_token("eos_token", entries[static_cast<std::size_t>(*eos)]);
+    const auto text_of = [&](TokenId id) {
+        const AddedToken* token = added.find(id);
+        return token != nullptr ? token->text : entries[static_cast<std::size_t>(id)];
+    };
+    if (bos) name_token("bos_token", text_of(*bos));
+    if (eos) name_token("eos_token", text_of(*eos));
     entries = {};  // a third of what a tokenizer holds, and `bytes` and `added` say the same
     ids = {};
     bytes.shrink_to_fit();

@@ -21,13 +21,18 @@ using detail::text;
 void read_template(const Json& config, TokenizerState& state) {
     const Json& source = field(config, "chat_template");
     if (source.is_string()) state.chat_template = source.get<std::string>();
-    if (!source.is_array()) return;
-    for (const Json& named : source) {  // several templates by name
-        if (text(named, "name") == "default")
-            state.chat_template = text(named, "template");
+    const auto put = [&](const std::string& name, const std::string& written) {
+        if (name == "default")
+            state.chat_template = written;
         else
-            state.chat_templates.emplace_back(text(named, "name"), text(named, "template"));
-    }
+            state.chat_templates.emplace_back(name, written);
+    };
+    // Several templates by name, in a list or an object.
+    if (source.is_array())
+        for (const Json& named : source) put(text(named, "name"), text(named, "template"));
+    if (source.is_object())
+        for (const auto& [name, written] : source.items())
+            if (written.is_string()) put(name, written.get<std::string>());
 }
 
 /// bos_token, pad_token and every other key of that form whose value is a text or an object with one.

@@ -1,4 +1,6 @@
+#include <algorithm>
 #include <cstdint>
+#include <set>
 #include <utility>
 
 #include <outrider/core/error.hpp>
@@ -135,38 +137,48 @@ void read_vocabulary(const std::string& name, const Json& root, TokenizerState& 
     }
 }
 
+/// Adds tokens with the ids that the library `tokenizers` gives them (added_vocabulary.rs, add_tokens): a text of the
+/// vocabulary keeps its id, any other gets the next one. Ids that files name do not count, as they do not there.
+class AddedIds {
+public:
+    /// Made when `state` holds the entries of model.vocab and nothing else.
+    explicit AddedIds(TokenizerState& state) : state_(state), next_(static_cast<TokenId>(state.ids.size())) {}
+
+    void add(AddedToken token) {
+        if (token.text.empty()) return;  // as in the reference
+        if (const AddedToken* before = state_.added.find(token.text)) token.special = token.special || before->special;
+        token.id = state_.find_entry(token.text).value_or(next_);
+        next_ = std::max(next_, token.id + 1);
+        state_.add(std::move(token));
+    }
+
+private:
+    TokenizerState& state_;
+    TokenId next_;  // above all added tokens, and at least the number of entries
+};
+
+AddedToken own_added(const std::string& name, const Json& token) {
+    require(token.is_object() && field(token, "content").is_string(), ErrorKind::damaged_file,
+            "{}: an added token has no content", name);
+    const std::string content = text(token, "content");
+    check_id(name, field(token, "id"), content, std::size_t{1} << 32);
+    return content.empty() ? AddedToken() : detail::read_added_token(token, kNoToken, name);
+}
+
 /// Tokens that belong to no word: those of the file, and what the files beside it say.
 void read_added(const std::string& name, const Json& root, const detail::FolderTokens& tokens, TokenizerState& state) {
-    const Json& added = field(root, "added_tokens");
-    const std::size_t most =
-        2 * (state.entries.size() + added.size() + tokens.listed.size() + tokens.older.size()) + 1024;
-    if (added.is_array()) {
-        for (const Json& token : added) {
-            const std::string content = text(token, "content");
-            require(!content.empty(), ErrorKind::damaged_file, "{}: an added token has no content", name);
-            check_id(name, field(token, "id"), content, most);
-            const auto id = field(token, "id").get<TokenId>();
-            const auto known = state.find_entry(content);
-            require(state.added.find(content) == nullptr, ErrorKind::damaged_file,
-                    "{}: the added token {} occurs twice", name, content);
-            require(!known || *known == id, ErrorKind::damaged_file,
-                    "{}: the added token {} has the id {}, and {} in model.vocab", name, content, id,
-                    known.value_or(0));
-            state.add(detail::read_added_token(token, id, name), name);
-        }
+    AddedIds ids(state);
+    std::set<std::uint64_t> named_ids;
+    const Json& own = field(root, "added_tokens");
+    for (const Json& token : own.is_array() ? own : Json::array()) {
+        ids.add(own_added(name, token));
+        named_ids.insert(field(token, "id").get<std::uint64_t>());
     }
-    for (const AddedToken& token : tokens.listed) {
-        require(static_cast<std::size_t>(token.id) < most, ErrorKind::damaged_file,
-                "{}: added_tokens_decoder gives {} the id {}; expected one "
-                "less than {}",
-                name, token.text, token.id, most);
-        state.add(token, name);
-    }
-    for (const AddedToken& token : tokens.older)
-        if (state.added.find(token.text) == nullptr && static_cast<std::size_t>(token.id) < most)
-            state.add(token, name);
+    for (const AddedToken& token : tokens.listed) ids.add(token);
+    for (const AddedToken& token : tokens.older)  // of two with one id the file's own counts
+        if (!named_ids.contains(static_cast<std::uint64_t>(token.id))) ids.add(token);
     for (const AddedToken& token : tokens.named)
-        if (state.added.find(token.text) == nullptr) state.add(token, name);
+        if (state.added.find(token.text) == nullptr) ids.add(token);
 }
 
 void read_model(const std::string& name, const Json& model, bool characters, TokenizerState& state) {

@@ -58,9 +58,9 @@ struct TokenizerState {
 
     std::vector<bool> special;  ///< by id; as many as ids. Made by finish()
 
-    /// Adds a token as the library `tokenizers` does: one whose text is known keeps that entry's id, and one without an
-    /// id gets the next. `name` stands in messages. Throws Error for an id that belongs to another text.
-    void add(AddedToken token, const std::string& name);
+    /// Adds a token that has a text and an id. The id may be an entry's: words still become it, and what it adds to a
+    /// text is the token's.
+    void add(AddedToken token);
 
     /// Adds an entry, or names one that had no text. Throws Error for an id that belongs to another text.
     void put_entry(std::size_t id, const std::string& entry, const std::string& name);

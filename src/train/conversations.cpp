@@ -8,6 +8,7 @@
 
 #include <outrider/core/error.hpp>
 #include <outrider/core/rng.hpp>
+#include <outrider/formats/detail/json_text.hpp>
 
 namespace outrider {
 
@@ -48,6 +49,7 @@ std::vector<Conversation> read_file(const std::filesystem::path& path, std::size
     for (std::int64_t number = 0; std::getline(file, line); ++number) {
         if (line.empty()) continue;
         try {
+            detail::check_json_depth(line, "the line");
             const json row = json::parse(line);
             if (options.greedy_only && row.value("temperature", 0.0) > 0.0) continue;
             Conversation conversation = read_row(row, encode);

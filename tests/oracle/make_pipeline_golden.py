@@ -2,9 +2,10 @@
 """Writes tests/golden/tokenizer/pipelines.json: how Python's `tokenizers` and `transformers` normalize texts, find added
 tokens, cut words and read the files beside a tokenizer.json, in small changes of the vocabularies that are there.
 
-Each case: "base", a tokenizer.json of tests/golden; "set", its parts that are replaced; "add", further added tokens;
-"files", the files beside it; and what the reference makes of them: "plain" and "parse" ids of "texts", and where there are
-files "leading" ids and "eos". A null among "parse" says: the same as plain.
+Each case: "base", a tokenizer.json of tests/golden; "set", its parts that are replaced; "drop", entries that it loses;
+"add", further added tokens; "files", the files beside it; and what the reference makes of them: "plain" and "parse" ids of
+"texts", and where there are files "leading" ids and "eos", or "shown", what single ids add to a text. A null among "parse"
+says: the same as plain.
 
 Needs the packages tokenizers and transformers. Usage: make_pipeline_golden.py"""
 import copy
@@ -122,9 +123,12 @@ def pipelines():
     yield "a space before bytes", BYTES, {"pre_tokenizer": step("ByteLevel", add_prefix_space=True, trim_offsets=True, use_regex=True)}, [token("abc")]
 
 
-def build(base, parts, tokens):
+def build(base, parts, tokens, drop=()):
     root = json.loads((GOLDEN / base).read_text())
     root.update(copy.deepcopy(parts))
+    for entry in drop:
+        del root["model"]["vocab"][entry]
+    root["model"]["merges"] = [m for m in root["model"]["merges"] if not {*m, "".join(m)} & set(drop)]
     known = {**root["model"]["vocab"], **{t["content"]: t["id"] for t in root["added_tokens"]}}
     for one in tokens:
         known.setdefault(one["content"], max(known.values()) + 1)
@@ -186,6 +190,49 @@ def templates():
     yield "bytes alone", byte
 
 
+def misnumbered():
+    """Ids that files give to added tokens and the library does not: entries that go, added tokens, files beside."""
+    end, start, config = "<|im_end|>", "<|im_start|>", "tokenizer_config.json"
+
+    def own(*tokens):
+        return [{**token("<|endoftext|>", True), "id": 0}] + [{**token(content, True, **more), "id": i} for content, i, more in tokens]
+
+    def of(content, i, **more):
+        return content, i, more
+
+    def listed(**more):
+        return {config: {"eos_token": end, "added_tokens_decoder": {str(i): token(content, True) for content, i in more.items()}}}
+
+    marks, usual = [start, end], own(of(start, 1), of(end, 2), of("<tool>", 700), of("<mask>", 701))
+    yield "listed in holes", marks, own(), listed(**{"<|endoftext|>": 0, start: 1, end: 2})
+    yield "listed in holes, the other way round", marks, own(), listed(**{"<|endoftext|>": 0, start: 2, end: 1})
+    yield "its own in holes", marks, own(of(start, 1), of(end, 2)), {}
+    yield "its own in holes, the other way round", marks, own(of(end, 2), of(start, 1)), {}
+    yield "more than the holes hold", marks, own(of(start, 1), of(end, 2), of("abc", 3), of("XTOK", 4)), {}
+    yield "far behind the entries", [], own(of(start, 1), of(end, 2), of("<tool>", 900), of("<mask>", 905)), {}
+    yield "descending", [], own(of(end, 2), of(start, 1), of("<mask>", 701), of("<tool>", 700)), {}
+    yield "one id twice", [], own(of(start, 1), of(end, 2), of("<tool>", 700), of("<mask>", 700)), {}
+    yield "one text twice", [], own(of(start, 1), of(end, 2), of("XTOK", 700, rstrip=True), of("XTOK", 701, lstrip=True), of("<mask>", 702)), {}
+    yield "an entry's text with another id", [], own(of(start, 1), of(end, 2), of("he", 720)), {}
+    yield "an entry's id", [], own(of(start, 1), of(end, 2), of("<tool>", 300), of("<mask>", 301)), {}
+    yield "no text", [], own(of(start, 1), of("", 700), of("<mask>", 701)), {}
+    yield "without the first entry", ["<|endoftext|>"], own(of(start, 1), of(end, 2), of("<mask>", 700)), {}
+    yield "without an entry in the middle", ["!"], own(of(start, 1), of(end, 2)), listed(**{"<tool>": 700, "<mask>": 701})
+    yield "without the last entry", ["<<|"], own(of(start, 1), of(end, 2)), listed(**{"<tool>": 700, "<mask>": 701})
+    yield "listed far behind", [], usual, listed(**{"<|new|>": 800, "XTOK": 790})
+    yield "listed by number, not by text", [], usual, listed(**{"<|new|>": 1000, "XTOK": 999})
+    yield "listed with another's id", [], usual, listed(**{"<|new|>": 700, "XTOK": 701})
+    yield "listed with an entry's id", [], usual, listed(**{"<|new|>": 300, "XTOK": 5})
+    yield "an own token listed elsewhere", [], usual, listed(**{"<tool>": 5, "<|new|>": 6})
+    yield "special once is special", [], usual, {config: {"added_tokens_decoder": {"700": token("<tool>", False), "701": token("<mask>", False, False, lstrip=True)}}}
+    yield "named after listed", [], usual, {config: {"pad_token": "<pad>", **listed(**{"<|new|>": 800})[config]}}
+    yield "older far behind", [], usual, {config: {}, "added_tokens.json": {"<|new|>": 800, "XTOK": 790}}
+    yield "older with another's id", [], usual, {config: {}, "added_tokens.json": {"<|new|>": 700, "XTOK": 702}}
+    yield "older with an entry's id", [], usual, {config: {}, "added_tokens.json": {"<|new|>": 300, "XTOK": 5}}
+    yield "an own token is older elsewhere", [], usual, {config: {}, "added_tokens.json": {"<tool>": 5, "<|new|>": 6}}
+    yield "older in holes", marks, own(), {config: {"eos_token": end}, "added_tokens.json": {start: 1, end: 2}}
+
+
 def files():
     for name, side in beside():
         yield name, {}, side
@@ -204,6 +251,11 @@ def from_folder(root, side):
     return tokenizer._tokenizer, {"leading": empty, "eos": tokenizer.eos_token_id}
 
 
+def shown(tokenizer):
+    texts = {str(i): tokenizer.decode([i]) for i in (0, 1, 2, 3, 5, 300, *range(690, 708), 720, 800, 900)}
+    return {i: text for i, text in texts.items() if "\ufffd" not in text}  # parts of characters are bytes
+
+
 def main():
     os.environ["TRANSFORMERS_VERBOSITY"] = "error"
     cases = []
@@ -216,6 +268,11 @@ def main():
         root = build(BYTES, parts, [])
         tokenizer, facts = from_folder(root, side)
         cases.append({"name": name, "base": BYTES, "set": parts, "add": [], "files": side, "texts": [], **both(tokenizer, TEXTS), **facts})
+    for name, drop, own, side in misnumbered():
+        parts = {"added_tokens": own}
+        tokenizer, facts = from_folder(build(BYTES, parts, [], drop), side)
+        cases.append({"name": name, "base": BYTES, "set": parts, "drop": drop, "add": [], "files": side, "texts": [],
+                      **both(tokenizer, TEXTS), **facts, "shown": shown(tokenizer)})
     rows = [json.dumps(case, separators=(",", ":")) for case in cases]
     (GOLDEN / "tokenizer" / "pipelines.json").write_text(
         '{"texts":' + json.dumps(TEXTS) + ',\n"cases":[\n' + ",\n".join(rows) + "\n]}\n")

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include <outrider/core/error.hpp>
+#include <outrider/formats/detail/json_text.hpp>
 #include <outrider/text/grammar.hpp>
 
 namespace outrider {
@@ -238,11 +239,12 @@ private:
 }  // namespace
 
 std::string json_schema_to_gbnf(std::string_view schema) {
+    detail::check_json_depth(schema, "JSON schema");
     try {
         const Json document = Json::parse(schema);
         return SchemaWriter(document).write();
     } catch (const Json::exception& error) {  // no JSON, a pointer that is none, a list where a value is expected
-        fail("JSON schema: {}", error.what());
+        fail("JSON schema: {}", detail::json_reason(error));
     }
 }
 

@@ -1,8 +1,6 @@
 // Statements and scopes.
 #include "evaluator.hpp"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 
 #include "filters.hpp"
@@ -171,8 +169,10 @@ void Evaluator::assign(const Target& target, Value value) {
             program_.names[static_cast<std::size_t>(target.name)]);
     require(!target.attribute.starts_with('_'), "'{}': names of a namespace do not begin with an underscore",
             target.attribute);
+    Namespace& space = *std::get<Namespace*>(object.held());
     meter_.made(sizeof(Value));
-    std::get<Namespace*>(object.held())->set(target.attribute, std::move(value));
+    meter_.step(space.values.size() / 8);
+    space.set(target.attribute, std::move(value));
 }
 
 Macro Evaluator::macro_here(const MacroNode& node) {
@@ -210,8 +210,9 @@ void Evaluator::bind_parameters(const MacroNode& node, Arguments& arguments) {
             frame_->set(node.parameters[i], evaluate(*node.defaults[i - first_default]));
         else
             frame_->set(node.parameters[i],
-                        Value::undefined(fmt::format("parameter '{}' was not provided",
-                                                     program_.names[static_cast<std::size_t>(node.parameters[i])])));
+                        Value::undefined("parameter '{1}' was not provided", "",
+                                         std::make_shared<const std::string>(
+                                             program_.names[static_cast<std::size_t>(node.parameters[i])])));
     }
 }
 

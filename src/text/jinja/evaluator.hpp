@@ -3,6 +3,7 @@
 
 #include <deque>
 #include <functional>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -39,7 +40,7 @@ public:
     [[nodiscard]] Value filtered(const FilterUse& filter, const Value& input);
 
     /// object.name and object[key].
-    [[nodiscard]] Value attribute(const Value& object, std::string_view name);
+    [[nodiscard]] Value attribute(const Value& object, const std::shared_ptr<const std::string>& name);
     [[nodiscard]] Value item(const Value& object, const Value& key);
 
     [[nodiscard]] Meter& meter() noexcept { return meter_; }
@@ -101,7 +102,7 @@ private:
     [[nodiscard]] Value value(const Mapping& node);
     [[nodiscard]] Arguments arguments_of(const CallArguments& given);
     [[nodiscard]] Value call_builtin(Builtin builtin, Arguments& arguments);
-    [[nodiscard]] Value loop_attribute(const Loop& loop, std::string_view name);
+    [[nodiscard]] Value loop_attribute(const Loop& loop, const std::shared_ptr<const std::string>& name);
 
     const Program& program_;
     Meter meter_;

@@ -11,20 +11,24 @@
 namespace outrider::jinja {
 namespace {
 
+constexpr std::size_t kLongestDate = 10'000;     ///< bytes of a date's format
 constexpr std::int64_t kLongestRange = 100'000;  ///< the sandbox's own limit
 
-[[noreturn]] void complain_undefined(const Undefined& undefined) {
-    if (undefined.what) fail("{}", *undefined.what);
-    fail("an undefined value is used");
-}
+[[noreturn]] void complain_undefined(const Undefined& undefined) { fail("{}", undefined.message()); }
+
+using Words = std::shared_ptr<const std::string>;
+
+/// A name that outlives the run: without an owner.
+Words lasting(const std::string& name) { return Words(Words(), &name); }
 
 /// A key or index, for messages.
-std::string shown_key(const Value& key) {
-    if (const String* string = key.string()) return string->text.bytes();
-    return key.is_integer() ? fmt::format("{}", key.integer()) : type_name(key);
+Words shown_key(const Value& key) {
+    if (const auto* string = std::get_if<std::shared_ptr<const String>>(&key.held()))
+        return Words(*string, &(*string)->text.bytes());
+    return std::make_shared<const std::string>(key.is_integer() ? fmt::format("{}", key.integer()) : type_name(key));
 }
 
-Value make_range(Arguments& arguments) {
+Value make_range(Arguments& arguments, Meter& meter) {
     arguments.bind("range", {"start", "stop", "step"});
     const bool one = arguments[1] == nullptr;
     const std::int64_t first = integer_of(arguments.needed(0, "range"), "range");
@@ -37,6 +41,7 @@ Value make_range(Arguments& arguments) {
         require(std::ssize(items) <= kLongestRange, "range: more than {} numbers", kLongestRange);
         if (__builtin_add_overflow(i, step, &i)) break;
     }
+    meter.step(items.size() / 8);
     return Value::list(std::move(items), Series::range);
 }
 
@@ -67,9 +72,11 @@ Value Evaluator::evaluate(const Expression& expression) {
 }
 
 Value Evaluator::value(const Name& node) {
-    for (const Frame* frame = frame_; frame != nullptr; frame = frame->parent)
+    for (const Frame* frame = frame_; frame != nullptr; frame = frame->parent) {
         for (const auto& [name, held] : frame->values)
             if (name == node.name) return held;
+        meter_.step(frame->values.size() / 16);
+    }
     switch (node.name) {
         case kRange: return Builtin::range;
         case kDict: return Builtin::dict;
@@ -77,12 +84,12 @@ Value Evaluator::value(const Name& node) {
         case kRaiseException: return Builtin::raise_exception;
         case kStrftimeNow: return Builtin::strftime_now;
         default:
-            return Value::undefined(
-                fmt::format("'{}' is undefined", program_.names[static_cast<std::size_t>(node.name)]));
+            return Value::undefined("'{1}' is undefined", "",
+                                    lasting(program_.names[static_cast<std::size_t>(node.name)]));
     }
 }
 
-Value Evaluator::value(const Attribute& node) { return attribute(evaluate(*node.object), node.name); }
+Value Evaluator::value(const Attribute& node) { return attribute(evaluate(*node.object), lasting(node.name)); }
 Value Evaluator::value(const Item& node) {
     const Value object = evaluate(*node.object);
     return item(object, evaluate(*node.key));
@@ -95,50 +102,54 @@ Value Evaluator::value(const Slice& node) {
     return sliced(object, begin, stop, step, meter_);
 }
 
-Value Evaluator::attribute(const Value& object, std::string_view name) {
+Value Evaluator::attribute(const Value& object, const Words& words) {
+    const std::string& name = *words;
     if (const auto* undefined = std::get_if<Undefined>(&object.held())) complain_undefined(*undefined);
     if (has_method(object, name))
-        return Value(std::make_shared<const Method>(Method{std::make_shared<const Value>(object), std::string(name)}));
+        return Value(std::make_shared<const Method>(Method{std::make_shared<const Value>(object), name}));
     if (refused_method(object, name))
-        return Value::undefined(
-            fmt::format("the method '{}' of {} changes its object, which templates may not", name, type_name(object)));
+        return Value::undefined("the method '{1}' of {0} changes its object, which templates may not",
+                                type_name(object), words);
     if (const Dict* dict = object.dict()) {
         meter_.step(1 + dict->entries().size() / 8);
         if (const Value* found = dict->find(name)) return *found;
     } else if (object.is<Namespace*>()) {
-        if (const Value* found = std::get<Namespace*>(object.held())->find(name)) return *found;
+        const Namespace& space = *std::get<Namespace*>(object.held());
+        meter_.step(space.values.size() / 8);
+        if (const Value* found = space.find(name)) return *found;
     } else if (object.is<Loop*>()) {
-        return loop_attribute(*std::get<Loop*>(object.held()), name);
+        return loop_attribute(*std::get<Loop*>(object.held()), words);
     }
-    return Value::undefined(fmt::format("a value of the type {} has no attribute '{}'", type_name(object), name));
+    return Value::undefined("a value of the type {0} has no attribute '{1}'", type_name(object), words);
 }
 
 Value Evaluator::item(const Value& object, const Value& key) {
     if (const auto* undefined = std::get_if<Undefined>(&object.held())) complain_undefined(*undefined);
     if (const Dict* dict = object.dict()) {
-        if (key.list() == nullptr && key.dict() == nullptr)
+        if (hashable(key))
             if (const Value* found = dict->find(key, meter_)) return *found;
         if (const String* name = key.string(); name != nullptr && has_method(object, name->text.view()))
-            return attribute(object, name->text.view());
-        return Value::undefined(fmt::format("a dict has no key '{}'", shown_key(key)));
+            return attribute(object, shown_key(key));
+        return Value::undefined("a dict has no key '{1}'", "", shown_key(key));
     }
-    if (const String* name = key.string()) return attribute(object, name->text.view());
+    if (key.string() != nullptr) return attribute(object, shown_key(key));
     const List* list = object.list();
     const bool indexed =
         object.string() != nullptr ||
         (list != nullptr && (list->kind == Series::list || list->kind == Series::tuple || list->kind == Series::range));
     if (indexed && key.is_integer()) {
-        const auto length = static_cast<std::int64_t>(length_of(object));
+        const auto length = static_cast<std::int64_t>(length_of(object, meter_));
         const std::int64_t index = key.integer() < 0 ? key.integer() + length : key.integer();
         if (index >= 0 && index < length) {
             if (list != nullptr) return list->items[static_cast<std::size_t>(index)];
             return sliced(object, Value(index), Value(index + 1), Value(None{}), meter_);
         }
     }
-    return Value::undefined(fmt::format("a value of the type {} has no item {}", type_name(object), shown_key(key)));
+    return Value::undefined("a value of the type {0} has no item {1}", type_name(object), shown_key(key));
 }
 
-Value Evaluator::loop_attribute(const Loop& loop, std::string_view name) {
+Value Evaluator::loop_attribute(const Loop& loop, const Words& words) {
+    const std::string& name = *words;
     const auto index = static_cast<std::int64_t>(loop.index), count = static_cast<std::int64_t>(loop.items.size());
     if (name == "index0") return Value(index);
     if (name == "index") return Value(index + 1);
@@ -153,7 +164,7 @@ Value Evaluator::loop_attribute(const Loop& loop, std::string_view name) {
         return index > 0 ? loop.items[loop.index - 1] : Value::undefined("there is no previous item");
     if (name == "nextitem")
         return index + 1 < count ? loop.items[loop.index + 1] : Value::undefined("there is no next item");
-    return Value::undefined(fmt::format("loop has no attribute '{}'", name));
+    return Value::undefined("loop has no attribute '{1}'", "", words);
 }
 
 Value Evaluator::value(const Call& node) {
@@ -163,7 +174,7 @@ Value Evaluator::value(const Call& node) {
             Arguments arguments = arguments_of(node.arguments);
             return call_method(*this, object, attribute_node->name, arguments);
         }
-        const Value callee = attribute(object, attribute_node->name);
+        const Value callee = attribute(object, lasting(attribute_node->name));
         Arguments arguments = arguments_of(node.arguments);
         return call(callee, arguments);
     }
@@ -182,7 +193,7 @@ Value Evaluator::call(const Value& callee, Arguments& arguments) {
 
 Value Evaluator::call_builtin(Builtin builtin, Arguments& arguments) {
     switch (builtin) {
-        case Builtin::range: return make_range(arguments);
+        case Builtin::range: return make_range(arguments, meter_);
         case Builtin::dict: return make_dict(arguments, meter_);
         case Builtin::make_namespace: {
             const Value values = make_dict(arguments, meter_);
@@ -191,6 +202,7 @@ Value Evaluator::call_builtin(Builtin builtin, Arguments& arguments) {
             for (const auto& [key, value] : values.dict()->entries()) {
                 const std::string_view name = text_of(key, "namespace").view();
                 require(!name.starts_with('_'), "namespace: names do not begin with an underscore, as '{}' does", name);
+                meter_.step(space.values.size() / 8);
                 space.set(name, value);
             }
             return Value(&space);
@@ -202,7 +214,9 @@ Value Evaluator::call_builtin(Builtin builtin, Arguments& arguments) {
         }
         case Builtin::strftime_now: {
             arguments.bind("strftime_now", {"format"});
-            Text date(date_(text_of(arguments.needed(0, "strftime_now"), "strftime_now").bytes()));
+            const Text& form = text_of(arguments.needed(0, "strftime_now"), "strftime_now");
+            require(form.size() <= kLongestDate, "strftime_now: a format of {} bytes", form.size());
+            Text date(date_(form.bytes()));
             meter_.made(date.size());
             return Value(std::move(date));
         }

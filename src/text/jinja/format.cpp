@@ -146,7 +146,7 @@ Layout parse_layout(std::string_view text) {
 /// The arguments of `%`, one after the other or by name.
 class PercentValues {
 public:
-    explicit PercentValues(const Value& values) : values_(values) {}
+    PercentValues(const Value& values, Meter& meter) : values_(values), meter_(meter) {}
 
     const Value& next() {
         const List* list = values_.list();
@@ -160,6 +160,7 @@ public:
 
     const Value& named(std::string_view name) {
         named_ = true;
+        if (values_.dict() != nullptr) meter_.step(values_.dict()->entries().size() / 8);
         const Value* found = values_.dict() != nullptr ? values_.dict()->find(name) : nullptr;
         require(found != nullptr, "a format without a value for '{}'", name);
         return *found;
@@ -168,12 +169,15 @@ public:
     void finish() const {
         const List* list = values_.list();
         const bool tuple = list != nullptr && list->kind == Series::tuple;
-        const std::size_t count = tuple ? list->items.size() : values_.dict() != nullptr || named_ ? next_ : 1;
+        // What has items, but is no tuple and no text, may be left over.
+        const bool left = values_.dict() != nullptr || named_ || list != nullptr || values_.is_undefined();
+        const std::size_t count = tuple ? list->items.size() : left ? next_ : 1;
         require(next_ == count, "more values than a format takes");
     }
 
 private:
     const Value& values_;
+    Meter& meter_;
     std::size_t next_ = 0;
     bool named_ = false;
 };
@@ -261,7 +265,7 @@ private:
             const bool index = bracket && part.find_first_not_of("0123456789") == std::string_view::npos;
             value = index     ? run_.item(value, Value(take_number(part, digits)))
                     : bracket ? run_.item(value, Value(Text(std::string(part))))
-                              : run_.attribute(value, part);
+                              : run_.attribute(value, std::make_shared<const std::string>(part));
             at = bracket ? stop + 1 : stop;
         }
         return value;
@@ -274,6 +278,7 @@ private:
             require(index < arguments_.placed.size(), "format: there is no argument {}", index);
             return arguments_.placed[index];
         }
+        run_.meter().step(arguments_.named.size() / 8);
         const auto found = std::ranges::find(arguments_.named, name, &std::pair<std::string, Value>::first);
         require(found != arguments_.named.end(), "format: there is no argument '{}'", name);
         return found->second;
@@ -287,7 +292,7 @@ private:
 }  // namespace
 
 Text format_by_percent(const Text& pattern, const Value& values, Meter& meter) {
-    PercentValues all(values);
+    PercentValues all(values, meter);
     Text out;
     const std::string_view text = pattern.view();
     for (std::size_t at = 0; at < text.size();) {
@@ -295,11 +300,13 @@ Text format_by_percent(const Text& pattern, const Value& values, Meter& meter) {
         out.append(pattern, at, percent);
         at = percent;
         if (at >= text.size()) break;
+        const std::size_t before = out.size();
         append_percent(out, text, ++at, all, meter);
         meter.step();
+        meter.made(out.size() - before);
     }
     all.finish();
-    meter.made(out.size());
+    meter.made(pattern.size());
     return out;
 }
 
@@ -319,11 +326,13 @@ Text format_by_braces(Evaluator& run, const Text& pattern, const Arguments& argu
         }
         const std::size_t end = text[at] == '{' ? text.find('}', at) : std::string_view::npos;
         require(end != std::string_view::npos, "format: a brace without its other one");
+        const std::size_t before = out.size();
         out.append(fields(text.substr(at + 1, end - at - 1)));
         run.meter().step();
+        run.meter().made(out.size() - before);
         at = end + 1;
     }
-    run.meter().made(out.size());
+    run.meter().made(pattern.size());
     return out;
 }
 

@@ -27,6 +27,23 @@ public:
                 "more than {} bytes of text made on the way", limits_.bytes);
     }
 
+    /// A walk over so many bytes.
+    void read(std::size_t bytes) { step(bytes / kBytesAStep); }
+
+    /// A search for `wanted` bytes among `bytes`, each of which may be compared with each.
+    void search(std::size_t bytes, std::size_t wanted) {
+        const std::size_t walk = 1 + bytes / kBytesAStep, times = 1 + wanted / 16;
+        require(walk <= limits_.steps / times, "a search for {} bytes among {}", wanted, bytes);
+        step(walk * times);
+    }
+
+    /// `count` things of `bytes` each.
+    void made(std::size_t count, std::size_t bytes) {
+        require(bytes == 0 || count <= limits_.bytes / bytes, "more than {} bytes of text made on the way",
+                limits_.bytes);
+        made(count * bytes);
+    }
+
     /// One level deeper while it lives.
     class Level {
     public:
@@ -45,6 +62,8 @@ public:
     };
 
 private:
+    static constexpr std::size_t kBytesAStep = 64;
+
     Limits limits_;
     std::size_t steps_ = 0, bytes_ = 0, depth_ = 0;
 };

@@ -75,7 +75,7 @@ Value call_list_method(Evaluator& run, const List& list, std::string_view name, 
 }
 
 bool has_list_method(const List& list, std::string_view name) {
-    if (list.kind != Series::list && list.kind != Series::tuple) return false;
+    if (list.kind != Series::list && list.kind != Series::tuple && list.kind != Series::range) return false;
     return name == "count" || name == "index" || (name == "copy" && list.kind == Series::list);
 }
 
@@ -111,7 +111,9 @@ bool refused_method(const Value& object, std::string_view name) {
 
 Value call_method(Evaluator& run, const Value& object, std::string_view name, Arguments& arguments) {
     if (const String* string = object.string()) {
+        run.meter().read(string->text.size());
         Value result = find_text_method(name)(run, string->text, arguments);
+        if (result.string() != nullptr) run.meter().made(result.string()->text.size());
         // Methods of markup make markup.
         if (string->markup && result.string() != nullptr) return Value(result.string()->text, true);
         return result;

@@ -25,17 +25,17 @@ using TextMethod = Value (*)(Evaluator& run, const Text& text, Arguments& argume
 
 /// A text without characters at its ends: white space, or those of `characters`.
 enum class Ends { left, right, both };
-[[nodiscard]] Text stripped(const Text& text, const Value* characters, Ends ends);
+[[nodiscard]] Text stripped(const Text& text, const Value* characters, Ends ends, Meter& meter);
 
 /// All `old` replaced, at most `count` (below 0: all).
 [[nodiscard]] Text replaced(const Text& text, const Text& old, const Text& fresh, std::int64_t count, Meter& meter);
 
-/// str.upper, str.lower, str.capitalize.
-enum class Case { upper, lower, capital };
+/// str.upper, str.lower, str.casefold, str.capitalize.
+enum class Case { upper, lower, folded, capital };
 [[nodiscard]] Text in_case(const Text& text, Case to);
 
-/// Lines of a text as str.splitlines cuts it.
-[[nodiscard]] std::vector<Text> lines_of(const Text& text);
+/// Lines of a text as str.splitlines cuts it, with their line breaks or without.
+[[nodiscard]] std::vector<Text> lines_of(const Text& text, Meter& meter, bool with_ends = false);
 
 /// Adds spaces (or `fill`) on both sides until there are `width` characters.
 [[nodiscard]] Text padded(const Text& text, std::int64_t width, const Text& fill, Ends ends, Meter& meter);

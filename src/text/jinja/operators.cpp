@@ -13,8 +13,7 @@ namespace {
 
 [[noreturn]] void refuse(const char* sign, const Value& left, const Value& right) {
     for (const Value* value : {&left, &right})
-        if (const auto* undefined = std::get_if<Undefined>(&value->held()))
-            fail("{}", undefined->what ? *undefined->what : "an undefined value is used");
+        if (const auto* undefined = std::get_if<Undefined>(&value->held())) fail("{}", undefined->message());
     fail("{} {} {}: there is no such operation", type_name(left), sign, type_name(right));
 }
 
@@ -64,8 +63,7 @@ Value repeated(const Value& value, std::int64_t count, Meter& meter) {
     const auto times = static_cast<std::size_t>(std::max<std::int64_t>(count, 0));
     const String* string = value.string();
     const std::size_t size = string != nullptr ? string->text.size() : value.list()->items.size() * sizeof(Value);
-    if (size > 0) require(times <= (std::size_t{1} << 40) / size, "a text or list repeated {} times", count);
-    meter.made(times * size);
+    meter.made(times, size);
     if (string != nullptr) {
         Text text;
         for (std::size_t i = 0; i < times && size > 0; ++i) text.append(string->text);
@@ -202,10 +200,10 @@ Value sliced(const Value& object, const Value& begin, const Value& end, const Va
         string != nullptr ||
         (list != nullptr && (list->kind == Series::list || list->kind == Series::tuple || list->kind == Series::range));
     if (object.is_undefined()) refuse("[:]", object, Value(None{}));
-    if (!cuts) return Value::undefined(fmt::format("a value of the type {} has no slices", type_name(object)));
+    require(cuts, "a value of the type {} has no slices", type_name(object));
     const std::int64_t by = step.is_none() ? 1 : integer_of(step, "a slice");
     require(by != 0, "a slice with a step of 0");
-    const auto length = static_cast<std::int64_t>(length_of(object));
+    const auto length = static_cast<std::int64_t>(length_of(object, meter));
     const std::int64_t low = by > 0 ? 0 : -1, high = by > 0 ? length : length - 1;
     const std::int64_t from = clipped(begin, by > 0 ? low : high, length, low, high);
     const std::int64_t to = clipped(end, by > 0 ? high : low, length, low, high);
@@ -219,6 +217,7 @@ Value sliced(const Value& object, const Value& begin, const Value& end, const Va
     }
     Text text;
     std::vector<Value> items;
+    if (string != nullptr) meter.made(string->text.size(), sizeof(std::size_t));
     const std::vector<std::size_t> places =
         string != nullptr ? character_bytes(string->text.view()) : std::vector<std::size_t>();
     for (std::int64_t i = from; by > 0 ? i < to : i > to;) {

@@ -23,6 +23,11 @@ std::string shown(const Token& token) {
     }
 }
 
+bool names(const Target& target, int name) {
+    return target.name == name ||
+           std::ranges::any_of(target.several, [&](const Target& part) { return names(part, name); });
+}
+
 }  // namespace
 
 Program parse(std::string_view source) { return Parser(source).run(); }
@@ -160,7 +165,9 @@ Statement::Node Parser::if_statement() {
 
 Statement::Node Parser::for_statement() {
     For result;
+    const int line = now().line;
     result.target = target(false, "in");
+    require(!names(result.target, kLoop), "line {}: a for statement cannot write to 'loop'", line);
     end_of("in");
     result.items = tuple(false, false, "recursive");
     if (skip_name("if")) result.condition = expression();

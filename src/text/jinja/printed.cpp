@@ -48,9 +48,11 @@ void append_list(Text& out, const List& list, Meter& meter) {
     if (list.kind == Series::generator) return out.append("<generator>");
     if (list.kind == Series::range) {
         const std::int64_t first = list.items.empty() ? 0 : list.items.front().integer();
-        const std::int64_t step = list.items.size() < 2 ? 1 : list.items[1].integer() - first;
-        out.append(fmt::format("range({}, {}", first, first + step * static_cast<std::int64_t>(list.items.size())));
-        return out.append(step == 1 ? ")" : fmt::format(", {})", step));
+        const double step =
+            list.items.size() < 2 ? 1 : list.items[1].number() - static_cast<double>(first);  // may exceed 64 bits
+        const double end = static_cast<double>(first) + step * static_cast<double>(list.items.size());
+        out.append(fmt::format("range({}, {:.0f}", first, end));
+        return out.append(step == 1 ? ")" : fmt::format(", {:.0f})", step));
     }
     constexpr const char* kBegins[] = {"[", "(", "", "", "dict_keys([", "dict_values([", "dict_items(["};
     const auto kind = static_cast<std::size_t>(list.kind);
@@ -119,6 +121,9 @@ void append_printed(Text& out, const Value& value, Meter& meter) {
         out.append(printed_number(value.number()));
     else if (value.list() != nullptr || value.dict() != nullptr)
         return append_repr(out, value, meter);
+    else if (value.is<Loop*>())
+        out.append(fmt::format("<LoopContext {}/{}>", std::get<Loop*>(value.held())->index + 1,
+                               std::get<Loop*>(value.held())->items.size()));
     else if (!value.is_undefined())
         out.append(fmt::format("<{}>", type_name(value)));
     meter.made(out.size() - before);

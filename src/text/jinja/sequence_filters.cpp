@@ -14,8 +14,9 @@ namespace outrider::jinja {
 namespace {
 
 /// Python's sorted(key=...), whose key for text is in lower case where `case_sensitive` is false.
-Value folded(const Value& value, bool case_sensitive) {
+Value folded(const Value& value, bool case_sensitive, Meter& meter) {
     if (case_sensitive || value.string() == nullptr) return value;
+    meter.made(value.string()->text.size());
     return Value(in_case(value.string()->text, Case::lower));
 }
 
@@ -64,9 +65,9 @@ Value or_default(Evaluator&, const Value& input, Arguments& arguments) {
     return arguments[0] != nullptr ? *arguments[0] : Value(Text());
 }
 
-Value length(Evaluator&, const Value& input, Arguments& arguments) {
+Value length(Evaluator& run, const Value& input, Arguments& arguments) {
     arguments.bind("length", {});
-    return Value(static_cast<std::int64_t>(length_of(input)));
+    return Value(static_cast<std::int64_t>(length_of(input, run.meter())));
 }
 
 Value list(Evaluator& run, const Value& input, Arguments& arguments) {
@@ -120,7 +121,7 @@ Value dictsort(Evaluator& run, const Value& input, Arguments& arguments) {
     std::vector<Value> pairs, keys;
     for (const auto& [key, value] : input.dict()->entries()) {
         pairs.push_back(Value::list({key, value}, Series::tuple));
-        keys.push_back(folded(by.view() == "key" ? key : value, arguments.flag(0, false)));
+        keys.push_back(folded(by.view() == "key" ? key : value, arguments.flag(0, false), run.meter()));
     }
     run.meter().made(pairs.size() * sizeof(List));
     return made(sorted(pairs, keys, arguments.flag(2, false), run.meter()), Series::list, run.meter());
@@ -139,7 +140,8 @@ Value sort(Evaluator& run, const Value& input, Arguments& arguments) {
     std::vector<Value> keys;
     for (const Value& item : all) {
         std::vector<Value> key;
-        for (const Value& path : paths) key.push_back(folded(along(run, item, &path), arguments.flag(1, false)));
+        for (const Value& path : paths)
+            key.push_back(folded(along(run, item, &path), arguments.flag(1, false), run.meter()));
         keys.push_back(Value::list(std::move(key)));
     }
     return made(sorted(all, keys, arguments.flag(0, false), run.meter()), Series::list, run.meter());
@@ -149,7 +151,8 @@ Value unique(Evaluator& run, const Value& input, Arguments& arguments) {
     arguments.bind("unique", {"case_sensitive", "attribute"});
     std::vector<Value> result, seen;
     for (const Value& item : items_of(input, run.meter())) {
-        const Value key = folded(along(run, item, arguments[1]), arguments.flag(0, false));
+        const Value key = folded(along(run, item, arguments[1]), arguments.flag(0, false), run.meter());
+        require(hashable(key), "unique: a value of the type {}, which Python cannot hash", type_name(key));
         if (std::ranges::any_of(seen, [&](const Value& other) { return equal(other, key, run.meter()); })) continue;
         seen.push_back(key);
         result.push_back(item);
@@ -163,7 +166,9 @@ Value extreme(Evaluator& run, const Value& input, Arguments& arguments) {
     const std::vector<Value> all = items_of(input, run.meter());
     if (all.empty()) return Value::undefined("min and max: the sequence is empty");
     std::size_t best = 0;
-    const auto key = [&](std::size_t i) { return folded(along(run, all[i], arguments[1]), arguments.flag(0, false)); };
+    const auto key = [&](std::size_t i) {
+        return folded(along(run, all[i], arguments[1]), arguments.flag(0, false), run.meter());
+    };
     for (std::size_t i = 1; i < all.size(); ++i) {
         const int c = compare(key(i), key(best), run.meter());
         if (Least ? c < 0 : c > 0) best = i;
@@ -258,6 +263,7 @@ Value slice(Evaluator& run, const Value& input, Arguments& arguments) {
     const std::int64_t count = integer_of(arguments.needed(0, "slice"), "slice");
     require(count > 0 && count <= 100'000, "slice: {} slices", count);
     const auto slices = static_cast<std::size_t>(count);
+    run.meter().made(slices, sizeof(List) + sizeof(Value));
     std::vector<Value> result;
     std::size_t at = 0;
     for (std::size_t i = 0; i < slices; ++i) {
@@ -275,8 +281,8 @@ Value attr(Evaluator& run, const Value& input, Arguments& arguments) {
     arguments.bind("attr", {"name"});
     const std::string_view name = text_of(arguments.needed(0, "attr"), "attr").view();
     if (input.dict() != nullptr && !has_method(input, name))
-        return Value::undefined(fmt::format("dict has no attribute '{}'", name));
-    return run.attribute(input, name);
+        return Value::undefined("dict has no attribute '{1}'", "", std::make_shared<const std::string>(name));
+    return run.attribute(input, std::make_shared<const std::string>(name));
 }
 
 constexpr std::pair<std::string_view, FilterFunction> kFilters[] = {{"default", or_default},

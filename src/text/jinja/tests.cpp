@@ -89,6 +89,7 @@ bool same_as(Evaluator& run, const Value& input, Arguments& arguments) {
 
 template <bool Filters>
 bool is_known(Evaluator&, const Value& input, Arguments&) {
+    require(hashable(input), "a test for the name of a filter or test with a value of the type {}", type_name(input));
     if (input.string() == nullptr) return false;
     const std::string_view name = input.string()->text.view();
     return Filters ? find_filter(name) != nullptr : find_test(name) != nullptr;

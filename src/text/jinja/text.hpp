@@ -44,9 +44,10 @@ public:
 
     /// The bytes [begin, end) of another text.
     void append(const Text& more, std::size_t begin, std::size_t end) {
-        for (const Span& span : more.user_) {
-            const std::size_t from = std::max(span.begin, begin), to = std::min(span.end, end);
-            if (from < to) mark(bytes_.size() + from - begin, bytes_.size() + to - begin);
+        auto span = std::ranges::upper_bound(more.user_, begin, {}, &Span::end);
+        for (; span != more.user_.end() && span->begin < end; ++span) {
+            const std::size_t from = std::max(span->begin, begin), to = std::min(span->end, end);
+            mark(bytes_.size() + from - begin, bytes_.size() + to - begin);
         }
         bytes_.append(more.bytes_, begin, end - begin);
     }

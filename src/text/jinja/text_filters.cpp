@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <limits>
 
 #include "evaluator.hpp"
 #include "filters.hpp"
@@ -26,7 +27,7 @@ Value same_kind(const Value& input, Text text) {
 Value trim(Evaluator& run, const Value& input, Arguments& arguments) {
     arguments.bind("trim", {"chars"});
     const Value* characters = arguments[0] != nullptr && !arguments[0]->is_none() ? arguments[0] : nullptr;
-    return same_kind(input, stripped(printed(input, run.meter()), characters, Ends::both));
+    return same_kind(input, stripped(printed(input, run.meter()), characters, Ends::both, run.meter()));
 }
 
 template <Case To>
@@ -76,7 +77,7 @@ Value indent(Evaluator& run, const Value& input, Arguments& arguments) {
     text.append("\n");
     Text out;
     bool first = true;
-    for (const Text& line : lines_of(text)) {
+    for (const Text& line : lines_of(text, meter)) {
         if (!first) out.append("\n");
         if (first ? arguments.flag(1, false) : (arguments.flag(2, false) || !line.empty())) out.append(before);
         out.append(line);
@@ -118,15 +119,17 @@ Value safe(Evaluator& run, const Value& input, Arguments& arguments) {
     return Value(printed(input, run.meter()), true);
 }
 
+Value forceescape(Evaluator& run, const Value& input, Arguments& arguments) {
+    arguments.bind("forceescape", {});
+    Text text = html_escaped(printed(input, run.meter()));
+    run.meter().made(text.size());
+    return Value(std::move(text), true);
+}
+
 Value escape(Evaluator& run, const Value& input, Arguments& arguments) {
     arguments.bind("escape", {});
     if (input.string() != nullptr && input.string()->markup) return input;
-    return Value(html_escaped(printed(input, run.meter())), true);
-}
-
-Value forceescape(Evaluator& run, const Value& input, Arguments& arguments) {
-    arguments.bind("forceescape", {});
-    return Value(html_escaped(printed(input, run.meter())), true);
+    return forceescape(run, input, arguments);
 }
 
 Value center(Evaluator& run, const Value& input, Arguments& arguments) {
@@ -211,6 +214,21 @@ Value absolute(Evaluator&, const Value& input, Arguments& arguments) {
     return input.number() < 0 ? operate(UnaryKind::minus, input) : operate(UnaryKind::plus, input);
 }
 
+/// To a multiple of 10^digits, the even one in the middle.
+std::int64_t round_integer(std::int64_t value, std::int64_t digits) {
+    if (digits > 19) return 0;
+    __extension__ using Wide = __int128;
+    Wide scale = 1;
+    for (std::int64_t i = 0; i < digits; ++i) scale *= 10;
+    Wide low = value / scale, rest = value - low * scale;
+    if (rest < 0) --low, rest += scale;
+    if (2 * rest > scale || (2 * rest == scale && low % 2 != 0)) ++low;
+    const Wide rounded = low * scale;
+    require(rounded >= std::numeric_limits<std::int64_t>::min() && rounded <= std::numeric_limits<std::int64_t>::max(),
+            "an integer beyond 64 bits");
+    return static_cast<std::int64_t>(rounded);
+}
+
 /// To the even neighbour in the middle, as Python rounds.
 Value round(Evaluator& run, const Value& input, Arguments& arguments) {
     arguments.bind("round", {"precision", "method"});
@@ -220,10 +238,11 @@ Value round(Evaluator& run, const Value& input, Arguments& arguments) {
     if (method.view() == "common") {
         if (input.is_integer() && precision >= 0) return Value(input.integer());
         double value = input.number();
+        if (input.is_integer()) return Value(round_integer(input.integer(), -precision));
         if (precision < 0) {
             const double scale = std::pow(10.0, static_cast<double>(-precision));
             value = std::nearbyint(value / scale) * scale;
-            return input.is_integer() ? Value(static_cast<std::int64_t>(value)) : Value(value);
+            return Value(value);
         }
         const std::string digits = fmt::format("{:.{}f}", value, precision);
         (void)std::from_chars(digits.data(), digits.data() + digits.size(), value);
@@ -235,36 +254,65 @@ Value round(Evaluator& run, const Value& input, Arguments& arguments) {
     return Value((method.view() == "ceil" ? std::ceil(value) : std::floor(value)) / scale);
 }
 
-Value urlencode(Evaluator& run, const Value& input, Arguments& arguments) {
-    arguments.bind("urlencode", {});
-    Text out;
-    printed(input, run.meter()).for_runs([&](std::string_view text, Origin origin) {
+/// Percent signs for all but letters, digits and _.-~; "/" stays and a space becomes "+" by choice.
+void append_quoted(Text& out, const Text& text, bool in_query, Meter& meter) {
+    text.for_runs([&](std::string_view run, Origin origin) {
         std::string part;
-        for (const char c : text) {
+        for (const char c : run) {
             const bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
-                               std::string_view("_.-~/").find(c) != std::string_view::npos;
+                               std::string_view("_.-~").find(c) != std::string_view::npos || (c == '/' && !in_query);
             if (plain)
                 part += c;
+            else if (c == ' ' && in_query)
+                part += '+';
             else
                 part += fmt::format("%{:02X}", static_cast<unsigned>(static_cast<unsigned char>(c)));
         }
+        meter.made(part.size());
         out.append(part, origin);
     });
+}
+
+/// A text, or pairs as a query: a=1&b=2.
+Value urlencode(Evaluator& run, const Value& input, Arguments& arguments) {
+    arguments.bind("urlencode", {});
+    Meter& meter = run.meter();
+    Text out;
+    if (input.dict() == nullptr && input.list() == nullptr && !input.is_undefined()) {
+        append_quoted(out, printed(input, meter), false, meter);
+        return Value(std::move(out));
+    }
+    const auto put = [&](const Value& key, const Value& value) {
+        if (!out.empty()) out.append("&");
+        append_quoted(out, printed(key, meter), true, meter);
+        out.append("=");
+        append_quoted(out, printed(value, meter), true, meter);
+    };
+    if (const Dict* dict = input.dict()) {
+        for (const auto& [key, value] : dict->entries()) put(key, value);
+        return Value(std::move(out));
+    }
+    for (const Value& pair : items_of(input, meter)) {
+        const std::vector<Value> both = items_of(pair, meter);
+        require(both.size() == 2, "urlencode: an item of {} values, expected a key and a value", both.size());
+        put(both[0], both[1]);
+    }
     return Value(std::move(out));
 }
 
 Value truncate(Evaluator& run, const Value& input, Arguments& arguments) {
     arguments.bind("truncate", {"length", "killwords", "end", "leeway"});
-    const Text& text = text_of(input, "truncate");
     const Text dots("...");
     const Text& end = arguments[2] != nullptr ? text_of(*arguments[2], "truncate") : dots;
     const std::int64_t length = arguments.integer(0, 255, "truncate"), leeway = arguments.integer(3, 5, "truncate");
-    const auto cut = length - static_cast<std::int64_t>(code_points(end.view()));
-    require(cut >= 0 && leeway >= 0 && length < 1'000'000'000, "truncate: a length of {} and a leeway of {}", length,
+    require(length >= 0 && leeway >= 0 && length < 1'000'000'000, "truncate: a length of {} and a leeway of {}", length,
             leeway);
-    if (static_cast<std::int64_t>(code_points(text.view())) <=
-        length + std::min<std::int64_t>(leeway, length + 1'000'000'000))
+    const auto cut = length - static_cast<std::int64_t>(code_points(end.view()));
+    require(cut >= 0, "truncate: a length of {} for an end of {} bytes", length, end.size());
+    if (static_cast<std::int64_t>(length_of(input, run.meter())) <=
+        length + std::min<std::int64_t>(leeway, 1'000'000'000))
         return input;
+    const Text& text = text_of(input, "truncate");
     Text kept = text.slice(0, byte_of(text.view(), static_cast<std::size_t>(cut)));
     if (!arguments.flag(1, false)) {
         const std::size_t space = kept.view().rfind(' ');

@@ -19,13 +19,11 @@ const Value* optional_argument(const Arguments& arguments, std::size_t i) {
     return arguments[i] != nullptr && !arguments[i]->is_none() ? arguments[i] : nullptr;
 }
 
-Value strip_with(const Text& text, Arguments& arguments, Ends ends) {
+template <Ends Where>
+Value strip(Evaluator& run, const Text& text, Arguments& arguments) {
     arguments.bind("strip", {"chars"});
-    return Value(stripped(text, optional_argument(arguments, 0), ends));
+    return Value(stripped(text, optional_argument(arguments, 0), Where, run.meter()));
 }
-Value strip(Evaluator&, const Text& text, Arguments& arguments) { return strip_with(text, arguments, Ends::both); }
-Value lstrip(Evaluator&, const Text& text, Arguments& arguments) { return strip_with(text, arguments, Ends::left); }
-Value rstrip(Evaluator&, const Text& text, Arguments& arguments) { return strip_with(text, arguments, Ends::right); }
 
 /// Bytes [begin, end) that the arguments `first` and the next one name in code points.
 std::pair<std::size_t, std::size_t> part_of(const Text& text, const Arguments& arguments, std::size_t first,
@@ -119,97 +117,125 @@ Value swapcase(Evaluator&, const Text& text, Arguments& arguments) {
     return Value(std::move(out));
 }
 
-/// Words between white space, from the left or the right.
-std::vector<Value> words_of(const Text& text, std::int64_t most, bool from_right) {
-    std::vector<Value> words;
-    std::string_view left = text.view();
-    while (!left.empty()) {
-        const auto offset = static_cast<std::size_t>(left.data() - text.view().data());
-        if (from_right)
-            left = left.substr(0, right_of_text(left));
-        else
-            left.remove_prefix(left_of_text(left));
-        if (left.empty()) break;
-        const auto begin = static_cast<std::size_t>(left.data() - text.view().data());
-        if (most >= 0 && std::ssize(words) == most) {
-            words.emplace_back(from_right ? text.slice(offset, offset + left.size())
-                                          : text.slice(begin, begin + left.size()));
-            break;
-        }
-        std::size_t first = from_right ? 0 : left.size();
-        for (std::size_t at = 0; at < left.size();) {
-            const std::size_t here = at;
-            if (!is_space(next_code_point(left, at))) continue;
-            first = from_right ? at : here;
-            if (!from_right) break;
-        }
-        if (from_right)
-            words.emplace_back(text.slice(begin + first, begin + left.size())), left = left.substr(0, first);
-        else
-            words.emplace_back(text.slice(begin, begin + first)), left.remove_prefix(first);
+/// The byte behind the last white space; 0 when there is none.
+std::size_t last_word(std::string_view text) {
+    for (std::size_t end = text.size(); end > 0;) {
+        std::size_t begin = end - 1;
+        while (begin > 0 && end - begin < 4 && (static_cast<unsigned char>(text[begin]) & 0xC0) == 0x80) --begin;
+        std::size_t at = begin;
+        const bool space = is_space(next_code_point(text, at));
+        if (at == end && space) return end;
+        end = at == end ? begin : end - 1;
     }
-    if (from_right) std::ranges::reverse(words);
-    return words;
+    return 0;
 }
 
-std::vector<Value> parts_of(const Text& text, std::string_view between, std::int64_t most, bool from_right) {
-    std::vector<Value> parts;
+std::size_t first_space(std::string_view text) {
+    for (std::size_t at = 0; at < text.size();) {
+        const std::size_t here = at;
+        if (is_space(next_code_point(text, at))) return here;
+    }
+    return text.size();
+}
+
+/// Parts of a text as values, each counted before it is made.
+class Parts {
+public:
+    Parts(const Text& text, Meter& meter) : text_(text), meter_(meter) {}
+
+    void add(std::size_t begin, std::size_t end) {
+        meter_.made(sizeof(Value) + sizeof(String) + end - begin);
+        values_.emplace_back(text_.slice(begin, end));
+    }
+
+    [[nodiscard]] std::int64_t count() const { return std::ssize(values_); }
+    [[nodiscard]] std::vector<Value> take(bool from_right) {
+        if (from_right) std::ranges::reverse(values_);
+        return std::move(values_);
+    }
+
+private:
+    const Text& text_;
+    Meter& meter_;
+    std::vector<Value> values_;
+};
+
+/// Words between white space, from the left or the right.
+std::vector<Value> words_of(const Text& text, std::int64_t most, bool from_right, Meter& meter) {
+    Parts words(text, meter);
     std::size_t begin = 0, end = text.size();
-    while (most < 0 || std::ssize(parts) < most) {
+    const auto left = [&] { return text.view().substr(begin, end - begin); };
+    while (begin < end) {
+        if (from_right)
+            end = begin + right_of_text(left());
+        else
+            begin += left_of_text(left());
+        if (begin == end) break;
+        if (most >= 0 && words.count() == most) {
+            words.add(begin, end);
+            break;
+        }
+        const std::size_t cut = begin + (from_right ? last_word(left()) : first_space(left()));
+        if (from_right)
+            words.add(cut, end), end = cut;
+        else
+            words.add(begin, cut), begin = cut;
+    }
+    return words.take(from_right);
+}
+
+std::vector<Value> parts_of(const Text& text, std::string_view between, std::int64_t most, bool from_right,
+                            Meter& meter) {
+    meter.search(text.size(), between.size());
+    Parts parts(text, meter);
+    std::size_t begin = 0, end = text.size();
+    while (most < 0 || parts.count() < most) {
         const std::string_view left = text.view().substr(begin, end - begin);
         const std::size_t found = from_right ? left.rfind(between) : left.find(between);
         if (found == std::string_view::npos) break;
         if (from_right)
-            parts.emplace_back(text.slice(begin + found + between.size(), end)), end = begin + found;
+            parts.add(begin + found + between.size(), end), end = begin + found;
         else
-            parts.emplace_back(text.slice(begin, begin + found)), begin += found + between.size();
+            parts.add(begin, begin + found), begin += found + between.size();
     }
-    parts.emplace_back(text.slice(begin, end));
-    if (from_right) std::ranges::reverse(parts);
-    return parts;
+    parts.add(begin, end);
+    return parts.take(from_right);
 }
 
 Value split_with(Evaluator& run, const Text& text, Arguments& arguments, bool from_right) {
     arguments.bind("split", {"sep", "maxsplit"});
     const std::int64_t most = arguments.integer(1, -1, "split");
-    run.meter().made(text.size() * 2);
-    std::vector<Value> parts;
-    if (const Value* between = optional_argument(arguments, 0)) {
-        const Text& sign = text_of(*between, "split");
-        require(!sign.empty(), "split: an empty separator");
-        parts = parts_of(text, sign.view(), most, from_right);
-    } else {
-        parts = words_of(text, most, from_right);
-    }
-    run.meter().made(parts.size() * sizeof(Value));
-    return Value::list(std::move(parts));
+    const Value* between = optional_argument(arguments, 0);
+    if (between == nullptr) return Value::list(words_of(text, most, from_right, run.meter()));
+    const Text& sign = text_of(*between, "split");
+    require(!sign.empty(), "split: an empty separator");
+    return Value::list(parts_of(text, sign.view(), most, from_right, run.meter()));
 }
 Value split(Evaluator& run, const Text& text, Arguments& arguments) { return split_with(run, text, arguments, false); }
 Value rsplit(Evaluator& run, const Text& text, Arguments& arguments) { return split_with(run, text, arguments, true); }
 
-Value partition_with(const Text& text, Arguments& arguments, bool from_right) {
+template <bool FromRight>
+Value partition(Evaluator& run, const Text& text, Arguments& arguments) {
     arguments.bind("partition", {"sep"});
     const Text& sign = text_argument(arguments, 0, "partition");
     require(!sign.empty(), "partition: an empty separator");
-    const std::size_t found = from_right ? text.view().rfind(sign.view()) : text.view().find(sign.view());
+    run.meter().search(text.size(), sign.size());
+    run.meter().made(text.size());
+    const std::size_t found = FromRight ? text.view().rfind(sign.view()) : text.view().find(sign.view());
     if (found == std::string_view::npos) {
         const Value all(text), none{Text()};
-        return Value::list(from_right ? std::vector<Value>{none, none, all} : std::vector<Value>{all, none, none},
+        return Value::list(FromRight ? std::vector<Value>{none, none, all} : std::vector<Value>{all, none, none},
                            Series::tuple);
     }
     return Value::list({Value(text.slice(0, found)), Value(text.slice(found, found + sign.size())),
                         Value(text.slice(found + sign.size(), text.size()))},
                        Series::tuple);
 }
-Value partition(Evaluator&, const Text& text, Arguments& arguments) { return partition_with(text, arguments, false); }
-Value rpartition(Evaluator&, const Text& text, Arguments& arguments) { return partition_with(text, arguments, true); }
 
 Value splitlines(Evaluator& run, const Text& text, Arguments& arguments) {
-    arguments.bind("splitlines", {});
-    run.meter().made(text.size());
+    arguments.bind("splitlines", {"keepends"});
     std::vector<Value> lines;
-    for (Text& line : lines_of(text)) lines.emplace_back(std::move(line));
-    run.meter().made(lines.size() * sizeof(Value));
+    for (Text& line : lines_of(text, run.meter(), arguments.flag(0, false))) lines.emplace_back(std::move(line));
     return Value::list(std::move(lines));
 }
 
@@ -227,8 +253,10 @@ Value join(Evaluator& run, const Text& text, Arguments& arguments) {
 }
 
 /// Code points before the match, or nothing.
-std::optional<std::int64_t> found_at(const Text& text, const Arguments& arguments, bool last, std::string_view callee) {
+std::optional<std::int64_t> found_at(const Text& text, const Arguments& arguments, bool last, std::string_view callee,
+                                     Meter& meter) {
     const std::string_view wanted = text_argument(arguments, 0, callee).view();
+    meter.search(text.size(), wanted.size());
     const auto [begin, end] = part_of(text, arguments, 1, callee);
     if (begin > end) return std::nullopt;
     const std::string_view part = text.view().substr(begin, end - begin);
@@ -238,16 +266,17 @@ std::optional<std::int64_t> found_at(const Text& text, const Arguments& argument
 }
 
 template <bool Last, bool Must>
-Value find(Evaluator&, const Text& text, Arguments& arguments) {
+Value find(Evaluator& run, const Text& text, Arguments& arguments) {
     arguments.bind("find", {"sub", "start", "end"});
-    const auto found = found_at(text, arguments, Last, "find");
+    const auto found = found_at(text, arguments, Last, "find", run.meter());
     require(found || !Must, "index: the text has no '{}'", arguments[0]->string()->text.view());
     return Value(found.value_or(-1));
 }
 
-Value count(Evaluator&, const Text& text, Arguments& arguments) {
+Value count(Evaluator& run, const Text& text, Arguments& arguments) {
     arguments.bind("count", {"sub", "start", "end"});
     const std::string_view wanted = text_argument(arguments, 0, "count").view();
+    run.meter().search(text.size(), wanted.size());
     const auto [begin, end] = part_of(text, arguments, 1, "count");
     if (begin > end) return Value(std::int64_t{0});
     const std::string_view part = text.view().substr(begin, end - begin);
@@ -258,13 +287,16 @@ Value count(Evaluator&, const Text& text, Arguments& arguments) {
     return Value(times);
 }
 
+/// Below 0 is the same as 0.
+std::int64_t width_of(const Value& value) { return std::max<std::int64_t>(integer_of(value, "width"), 0); }
+
 template <Ends Where>
 Value justified(Evaluator& run, const Text& text, Arguments& arguments) {
     arguments.bind("a method of width", {"width", "fillchar"});
     const Text space(" ");
     const Text& fill = arguments[1] != nullptr ? text_of(*arguments[1], "fillchar") : space;
     require(code_points(fill.view()) == 1, "a fill of {} characters, expected one", code_points(fill.view()));
-    const std::int64_t width = integer_of(arguments.needed(0, "a method of width"), "width");
+    const std::int64_t width = width_of(arguments.needed(0, "a method of width"));
     return Value(Where == Ends::both ? centered(text, width, fill, run.meter())
                                      : padded(text, width, fill, Where, run.meter()));
 }
@@ -273,7 +305,7 @@ Value zfill(Evaluator& run, const Text& text, Arguments& arguments) {
     arguments.bind("zfill", {"width"});
     const bool sign = text.view().starts_with('-') || text.view().starts_with('+');
     Text out = text.slice(0, sign ? 1 : 0);
-    const std::int64_t width = integer_of(arguments.needed(0, "zfill"), "zfill") - (sign ? 1 : 0);
+    const std::int64_t width = width_of(arguments.needed(0, "zfill")) - (sign ? 1 : 0);
     out.append(padded(text.slice(sign ? 1 : 0, text.size()), width, Text("0"), Ends::left, run.meter()));
     return Value(std::move(out));
 }
@@ -332,6 +364,20 @@ Value one_case(Evaluator&, const Text& text, Arguments& arguments) {
     return Value(some);
 }
 
+/// Capitals behind what has no case, small letters behind letters, and some of them.
+Value istitle(Evaluator&, const Text& text, Arguments& arguments) {
+    arguments.bind("istitle", {});
+    bool some = false, behind_letter = false;
+    for (std::size_t at = 0; at < text.size();) {
+        const char32_t c = next_code_point(text.view(), at);
+        const bool capital = is_upper(c), small = is_lower(c);
+        if ((capital && behind_letter) || (small && !behind_letter)) return Value(false);
+        behind_letter = capital || small;
+        some = some || behind_letter;
+    }
+    return Value(some);
+}
+
 Value isidentifier(Evaluator&, const Text& text, Arguments& arguments) {
     arguments.bind("isidentifier", {});
     for (std::size_t at = 0; at < text.size();) {
@@ -342,9 +388,9 @@ Value isidentifier(Evaluator&, const Text& text, Arguments& arguments) {
     return Value(!text.empty());
 }
 
-constexpr std::pair<std::string_view, TextMethod> kMethods[] = {{"strip", strip},
-                                                                {"lstrip", lstrip},
-                                                                {"rstrip", rstrip},
+constexpr std::pair<std::string_view, TextMethod> kMethods[] = {{"strip", strip<Ends::both>},
+                                                                {"lstrip", strip<Ends::left>},
+                                                                {"rstrip", strip<Ends::right>},
                                                                 {"split", split},
                                                                 {"rsplit", rsplit},
                                                                 {"startswith", startswith},
@@ -352,7 +398,7 @@ constexpr std::pair<std::string_view, TextMethod> kMethods[] = {{"strip", strip}
                                                                 {"replace", replace},
                                                                 {"upper", cased<Case::upper>},
                                                                 {"lower", cased<Case::lower>},
-                                                                {"casefold", cased<Case::lower>},
+                                                                {"casefold", cased<Case::folded>},
                                                                 {"capitalize", cased<Case::capital>},
                                                                 {"title", title},
                                                                 {"swapcase", swapcase},
@@ -365,8 +411,8 @@ constexpr std::pair<std::string_view, TextMethod> kMethods[] = {{"strip", strip}
                                                                 {"count", count},
                                                                 {"removeprefix", removeprefix},
                                                                 {"removesuffix", removesuffix},
-                                                                {"partition", partition},
-                                                                {"rpartition", rpartition},
+                                                                {"partition", partition<false>},
+                                                                {"rpartition", partition<true>},
                                                                 {"splitlines", splitlines},
                                                                 {"ljust", justified<Ends::right>},
                                                                 {"rjust", justified<Ends::left>},
@@ -382,6 +428,7 @@ constexpr std::pair<std::string_view, TextMethod> kMethods[] = {{"strip", strip}
                                                                 {"isascii", isascii},
                                                                 {"isupper", one_case<is_upper, is_lower>},
                                                                 {"islower", one_case<is_lower, is_upper>},
+                                                                {"istitle", istitle},
                                                                 {"isidentifier", isidentifier}};
 
 }  // namespace
@@ -392,8 +439,9 @@ TextMethod find_text_method(std::string_view name) {
     return nullptr;
 }
 
-Text stripped(const Text& text, const Value* characters, Ends ends) {
+Text stripped(const Text& text, const Value* characters, Ends ends, Meter& meter) {
     const std::string_view set = characters != nullptr ? text_of(*characters, "strip").view() : std::string_view();
+    meter.step((1 + text.size() / 64) * set.size());
     const std::string_view* wanted = characters != nullptr ? &set : nullptr;
     const std::size_t end = ends == Ends::left ? text.size() : right_of_text(text.view(), wanted);
     const std::size_t begin = ends == Ends::right ? 0 : left_of_text(text.view().substr(0, end), wanted);
@@ -401,6 +449,7 @@ Text stripped(const Text& text, const Value* characters, Ends ends) {
 }
 
 Text replaced(const Text& text, const Text& old, const Text& fresh, std::int64_t count, Meter& meter) {
+    meter.search(text.size(), old.size());
     Text out;
     std::size_t at = 0;
     for (std::int64_t done = 0; count < 0 || done < count; ++done) {
@@ -433,6 +482,8 @@ Text in_case(const Text& text, Case to) {
             const char32_t c = next_code_point(run, at);
             if (to == Case::upper)
                 append_upper(part, c);
+            else if (to == Case::folded)
+                append_folded(part, c);
             else if (to == Case::capital && first)
                 append_title(part, c);
             else
@@ -443,7 +494,7 @@ Text in_case(const Text& text, Case to) {
     return out;
 }
 
-std::vector<Text> lines_of(const Text& text) {
+std::vector<Text> lines_of(const Text& text, Meter& meter, bool with_ends) {
     std::vector<Text> lines;
     std::size_t begin = 0;
     for (std::size_t at = 0; at < text.size();) {
@@ -452,18 +503,21 @@ std::vector<Text> lines_of(const Text& text) {
         const bool ends =
             (c >= 0x0A && c <= 0x0D) || (c >= 0x1C && c <= 0x1E) || c == 0x85 || c == 0x2028 || c == 0x2029;
         if (!ends) continue;
-        lines.push_back(text.slice(begin, here));
+        meter.made(sizeof(Value) + sizeof(String) + here - begin);
         if (c == '\r' && at < text.size() && text.view()[at] == '\n') ++at;
+        lines.push_back(text.slice(begin, with_ends ? at : here));
         begin = at;
     }
     if (begin < text.size()) lines.push_back(text.slice(begin, text.size()));
+    meter.made(text.size() - begin);
     return lines;
 }
 
 Text padded(const Text& text, std::int64_t width, const Text& fill, Ends ends, Meter& meter) {
-    const auto missing = width - static_cast<std::int64_t>(code_points(text.view()));
-    if (missing <= 0) return text;
-    meter.made(static_cast<std::size_t>(missing) * fill.size());
+    const auto length = static_cast<std::int64_t>(code_points(text.view()));
+    if (width <= length) return text;
+    const std::int64_t missing = width - length;
+    meter.made(static_cast<std::size_t>(missing), fill.size());
     const std::int64_t left = ends == Ends::left ? missing : ends == Ends::right ? 0 : missing / 2;
     Text out;
     for (std::int64_t i = 0; i < left; ++i) out.append(fill);
@@ -474,7 +528,9 @@ Text padded(const Text& text, std::int64_t width, const Text& fill, Ends ends, M
 
 Text centered(const Text& text, std::int64_t width, const Text& fill, Meter& meter) {
     // Where one remains, CPython puts it on the left if the width is odd.
-    const auto missing = width - static_cast<std::int64_t>(code_points(text.view()));
+    const auto length = static_cast<std::int64_t>(code_points(text.view()));
+    if (width <= length) return text;
+    const std::int64_t missing = width - length;
     const std::int64_t right = missing - missing / 2 - (missing & width & 1);
     return padded(padded(text, width - right, fill, Ends::left, meter), width, fill, Ends::right, meter);
 }

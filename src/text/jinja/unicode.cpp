@@ -127,6 +127,15 @@ void append_lower(std::string& text, char32_t c) {
     append_code_point(text, static_cast<char32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(c))));
 }
 
+void append_folded(std::string& text, char32_t c) {
+    utf8proc_int32_t folded[8];
+    int last_class = UTF8PROC_BOUNDCLASS_START;
+    const auto count = utf8proc_decompose_char(static_cast<utf8proc_int32_t>(c), folded, std::ssize(folded),
+                                               UTF8PROC_CASEFOLD, &last_class);
+    if (count < 0 || count > std::ssize(folded)) return append_lower(text, c);
+    for (utf8proc_ssize_t i = 0; i < count; ++i) append_code_point(text, static_cast<char32_t>(folded[i]));
+}
+
 void append_title(std::string& text, char32_t c) {
     for (const auto& [from, to] : kSeveral) {
         if (from != c) continue;

@@ -30,9 +30,11 @@ void append_code_point(std::string& text, char32_t c);
 [[nodiscard]] bool is_upper(char32_t c);
 [[nodiscard]] bool is_lower(char32_t c);
 
-/// str.upper, str.lower and the title case of one character, with those that become several ("ß" is "SS").
+/// str.upper, str.lower, str.casefold and the title case of one character, with those that become several ("ß" is
+/// "SS").
 void append_upper(std::string& text, char32_t c);
 void append_lower(std::string& text, char32_t c);
+void append_folded(std::string& text, char32_t c);
 void append_title(std::string& text, char32_t c);
 
 /// Byte ranges without white space (or without any character of `characters`) at the left, right.

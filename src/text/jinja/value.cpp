@@ -1,5 +1,7 @@
 #include "value.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 
@@ -32,17 +34,29 @@ bool equal_dicts(const Dict& a, const Dict& b, Meter& meter) {
     });
 }
 
-bool hashable(const Value& key) {
-    if (key.dict() != nullptr) return false;
-    const List* list = key.list();
-    return list == nullptr || (list->kind == Series::tuple && std::ranges::all_of(list->items, hashable));
-}
+constexpr std::size_t kLongestShown = 80;  ///< characters of a name in a message
 
 int order(auto a, auto b) { return a < b ? -1 : b < a ? 1 : 0; }
 
 }  // namespace
 
-Value Value::undefined(std::string what) { return Undefined{std::make_shared<const std::string>(std::move(what))}; }
+Value Value::undefined(const char* form, const char* type, std::shared_ptr<const std::string> name) {
+    return Undefined{std::make_shared<const Undefined::Missing>(Undefined::Missing{form, type, std::move(name)})};
+}
+
+std::string Undefined::message() const {
+    if (!what) return "an undefined value is used";
+    std::string name = what->name ? *what->name : std::string();
+    if (name.size() > kLongestShown) name = name.substr(0, byte_of(name, kLongestShown)) + "...";
+    return fmt::format(fmt::runtime(what->form), what->type, name);
+}
+
+bool hashable(const Value& key) {
+    if (key.dict() != nullptr) return false;
+    const List* list = key.list();
+    return list == nullptr || list->kind == Series::range ||
+           (list->kind == Series::tuple && std::ranges::all_of(list->items, hashable));
+}
 
 Value Value::list(std::vector<Value> items, Series kind) {
     auto list = std::make_shared<List>();
@@ -78,7 +92,10 @@ const Value* Dict::find(std::string_view key) const {
 
 const Value* Dict::find(const Value& key, Meter& meter) const {
     meter.step(1 + entries_.size() / 8);
-    if (const String* string = key.string()) return find(string->text.view());
+    if (const String* string = key.string()) {
+        meter.step(string->text.size() / 64 * entries_.size());
+        return find(string->text.view());
+    }
     for (const auto& [name, value] : entries_)
         if (equal(name, key, meter)) return &value;
     return nullptr;
@@ -104,7 +121,7 @@ std::size_t depth_of(const Value& value) {
     return 0;
 }
 
-std::string type_name(const Value& value) {
+const char* type_name(const Value& value) {
     if (const List* list = value.list()) {
         constexpr const char* kNames[] = {"list",      "tuple",       "range",     "generator",
                                           "dict_keys", "dict_values", "dict_items"};
@@ -138,7 +155,11 @@ bool equal(const Value& a, const Value& b, Meter& meter) {
     if (a.is_number() && b.is_number())
         return a.is_integer() && b.is_integer() ? a.integer() == b.integer() : a.number() == b.number();
     if (a.held().index() != b.held().index()) return false;
-    if (const String* string = a.string()) return string->text.view() == b.string()->text.view();
+    if (const String* string = a.string()) {
+        if (string->text.size() != b.string()->text.size()) return false;
+        meter.read(string->text.size());
+        return string->text.view() == b.string()->text.view();
+    }
     if (const List* list = a.list()) return equal_lists(*list, *b.list(), meter);
     if (const Dict* dict = a.dict()) return equal_dicts(*dict, *b.dict(), meter);
     return std::visit(Overloaded{[](const Undefined&) { return true; }, [](None) { return true; },
@@ -158,7 +179,10 @@ int compare(const Value& a, const Value& b, Meter& meter) {
     if (a.is_number() && b.is_number())
         return a.is_integer() && b.is_integer() ? order(a.integer(), b.integer()) : order(a.number(), b.number());
     // Bytes of UTF-8 are in the order of code points.
-    if (a.string() != nullptr && b.string() != nullptr) return order(a.string()->text.view(), b.string()->text.view());
+    if (a.string() != nullptr && b.string() != nullptr) {
+        meter.read(std::min(a.string()->text.size(), b.string()->text.size()));
+        return order(a.string()->text.view(), b.string()->text.view());
+    }
     const List *left = a.list(), *right = b.list();
     if (left != nullptr && right != nullptr && left->kind == right->kind &&
         (left->kind == Series::list || left->kind == Series::tuple)) {
@@ -167,16 +191,15 @@ int compare(const Value& a, const Value& b, Meter& meter) {
         return order(left->items.size(), right->items.size());
     }
     for (const Value* value : {&a, &b})
-        if (const auto* undefined = std::get_if<Undefined>(&value->held()))
-            fail("{}", undefined->what ? *undefined->what : "an undefined value is compared");
+        if (const auto* undefined = std::get_if<Undefined>(&value->held())) fail("{}", undefined->message());
     fail("{} and {} have no order", type_name(a), type_name(b));
 }
 
 bool contains(const Value& haystack, const Value& needle, Meter& meter) {
     if (const String* string = haystack.string()) {
-        meter.step(1 + string->text.size() / 64);
-        return string->text.view().find(text_of(needle, "the left side of `in` before a string").view()) !=
-               std::string_view::npos;
+        const std::string_view wanted = text_of(needle, "the left side of `in` before a string").view();
+        meter.search(string->text.size(), wanted.size());
+        return string->text.view().find(wanted) != std::string_view::npos;
     }
     if (const Dict* dict = haystack.dict()) {
         require(hashable(needle), "a key of the type {}, which Python cannot hash", type_name(needle));
@@ -188,8 +211,11 @@ bool contains(const Value& haystack, const Value& needle, Meter& meter) {
     return std::ranges::any_of(items, [&](const Value& item) { return equal(item, needle, meter); });
 }
 
-std::size_t length_of(const Value& value) {
-    if (const String* string = value.string()) return code_points(string->text.view());
+std::size_t length_of(const Value& value, Meter& meter) {
+    if (const String* string = value.string()) {
+        meter.read(string->text.size());
+        return code_points(string->text.view());
+    }
     if (const Dict* dict = value.dict()) return dict->entries().size();
     if (const List* list = value.list(); list != nullptr && list->kind != Series::generator) return list->items.size();
     if (value.is_undefined()) return 0;
@@ -227,7 +253,7 @@ const Text& text_of(const Value& value, std::string_view what) {
     const String* string = value.string();
     if (string != nullptr) return string->text;
     if (const auto* undefined = std::get_if<Undefined>(&value.held()); undefined != nullptr && undefined->what)
-        fail("{}: {}", what, *undefined->what);
+        fail("{}: {}", what, undefined->message());
     fail("{}: a value of the type {}, expected a string", what, type_name(value));
 }
 

@@ -23,9 +23,17 @@ struct Loop;
 struct MacroNode;
 struct Namespace;
 
-/// What a missing name, key or index gives: prints as nothing and is false; most uses are errors that say `what`.
+/// What a missing name, key or index gives: prints as nothing and is false; most uses are errors that say what is
+/// missing. Templates ask for what is missing all the time, so the words are made when they are needed.
 struct Undefined {
-    std::shared_ptr<const std::string> what;
+    struct Missing {
+        const char* form;  ///< with {0} for the type and {1} for the name
+        const char* type;
+        std::shared_ptr<const std::string> name;
+    };
+    std::shared_ptr<const Missing> what;
+
+    [[nodiscard]] std::string message() const;
 };
 
 struct None {};
@@ -81,7 +89,9 @@ public:
     Value(Builtin builtin) : held_(builtin) {}
     Value(const void*) = delete;
 
-    [[nodiscard]] static Value undefined(std::string what);
+    /// `form`: with {0} for `type` and {1} for `name`; both literals.
+    [[nodiscard]] static Value undefined(const char* form, const char* type = "",
+                                         std::shared_ptr<const std::string> name = {});
 
     /// Throws Error when it is nested too deep.
     [[nodiscard]] static Value list(std::vector<Value> items, Series kind = Series::list);
@@ -159,10 +169,13 @@ inline constexpr std::size_t kDeepestValue = 200;
 [[nodiscard]] std::size_t depth_of(const Value& value);
 
 /// Python's type name, for messages.
-[[nodiscard]] std::string type_name(const Value& value);
+[[nodiscard]] const char* type_name(const Value& value);
 
 [[nodiscard]] bool is_true(const Value& value);
 [[nodiscard]] bool equal(const Value& a, const Value& b, Meter& meter);
+
+/// Whether Python takes it for a key.
+[[nodiscard]] bool hashable(const Value& key);
 
 /// Below 0, 0 or above 0. Throws Error for values that Python does not order.
 [[nodiscard]] int compare(const Value& a, const Value& b, Meter& meter);
@@ -171,7 +184,7 @@ inline constexpr std::size_t kDeepestValue = 200;
 [[nodiscard]] bool contains(const Value& haystack, const Value& needle, Meter& meter);
 
 /// Throws Error for what has no length.
-[[nodiscard]] std::size_t length_of(const Value& value);
+[[nodiscard]] std::size_t length_of(const Value& value, Meter& meter);
 
 /// What a for statement goes through: items, characters, keys. Throws Error for what cannot be gone through.
 [[nodiscard]] std::vector<Value> items_of(const Value& value, Meter& meter);

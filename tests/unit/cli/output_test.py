@@ -235,6 +235,45 @@ class Names(Case):
         outrider("generate", "--model", self.model, "--prompt", "a", "-n", 4, "--drafter", drafter)
 
 
+class Inputs(Case):
+    """Lines that nest deeper than any stack, and models that are no files."""
+
+    def test_lines_nested_too_deep(self):
+        decode = ("--model", MODEL, "--threads", 1, "-n", 2)
+        for depth in (201, 500_000):
+            deep = "[" * depth + "]" * depth
+            message = f'{{"role": "user", "content": "a", "x": {deep}}}'
+            for line in (f'{{"prompt": "a", "x": {deep}}}', f'{{"id": {deep}, "prompt": "a"}}', f'{{"messages": [{message}]}}',
+                         f'{{"messages": [{{"role": "user", "content": "a"}}], "tools": {deep}}}', deep, "[" * depth):
+                file = self.write("deep.jsonl", line + "\n")
+                for command in (("generate", *decode, "--prompts", file),
+                                ("compare", *decode, "--drafters", "ngram", "--prompts", file),
+                                ("distill", *decode, "--prompts", file, "--output", self.path / "out.jsonl")):
+                    self.fails(*command, words=["deep.jsonl:1", "levels deep"])
+            chat = self.write("chat.jinja", "{{ messages[0].content }}")
+            self.fails("tokenize", "--model", MODEL, "--chat", "--template-file", chat, stdin=f'{{"messages": [{message}]}}\n',
+                       words=["line 1", "levels deep"])
+            answer = f'{{"role": "assistant", "content": "b", "x": {deep}}}'
+            text = self.write("text.jsonl", f'{{"messages": [{{"role": "user", "content": "a"}}, {answer}]}}\n')
+            self.fails("train", "--model", MODEL, "--threads", 1, "--kind", "medusa", "--data", text, "--output",
+                       self.path / "drafter", words=["text.jsonl", "levels deep"])
+            before = f'{{"id": "a", "completion_ids": [], "x": {deep}}}\n'
+            self.write("out.jsonl", before)
+            self.fails("distill", *decode, "--prompts", self.prompts(1), "--output", self.path / "out.jsonl",
+                       words=["out.jsonl:1", "levels deep"])
+            self.assertEqual((self.path / "out.jsonl").read_text(), before)
+            (self.path / "out.jsonl").unlink()
+
+    def test_models_that_are_no_files(self):
+        pipe = self.path / "pipe.gguf"
+        os.mkfifo(pipe)
+        for model in (pipe, "/dev/null", self.path):
+            for command in (("generate", "--prompt", "a"), ("tokenize",), ("inspect",)):
+                out, _ = outrider(*command, "--model", model, status=1)
+                self.assertEqual(out, b"")
+        self.fails("generate", "--model", MODEL, "--prompt", "a", "--drafter", f"lm:{pipe}", words=["pipe"])
+
+
 class Threads(Case):
     def test_a_thread_that_cannot_be_started_is_an_error(self):
         def no_stack():  # that an address space could hold

@@ -3,6 +3,8 @@
 #include <catch2/matchers/catch_matchers_exception.hpp>
 #include <catch2/matchers/catch_matchers_string.hpp>
 
+#include <sys/stat.h>
+
 #include <cmath>
 #include <cstring>
 #include <filesystem>
@@ -168,6 +170,18 @@ TEST_CASE("files: a Git LFS pointer is named as one") {
     CHECK_THROWS_AS(SharedBytes::map(folder.write("m", "version https://hawser.github.com/spec/v1\n")), Error);
     CHECK(SharedBytes::map(folder.write("m", "version https://example.org/\n")).size() > 0);
     CHECK(SharedBytes::map(folder.write("m", pointer + std::string(2000, 'x'))).size() > 2000);
+}
+
+TEST_CASE("files: what is no file is refused, and a pipe is not waited for") {
+    const test::TemporaryFolder folder;
+    const auto pipe = folder.path() / "pipe.gguf";
+    REQUIRE(::mkfifo(pipe.c_str(), 0600) == 0);
+    for (const std::filesystem::path& path : {pipe, folder.path(), std::filesystem::path("/dev/null")})
+        CHECK_THROWS_MATCHES(SharedBytes::map(path), Error, MessageMatches(ContainsSubstring("expected a file")));
+    CHECK_THROWS_MATCHES(SharedBytes::map(folder.path() / "none"), Error,
+                         MessageMatches(ContainsSubstring("cannot open")));
+    std::filesystem::create_symlink(folder.write("a", "text"), folder.path() / "link");
+    CHECK(SharedBytes::map(folder.path() / "link").size() == 4);
 }
 
 TEST_CASE("gguf: the mapping outlives the handle it came from") {

@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include <outrider/core/error.hpp>
+#include <outrider/formats/detail/json_text.hpp>
 #include "formats/hf_config.hpp"
 
 #include "temporary_folder.hpp"
@@ -166,6 +167,18 @@ TEST_CASE("config: numbers that only Python writes") {
                              MessageMatches(ContainsSubstring("rope_theta") && ContainsSubstring(number)));
     CHECK_THROWS_MATCHES(with(", \"a\": NaNs"), Error, MessageMatches(ContainsSubstring("config.json: expected JSON")));
     CHECK_THROWS_MATCHES(with(", \"a\": nan"), Error, MessageMatches(!ContainsSubstring("json.exception")));
+}
+
+TEST_CASE("config: the depth of a document is counted outside of strings") {
+    const auto deep = [](std::size_t depth) { return std::string(depth, '[') + std::string(depth, ']'); };
+    for (const std::string& fits :
+         {deep(200), "[" + deep(199) + "," + deep(199) + "]", "[\"" + std::string(999, '[') + "\"]",
+          "[\"\\\"" + std::string(999, '{') + "\"]", std::string("[\"\\\\\",[]]"), std::string(), std::string("\"")})
+        CHECK_NOTHROW(detail::check_json_depth(fits, "it"));
+    for (const std::string& fails :
+         {deep(201), deep(1'000'000), std::string(999, '{'), "\"\\\\\"" + deep(201), "\"[\"" + deep(201)})
+        CHECK_THROWS_MATCHES(detail::check_json_depth(fails, "it"), Error,
+                             MessageMatches(ContainsSubstring("it: JSON nested more than 200 levels deep")));
 }
 
 TEST_CASE("config: nested too deep is an error") {

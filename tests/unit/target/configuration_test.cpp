@@ -74,6 +74,24 @@ TEST_CASE("GGUF: rotary scaling is linear where the type is left out, by the new
     CHECK(scaling([](GgufBuilder& b) { b.scalar<float>("llama.rope.scaling.attn_factor", 1.5f); }).magnitude == 1.5);
 }
 
+TEST_CASE("GGUF: values of other types, and models that write no text") {
+    CHECK_NOTHROW(config_of([](GgufBuilder& b) { b.scalar<std::uint64_t>("llama.attention.head_count_kv", 1); }));
+    CHECK_NOTHROW(config_of([](GgufBuilder& b) { b.scalar<std::int8_t>("llama.attention.head_count_kv", 1); }));
+    CHECK_NOTHROW(config_of([](GgufBuilder& b) { b.scalar<double>("llama.rope.freq_base", 5e5); }));
+    CHECK_NOTHROW(config_of([](GgufBuilder& b) { b.scalar<std::uint32_t>("llama.rope.freq_base", 500000); }));
+    CHECK_NOTHROW(config_of([](GgufBuilder& b) { b.scalar<bool>("llama.attention.causal", true); }));
+    const auto fails = [](auto more, const char* because) {
+        CHECK_THROWS_MATCHES(config_of(more), Error, MessageMatches(ContainsSubstring(because)));
+    };
+    fails([](GgufBuilder& b) { b.scalar<bool>("llama.attention.causal", false); }, "llama.attention.causal is false");
+    fails([](GgufBuilder& b) { b.scalar<std::uint32_t>("llama.expert_count", 8); }, "mixtures of experts");
+    fails([](GgufBuilder& b) { b.text("llama.rope.freq_base", "10000"); }, "llama.rope.freq_base is a string");
+    fails([](GgufBuilder& b) { b.scalar<float>("llama.attention.head_count_kv", 1); }, "head_count_kv is a float");
+    fails([](GgufBuilder& b) { b.text("llama.attention.head_count_kv", "1"); }, "head_count_kv is a string");
+    fails([](GgufBuilder& b) { b.array<std::uint32_t>("llama.attention.head_count_kv", {1, 2}); }, "layer to layer");
+    fails([](GgufBuilder& b) { b.scalar<std::uint32_t>("llama.rope.scaling.type", 1); }, "scaling.type is an integer");
+}
+
 TEST_CASE("A sliding window belongs to the model's type") {
     const TinyCopy copy;
     const auto window = [&] { return ModelConfig::from_hf(copy.path()).window; };

@@ -28,6 +28,16 @@ inline std::filesystem::path real_model() {
     return path;
 }
 
+/// Gemma 3 270M: OUTRIDER_GEMMA, else where the install script puts it. Skips the test when it is not there.
+inline std::filesystem::path gemma_model() {
+    const char* named = std::getenv("OUTRIDER_GEMMA");
+    const std::filesystem::path path =
+        named != nullptr ? named : OUTRIDER_SOURCE_DIR "/.deps/gemma/gemma-3-270m-q4_k_m.gguf";
+    if (!std::filesystem::exists(path))
+        SKIP("the model " << path << " is not there; cmake/install_dependencies.sh --model gemma fetches it");
+    return path;
+}
+
 inline nlohmann::json read_json(const std::filesystem::path& path) {
     std::ifstream file(path);
     REQUIRE(file.good());

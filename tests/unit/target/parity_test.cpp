@@ -1,4 +1,4 @@
-// Logits and greedy texts against transformers in f32 (tests/oracle/make_model_golden.py).
+// Logits and greedy texts against transformers in f32 (tests/oracle/make_model_golden.py, make_gemma_golden.py).
 #include <catch2/catch_test_macros.hpp>
 #include <catch2/generators/catch_generators.hpp>
 
@@ -68,4 +68,31 @@ TEST_CASE("SmolLM2 by ATen has the reference's logits", "[model]") {
     const LlamaModel model = LlamaModel::load(real_model(), {.weights = Weights::f32, .backend = Backend::aten});
     const auto pass = model.make_pass();
     CHECK(distance(*pass, read_json(kGoldenFolder / "smollm2_logits.json"), 2) <= 2e-3);
+}
+
+TEST_CASE("Gemma 3 270M in f32 writes the reference's 24 greedy texts, windows crossed", "[model]") {
+    const LlamaModel model = LlamaModel::load(gemma_model(), {.weights = Weights::f32, .context = 2048});
+    REQUIRE(model.config().window > 0);
+    const nlohmann::json prompts = read_json(kGoldenFolder / "gemma3_greedy.json")["prompts"];
+    REQUIRE(prompts.size() == 24);
+    int beyond = 0;
+    for (const nlohmann::json& prompt : prompts) {
+        CHECK(prompt["tokens"].size() == 32);
+        const auto ids = prompt["ids"].get<std::vector<TokenId>>();
+        CHECK(model.raw(prompt["text"].get<std::string>()).tokens == ids);
+        beyond += static_cast<std::int64_t>(ids.size()) > model.config().window;
+    }
+    CHECK(beyond == 8);
+    const auto pass = model.make_pass();
+    CHECK(unexplained(departures(*pass, prompts), 1e-3) == 0);
+}
+
+TEST_CASE("Gemma 3 270M by ATen writes the reference's greedy texts", "[model]") {
+    const LlamaModel model = LlamaModel::load(
+        gemma_model(), {.weights = Weights::f32, .backend = LlamaModel::Backend::aten, .context = 2048});
+    const nlohmann::json all = read_json(kGoldenFolder / "gemma3_greedy.json")["prompts"];
+    nlohmann::json some = nlohmann::json::array();
+    for (const std::size_t i : {0u, 7u, 18u, 19u}) some.push_back(all[i]);  // two of them beyond the windows
+    const auto pass = model.make_pass();
+    CHECK(unexplained(departures(*pass, some), 1e-3) == 0);
 }

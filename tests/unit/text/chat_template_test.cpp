@@ -10,6 +10,7 @@
 #include <functional>
 #include <iterator>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -276,6 +277,10 @@ TEST_CASE("chat: the templates that a folder holds") {
         return ChatTemplate::of(*tokenizer).render(hi, *tokenizer, variables);
     };
     folder.write("tokenizer_config.json",
+                 R"x({"chat_template": {"default": "O{{ messages[0].content }}", "tool_use": "U", "odd": 5}})x");
+    CHECK(rendered() == "OHi");
+    CHECK(rendered(R"({"tools": [1, 2]})") == "U");
+    folder.write("tokenizer_config.json",
                  R"x({"chat_template": [{"name": "default", "template": "D{{ messages[0].content }}"},
         {"name": "tool_use", "template": "T{{ tools | length }}"}], "bos_token": {"content": "<start>"}, "pad_token": "<end>"})x");
     CHECK(rendered() == "DHi");
@@ -326,6 +331,33 @@ TEST_CASE("chat: conversations and vocabularies that do not fit") {
     CHECK_THROWS_AS(encode("llama2", {{"user", "x"}, {"user", "y"}}, *tokenizer), Error);
     CHECK_THROWS_AS(encode("vicuna", {{"user", "x"}, {"assistant", "y"}}, *tokenizer), Error);
     CHECK_THROWS_AS(encode("vicuna", {{"user", "x"}, {"system", "y"}, {"user", "z"}}, *tokenizer), Error);
+}
+
+TEST_CASE("chat: conversations nested too deep are errors") {
+    const auto tokenizer = with_special({"<s>", "</s>"});
+    const ChatTemplate chat = ChatTemplate::parse("{{ messages[0].content }}");
+    for (const std::size_t depth : {201u, 1'000'000u}) {
+        const std::string deep = std::string(depth, '[') + std::string(depth, ']');
+        const auto fails = [&](auto&& run) {
+            CHECK_THROWS_MATCHES(run(), Error, MessageMatches(ContainsSubstring("levels")));
+        };
+        const std::string message = R"({"role": "user", "content": "x", "y": )" + deep + "}";
+        fails([&] { return ChatMessage::from_json(message); });
+        fails([&] { return Chat::from_json("{\"messages\": [" + message + "]}"); });
+        fails([&] { return Chat::from_json(R"({"messages": [], "tools": )" + deep + "}"); });
+        fails([&] { return Chat::from_json(std::string(depth, '[')); });
+        const ChatMessage more{.role = "user", .content = "x", .more = "{\"y\": " + deep + "}"};
+        fails([&] { return chat.render(std::span(&more, 1), *tokenizer); });
+        fails([&] { return more.to_json(); });
+        const ChatMessage plain{.role = "user", .content = "x"};
+        fails([&] { return chat.render(std::span(&plain, 1), *tokenizer, "{\"y\": " + deep + "}"); });
+    }
+    // As deep as values of a template may be.
+    const std::string fits = std::string(150, '[') + std::string(150, ']');
+    const Chat all = Chat::from_json(R"({"messages": [{"role": "user", "content": "x"}], "y": )" + fits + "}");
+    CHECK(chat.render(all.messages, *tokenizer, all.variables) == "x");
+    const ChatTemplate prints = ChatTemplate::parse("{{ y | tojson }}");
+    CHECK(prints.render(all.messages, *tokenizer, all.variables) == fits);
 }
 
 TEST_CASE("chat: the opening of a user's turn is what a conversation begins with") {

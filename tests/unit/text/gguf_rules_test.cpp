@@ -198,7 +198,7 @@ TEST_CASE("gguf rules: Gemma 4, merges over characters with bytes for the others
 
 TEST_CASE("gguf rules: Gemma's SentencePiece, runs of spaces as tokens of their own") {
     const std::string mark(kSpaceMark);
-    for (const std::string run : {std::string("  "), mark + mark}) {  // newer and older files
+    for (const std::string& run : {std::string("  "), mark + mark}) {  // newer and older files
         const std::vector<std::string> tokens = {"<pad>", "<eos>", "<bos>",    "<unk>", mark,
                                                  run,     "a",     mark + "a", "\n\n",  "\n"};
         const std::vector<float> scores = {0, 0, 0, 0, -2, -1000, -3, -1, -1000, -4};

@@ -255,8 +255,11 @@ TEST_CASE("tokenizer: files that cannot be used say why") {
                 }),
                 "after another");
     check_fails(changed([](json& r) { r["added_tokens"][0].erase("content"); }), "no content");
-    check_fails(changed([](json& r) { r["added_tokens"].push_back(r["added_tokens"][0]); }), "occurs twice");
-    check_fails(changed([](json& r) { r["added_tokens"][0]["content"] = "a"; }), "in model.vocab");
+    check_fails(changed([](json& r) { r["added_tokens"][0]["content"] = nullptr; }), "no content");
+    check_fails(changed([](json& r) { r["added_tokens"][0] = "<start>"; }), "no content");
+    check_fails(changed([](json& r) { r["added_tokens"][0].erase("id"); }), "has the id null");
+    check_fails(changed([](json& r) { r["added_tokens"][0]["id"] = -1; }), "has the id -1");
+    check_fails(changed([](json& r) { r["added_tokens"][0]["id"] = 1ull << 32; }), "has the id 4294967296");
     check_fails(changed([](json& r) {
                     r["pre_tokenizer"] = {{"type", "Split"}, {"pattern", {{"Regex", "(a"}}}, {"behavior", "Isolated"}};
                 }),

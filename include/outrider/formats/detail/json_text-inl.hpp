@@ -72,6 +72,23 @@ OUTRIDER_INLINE Json parse_strict(std::string_view text, const std::string& name
     }
 }
 
+OUTRIDER_INLINE void check_json_depth(std::string_view text, std::string_view name, int most) {
+    int depth = 0;
+    bool in_string = false;
+    for (std::size_t i = 0; i < text.size(); ++i) {
+        const char c = text[i];
+        if (c == '"') {
+            in_string = !in_string;
+        } else if (in_string) {
+            i += c == '\\' ? 1 : 0;
+        } else if (c == '[' || c == '{') {
+            require(++depth <= most, "{}: JSON nested more than {} levels deep", name, most);
+        } else if (c == ']' || c == '}') {
+            --depth;
+        }
+    }
+}
+
 OUTRIDER_INLINE std::string json_reason(const nlohmann::json::exception& error) {
     const std::string_view what = error.what();  // "[json.exception.parse_error.101] parse error at line 1, ..."
     const auto end = what.find("] ");

@@ -15,6 +15,10 @@ using Json = nlohmann::json;
 /// that text. Throws Error for bad syntax, bad UTF-8, more than 64 levels or a key that occurs twice in one object.
 [[nodiscard]] Json parse_json(std::string_view text, const std::string& name);
 
+/// Throws Error for a text that nests deeper than `most` levels; syntax is not looked at. For documents that are parsed
+/// by other means: whatever reads, copies or writes them goes down with them level by level.
+void check_json_depth(std::string_view text, std::string_view name, int most = 200);
+
 /// Parses a whole file. Throws Error.
 [[nodiscard]] Json read_json(const std::filesystem::path& path);
 

@@ -38,13 +38,14 @@ OUTRIDER_INLINE bool is_lfs_pointer(std::string_view text) {
 }  // namespace detail
 
 OUTRIDER_INLINE SharedBytes SharedBytes::map(const std::filesystem::path& path) {
-    const detail::Descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
+    // A pipe without a writer would be waited for, before anybody can say that it is one.
+    const detail::Descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)};
     require(file.value >= 0, ErrorKind::damaged_file, "cannot open {}: {}", path.string(), std::strerror(errno));
     struct stat status{};
     require(::fstat(file.value, &status) == 0, ErrorKind::damaged_file, "cannot examine {}: {}", path.string(),
             std::strerror(errno));
-    require(S_ISREG(status.st_mode), ErrorKind::damaged_file, "expected a file, got {}: it is a folder or a device",
-            path.string());
+    require(S_ISREG(status.st_mode), ErrorKind::damaged_file,
+            "expected a file, got {}: it is a folder, a pipe or a device", path.string());
     SharedBytes result;
     const auto size = static_cast<std::size_t>(status.st_size);
     if (size == 0) return result;
