@@ -293,9 +293,10 @@ TreeOutput LlamaVerifier::run_trees(std::span<const SequenceTree> trees, std::sp
         if (!prompts[i].tokens.empty())
             segments.push_back({.cache = &sequence.read.cache, .tokens = prompts[i].tokens, .logits = false});
     }
-    const auto on_device = at::TensorOptions().device(model_.device()).dtype(at::kFloat);
-    result.logits = at::empty({0, vocabulary()}, on_device);
-    if (segments.empty()) return result;
+    if (segments.empty()) {
+        result.logits = at::empty({0, vocabulary()}, at::TensorOptions().device(model_.device()).dtype(at::kFloat));
+        return result;
+    }
     PassOutput output = pass_->forward(segments, true, all.layers);
     result.logits = std::move(output.logits);
     result.argmax = std::move(output.argmax);

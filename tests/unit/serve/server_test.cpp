@@ -160,7 +160,7 @@ TEST_CASE("log-probabilities are those of the engine, whole and streamed", "[ser
     Json ask = kAsk;
     ask["temperature"] = 0.9, ask["logprobs"] = true, ask["top_logprobs"] = 2;
     const Json whole = Json::parse(server.post("/v1/chat/completions", ask)->body)["choices"][0]["logprobs"]["content"];
-    REQUIRE(whole.size() >= 20);
+    REQUIRE(whole.size() >= 10);
     std::string text;
     for (std::size_t i = 0; i < whole.size(); ++i) {
         CHECK(whole[i]["logprob"] == alone.logprobs[i].logprob);
