@@ -11,6 +11,7 @@
 #include <fstream>
 #include <iterator>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include <outrider/core/error.hpp>
@@ -22,17 +23,17 @@ namespace {
 using namespace outrider;
 
 constexpr int kRuns = 51;
+constexpr std::string_view kTokens = R"({"bos_token": "<s>", "eos_token": "</s>"})";
 
-/// Users and assistants by turns, with about 60 words each.
+/// Users and assistants by turns, with 72 words each.
 std::vector<ChatMessage> conversation(int turns) {
-    std::vector<ChatMessage> messages{{.role = "system", .content = "Answer in verse."}};
+    std::vector<ChatMessage> messages;
     for (int turn = 0; turn < turns; ++turn) {
         std::string text = "Turn " + std::to_string(turn) + ".";
         for (int i = 0; i < 10; ++i) text += " The tide comes in twice a day.\n";
         messages.push_back({.role = turn % 2 == 0 ? "user" : "assistant", .content = std::move(text)});
     }
-    if (turns % 2 == 0)
-        messages.back().role = "assistant", messages.push_back({.role = "user", .content = "And then?"});
+    if (turns % 2 == 0) messages.push_back({.role = "user", .content = "And then?"});
     return messages;
 }
 
@@ -67,8 +68,8 @@ void measure(const Tokenizer& tokenizer, const std::filesystem::path& folder, in
         try {
             const ChatTemplate one = ChatTemplate::parse(read(file.path()));
             Row row{file.path().stem().string()};
-            row.render = median_us([&] { (void)one.render(messages, tokenizer); });
-            row.encode = median_us([&] { (void)one.encode(messages, tokenizer); });
+            row.render = median_us([&] { (void)one.render(messages, tokenizer, kTokens); });
+            row.encode = median_us([&] { (void)one.encode(messages, tokenizer, kTokens); });
             rows.push_back(row);
         } catch (const Error&) {
             refused.push_back(file.path().stem().string());

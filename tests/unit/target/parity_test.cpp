@@ -87,12 +87,12 @@ TEST_CASE("Gemma 3 270M in f32 writes the reference's 24 greedy texts, windows c
     CHECK(unexplained(departures(*pass, prompts), 1e-3) == 0);
 }
 
-TEST_CASE("Gemma 3 270M by ATen writes the reference's greedy texts", "[model]") {
+TEST_CASE("Gemma 3 270M by ATen writes two of the reference's greedy texts", "[model]") {
     const LlamaModel model = LlamaModel::load(
         gemma_model(), {.weights = Weights::f32, .backend = LlamaModel::Backend::aten, .context = 2048});
     const nlohmann::json all = read_json(kGoldenFolder / "gemma3_greedy.json")["prompts"];
     nlohmann::json some = nlohmann::json::array();
-    for (const std::size_t i : {0u, 7u, 18u, 19u}) some.push_back(all[i]);  // two of them beyond the windows
+    for (const std::size_t i : {7u, 18u}) some.push_back(all[i]);  // the second lies beyond the windows
     const auto pass = model.make_pass();
     CHECK(unexplained(departures(*pass, some), 1e-3) == 0);
 }

@@ -149,7 +149,7 @@ TEST_CASE("jinja: no template runs for long, fills the memory or the stack") {
 }
 
 TEST_CASE("jinja: no operation over large texts and lists takes long") {
-    // Each is cheap in statements and dear in bytes; what it costs has to be counted.
+    // Each has few statements and many bytes; what it costs has to be counted.
     const std::string loop = "{% for i in range(99999) %}", end = "{% endfor %}";
     const std::string two = "{% set a = 'ab' * 3000000 %}{% set b = 'ab' * 2999999 + 'ac' %}";
     const std::vector<std::string> sources = {
