@@ -1,9 +1,7 @@
 #include "device_kernels.hpp"
 
-#include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/empty.h>
 #include <c10/core/TensorOptions.h>
-#include <torch/library.h>
 
 #include <cstdlib>
 #include <string_view>
@@ -14,6 +12,7 @@
 #include "cuda/rope_store.hpp"
 #include "cuda/rows.hpp"
 #include "cuda/tree_attention.hpp"
+#include "target/device_operators.hpp"
 
 #ifdef OUTRIDER_CUDA
 #include <c10/cuda/CUDAStream.h>
@@ -143,23 +142,30 @@ void implement(torch::Library& library) {
     library.impl("gate", &gate_on<On>);
 }
 
-TORCH_LIBRARY_FRAGMENT(outrider, m) {
-    m.def(
+void define(torch::Library& library) {
+    library.def(
         "rope_store(Tensor(a!) qkv, Tensor(b!) store, Tensor turns, Tensor position, Tensor slot, int rotated) -> ()");
-    m.def(
+    library.def(
         "tree_attend(Tensor qkv, Tensor store, Tensor[] rows, int tree_rows, int words, int splits, float scale, "
         "float cap) -> Tensor");
-    m.def("tree_join(Tensor partial, Tensor like) -> Tensor");
-    m.def("gate(Tensor gate_up, bool gelu) -> Tensor");
+    library.def("tree_join(Tensor partial, Tensor like) -> Tensor");
+    library.def("gate(Tensor gate_up, bool gelu) -> Tensor");
 }
-TORCH_LIBRARY_IMPL(outrider, CPU, m) { implement<OneThread>(m); }
+
+void ready() {
 #ifdef OUTRIDER_CUDA
-TORCH_LIBRARY_IMPL(outrider, CUDA, m) { implement<OnCurrentStream>(m); }
+    constexpr detail::FillOperators on_cuda = &implement<OnCurrentStream>;
+#else
+    constexpr detail::FillOperators on_cuda = nullptr;
 #endif
+    static const bool once = (detail::register_operators(&define, &implement<OneThread>, on_cuda), true);
+    (void)once;
+}
 
 template <typename Signature>
 c10::TypedOperatorHandle<Signature> operator_named(const char* name) {
-    return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<Signature>();
+    ready();
+    return detail::registered_operator<Signature>(name);
 }
 
 }  // namespace
@@ -167,24 +173,21 @@ c10::TypedOperatorHandle<Signature> operator_named(const char* name) {
 bool device_kernels_wanted(at::Device device) {
     const char* said = std::getenv("OUTRIDER_KERNELS");
     if (said == nullptr || std::string_view(said) != "1") return false;
-    const auto key = c10::computeDispatchKey(std::nullopt, std::nullopt, device);
-    return operator_named<Tensor(const Tensor&, bool)>("outrider::gate").hasComputedKernelForDispatchKey(key);
+    return detail::runs_on(operator_named<Tensor(const Tensor&, bool)>("gate"), device);
 }
 
 void rope_store(const Tensor& qkv, const Tensor& store, const Tensor& turns, const Tensor& position, const Tensor& slot,
                 std::int64_t rotated) {
     static const auto run =
-        operator_named<void(Tensor&, Tensor&, const Tensor&, const Tensor&, const Tensor&, std::int64_t)>(
-            "outrider::rope_store");
+        operator_named<void(Tensor&, Tensor&, const Tensor&, const Tensor&, const Tensor&, std::int64_t)>("rope_store");
     Tensor to_qkv = qkv, to_store = store;
     run.call(to_qkv, to_store, turns, position, slot, rotated);
 }
 
 Tensor tree_attention(const Tensor& qkv, const Tensor& store, const AttendedRows& rows, double scale, double cap) {
-    static const auto attend =
-        operator_named<Tensor(const Tensor&, const Tensor&, at::TensorList, std::int64_t, std::int64_t, std::int64_t,
-                              double, double)>("outrider::tree_attend");
-    static const auto join = operator_named<Tensor(const Tensor&, const Tensor&)>("outrider::tree_join");
+    static const auto attend = operator_named<Tensor(const Tensor&, const Tensor&, at::TensorList, std::int64_t,
+                                                     std::int64_t, std::int64_t, double, double)>("tree_attend");
+    static const auto join = operator_named<Tensor(const Tensor&, const Tensor&)>("tree_join");
     const std::vector<Tensor> parts{rows.place, rows.lane, rows.committed, rows.count,
                                     rows.first, rows.bits, rows.table};
     const std::int64_t splits = (rows.positions + cuda::kSplit - 1) / cuda::kSplit;
@@ -192,7 +195,7 @@ Tensor tree_attention(const Tensor& qkv, const Tensor& store, const AttendedRows
 }
 
 Tensor gated(const Tensor& gate_up, bool gelu) {
-    static const auto run = operator_named<Tensor(const Tensor&, bool)>("outrider::gate");
+    static const auto run = operator_named<Tensor(const Tensor&, bool)>("gate");
     return run.call(gate_up, gelu);
 }
 

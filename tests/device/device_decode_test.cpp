@@ -233,7 +233,7 @@ std::vector<std::int64_t> layer_operations(TargetPass& pass, std::size_t sequenc
     (void)pass.forward(segments, true);
     std::vector<std::int64_t> stores, between;
     for (std::size_t i = 0; i < lint.trace.size(); ++i)
-        if (lint.trace[i].starts_with(store)) stores.push_back(static_cast<std::int64_t>(i));
+        if (lint.trace[i].find(store) != std::string::npos) stores.push_back(static_cast<std::int64_t>(i));
     for (std::size_t i = others + 1; i < stores.size(); ++i) between.push_back(stores[i] - stores[i - 1]);
     return between;
 }
@@ -288,7 +288,7 @@ TEST_CASE("With kernels the logits are the reference's, and a Llama's layer is 1
     const auto pass = load(kTrap).make_pass();
     const trap::Trapping trapping;
     for (const std::size_t sequences : {1, 5})
-        CHECK(layer_operations(*pass, sequences, "outrider::rope_store", 0) == std::vector<std::int64_t>{10, 10, 10});
+        CHECK(layer_operations(*pass, sequences, "::rope_store", 0) == std::vector<std::int64_t>{10, 10, 10});
 }
 
 TEST_CASE("With kernels every drafter decodes the CPU's tokens") {

@@ -1,10 +1,8 @@
 // The CTC beam's levels as operators of the tensor library: two launches where ATen alone needs twenty.
 #include <outrider/draft/ctc/detail/beam_kernels.hpp>
 
-#include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/empty.h>
 #include <c10/core/TensorOptions.h>
-#include <torch/library.h>
 
 #include <algorithm>
 #include <optional>
@@ -14,6 +12,7 @@
 #include <outrider/core/error.hpp>
 
 #include "cuda/ctc_beam.hpp"
+#include "target/device_operators.hpp"
 
 #ifdef OUTRIDER_CUDA
 #include <c10/cuda/CUDAStream.h>
@@ -125,24 +124,30 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> merge_on(const Tensor& psi, c
     return merge(psi, column, entry, P, columns, width, On{});
 }
 
-TORCH_LIBRARY_FRAGMENT(outrider, m) {
-    m.def(
+void define(torch::Library& library) {
+    library.def(
         "beam_expand(Tensor frames, Tensor? scores, Tensor? entry, Tensor? last, int T, int P, int keep) -> "
         "(Tensor, Tensor, Tensor)");
-    m.def(
+    library.def(
         "beam_merge(Tensor psi, Tensor column, Tensor entry, int P, int columns, int width) -> "
         "(Tensor, Tensor, Tensor, Tensor, Tensor)");
 }
-TORCH_LIBRARY_IMPL(outrider, CPU, m) {
-    m.impl("beam_expand", &expand_on<Serially>);
-    m.impl("beam_merge", &merge_on<Serially>);
+
+template <typename On>
+void implement(torch::Library& library) {
+    library.impl("beam_expand", &expand_on<On>);
+    library.impl("beam_merge", &merge_on<On>);
 }
+
+void ready() {
 #ifdef OUTRIDER_CUDA
-TORCH_LIBRARY_IMPL(outrider, CUDA, m) {
-    m.impl("beam_expand", &expand_on<OnStream>);
-    m.impl("beam_merge", &merge_on<OnStream>);
-}
+    constexpr FillOperators on_cuda = &implement<OnStream>;
+#else
+    constexpr FillOperators on_cuda = nullptr;
 #endif
+    static const bool once = (register_operators(&define, &implement<Serially>, on_cuda), true);
+    (void)once;
+}
 
 using Expand = std::tuple<Tensor, Tensor, Tensor>(const Tensor&, const optional<Tensor>&, const optional<Tensor>&,
                                                   const optional<Tensor>&, std::int64_t, std::int64_t, std::int64_t);
@@ -150,22 +155,20 @@ using Merge = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>(const Tensor&, 
                                                                  std::int64_t, std::int64_t, std::int64_t);
 
 const c10::TypedOperatorHandle<Expand>& expand_operator() {
-    static const auto found =
-        c10::Dispatcher::singleton().findSchemaOrThrow("outrider::beam_expand", "").typed<Expand>();
+    ready();
+    static const auto found = registered_operator<Expand>("beam_expand");
     return found;
 }
 
 const c10::TypedOperatorHandle<Merge>& merge_operator() {
-    static const auto found = c10::Dispatcher::singleton().findSchemaOrThrow("outrider::beam_merge", "").typed<Merge>();
+    ready();
+    static const auto found = registered_operator<Merge>("beam_merge");
     return found;
 }
 
 }  // namespace
 
-bool has_beam_kernels(at::Device device) {
-    const auto key = c10::computeDispatchKey(std::nullopt, std::nullopt, device);
-    return expand_operator().hasComputedKernelForDispatchKey(key);
-}
+bool has_beam_kernels(at::Device device) { return runs_on(expand_operator(), device); }
 
 BeamStep beam_step(const Tensor& frames, const Tensor& scores, const BeamStep& of, std::int64_t T, std::int64_t width) {
     const auto given = [](const Tensor& x) { return x.defined() ? optional(x.contiguous()) : std::nullopt; };
