@@ -5,6 +5,31 @@
 
 namespace outrider::cuda {
 
+/// One block: one prefix. The state of the prediction network: silu of a sum of three rows of a table, one of the text,
+/// one of the prefix's last token and one of the token before it.
+struct BeamStates {
+    const float* table;          ///< [rows, width]
+    const std::int64_t* base;    ///< [S] the text's row
+    const std::int64_t* second;  ///< [S, Q] the row of the token before, less `offset`, by the prefix without its last
+    const std::int64_t* parent;  ///< [S, P] which of the Q that is; null: the first
+    const std::int64_t* last;    ///< [S, P] the last token's row
+    float* state;                ///< [S P, width]
+    std::int64_t width, P, Q, offset;
+
+    template <typename Block>
+    OUTRIDER_BODY void operator()(const Block& block, std::int64_t prefix) const {
+        const std::int64_t sequence = prefix / P, above = parent == nullptr ? 0 : parent[prefix];
+        const float* a = table + base[sequence] * width;
+        const float* b = table + last[prefix] * width;
+        const float* c = table + (offset + second[sequence * Q + above]) * width;
+        for (std::int64_t i = block.thread(); i < width; i += block.threads()) {
+            const float x = a[i] + b[i] + c[i];
+            state[prefix * width + i] = x / (1.0F + expf(-x));
+        }
+    }
+    [[nodiscard]] std::int64_t shared_floats() const { return 0; }
+};
+
 /// One block: one prefix. Its likeliest continuations, in falling order, and where their last token is entered. Frames
 /// or scores of NaN make continuations of NaN.
 struct BeamExpand {

@@ -30,6 +30,7 @@ template <typename Body>
     X(Gate<Bf16>)               \
     X(ArgmaxRow<float>)         \
     X(ArgmaxRow<Bf16>)          \
+    X(BeamStates)               \
     X(BeamExpand)               \
     X(BeamMerge)
 

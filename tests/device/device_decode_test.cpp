@@ -434,7 +434,7 @@ TEST_CASE("Medusa drafts in at most 25 operations, and copies no row of scores",
 TEST_CASE("Trees that are found on the device are the host search's") {
     const LlamaModel cpu = load(at::kCPU), device = load(kTrap);
     const trap::Trapping trapping;
-    for (const char* name : {"ctc", "ctc_plain", "ctc_narrow", "hydra"})
+    for (const char* name : {"ctc", "ctc_eight", "ctc_plain", "ctc_narrow", "hydra"})
         for (const std::size_t sequences : {1, 3}) {
             CAPTURE(name, sequences);
             Way way{.drafter = name, .nodes = 16, .sequences = sequences};
@@ -455,7 +455,7 @@ TEST_CASE("Trees that are found on the device are the host search's") {
 TEST_CASE("CTC and Hydra draft in few operations, and copy nothing back but the trees", "[budget]") {
     const LlamaModel device = load(kTrap);
     const trap::Trapping trapping;
-    for (const char* name : {"ctc", "ctc_plain", "hydra"})
+    for (const char* name : {"ctc", "ctc_eight", "ctc_plain", "hydra"})
         for (const std::size_t sequences : {1, 3}) {
             const Decoded all = decode(device, {.drafter = name, .nodes = 16, .sequences = sequences});
             const Share propose("propose", all.rounds);
@@ -464,7 +464,7 @@ TEST_CASE("CTC and Hydra draft in few operations, and copy nothing back but the 
             CHECK(propose.to_host == 1);
             CHECK(propose.blocking == 0);
             CHECK(propose.to_device <= 2);
-            CHECK(propose.to_host_bytes <= double(sequences) * 4 * 2 * 16 * 4);  // levels, psi and place, nodes
+            CHECK(propose.to_host_bytes <= double(sequences) * 8 * 2 * 16 * 4);  // levels, psi and place, nodes
         }
 }
 

@@ -139,13 +139,14 @@ TEST_CASE("A round where the frames lie drafts the host search's trees, step by 
                                                                    {CtcConditioning::prefix, HeadOutput::own, 8},
                                                                    {CtcConditioning::prefix, HeadOutput::target, 8}}));
     const std::int64_t layers = GENERATE(1, 2);
-    CAPTURE(static_cast<int>(conditioning), static_cast<int>(output), bottleneck, layers);
+    const bool kernels = GENERATE(false, true);
+    CAPTURE(static_cast<int>(conditioning), static_cast<int>(output), bottleneck, layers, kernels);
     CtcConfig config = toy_config(conditioning);
     config.prefix_output = output, config.prefix_bottleneck = bottleneck, config.layers = layers;
     config.embedding_scale = 0.7, config.feature_scale = 1.3;
     const CtcWeights weights = toy_weights(config, head);
     CtcDraft host(config, weights, head, {.threads = 1, .kernels = false});
-    const CtcBodies lanes = make_ctc_lanes(config, weights, head);
+    const CtcBodies lanes = make_ctc_lanes(config, weights, head, kernels);
     REQUIRE(lanes.backend->searches(12));
     std::vector<std::unique_ptr<CtcCache>> caches;
     for (int s = 0; s < 3; ++s) caches.push_back(lanes.backend->make_cache());

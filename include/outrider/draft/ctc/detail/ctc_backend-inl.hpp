@@ -139,9 +139,10 @@ private:
 
 }  // namespace detail
 
-OUTRIDER_INLINE CtcBodies make_ctc_lanes(const CtcConfig& config, const CtcWeights& weights, const TargetHead& head) {
+OUTRIDER_INLINE CtcBodies make_ctc_lanes(const CtcConfig& config, const CtcWeights& weights, const TargetHead& head,
+                                         bool kernels) {
     const at::NoGradGuard no_grad;
-    auto backend = std::make_unique<detail::LaneCtc>(config, weights, head);
+    auto backend = std::make_unique<detail::LaneCtc>(config, weights, head, kernels);
     std::unique_ptr<CtcPrediction> prediction;  // of trees that are not best-first
     if (config.conditioning == CtcConditioning::prefix)
         prediction = std::make_unique<detail::TensorPrediction>(config, weights, head, backend->output());

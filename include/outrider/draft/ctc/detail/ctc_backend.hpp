@@ -72,9 +72,10 @@ struct CtcBodies {
 [[nodiscard]] OUTRIDER_API CtcBodies make_ctc_tensors(const CtcConfig& config, CtcWeights weights,
                                                       const TargetHead& head);
 
-/// Few tensor operations for all sequences together, on any device; best-first trees are found where the frames are.
+/// Few tensor operations for all sequences together, on any device; best-first trees are found where the frames are, by
+/// kernels where the library has them for the device (beam_kernels.hpp).
 [[nodiscard]] OUTRIDER_API CtcBodies make_ctc_lanes(const CtcConfig& config, const CtcWeights& weights,
-                                                    const TargetHead& head);
+                                                    const TargetHead& head, bool kernels = true);
 
 /// Packed matrices and the CPU's kernels, which the compiled library holds; headers alone have none. The team must live
 /// as long as they. For sizes that fit them. `eight_bits`: of all matrices; else the layers' have 4, the others 5.

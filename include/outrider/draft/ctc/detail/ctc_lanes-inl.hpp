@@ -42,9 +42,10 @@ struct LaneCtcCache final : CtcCache {
 
 class LaneCtc final : public CtcBackend {
 public:
-    LaneCtc(const CtcConfig& config, const CtcWeights& weights, const TargetHead& head)
+    LaneCtc(const CtcConfig& config, const CtcWeights& weights, const TargetHead& head, bool kernels)
         : config_(config),
           head_(head),
+          kernels_(kernels),
           options_(at::TensorOptions().device(weights.fuse.device()).dtype(at::kFloat)),
           beam_(config.frames, std::ssize(config.vocabulary), options_.device()) {
         const auto floats = [](const at::Tensor& weight) { return weight.detach().to(at::kFloat); };
@@ -63,7 +64,7 @@ public:
         output_ = at::cat({head.output_rows(config.vocabulary).to(options_), blank, -blank});
         bias_ = at::cat({at::zeros({V}, options_), bias, -bias});
         if (config.conditioning == CtcConditioning::prefix)
-            prefixes_ = std::make_unique<CtcPrefixTable>(config, weights, head, output());
+            prefixes_ = std::make_unique<CtcPrefixTable>(config, weights, head, output(), kernels);
         for (const at::Tensor& part : {by_embedding_, by_feature_, queries_, final_norm_, output_})
             bytes_ += part.nbytes();
     }
@@ -100,7 +101,7 @@ public:
         const at::Tensor frames = forward(rounds, Work::search, nodes);
         PlainFrames plain;
         const at::Tensor found =
-            beam_.search(frames, nodes, prefixes_ ? static_cast<CtcBeamScores&>(*prefixes_) : plain);
+            beam_.search(frames, nodes, prefixes_ ? static_cast<CtcBeamScores&>(*prefixes_) : plain, kernels_);
         std::vector<TokenTree> trees;
         const auto each = static_cast<std::size_t>(found.size(1));
         const std::span<const float> all(found.const_data_ptr<float>(), rounds.size() * each);
@@ -202,6 +203,7 @@ private:
 
     CtcConfig config_;
     TargetHead head_;
+    bool kernels_;
     at::TensorOptions options_;
     CtcBeam beam_;
     std::shared_ptr<LaneLayers> layers_;

@@ -16,6 +16,7 @@
 #include <algorithm>
 #include <vector>
 
+#include <outrider/draft/ctc/detail/beam_kernels.hpp>
 #include <outrider/draft/ctc/detail/ctc_beam.hpp>
 #include <outrider/draft/ctc/detail/ctc_network.hpp>
 #include <outrider/draft/nn/detail/lane_layers.hpp>
@@ -27,9 +28,10 @@ namespace outrider::detail {
 /// the round's texts add, so that a state is a sum of three rows.
 class CtcPrefixTable final : public CtcBeamScores {
 public:
-    /// `output`: the target's rows of the draft vocabulary [V, H].
-    CtcPrefixTable(const CtcConfig& config, const CtcWeights& weights, const TargetHead& head, const at::Tensor& output)
-        : columns_(std::ssize(config.vocabulary)) {
+    /// `output`: the target's rows of the draft vocabulary [V, H]. `kernels`: where the device has them.
+    CtcPrefixTable(const CtcConfig& config, const CtcWeights& weights, const TargetHead& head, const at::Tensor& output,
+                   bool kernels)
+        : columns_(std::ssize(config.vocabulary)), kernels_(kernels && has_beam_kernels(output.device())) {
         const auto floats = [](const at::Tensor& weight) { return weight.detach().to(at::kFloat); };
         const std::int64_t H = config.hidden, R = config.prefix_rank;
         const at::Tensor in = floats(weights.prefix_in), out = floats(weights.prefix_out);
@@ -55,19 +57,18 @@ public:
         return sum;
     }
 
-    /// The places of a round's states in the table. `known` [S]: whether the token before the pending one is.
+    /// The places of a round's rows in the table. `known` [S]: whether the token before the pending one is.
     void plan(const std::vector<bool>& known, std::int64_t nodes, RoundNumbers& numbers) {
         const auto S = std::ssize(known);
         const std::int64_t texts = 2 * columns_ + 1, tokens = texts + S;
-        std::vector<std::int64_t> root, base, second;
+        std::vector<std::int64_t> text, last, before, second, root;
         for (std::int64_t i = 0; i < S; ++i) {
-            const std::int64_t before = tokens + 2 * S + 2 * i + 1;
-            root.insert(root.end(),
-                        {texts + i, tokens + 2 * i, known[static_cast<std::size_t>(i)] ? before : texts - 1});
-            base.insert(base.end(), static_cast<std::size_t>(nodes), texts + i);
-            second.push_back(tokens + 2 * i + 1);
+            text.push_back(texts + i), last.push_back(tokens + 2 * i), second.push_back(tokens + 2 * i + 1);
+            before.push_back(known[static_cast<std::size_t>(i)] ? tokens + 2 * S + 2 * i + 1 : texts - 1);
+            root.insert(root.end(), {text.back(), last.back(), before.back()});
         }
-        root_at_ = numbers.add(root), base_at_ = numbers.add(base), second_at_ = numbers.add(second);
+        text_at_ = numbers.add(text), last_at_ = numbers.add(last), before_at_ = numbers.add(before);
+        second_at_ = numbers.add(second), root_at_ = numbers.add(root);
         sequences_ = S;
         grow(tokens + 4 * S, S * std::max<std::int64_t>(nodes, 1));
     }
@@ -78,17 +79,20 @@ public:
         at::Tensor base = table_.narrow(0, texts, S), tokens = table_.narrow(0, texts + S, 4 * S).view({2 * S, 2 * R});
         at::addmm_out(base, bias_, features, by_feature_.t());
         at::mm_out(tokens, embedded, by_token_.t());
-        root_ = numbers[root_at_], base_ = numbers[base_at_].view({S, -1}), second_ = numbers[second_at_].view({S, 1});
+        text_ = numbers[text_at_], root_ = numbers[root_at_];
+        last_ = numbers[last_at_].view({S, 1}), before_ = numbers[before_at_].view({S, 1});
+        second_ = numbers[second_at_].view({S, 1}), offset_ = 0;
     }
 
-    [[nodiscard]] at::Tensor root() override { return scores(root_); }
+    [[nodiscard]] at::Tensor root() override {
+        return scores(kernels_ ? beam_states(table_, text_, before_, {}, last_, 0) : sums(root_));
+    }
 
     [[nodiscard]] at::Tensor longer(const at::Tensor& parent, const at::Tensor& column) override {
-        const std::int64_t P = column.size(1);
-        const at::Tensor second = parent.defined() ? second_.gather(1, parent) : second_.expand({sequences_, P});
-        const at::Tensor rows = at::stack({base_.narrow(1, 0, P), column, second}, 2).view({-1});
-        second_ = column + columns_;
-        return scores(rows);
+        const at::Tensor state =
+            kernels_ ? beam_states(table_, text_, second_, parent, column, offset_) : sums(rows_of(parent, column));
+        second_ = column, offset_ = columns_;
+        return scores(state);
     }
 
 private:
@@ -99,25 +103,39 @@ private:
             begins_ = at::arange(0, 6 * states, 3, table_.options().dtype(at::kLong));
     }
 
-    /// `rows` [3 states] of the table.
-    [[nodiscard]] at::Tensor scores(const at::Tensor& rows) const {
+    /// The three rows of each prefix, one after another [3 S P].
+    [[nodiscard]] at::Tensor rows_of(const at::Tensor& parent, const at::Tensor& column) const {
+        const std::int64_t P = column.size(1);
+        at::Tensor second = parent.defined() ? second_.gather(1, parent) : second_.expand({sequences_, P});
+        if (offset_ > 0) second = second + offset_;
+        return at::stack({text_.unsqueeze(1).expand({sequences_, P}), column, second}, 2).view({-1});
+    }
+
+    /// silu of sums of three rows of the table each.
+    [[nodiscard]] at::Tensor sums(const at::Tensor& rows) const {
         at::Tensor state =
             std::get<0>(at::_embedding_bag_forward_only(table_, rows, begins_.narrow(0, 0, rows.size(0) / 3)));
-        at::silu_(state);
-        if (first_.defined()) state = at::mm(state, first_.t());
-        return at::mm(state, rows_.t());
+        return at::silu_(state);
+    }
+
+    [[nodiscard]] at::Tensor scores(const at::Tensor& state) const {
+        return at::mm(first_.defined() ? at::mm(state, first_.t()) : state, rows_.t());
     }
 
     std::int64_t columns_, sequences_ = 0;
+    bool kernels_;
     at::Tensor by_token_;    // [2 R, H] of the last token, then of the one before
     at::Tensor by_feature_;  // [R, H]
     at::Tensor bias_;        // [R]
     at::Tensor table_;       // [2 V + 1 + .., R] last tokens, those before, zeros; then a round's features [S] and its
                              // pending tokens and those before them, [2 S] with two rows each: as last, as one before
-    at::Tensor first_, rows_;          // [width, R] or undefined; [V, width]
-    at::Tensor begins_;                // 0, 3, 6, ..
-    at::Tensor root_, base_, second_;  // rows of the table: [3 S], [S, N], [S, P]
-    RoundNumbers::Part root_at_, base_at_, second_at_;
+    at::Tensor first_, rows_;  // [width, R] or undefined; [V, width]
+    at::Tensor begins_;        // 0, 3, 6, ..
+    // Rows of the table, of a round: of the texts [S]; of the empty prefixes [3 S]; of the pending tokens [S, 1], and
+    // of those before them; and of what comes before the last token of the next prefixes [S, P], less the offset.
+    at::Tensor text_, root_, last_, before_, second_;
+    std::int64_t offset_ = 0;
+    RoundNumbers::Part text_at_, root_at_, last_at_, before_at_, second_at_;
 };
 
 }  // namespace outrider::detail
