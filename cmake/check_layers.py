@@ -10,9 +10,9 @@ import sys
 import tempfile
 
 # A file includes its own room and rooms of a smaller number; equal numbers are siblings and never meet.
-RANK = {"core": 0, "tree": 1, "accept/rules": 2, "ctc": 3, "budget": 3, "formats": 4, "kernels": 4, "text": 5,
+RANK = {"core": 0, "tree": 1, "accept/rules": 2, "ctc": 3, "budget": 3, "formats": 4, "kernels": 4, "cuda": 4, "text": 5,
         "target": 6, "draft": 7, "accept": 7, "decode": 8, "engine": 9, "train": 10, "serve": 10, "c_api": 10, "cli": 11}
-PRIVATE_ROOMS = {"kernels", "serve", "c_api", "cli"}  # of src/ alone
+PRIVATE_ROOMS = {"kernels", "cuda", "serve", "c_api", "cli"}  # of src/ alone
 # Rooms inside draft/: a drafter never includes another drafter, and nn/ (what they share) none of them.
 DRAFTERS = ("ctc", "medusa", "hydra")
 # formats/ and text/ read files of strangers and know nothing of trees.
@@ -24,7 +24,7 @@ EXTERNAL = {"core": SYSTEM, "tree": (), "accept/rules": (), "budget": (), "ctc":
 EXTERNAL_ABOVE = ("Eigen/", "nlohmann/", "ATen/", "c10/")
 TOO_WIDE = {"ATen/ATen.h", "torch/torch.h", "torch/all.h", "torch/extension.h"}
 TENSOR_LIBRARY = ("ATen/", "c10/", "torch/")
-PLAIN_SOURCES = ("formats", "text", "kernels")  # src/ folders that build without LibTorch, with all that they include
+PLAIN_SOURCES = ("formats", "text", "kernels", "cuda")  # src/ folders that build without LibTorch, with all that they include
 # The loop names no concrete drafter and no concrete target; of the policies it knows the default.
 LOOP_ROOM = "decode"
 LOOP_MAY = {"draft": ("drafter.hpp", "detail/"), "accept": ("policy.hpp", "match.hpp", "detail/logprob_rows"),

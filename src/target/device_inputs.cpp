@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <utility>
 #include <vector>
 
 #include <outrider/core/error.hpp>
@@ -67,10 +68,12 @@ DeviceShape device_shape(std::span<const RowSegment> segments, std::int64_t colu
             .context = rounded_context(context, columns)};
 }
 
-DeviceInputs::DeviceInputs(const DeviceShape& shape, std::int64_t kv_heads, std::int64_t group)
-    : shape_(shape), kv_heads_(kv_heads), group_(group) {
-    const std::int64_t N = shape.rows, S = shape.sequences, SR = S * shape.tree_rows;
-    const std::array<std::int64_t, kParts> sizes{N, N, N, 2 * N, 2 * N, S, S, S, SR, N, SR, SR * shape.words()};
+DeviceInputs::DeviceInputs(const DeviceShape& shape, std::int64_t kv_heads, std::int64_t group,
+                           std::vector<std::int64_t> windows)
+    : shape_(shape), kv_heads_(kv_heads), group_(group), windows_(std::move(windows)) {
+    const std::int64_t N = shape.rows, S = shape.sequences, SR = S * shape.tree_rows, W = std::ssize(windows_);
+    const std::array<std::int64_t, kParts> sizes{
+        N, N, N, 2 * N, 2 * N, S, S, S, SR, N, N, W * SR, W * SR * shape.words()};
     for (std::size_t i = 0; i < sizes.size(); ++i) begin_[i + 1] = begin_[i] + sizes[i];
 }
 
@@ -85,20 +88,18 @@ struct DeviceInputs::Place {
 
 // Zeros are the padding: token 0 at position 0, written to slot 0, which is nobody's; a lane that is nobody's; rows
 // that see row 0 of their own sequence, so that no row sees nothing.
-void DeviceInputs::fill(std::span<const RowSegment> segments, std::int64_t window, std::int64_t columns,
-                        std::int64_t* block) const {
+void DeviceInputs::fill(std::span<const RowSegment> segments, std::int64_t columns, std::int64_t* block) const {
     std::fill_n(block, size(), 0);
-    const std::int64_t W = shape_.words();
-    for (std::int64_t i = 0; i < shape_.sequences * shape_.tree_rows; ++i) block[begin_[bits] + i * W] = 1;
+    for (std::int64_t i = begin_[bits]; i < begin_[bits + 1]; i += shape_.words()) block[i] = 1;
     for (std::int64_t s = 0; s < shape_.sequences; ++s) block[begin_[count] + s] = 1;
     Place place;
     for (const RowSegment& segment : segments) {
-        fill_sequence(segment, place, window, columns, block);
+        fill_sequence(segment, place, columns, block);
         ++place.sequence;
     }
 }
 
-void DeviceInputs::fill_sequence(const RowSegment& segment, Place& place, std::int64_t window, std::int64_t columns,
+void DeviceInputs::fill_sequence(const RowSegment& segment, Place& place, std::int64_t columns,
                                  std::int64_t* block) const {
     PooledSlots& slots = *segment.cache->pooled();
     const std::int64_t s = place.sequence, base = segment.cache->committed();
@@ -111,12 +112,12 @@ void DeviceInputs::fill_sequence(const RowSegment& segment, Place& place, std::i
         block[begin_[update_to] + place.update] = slots.at(p);
     }
     slots.brought_up_to(base + n);
-    fill_rows(segment, place, window, block);
+    fill_rows(segment, place, block);
 }
 
-void DeviceInputs::fill_rows(const RowSegment& segment, Place& place, std::int64_t window, std::int64_t* block) const {
+void DeviceInputs::fill_rows(const RowSegment& segment, Place& place, std::int64_t* block) const {
     const PooledSlots& slots = *segment.cache->pooled();
-    const std::int64_t begin = place.sequence * shape_.tree_rows, W = shape_.words();
+    const std::int64_t begin = place.sequence * shape_.tree_rows;
     const std::vector<std::int64_t> positions = row_positions(segment);
     for (std::int64_t r = 0; r < std::ssize(positions); ++r, ++place.row) {
         const auto i = static_cast<std::size_t>(r);
@@ -124,10 +125,21 @@ void DeviceInputs::fill_rows(const RowSegment& segment, Place& place, std::int64
         block[begin_[position] + place.row] = positions[i];
         block[begin_[slot] + place.row] = slots.at(segment.cache->committed() + r);
         block[begin_[padded_row] + begin + r] = place.row;
+        block[begin_[padded_place] + place.row] = begin + r;
         block[begin_[attended_row] + place.row] = (begin * group_ + r) * kv_heads_;
-        const std::int64_t oldest = window > 0 ? std::max<std::int64_t>(0, positions[i] - window + 1) : 0;
+    }
+    for (std::size_t w = 0; w < windows_.size(); ++w) fill_seen(segment, w, place.sequence, positions, block);
+}
+
+void DeviceInputs::fill_seen(const RowSegment& segment, std::size_t window, std::int64_t sequence,
+                             const std::vector<std::int64_t>& positions, std::int64_t* block) const {
+    const std::int64_t W = shape_.words(), width = windows_[window];
+    const std::int64_t begin = (static_cast<std::int64_t>(window) * shape_.sequences + sequence) * shape_.tree_rows;
+    for (std::int64_t r = 0; r < std::ssize(positions); ++r) {
+        const std::int64_t own = positions[static_cast<std::size_t>(r)];
+        const std::int64_t oldest = width > 0 ? std::max<std::int64_t>(0, own - width + 1) : 0;
         block[begin_[first] + begin + r] = oldest;
-        mark_seen(segment, positions, r, window > 0 ? oldest : -1, W, block + begin_[bits] + (begin + r) * W);
+        mark_seen(segment, positions, r, width > 0 ? oldest : -1, W, block + begin_[bits] + (begin + r) * W);
     }
 }
 

@@ -30,7 +30,7 @@ struct GraphReplay::Record {
 
 // All graphs share one pool of memory: none of them reads what another one made.
 void GraphReplay::run(const std::function<void()>& body) {
-    static const at::cuda::MempoolId_t pool = at::cuda::graph_pool_handle();
+    static const auto pool = at::cuda::graph_pool_handle();
     switch (record_->runs++) {
         case 0: body(); return;
         case 1: {

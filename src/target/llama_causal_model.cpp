@@ -16,8 +16,8 @@ KvCache& LlamaCausalModel::cache_of(SequenceId sequence) {
     return found != caches_.end() ? found->second : caches_.emplace(sequence, pass_->make_cache()).first->second;
 }
 
-at::Tensor LlamaCausalModel::forward(std::span<const Rows> rows, bool with_logits) {
-    const at::NoGradGuard no_grad;
+/// Logits where the pass computes.
+at::Tensor LlamaCausalModel::run(std::span<const Rows> rows, bool with_logits) {
     std::vector<RowSegment> segments;
     for (const Rows& one : rows) {
         require(!one.tokens.empty(), "LlamaCausalModel: no rows for sequence {}; expected at least one", one.sequence);
@@ -33,8 +33,18 @@ at::Tensor LlamaCausalModel::forward(std::span<const Rows> rows, bool with_logit
         require(deepest < context(), "LlamaCausalModel: a row reaches position {}, the model's context holds {} tokens",
                 deepest, context());
     }
-    const PassOutput output = pass_->forward(segments, with_logits);
-    return with_logits ? output.logits.to(at::kCPU, at::kFloat).contiguous() : at::Tensor{};
+    return pass_->forward(segments, with_logits).logits;
+}
+
+at::Tensor LlamaCausalModel::forward(std::span<const Rows> rows, bool with_logits) {
+    const at::NoGradGuard no_grad;
+    const at::Tensor logits = run(rows, with_logits);
+    return with_logits ? logits.to(at::kCPU, at::kFloat).contiguous() : at::Tensor{};
+}
+
+at::Tensor LlamaCausalModel::forward_for(std::span<const Rows> rows, std::span<const std::int64_t> asked) {
+    const at::NoGradGuard no_grad;
+    return rows_at(run(rows, true), asked).to(at::kCPU, at::kFloat).contiguous();
 }
 
 void LlamaCausalModel::keep(SequenceId sequence, std::int64_t rows) { cache_of(sequence).append(rows); }

@@ -74,8 +74,7 @@ LlamaModel LlamaModel::load(const std::filesystem::path& path, const Options& op
     Weights weights = options.weights;
     if (!kernels && weights == Weights::automatic) weights = options.device.is_cpu() ? Weights::f32 : Weights::bf16;
     const bool device =
-        options.backend == Backend::device ||
-        (options.backend == Backend::automatic && !options.device.is_cpu() && device_pass_fits(state->config));
+        options.backend == Backend::device || (options.backend == Backend::automatic && !options.device.is_cpu());
     if (kernels)
         state->backend = make_kernel_backend(state->source, state->config, weights, options.threads);
     else if (device)
@@ -144,7 +143,10 @@ TargetHead LlamaModel::head() const {
     const auto reader = [state = state_](const char* table, double scale = 1.0) {
         return [state, table, scale](std::span<const TokenId> ids) {
             const at::NoGradGuard no_grad;
-            if (const at::Tensor held = state->backend->table(table); held.defined()) return rows_of(held, ids);
+            if (const at::Tensor held = state->backend->table(table); held.defined()) {
+                const at::Tensor rows = rows_of(held, ids);
+                return scale == 1.0 ? rows : rows * scale;
+            }
             at::Tensor rows = at::empty({static_cast<std::int64_t>(ids.size()), state->config.hidden}, at::kFloat);
             state->source->read_rows(table, ids, rows.data_ptr<float>());
             if (scale != 1.0) rows.mul_(scale);

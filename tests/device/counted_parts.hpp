@@ -21,6 +21,7 @@ namespace outrider::test {
 struct CountedDraft {
     std::unique_ptr<DraftModel> inner;
     std::map<SequenceId, SequenceId> names = {};
+    std::vector<TokenTree> drafted = {};  ///< all trees, in order
 
     std::vector<SequenceTree> propose(std::span<const SequenceFeedback> feedback, DraftBudget budget) {
         const trap::Stage stage("propose");
@@ -29,6 +30,7 @@ struct CountedDraft {
             it.sequence = names.emplace(it.sequence, static_cast<SequenceId>(names.size()) + 1).first->second;
         std::vector<SequenceTree> trees = inner->propose(named, budget);
         for (std::size_t i = 0; i < trees.size(); ++i) trees[i].sequence = feedback[i].sequence;
+        for (const SequenceTree& tree : trees) drafted.push_back(tree.tree);
         return trees;
     }
     void forget(SequenceId id) {

@@ -7,12 +7,14 @@
 
 #include <algorithm>
 #include <catch2/catch_test_macros.hpp>
+#include <cmath>
 #include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include <outrider/decode/speculative_decoder.hpp>
+#include <outrider/draft/ctc/detail/ctc_beam.hpp>
 #include <outrider/draft/ngram.hpp>
 #include <outrider/engine/make_policy.hpp>
 #include <outrider/core/rng.hpp>
@@ -53,6 +55,7 @@ struct Way {
 struct Decoded {
     std::vector<std::vector<TokenId>> texts;
     std::int64_t accepted = 0, rounds = 0;  ///< rounds after the first
+    std::vector<TokenTree> trees;
     [[nodiscard]] bool operator==(const Decoded& other) const { return texts == other.texts; }
 };
 
@@ -75,6 +78,7 @@ Decoded decode(const LlamaModel& model, const Way& way) {
     }
     Decoded all;
     all.rounds = decoder.verifier().rounds;
+    all.trees = decoder.drafter().drafted;
     for (const SequenceId id : ids) {
         GenerationResult result = decoder.take(id);
         all.accepted += result.stats.accepted;
@@ -145,12 +149,14 @@ TEST_CASE("Every policy decodes on the device, the CPU's tokens") {
 namespace {
 
 void check_logits(const std::filesystem::path& folder) {
+    const Weights weights = Weights::f32;
+    const double tolerance = 1e-4;
     const LlamaModel device = LlamaModel::load(
-        folder,
-        {.device = kTrap, .weights = Weights::f32, .backend = LlamaModel::Backend::device, .cache_tokens = 2000});
+        folder, {.device = kTrap, .weights = weights, .backend = LlamaModel::Backend::device, .cache_tokens = 2000});
     const LlamaModel reference =
-        LlamaModel::load(folder, {.weights = Weights::f32, .backend = LlamaModel::Backend::aten, .threads = 1});
+        LlamaModel::load(folder, {.weights = weights, .backend = LlamaModel::Backend::aten, .threads = 1});
     const auto a = reference.make_pass(), b = device.make_pass();
+    const auto vocabulary = static_cast<std::uint64_t>(std::min<std::int64_t>(device.config().vocabulary, 280));
     const trap::Trapping trapping;
     std::vector<KvCache> ours, theirs;
     for (int s = 0; s < 3; ++s) theirs.push_back(a->make_cache()), ours.push_back(b->make_cache());
@@ -163,17 +169,17 @@ void check_logits(const std::filesystem::path& folder) {
             if ((mix64(++seed) & 3) == 0 && s > 0) continue;  // not all sequences in every round
             const auto rows = static_cast<NodeIndex>(1 + mix64(++seed) % (round == 0 ? 90 : 12));
             for (NodeIndex i = 0; i < rows; ++i) {
-                tokens[s].push_back(static_cast<TokenId>(mix64(++seed) % 280));
+                tokens[s].push_back(static_cast<TokenId>(mix64(++seed) % vocabulary));
                 parents[s].push_back(i == 0 ? kNoNode : static_cast<NodeIndex>(mix64(++seed) % std::uint64_t(i)));
             }
             const bool chain = round == 0;
             left.push_back({&theirs[s], tokens[s], chain ? std::span<const NodeIndex>{} : parents[s]});
             right.push_back({&ours[s], tokens[s], chain ? std::span<const NodeIndex>{} : parents[s]});
         }
-        const std::vector<std::int64_t> layers{1, 3};
+        const std::vector<std::int64_t> layers{1, std::min<std::int64_t>(3, device.config().layers - 1)};
         const PassOutput expected = a->forward(left, true, layers), got = b->forward(right, true, layers);
-        CHECK(at::allclose(got.logits.cpu(), expected.logits, 1e-4, 1e-4));
-        CHECK(at::allclose(got.features.cpu(), expected.features, 1e-4, 1e-4));
+        CHECK(at::allclose(got.logits.cpu(), expected.logits, tolerance, tolerance));
+        CHECK(at::allclose(got.features.cpu(), expected.features, tolerance, tolerance));
         CHECK(at::equal(got.argmax, got.logits.cpu().argmax(-1)));
         for (std::size_t k = 0; k < left.size(); ++k) {
             if (round == 0) {
@@ -195,7 +201,7 @@ void check_logits(const std::filesystem::path& folder) {
     const std::vector<TokenId> again{3, 4, 5};
     const RowSegment left{&theirs[0], again}, right{&ours[0], again};
     CHECK(at::allclose(b->forward(std::span(&right, 1), true).logits.cpu(),
-                       a->forward(std::span(&left, 1), true).logits, 1e-4, 1e-4));
+                       a->forward(std::span(&left, 1), true).logits, tolerance, tolerance));
 }
 
 }  // namespace
@@ -208,6 +214,96 @@ TEST_CASE("The pass for devices gives the reference's logits: prompts, trees, ba
     windowed.configure("model_type", "mistral");
     windowed.configure("sliding_window", 9);
     check_logits(windowed.path());
+}
+
+namespace {
+
+const std::vector<std::string> kFamilies = {"qwen2",    "qwen3", "gemma3", "gemma2",  "smollm3", "mistral",
+                                            "mistral3", "phi3",  "glm4",   "granite", "olmo2",   "olmo3"};
+
+std::filesystem::path family(const std::string& name) {
+    return std::filesystem::path(OUTRIDER_SOURCE_DIR "/tests/golden/families") / name / "hf";
+}
+
+/// Operations of each layer of one forward: those from where one layer stores its keys, by the operation `store`, to
+/// where the next one does. The first `others` of that name store something else.
+std::vector<std::int64_t> layer_operations(TargetPass& pass, std::size_t sequences, const char* store = "index_copy",
+                                           std::size_t others = 1) {
+    std::vector<KvCache> caches;
+    const std::vector<TokenId> tokens{5, 9, 31, 7, 2};
+    for (std::size_t s = 0; s < sequences; ++s) caches.push_back(pass.make_cache());
+    std::vector<RowSegment> segments;
+    for (KvCache& cache : caches) segments.push_back({.cache = &cache, .tokens = tokens});
+    const trap::CaptureLint lint;
+    (void)pass.forward(segments, true);
+    std::vector<std::int64_t> stores, between;
+    for (std::size_t i = 0; i < lint.trace.size(); ++i)
+        if (lint.trace[i].find(store) != std::string::npos) stores.push_back(static_cast<std::int64_t>(i));
+    for (std::size_t i = others + 1; i < stores.size(); ++i) between.push_back(stores[i] - stores[i - 1]);
+    return between;
+}
+
+}  // namespace
+
+TEST_CASE("Every family's logits on the device are the reference's") {
+    trap::start();
+    at::set_num_threads(1);
+    for (const std::string& name : kFamilies) {
+        CAPTURE(name);
+        check_logits(family(name));
+    }
+}
+
+TEST_CASE("Every family's verify is at most 24 operations a layer, for any number of sequences", "[budget]") {
+    trap::start();
+    for (const std::string& name : kFamilies) {
+        const LlamaModel model = LlamaModel::load(
+            family(name),
+            {.device = kTrap, .weights = Weights::f32, .backend = LlamaModel::Backend::device, .cache_tokens = 500});
+        const auto pass = model.make_pass();
+        const trap::Trapping trapping;
+        const std::vector<std::int64_t> one = layer_operations(*pass, 1);
+        CAPTURE(name, one);
+        REQUIRE(std::ssize(one) == model.config().layers - 1);
+        for (const std::int64_t operations : one) CHECK((operations >= 10 && operations <= 24));
+        CHECK(layer_operations(*pass, 5) == one);
+    }
+}
+
+namespace {
+
+/// While one lives, passes that are made use the library's kernels.
+struct WithKernels {
+    WithKernels() { (void)setenv("OUTRIDER_KERNELS", "1", 1); }
+    ~WithKernels() { (void)unsetenv("OUTRIDER_KERNELS"); }
+};
+
+}  // namespace
+
+TEST_CASE("With kernels the logits are the reference's, and a Llama's layer is 10 launches") {
+    trap::start();
+    at::set_num_threads(1);
+    const WithKernels kernels;
+    check_logits(folders().target());
+    for (const std::string& name : kFamilies) {
+        CAPTURE(name);
+        check_logits(family(name));
+    }
+    const auto pass = load(kTrap).make_pass();
+    const trap::Trapping trapping;
+    for (const std::size_t sequences : {1, 5})
+        CHECK(layer_operations(*pass, sequences, "::rope_store", 0) == std::vector<std::int64_t>{10, 10, 10});
+}
+
+TEST_CASE("With kernels every drafter decodes the CPU's tokens") {
+    const LlamaModel cpu = load(at::kCPU), device = load(kTrap);
+    const trap::Trapping trapping;
+    for (const char* name : {"none", "ctc", "hydra", "lm"}) {
+        CAPTURE(name);
+        const Decoded expected = decode(cpu, {name});
+        const WithKernels kernels;
+        CHECK(decode(device, {name}) == expected);
+    }
 }
 
 TEST_CASE("bfloat16 decodes on the device, the CPU's tokens") {
@@ -336,6 +432,92 @@ TEST_CASE("Medusa drafts in at most 25 operations, and copies no row of scores",
         CAPTURE(propose.operations, propose.to_host_bytes);
         CHECK(propose.operations <= 25);
         CHECK(propose.to_host_bytes <= double(sequences) * 4 * 8 * 8);  // heads, nodes, a token and its log q
+    }
+}
+
+TEST_CASE("Trees that are found on the device are the host search's") {
+    const LlamaModel cpu = load(at::kCPU), device = load(kTrap);
+    const trap::Trapping trapping;
+    for (const char* name : {"ctc", "ctc_eight", "ctc_plain", "ctc_narrow", "hydra"})
+        for (const std::size_t sequences : {1, 3}) {
+            CAPTURE(name, sequences);
+            Way way{.drafter = name, .nodes = 16, .sequences = sequences};
+            way.options.ctc.top_k = 1000;  // the host's search of plain frames looks at all tokens, too
+            const Decoded expected = decode(cpu, way), got = decode(device, way);
+            REQUIRE(got.trees.size() == expected.trees.size());
+            for (std::size_t i = 0; i < got.trees.size(); ++i) {
+                const auto a = paths_of(got.trees[i]), b = paths_of(expected.trees[i]);
+                CHECK(a.size() == b.size());
+                for (const auto& [path, log_psi] : b) {
+                    CHECK(a.contains(path));
+                    if (a.contains(path)) CHECK(std::abs(a.at(path) - log_psi) < 1e-3);
+                }
+            }
+        }
+}
+
+TEST_CASE("CTC and Hydra draft in few operations, and copy nothing back but the trees", "[budget]") {
+    const LlamaModel device = load(kTrap);
+    const trap::Trapping trapping;
+    for (const char* name : {"ctc", "ctc_eight", "ctc_plain", "hydra"})
+        for (const std::size_t sequences : {1, 3}) {
+            const Decoded all = decode(device, {.drafter = name, .nodes = 16, .sequences = sequences});
+            const Share propose("propose", all.rounds);
+            CAPTURE(name, sequences, propose.operations, propose.to_device, propose.to_host, propose.to_host_bytes);
+            CHECK(propose.operations <= (sequences == 1 ? 60 : 75));  // and for any number of sequences
+            CHECK(propose.to_host == 1);
+            CHECK(propose.blocking == 0);
+            CHECK(propose.to_device <= 2);
+            CHECK(propose.to_host_bytes <= double(sequences) * 8 * 2 * 16 * 4);  // levels, psi and place, nodes
+        }
+}
+
+namespace {
+
+/// Scores of no meaning, the same on every device.
+struct FixedScores final : outrider::detail::CtcBeamScores {
+    explicit FixedScores(const at::Tensor& all) : scores(all) {}
+    [[nodiscard]] at::Tensor root() override { return scores.narrow(0, 0, 1); }
+    [[nodiscard]] at::Tensor longer(const at::Tensor&, const at::Tensor& column) override {
+        return scores.narrow(0, 1, column.size(1));
+    }
+    at::Tensor scores;  // [1 + P, V]
+};
+
+}  // namespace
+
+TEST_CASE("The CTC search is 2 launches a level with kernels, and at most 16 operations without", "[budget]") {
+    trap::start();
+    const std::int64_t T = 6, V = 50, nodes = 16;
+    const at::Tensor frames = noise({T, V + 2}, 1, 3).to(at::kFloat),
+                     scores = noise({1 + nodes, V}, 2, 2).to(at::kFloat);
+    frames.select(1, V + 1).copy_(-frames.select(1, V));
+    FixedScores on_host(scores), on_device(scores.to(kTrap));
+    outrider::detail::CtcBeam host(T, V, at::kCPU), beam(T, V, kTrap);
+    const at::Tensor there = frames.to(kTrap), wanted = host.search(frames, nodes, on_host, false);
+    for (const bool kernels : {false, true}) {
+        trap::clear_counts();
+        const trap::Trapping trapping;
+        const at::Tensor found = beam.search(there, nodes, on_device, kernels);
+        CHECK(at::allclose(found, wanted, 1e-4, 1e-4));
+        const trap::Counts all = trap::counts_of("outside");
+        CAPTURE(kernels, all.operations);
+        CHECK(all.operations <= (kernels ? 2 : 16) * T + 5);
+        CHECK(all.to_host == 1);
+        CHECK(all.to_device == 0);
+    }
+}
+
+TEST_CASE("A language model's draft copies the rows that it looks at", "[budget]") {
+    const LlamaModel device = load(kTrap);
+    const trap::Trapping trapping;
+    for (const std::size_t sequences : {1, 3}) {
+        const Decoded all = decode(device, {.drafter = "lm", .nodes = 16, .sequences = sequences});
+        const Share propose("propose", all.rounds);
+        const auto row = static_cast<double>(device.config().vocabulary) * 4;
+        const double most = double(sequences) * (1 + 4 * 4) * row;  // the pending token's, and four of four levels
+        CAPTURE(sequences, propose.to_host_bytes, most);
+        CHECK(propose.to_host_bytes <= most + 5 * 8 * 64);  // and the tokens of the largest logits
     }
 }
 

@@ -21,7 +21,7 @@
 namespace outrider::test {
 
 /// Folders of the target and its drafters: ctc (its frames know the prefix), ctc_plain, ctc_narrow (a bottleneck, and
-/// features of inner layers), medusa, hydra (with its prefix layer).
+/// features of inner layers), ctc_eight (eight frames), medusa, hydra (with its prefix layer).
 class DeviceFolders {
 public:
     DeviceFolders() {
@@ -33,6 +33,9 @@ public:
         };
         CtcConfig config = base_ctc(head);
         ctc("ctc", config);
+        config.frames = 8;
+        ctc("ctc_eight", config);
+        config = base_ctc(head);
         config.conditioning = CtcConditioning::none;
         ctc("ctc_plain", config);
         config = base_ctc(head);

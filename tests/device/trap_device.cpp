@@ -264,7 +264,9 @@ public:
 
     void run() {
         const std::string& overload = op_.operator_name().overload_name;
-        const std::string name = op_.operator_name().name.substr(6) + (overload.empty() ? "" : "." + overload);
+        const std::string& whole = op_.operator_name().name;
+        const std::string name =
+            (whole.starts_with("aten::") ? whole.substr(6) : whole) + (overload.empty() ? "" : "." + overload);
         count(name);
         note(name);
         const Unlock unlock;

@@ -198,7 +198,14 @@ OUTRIDER_INLINE void LmDraft::forward(std::vector<Growing>& growing) {
         owners.push_back(&one);
     }
     if (rows.empty()) return;
-    const at::Tensor logits = model_->forward(rows, true);
+    std::vector<std::int64_t> asked;
+    std::int64_t place = 0;
+    for (const Growing* one : owners)
+        for (const NodeIndex node : one->asked) {
+            if (node != kNoNode) asked.push_back(place);
+            ++place;
+        }
+    const at::Tensor logits = model_->forward_for(rows, asked);
     const float* row = logits.const_data_ptr<float>();
     for (Growing* one : owners) {
         const bool first = one->level.front() == 0;
@@ -207,20 +214,21 @@ OUTRIDER_INLINE void LmDraft::forward(std::vector<Growing>& growing) {
         one->known->held.insert(one->known->held.end(), one->tokens.begin(),
                                 one->tokens.begin() + static_cast<std::ptrdiff_t>(kept));
         expand(*one, row);
-        row += static_cast<std::int64_t>(one->tokens.size()) * logits.size(1);
+        row += (std::ssize(one->asked) - std::ranges::count(one->asked, kNoNode)) * logits.size(1);
         next_level(*one);
     }
 }
 
-/// Candidates after each node that was asked about.
+/// Candidates after each node that was asked about, whose logits these are in order.
 OUTRIDER_INLINE void LmDraft::expand(Growing& one, const float* logits) {
-    const auto width = static_cast<std::size_t>(model_->vocabulary());
+    const std::int64_t width = model_->vocabulary();
     std::vector<std::int32_t> best;
     std::vector<TokenId> tokens;
     std::vector<double> q;
     for (std::size_t i = 0; i < one.asked.size(); ++i) {
         if (one.asked[i] == kNoNode) continue;
-        const std::span<const float> row(logits + i * width, vocabulary_);
+        const std::span<const float> row(logits, vocabulary_);
+        logits += width;
         if (top_k_.select(row, static_cast<std::size_t>(options_.top_k), best) != TopK::Row::usable) continue;
         tokens.assign(best.begin(), best.end());
         q.clear();

@@ -2,7 +2,9 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <span>
 #include <string>
@@ -28,6 +30,12 @@ public:
     /// contiguous; undefined without `with_logits`. Throws Error for tokens and positions out of range.
     [[nodiscard]] virtual at::Tensor forward(std::span<const Rows> rows, bool with_logits) = 0;
 
+    /// The same for those who look at few rows: logits [asked, V] of the rows `asked`, places among all rows,
+    /// ascending.
+    [[nodiscard]] virtual at::Tensor forward_for(std::span<const Rows> rows, std::span<const std::int64_t> asked) {
+        return rows_at(forward(rows, true), asked);
+    }
+
     /// Keeps the first `rows` rows of the sequence's last forward: a chain.
     virtual void keep(SequenceId sequence, std::int64_t rows) = 0;
 
@@ -44,6 +52,17 @@ public:
     [[nodiscard]] virtual std::size_t weight_bytes() const { return 0; }
     /// Tells tokenizers apart: equal only for equal token ids. See TargetHead.
     [[nodiscard]] virtual const std::string& tokenizer() const = 0;
+
+protected:
+    /// Rows of logits where they lie: a view where they stand one below the other.
+    [[nodiscard]] static at::Tensor rows_at(const at::Tensor& logits, std::span<const std::int64_t> asked) {
+        if (!asked.empty() && asked.back() - asked.front() + 1 == std::ssize(asked))
+            return logits.narrow(0, asked.front(), std::ssize(asked));
+        const at::Tensor places =
+            at::empty({std::ssize(asked)}, at::TensorOptions().dtype(at::kLong).pinned_memory(!logits.is_cpu()));
+        std::copy(asked.begin(), asked.end(), places.mutable_data_ptr<std::int64_t>());
+        return logits.index_select(0, places.to(logits.device(), true));
+    }
 };
 
 }  // namespace outrider

@@ -17,6 +17,7 @@ public:
     explicit LlamaCausalModel(LlamaModel model);
 
     [[nodiscard]] at::Tensor forward(std::span<const Rows> rows, bool with_logits) override;
+    [[nodiscard]] at::Tensor forward_for(std::span<const Rows> rows, std::span<const std::int64_t> asked) override;
     void keep(SequenceId sequence, std::int64_t rows) override;
     void truncate(SequenceId sequence, std::int64_t length) override;
     void release(SequenceId sequence) override { caches_.erase(sequence); }
@@ -30,6 +31,7 @@ public:
 
 private:
     KvCache& cache_of(SequenceId sequence);
+    at::Tensor run(std::span<const Rows> rows, bool with_logits);
 
     LlamaModel model_;
     std::string tokenizer_;

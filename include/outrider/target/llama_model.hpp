@@ -30,8 +30,7 @@ class OUTRIDER_API LlamaModel {
 public:
     /// What computes the forward.
     enum class Backend {
-        automatic,  ///< kernels on the CPU (heads of a multiple of 16 dimensions), `device` elsewhere,
-                    ///< `aten` for families with other blocks than Llama's
+        automatic,  ///< kernels on the CPU (heads of a multiple of 16 dimensions, else `aten`), `device` elsewhere
         kernels,    ///< the library's own: a row's bits do not depend on other rows
         aten,       ///< plain tensor operations, on every device: the reference
         device,     ///< few tensor operations of fixed shapes; on the CPU for tests

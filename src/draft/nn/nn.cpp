@@ -2,6 +2,7 @@
 #include <outrider/draft/nn/compact_drafter-inl.hpp>
 #include <outrider/draft/nn/detail/attention-inl.hpp>
 #include <outrider/draft/nn/detail/drafter_files-inl.hpp>
+#include <outrider/draft/nn/detail/lane_layers-inl.hpp>
 #include <outrider/draft/nn/detail/layers-inl.hpp>
 #include <outrider/draft/nn/detail/path_sampling-inl.hpp>
 #include <outrider/draft/nn/detail/path_search-inl.hpp>

@@ -70,8 +70,9 @@ private:
     /// Whether trees come from the search over the whole draft vocabulary.
     [[nodiscard]] bool searches() const { return with_.prediction && options_.tree == CtcTree::best_first; }
 
-    /// Checks all feedback before any state changes, then takes it up.
-    std::vector<CtcRound> take_up(std::span<const SequenceFeedback> feedback) {
+    /// Checks all feedback before any state changes, then takes it up. `fetch`: the prediction network will ask for the
+    /// newest features on the host.
+    std::vector<CtcRound> take_up(std::span<const SequenceFeedback> feedback, bool fetch) {
         for (const SequenceFeedback& it : feedback) {
             const auto known = sequences_.find(it.sequence);
             check_progress("CtcDraft", it, known == sequences_.end() ? nullptr : &known->second, width_, vocabulary_);
@@ -80,13 +81,13 @@ private:
         for (const SequenceFeedback& it : feedback) {
             CtcKnown& known = sequences_[it.sequence];
             if (!known.cache) known.cache = with_.backend->make_cache();
-            CtcRound round{known.cache.get(), it.committed, {}, {}, it.pending};
+            CtcRound round{known.cache.get(), it.committed, {}, {}, it.pending, kNoToken};
             if (!it.tokens.empty()) {
                 round.features = it.features;
                 round.next.assign(it.tokens.begin() + 1, it.tokens.end());
                 round.next.push_back(it.pending);
                 known.before = it.tokens.back();
-                if (with_.prediction) {
+                if (fetch) {
                     const std::int64_t rows = it.features.size(0), width = it.features.size(1);
                     const bool at_hand = it.features.device().is_cpu();  // on a device one row is enough to fetch
                     const at::Tensor features = cpu_floats(at_hand ? it.features : it.features.slice(0, rows - 1));
@@ -96,6 +97,7 @@ private:
             }
             known.committed = it.committed;
             known.pending = it.pending;
+            round.before = known.before;
             rounds.push_back(std::move(round));
         }
         return rounds;
@@ -244,7 +246,14 @@ OUTRIDER_INLINE CtcEngine::CtcEngine(CtcConfig config, CtcWeights weights, const
 OUTRIDER_INLINE std::vector<SequenceTree> CtcEngine::propose(std::span<const SequenceFeedback> feedback,
                                                              DraftBudget budget) {
     if (feedback.empty()) return {};
-    std::vector<CtcRound> rounds = take_up(feedback);
+    const bool alone = options_.tree == CtcTree::best_first && with_.backend->searches(budget.nodes);
+    std::vector<CtcRound> rounds = take_up(feedback, with_.prediction && !alone);
+    if (alone) {
+        std::vector<TokenTree> found = with_.backend->search(rounds, budget.nodes, budget.least_chance());
+        std::vector<SequenceTree> trees;
+        for (std::size_t i = 0; i < feedback.size(); ++i) trees.push_back({feedback[i].sequence, std::move(found[i])});
+        return trees;
+    }
     if (budget.nodes > 0) {
         with_.backend->run(rounds, true, start(feedback), scores_);
         return drafts(feedback, budget);

@@ -26,7 +26,7 @@ enum class CtcTree : unsigned char {
 struct CtcDraftOptions {
     CtcTree tree = CtcTree::best_first;
     std::int64_t top_k = 64;  ///< candidates per frame, whose union is what a draft can name; best-first drafts of
-                              ///< conditioned frames search the whole draft vocabulary instead
+                              ///< conditioned frames, and all of them on a device, search the whole draft vocabulary
     std::int64_t chains = 2;  ///< of `sampled`, independent of each other; 1 for rules that take one chain
     std::uint64_t seed = 0;   ///< of `sampled`; draws are keyed by (seed, sequence, committed)
     int threads = 0;          ///< of the CPU's kernels; 0: the target's; one per physical core where it has none

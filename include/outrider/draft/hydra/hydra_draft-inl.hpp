@@ -51,7 +51,9 @@ private:
         std::vector<TokenId> pending;
         for (const PathSampler::Start& start : starts) pending.push_back(start.pending);
         std::vector<TokenTree> found =
-            options_.tree == HeadTree::best_first
+            options_.tree == HeadTree::best_first && backend_->searches(nodes)
+                ? backend_->search(pending, nodes, budget.least_chance())
+            : options_.tree == HeadTree::best_first
                 ? search_.best_first(pending, vocabulary_, config_.heads, nodes, budget.least_chance(), score)
                 : search_.ranked(pending, vocabulary_, shape_.of(nodes), nodes, score);
         std::vector<SequenceTree> trees;

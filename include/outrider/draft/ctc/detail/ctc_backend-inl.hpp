@@ -14,6 +14,7 @@
 
 #include <utility>
 
+#include <outrider/draft/ctc/detail/ctc_lanes-inl.hpp>
 #include <outrider/draft/ctc/detail/ctc_prediction-inl.hpp>
 #include <outrider/draft/nn/detail/aten_cache.hpp>
 #include <outrider/draft/nn/detail/operators.hpp>
@@ -138,7 +139,18 @@ private:
 
 }  // namespace detail
 
+OUTRIDER_INLINE CtcBodies make_ctc_lanes(const CtcConfig& config, const CtcWeights& weights, const TargetHead& head,
+                                         bool kernels) {
+    const at::NoGradGuard no_grad;
+    auto backend = std::make_unique<detail::LaneCtc>(config, weights, head, kernels);
+    std::unique_ptr<CtcPrediction> prediction;  // of trees that are not best-first
+    if (config.conditioning == CtcConditioning::prefix)
+        prediction = std::make_unique<detail::TensorPrediction>(config, weights, head, backend->output());
+    return {std::move(backend), std::move(prediction)};
+}
+
 OUTRIDER_INLINE CtcBodies make_ctc_tensors(const CtcConfig& config, CtcWeights weights, const TargetHead& head) {
+    if (!weights.fuse.device().is_cpu()) return make_ctc_lanes(config, weights, head);
     auto backend = std::make_unique<detail::TensorCtc>(config, weights, head);
     std::unique_ptr<CtcPrediction> prediction;
     if (config.conditioning == CtcConditioning::prefix)

@@ -30,6 +30,7 @@ struct CtcRound {
     std::vector<TokenId> next;   ///< [rows] x_{j+1} of the new rows j = n - rows .. n - 1
     at::Tensor features;         ///< [rows, (1 + k) H] h_j, then those of the config's k feature layers
     TokenId pending = kNoToken;  ///< x_n
+    TokenId before = kNoToken;   ///< x_{n-1}; kNoToken while nothing is committed
 };
 
 /// Frames of all sequences of a round.
@@ -47,6 +48,18 @@ public:
     /// Takes up the new rows of every sequence; with `frames`, returns their frames. `roots` [rows, H] are states of
     /// the prediction network that meet the same output rows, in the same product.
     virtual void run(std::span<CtcRound> rounds, bool frames, std::span<const float> roots, CtcRoundScores& scores) = 0;
+
+    /// Whether it finds best-first trees of so many nodes by itself; else its caller searches the scores.
+    [[nodiscard]] virtual bool searches(std::int64_t nodes) const {
+        (void)nodes;
+        return false;
+    }
+    /// Takes up the new rows and returns every sequence's best-first tree; nodes of a Psi that is not above `least` are
+    /// left out. Only where it `searches`.
+    [[nodiscard]] virtual std::vector<TokenTree> search(std::span<CtcRound> rounds, std::int64_t nodes, double least) {
+        (void)rounds, (void)nodes, (void)least;
+        return {};
+    }
 };
 
 /// What a CTC drafter computes with.
@@ -55,9 +68,14 @@ struct CtcBodies {
     std::unique_ptr<CtcPrediction> prediction;  ///< null where frames know no prefix
 };
 
-/// Tensor operations on any device.
+/// Tensor operations: on the CPU those of training with the host's search, on other devices make_ctc_lanes.
 [[nodiscard]] OUTRIDER_API CtcBodies make_ctc_tensors(const CtcConfig& config, CtcWeights weights,
                                                       const TargetHead& head);
+
+/// Few tensor operations for all sequences together, on any device; best-first trees are found where the frames are, by
+/// kernels where the library has them for the device (beam_kernels.hpp).
+[[nodiscard]] OUTRIDER_API CtcBodies make_ctc_lanes(const CtcConfig& config, const CtcWeights& weights,
+                                                    const TargetHead& head, bool kernels = true);
 
 /// Packed matrices and the CPU's kernels, which the compiled library holds; headers alone have none. The team must live
 /// as long as they. For sizes that fit them. `eight_bits`: of all matrices; else the layers' have 4, the others 5.

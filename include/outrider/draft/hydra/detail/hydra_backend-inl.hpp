@@ -11,6 +11,7 @@
 
 #include <utility>
 
+#include <outrider/draft/hydra/detail/hydra_lanes-inl.hpp>
 #include <outrider/draft/nn/detail/aten_cache.hpp>
 #include <outrider/draft/nn/detail/operators.hpp>
 #include <outrider/core/detail/bodies.hpp>
@@ -107,8 +108,15 @@ private:
 
 }  // namespace detail
 
+OUTRIDER_INLINE std::unique_ptr<HydraBackend> make_hydra_lanes(const HydraConfig& config, const HydraWeights& weights,
+                                                               const TargetHead& head) {
+    const at::NoGradGuard no_grad;
+    return std::make_unique<detail::LaneHydra>(config, weights, head);
+}
+
 OUTRIDER_INLINE std::unique_ptr<HydraBackend> make_hydra_tensors(const HydraConfig& config, const HydraWeights& weights,
                                                                  const TargetHead& head) {
+    if (!weights.heads[0][0].bias.device().is_cpu()) return make_hydra_lanes(config, weights, head);
     return std::make_unique<detail::TensorHydra>(config, weights, head);
 }
 

@@ -37,11 +37,29 @@ public:
     virtual void take_up(std::span<const HydraRound> rounds, bool draft) = 0;
     /// PathSearch::Score. A row's sequence is its place in the last take_up.
     virtual void scores(std::span<const PathRow> rows, float* out, std::int64_t stride) = 0;
+
+    /// Whether it finds best-first trees of so many nodes by itself; else its caller searches the scores.
+    [[nodiscard]] virtual bool searches(std::int64_t nodes) const {
+        (void)nodes;
+        return false;
+    }
+    /// PathSearch::best_first for the sequences of the last take_up, whose pending tokens these are. Only where it
+    /// `searches`.
+    [[nodiscard]] virtual std::vector<TokenTree> search(std::span<const TokenId> pending, std::int64_t nodes,
+                                                        double least) {
+        (void)pending, (void)nodes, (void)least;
+        return {};
+    }
 };
 
-/// Tensor operations on any device.
+/// Tensor operations: on the CPU those of training with the host's search, on other devices make_hydra_lanes.
 [[nodiscard]] std::unique_ptr<HydraBackend> make_hydra_tensors(const HydraConfig& config, const HydraWeights& weights,
                                                                const TargetHead& head);
+
+/// Few tensor operations for all sequences together, on any device; best-first trees are found where the scores are.
+[[nodiscard]] OUTRIDER_API std::unique_ptr<HydraBackend> make_hydra_lanes(const HydraConfig& config,
+                                                                          const HydraWeights& weights,
+                                                                          const TargetHead& head);
 
 /// Packed matrices and the CPU's kernels, which the compiled library holds; headers alone have none. The team must live
 /// as long as the backend. For sizes that fit them.

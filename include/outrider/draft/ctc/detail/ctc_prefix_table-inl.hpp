@@ -1,0 +1,141 @@
+// What a drafted prefix adds to the scores of the tokens behind it, in tensor operations: the prediction network of a
+// beam search.
+#pragma once
+
+#include <ATen/ops/_embedding_bag_forward_only.h>
+#include <ATen/ops/addmm.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/linear.h>
+#include <ATen/ops/matmul.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/silu.h>
+#include <ATen/ops/stack.h>
+#include <ATen/ops/zeros.h>
+
+#include <algorithm>
+#include <vector>
+
+#include <outrider/draft/ctc/detail/beam_kernels.hpp>
+#include <outrider/draft/ctc/detail/ctc_beam.hpp>
+#include <outrider/draft/ctc/detail/ctc_network.hpp>
+#include <outrider/draft/nn/detail/lane_layers.hpp>
+#include <outrider/draft/nn/detail/operators.hpp>
+
+namespace outrider::detail {
+
+/// The prediction network. One table holds what the draft vocabulary's tokens add to its state and, behind them, what
+/// the round's texts add, so that a state is a sum of three rows.
+class CtcPrefixTable final : public CtcBeamScores {
+public:
+    /// `output`: the target's rows of the draft vocabulary [V, H]. `kernels`: where the device has them.
+    CtcPrefixTable(const CtcConfig& config, const CtcWeights& weights, const TargetHead& head, const at::Tensor& output,
+                   bool kernels)
+        : columns_(std::ssize(config.vocabulary)), kernels_(kernels && has_beam_kernels(output.device())) {
+        const auto floats = [](const at::Tensor& weight) { return weight.detach().to(at::kFloat); };
+        const std::int64_t H = config.hidden, R = config.prefix_rank;
+        const at::Tensor in = floats(weights.prefix_in), out = floats(weights.prefix_out);
+        by_token_ = at::cat({in.slice(1, 0, H), in.slice(1, H, 2 * H)}) * config.embedding_scale;
+        by_feature_ = in.slice(1, 2 * H) * config.feature_scale;
+        bias_ = floats(weights.prefix_bias);
+        const at::Tensor both = at::linear(head.embed(config.vocabulary).to(in.options()), by_token_);  // [V, 2 R]
+        table_ = at::cat({both.slice(1, 0, R), both.slice(1, R), at::zeros({1, R}, in.options())});
+        const bool of_target = config.prefix_output == HeadOutput::target;
+        if (config.prefix_bottleneck > 0) {
+            first_ = floats(weights.prefix_narrow);
+            rows_ = of_target ? at::matmul(output, out) : out;
+        } else {
+            if (of_target) first_ = out;
+            rows_ = of_target ? output : out;
+        }
+    }
+
+    [[nodiscard]] std::size_t bytes() const {
+        std::size_t sum = table_.nbytes() + by_token_.nbytes() + by_feature_.nbytes();
+        for (const at::Tensor& matrix : {first_, rows_})
+            if (matrix.defined()) sum += matrix.nbytes();
+        return sum;
+    }
+
+    /// The places of a round's rows in the table. `known` [S]: whether the token before the pending one is.
+    void plan(const std::vector<bool>& known, std::int64_t nodes, RoundNumbers& numbers) {
+        const auto S = std::ssize(known);
+        const std::int64_t texts = 2 * columns_ + 1, tokens = texts + S;
+        std::vector<std::int64_t> text, last, before, second, root;
+        for (std::int64_t i = 0; i < S; ++i) {
+            text.push_back(texts + i), last.push_back(tokens + 2 * i), second.push_back(tokens + 2 * i + 1);
+            before.push_back(known[static_cast<std::size_t>(i)] ? tokens + 2 * S + 2 * i + 1 : texts - 1);
+            root.insert(root.end(), {text.back(), last.back(), before.back()});
+        }
+        text_at_ = numbers.add(text), last_at_ = numbers.add(last), before_at_ = numbers.add(before);
+        second_at_ = numbers.add(second), root_at_ = numbers.add(root);
+        sequences_ = S;
+        grow(tokens + 4 * S, S * std::max<std::int64_t>(nodes, 1));
+    }
+
+    /// `embedded` [2 S, H] of the pending tokens, then of those before them; `features` [S, H].
+    void start(const at::Tensor& embedded, const at::Tensor& features, const RoundNumbers& numbers) {
+        const std::int64_t S = sequences_, R = table_.size(1), texts = 2 * columns_ + 1;
+        at::Tensor base = table_.narrow(0, texts, S), tokens = table_.narrow(0, texts + S, 4 * S).view({2 * S, 2 * R});
+        at::addmm_out(base, bias_, features, by_feature_.t());
+        at::mm_out(tokens, embedded, by_token_.t());
+        text_ = numbers[text_at_], root_ = numbers[root_at_];
+        last_ = numbers[last_at_].view({S, 1}), before_ = numbers[before_at_].view({S, 1});
+        second_ = numbers[second_at_].view({S, 1}), offset_ = 0;
+    }
+
+    [[nodiscard]] at::Tensor root() override {
+        return scores(kernels_ ? beam_states(table_, text_, before_, {}, last_, 0) : sums(root_));
+    }
+
+    [[nodiscard]] at::Tensor longer(const at::Tensor& parent, const at::Tensor& column) override {
+        const at::Tensor state =
+            kernels_ ? beam_states(table_, text_, second_, parent, column, offset_) : sums(rows_of(parent, column));
+        second_ = column, offset_ = columns_;
+        return scores(state);
+    }
+
+private:
+    void grow(std::int64_t rows, std::int64_t states) {
+        if (rows > table_.size(0))
+            table_ = at::cat({table_, at::zeros({2 * rows - table_.size(0), table_.size(1)}, table_.options())});
+        if (!begins_.defined() || states > begins_.size(0))
+            begins_ = at::arange(0, 6 * states, 3, table_.options().dtype(at::kLong));
+    }
+
+    /// The three rows of each prefix, one after another [3 S P].
+    [[nodiscard]] at::Tensor rows_of(const at::Tensor& parent, const at::Tensor& column) const {
+        const std::int64_t P = column.size(1);
+        at::Tensor second = parent.defined() ? second_.gather(1, parent) : second_.expand({sequences_, P});
+        if (offset_ > 0) second = second + offset_;
+        return at::stack({text_.unsqueeze(1).expand({sequences_, P}), column, second}, 2).view({-1});
+    }
+
+    /// silu of sums of three rows of the table each.
+    [[nodiscard]] at::Tensor sums(const at::Tensor& rows) const {
+        at::Tensor state =
+            std::get<0>(at::_embedding_bag_forward_only(table_, rows, begins_.narrow(0, 0, rows.size(0) / 3)));
+        return at::silu_(state);
+    }
+
+    [[nodiscard]] at::Tensor scores(const at::Tensor& state) const {
+        return at::mm(first_.defined() ? at::mm(state, first_.t()) : state, rows_.t());
+    }
+
+    std::int64_t columns_, sequences_ = 0;
+    bool kernels_;
+    at::Tensor by_token_;    // [2 R, H] of the last token, then of the one before
+    at::Tensor by_feature_;  // [R, H]
+    at::Tensor bias_;        // [R]
+    at::Tensor table_;       // [2 V + 1 + .., R] last tokens, those before, zeros; then a round's features [S] and its
+                             // pending tokens and those before them, [2 S] with two rows each: as last, as one before
+    at::Tensor first_, rows_;  // [width, R] or undefined; [V, width]
+    at::Tensor begins_;        // 0, 3, 6, ..
+    // Rows of the table, of a round: of the texts [S]; of the empty prefixes [3 S]; of the pending tokens [S, 1], and
+    // of those before them; and of what comes before the last token of the next prefixes [S, P], less the offset.
+    at::Tensor text_, root_, last_, before_, second_;
+    std::int64_t offset_ = 0;
+    RoundNumbers::Part text_at_, root_at_, last_at_, before_at_, second_at_;
+};
+
+}  // namespace outrider::detail

@@ -1,0 +1,147 @@
+// Bodies of lane_layers.hpp.
+#pragma once
+
+#include <outrider/draft/nn/detail/lane_layers.hpp>
+
+#include <ATen/ops/_fused_rms_norm.h>
+#include <ATen/ops/addcmul.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/scaled_dot_product_attention.h>
+#include <ATen/ops/silu.h>
+#include <ATen/ops/stack.h>
+#include <ATen/ops/where.h>
+#include <ATen/ops/zeros.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include <outrider/draft/nn/detail/operators.hpp>
+
+#include <outrider/core/detail/bodies.hpp>
+
+namespace outrider::detail {
+
+OUTRIDER_INLINE RoundNumbers::Part RoundNumbers::add(std::span<const std::int64_t> numbers) {
+    const auto begin = std::ssize(numbers_);
+    numbers_.insert(numbers_.end(), numbers.begin(), numbers.end());
+    return {begin, std::ssize(numbers)};
+}
+
+OUTRIDER_INLINE void RoundNumbers::send(at::Device device) {
+    const at::Tensor staged =
+        at::empty({std::ssize(numbers_)}, at::TensorOptions().dtype(at::kLong).pinned_memory(!device.is_cpu()));
+    std::copy(numbers_.begin(), numbers_.end(), staged.mutable_data_ptr<std::int64_t>());
+    sent_ = staged.to(device, true);
+}
+
+OUTRIDER_INLINE at::Tensor fused_rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps) {
+    return std::get<0>(at::_fused_rms_norm(x, {x.size(-1)}, weight, eps));
+}
+
+OUTRIDER_INLINE LaneLayers::LaneLayers(const LayerSizes& sizes, std::span<const LayerWeights> weights,
+                                       const at::TensorOptions& options)
+    : sizes_(sizes), weights_(weights.begin(), weights.end()), options_(options) {
+    seen_ = at::zeros({}, options);
+    unseen_ = at::full({}, -INFINITY, options);
+    grow(2, 256);
+}
+
+OUTRIDER_INLINE std::int64_t LaneLayers::take_lane() {
+    if (free_.empty()) grow(2 * lanes_, capacity_);
+    const std::int64_t lane = free_.back();
+    free_.pop_back();
+    return lane;
+}
+
+OUTRIDER_INLINE void LaneLayers::reserve(std::int64_t positions) {
+    if (positions > capacity_) grow(lanes_, std::max(positions, 2 * capacity_));
+}
+
+/// Cleared: what is masked must still be a number.
+OUTRIDER_INLINE void LaneLayers::grow(std::int64_t lanes, std::int64_t capacity) {
+    const std::int64_t D = sizes_.head_dim, half = D / 2, K = sizes_.kv_heads;
+    capacity = (capacity + 63) / 64 * 64;
+    const at::Tensor store = at::zeros({std::ssize(weights_), lanes, capacity, 2 * K, D}, options_);
+    if (store_.defined()) store.narrow(1, 0, lanes_).narrow(2, 0, capacity_).copy_(store_);
+    store_ = store;
+    if (capacity > capacity_) {  // on the host, in doubles: angles of late positions are large
+        const at::Tensor place = at::arange(half, at::kDouble) / static_cast<double>(half);
+        const at::Tensor angle =
+            at::arange(capacity, at::kDouble).unsqueeze(1) * (place * -std::log(sizes_.rope_theta)).exp().unsqueeze(0);
+        const at::Tensor cos = angle.cos(), sin = angle.sin();
+        rotation_ = at::stack({at::cat({cos, cos}, 1), at::cat({sin.neg(), sin}, 1)}, 1)
+                        .unsqueeze(2)
+                        .to(options_.device(), options_.dtype().toScalarType());
+        positions_ = at::arange(capacity, options_.dtype(at::kLong));
+    }
+    for (std::int64_t lane = lanes - 1; lane >= std::max<std::int64_t>(lanes_, 1); --lane) free_.push_back(lane);
+    lanes_ = lanes, capacity_ = capacity;
+}
+
+OUTRIDER_INLINE LaneLayers::Parts LaneLayers::add(const LanePlan& plan, RoundNumbers& numbers) const {
+    return {numbers.add(plan.slot), numbers.add(plan.position), numbers.add(plan.lane), numbers.add(plan.limit)};
+}
+
+OUTRIDER_INLINE LaneLayers::Round LaneLayers::begin(const LanePlan& plan, const Parts& parts,
+                                                    const RoundNumbers& numbers) const {
+    Round round;
+    round.slot = numbers[parts.slot], round.lane = numbers[parts.lane];
+    round.only = plan.lane.empty() ? 0 : plan.lane[0];
+    round.context = plan.context, round.frames = plan.frames, round.sequences = std::ssize(plan.lane);
+    round.longest = std::min(capacity_, (plan.longest + 63) / 64 * 64);
+    const at::Tensor turns = rotation_.index_select(0, numbers[parts.position]);
+    round.cos = turns.select(1, 0), round.sin = turns.select(1, 1);
+    if (round.frames == 0) return round;
+    const at::Tensor looks = positions_.narrow(0, 0, round.longest).lt(numbers[parts.limit].unsqueeze(1));
+    round.bias = at::where(looks, seen_, unseen_).view({round.sequences, 1, 1, round.longest});
+    return round;
+}
+
+/// Keys and values of all rows go to their slots. Returns [rows, heads + 2 kv_heads, head_dim], turned.
+OUTRIDER_INLINE at::Tensor LaneLayers::project(std::size_t layer, const at::Tensor& rows, const Round& round) {
+    const LayerWeights& own = weights_[layer];
+    const std::int64_t D = sizes_.head_dim, half = D / 2, K = sizes_.kv_heads, N = sizes_.heads;
+    const at::Tensor qkv = at::mm(fused_rms_norm(rows, own.attn_norm, sizes_.norm_eps), own.qkv.t());
+    const at::Tensor heads = qkv.view({-1, N + 2 * K, D});
+    at::Tensor turned = heads.narrow(1, 0, N + K);
+    const at::Tensor straight = turned * round.cos;
+    const at::Tensor swapped = at::cat({turned.narrow(2, half, half), turned.narrow(2, 0, half)}, 2);
+    at::addcmul_out(turned, straight, swapped, round.sin);
+    store_.select(0, static_cast<std::int64_t>(layer))
+        .view({-1, 2 * K, D})
+        .index_copy_(0, round.slot, heads.narrow(1, N, 2 * K));
+    return heads;
+}
+
+/// Of the frames' rows: [S frames, heads head_dim].
+OUTRIDER_INLINE at::Tensor LaneLayers::attend(std::size_t layer, const at::Tensor& heads, const Round& round) const {
+    const std::int64_t S = round.sequences, T = round.frames, L = round.longest, D = sizes_.head_dim,
+                       K = sizes_.kv_heads, G = sizes_.heads / K;
+    const at::Tensor lanes = store_.select(0, static_cast<std::int64_t>(layer));
+    const at::Tensor seen =
+        (S == 1 ? lanes.narrow(0, round.only, 1).narrow(1, 0, L) : lanes.narrow(1, 0, L).index_select(0, round.lane))
+            .transpose(1, 2);  // [S, 2 K, L, D]
+    const at::Tensor queries = heads.narrow(0, round.context, S * T)
+                                   .narrow(1, 0, sizes_.heads)
+                                   .view({S, T, K, G, D})
+                                   .permute({0, 2, 3, 1, 4})
+                                   .reshape({S, K, G * T, D});
+    const at::Tensor mixed = at::scaled_dot_product_attention(queries, seen.narrow(1, 0, K), seen.narrow(1, K, K),
+                                                              round.bias.expand({S, K, G * T, L}));
+    return mixed.view({S, K, G, T, D}).permute({0, 3, 1, 2, 4}).reshape({S * T, K * G * D});
+}
+
+OUTRIDER_INLINE void LaneLayers::run(std::size_t layer, const at::Tensor& rows, at::Tensor& x, const Round& round) {
+    const LayerWeights& own = weights_[layer];
+    const at::Tensor heads = project(layer, rows, round);
+    x.addmm_(attend(layer, heads, round), own.attn_out.t());
+    const at::Tensor inner = at::mm(fused_rms_norm(x, own.mlp_norm, sizes_.norm_eps), own.gate_up.t());
+    const std::int64_t I = inner.size(1) / 2;
+    x.addmm_(at::silu(inner.narrow(1, 0, I)).mul_(inner.narrow(1, I, I)), own.down.t());
+}
+
+}  // namespace outrider::detail

@@ -1,0 +1,104 @@
+// Decoder layers of drafters on devices: keys and values of all sequences in one tensor, and one copy of numbers a
+// round.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <c10/core/Device.h>
+#include <c10/core/TensorOptions.h>
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include <outrider/draft/nn/detail/layers.hpp>
+
+namespace outrider::detail {
+
+/// The whole numbers of one round, in one copy to the device that waits for nothing.
+class RoundNumbers {
+public:
+    struct Part {
+        std::int64_t begin = 0, count = 0;
+    };
+
+    Part add(std::span<const std::int64_t> numbers);
+    void send(at::Device device);
+    /// A part [count] int64 on the device, after `send`.
+    [[nodiscard]] at::Tensor operator[](Part part) const { return sent_.narrow(0, part.begin, part.count); }
+
+private:
+    std::vector<std::int64_t> numbers_;
+    at::Tensor sent_;
+};
+
+/// Which rows a round has, on the host: first `context` rows that the layers remember, then `frames` rows of each
+/// sequence, which go through the layers.
+struct LanePlan {
+    std::vector<std::int64_t> slot, position;  ///< of all rows: where keys and values go, and the angle
+    std::vector<std::int64_t> lane, limit;     ///< of each sequence: its frames see positions below `limit`
+    std::int64_t context = 0, frames = 0, longest = 0;
+};
+
+/// Positions lie in lanes, one a sequence; lane 0 belongs to nobody. All lanes are as long as the longest sequence
+/// needs; they grow by doubling. What a frame leaves in its lane is overwritten by the rows that come next.
+class LaneLayers {
+public:
+    /// `weights` as they are stored, on the device and of the type of `options`.
+    LaneLayers(const LayerSizes& sizes, std::span<const LayerWeights> weights, const at::TensorOptions& options);
+
+    [[nodiscard]] std::int64_t take_lane();
+    void give_lane(std::int64_t lane) { free_.push_back(lane); }
+    /// Room for so many positions in every lane; call before `slot`.
+    void reserve(std::int64_t positions);
+    [[nodiscard]] std::int64_t slot(std::int64_t lane, std::int64_t position) const {
+        return lane * capacity_ + position;
+    }
+
+    /// What the layers of one round share.
+    struct Round {
+        at::Tensor slot, lane;  ///< [rows], [S] int64
+        at::Tensor cos, sin;    ///< [rows, 1, head_dim], the sine with the sign of its half
+        at::Tensor bias;        ///< [S, 1, 1, L] 0, or -infinity where a frame does not look
+        std::int64_t only = 0;  ///< the lane where S = 1
+        std::int64_t context = 0, frames = 0, sequences = 0, longest = 0;
+    };
+    struct Parts {
+        RoundNumbers::Part slot, position, lane, limit;
+    };
+    [[nodiscard]] Parts add(const LanePlan& plan, RoundNumbers& numbers) const;
+    [[nodiscard]] Round begin(const LanePlan& plan, const Parts& parts, const RoundNumbers& numbers) const;
+
+    /// `rows` [context + S frames, H]; the last of them, x [S frames, H], go through the layer, in place (x may be a
+    /// view of them).
+    void run(std::size_t layer, const at::Tensor& rows, at::Tensor& x, const Round& round);
+    /// Only remembers.
+    void remember(std::size_t layer, const at::Tensor& context, const Round& round) {
+        (void)project(layer, context, round);
+    }
+    [[nodiscard]] std::size_t size() const { return weights_.size(); }
+
+private:
+    at::Tensor project(std::size_t layer, const at::Tensor& rows, const Round& round);
+    [[nodiscard]] at::Tensor attend(std::size_t layer, const at::Tensor& heads, const Round& round) const;
+    void grow(std::int64_t lanes, std::int64_t capacity);
+
+    LayerSizes sizes_;
+    std::vector<LayerWeights> weights_;
+    at::TensorOptions options_;
+    at::Tensor store_;      // [layers, lanes, capacity, 2 kv_heads, head_dim] keys, then values
+    at::Tensor rotation_;   // [capacity, 2, 1, head_dim]
+    at::Tensor positions_;  // [capacity] 0, 1, 2, ...
+    at::Tensor seen_, unseen_;
+    std::int64_t lanes_ = 0, capacity_ = 0;
+    std::vector<std::int64_t> free_;
+};
+
+/// x / sqrt(mean(x^2) + eps) * weight over the last dimension, as one operation where the device has one.
+[[nodiscard]] at::Tensor fused_rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps);
+
+}  // namespace outrider::detail
+
+#ifndef OUTRIDER_COMPILED
+#include <outrider/draft/nn/detail/lane_layers-inl.hpp>
+#endif

@@ -1,0 +1,202 @@
+#include "device_kernels.hpp"
+
+#include <ATen/ops/empty.h>
+#include <c10/core/TensorOptions.h>
+
+#include <cstdlib>
+#include <string_view>
+#include <vector>
+
+#include <outrider/core/error.hpp>
+
+#include "cuda/rope_store.hpp"
+#include "cuda/rows.hpp"
+#include "cuda/tree_attention.hpp"
+#include "target/device_operators.hpp"
+
+#ifdef OUTRIDER_CUDA
+#include <c10/cuda/CUDAStream.h>
+
+#include "cuda/kernels.hpp"
+#endif
+
+namespace outrider {
+namespace {
+
+using at::Tensor;
+using cuda::Bf16;
+
+struct OneThread {
+    template <typename Body>
+    void operator()(const Body& body, std::int64_t blocks) const {
+        std::vector<float> shared(static_cast<std::size_t>(body.shared_floats()));
+        const cuda::SerialBlock block(shared.data());
+        for (std::int64_t b = 0; b < blocks; ++b) body(block, b);
+    }
+};
+
+#ifdef OUTRIDER_CUDA
+struct OnCurrentStream {
+    template <typename Body>
+    void operator()(const Body& body, std::int64_t blocks) const {
+        const char* why = cuda::launch(body, blocks, c10::cuda::getCurrentCUDAStream().stream());
+        require(*why == 0, ErrorKind::internal, "a kernel of the device pass was not launched: {}", why);
+    }
+};
+#endif
+
+template <typename T>
+T* data(const Tensor& x) {
+    OUTRIDER_ASSERT(x.is_contiguous());
+    return static_cast<T*>(x.mutable_data_ptr());
+}
+
+const std::int64_t* longs(const Tensor& x) { return x.const_data_ptr<std::int64_t>(); }
+
+/// f(T) for the element type.
+template <typename F>
+void by_type(const Tensor& x, F&& f) {
+    if (x.scalar_type() == at::kFloat)
+        f(float{});
+    else
+        f(Bf16{});
+}
+
+template <typename On>
+void rope_store_on(Tensor& qkv, Tensor& store, const Tensor& turns, const Tensor& position, const Tensor& slot,
+                   std::int64_t rotated) {
+    const std::int64_t kv_heads = store.size(1) / 2;
+    by_type(qkv, [&]<typename T>(T) {
+        On{}(cuda::RopeStore<T>{.qkv = data<T>(qkv),
+                                .store = data<T>(store),
+                                .turns = data<T>(turns),
+                                .position = longs(position),
+                                .slot = longs(slot),
+                                .heads = qkv.size(1) - 2 * kv_heads,
+                                .kv_heads = kv_heads,
+                                .head_dim = qkv.size(2),
+                                .rotated = rotated},
+             qkv.size(0));
+    });
+}
+
+template <typename On>
+Tensor attend_on(const Tensor& qkv, const Tensor& store, at::TensorList rows, std::int64_t tree_rows,
+                 std::int64_t words, std::int64_t splits, double scale, double cap) {
+    const std::int64_t kv_heads = store.size(1) / 2, heads = qkv.size(1) - 2 * kv_heads, N = qkv.size(0);
+    const Tensor partial = at::empty({N, heads, splits, qkv.size(2) + 2}, qkv.options().dtype(at::kFloat));
+    const cuda::TreeRows seen{.place = longs(rows[0]),
+                              .lane = longs(rows[1]),
+                              .committed = longs(rows[2]),
+                              .count = longs(rows[3]),
+                              .first = longs(rows[4]),
+                              .bits = longs(rows[5]),
+                              .table = longs(rows[6]),
+                              .tree_rows = tree_rows,
+                              .words = words,
+                              .columns = rows[6].size(1)};
+    by_type(qkv, [&]<typename T>(T) {
+        On{}(cuda::TreeAttend<T>{.rows = seen,
+                                 .qkv = data<T>(qkv),
+                                 .store = data<T>(store),
+                                 .partial = data<float>(partial),
+                                 .heads = heads,
+                                 .kv_heads = kv_heads,
+                                 .head_dim = qkv.size(2),
+                                 .splits = splits,
+                                 .scale = static_cast<float>(scale),
+                                 .cap = static_cast<float>(cap)},
+             N * kv_heads * splits);
+    });
+    return partial;
+}
+
+template <typename On>
+Tensor join_on(const Tensor& partial, const Tensor& like) {
+    const std::int64_t N = partial.size(0), heads = partial.size(1), D = partial.size(3) - 2;
+    const Tensor out = at::empty({N, heads * D}, like.options());
+    by_type(out, [&]<typename T>(T) {
+        On{}(
+            cuda::TreeJoin<T>{
+                .partial = data<float>(partial), .out = data<T>(out), .head_dim = D, .splits = partial.size(2)},
+            N * heads);
+    });
+    return out;
+}
+
+template <typename On>
+Tensor gate_on(const Tensor& gate_up, bool gelu) {
+    const std::int64_t F = gate_up.size(1) / 2;
+    const Tensor out = at::empty({gate_up.size(0), F}, gate_up.options());
+    by_type(out, [&]<typename T>(T) {
+        On{}(cuda::Gate<T>{.gate_up = data<T>(gate_up), .out = data<T>(out), .width = F, .gelu = gelu}, out.size(0));
+    });
+    return out;
+}
+
+template <typename On>
+void implement(torch::Library& library) {
+    library.impl("rope_store", &rope_store_on<On>);
+    library.impl("tree_attend", &attend_on<On>);
+    library.impl("tree_join", &join_on<On>);
+    library.impl("gate", &gate_on<On>);
+}
+
+void define(torch::Library& library) {
+    library.def(
+        "rope_store(Tensor(a!) qkv, Tensor(b!) store, Tensor turns, Tensor position, Tensor slot, int rotated) -> ()");
+    library.def(
+        "tree_attend(Tensor qkv, Tensor store, Tensor[] rows, int tree_rows, int words, int splits, float scale, "
+        "float cap) -> Tensor");
+    library.def("tree_join(Tensor partial, Tensor like) -> Tensor");
+    library.def("gate(Tensor gate_up, bool gelu) -> Tensor");
+}
+
+void ready() {
+#ifdef OUTRIDER_CUDA
+    constexpr detail::FillOperators on_cuda = &implement<OnCurrentStream>;
+#else
+    constexpr detail::FillOperators on_cuda = nullptr;
+#endif
+    static const bool once = (detail::register_operators(&define, &implement<OneThread>, on_cuda), true);
+    (void)once;
+}
+
+template <typename Signature>
+c10::TypedOperatorHandle<Signature> operator_named(const char* name) {
+    ready();
+    return detail::registered_operator<Signature>(name);
+}
+
+}  // namespace
+
+bool device_kernels_wanted(at::Device device) {
+    const char* said = std::getenv("OUTRIDER_KERNELS");
+    if (said == nullptr || std::string_view(said) != "1") return false;
+    return detail::runs_on(operator_named<Tensor(const Tensor&, bool)>("gate"), device);
+}
+
+void rope_store(const Tensor& qkv, const Tensor& store, const Tensor& turns, const Tensor& position, const Tensor& slot,
+                std::int64_t rotated) {
+    static const auto run =
+        operator_named<void(Tensor&, Tensor&, const Tensor&, const Tensor&, const Tensor&, std::int64_t)>("rope_store");
+    Tensor to_qkv = qkv, to_store = store;
+    run.call(to_qkv, to_store, turns, position, slot, rotated);
+}
+
+Tensor tree_attention(const Tensor& qkv, const Tensor& store, const AttendedRows& rows, double scale, double cap) {
+    static const auto attend = operator_named<Tensor(const Tensor&, const Tensor&, at::TensorList, std::int64_t,
+                                                     std::int64_t, std::int64_t, double, double)>("tree_attend");
+    static const auto join = operator_named<Tensor(const Tensor&, const Tensor&)>("tree_join");
+    const std::vector<Tensor> parts{rows.place, rows.lane, rows.committed, rows.count,
+                                    rows.first, rows.bits, rows.table};
+    const std::int64_t splits = (rows.positions + cuda::kSplit - 1) / cuda::kSplit;
+    return join.call(attend.call(qkv, store, parts, rows.tree_rows, rows.words, splits, scale, cap), qkv);
+}
+
+Tensor gated(const Tensor& gate_up, bool gelu) {
+    static const auto run = operator_named<Tensor(const Tensor&, bool)>("gate");
+    return run.call(gate_up, gelu);
+}
+
+}  // namespace outrider
