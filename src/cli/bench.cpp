@@ -1,6 +1,6 @@
 // outrider bench: what this machine can gain from drafting, said beforehand.
 //
-// --seconds bounds what is measured, in shares: the multiply rates (a tenth), the cost of passes (a seventh for each
+// --seconds bounds what is measured, in shares: the multiply rates (a tenth), the cost of passes (a sixth for each
 // way of holding the weights) and drafting (a third); the rest is for loading and a few reads of memory. A share is a
 // time after which no more is begun, but each thing is measured at least: products and sweeps three times, a round
 // once. So a large model takes longer.
@@ -9,7 +9,6 @@
 
 #include <utility>
 
-#include <outrider/budget/detail/curve.hpp>
 #include <outrider/core/detail/clock.hpp>
 #include <outrider/core/detail/cores.hpp>
 #include <outrider/target/detail/pass_times.hpp>
@@ -28,7 +27,7 @@
 namespace outrider::cli {
 namespace {
 
-constexpr double kRates = 0.1, kPasses = 0.15, kDrafting = 0.35;  // shares of --seconds
+constexpr double kRates = 0.1, kPasses = 0.13, kPlain = 0.04, kDrafting = 0.35;  // shares of --seconds
 
 void see_machine(const BenchArguments& arguments, const LlamaModel& model, BenchReport& report) {
     MachineFacts& machine = report.machine;
@@ -55,8 +54,13 @@ MeasuredPasses measure_passes(const LlamaModel& model, double seconds) {
 
 WeightsSeen see_passes(const LlamaModel& model, double seconds) {
     MeasuredPasses measured = measure_passes(model, seconds);
-    return {std::string(name_of(model.weights())), model.weights_description(), model.weight_bytes(),
-            std::move(measured.times), measured.steady};
+    const double plain = plain_round(model, kPlain / kPasses * seconds);
+    return {.weights = std::string(name_of(model.weights())),
+            .description = model.weights_description(),
+            .bytes = model.weight_bytes(),
+            .plain_seconds = plain > 0 ? plain : measured.times.front().seconds,
+            .passes = std::move(measured.times),
+            .steady = measured.steady};
 }
 
 /// Other ways of holding the weights that are worth a look: of a file whose blocks are multiplied as they are, bf16,
@@ -79,10 +83,9 @@ void see_drafter(const BenchArguments& arguments, const LlamaModel& model, Bench
     if (name == "none") return;
     DecodingArguments decoding;
     decoding.nodes = kBenchNodes;
-    auto drafter = load_drafter(name, model, arguments.model, decoding);
+    const auto drafter = load_drafter(name, model, arguments.model, decoding);
     if (drafter->kind() == "none") return;
-    const double pass = budget::read(report.ways.front().passes, kBenchNodes + 1);
-    report.drafting = see_drafting(model, name, std::move(drafter), pass, kDrafting * arguments.seconds);
+    report.drafting = see_drafting(model, name, *drafter, report.ways.front().passes, kDrafting * arguments.seconds);
 }
 
 BenchReport measure(const BenchArguments& arguments) {

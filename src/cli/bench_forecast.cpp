@@ -38,19 +38,25 @@ std::optional<double> CurvePoint::gain(double tokens) const {
     return tokens / ratio;
 }
 
-std::vector<CurvePoint> cost_curve(std::span<const PassTime> table, const DraftingSeen* drafting) {
-    require(!table.empty(), ErrorKind::not_supported, "bench: no pass of this model could be measured");
-    const double plain = budget::read(table, 1);
-    std::vector<CurvePoint> curve;
-    for (const std::int64_t nodes : kCurveNodes) {
+double DraftingSeen::beside(std::int64_t n) const {
+    const std::int64_t few = std::min(kFewNodes, counts.nodes()), many = counts.nodes();
+    if (n <= few || few == many) return beside_few;
+    return beside_few + (beside_many - beside_few) * double(n - few) / double(many - few);
+}
+
+std::vector<CurvePoint> cost_curve(std::span<const PassTime> table, double plain, const DraftingSeen* drafting) {
+    require(!table.empty() && plain > 0, ErrorKind::not_supported, "bench: no pass of this model could be measured");
+    std::vector<CurvePoint> curve(1);
+    curve[0].seconds = plain;
+    curve[0].beta = curve[0].gamma = 1;
+    for (const std::int64_t nodes : std::span(kCurveNodes).subspan(1)) {
         if (nodes >= table.back().rows) break;  // a line beyond the last size would promise what nobody measured
-        CurvePoint point{.nodes = nodes, .seconds = budget::read(table, nodes + 1)};
+        CurvePoint point{.nodes = nodes, .seconds = std::max(budget::read(table, nodes + 1), plain)};
         point.ratio = point.seconds / plain;
-        if (nodes == 0) {
-            point.beta = point.gamma = 1;  // plain decoding asks no drafter
-        } else if (drafting != nullptr && nodes <= drafting->counts.nodes()) {
+        if (drafting != nullptr && nodes <= drafting->counts.nodes()) {
+            const double round = drafting->counts.pass_seconds(nodes, table) + drafting->beside(nodes);
             point.beta = drafting->counts.beta(nodes);
-            point.gamma = *point.beta * plain / (drafting->counts.pass_seconds(nodes, table) + drafting->draft_seconds);
+            point.gamma = *point.beta * plain / round;
         }
         curve.push_back(point);
     }

@@ -50,13 +50,21 @@ private:
     std::vector<std::int64_t> sizes_, kept_;
 };
 
+/// Nodes of the smaller trees that drafting is timed with.
+inline constexpr std::int64_t kFewNodes = 2;
+
 /// A drafter as it was seen on a few texts.
 struct DraftingSeen {
     std::string name, kind;
     RankCounts counts{0};
     std::int64_t tokens = 0;   ///< emitted in these rounds
-    double draft_seconds = 0;  ///< of a call, the median
-    double round_seconds = 0;  ///< of a round as it was decoded, the mean
+    double draft_seconds = 0;  ///< of a call for counts.nodes() nodes, the median
+    /// What rounds took beside passes of their size, the medians: drafting, what it leaves the pass (cold caches,
+    /// threads asleep), the host's work. With trees of kFewNodes and of counts.nodes() nodes.
+    double beside_few = 0, beside_many = 0;
+
+    /// Of n nodes: on the straight line between the two.
+    [[nodiscard]] double beside(std::int64_t n) const;
 };
 
 /// One size of tree with one way of holding the weights.
@@ -71,8 +79,11 @@ struct CurvePoint {
 };
 
 /// The points of kCurveNodes, as far as passes of that many rows were measured. `table`: rows ascending, one at least;
-/// between them lie straight lines (budget::read).
-[[nodiscard]] std::vector<CurvePoint> cost_curve(std::span<const PassTime> table, const DraftingSeen* drafting);
+/// between them lie straight lines (budget::read). `plain`: seconds of a round of plain decoding. Sweeps change sizes
+/// from pass to pass, which plain decoding does not: their pass of one row may take a quarter more. No pass counts for
+/// less.
+[[nodiscard]] std::vector<CurvePoint> cost_curve(std::span<const PassTime> table, double plain,
+                                                 const DraftingSeen* drafting);
 
 /// What to take: a place in the list of curves, and a size.
 struct BestChoice {

@@ -58,7 +58,7 @@ std::string rate_table(const std::vector<MultiplyRate>& rates) {
 }
 
 std::string weights_line(const WeightsSeen& way, const MachineFacts& machine) {
-    const double plain = way.passes.front().seconds;
+    const double plain = way.plain_seconds;
     std::string line = fmt::format("weights {}: {:.0f} MB, plain {:.1f} tokens/s, {:.2f} ms each", way.description,
                                    1e-6 * double(way.bytes), 1 / plain, 1e3 * plain);
     if (machine.bytes_per_second > 0)
@@ -80,10 +80,12 @@ std::string curve_table(const std::vector<CurvePoint>& curve, bool drafting) {
 }
 
 std::string drafting_lines(const DraftingSeen& seen) {
+    const std::int64_t nodes = seen.counts.nodes();
     std::string lines = fmt::format(
-        "drafter {}: {} rounds with {} nodes on built-in prompts, {:.2f} tokens each; a draft costs {:.2f} ms\n",
-        seen.kind, seen.counts.rounds(), seen.counts.nodes(), seen.counts.beta(seen.counts.nodes()),
-        1e3 * seen.draft_seconds);
+        "drafter {}: {} rounds with {} nodes on built-in prompts, {:.2f} tokens each\n"
+        "a draft takes {:.2f} ms; rounds take {:.2f} ms (2 nodes) to {:.2f} ms ({} nodes) beside their passes\n",
+        seen.kind, seen.counts.rounds(), nodes, seen.counts.beta(nodes), 1e3 * seen.draft_seconds,
+        1e3 * seen.beside_few, 1e3 * seen.beside_many, nodes);
     if (seen.counts.rounds() < kFewRounds)
         lines += "so few rounds tell beta roughly; --seconds N takes longer and sees more\n";
     return lines;
@@ -132,7 +134,7 @@ ordered_json drafting_json(const DraftingSeen& seen) {
             {"rounds", seen.counts.rounds()},
             {"tokens", seen.tokens},
             {"draft_seconds", seen.draft_seconds},
-            {"round_seconds", seen.round_seconds},
+            {"beside_seconds", {{"2", seen.beside_few}, {fmt::format("{}", seen.counts.nodes()), seen.beside_many}}},
             {"rounds_by_size", seen.counts.sizes()},
             {"kept_by_rank", seen.counts.kept()}};
 }
@@ -155,7 +157,7 @@ ordered_json weights_json(const WeightsSeen& way, const std::vector<CurvePoint>&
             {"description", way.description},
             {"bytes", way.bytes},
             {"steady", way.steady},
-            {"plain_tokens_per_second", 1 / way.passes.front().seconds},
+            {"plain_tokens_per_second", 1 / way.plain_seconds},
             {"passes", std::move(passes)},
             {"curve", curve_json(curve)}};
 }
@@ -169,7 +171,8 @@ bool BenchReport::busy() const {
 std::vector<std::vector<CurvePoint>> BenchReport::curves() const {
     std::vector<std::vector<CurvePoint>> curves;
     curves.reserve(ways.size());
-    for (const WeightsSeen& way : ways) curves.push_back(cost_curve(way.passes, drafting ? &*drafting : nullptr));
+    for (const WeightsSeen& way : ways)
+        curves.push_back(cost_curve(way.passes, way.plain_seconds, drafting ? &*drafting : nullptr));
     return curves;
 }
 

@@ -34,6 +34,7 @@ struct WeightsSeen {
     std::string weights;      ///< as --weights has it
     std::string description;  ///< with the formats, "stored (q4_1, q8_0)"
     std::size_t bytes = 0;
+    double plain_seconds = 0;      ///< of a round of plain decoding, the median
     std::vector<PassTime> passes;  ///< rows ascending, at least one
     bool steady = false;           ///< sweeps agreed
 };

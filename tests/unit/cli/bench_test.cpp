@@ -41,8 +41,8 @@ BenchReport report_of(std::optional<DraftingSeen> drafting) {
                       .buffer_bytes = 1 << 28};
     for (const char* path : {"avx2", "vnni"})
         for (const std::int64_t rows : {1, 16}) report.rates.push_back({path, "q4_1", rows, 1e10 * double(rows)});
-    report.ways = {{"stored", "stored (q4_1)", 100'000'000, kTable, true},
-                   {"bf16", "bf16 (bf16)", 270'000'000, {{1, 0.020}, {17, 0.022}}, true}};
+    report.ways = {{"stored", "stored (q4_1)", 100'000'000, 0.010, kTable, true},
+                   {"bf16", "bf16 (bf16)", 270'000'000, 0.020, {{1, 0.020}, {17, 0.022}}, true}};
     report.drafting = std::move(drafting);
     return report;
 }
@@ -52,6 +52,7 @@ DraftingSeen seen(double draft_seconds) {
     drafting.name = "drafters/d+ngram", drafting.kind = "ctc+ngram";
     drafting.counts = four_rounds();
     drafting.tokens = 9, drafting.draft_seconds = draft_seconds;
+    drafting.beside_few = drafting.beside_many = draft_seconds;
     return drafting;
 }
 
@@ -106,7 +107,7 @@ TEST_CASE("bench: the first n nodes of a tree, cut and walked again, keep what t
 }
 
 TEST_CASE("bench: the cost curve lies on straight lines between measured sizes") {
-    const auto curve = cost_curve(kTable, nullptr);
+    const auto curve = cost_curve(kTable, 0.010, nullptr);
     REQUIRE(curve.size() == kCurveNodes.size());
     const auto seconds = [&](std::int64_t nodes) {
         return std::find_if(curve.begin(), curve.end(), [&](const auto& p) { return p.nodes == nodes; })->seconds;
@@ -122,13 +123,23 @@ TEST_CASE("bench: the cost curve lies on straight lines between measured sizes")
         CHECK(point.gain(2.5).has_value() == (point.nodes >= 2));  // n nodes bring n + 1 tokens at most
     }
     CHECK(*curve[2].gain(2.4) == Approx(2.0));
-    CHECK(cost_curve(std::span(kTable).first(3), nullptr).back().nodes == 4);  // 5 rows are the most that was measured
-    CHECK_THROWS_AS(cost_curve({}, nullptr), Error);
+    CHECK(cost_curve(std::span(kTable).first(3), 0.010, nullptr).back().nodes ==
+          4);  // 5 rows are the most that was measured
+    CHECK_THROWS_AS(cost_curve({}, 0.010, nullptr), Error);
+}
+
+TEST_CASE("bench: plain decoding is taken as it runs, and no larger pass counts for less") {
+    const auto faster = cost_curve(kTable, 0.008, nullptr);
+    CHECK((faster[0].seconds == 0.008 && faster[0].ratio == 1.0));
+    CHECK(faster[1].ratio == Approx(0.011 / 0.008));
+    const auto slower = cost_curve(kTable, 0.0125, nullptr);
+    CHECK((slower[1].ratio == 1.0 && slower[2].ratio == 1.0));
+    CHECK(slower[3].ratio == Approx(0.016 / 0.0125));
 }
 
 TEST_CASE("bench: gamma is what passes bring over what they and the drafts cost") {
     const DraftingSeen drafting = seen(0.002);
-    const auto curve = cost_curve(kTable, &drafting);
+    const auto curve = cost_curve(kTable, 0.010, &drafting);
     CHECK((*curve[0].beta == 1.0 && *curve[0].gamma == 1.0));
     CHECK(*curve[1].beta == Approx(1.5));
     // One tree of four had no node: three passes of 2 rows and one of 1.
@@ -136,23 +147,30 @@ TEST_CASE("bench: gamma is what passes bring over what they and the drafts cost"
     // 4 nodes: two trees had them, one had 2.
     CHECK(*curve[3].gamma == Approx(2.25 * 0.010 / (0.25 * (2 * 0.016 + 0.012 + 0.010) + 0.002)));
     CHECK_FALSE(curve[4].beta.has_value());  // 6 nodes were never drafted
+
+    DraftingSeen growing = drafting;
+    growing.beside_many = 0.004;
+    CHECK((growing.beside(1) == 0.002 && growing.beside(2) == 0.002 && growing.beside(4) == 0.004));
+    CHECK(growing.beside(3) == Approx(0.003));
+    CHECK(*cost_curve(kTable, 0.010, &growing)[1].gamma == *curve[1].gamma);
+    CHECK(*cost_curve(kTable, 0.010, &growing)[3].gamma < *curve[3].gamma);
 }
 
 TEST_CASE("bench: the best is the most tokens a second, and drafts must be worth it") {
     const DraftingSeen cheap = seen(0.0), expensive = seen(0.02);
     using Curves = std::vector<std::vector<CurvePoint>>;
-    const BestChoice drafted = best_choice(Curves{cost_curve(kTable, &cheap)});
+    const BestChoice drafted = best_choice(Curves{cost_curve(kTable, 0.010, &cheap)});
     CHECK(drafted.nodes == 4);
     CHECK(drafted.tokens_per_second == Approx(drafted.gamma / 0.010));
     CHECK(drafted.gamma > 1.6);
-    const BestChoice plain = best_choice(Curves{cost_curve(kTable, &expensive)});
+    const BestChoice plain = best_choice(Curves{cost_curve(kTable, 0.010, &expensive)});
     CHECK((plain.nodes == 0 && plain.gamma == 1.0));
     CHECK(plain.tokens_per_second == Approx(100));
     // Slower when plain, but rows are free there.
     const std::vector<PassTime> flat = {{1, 0.011}, {17, 0.0111}};
-    const BestChoice other = best_choice(Curves{cost_curve(kTable, &cheap), cost_curve(flat, &cheap)});
+    const BestChoice other = best_choice(Curves{cost_curve(kTable, 0.010, &cheap), cost_curve(flat, 0.011, &cheap)});
     CHECK((other.way == 1 && other.nodes == 4));
-    std::vector<CurvePoint> within = cost_curve(kTable, nullptr);
+    std::vector<CurvePoint> within = cost_curve(kTable, 0.010, nullptr);
     within[1].gamma = kWorthwhile - 0.01;
     CHECK(best_choice(Curves{within}).nodes == 0);
     within[1].gamma = kWorthwhile + 0.01;
