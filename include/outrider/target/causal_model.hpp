@@ -2,7 +2,6 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/empty.h>
 
 #include <algorithm>
 #include <cstdint>
@@ -58,8 +57,8 @@ protected:
     [[nodiscard]] static at::Tensor rows_at(const at::Tensor& logits, std::span<const std::int64_t> asked) {
         if (!asked.empty() && asked.back() - asked.front() + 1 == std::ssize(asked))
             return logits.narrow(0, asked.front(), std::ssize(asked));
-        const at::Tensor places =
-            at::empty({std::ssize(asked)}, at::TensorOptions().dtype(at::kLong).pinned_memory(!logits.is_cpu()));
+        const auto host = at::TensorOptions().dtype(at::kLong).device(at::kCPU).pinned_memory(!logits.is_cpu());
+        const at::Tensor places = logits.new_empty({std::ssize(asked)}, host);
         std::copy(asked.begin(), asked.end(), places.mutable_data_ptr<std::int64_t>());
         return logits.index_select(0, places.to(logits.device(), true));
     }
