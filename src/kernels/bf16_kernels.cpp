@@ -36,13 +36,15 @@ void tile(const TileArgs& t) {
     for (int r = 0; r < R; ++r) even[r] = odd[r] = _mm512_setzero_ps();
     const auto* w = reinterpret_cast<const std::uint32_t*>(t.panel);
     const std::uint32_t* x = t.pairs;
-    for (std::int64_t k = t.blocks * 8; k > 0; --k, w += 2 * kPanel, x += 2 * t.group) {
-        __builtin_prefetch(w + kPrefetchBytes / 4);
-        __builtin_prefetch(w + kPrefetchBytes / 4 + kPanel);
-        OUTRIDER_UNROLL
-        for (int r = 0; r < R; ++r) even[r] = add_products(even[r], w, x[r]);
-        OUTRIDER_UNROLL
-        for (int r = 0; r < R; ++r) odd[r] = add_products(odd[r], w + kPanel, x[t.group + r]);
+    for (std::int64_t b = t.blocks; b > 0; --b, x += 16 * (t.group - 1)) {
+        for (int k = 0; k < 8; ++k, w += 2 * kPanel, x += 2) {
+            __builtin_prefetch(w + kPrefetchBytes / 4);
+            __builtin_prefetch(w + kPrefetchBytes / 4 + kPanel);
+            OUTRIDER_UNROLL
+            for (int r = 0; r < R; ++r) even[r] = add_products(even[r], w, x[16 * r]);
+            OUTRIDER_UNROLL
+            for (int r = 0; r < R; ++r) odd[r] = add_products(odd[r], w + kPanel, x[16 * r + 1]);
+        }
     }
     float* y = t.y;
     const auto mask = static_cast<__mmask16>((1U << t.width) - 1);
@@ -73,11 +75,11 @@ OUTRIDER_ALWAYS_INLINE __m256i round_to_bf16(__m512 x) {
     return _mm512_cvtepi32_epi16(_mm512_srli_epi32(result, 16));
 }
 
-void round_pairs(const float* x, std::int64_t n, std::uint32_t* pairs, std::int64_t stride) {
-    for (; n > 0; n -= 16, x += 16) {
-        alignas(32) std::uint32_t words[8];
-        _mm256_store_si256(reinterpret_cast<__m256i*>(words), round_to_bf16(_mm512_loadu_ps(x)));
-        for (int i = 0; i < 8; ++i, pairs += stride) *pairs = words[i];
+void round_pairs(const float* x, std::int64_t blocks, std::uint32_t* pairs, std::int64_t stride) {
+    for (; blocks > 0; --blocks, x += 32, pairs += stride) {
+        auto* to = reinterpret_cast<__m256i*>(pairs);
+        _mm256_store_si256(to, round_to_bf16(_mm512_loadu_ps(x)));
+        _mm256_store_si256(to + 1, round_to_bf16(_mm512_loadu_ps(x + 16)));
     }
 }
 

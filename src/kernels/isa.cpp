@@ -8,11 +8,12 @@
 #include <outrider/core/error.hpp>
 
 #include "kernel_table.hpp"
+#include "tile_state.hpp"
 
 namespace outrider {
 namespace {
 
-constexpr Isa kAll[] = {Isa::scalar, Isa::neon, Isa::avx2, Isa::avx512, Isa::vnni, Isa::bf16};
+constexpr Isa kAll[] = {Isa::scalar, Isa::neon, Isa::avx2, Isa::avx512, Isa::vnni, Isa::bf16, Isa::amx};
 
 bool runs(Isa isa) {
     if (isa == Isa::scalar) return true;
@@ -28,6 +29,7 @@ bool runs(Isa isa) {
         case Isa::avx512: return avx512;
         case Isa::vnni: return vnni;
         case Isa::bf16: return bf16;
+        case Isa::amx: return bf16 && kernels::tile_state() != kernels::TileState::none;
         default: return false;
     }
 #elif defined(__aarch64__)
@@ -43,11 +45,19 @@ std::string available_names() {
     return names;
 }
 
+// Whether the path may be used now, which `amx` has to ask for.
+bool granted(Isa isa) {
+    return runs(isa) && (isa != Isa::amx || kernels::request_tile_state() == kernels::TileState::granted);
+}
+
 Isa from_environment() {
     const char* wanted = std::getenv("OUTRIDER_ISA");
-    if (wanted == nullptr || *wanted == '\0') return available_isas().back();
+    if (wanted == nullptr || *wanted == '\0') {
+        const Isa fastest = available_isas().back();
+        return granted(fastest) ? fastest : available_isas().back();  // a refused path is no longer listed
+    }
     for (const Isa isa : available_isas())
-        if (name(isa) == wanted) return isa;
+        if (name(isa) == wanted && granted(isa)) return isa;
     fail("OUTRIDER_ISA is \"{}\", which this machine cannot run; it has: {}", wanted, available_names());
 }
 
@@ -63,6 +73,7 @@ std::string_view name(Isa isa) {
         case Isa::avx512: return "avx512";
         case Isa::vnni: return "vnni";
         case Isa::bf16: return "bf16";
+        case Isa::amx: return "amx";
     }
     return "unknown";
 }
@@ -80,7 +91,7 @@ Isa active_isa() {
 }
 
 void force_isa(Isa isa) {
-    require(runs(isa), "force_isa: this machine cannot run {}; it has: {}", name(isa), available_names());
+    require(granted(isa), "force_isa: this machine cannot run {}; it has: {}", name(isa), available_names());
     forced.store(static_cast<int>(isa), std::memory_order_relaxed);
 }
 
@@ -92,6 +103,7 @@ const Table& table(Isa isa) {
     if (isa == Isa::avx512) return avx512_table();
     if (isa == Isa::vnni) return vnni_table();
     if (isa == Isa::bf16) return bf16_table();
+    if (isa == Isa::amx) return amx_table();
 #elif defined(__aarch64__)
     if (isa == Isa::neon) return neon_table();
 #endif

@@ -12,7 +12,6 @@
 namespace outrider::kernels {
 
 inline constexpr std::int64_t kPanel = PackedLinear::kPanel;
-inline constexpr std::int64_t kRowGroup = PackedRows::kRowGroup;
 inline constexpr std::size_t kFormats = static_cast<std::size_t>(WeightFormat::q6_k) + 1;
 
 /// What a multiply of some panels of one matrix needs.
@@ -37,7 +36,7 @@ struct TileArgs {
     const std::byte* panel = nullptr;
     std::int64_t blocks = 0;
     const float* floats = nullptr;         ///< first row of the tile at k = 0; k advances by `group` floats
-    const std::uint32_t* pairs = nullptr;  ///< first row at k = 0; two k advance by `group` pairs
+    const std::uint32_t* pairs = nullptr;  ///< first row at block 0; a block advances by 16 `group`
     const std::int8_t* bytes = nullptr;    ///< first row at block 0; a block advances by 32 `group`
     const RowScale* scales = nullptr;      ///< first row at block 0; a block advances by `group`
     std::int64_t group = 0;                ///< rows of the group
@@ -103,9 +102,9 @@ struct Table {
     /// x [32 blocks] to int8: block b at q + b * q_stride, its scales at scales[b * scale_stride].
     void (*quantise_row)(const float* x, std::int64_t blocks, std::int8_t* q, std::int64_t q_stride, RowScale* scales,
                          std::int64_t scale_stride) = nullptr;
-    /// x [n] to bf16 pairs, k even in the low half: pair i at pairs[i * stride]; n % 32 == 0. Only where bf16 weights
-    /// meet rows of bf16, else null.
-    void (*round_pairs)(const float* x, std::int64_t n, std::uint32_t* pairs, std::int64_t stride) = nullptr;
+    /// x [32 blocks] to bf16 pairs, k even in the low half: the 16 pairs of block b at pairs + b * stride. Only where
+    /// bf16 weights meet rows of bf16, else null.
+    void (*round_pairs)(const float* x, std::int64_t blocks, std::uint32_t* pairs, std::int64_t stride) = nullptr;
     void (*rms_norm_row)(const float* x, std::int64_t n, const float* weight, float eps, float* y) = nullptr;
     void (*silu_gate_row)(const float* gate, const float* up, std::int64_t n, float* y) = nullptr;
     void (*gelu_gate_row)(const float* gate, const float* up, std::int64_t n, float* y) = nullptr;
@@ -155,6 +154,7 @@ struct Table {
 [[nodiscard]] const Table& avx512_table();
 [[nodiscard]] const Table& vnni_table();
 [[nodiscard]] const Table& bf16_table();
+[[nodiscard]] const Table& amx_table();
 #endif
 #if defined(__aarch64__)
 [[nodiscard]] const Table& neon_table();

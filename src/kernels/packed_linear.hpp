@@ -19,8 +19,8 @@ enum class WeightFormat : unsigned char { f32, bf16, int8, q4_0, q4_1, q5_0, q5_
 
 [[nodiscard]] std::string_view name(WeightFormat format);
 
-/// How the rows are held that meet such weights: f32 for f32 weights, f32 or (on the path `bf16`, isa.hpp) bf16 for
-/// bf16 weights, else int8 in blocks of 32.
+/// How the rows are held that meet such weights: f32 for f32 weights, f32 or (on the paths `bf16` and `amx`, isa.hpp)
+/// bf16 for bf16 weights, else int8 in blocks of 32.
 enum class RowForm : unsigned char { f32, bf16, int8 };
 [[nodiscard]] RowForm row_form(WeightFormat format);
 
@@ -51,11 +51,15 @@ private:
 
 /// Rows in the form that the weights need. Reused from call to call: memory only grows.
 ///
-/// Layout: groups of kRowGroup rows (the last one may be smaller, of g rows); inside a group f32 is [in][g], bf16 is
-/// [in / 2][g] pairs, int8 is [in / 32][g][32] with scales [in / 32][g]. `in` is padded with zeros to a multiple of 32.
+/// Layout: groups of group_rows(form) rows (the last one may be smaller, of g rows); inside a group f32 is [in][g],
+/// bf16 is [in / 32][g][16] pairs, int8 is [in / 32][g][32] with scales [in / 32][g]. `in` is padded with zeros to a
+/// multiple of 32.
 class PackedRows {
 public:
-    static constexpr std::int64_t kRowGroup = 24;
+    /// Two tiles of 12 rows in vector registers, of bf16 two tiles of 16 rows in those of AMX.
+    [[nodiscard]] static constexpr std::int64_t group_rows(RowForm form) noexcept {
+        return form == RowForm::bf16 ? 32 : 24;
+    }
 
     /// Packs x [n, in] (row stride ldx floats). Every member calls it with the same arguments and packs its share; a
     /// barrier must follow before the rows are used, and precede it if they were in use. Each row's form depends on

@@ -24,7 +24,9 @@ void PackedRows::shape(TeamMember& member, std::int64_t n, std::int64_t in, RowF
     require(n >= 0 && in > 0, "PackedRows: {} rows of {} values; rows need at least one value", n, in);
     const std::int64_t padded = (in + 31) / 32 * 32;
     const std::size_t width = form == RowForm::f32 ? 4 : form == RowForm::bf16 ? 2 : 1;
-    const auto value_bytes = static_cast<std::size_t>(n * padded) * width;
+    // A tile of AMX is read whole, also where fewer rows are left than it has.
+    constexpr std::size_t kBehind = 16 * 64;
+    const auto value_bytes = static_cast<std::size_t>(n * padded) * width + kBehind;
     const auto scale_bytes = form != RowForm::int8 ? 0 : static_cast<std::size_t>(n * padded / 32) * sizeof(RowScale);
     const auto scratch_bytes = static_cast<std::size_t>(member.size() * padded) * sizeof(float);
     // All members see the same capacities here, so all take the same branch.
@@ -42,14 +44,14 @@ void PackedRows::shape(TeamMember& member, std::int64_t n, std::int64_t in, RowF
 
 // Packs `count` blocks of 32 of a row, from block `first` on; x holds those values, zeros beyond the row's end.
 void PackedRows::pack_part(const Place& at, std::int64_t first, std::int64_t count, const float* x) {
-    const std::int64_t start = at.row / kRowGroup * kRowGroup, group = std::min(kRowGroup, at.rows - start);
-    const std::int64_t r = at.row - start;
+    const std::int64_t most = group_rows(at.form), start = at.row / most * most;
+    const std::int64_t group = std::min(most, at.rows - start), r = at.row - start;
     if (at.form == RowForm::f32) {
         float* to = reinterpret_cast<float*>(values_.data()) + start * at.blocks * 32 + first * 32 * group + r;
         for (std::int64_t k = 0; k < count * 32; ++k) to[k * group] = x[k];
     } else if (at.form == RowForm::bf16) {
-        auto* to = reinterpret_cast<std::uint32_t*>(values_.data()) + (start * at.blocks + first * group) * 16 + r;
-        kernels::active_table().round_pairs(x, count * 32, to, group);
+        auto* to = reinterpret_cast<std::uint32_t*>(values_.data()) + (start * at.blocks + first * group + r) * 16;
+        kernels::active_table().round_pairs(x, count, to, group * 16);
     } else {
         auto* q = reinterpret_cast<std::int8_t*>(values_.data()) + (start * at.blocks + first * group + r) * 32;
         auto* scales = reinterpret_cast<RowScale*>(scales_.data()) + start * at.blocks + first * group + r;

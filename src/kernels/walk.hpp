@@ -12,8 +12,9 @@ inline constexpr std::int64_t kRowCache = 384 * 1024;
 
 /// Calls tiles[R - 1] for tiles of R <= max_tile rows. A group's rows are split evenly: 8 rows are 4 + 4, not 6 + 2.
 inline void walk_tiles(const MultiplyArgs& a, const Tile* tiles, std::int64_t max_tile, std::int64_t value_bytes) {
-    const std::int64_t in = a.blocks * 32, groups = (a.rows + kRowGroup - 1) / kRowGroup;
-    const std::int64_t resident = std::max<std::int64_t>(1, kRowCache / (kRowGroup * in * value_bytes));
+    const std::int64_t most = PackedRows::group_rows(a.pairs != nullptr ? RowForm::bf16 : RowForm::int8);
+    const std::int64_t in = a.blocks * 32, groups = (a.rows + most - 1) / most;
+    const std::int64_t resident = std::max<std::int64_t>(1, kRowCache / (most * in * value_bytes));
     TileArgs t;
     t.blocks = a.blocks, t.ldy = a.ldy, t.add = a.add;
     for (std::int64_t first = 0; first < groups; first += resident) {
@@ -22,15 +23,15 @@ inline void walk_tiles(const MultiplyArgs& a, const Tile* tiles, std::int64_t ma
             t.panel = a.panels + panel * a.panel_bytes;
             t.width = static_cast<int>(std::min(kPanel, a.out - panel * kPanel));
             for (std::int64_t g = first; g < last; ++g) {
-                const std::int64_t begin = g * kRowGroup;
-                t.group = std::min(kRowGroup, a.rows - begin);
+                const std::int64_t begin = g * most;
+                t.group = std::min(most, a.rows - begin);
                 const std::int64_t count = (t.group + max_tile - 1) / max_tile;
                 for (std::int64_t i = 0, row = 0; i < count; ++i) {
                     const std::int64_t size = (t.group - row) / (count - i);
                     if (a.floats != nullptr)
                         t.floats = a.floats + begin * in + row;
                     else if (a.pairs != nullptr)
-                        t.pairs = a.pairs + begin * in / 2 + row;
+                        t.pairs = a.pairs + begin * in / 2 + row * 16;
                     else {
                         t.bytes = a.bytes + begin * in + row * 32;
                         t.scales = a.scales + begin * a.blocks + row;

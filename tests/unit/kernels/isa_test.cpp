@@ -1,12 +1,27 @@
 // Hidden tests, run by CMakeLists.txt with the environment set.
 #include <catch2/catch_test_macros.hpp>
 
+#include <algorithm>
+#include <array>
 #include <cstdlib>
+
+#if defined(__linux__)
+#include <csignal>
+#endif
 
 #include <outrider/core/error.hpp>
 #include "kernels/isa.hpp"
 
 using namespace outrider;
+
+namespace {
+
+bool has_amx() {
+    const auto there = available_isas();
+    return std::find(there.begin(), there.end(), Isa::amx) != there.end();
+}
+
+}  // namespace
 
 TEST_CASE("OUTRIDER_ISA chooses the path", "[.][chosen]") {
     REQUIRE(std::getenv("OUTRIDER_ISA") != nullptr);
@@ -23,3 +38,27 @@ TEST_CASE("an OUTRIDER_ISA that names no path of this machine is an error that l
         CHECK(text.find("scalar") != text.npos);
     }
 }
+
+TEST_CASE("OUTRIDER_ISA=amx takes the tiles", "[.][amx_chosen]") {
+    if (!has_amx()) SKIP("this machine has no AMX: nothing tested");
+    CHECK(active_isa() == Isa::amx);
+    CHECK(has_amx());
+}
+
+#if defined(__linux__)
+TEST_CASE("where Linux refuses the tiles the fastest path is another, and amx is gone from the list",
+          "[.][amx_refused]") {
+    if (!has_amx()) SKIP("this machine has no AMX: nothing tested");
+    // A signal stack that could not hold the larger state: Linux refuses it as long as the stack is there.
+    std::array<char, 4096> small{};
+    stack_t before{}, stack{};
+    stack.ss_sp = small.data(), stack.ss_size = small.size();
+    REQUIRE(sigaltstack(&stack, &before) == 0);
+    const Isa taken = active_isa();
+    sigaltstack(&before, nullptr);
+    CHECK(taken == Isa::bf16);
+    CHECK_FALSE(has_amx());
+    CHECK_THROWS_AS(force_isa(Isa::amx), Error);
+    CHECK(active_isa() == Isa::bf16);
+}
+#endif

@@ -228,11 +228,11 @@ inline TestMatrix random_matrix(WeightFormat format, std::int64_t out, std::int6
 
 /// Row `row`, value k as the packed rows hold it.
 inline double packed_value(const PackedRows& rows, std::int64_t row, std::int64_t k) {
-    const std::int64_t first = row / PackedRows::kRowGroup * PackedRows::kRowGroup, r = row - first;
-    const std::int64_t group = std::min(PackedRows::kRowGroup, rows.rows() - first), in = rows.padded_in();
+    const std::int64_t most = PackedRows::group_rows(rows.form()), first = row / most * most, r = row - first;
+    const std::int64_t group = std::min(most, rows.rows() - first), in = rows.padded_in();
     if (rows.form() == RowForm::f32) return rows.floats()[first * in + k * group + r];
     if (rows.form() == RowForm::bf16) {
-        const std::uint32_t pair = rows.pairs()[first * in / 2 + k / 2 * group + r];
+        const std::uint32_t pair = rows.pairs()[first * in / 2 + (k / 32 * group + r) * 16 + k % 32 / 2];
         return std::bit_cast<float>(k % 2 == 0 ? pair << 16 : pair & 0xffff0000U);
     }
     const std::int64_t b = k / 32;

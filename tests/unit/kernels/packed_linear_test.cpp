@@ -192,7 +192,7 @@ TEST_CASE("rows are quantised to the same bits on every path, odd values include
     }
 }
 
-TEST_CASE("rows for bf16 weights are floats or, on the path bf16, rounded to nearest even") {
+TEST_CASE("rows for bf16 weights are floats or, on the paths bf16 and amx, rounded to nearest even") {
     const IsaGuard guard;
     std::vector<float> x = Draws(97).normals(64);
     const float inf = std::numeric_limits<float>::infinity(), nan = std::numeric_limits<float>::quiet_NaN();
@@ -204,15 +204,16 @@ TEST_CASE("rows for bf16 weights are floats or, on the path bf16, rounded to nea
         TeamMember alone;
         PackedRows rows;
         rows.assign(alone, x.data(), 1, 64, 64, WeightFormat::bf16);
-        REQUIRE(rows.form() == (isa == Isa::bf16 ? RowForm::bf16 : RowForm::f32));
+        const bool rounded = isa == Isa::bf16 || isa == Isa::amx;
+        REQUIRE(rows.form() == (rounded ? RowForm::bf16 : RowForm::f32));
         for (std::size_t k = 0; k < x.size(); ++k) {
             const double held = packed_value(rows, 0, static_cast<std::int64_t>(k));
-            if (isa != Isa::bf16)
+            if (!rounded)
                 CHECK(held == x[k]);
             else if (k >= odd.size())
                 CHECK(std::abs(held - x[k]) <= std::ldexp(std::abs(x[k]), -8));
         }
-        if (isa != Isa::bf16) continue;
+        if (!rounded) continue;
         const std::vector<double> expected{0, 0, 1e-41, inf, -inf, 1, 1.015625, 1.0078125};
         for (std::size_t k = 3; k < expected.size(); ++k)
             CHECK(packed_value(rows, 0, static_cast<std::int64_t>(k)) == expected[k]);
@@ -329,6 +330,40 @@ TEST_CASE("a stack gives the outputs of its matrices side by side, formats mixed
     CHECK_THROWS_AS(PackedLinear::stack({PackedLinear{}}), Error);
 }
 
+TEST_CASE("the path amx sums bf16 products in the stated order, for 1 to 40 rows of matrices of odd sizes") {
+    const IsaGuard guard;
+    const auto there = available_isas();
+    if (std::find(there.begin(), there.end(), Isa::amx) == there.end()) SKIP("this machine has no AMX: nothing tested");
+    force_isa(Isa::amx);
+    for (const auto& [out, in] :
+         {std::pair<std::int64_t, std::int64_t>{1, 31}, {15, 32}, {17, 45}, {48, 160}, {83, 576}}) {
+        const std::int64_t most = 40;
+        const TestMatrix m = random_matrix(WeightFormat::bf16, out, in, 101);
+        const std::vector<float> x = Draws(103).normals(most * in);
+        TeamMember alone;
+        PackedRows rows;
+        rows.assign(alone, x.data(), most, in, in, WeightFormat::bf16);
+        std::vector<float> expected(static_cast<std::size_t>(most * out));
+        for (std::int64_t r = 0; r < most; ++r)
+            for (std::int64_t o = 0; o < out; ++o) {
+                float& sum = expected[static_cast<std::size_t>(r * out + o)];
+                for (std::int64_t first = 0; first < in; first += 32) {
+                    float by[2] = {};  // even and odd k; each product is exact
+                    for (std::int64_t k = first; k < std::min(in, first + 32); ++k)
+                        by[k % 2] += static_cast<float>(m.weights[static_cast<std::size_t>(o * in + k)] *
+                                                        packed_value(rows, r, k));
+                    sum += by[0] + by[1];
+                }
+            }
+        for (std::int64_t n = 1; n <= most; ++n) {
+            INFO(n << " rows, [" << out << ", " << in << "]");
+            const auto part = std::span(x).first(static_cast<std::size_t>(n * in));
+            REQUIRE(
+                same_bits(product(m.packed, part, n), std::span(expected).first(static_cast<std::size_t>(n * out))));
+        }
+    }
+}
+
 TEST_CASE("Store::add adds the product to what is there") {
     on_every_path([](Isa, WeightFormat format) {
         const std::int64_t out = 21, in = fitting(format, 64), n = 3, ldy = 30;
@@ -430,7 +465,7 @@ TEST_CASE("matrices of one model share memory and outlive one another") {
 TEST_CASE("a path that the machine lacks is refused") {
     const IsaGuard guard;
     const auto there = available_isas();
-    for (const Isa isa : {Isa::scalar, Isa::neon, Isa::avx2, Isa::avx512, Isa::vnni, Isa::bf16}) {
+    for (const Isa isa : {Isa::scalar, Isa::neon, Isa::avx2, Isa::avx512, Isa::vnni, Isa::bf16, Isa::amx}) {
         if (std::find(there.begin(), there.end(), isa) != there.end()) {
             force_isa(isa);
             CHECK(active_isa() == isa);
