@@ -24,7 +24,16 @@ constexpr std::int64_t kGroup = PackedRows::group_rows(RowForm::bf16);
 constexpr std::int64_t kBlockBytes = 32 * kPanel * 2;  // of a panel
 constexpr std::int64_t kPrefetchBytes = 8192;
 
-#include "amx_tiles.inl"
+constexpr int kTileRows = 16;  // at most
+static_assert(kGroup == 2 * kTileRows);
+
+/// What ldtilecfg reads.
+struct TileConfig {
+    std::uint8_t palette = 1, start_row = 0, reserved[14] = {};
+    std::uint16_t row_bytes[16] = {};
+    std::uint8_t rows[16] = {};
+};
+static_assert(sizeof(TileConfig) == 64);
 
 // Tiles 0 to 3 are sums and 4 and 5 rows, of `rows` rows; 6 and 7 are weights of 16 outputs, two k a row.
 constexpr TileConfig config_of(int rows) {
@@ -32,8 +41,23 @@ constexpr TileConfig config_of(int rows) {
     for (int t = 0; t < 8; ++t) c.row_bytes[t] = 64, c.rows[t] = static_cast<std::uint8_t>(t < 6 ? rows : kTileRows);
     return c;
 }
-constexpr auto kConfigs = configs(config_of);
-static_assert(kGroup == 2 * kTileRows);
+
+// Constants: compilers do not know that ldtilecfg reads more than a pointer's size.
+constexpr auto kConfigs = [] {
+    std::array<TileConfig, kTileRows> configs{};
+    for (int rows = 1; rows <= kTileRows; ++rows) configs[static_cast<std::size_t>(rows - 1)] = config_of(rows);
+    return configs;
+}();
+
+/// The thread's tile registers, with tiles of `rows` rows. Given back at the end: what is in use is saved at every
+/// switch of threads.
+class Tiles {
+public:
+    explicit Tiles(std::int64_t rows) { _tile_loadconfig(&kConfigs[static_cast<std::size_t>(rows - 1)]); }
+    ~Tiles() { _tile_release(); }
+    Tiles(const Tiles&) = delete;
+    Tiles& operator=(const Tiles&) = delete;
+};
 
 /// One or two panels, one or two tiles of rows of a group.
 struct Block {
@@ -151,7 +175,7 @@ std::int64_t tile_rows_of(std::int64_t rows) {
 void multiply(const MultiplyArgs& a) {
     if (a.rows == 0) return;
     const std::int64_t tile_rows = tile_rows_of(a.rows);
-    const Tiles tiles(kConfigs[static_cast<std::size_t>(tile_rows - 1)]);
+    const Tiles tiles(tile_rows);
     const std::int64_t resident = std::max(kGroup, kRowCache / (a.blocks * 64) / kGroup * kGroup);
     // One group waits for memory, which is read fastest as one stream. More have each weight multiplied twice as
     // loaded.
