@@ -41,7 +41,7 @@ Value make_range(Arguments& arguments, Meter& meter) {
         require(std::ssize(items) <= kLongestRange, "range: more than {} numbers", kLongestRange);
         if (__builtin_add_overflow(i, step, &i)) break;
     }
-    meter.step(items.size() / 8);
+    meter.step(items.size() / 2);
     return Value::list(std::move(items), Series::range);
 }
 

@@ -112,6 +112,7 @@ bool refused_method(const Value& object, std::string_view name) {
 Value call_method(Evaluator& run, const Value& object, std::string_view name, Arguments& arguments) {
     if (const String* string = object.string()) {
         run.meter().read(string->text.size());
+        if (name.starts_with("is")) run.meter().step(string->text.size() / 8);  // each character is looked up
         Value result = find_text_method(name)(run, string->text, arguments);
         if (result.string() != nullptr) run.meter().made(result.string()->text.size());
         // Methods of markup make markup.
