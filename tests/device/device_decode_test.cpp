@@ -8,6 +8,7 @@
 #include <catch2/catch_test_macros.hpp>
 #include <cmath>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -291,6 +292,31 @@ TEST_CASE("With kernels the logits are the reference's, and a Llama's layer is 1
     const trap::Trapping trapping;
     for (const std::size_t sequences : {1, 5})
         CHECK(layer_operations(*pass, sequences, "::rope_store", 0) == std::vector<std::int64_t>{10, 10, 10});
+}
+
+namespace {
+
+at::Tensor prompt_logits(Weights weights, bool kernels) {
+    std::optional<WithKernels> on;
+    if (kernels) on.emplace();
+    const auto pass = load(kTrap, weights).make_pass();
+    KvCache cache = pass->make_cache();
+    const std::vector<TokenId> tokens{5, 9, 31, 7, 100, 101, 100, 12, 8, 250, 3, 77};
+    const RowSegment segment{.cache = &cache, .tokens = tokens};
+    return pass->forward(std::span(&segment, 1), true).logits.cpu();
+}
+
+}  // namespace
+
+TEST_CASE("In bfloat16 kernels are as near to f32 as tensor operations are") {
+    const at::Tensor exact = prompt_logits(Weights::f32, false);
+    const auto error = [&](bool kernels) {
+        return (prompt_logits(Weights::bf16, kernels) - exact).abs().mean().item<double>();
+    };
+    const double operations = error(false), with = error(true);
+    CAPTURE(operations, with);
+    CHECK(operations > 0);
+    CHECK(with < 1.5 * operations);
 }
 
 TEST_CASE("With kernels every drafter decodes the CPU's tokens") {
