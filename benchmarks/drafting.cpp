@@ -37,7 +37,7 @@ void measure(const LlamaModel& model, DraftModel& drafter, SequenceId sequence, 
     std::vector<TokenId> prompt;
     for (std::int64_t i = 0; i < 200; ++i)
         prompt.push_back(static_cast<TokenId>((i * 7919 + 13) % model.config().vocabulary));
-    const Prefill prefill{sequence, prompt, 17};
+    const Prefill prefill{sequence, prompt, 17, drafter.features()};
     Feedback feedback = verifier.prefill(std::span(&prefill, 1));
     Times draft, verify, commit;
     std::size_t tokens = 0;
@@ -48,8 +48,11 @@ void measure(const LlamaModel& model, DraftModel& drafter, SequenceId sequence, 
         const TreeOutput output = verifier.verify(trees);
         const double verified = microseconds();
         const auto* best = output.argmax.const_data_ptr<std::int64_t>();
-        const SequenceAcceptance accepted{
-            sequence, accept_walk(trees[0].tree, [&](NodeIndex node) { return static_cast<TokenId>(best[node]); })};
+        SequenceAcceptance accepted{
+            sequence,
+            accept_walk(trees[0].tree, [&](NodeIndex node) { return static_cast<TokenId>(best[node]); }),
+            {trees[0].tree.token(0)}};
+        for (const NodeIndex node : accepted.accepted.path) accepted.tokens.push_back(trees[0].tree.token(node));
         feedback = verifier.commit(std::span(&accepted, 1));
         const double committed = microseconds();
         tokens += 1 + accepted.accepted.path.size();

@@ -45,7 +45,8 @@ struct Position {
 std::vector<Position> walk(LlamaVerifier& verifier, DraftModel* drafter, SequenceId sequence, const Prompt& prompt,
                            std::int64_t tokens, std::mt19937& engine) {
     const std::span<const TokenId> text(prompt.tokens);
-    const Prefill prefill{sequence, text.first(text.size() - 1), text.back()};
+    const FeatureRequest features = drafter != nullptr ? drafter->features() : FeatureRequest::none();
+    const Prefill prefill{sequence, text.first(text.size() - 1), text.back(), features};
     Feedback feedback = verifier.prefill(std::span(&prefill, 1));
     std::vector<Position> positions;
     for (std::int64_t i = 0; i < tokens; ++i) {
@@ -65,7 +66,7 @@ std::vector<Position> walk(LlamaVerifier& verifier, DraftModel* drafter, Sequenc
         const double drafted = microseconds();
         const TreeOutput output = verifier.verify(trees);
         p.next = static_cast<TokenId>(output.argmax.const_data_ptr<std::int64_t>()[0]);
-        const SequenceAcceptance root{sequence, {{}, p.next}};
+        const SequenceAcceptance root{sequence, {{}, p.next}, {trees[0].tree.token(0)}};
         feedback = verifier.commit(std::span(&root, 1));
         p.pass = microseconds() - drafted;
         positions.push_back(std::move(p));

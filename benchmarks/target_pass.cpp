@@ -71,7 +71,7 @@ void trees(const LlamaModel& model, const Clock& clock, const std::vector<TokenI
         for (std::size_t i = 0; i < sizes.size(); ++i) {
             const auto id = static_cast<SequenceId>(i);
             const SequenceTree tree{id, some_tree(sizes[i])};
-            const SequenceAcceptance root{id, {{}, 5}};
+            const SequenceAcceptance root{id, {{}, 5}, {tree.tree.token(0)}};
             taken[i].push_back(times(clock, 1, [&] {
                 (void)verifier.verify(std::span(&tree, 1));
                 (void)verifier.commit(std::span(&root, 1));
@@ -104,7 +104,7 @@ void batch(const LlamaModel& model, const Clock& clock, const std::vector<TokenI
     for (SequenceId i = 0; i < kSequences; ++i) {
         joining.push_back({.sequence = i, .tokens = std::span(text).first(text.size() / 2), .pending = 5});
         roots.push_back({i, TokenTree::root_only(static_cast<TokenId>(100 + i))});
-        kept.push_back({i, {{}, 5}});
+        kept.push_back({i, {{}, 5}, {roots.back().tree.token(0)}});
     }
     (void)verifier.prefill(joining);
     const std::vector<double> sorted = times(clock, repeats, [&] {
