@@ -42,7 +42,7 @@ struct Bomb {
 };
 
 struct FaultyTarget final : FakeTarget {
-    FaultyTarget(FakeLaw law, Bomb& bomb) : FakeTarget(law), bomb(bomb) { keeps_texts = true; }
+    FaultyTarget(FakeLaw law, Bomb& wired) : FakeTarget(law), bomb(wired) { keeps_texts = true; }
     Feedback prefill(std::span<const Prefill> prompts) override {
         bomb.tick(Part::prefill);
         return FakeTarget::prefill(prompts);
@@ -114,12 +114,12 @@ struct RefusingTarget final : FakeTarget {
         for (const SequenceTree& tree : trees) {
             output.refused.push_back(refusal(Part::verify));
             if (!output.refused.back()) taken.push_back(tree);
-            const auto rows = output.refused.back() ? std::int64_t{0} : static_cast<std::int64_t>(tree.tree.size());
-            output.offsets.push_back(output.offsets.back() + rows);
+            const auto given = output.refused.back() ? std::int64_t{0} : static_cast<std::int64_t>(tree.tree.size());
+            output.offsets.push_back(output.offsets.back() + given);
         }
         if (taken.empty()) return output;
-        TreeOutput rows = FakeTarget::verify(taken);
-        output.logits = rows.logits, output.argmax = rows.argmax;
+        const TreeOutput told = FakeTarget::verify(taken);
+        output.logits = told.logits, output.argmax = told.argmax;
         return output;
     }
     Feedback commit(std::span<const SequenceAcceptance> accepted) override {
