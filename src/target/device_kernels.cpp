@@ -12,38 +12,14 @@
 #include "cuda/rope_store.hpp"
 #include "cuda/rows.hpp"
 #include "cuda/tree_attention.hpp"
+#include "target/device_launch.hpp"
 #include "target/device_operators.hpp"
-
-#ifdef OUTRIDER_CUDA
-#include <c10/cuda/CUDAStream.h>
-
-#include "cuda/kernels.hpp"
-#endif
 
 namespace outrider {
 namespace {
 
 using at::Tensor;
 using cuda::Bf16;
-
-struct OneThread {
-    template <typename Body>
-    void operator()(const Body& body, std::int64_t blocks) const {
-        std::vector<float> shared(static_cast<std::size_t>(body.shared_floats()));
-        const cuda::SerialBlock block(shared.data());
-        for (std::int64_t b = 0; b < blocks; ++b) body(block, b);
-    }
-};
-
-#ifdef OUTRIDER_CUDA
-struct OnCurrentStream {
-    template <typename Body>
-    void operator()(const Body& body, std::int64_t blocks) const {
-        const char* why = cuda::launch(body, blocks, c10::cuda::getCurrentCUDAStream().stream());
-        require(*why == 0, ErrorKind::internal, "a kernel of the device pass was not launched: {}", why);
-    }
-};
-#endif
 
 template <typename T>
 T* data(const Tensor& x) {
@@ -154,11 +130,11 @@ void define(torch::Library& library) {
 
 void ready() {
 #ifdef OUTRIDER_CUDA
-    constexpr detail::FillOperators on_cuda = &implement<OnCurrentStream>;
+    constexpr detail::FillOperators on_cuda = &implement<detail::OnStream>;
 #else
     constexpr detail::FillOperators on_cuda = nullptr;
 #endif
-    static const bool once = (detail::register_operators(&define, &implement<OneThread>, on_cuda), true);
+    static const bool once = (detail::register_operators(&define, &implement<detail::Serially>, on_cuda), true);
     (void)once;
 }
 

@@ -12,13 +12,8 @@
 #include <outrider/core/error.hpp>
 
 #include "cuda/ctc_beam.hpp"
+#include "target/device_launch.hpp"
 #include "target/device_operators.hpp"
-
-#ifdef OUTRIDER_CUDA
-#include <c10/cuda/CUDAStream.h>
-
-#include "cuda/kernels.hpp"
-#endif
 
 namespace outrider::detail {
 namespace {
@@ -90,25 +85,6 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> merge(const Tensor& psi, cons
         S);
     return {best, place, parent, token, entries};
 }
-
-struct Serially {
-    template <typename Body>
-    void operator()(const Body& body, std::int64_t blocks) const {
-        std::vector<float> shared(static_cast<std::size_t>(body.shared_floats()));
-        const cuda::SerialBlock block(shared.data());
-        for (std::int64_t b = 0; b < blocks; ++b) body(block, b);
-    }
-};
-
-#ifdef OUTRIDER_CUDA
-struct OnStream {
-    template <typename Body>
-    void operator()(const Body& body, std::int64_t blocks) const {
-        const char* why = cuda::launch(body, blocks, c10::cuda::getCurrentCUDAStream().stream());
-        require(*why == 0, ErrorKind::internal, "a kernel of the CTC search was not launched: {}", why);
-    }
-};
-#endif
 
 template <typename On>
 Tensor states_on(const Tensor& table, const Tensor& base, const Tensor& second, const optional<Tensor>& parent,
