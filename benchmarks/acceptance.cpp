@@ -13,12 +13,12 @@
 #include <vector>
 
 #include <outrider/accept/policy.hpp>
-#include <outrider/accept/rules/draft_samples.hpp>
 #include <outrider/accept/rules/detail/listed_law.hpp>
-#include <outrider/core/rng.hpp>
+#include <outrider/accept/rules/draft_samples.hpp>
+#include <outrider/core/detail/rng.hpp>
 #include <outrider/draft/ngram.hpp>
 #include <outrider/engine/make_policy.hpp>
-#include <outrider/tree/tree_layout.hpp>
+#include <outrider/tree/token_tree.hpp>
 
 namespace {
 

@@ -11,11 +11,11 @@
 #include <cstdint>
 #include <vector>
 
-#include <outrider/core/rng.hpp>
+#include <outrider/core/detail/rng.hpp>
 #include <outrider/ctc/alignment_sampling.hpp>
 #include <outrider/ctc/prefix_tree.hpp>
 #include <outrider/ctc/static_tree.hpp>
-#include <outrider/tree/tree_layout.hpp>
+#include <outrider/tree/token_tree.hpp>
 
 namespace {
 

@@ -12,7 +12,7 @@
 
 #include <outrider/accept/rules/detail/accept_walk.hpp>
 #include <outrider/core/error.hpp>
-#include <outrider/engine/make_drafter.hpp>
+#include <outrider/engine.hpp>
 #include <outrider/target/llama_verifier.hpp>
 
 using namespace outrider;

@@ -21,8 +21,8 @@
 #include <sys/mman.h>
 #endif
 
+#include <outrider/core/detail/rng.hpp>
 #include <outrider/core/error.hpp>
-#include <outrider/core/rng.hpp>
 #include "kernels/isa.hpp"
 #include "kernels/packed_linear.hpp"
 #include <outrider/core/detail/thread_team.hpp>

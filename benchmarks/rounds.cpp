@@ -20,7 +20,7 @@
 
 #include <outrider/budget/detail/scored_nodes.hpp>
 #include <outrider/core/error.hpp>
-#include <outrider/engine/make_drafter.hpp>
+#include <outrider/engine.hpp>
 #include <outrider/target/llama_verifier.hpp>
 
 using namespace outrider;

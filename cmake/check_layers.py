@@ -28,7 +28,7 @@ PLAIN_SOURCES = ("formats", "text", "kernels", "cuda")  # src/ folders that buil
 # The loop names no concrete drafter and no concrete target; of the policies it knows the default.
 LOOP_ROOM = "decode"
 LOOP_MAY = {"draft": ("drafter.hpp", "detail/"), "accept": ("policy.hpp", "match.hpp", "detail/logprob_rows"),
-            "target": ("verifier.hpp", "round.hpp", "target_head.hpp", "features.hpp", "causal_model.hpp")}
+            "target": ("verifier.hpp", "round.hpp", "target_head.hpp", "detail/features.hpp", "causal_model.hpp")}
 # What outrider::headers holds (include/outrider/CMakeLists.txt): rooms, and of target/ the names that a host's model meets.
 HEADERS_ROOMS = {"core", "tree", "accept/rules", "ctc", "budget", "formats", "accept", "draft", "decode"}
 HEADERS_OF_TARGET = {"causal_model", "features", "round", "target_head", "verifier"}

@@ -12,8 +12,8 @@
 #include <string>
 #include <vector>
 
+#include <outrider/core/detail/rng.hpp>
 #include <outrider/core/error.hpp>
-#include <outrider/core/rng.hpp>
 
 namespace outrider::test {
 

@@ -5,11 +5,10 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/zeros.h>
-#include <outrider/core/detokenizer.hpp>
 #include <outrider/core/error.hpp>
 #include <outrider/core/prompt.hpp>
 #include <outrider/target/verifier.hpp>
-#include <outrider/tree/tree_layout.hpp>
+#include <outrider/tree/token_tree.hpp>
 
 #include <array>
 #include <cmath>

@@ -5,7 +5,7 @@
 //     a+b
 #include <fmt/format.h>
 #include <outrider/decode/speculative_decoder.hpp>
-#include <outrider/engine/make_drafter.hpp>
+#include <outrider/engine.hpp>
 
 #include <cstdlib>
 #include <memory>

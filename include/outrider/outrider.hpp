@@ -1,9 +1,9 @@
 // The front door: what a host needs to decode with drafts. docs/api.md lists every other header, a line each.
 #pragma once
 
-#include <outrider/core/error.hpp>    // Error and its kinds: all that the library throws
-#include <outrider/core/options.hpp>  // GenerationOptions: what a request asks for
-#include <outrider/core/version.hpp>  // kVersion
+#include <outrider/core/error.hpp>           // Error and its kinds: all that the library throws
+#include <outrider/core/options.hpp>         // GenerationOptions: what a request asks for
+#include <outrider/core/detail/version.hpp>  // kVersion
 
 #include <outrider/decode/speculative_decoder.hpp>  // the loop, over any drafter, target and policy
 #include <outrider/engine.hpp>                      // Engine: model, drafter and policy by name, in one call

@@ -1,13 +1,13 @@
 // The bodies of the room, compiled once.
+#include <outrider/accept/detail/draw-inl.hpp>
 #include <outrider/accept/detail/edited_rows-inl.hpp>
+#include <outrider/accept/detail/gumbel-inl.hpp>
 #include <outrider/accept/detail/logit_rows-inl.hpp>
 #include <outrider/accept/detail/logprob_rows-inl.hpp>
+#include <outrider/accept/detail/lossy-inl.hpp>
+#include <outrider/accept/detail/match-inl.hpp>
 #include <outrider/accept/detail/target_law-inl.hpp>
-#include <outrider/accept/draw-inl.hpp>
-#include <outrider/accept/detail/gumbel-inl.hpp>
-#include <outrider/accept/lossy-inl.hpp>
-#include <outrider/accept/match-inl.hpp>
-#include <outrider/accept/warp-inl.hpp>
+#include <outrider/accept/detail/warp-inl.hpp>
 
 namespace outrider {
 

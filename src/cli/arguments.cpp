@@ -9,7 +9,7 @@
 #include <memory>
 
 #include <outrider/core/detail/option_ranges.hpp>
-#include <outrider/core/version.hpp>
+#include <outrider/core/detail/version.hpp>
 
 #include "conditions.hpp"
 #include "numbers.hpp"

@@ -5,7 +5,7 @@
 #include <limits>
 
 #include <outrider/core/detail/clock.hpp>
-#include <outrider/core/rng.hpp>
+#include <outrider/core/detail/rng.hpp>
 
 #include "bench_machine.hpp"
 #include "kernels/isa.hpp"

@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <iterator>
 
-#include <outrider/core/version.hpp>
+#include <outrider/core/detail/version.hpp>
 
 #include "text.hpp"
 

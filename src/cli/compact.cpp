@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 
-#include <outrider/draft/nn/compact_drafter.hpp>
+#include <outrider/draft/nn/detail/compact_drafter.hpp>
 
 #include "arguments.hpp"
 #include "output.hpp"

@@ -6,7 +6,7 @@
 #include <cmath>
 #include <utility>
 
-#include <outrider/core/version.hpp>
+#include <outrider/core/detail/version.hpp>
 
 #include "arguments.hpp"
 #include "engine.hpp"

@@ -9,8 +9,8 @@
 #include <fstream>
 #include <utility>
 
+#include <outrider/core/detail/rng.hpp>
 #include <outrider/core/error.hpp>
-#include <outrider/core/rng.hpp>
 #include <outrider/formats/detail/json_text.hpp>
 
 namespace outrider::cli {

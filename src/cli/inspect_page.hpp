@@ -7,7 +7,7 @@
 #include <span>
 #include <string>
 
-#include <outrider/core/stats.hpp>
+#include <outrider/core/result.hpp>
 #include <outrider/core/types.hpp>
 #include <outrider/tree/token_tree.hpp>
 

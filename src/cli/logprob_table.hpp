@@ -4,8 +4,8 @@
 #include <string>
 
 #include <nlohmann/json.hpp>
-#include <outrider/core/detokenizer.hpp>
-#include <outrider/decode/result.hpp>
+#include <outrider/core/prompt.hpp>
+#include <outrider/core/result.hpp>
 
 namespace outrider::cli {
 

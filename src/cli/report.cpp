@@ -6,8 +6,8 @@
 #include <algorithm>
 #include <utility>
 
+#include <outrider/core/detail/rng.hpp>
 #include <outrider/core/error.hpp>
-#include <outrider/core/rng.hpp>
 
 #include "text.hpp"
 

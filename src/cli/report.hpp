@@ -10,7 +10,7 @@
 #include <vector>
 
 #include <nlohmann/json_fwd.hpp>
-#include <outrider/core/stats.hpp>
+#include <outrider/core/result.hpp>
 #include <outrider/core/types.hpp>
 #include <outrider/engine/make_policy.hpp>
 

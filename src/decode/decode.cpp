@@ -5,4 +5,3 @@
 #include <outrider/decode/detail/round_checks-inl.hpp>
 #include <outrider/decode/detail/sequence_book-inl.hpp>
 #include <outrider/decode/detail/session-inl.hpp>
-#include <outrider/decode/thinking_budget-inl.hpp>

@@ -5,7 +5,6 @@
 
 #include <outrider/core/detail/translate.hpp>
 #include <outrider/core/error.hpp>
-#include <outrider/engine/make_drafter.hpp>
 #include <outrider/target/llama_verifier.hpp>
 
 namespace outrider {

@@ -1,4 +1,4 @@
-#include <outrider/engine/make_drafter.hpp>
+#include <outrider/engine.hpp>
 
 #include <nlohmann/json.hpp>
 
@@ -14,7 +14,7 @@
 #include <outrider/draft/merged.hpp>
 #include <outrider/draft/nn/detail/published_heads.hpp>
 #include <outrider/draft/none.hpp>
-#include <outrider/target/llama_causal_model.hpp>
+#include <outrider/target/llama_model.hpp>
 
 #include <outrider/formats/detail/json_text.hpp>
 

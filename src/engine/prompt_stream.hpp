@@ -3,8 +3,8 @@
 
 #include <cstdint>
 
+#include <outrider/core/detail/rng.hpp>
 #include <outrider/core/prompt.hpp>
-#include <outrider/core/rng.hpp>
 
 namespace outrider::detail {
 

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include <outrider/formats/detail/mapped_file.hpp>
-#include <outrider/formats/safetensors.hpp>
+#include <outrider/formats/detail/safetensors.hpp>
 
 namespace outrider {
 

@@ -8,7 +8,7 @@
 #include <string_view>
 #include <vector>
 
-#include <outrider/formats/safetensors.hpp>
+#include <outrider/formats/detail/safetensors.hpp>
 
 namespace outrider::detail {
 

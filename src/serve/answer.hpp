@@ -12,11 +12,10 @@
 #include <string>
 #include <vector>
 
-#include <outrider/core/logprobs.hpp>
 #include <outrider/core/options.hpp>
 #include <outrider/core/prompt.hpp>
+#include <outrider/core/result.hpp>
 #include <outrider/core/types.hpp>
-#include <outrider/decode/result.hpp>
 #include <outrider/engine/async_engine.hpp>
 
 namespace outrider::serve {

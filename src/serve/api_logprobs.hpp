@@ -11,7 +11,7 @@
 #include <string>
 #include <string_view>
 
-#include <outrider/core/logprobs.hpp>
+#include <outrider/core/result.hpp>
 #include <outrider/core/types.hpp>
 
 #include "serve/api_request.hpp"

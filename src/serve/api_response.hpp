@@ -8,9 +8,8 @@
 #include <string_view>
 #include <vector>
 
-#include <outrider/core/stats.hpp>
-#include <outrider/decode/async_request.hpp>
-#include <outrider/decode/result.hpp>
+#include <outrider/core/result.hpp>
+#include <outrider/decode/request.hpp>
 
 #include "serve/api_request.hpp"
 

@@ -2,7 +2,7 @@
 #include <fmt/format.h>
 
 #include <outrider/core/error.hpp>
-#include <outrider/tree/tree_layout.hpp>
+#include <outrider/tree/token_tree.hpp>
 
 #include "model_backend.hpp"
 

@@ -5,8 +5,8 @@
 #include <system_error>
 #include <utility>
 
+#include <outrider/core/detail/rng.hpp>
 #include <outrider/core/error.hpp>
-#include <outrider/core/rng.hpp>
 #include <outrider/formats/detail/named_tensors.hpp>
 
 #include "formats/gguf.hpp"

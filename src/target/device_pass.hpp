@@ -6,7 +6,6 @@
 #include <memory>
 
 #include <outrider/target/model_config.hpp>
-#include <outrider/target/weights.hpp>
 
 #include "model_backend.hpp"
 

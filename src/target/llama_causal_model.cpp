@@ -1,4 +1,4 @@
-#include <outrider/target/llama_causal_model.hpp>
+#include <outrider/target/llama_model.hpp>
 
 #include <algorithm>
 #include <utility>

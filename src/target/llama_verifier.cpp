@@ -10,7 +10,7 @@
 
 #include <outrider/core/detail/translate.hpp>
 #include <outrider/core/error.hpp>
-#include <outrider/target/features.hpp>
+#include <outrider/target/detail/features.hpp>
 #include <outrider/target/detail/pass_times.hpp>
 
 #include "kv_pool.hpp"

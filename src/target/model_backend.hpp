@@ -8,9 +8,9 @@
 #include <string>
 #include <string_view>
 
-#include <outrider/target/detail/target_pass.hpp>
-#include <outrider/target/weights.hpp>
 #include <outrider/core/detail/thread_team.hpp>
+#include <outrider/target/detail/target_pass.hpp>
+#include <outrider/target/model_config.hpp>
 
 #include "weight_source.hpp"
 

@@ -17,7 +17,7 @@
 #include <outrider/budget/detail/sweeps.hpp>
 #include <outrider/core/detail/clock.hpp>
 #include <outrider/core/detail/cores.hpp>
-#include <outrider/core/version.hpp>
+#include <outrider/core/detail/version.hpp>
 #include "kernels/isa.hpp"
 #include <outrider/core/detail/thread_team.hpp>
 

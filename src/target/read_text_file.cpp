@@ -9,7 +9,7 @@
 #include <utility>
 
 #include <outrider/core/error.hpp>
-#include <outrider/formats/safetensors.hpp>
+#include <outrider/formats/detail/safetensors.hpp>
 
 namespace outrider {
 namespace {

@@ -5,8 +5,8 @@
 #include <atomic>
 #include <cstring>
 
+#include <outrider/core/detail/rng.hpp>
 #include <outrider/core/error.hpp>
-#include <outrider/core/rng.hpp>
 #include "formats/gguf.hpp"
 
 #include "families.hpp"

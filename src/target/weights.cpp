@@ -1,4 +1,4 @@
-#include <outrider/target/weights.hpp>
+#include <outrider/target/model_config.hpp>
 
 #include <array>
 

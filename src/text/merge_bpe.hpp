@@ -10,7 +10,7 @@
 #include <utility>
 #include <vector>
 
-#include <outrider/core/rng.hpp>
+#include <outrider/core/detail/rng.hpp>
 #include <outrider/core/types.hpp>
 
 namespace outrider::detail {

@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <numeric>
 
+#include <outrider/core/detail/rng.hpp>
 #include <outrider/core/error.hpp>
-#include <outrider/core/rng.hpp>
 
 namespace outrider {
 

@@ -7,7 +7,7 @@
 #include <span>
 #include <vector>
 
-#include <outrider/train/conversations.hpp>
+#include <outrider/train/train.hpp>
 #include "train/feature_store.hpp"
 
 namespace outrider {

@@ -3,7 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include <outrider/core/error.hpp>
-#include <outrider/formats/safetensors.hpp>
+#include <outrider/formats/detail/safetensors.hpp>
 
 #include <outrider/formats/detail/json_text.hpp>
 

@@ -1,4 +1,4 @@
-#include <outrider/train/conversations.hpp>
+#include <outrider/train/train.hpp>
 
 #include <nlohmann/json.hpp>
 
@@ -6,8 +6,8 @@
 #include <fstream>
 #include <unordered_map>
 
+#include <outrider/core/detail/rng.hpp>
 #include <outrider/core/error.hpp>
-#include <outrider/core/rng.hpp>
 #include <outrider/formats/detail/json_text.hpp>
 
 namespace outrider {

@@ -7,9 +7,9 @@
 #include <array>
 #include <utility>
 
-#include <outrider/core/error.hpp>
-#include <outrider/core/rng.hpp>
+#include <outrider/core/detail/rng.hpp>
 #include <outrider/core/detail/utf8_stream.hpp>
+#include <outrider/core/error.hpp>
 
 namespace outrider {
 

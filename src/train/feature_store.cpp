@@ -6,9 +6,9 @@
 #include <numeric>
 
 #include <outrider/core/detail/clock.hpp>
+#include <outrider/core/detail/rng.hpp>
 #include <outrider/core/error.hpp>
-#include <outrider/core/rng.hpp>
-#include <outrider/formats/safetensors.hpp>
+#include <outrider/formats/detail/safetensors.hpp>
 
 namespace outrider {
 

@@ -11,9 +11,9 @@
 #include <string>
 #include <vector>
 
-#include <outrider/target/features.hpp>
+#include <outrider/target/detail/features.hpp>
 #include <outrider/target/verifier.hpp>
-#include <outrider/train/conversations.hpp>
+#include <outrider/train/train.hpp>
 
 namespace outrider {
 

@@ -12,11 +12,11 @@
 #include <string>
 #include <vector>
 
+#include <outrider/core/detail/rng.hpp>
 #include <outrider/decode/speculative_decoder.hpp>
 #include <outrider/draft/ctc/detail/ctc_beam.hpp>
 #include <outrider/draft/ngram.hpp>
 #include <outrider/engine/make_policy.hpp>
-#include <outrider/core/rng.hpp>
 #include <outrider/target/llama_verifier.hpp>
 
 #include "counted_parts.hpp"

@@ -11,7 +11,7 @@
 #include <outrider/draft/ctc/ctc_draft.hpp>
 #include <outrider/draft/hydra/hydra_draft.hpp>
 #include <outrider/draft/medusa/medusa_draft.hpp>
-#include <outrider/engine/make_drafter.hpp>
+#include <outrider/engine.hpp>
 #include <outrider/target/llama_model.hpp>
 
 #include "../unit/draft/ctc_fixture.hpp"

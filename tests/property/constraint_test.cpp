@@ -11,8 +11,8 @@
 
 #include <nlohmann/json.hpp>
 #include <outrider/accept/match.hpp>
+#include <outrider/core/constraint.hpp>
 #include <outrider/decode/speculative_decoder.hpp>
-#include <outrider/decode/thinking_budget.hpp>
 #include <outrider/draft/ngram.hpp>
 #include <outrider/draft/none.hpp>
 #include <outrider/text/grammar.hpp>

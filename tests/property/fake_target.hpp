@@ -13,9 +13,9 @@
 #include <string>
 #include <vector>
 
-#include <outrider/core/rng.hpp>
+#include <outrider/core/detail/rng.hpp>
 #include <outrider/target/verifier.hpp>
-#include <outrider/tree/tree_layout.hpp>
+#include <outrider/tree/token_tree.hpp>
 
 namespace outrider::test {
 

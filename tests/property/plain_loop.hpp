@@ -10,8 +10,8 @@
 #include <span>
 #include <vector>
 
+#include <outrider/core/detail/rng.hpp>
 #include <outrider/core/options.hpp>
-#include <outrider/core/rng.hpp>
 
 #include "fake_target.hpp"
 

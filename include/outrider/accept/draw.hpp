@@ -49,5 +49,5 @@ extern template class DrawAccept<DrawRule::traversal>;
 }  // namespace outrider
 
 #ifndef OUTRIDER_COMPILED
-#include <outrider/accept/draw-inl.hpp>
+#include <outrider/accept/detail/draw-inl.hpp>
 #endif

@@ -48,5 +48,5 @@ extern template class LossyAccept<DistanceCriterion>;
 }  // namespace outrider
 
 #ifndef OUTRIDER_COMPILED
-#include <outrider/accept/lossy-inl.hpp>
+#include <outrider/accept/detail/lossy-inl.hpp>
 #endif

@@ -21,6 +21,6 @@ public:
 }  // namespace outrider
 
 #ifndef OUTRIDER_COMPILED
-#include <outrider/accept/match-inl.hpp>
+#include <outrider/accept/detail/match-inl.hpp>
 #include <outrider/core/detail/export.hpp>
 #endif

@@ -1,6 +1,8 @@
 // How the longest acceptable path is chosen.
 #pragma once
 
+#include <concepts>
+
 #include <outrider/core/detail/export.hpp>
 #include <outrider/target/round.hpp>
 
@@ -22,5 +24,21 @@ public:
     /// Throws Error where it could decide for no tree of such a drafter. A decoder asks once, before the first round.
     virtual void check_draws(DraftDraws) const {}
 };
+
+/// One call on one tree. `check_draws(DraftDraws)` and `check_request(SamplingOptions)` are called too where they
+/// exist.
+template <typename A>
+concept Acceptor =
+    requires(const A& policy, const TokenTree& tree, const TreeRows& rows, const SequenceContext& context) {
+        { policy.accept(tree, rows, context) } -> std::same_as<Acceptance>;
+    };
+
+static_assert(Acceptor<AcceptancePolicy>);
+
+/// Whether a policy can decide for a drafter's trees, as far as types tell: a policy that says kNeedsDraws = true does
+/// not fit a drafter that says kSamples = false. What types do not tell is checked when a decoder is made (DraftModel's
+/// draws, AcceptancePolicy's check_draws), or at the first accept.
+template <typename D, typename A>
+concept Fits = !(requires { requires A::kNeedsDraws; } && requires { requires !D::kSamples; });
 
 }  // namespace outrider

@@ -1,6 +1,9 @@
-// What a request asks for. Aggregates with defaults, built with designated initialisers.
+// What is asked for: of a request, of a decoder, and of a drafter in one round. Aggregates with defaults, built with
+// designated initialisers.
 #pragma once
 
+#include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -10,10 +13,15 @@
 #include <utility>
 #include <vector>
 
-#include <outrider/core/logprobs.hpp>
 #include <outrider/core/types.hpp>
 
 namespace outrider {
+
+/// Of which law.
+enum class LogprobLaw {
+    target,  ///< the target's own logits at temperature 1, before hooks, penalties and warpers
+    warped   ///< what the token was chosen from, after all of them; temperature 0, which has no law, counts as 1
+};
 
 /// A host's own say on the logits of the token that follows `text` (prompt, emitted text and drafted path), for example
 /// a grammar mask: set forbidden entries of `logits` [V] to -infinity. Called before every warper, once per node that
@@ -64,6 +72,42 @@ struct GenerationOptions {
 
     [[nodiscard]] SamplingOptions sampling() const {
         return {temperature, top_p, top_k, min_p, repetition_penalty, seed.value_or(0), stream, logit_hook};
+    }
+};
+
+/// As a number of nodes: see budget::TreeBudget.
+inline constexpr std::int64_t kAutoNodes = -1;
+
+/// Tokens of prompts that a step takes where nobody waits for a round.
+inline constexpr std::int64_t kRowsAlone = 192;
+
+/// What holds for all sequences of a decoder.
+struct DecoderOptions {
+    /// Nodes that each sequence may draft in a round; 0: plain; kAutoNodes: as many as pay, see budget::TreeBudget.
+    std::int64_t nodes = kAutoNodes;
+    std::size_t max_batch = 64;  ///< sequences decoded together; more wait their turn
+    /// Tokens of prompts that a step takes beside the round of those that are decoded, all joiners together; fewer make
+    /// smoother texts and slower prompts. Where nobody is decoded, kRowsAlone at least. The texts do not depend on it.
+    std::int64_t prefill_rows = 64;
+};
+
+/// What a drafter may spend on each sequence of a round. The prices are for drafters that can do with less; without
+/// them time does not matter, and the same history gives the same tree on every machine.
+struct DraftBudget {
+    std::int64_t nodes = 16;                   ///< nodes below the root; 0 asks for the root alone
+    double second_price = 0;                   ///< tokens that a second of drafting has to bring; 0: no prices
+    std::span<const double> tree_prices = {};  ///< [nodes + 1] tokens that n nodes have to bring, for the time that
+                                               ///< verifying them takes; owned by who asks, for the call
+
+    /// A path probability below which a node is not worth finding: half of what a node has to bring at least, on
+    /// average over a tree of the size where that is least (half, since a drafter's word may be corrected upwards). 0
+    /// without prices.
+    [[nodiscard]] double least_chance() const {
+        if (second_price <= 0 || tree_prices.size() < 2) return 0.0;
+        double least = tree_prices[1];
+        for (std::size_t n = 2; n < tree_prices.size(); ++n)
+            least = std::min(least, tree_prices[n] / static_cast<double>(n));
+        return std::max(0.0, 0.5 * least);
     }
 };
 

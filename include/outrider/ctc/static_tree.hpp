@@ -11,7 +11,6 @@
 #include <vector>
 
 #include <outrider/core/types.hpp>
-#include <outrider/ctc/collapse.hpp>
 #include <outrider/ctc/frames.hpp>
 #include <outrider/ctc/prefix_forward.hpp>
 #include <outrider/tree/token_tree.hpp>

@@ -22,9 +22,9 @@
 #include <vector>
 
 #include <outrider/core/types.hpp>
-#include <outrider/decode/async_request.hpp>
 #include <outrider/decode/detail/async_queue.hpp>
 #include <outrider/decode/detail/stage.hpp>
+#include <outrider/decode/request.hpp>
 
 namespace outrider {
 

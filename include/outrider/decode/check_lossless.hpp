@@ -15,11 +15,11 @@
 #include <utility>
 #include <vector>
 
+#include <outrider/core/detail/rng.hpp>
 #include <outrider/core/error.hpp>
-#include <outrider/core/rng.hpp>
 #include <outrider/core/types.hpp>
-#include <outrider/decode/concepts.hpp>
 #include <outrider/decode/detail/session.hpp>
+#include <outrider/target/verifier.hpp>
 
 namespace outrider {
 

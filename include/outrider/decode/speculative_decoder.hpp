@@ -11,11 +11,11 @@
 #include <vector>
 
 #include <outrider/accept/match.hpp>
+#include <outrider/accept/policy.hpp>
 #include <outrider/budget/detail/self_priced.hpp>
-#include <outrider/budget/tree_budget.hpp>
+#include <outrider/budget/detail/tree_budget.hpp>
 #include <outrider/core/error.hpp>
-#include <outrider/decode/concepts.hpp>
-#include <outrider/decode/decoder_options.hpp>
+#include <outrider/core/options.hpp>
 #include <outrider/decode/detail/decide.hpp>
 #include <outrider/decode/detail/optional_members.hpp>
 #include <outrider/decode/detail/round_checks.hpp>
@@ -24,6 +24,8 @@
 #include <outrider/decode/detail/stage.hpp>
 #include <outrider/decode/detail/take_prompts.hpp>
 #include <outrider/decode/detail/tree_limits.hpp>
+#include <outrider/draft/drafter.hpp>
+#include <outrider/target/verifier.hpp>
 
 namespace outrider {
 

@@ -1,6 +1,7 @@
 // The drafter's side of the loop.
 #pragma once
 
+#include <concepts>
 #include <cstddef>
 #include <span>
 #include <string_view>
@@ -46,5 +47,14 @@ public:
     /// Bytes of weights and of the tables made of them, as held; not what it keeps for each sequence. 0 for look-ups.
     [[nodiscard]] virtual std::size_t weight_bytes() const { return 0; }
 };
+
+/// One function from feedback to trees. `forget(SequenceId)`, `features()`, `draws()` and `kind()` are called too where
+/// they exist.
+template <typename D>
+concept Drafter = requires(D draft, std::span<const SequenceFeedback> feedback, DraftBudget budget) {
+    { draft.propose(feedback, budget) } -> std::same_as<std::vector<SequenceTree>>;
+};
+
+static_assert(Drafter<DraftModel>);
 
 }  // namespace outrider

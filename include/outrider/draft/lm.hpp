@@ -77,5 +77,5 @@ private:
 }  // namespace outrider
 
 #ifndef OUTRIDER_COMPILED
-#include <outrider/draft/lm-inl.hpp>
+#include <outrider/draft/detail/lm-inl.hpp>
 #endif

@@ -20,8 +20,8 @@
 #include <outrider/core/detail/export.hpp>
 #include <outrider/draft/detail/draft_trie.hpp>
 #include <outrider/draft/detail/owed_sequence.hpp>
-#include <outrider/draft/drafter.hpp>
 #include <outrider/draft/detail/tree_extender.hpp>
+#include <outrider/draft/drafter.hpp>
 
 namespace outrider {
 
@@ -112,5 +112,5 @@ private:
 }  // namespace outrider
 
 #ifndef OUTRIDER_COMPILED
-#include <outrider/draft/merged-inl.hpp>
+#include <outrider/draft/detail/merged-inl.hpp>
 #endif

@@ -10,10 +10,10 @@
 #include <unordered_map>
 #include <vector>
 
-#include <outrider/core/detail/export.hpp>
 #include <outrider/budget/detail/hit_rate.hpp>
-#include <outrider/draft/drafter.hpp>
+#include <outrider/core/detail/export.hpp>
 #include <outrider/draft/detail/tree_extender.hpp>
+#include <outrider/draft/drafter.hpp>
 
 namespace outrider {
 
@@ -117,5 +117,5 @@ private:
 }  // namespace outrider
 
 #ifndef OUTRIDER_COMPILED
-#include <outrider/draft/ngram-inl.hpp>
+#include <outrider/draft/detail/ngram-inl.hpp>
 #endif

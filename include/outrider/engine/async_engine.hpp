@@ -14,7 +14,7 @@
 #include <outrider/core/detail/export.hpp>
 #include <outrider/core/options.hpp>
 #include <outrider/core/prompt.hpp>
-#include <outrider/decode/async_request.hpp>
+#include <outrider/decode/request.hpp>
 #include <outrider/engine.hpp>
 
 namespace outrider {

@@ -16,7 +16,7 @@
 
 namespace outrider {
 
-class AcceptancePolicy;  // interface/acceptance_policy.hpp; the command line, which has no tensors, reads this header
+class AcceptancePolicy;  // accept/policy.hpp; the command line, which has no tensors, reads this header
 
 /// What a policy promises of the text.
 enum class TextPromise : unsigned char {

@@ -1,4 +1,5 @@
 // A dense decoder as target (docs/models.md): configuration, weights, tokenizer and chat template of one checkpoint.
+// And as a drafter's language model.
 #pragma once
 
 #include <c10/core/Device.h>
@@ -11,14 +12,15 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 
 #include <outrider/core/detail/export.hpp>
 #include <outrider/core/prompt.hpp>
 #include <outrider/core/types.hpp>
+#include <outrider/target/causal_model.hpp>
+#include <outrider/target/detail/target_pass.hpp>
 #include <outrider/target/model_config.hpp>
 #include <outrider/target/target_head.hpp>
-#include <outrider/target/detail/target_pass.hpp>
-#include <outrider/target/weights.hpp>
 #include <outrider/text/chat_template.hpp>
 #include <outrider/text/tokenizer.hpp>
 
@@ -97,6 +99,34 @@ private:
     explicit LlamaModel(std::shared_ptr<const State> state) : state_(std::move(state)) {}
 
     std::shared_ptr<const State> state_;
+};
+
+/// A dense decoder as a drafter's language model: see CausalModel. Not for use by several threads at once.
+class OUTRIDER_API LlamaCausalModel final : public CausalModel {
+public:
+    explicit LlamaCausalModel(LlamaModel model);
+
+    [[nodiscard]] at::Tensor forward(std::span<const Rows> rows, bool with_logits) override;
+    [[nodiscard]] at::Tensor forward_for(std::span<const Rows> rows, std::span<const std::int64_t> asked) override;
+    void keep(SequenceId sequence, std::int64_t rows) override;
+    void truncate(SequenceId sequence, std::int64_t length) override;
+    void release(SequenceId sequence) override { caches_.erase(sequence); }
+    [[nodiscard]] std::int64_t vocabulary() const override { return model_.config().vocabulary; }
+    [[nodiscard]] std::int64_t context() const override { return model_.config().context; }
+    [[nodiscard]] std::size_t weight_bytes() const override { return model_.weight_bytes(); }
+    [[nodiscard]] const std::string& tokenizer() const override { return tokenizer_; }
+
+    /// Sequences known.
+    [[nodiscard]] std::size_t active() const noexcept { return caches_.size(); }
+
+private:
+    KvCache& cache_of(SequenceId sequence);
+    at::Tensor run(std::span<const Rows> rows, bool with_logits);
+
+    LlamaModel model_;
+    std::string tokenizer_;
+    std::unique_ptr<TargetPass> pass_;
+    std::unordered_map<SequenceId, KvCache> caches_;
 };
 
 }  // namespace outrider

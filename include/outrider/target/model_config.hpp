@@ -1,5 +1,5 @@
 // What a dense decoder is made of: sizes, optional parts and constants, from a GGUF file's metadata or a Hugging Face
-// config.json. One description serves every family (docs/models.md).
+// config.json; and the forms in which its matrices can be held. One description serves every family (docs/models.md).
 #pragma once
 
 #include <cstddef>
@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include <outrider/core/detail/export.hpp>
@@ -108,5 +109,18 @@ struct OUTRIDER_API ModelConfig {
     /// What queries at a position are multiplied by.
     [[nodiscard]] double scale_of_queries(std::int64_t position) const;
 };
+
+/// The forms in which matrices can be held.
+enum class Weights {
+    automatic,  ///< as stored where a fast path exists, else bf16
+    stored,     ///< the file's own blocks, multiplied by integer products (CPU)
+    bf16,
+    f32,
+    int8,  ///< packed at load to 8 bits in blocks of 32 (CPU)
+};
+
+/// "auto" (or "automatic"), "stored", "bf16", "f32", "int8". Throws Error for other names.
+[[nodiscard]] OUTRIDER_API Weights weights_by_name(std::string_view name);
+[[nodiscard]] OUTRIDER_API std::string_view name_of(Weights weights);
 
 }  // namespace outrider

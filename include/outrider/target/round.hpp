@@ -13,13 +13,30 @@
 
 #include <outrider/accept/rules/detail/accept_walk.hpp>
 #include <outrider/accept/rules/draft_samples.hpp>
-#include <outrider/budget/draft_budget.hpp>
-#include <outrider/target/features.hpp>
 #include <outrider/core/options.hpp>
 #include <outrider/core/types.hpp>
 #include <outrider/tree/token_tree.hpp>
 
 namespace outrider {
+
+/// What a drafter reads of each committed token. The decoder hands its drafter's request to the verifier with each
+/// prompt (Prefill::features); SequenceFeedback::features is then [tokens, width(H)]: the hidden states after the final
+/// norm, behind them those after each of `layers`, in order. Nothing is gathered for a drafter that reads none.
+struct FeatureRequest {
+    bool wanted = true;  ///< false: the drafter reads tokens alone, and features stay undefined
+    /// Layers of the target (1 to TargetHead::feature_layers) whose residual streams are read as well, ascending, each
+    /// once; every row is divided by its root mean square (the model's epsilon under the root, no weight).
+    std::vector<std::int64_t> layers = {};
+
+    [[nodiscard]] static FeatureRequest none() { return {.wanted = false}; }
+
+    /// Columns for a hidden size of `hidden`.
+    [[nodiscard]] std::int64_t width(std::int64_t hidden) const {
+        return wanted ? hidden * (1 + static_cast<std::int64_t>(layers.size())) : 0;
+    }
+
+    [[nodiscard]] bool operator==(const FeatureRequest&) const = default;
+};
 
 /// A sequence that enters: the verifier commits `tokens` (the prompt without its last token; may be empty). The
 /// prompt's last token is the first pending token, so that the first round is like every other. A prompt may come in

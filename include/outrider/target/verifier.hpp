@@ -1,12 +1,14 @@
 // The target's side of the loop.
 #pragma once
 
+#include <concepts>
 #include <cstdint>
 #include <span>
 #include <utility>
 #include <vector>
 
 #include <outrider/core/detail/export.hpp>
+#include <outrider/core/result.hpp>
 #include <outrider/target/round.hpp>
 
 namespace outrider {
@@ -99,5 +101,19 @@ public:
     /// that could draft, by a decoder that chooses the trees' sizes. May take a second.
     [[nodiscard]] virtual std::vector<PassTime> pass_times() { return {}; }
 };
+
+/// Three calls, and two facts. `release(SequenceId)` or `retire(SequenceId)`, `resumes()` and `resume(Prefill)`,
+/// `extends()`, `limits()` and `pass_times()` are called too where they exist.
+template <typename V>
+concept TargetVerifier = requires(V verifier, const V& known, std::span<const Prefill> prompts,
+                                  std::span<const SequenceTree> trees, std::span<const SequenceAcceptance> accepted) {
+    { verifier.prefill(prompts) } -> std::same_as<Feedback>;
+    { verifier.verify(trees) } -> std::same_as<TreeOutput>;
+    { verifier.commit(accepted) } -> std::same_as<Feedback>;
+    { known.vocabulary() } -> std::convertible_to<std::int64_t>;
+    { known.context() } -> std::convertible_to<std::int64_t>;
+};
+
+static_assert(TargetVerifier<Verifier>);
 
 }  // namespace outrider

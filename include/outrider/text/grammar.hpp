@@ -10,7 +10,7 @@
 
 #include <outrider/core/constraint.hpp>
 #include <outrider/core/detail/export.hpp>
-#include <outrider/core/detokenizer.hpp>
+#include <outrider/core/prompt.hpp>
 
 namespace outrider {
 

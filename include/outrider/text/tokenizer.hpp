@@ -13,7 +13,7 @@
 #include <vector>
 
 #include <outrider/core/detail/export.hpp>
-#include <outrider/core/detokenizer.hpp>
+#include <outrider/core/prompt.hpp>
 #include <outrider/core/types.hpp>
 
 namespace outrider {

@@ -13,7 +13,7 @@
 #include <outrider/core/detail/export.hpp>
 #include <outrider/core/options.hpp>
 #include <outrider/core/prompt.hpp>
-#include <outrider/decode/result.hpp>
+#include <outrider/core/result.hpp>
 #include <outrider/engine/detail/any_decoder.hpp>
 #include <outrider/text/chat_template.hpp>
 

@@ -11,20 +11,62 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <limits>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
 #include <outrider/core/detail/export.hpp>
+#include <outrider/core/types.hpp>
 #include <outrider/draft/ctc/detail/ctc_config.hpp>
 #include <outrider/draft/hydra/detail/hydra_config.hpp>
 #include <outrider/draft/medusa/detail/medusa_config.hpp>
 #include <outrider/target/target_head.hpp>
 #include <outrider/target/verifier.hpp>
-#include <outrider/train/conversations.hpp>
+#include <outrider/text/chat_template.hpp>
 #include <outrider/train/detail/train_ranges.hpp>
 
 namespace outrider {
+
+/// Prompt and answer as the target saw them.
+struct Conversation {
+    std::vector<TokenId> tokens;
+    std::int64_t answer = 0;  ///< tokens of the prompt: the answer begins here
+    std::int64_t row = 0;     ///< line of the file, from 0
+    std::size_t text = 0;     ///< which file, where several are joined
+    bool greedy = true;       ///< written at temperature 0
+};
+
+/// From the messages before the answer to the prompt's ids: LlamaModel::chat of the target.
+using PromptEncoder = std::function<std::vector<TokenId>(std::span<const ChatMessage>)>;
+
+struct ConversationOptions {
+    bool greedy_only = false;       ///< leave out what was sampled: right for a drafter that serves greedy decoding
+    std::int64_t max_tokens = 768;  ///< longer conversations are left out
+    std::int64_t limit = 0;         ///< take that many conversations only; 0: all
+};
+
+/// Reads JSON lines as `distill` writes them: `messages` (the last one is the answer), `prompt_tokens`,
+/// `completion_ids`, `temperature`. The prompt is encoded anew and must have prompt_tokens tokens. The order is that
+/// of a hash of the row, greedy ones first, so that any first part is a fair sample. Throws Error that names the line.
+[[nodiscard]] OUTRIDER_API std::vector<Conversation> read_conversations(const std::filesystem::path& path,
+                                                                        const PromptEncoder& encode,
+                                                                        const ConversationOptions& options = {});
+
+/// Several files as one set, in the same order by row: each file's own order stays, so that what was computed for the
+/// files alone serves the set as well (see FeatureStore). Throws Error for a file that is given twice.
+[[nodiscard]] OUTRIDER_API std::vector<Conversation> read_conversations(std::span<const std::filesystem::path> paths,
+                                                                        const PromptEncoder& encode,
+                                                                        const ConversationOptions& options = {});
+
+/// The `count` tokens that occur most often in the answers, ascending; ties go to the smaller id.
+[[nodiscard]] OUTRIDER_API std::vector<TokenId> frequent_tokens(std::span<const Conversation> conversations,
+                                                                std::int64_t count);
+
+/// Tells sets of conversations apart: a hash of all their tokens in order; the second takes those of one text only.
+[[nodiscard]] OUTRIDER_API std::uint64_t hash_of(std::span<const Conversation> conversations);
+[[nodiscard]] OUTRIDER_API std::uint64_t hash_of(std::span<const Conversation> conversations, std::size_t text);
 
 /// What the run learns from.
 struct TrainTarget {
@@ -56,7 +98,7 @@ struct TrainProgress {
 
 /// Data, schedule and bookkeeping of a run, whatever it trains.
 struct TrainOptions {
-    std::vector<std::filesystem::path> data;  ///< JSON lines, see conversations.hpp; several are joined
+    std::vector<std::filesystem::path> data;  ///< JSON lines, see read_conversations; several are joined
     std::filesystem::path output;             ///< drafter folder, and checkpoint.safetensors beside its files
     std::filesystem::path features;           ///< where features are kept; empty: output/features
     bool stored_features = false;             ///< leave out conversations whose features are not on disk yet

@@ -1,6 +1,6 @@
 // The bodies of the room, compiled once.
-#include <outrider/draft/nn/compact_drafter-inl.hpp>
 #include <outrider/draft/nn/detail/attention-inl.hpp>
+#include <outrider/draft/nn/detail/compact_drafter-inl.hpp>
 #include <outrider/draft/nn/detail/drafter_files-inl.hpp>
 #include <outrider/draft/nn/detail/lane_layers-inl.hpp>
 #include <outrider/draft/nn/detail/layers-inl.hpp>

@@ -1,9 +1,8 @@
 // Builds a draft tree, walks it, and reads the layout that a host would hand to its own model.
 #include <outrider/accept/rules/detail/accept_walk.hpp>
-#include <outrider/core/rng.hpp>
-#include <outrider/core/version.hpp>
+#include <outrider/core/detail/rng.hpp>
+#include <outrider/core/detail/version.hpp>
 #include <outrider/tree/token_tree.hpp>
-#include <outrider/tree/tree_layout.hpp>
 
 #include <cstdio>
 

@@ -21,7 +21,7 @@
 #include <utility>
 #include <vector>
 
-#include <outrider/core/rng.hpp>
+#include <outrider/core/detail/rng.hpp>
 #include <outrider/target/target_head.hpp>
 #include <outrider/target/verifier.hpp>
 

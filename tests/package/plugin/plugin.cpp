@@ -1,7 +1,7 @@
 // C functions over outrider. Threads of the kernels' team, thread-local memory, vtables and exceptions all cross the
 // border of this library's code and outrider's.
+#include <outrider/core/detail/version.hpp>
 #include <outrider/core/error.hpp>
-#include <outrider/core/version.hpp>
 #include <outrider/target/llama_model.hpp>
 #include <outrider/target/llama_verifier.hpp>
 

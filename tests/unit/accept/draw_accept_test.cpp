@@ -14,9 +14,9 @@
 #include <vector>
 
 #include <outrider/accept/draw.hpp>
-#include <outrider/accept/match.hpp>
 #include <outrider/accept/lossy.hpp>
-#include <outrider/decode/concepts.hpp>
+#include <outrider/accept/match.hpp>
+#include <outrider/accept/policy.hpp>
 #include <outrider/draft/ngram.hpp>
 
 using namespace outrider;

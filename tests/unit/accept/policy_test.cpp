@@ -5,8 +5,8 @@
 #include <limits>
 
 #include <outrider/accept/match.hpp>
+#include <outrider/accept/policy.hpp>
 #include <outrider/core/error.hpp>
-#include <outrider/decode/concepts.hpp>
 
 using namespace outrider;
 using Catch::Matchers::ContainsSubstring;

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include <outrider/accept/detail/gumbel.hpp>
-#include <outrider/accept/warp.hpp>
+#include <outrider/accept/detail/warp.hpp>
 
 using namespace outrider;
 

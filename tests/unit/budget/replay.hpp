@@ -13,7 +13,7 @@
 #include <vector>
 
 #include <outrider/budget/detail/part.hpp>
-#include <outrider/budget/tree_budget.hpp>
+#include <outrider/budget/detail/tree_budget.hpp>
 
 namespace outrider::replay {
 

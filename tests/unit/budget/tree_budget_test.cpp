@@ -6,7 +6,7 @@
 #include <random>
 
 #include <outrider/accept/rules/draft_samples.hpp>
-#include <outrider/budget/tree_budget.hpp>
+#include <outrider/budget/detail/tree_budget.hpp>
 
 using namespace outrider;
 using namespace outrider::budget;

@@ -1,5 +1,5 @@
 #include <catch2/catch_test_macros.hpp>
-#include <outrider/core/rng.hpp>
+#include <outrider/core/detail/rng.hpp>
 
 #include <array>
 #include <bit>

@@ -1,6 +1,6 @@
 #include <catch2/catch_test_macros.hpp>
 #include <outrider/core/options.hpp>
-#include <outrider/core/stats.hpp>
+#include <outrider/core/result.hpp>
 
 using namespace outrider;
 

@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include <outrider/core/rng.hpp>
+#include <outrider/core/detail/rng.hpp>
 #include <outrider/core/detail/utf8_stream.hpp>
 
 using outrider::is_valid_utf8;

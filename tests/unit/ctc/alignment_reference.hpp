@@ -8,7 +8,7 @@
 #include <span>
 #include <vector>
 
-#include <outrider/core/rng.hpp>
+#include <outrider/core/detail/rng.hpp>
 #include <outrider/ctc/frames.hpp>
 #include <outrider/ctc/prefix_forward.hpp>
 

@@ -1,5 +1,5 @@
 #include <catch2/catch_test_macros.hpp>
-#include <outrider/ctc/collapse.hpp>
+#include <outrider/ctc/frames.hpp>
 
 #include <algorithm>
 #include <map>

@@ -13,8 +13,8 @@
 
 #include <outrider/accept/rules/node_rules.hpp>
 #include <outrider/accept/rules/path_rules.hpp>
-#include <outrider/ctc/collapse.hpp>
-#include <outrider/ctc/ctc_law.hpp>
+#include <outrider/ctc/alignment_sampling.hpp>
+#include <outrider/ctc/frames.hpp>
 #include <outrider/ctc/prefix_tree.hpp>
 
 using namespace outrider;

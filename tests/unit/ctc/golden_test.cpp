@@ -6,7 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <outrider/ctc/prefix_tree.hpp>
 #include <outrider/ctc/static_tree.hpp>
-#include <outrider/tree/tree_layout.hpp>
+#include <outrider/tree/token_tree.hpp>
 
 #include <fstream>
 #include <map>

@@ -2,7 +2,7 @@
 
 #include <catch2/catch_approx.hpp>
 #include <catch2/catch_test_macros.hpp>
-#include <outrider/ctc/collapse.hpp>
+#include <outrider/ctc/frames.hpp>
 #include <outrider/ctc/prefix_forward.hpp>
 
 #include <algorithm>

@@ -2,10 +2,10 @@
 
 #include <catch2/catch_approx.hpp>
 #include <catch2/catch_test_macros.hpp>
-#include <outrider/ctc/collapse.hpp>
+#include <outrider/ctc/frames.hpp>
 #include <outrider/ctc/prefix_tree.hpp>
 #include <outrider/ctc/static_tree.hpp>
-#include <outrider/tree/tree_layout.hpp>
+#include <outrider/tree/token_tree.hpp>
 
 #include <algorithm>
 #include <set>

@@ -12,12 +12,12 @@
 #include <thread>
 #include <vector>
 
+#include <outrider/core/detail/rng.hpp>
 #include <outrider/core/error.hpp>
 #include <outrider/core/options.hpp>
 #include <outrider/core/prompt.hpp>
-#include <outrider/core/rng.hpp>
-#include <outrider/decode/result.hpp>
-#include <outrider/decode/sink.hpp>
+#include <outrider/core/result.hpp>
+#include <outrider/decode/request.hpp>
 
 namespace outrider::test {
 

@@ -11,7 +11,7 @@
 #include <outrider/draft/ctc/ctc_draft.hpp>
 #include <outrider/draft/hydra/hydra_draft.hpp>
 #include <outrider/draft/medusa/medusa_draft.hpp>
-#include <outrider/draft/nn/compact_drafter.hpp>
+#include <outrider/draft/nn/detail/compact_drafter.hpp>
 #include <outrider/draft/nn/detail/weight_blocks.hpp>
 
 #include "../formats/temporary_folder.hpp"

@@ -9,7 +9,7 @@
 #include <outrider/core/error.hpp>
 #include <outrider/ctc/frames.hpp>
 #include <outrider/draft/ctc/ctc_draft.hpp>
-#include <outrider/tree/tree_layout.hpp>
+#include <outrider/tree/token_tree.hpp>
 
 #include <outrider/draft/ctc/detail/ctc_per_frame.hpp>
 #include <outrider/draft/nn/detail/row_team.hpp>

@@ -9,10 +9,10 @@
 #include <span>
 #include <vector>
 
-#include <outrider/core/rng.hpp>
+#include <outrider/core/detail/rng.hpp>
 #include <outrider/draft/ctc/detail/ctc_network.hpp>
 #include <outrider/draft/drafter.hpp>
-#include <outrider/tree/tree_layout.hpp>
+#include <outrider/tree/token_tree.hpp>
 
 namespace outrider::test {
 

@@ -1,7 +1,7 @@
 // The network: fast loops against tensor operations in float64, in value and gradient; batches against single anchors.
 #include <catch2/catch_test_macros.hpp>
 
-#include <outrider/core/rng.hpp>
+#include <outrider/core/detail/rng.hpp>
 #include <outrider/draft/ctc/detail/ctc_network.hpp>
 
 #include <outrider/draft/nn/detail/attention.hpp>

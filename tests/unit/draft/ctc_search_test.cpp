@@ -8,7 +8,7 @@
 
 #include <outrider/ctc/frames.hpp>
 #include <outrider/ctc/prefix_tree.hpp>
-#include <outrider/tree/tree_layout.hpp>
+#include <outrider/tree/token_tree.hpp>
 
 #include <outrider/draft/ctc/detail/ctc_search.hpp>
 #include "ctc_fixture.hpp"

@@ -9,14 +9,14 @@
 #include <filesystem>
 #include <fstream>
 #include <outrider/core/error.hpp>
-#include <outrider/draft/hydra/hydra_draft.hpp>
-#include <outrider/draft/medusa/medusa_draft.hpp>
 #include <outrider/draft/hydra/detail/published_hydra.hpp>
+#include <outrider/draft/hydra/hydra_draft.hpp>
 #include <outrider/draft/medusa/detail/published_medusa.hpp>
+#include <outrider/draft/medusa/medusa_draft.hpp>
 #include <outrider/draft/nn/detail/published_heads.hpp>
 #include <outrider/formats/detail/named_tensors.hpp>
 #include "../formats/temporary_folder.hpp"
-#include <outrider/tree/tree_layout.hpp>
+#include <outrider/tree/token_tree.hpp>
 
 using namespace outrider;
 using Catch::Matchers::ContainsSubstring;

@@ -7,12 +7,12 @@
 #include <random>
 
 #include <outrider/core/error.hpp>
-#include <outrider/decode/concepts.hpp>
+#include <outrider/draft/drafter.hpp>
 #include <outrider/draft/merged.hpp>
 #include <outrider/draft/ngram.hpp>
 #include <outrider/draft/none.hpp>
-#include <outrider/target/features.hpp>
-#include <outrider/tree/tree_layout.hpp>
+#include <outrider/target/detail/features.hpp>
+#include <outrider/tree/token_tree.hpp>
 
 using namespace outrider;
 using Catch::Matchers::ContainsSubstring;

@@ -9,9 +9,9 @@
 #include <outrider/draft/medusa/medusa_draft.hpp>
 #include <outrider/draft/merged.hpp>
 #include <outrider/draft/none.hpp>
+#include <outrider/engine.hpp>
 #include <outrider/engine/detail/any_decoder.hpp>
-#include <outrider/engine/make_drafter.hpp>
-#include <outrider/formats/safetensors.hpp>
+#include <outrider/formats/detail/safetensors.hpp>
 #include <outrider/target/llama_verifier.hpp>
 
 #include "../target/deep_folder.hpp"

@@ -8,7 +8,7 @@
 #include <outrider/core/error.hpp>
 #include <outrider/decode/speculative_decoder.hpp>
 #include <outrider/draft/none.hpp>
-#include <outrider/engine/make_drafter.hpp>
+#include <outrider/engine.hpp>
 #include <outrider/target/llama_verifier.hpp>
 
 using namespace outrider;

@@ -3,7 +3,7 @@
 #include <catch2/matchers/catch_matchers_string.hpp>
 #include <fmt/format.h>
 #include <outrider/core/error.hpp>
-#include <outrider/engine/make_drafter.hpp>
+#include <outrider/engine.hpp>
 
 #include <filesystem>
 #include <fstream>

@@ -14,7 +14,7 @@
 #include <outrider/text/chat_template.hpp>
 #include "formats/gguf.hpp"
 #include "formats/hf_config.hpp"
-#include <outrider/formats/safetensors.hpp>
+#include <outrider/formats/detail/safetensors.hpp>
 #include <outrider/text/tokenizer.hpp>
 #include "formats/torch_archive.hpp"
 

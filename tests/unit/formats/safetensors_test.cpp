@@ -15,7 +15,7 @@
 #include <vector>
 
 #include <outrider/core/error.hpp>
-#include <outrider/formats/safetensors.hpp>
+#include <outrider/formats/detail/safetensors.hpp>
 
 #include "gguf_builder.hpp"
 #include "temporary_folder.hpp"

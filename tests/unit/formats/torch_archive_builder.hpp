@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-#include <outrider/formats/safetensors.hpp>
+#include <outrider/formats/detail/safetensors.hpp>
 
 namespace outrider::test {
 

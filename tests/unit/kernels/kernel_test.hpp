@@ -11,7 +11,7 @@
 #include <string>
 #include <vector>
 
-#include <outrider/core/rng.hpp>
+#include <outrider/core/detail/rng.hpp>
 #include "kernels/isa.hpp"
 #include "kernels/packed_linear.hpp"
 

@@ -6,7 +6,7 @@
 #include <catch2/matchers/catch_matchers_string.hpp>
 
 #include <outrider/core/error.hpp>
-#include <outrider/target/features.hpp>
+#include <outrider/target/detail/features.hpp>
 #include <outrider/target/llama_model.hpp>
 
 #include "deep_folder.hpp"

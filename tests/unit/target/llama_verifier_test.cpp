@@ -13,7 +13,7 @@
 #include <outrider/core/error.hpp>
 #include "kernels/isa.hpp"
 #include <outrider/target/llama_verifier.hpp>
-#include <outrider/tree/tree_layout.hpp>
+#include <outrider/tree/token_tree.hpp>
 
 using namespace outrider;
 using Catch::Matchers::ContainsSubstring;

@@ -5,7 +5,7 @@
 #include <catch2/matchers/catch_matchers_string.hpp>
 
 #include <outrider/core/error.hpp>
-#include <outrider/formats/safetensors.hpp>
+#include <outrider/formats/detail/safetensors.hpp>
 #include <outrider/target/llama_model.hpp>
 
 #include <outrider/core/detail/thread_team.hpp>

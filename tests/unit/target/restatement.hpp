@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include <outrider/formats/safetensors.hpp>
+#include <outrider/formats/detail/safetensors.hpp>
 #include <outrider/target/llama_model.hpp>
 
 namespace outrider::testing {

@@ -9,7 +9,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include <outrider/formats/safetensors.hpp>
+#include <outrider/formats/detail/safetensors.hpp>
 
 #include "../formats/temporary_folder.hpp"
 

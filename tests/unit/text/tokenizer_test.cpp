@@ -15,9 +15,9 @@
 
 #include <nlohmann/json.hpp>
 
-#include <outrider/core/error.hpp>
-#include <outrider/core/rng.hpp>
+#include <outrider/core/detail/rng.hpp>
 #include <outrider/core/detail/utf8_stream.hpp>
+#include <outrider/core/error.hpp>
 #include "formats/gguf.hpp"
 #include <outrider/text/tokenizer.hpp>
 

@@ -5,8 +5,8 @@
 #include <cmath>
 #include <utility>
 
+#include <outrider/core/detail/rng.hpp>
 #include <outrider/core/error.hpp>
-#include <outrider/core/rng.hpp>
 #include "train/ctc_loss.hpp"
 
 using namespace outrider;

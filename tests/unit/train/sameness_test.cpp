@@ -8,7 +8,7 @@
 #include <map>
 #include <set>
 
-#include <outrider/formats/safetensors.hpp>
+#include <outrider/formats/detail/safetensors.hpp>
 #include <outrider/train/train.hpp>
 
 #include "train/anchor_batches.hpp"

@@ -7,7 +7,7 @@
 #include <set>
 
 #include <outrider/draft/ctc/ctc_draft.hpp>
-#include <outrider/formats/safetensors.hpp>
+#include <outrider/formats/detail/safetensors.hpp>
 #include "train/adamw.hpp"
 #include "train/ctc_loss.hpp"
 #include "train/feature_store.hpp"

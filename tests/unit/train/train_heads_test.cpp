@@ -7,11 +7,11 @@
 #include <numeric>
 
 #include <outrider/draft/ctc/detail/ctc_config.hpp>
-#include <outrider/draft/hydra/hydra_draft.hpp>
 #include <outrider/draft/hydra/detail/hydra_network.hpp>
-#include <outrider/draft/medusa/medusa_draft.hpp>
+#include <outrider/draft/hydra/hydra_draft.hpp>
 #include <outrider/draft/medusa/detail/medusa_network.hpp>
-#include <outrider/formats/safetensors.hpp>
+#include <outrider/draft/medusa/medusa_draft.hpp>
+#include <outrider/formats/detail/safetensors.hpp>
 #include "train/feature_store.hpp"
 #include <outrider/train/train.hpp>
 

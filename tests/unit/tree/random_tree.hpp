@@ -6,7 +6,7 @@
 #include <utility>
 #include <vector>
 
-#include <outrider/core/rng.hpp>
+#include <outrider/core/detail/rng.hpp>
 #include <outrider/tree/token_tree.hpp>
 
 namespace outrider::reference {

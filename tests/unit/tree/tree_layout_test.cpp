@@ -1,7 +1,7 @@
 #include "random_tree.hpp"
 
 #include <catch2/catch_test_macros.hpp>
-#include <outrider/tree/tree_layout.hpp>
+#include <outrider/tree/token_tree.hpp>
 
 #include <algorithm>
 

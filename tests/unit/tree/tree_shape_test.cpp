@@ -7,7 +7,7 @@
 #include <limits>
 #include <map>
 #include <outrider/core/error.hpp>
-#include <outrider/tree/tree_layout.hpp>
+#include <outrider/tree/token_tree.hpp>
 #include <outrider/tree/tree_shape.hpp>
 #include <random>
 

@@ -6,7 +6,7 @@
 #include <cmath>
 
 #include <outrider/core/error.hpp>
-#include <outrider/tree/tree_layout.hpp>
+#include <outrider/tree/token_tree.hpp>
 
 #include <outrider/core/detail/bodies.hpp>
 

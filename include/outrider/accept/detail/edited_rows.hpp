@@ -5,7 +5,7 @@
 #include <vector>
 
 #include <outrider/accept/detail/logit_rows.hpp>
-#include <outrider/accept/warp.hpp>
+#include <outrider/accept/detail/warp.hpp>
 #include <outrider/core/detail/export.hpp>
 #include <outrider/core/options.hpp>
 #include <outrider/target/round.hpp>

@@ -5,7 +5,7 @@
 #include <span>
 
 #include <outrider/core/detail/export.hpp>
-#include <outrider/core/rng.hpp>
+#include <outrider/core/detail/rng.hpp>
 #include <outrider/core/types.hpp>
 
 namespace outrider {

@@ -5,7 +5,7 @@
 
 #include <cmath>
 
-#include <outrider/accept/warp.hpp>
+#include <outrider/accept/detail/warp.hpp>
 #include <outrider/core/error.hpp>
 
 #include <outrider/core/detail/bodies.hpp>

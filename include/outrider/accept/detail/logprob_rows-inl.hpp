@@ -9,7 +9,7 @@
 #include <span>
 
 #include <outrider/accept/detail/edited_rows.hpp>
-#include <outrider/accept/warp.hpp>
+#include <outrider/accept/detail/warp.hpp>
 
 #include <outrider/core/detail/bodies.hpp>
 

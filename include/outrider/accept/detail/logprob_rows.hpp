@@ -5,7 +5,7 @@
 #include <vector>
 
 #include <outrider/core/detail/export.hpp>
-#include <outrider/core/logprobs.hpp>
+#include <outrider/core/result.hpp>
 #include <outrider/target/round.hpp>
 #include <outrider/tree/token_tree.hpp>
 

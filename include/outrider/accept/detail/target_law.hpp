@@ -7,7 +7,7 @@
 #include <utility>
 #include <vector>
 
-#include <outrider/accept/warp.hpp>
+#include <outrider/accept/detail/warp.hpp>
 #include <outrider/core/detail/export.hpp>
 #include <outrider/core/options.hpp>
 #include <outrider/target/round.hpp>

@@ -10,7 +10,7 @@
 #include <span>
 #include <vector>
 
-#include <outrider/core/rng.hpp>
+#include <outrider/core/detail/rng.hpp>
 
 namespace outrider {
 

@@ -8,7 +8,7 @@
 #include <span>
 #include <vector>
 
-#include <outrider/budget/draft_budget.hpp>
+#include <outrider/core/options.hpp>
 
 namespace outrider::budget {
 

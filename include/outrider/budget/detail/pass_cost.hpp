@@ -9,7 +9,7 @@
 #include <span>
 
 #include <outrider/budget/detail/curve.hpp>
-#include <outrider/budget/draft_budget.hpp>
+#include <outrider/core/options.hpp>
 
 namespace outrider::budget {
 

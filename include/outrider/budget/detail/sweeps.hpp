@@ -10,7 +10,7 @@
 #include <vector>
 
 #include <outrider/budget/detail/curve.hpp>
-#include <outrider/budget/draft_budget.hpp>
+#include <outrider/core/options.hpp>
 
 namespace outrider::budget {
 

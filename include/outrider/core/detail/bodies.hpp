@@ -1,7 +1,7 @@
 // Where the bodies of declared functions stand. A header NAME.hpp ends with
 //
 //     #ifndef OUTRIDER_COMPILED
-//     #include <outrider/ROOM/NAME-inl.hpp>
+//     #include <outrider/ROOM/detail/NAME-inl.hpp>
 //     #endif
 //
 // and NAME-inl.hpp defines its functions with OUTRIDER_INLINE. A project that takes outrider::headers gets the bodies

@@ -17,7 +17,7 @@
 #include <outrider/core/error.hpp>
 #include <outrider/core/options.hpp>
 #include <outrider/core/prompt.hpp>
-#include <outrider/decode/async_request.hpp>
+#include <outrider/decode/request.hpp>
 
 namespace outrider::detail {
 

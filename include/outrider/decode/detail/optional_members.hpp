@@ -1,10 +1,10 @@
-// Members that a part of a decoder may have or leave out (concepts.hpp names them), resolved in one place.
+// Members that a part of a decoder may have or leave out (the concepts name them), resolved in one place.
 #pragma once
 
 #include <cstdint>
 #include <vector>
 
-#include <outrider/budget/draft_budget.hpp>
+#include <outrider/core/options.hpp>
 #include <outrider/core/types.hpp>
 #include <outrider/target/round.hpp>
 #include <outrider/target/verifier.hpp>

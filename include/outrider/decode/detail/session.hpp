@@ -14,11 +14,10 @@
 #include <outrider/core/detail/export.hpp>
 #include <outrider/core/options.hpp>
 #include <outrider/core/prompt.hpp>
-#include <outrider/core/stats.hpp>
+#include <outrider/core/result.hpp>
 #include <outrider/decode/detail/answer_rules.hpp>
 #include <outrider/decode/detail/token_stream.hpp>
-#include <outrider/decode/result.hpp>
-#include <outrider/decode/sink.hpp>
+#include <outrider/decode/request.hpp>
 #include <outrider/target/round.hpp>
 
 namespace outrider {

@@ -8,8 +8,8 @@
 #include <utility>
 #include <vector>
 
-#include <outrider/core/stats.hpp>
-#include <outrider/decode/decoder_options.hpp>
+#include <outrider/core/options.hpp>
+#include <outrider/core/result.hpp>
 #include <outrider/decode/detail/sequence_book.hpp>
 #include <outrider/decode/detail/stage.hpp>
 #include <outrider/target/round.hpp>

@@ -9,12 +9,12 @@
 #include <utility>
 #include <vector>
 
+#include <outrider/core/detail/utf8_stream.hpp>
 #include <outrider/core/options.hpp>
 #include <outrider/core/prompt.hpp>
-#include <outrider/core/detail/utf8_stream.hpp>
+#include <outrider/core/result.hpp>
 #include <outrider/decode/detail/stop_filter.hpp>
-#include <outrider/decode/result.hpp>
-#include <outrider/decode/sink.hpp>
+#include <outrider/decode/request.hpp>
 
 namespace outrider {
 

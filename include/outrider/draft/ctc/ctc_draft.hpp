@@ -52,5 +52,5 @@ using CtcDraft = TrainedDraft<CtcKind>;
 }  // namespace outrider
 
 #ifndef OUTRIDER_COMPILED
-#include <outrider/draft/ctc/ctc_draft-inl.hpp>
+#include <outrider/draft/ctc/detail/ctc_draft-inl.hpp>
 #endif

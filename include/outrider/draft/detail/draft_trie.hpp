@@ -8,8 +8,8 @@
 #include <vector>
 
 #include <outrider/budget/detail/hit_rate.hpp>
-#include <outrider/budget/draft_budget.hpp>
 #include <outrider/core/detail/export.hpp>
+#include <outrider/core/options.hpp>
 #include <outrider/target/round.hpp>
 #include <outrider/tree/token_tree.hpp>
 

@@ -7,7 +7,7 @@
 #include <utility>
 #include <vector>
 
-#include <outrider/target/features.hpp>
+#include <outrider/target/detail/features.hpp>
 #include <outrider/target/round.hpp>
 
 namespace outrider {

@@ -35,5 +35,5 @@ using HydraDraft = TrainedDraft<HydraKind>;
 }  // namespace outrider
 
 #ifndef OUTRIDER_COMPILED
-#include <outrider/draft/hydra/hydra_draft-inl.hpp>
+#include <outrider/draft/hydra/detail/hydra_draft-inl.hpp>
 #endif

@@ -33,5 +33,5 @@ using MedusaDraft = TrainedDraft<MedusaKind>;
 }  // namespace outrider
 
 #ifndef OUTRIDER_COMPILED
-#include <outrider/draft/medusa/medusa_draft-inl.hpp>
+#include <outrider/draft/medusa/detail/medusa_draft-inl.hpp>
 #endif

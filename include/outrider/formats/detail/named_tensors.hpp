@@ -12,7 +12,7 @@
 #include <vector>
 
 #include <outrider/core/detail/export.hpp>
-#include <outrider/formats/safetensors.hpp>
+#include <outrider/formats/detail/safetensors.hpp>
 
 namespace outrider {
 

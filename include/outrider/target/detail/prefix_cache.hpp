@@ -11,7 +11,7 @@
 
 #include <outrider/core/detail/export.hpp>
 #include <outrider/core/types.hpp>
-#include <outrider/target/features.hpp>
+#include <outrider/target/detail/features.hpp>
 #include <outrider/target/detail/kv_cache.hpp>
 
 namespace outrider {

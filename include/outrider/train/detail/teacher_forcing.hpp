@@ -8,7 +8,7 @@
 #include <vector>
 
 #include <outrider/core/detail/export.hpp>
-#include <outrider/core/stats.hpp>
+#include <outrider/core/result.hpp>
 #include <outrider/core/types.hpp>
 #include <outrider/draft/drafter.hpp>
 

@@ -10,7 +10,7 @@
 
 #include <outrider/accept/rules/detail/accept_walk.hpp>
 #include <outrider/accept/rules/dice.hpp>
-#include <outrider/core/rng.hpp>
+#include <outrider/core/detail/rng.hpp>
 #include <outrider/core/types.hpp>
 #include <outrider/tree/token_tree.hpp>
 

@@ -13,7 +13,7 @@
 #include <limits>
 #include <outrider/core/error.hpp>
 #include <outrider/draft/nn/detail/weight_blocks.hpp>
-#include <outrider/formats/safetensors.hpp>
+#include <outrider/formats/detail/safetensors.hpp>
 #include <system_error>
 
 #include <outrider/formats/detail/atomic_file.hpp>

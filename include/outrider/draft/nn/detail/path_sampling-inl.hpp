@@ -9,7 +9,7 @@
 #include <utility>
 
 #include <outrider/accept/rules/detail/listed_law.hpp>
-#include <outrider/core/rng.hpp>
+#include <outrider/core/detail/rng.hpp>
 
 #include <outrider/core/detail/bodies.hpp>
 

@@ -13,7 +13,7 @@
 #include <optional>
 #include <utility>
 
-#include <outrider/formats/safetensors.hpp>
+#include <outrider/formats/detail/safetensors.hpp>
 
 namespace outrider::detail {
 

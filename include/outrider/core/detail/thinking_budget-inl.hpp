@@ -1,7 +1,7 @@
-// Bodies of thinking_budget.hpp.
+// Bodies of ThinkingBudget (constraint.hpp).
 #pragma once
 
-#include <outrider/decode/thinking_budget.hpp>
+#include <outrider/core/constraint.hpp>
 
 #include <algorithm>
 #include <limits>

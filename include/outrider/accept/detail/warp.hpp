@@ -63,5 +63,5 @@ private:
 }  // namespace outrider
 
 #ifndef OUTRIDER_COMPILED
-#include <outrider/accept/warp-inl.hpp>
+#include <outrider/accept/detail/warp-inl.hpp>
 #endif

@@ -10,9 +10,9 @@
 #include <outrider/draft/hydra/detail/published_hydra.hpp>
 #include <outrider/draft/nn/detail/published_heads.hpp>
 
+#include <outrider/draft/hydra/detail/hydra_backend.hpp>
 #include <outrider/draft/nn/detail/drafter_files.hpp>
 #include <outrider/draft/nn/detail/head_shape.hpp>
-#include <outrider/draft/hydra/detail/hydra_backend.hpp>
 #include <outrider/draft/nn/detail/path_sampling.hpp>
 #include <outrider/draft/nn/detail/progress.hpp>
 #include <outrider/draft/nn/detail/row_team.hpp>

@@ -1,14 +1,14 @@
 // The body of write_safetensors.
 #pragma once
 
-#include <outrider/formats/safetensors.hpp>
+#include <outrider/formats/detail/safetensors.hpp>
 
 #include <algorithm>
 #include <limits>
 #include <set>
 
-#include <outrider/core/error.hpp>
 #include <outrider/core/detail/utf8_stream.hpp>
+#include <outrider/core/error.hpp>
 #include <outrider/formats/detail/json_text.hpp>
 
 #include <outrider/formats/detail/atomic_file.hpp>

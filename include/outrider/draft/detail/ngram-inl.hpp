@@ -7,8 +7,8 @@
 #include <cmath>
 #include <memory>
 
+#include <outrider/core/detail/rng.hpp>
 #include <outrider/core/error.hpp>
-#include <outrider/core/rng.hpp>
 
 #include <outrider/draft/detail/ngram_growth-inl.hpp>
 

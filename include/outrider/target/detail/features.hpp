@@ -1,4 +1,4 @@
-// Features: what a target lets drafters read of its inner states. Asked for in advance, sequence by sequence.
+// Sums and parts of what drafters ask for, and the rows that serve them.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -11,27 +11,9 @@
 #include <vector>
 
 #include <outrider/core/error.hpp>
+#include <outrider/target/round.hpp>
 
 namespace outrider {
-
-/// What a drafter reads of each committed token. The decoder hands its drafter's request to the verifier with each
-/// prompt (Prefill::features); SequenceFeedback::features is then [tokens, width(H)]: the hidden states after the final
-/// norm, behind them those after each of `layers`, in order. Nothing is gathered for a drafter that reads none.
-struct FeatureRequest {
-    bool wanted = true;  ///< false: the drafter reads tokens alone, and features stay undefined
-    /// Layers of the target (1 to TargetHead::feature_layers) whose residual streams are read as well, ascending, each
-    /// once; every row is divided by its root mean square (the model's epsilon under the root, no weight).
-    std::vector<std::int64_t> layers = {};
-
-    [[nodiscard]] static FeatureRequest none() { return {.wanted = false}; }
-
-    /// Columns for a hidden size of `hidden`.
-    [[nodiscard]] std::int64_t width(std::int64_t hidden) const {
-        return wanted ? hidden * (1 + static_cast<std::int64_t>(layers.size())) : 0;
-    }
-
-    [[nodiscard]] bool operator==(const FeatureRequest&) const = default;
-};
 
 /// What serves both.
 [[nodiscard]] inline FeatureRequest both(const FeatureRequest& a, const FeatureRequest& b) {

@@ -7,9 +7,9 @@
 #include <vector>
 
 #include <outrider/accept/detail/gumbel.hpp>
+#include <outrider/accept/detail/warp.hpp>
 #include <outrider/accept/rules/detail/accept_walk.hpp>
-#include <outrider/accept/warp.hpp>
-#include <outrider/core/rng.hpp>
+#include <outrider/core/detail/rng.hpp>
 
 #include <outrider/accept/detail/edited_rows.hpp>
 

@@ -9,8 +9,8 @@
 #include <utility>
 
 #include <outrider/accept/rules/detail/listed_law.hpp>
+#include <outrider/core/detail/rng.hpp>
 #include <outrider/core/error.hpp>
-#include <outrider/core/rng.hpp>
 
 #include <outrider/core/detail/bodies.hpp>
 

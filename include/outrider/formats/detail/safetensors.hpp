@@ -88,6 +88,6 @@ OUTRIDER_API void write_safetensors(const std::filesystem::path& path, std::span
 }  // namespace outrider
 
 #ifndef OUTRIDER_COMPILED
-#include <outrider/formats/safetensors-inl.hpp>
-#include <outrider/formats/safetensors_write-inl.hpp>
+#include <outrider/formats/detail/safetensors-inl.hpp>
+#include <outrider/formats/detail/safetensors_write-inl.hpp>
 #endif

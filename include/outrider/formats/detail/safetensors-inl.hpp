@@ -1,7 +1,7 @@
 // Bodies of safetensors.hpp.
 #pragma once
 
-#include <outrider/formats/safetensors.hpp>
+#include <outrider/formats/detail/safetensors.hpp>
 
 #include <algorithm>
 #include <array>

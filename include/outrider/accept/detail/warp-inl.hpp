@@ -1,7 +1,7 @@
 // Bodies of warp.hpp.
 #pragma once
 
-#include <outrider/accept/warp.hpp>
+#include <outrider/accept/detail/warp.hpp>
 
 #include <algorithm>
 #include <array>

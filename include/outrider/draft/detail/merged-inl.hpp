@@ -8,6 +8,7 @@
 
 #include <outrider/core/error.hpp>
 #include <outrider/draft/detail/draft_checks.hpp>
+#include <outrider/target/detail/features.hpp>
 
 #include <outrider/core/detail/bodies.hpp>
 

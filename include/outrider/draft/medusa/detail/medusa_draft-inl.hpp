@@ -13,9 +13,9 @@
 #include <outrider/draft/medusa/detail/published_medusa.hpp>
 #include <outrider/draft/nn/detail/published_heads.hpp>
 
+#include <outrider/draft/medusa/detail/medusa_backend.hpp>
 #include <outrider/draft/nn/detail/drafter_files.hpp>
 #include <outrider/draft/nn/detail/head_shape.hpp>
-#include <outrider/draft/medusa/detail/medusa_backend.hpp>
 #include <outrider/draft/nn/detail/path_sampling.hpp>
 #include <outrider/draft/nn/detail/progress.hpp>
 #include <outrider/draft/nn/detail/row_team.hpp>

@@ -1,7 +1,7 @@
 // Body of compact_drafter.hpp.
 #pragma once
 
-#include <outrider/draft/nn/compact_drafter.hpp>
+#include <outrider/draft/nn/detail/compact_drafter.hpp>
 
 #include <cmath>
 #include <cstdint>
@@ -11,7 +11,7 @@
 #include <outrider/draft/nn/detail/drafter_files.hpp>
 #include <outrider/draft/nn/detail/weight_blocks.hpp>
 #include <outrider/formats/detail/mapped_file.hpp>
-#include <outrider/formats/safetensors.hpp>
+#include <outrider/formats/detail/safetensors.hpp>
 #include <string>
 #include <string_view>
 #include <utility>

@@ -7,14 +7,13 @@
 #include <atomic>
 #include <optional>
 
+#include <outrider/core/detail/rng.hpp>
 #include <outrider/core/error.hpp>
-#include <outrider/core/rng.hpp>
 #include <outrider/ctc/alignment_sampling.hpp>
-#include <outrider/ctc/ctc_law.hpp>
 #include <outrider/ctc/frames.hpp>
 #include <outrider/ctc/prefix_tree.hpp>
 #include <outrider/ctc/static_tree.hpp>
-#include <outrider/target/features.hpp>
+#include <outrider/target/detail/features.hpp>
 
 #include <outrider/draft/ctc/detail/ctc_backend.hpp>
 #include <outrider/draft/ctc/detail/ctc_per_frame.hpp>

@@ -1,20 +1,84 @@
-// What a request to an AsyncDecoder says beside its prompt, why one is refused, and what is counted.
+// What a request says beside its prompt and its options: where its tokens go while it is decoded, and, to an
+// AsyncDecoder, when it is to end. And why one is refused, and what is counted.
 #pragma once
 
 #include <chrono>
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <optional>
+#include <span>
 #include <stop_token>
 #include <string>
+#include <string_view>
+#include <type_traits>
+#include <utility>
 
 #include <outrider/core/error.hpp>
-#include <outrider/core/stats.hpp>
-#include <outrider/decode/result.hpp>
-#include <outrider/decode/sink.hpp>
+#include <outrider/core/result.hpp>
+#include <outrider/core/types.hpp>
 
 namespace outrider {
+
+/// One token as it is emitted.
+struct EmittedToken {
+    SequenceId sequence = 0;
+    TokenId token = kNoToken;
+    std::string_view
+        text;  ///< what became certain with it: whole UTF-8 characters, may be empty; valid during the call
+    const TokenLogprobs* logprobs = nullptr;  ///< where GenerationOptions::logprobs asks for them; valid as long
+};
+
+/// Wraps a callback that takes an EmittedToken, a text (`std::string_view`) or ids (`std::span<const TokenId>`), and
+/// returns nothing or whether to go on: false ends the sequence. Called once for each emitted token, in order (on text
+/// alone only when there is new text), so a text that a callback ends is the same whatever was drafted. A callable that
+/// takes several of these is called with the first of them.
+class Sink {
+public:
+    Sink() = default;
+
+    template <typename F>
+        requires(!std::same_as<std::remove_cvref_t<F>, Sink> &&
+                 (std::invocable<F&, const EmittedToken&> || std::invocable<F&, std::string_view> ||
+                  std::invocable<F&, std::span<const TokenId>>))
+    Sink(F&& callback) {  // NOLINT: implicit on purpose, a lambda is a sink
+        using Callback = std::decay_t<F>;
+        if constexpr (std::is_pointer_v<std::remove_cvref_t<F>>) {
+            if (callback == nullptr) return;
+        } else if constexpr (requires { callback.operator bool(); }) {
+            if (!callback) return;  // an empty std::function
+        }
+        wants_text_ = !std::invocable<F&, const EmittedToken&> && std::invocable<F&, std::string_view>;
+        on_token_ = [callback = Callback(std::forward<F>(callback))](const EmittedToken& emission) mutable {
+            if constexpr (std::invocable<F&, const EmittedToken&>)
+                return goes_on([&]() -> decltype(auto) { return callback(emission); });
+            else if constexpr (std::invocable<F&, std::string_view>)
+                return emission.text.empty() || goes_on([&]() -> decltype(auto) { return callback(emission.text); });
+            else
+                return goes_on(
+                    [&]() -> decltype(auto) { return callback(std::span<const TokenId>(&emission.token, 1)); });
+        };
+    }
+
+    /// Whether it takes text alone, so that a prompt without a Detokenizer would leave it idle.
+    [[nodiscard]] bool wants_text() const noexcept { return wants_text_; }
+
+    /// False: stop.
+    bool operator()(const EmittedToken& emission) { return !on_token_ || on_token_(emission); }
+
+private:
+    template <typename Call>
+    static bool goes_on(Call&& call) {
+        if constexpr (std::is_void_v<decltype(call())>)
+            return call(), true;
+        else
+            return static_cast<bool>(call());
+    }
+
+    std::function<bool(const EmittedToken&)> on_token_;
+    bool wants_text_ = false;
+};
 
 struct AsyncOptions {
     std::size_t queue = 256;  ///< requests that may wait beside those that are decoded; more are refused

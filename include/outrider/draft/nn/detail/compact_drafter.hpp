@@ -17,5 +17,5 @@ OUTRIDER_API void compact_drafter(const std::filesystem::path& from, const std::
 }  // namespace outrider
 
 #ifndef OUTRIDER_COMPILED
-#include <outrider/draft/nn/compact_drafter-inl.hpp>
+#include <outrider/draft/nn/detail/compact_drafter-inl.hpp>
 #endif

@@ -13,18 +13,13 @@
 #include <outrider/accept/rules/detail/accept_walk.hpp>
 #include <outrider/accept/rules/draft_samples.hpp>
 #include <outrider/budget/detail/asking.hpp>
-#include <outrider/budget/draft_budget.hpp>
 #include <outrider/budget/detail/node_choice.hpp>
 #include <outrider/budget/detail/pass_cost.hpp>
 #include <outrider/budget/detail/scored_nodes.hpp>
 #include <outrider/core/detail/option_ranges.hpp>
+#include <outrider/core/options.hpp>
 
-namespace outrider {
-
-/// As a number of nodes: see budget::TreeBudget.
-inline constexpr std::int64_t kAutoNodes = -1;
-
-namespace budget {
+namespace outrider::budget {
 
 /// Which sequences of a round draft (indices, ascending; the drafter is not run when there are none), and how much.
 struct DraftPlan {
@@ -145,5 +140,4 @@ private:
     std::vector<double> tree_prices_;
 };
 
-}  // namespace budget
-}  // namespace outrider
+}  // namespace outrider::budget
