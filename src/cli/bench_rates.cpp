@@ -65,18 +65,6 @@ double product_seconds(ThreadTeam& team, const PackedLinear& matrix, std::int64_
     return best;
 }
 
-/// While it lives, paths may be forced.
-class IsaGuard {
-public:
-    IsaGuard() : before_(active_isa()) {}
-    ~IsaGuard() { force_isa(before_); }
-    IsaGuard(const IsaGuard&) = delete;
-    IsaGuard& operator=(const IsaGuard&) = delete;
-
-private:
-    Isa before_;
-};
-
 }  // namespace
 
 std::vector<MultiplyRate> multiply_rates(ThreadTeam& team, std::string_view held, double seconds) {

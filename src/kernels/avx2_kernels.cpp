@@ -16,6 +16,8 @@
 #include "walk.hpp"
 
 OUTRIDER_TARGET_BEGIN("avx2,fma,f16c")
+#include <outrider/core/detail/exponential.hpp>  // compiled for this path
+
 namespace outrider::kernels {
 namespace {
 

@@ -18,6 +18,8 @@
 #include "walk.hpp"
 
 OUTRIDER_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")
+#include <outrider/core/detail/exponential.hpp>  // compiled for this path
+
 namespace outrider::kernels {
 namespace {
 

@@ -1,5 +1,9 @@
 #include "kernels/isa.hpp"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 #include <algorithm>
 #include <atomic>
 #include <cstdlib>
@@ -15,6 +19,14 @@ namespace {
 
 constexpr Isa kAll[] = {Isa::scalar, Isa::neon, Isa::avx2, Isa::avx512, Isa::vnni, Isa::bf16, Isa::amx};
 
+#if defined(__x86_64__)
+/// Bit 5 of EAX in the structured extended features, sub-leaf 1. Not every compiler's __builtin_cpu_supports knows it.
+bool has_avx512_bf16() {
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    return __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 && (a >> 5 & 1U) != 0;
+}
+#endif
+
 bool runs(Isa isa) {
     if (isa == Isa::scalar) return true;
 #if defined(__x86_64__)
@@ -23,7 +35,7 @@ bool runs(Isa isa) {
     static const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                                __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
     static const bool vnni = avx512 && __builtin_cpu_supports("avx512vnni");
-    static const bool bf16 = vnni && __builtin_cpu_supports("avx512bf16");
+    static const bool bf16 = vnni && has_avx512_bf16();
     switch (isa) {
         case Isa::avx2: return avx2;
         case Isa::avx512: return avx512;

@@ -28,4 +28,16 @@ enum class Isa : unsigned char { scalar, neon, avx2, avx512, vnni, bf16, amx };
 /// Data that was packed before stays valid: layouts do not depend on the path.
 void force_isa(Isa isa);
 
+/// While it lives, paths may be forced: it puts back the one that was active.
+class IsaGuard {
+public:
+    IsaGuard() : before_(active_isa()) {}
+    ~IsaGuard() { force_isa(before_); }
+    IsaGuard(const IsaGuard&) = delete;
+    IsaGuard& operator=(const IsaGuard&) = delete;
+
+private:
+    Isa before_;
+};
+
 }  // namespace outrider

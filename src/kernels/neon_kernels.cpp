@@ -13,6 +13,8 @@
 #include <sys/auxv.h>
 #endif
 
+#include <outrider/core/detail/exponential.hpp>
+
 #include "half.hpp"
 #include "integer_formats.hpp"
 #include "kernel_table.hpp"

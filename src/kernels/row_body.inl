@@ -24,20 +24,12 @@ OUTRIDER_ALWAYS_INLINE float reduce_add(Vec v) {
     return lanes[0];
 }
 
-// e^x by Cody-Waite reduction and a polynomial of degree 6 (Cephes' expf); relative error below 2e-7, 0 below -87.3,
-// e^88.37 above that. NaN stays NaN.
+// e^x to a relative error of 2e-7, 0 below -87.3, e^88.37 above that. NaN stays NaN.
 OUTRIDER_ALWAYS_INLINE Vec exp(Vec x) {
     const Vec clamped = Vec::max(Vec::set1(-87.33654F), Vec::min(Vec::set1(88.37626F), x));
     const Vec n = Vec::round(clamped * Vec::set1(1.44269504F));
-    Vec r = Vec::fma(n, Vec::set1(-0.693359375F), clamped);
-    r = Vec::fma(n, Vec::set1(2.12194440e-4F), r);
-    Vec p = Vec::set1(1.9875691500e-4F);
-    p = Vec::fma(p, r, Vec::set1(1.3981999507e-3F));
-    p = Vec::fma(p, r, Vec::set1(8.3334519073e-3F));
-    p = Vec::fma(p, r, Vec::set1(4.1665795894e-2F));
-    p = Vec::fma(p, r, Vec::set1(1.6666665459e-1F));
-    p = Vec::fma(p, r, Vec::set1(5.0000001201e-1F));
-    p = Vec::fma(p, r * r, r) + Vec::set1(1.0F);
+    const Vec r = outrider::detail::exp_remainder<Vec>(clamped, n);
+    const Vec p = Vec::fma(outrider::detail::exp_polynomial<Vec>(r), r * r, r) + Vec::set1(1.0F);
     return Vec::zero_below(x, -87.33654F, p * Vec::power_of_two(n));
 }
 

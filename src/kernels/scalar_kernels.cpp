@@ -6,6 +6,8 @@
 #include <limits>
 #include <utility>
 
+#include <outrider/core/detail/exponential.hpp>
+
 #include "half.hpp"
 #include "kernel_table.hpp"
 #include "quantise.hpp"

@@ -9,8 +9,6 @@
 #include <tuple>
 #include <vector>
 
-#include <outrider/core/error.hpp>
-
 #include "cuda/ctc_beam.hpp"
 #include "target/device_launch.hpp"
 #include "target/device_operators.hpp"

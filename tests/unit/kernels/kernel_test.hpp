@@ -17,18 +17,6 @@
 
 namespace outrider::testing {
 
-/// Puts the path back that was active before.
-class IsaGuard {
-public:
-    IsaGuard() : before_(active_isa()) {}
-    ~IsaGuard() { force_isa(before_); }
-    IsaGuard(const IsaGuard&) = delete;
-    IsaGuard& operator=(const IsaGuard&) = delete;
-
-private:
-    Isa before_;
-};
-
 class Draws {
 public:
     explicit Draws(std::uint64_t seed) : key_(seed, 0, 0) {}

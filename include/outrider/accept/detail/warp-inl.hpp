@@ -11,6 +11,7 @@
 
 #include <outrider/core/error.hpp>
 
+#include <outrider/core/detail/exponential.hpp>
 #include <outrider/core/detail/vector_loops.hpp>
 
 #include <outrider/core/detail/bodies.hpp>
@@ -29,14 +30,8 @@ OUTRIDER_ALWAYS_INLINE float exp_negative(float x) {
     x = std::bit_cast<float>(std::min(std::bit_cast<std::int32_t>(x) | kSign, kLeast));
     const auto n = static_cast<std::int32_t>(x * 1.44269504F - 0.5F);
     const auto whole = static_cast<float>(n);
-    const float r = (x - whole * 0.693359375F) + whole * 2.12194440e-4F;  // Cody and Waite's two-part ln 2
-    float p = 1.9875691500e-4F;                                           // Cephes expf
-    p = p * r + 1.3981999507e-3F;
-    p = p * r + 8.3334519073e-3F;
-    p = p * r + 4.1665795894e-2F;
-    p = p * r + 1.6666665459e-1F;
-    p = p * r + 5.0000001201e-1F;
-    p = p * r * r + r + 1.0F;
+    const float r = exp_remainder<PlainArithmetic<float>>(x, whole);
+    const float p = exp_polynomial<PlainArithmetic<float>>(r) * r * r + r + 1.0F;
     return p * std::bit_cast<float>((n + 127) << 23);
 }
 

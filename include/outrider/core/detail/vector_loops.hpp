@@ -7,7 +7,7 @@
 #include <cstring>
 #include <type_traits>
 
-#define OUTRIDER_ALWAYS_INLINE inline __attribute__((always_inline))
+#include <outrider/core/detail/exponential.hpp>
 
 // Sanitizers cannot instrument the resolvers that target_clones makes; inline functions get none.
 #if defined(OUTRIDER_COMPILED) && defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && \
@@ -110,7 +110,7 @@ OUTRIDER_ALWAYS_INLINE void store(Stored* p, Vector<Real> v, std::int64_t left) 
     }
 }
 
-/// e^x. For float: 2^n times a polynomial of degree 6 on [-1/2, 1/2], relative error below 3e-7, 0 below -87.
+/// e^x. For float to a relative error of 3e-7, 0 below -87.
 template <typename Real>
 OUTRIDER_ALWAYS_INLINE Real exp_one(Real x) {
     return std::exp(x);
@@ -121,15 +121,10 @@ OUTRIDER_ALWAYS_INLINE Vector<float> exp(Vector<float> x) {
     const auto vanishes = x < low;
     x = x < low ? low : x;
     x = x > high ? high : x;
-    const Vector<float> t = x * 1.44269504088896341F;
-    const Vector<float> n = (t + 12582912.0F) - 12582912.0F;
-    const Vector<float> f = t - n;
-    Vector<float> p = f * 1.5403530e-4F + 1.3333558e-3F;
-    p = p * f + 9.6181291e-3F;
-    p = p * f + 5.5504109e-2F;
-    p = p * f + 2.4022651e-1F;
-    p = p * f + 6.9314718e-1F;
-    p = p * f + 1.0F;
+    const Vector<float> n = (x * 1.44269504F + 12582912.0F) - 12582912.0F;
+    using Arithmetic = detail::PlainArithmetic<Vector<float>>;
+    const Vector<float> r = detail::exp_remainder<Arithmetic>(x, n);
+    const Vector<float> p = detail::exp_polynomial<Arithmetic>(r) * (r * r) + r + 1.0F;
     const Ints bits = (__builtin_convertvector(n, Ints) + 127) << 23;
     Vector<float> scale;
     std::memcpy(&scale, &bits, sizeof scale);

@@ -5,7 +5,7 @@
 
 #include <outrider/core/error.hpp>
 
-#include <outrider/draft/nn/detail/drafter_files.hpp>
+#include <outrider/draft/nn/detail/head_config.hpp>
 
 #include <outrider/core/detail/bodies.hpp>
 
@@ -27,21 +27,15 @@ OUTRIDER_INLINE void take_prefix_layer(const nlohmann::json& layer, HydraConfig&
 
 OUTRIDER_INLINE HydraConfig hydra_config_of(const nlohmann::json& file) {
     HydraConfig config;
-    read_common(file, "hydra", config);
-    const nlohmann::json& sizes = member(file, "sizes");
-    config.hidden = whole_number(sizes, "hidden");
-    config.heads = whole_number(sizes, "heads");
-    config.blocks = whole_number(sizes, "blocks");
+    read_heads(file, "hydra", config);
     const auto residual = text_value(file, "residual");
     require(residual == "feature" || residual == "matrix", ErrorKind::damaged_file,
             "residual is \"{}\", expected \"feature\" or \"matrix\"", residual);
     config.residual = residual == "matrix" ? HydraResidual::matrix : HydraResidual::feature;
-    config.output = head_output(text_value(file, "output"));
     config.output_bias = flag_value(file, "output_bias");
     if (!member(file, "prefix_layer").is_null()) take_prefix_layer(member(file, "prefix_layer"), config);
     config.embedding_scale = positive_number(file, "embedding_scale");
     config.feature_scale = positive_number(file, "feature_scale");
-    config.accuracies = number_lists(file, "accuracies");
     check_hydra_config(config);
     return config;
 }
@@ -49,11 +43,7 @@ OUTRIDER_INLINE HydraConfig hydra_config_of(const nlohmann::json& file) {
 }  // namespace detail
 
 OUTRIDER_INLINE void check_hydra_config(const HydraConfig& config) {
-    check_drafter_size(detail::kHydraDrafter, "hidden", config.hidden);
-    check_drafter_size(detail::kHydraDrafter, "heads", config.heads);
-    check_drafter_size(detail::kHydraDrafter, "blocks", config.blocks);
-    require(config.heads <= 64 && config.blocks <= 64, ErrorKind::damaged_file,
-            "{}: {} heads of {} blocks, at most 64 of each", detail::kHydraDrafter, config.heads, config.blocks);
+    detail::check_heads(detail::kHydraDrafter, config);
     if (config.prefix_layer)
         check_layer_sizes(
             detail::kHydraDrafter,
@@ -64,8 +54,6 @@ OUTRIDER_INLINE void check_hydra_config(const HydraConfig& config) {
     require(config.embedding_scale > 0 && config.feature_scale > 0, ErrorKind::damaged_file,
             "{}: scales are {} and {}, expected above 0", detail::kHydraDrafter, config.embedding_scale,
             config.feature_scale);
-    check_draft_vocabulary(detail::kHydraDrafter, config.vocabulary);
-    check_accuracies(detail::kHydraDrafter, config.accuracies, config.heads);
 }
 
 OUTRIDER_INLINE HydraConfig read_hydra_config(const std::filesystem::path& folder) {
@@ -82,7 +70,7 @@ OUTRIDER_INLINE void write_hydra_config(const std::filesystem::path& folder, con
                  {"head_dim", config.head_dim},     {"intermediate", config.intermediate},
                  {"rope_theta", config.rope_theta}, {"norm_eps", config.norm_eps}};
     write_drafter_config(folder, "hydra", config,
-                         {{"sizes", {{"hidden", config.hidden}, {"heads", config.heads}, {"blocks", config.blocks}}},
+                         {{"sizes", detail::sizes_of(config)},
                           {"residual", config.residual == HydraResidual::matrix ? "matrix" : "feature"},
                           {"output", name_of(config.output)},
                           {"output_bias", config.output_bias},
