@@ -46,7 +46,41 @@ struct LlamaModel::State {
     std::vector<TokenId> end_ids;
     std::string note;
     at::Tensor norm;  // [H] f32
+
+    void choose_backend(const Options& options);
+    void choose_template(const Options& options);
 };
+
+/// Throws Error for options that do not go together.
+void LlamaModel::State::choose_backend(const Options& options) {
+    const bool kernels = options.backend == Backend::kernels ||
+                         (options.backend == Backend::automatic && options.device.is_cpu() && kernels_fit(config));
+    require(options.threads >= 0, "threads is {}, expected 0 (one per physical core) or more", options.threads);
+    require(!kernels || options.device.is_cpu(), "the kernels run on the CPU, not on {}; use Backend::automatic",
+            options.device.str());
+    threads = options.threads > 0 ? options.threads : ThreadTeam::physical_cores();
+    Weights weights = options.weights;
+    if (!kernels && weights == Weights::automatic) weights = options.device.is_cpu() ? Weights::f32 : Weights::bf16;
+    const bool device =
+        options.backend == Backend::device || (options.backend == Backend::automatic && !options.device.is_cpu());
+    if (kernels)
+        backend = make_kernel_backend(source, config, weights, options.threads);
+    else if (device)
+        backend = make_device_backend(*source, config, options.device, weights,
+                                      {options.cache_tokens, options.cache_sequences});
+    else
+        backend = make_aten_backend(*source, config, options.device, weights);
+}
+
+/// One that cannot be read counts as none, unless it was asked for: prompts without a template need none.
+void LlamaModel::State::choose_template(const Options& options) {
+    try {
+        chat_template = chat_template_of(*tokenizer, options);
+    } catch (const Error& reason) {
+        if (!options.chat_template.empty() || !options.chat_template_source.empty()) throw;
+        no_template = reason.what();
+    }
+}
 
 LlamaModel LlamaModel::load(const std::filesystem::path& path, const Options& options) {
     require(
@@ -65,32 +99,10 @@ LlamaModel LlamaModel::load(const std::filesystem::path& path, const Options& op
 
     // Before the matrices are packed, which lets their file pages go.
     state->fingerprint = state->source->fingerprint(state->config);
-    const bool kernels = options.backend == Backend::kernels || (options.backend == Backend::automatic &&
-                                                                 options.device.is_cpu() && kernels_fit(state->config));
-    require(options.threads >= 0, "threads is {}, expected 0 (one per physical core) or more", options.threads);
-    require(!kernels || options.device.is_cpu(), "the kernels run on the CPU, not on {}; use Backend::automatic",
-            options.device.str());
-    state->threads = options.threads > 0 ? options.threads : ThreadTeam::physical_cores();
-    Weights weights = options.weights;
-    if (!kernels && weights == Weights::automatic) weights = options.device.is_cpu() ? Weights::f32 : Weights::bf16;
-    const bool device =
-        options.backend == Backend::device || (options.backend == Backend::automatic && !options.device.is_cpu());
-    if (kernels)
-        state->backend = make_kernel_backend(state->source, state->config, weights, options.threads);
-    else if (device)
-        state->backend = make_device_backend(*state->source, state->config, options.device, weights,
-                                             {options.cache_tokens, options.cache_sequences});
-    else
-        state->backend = make_aten_backend(*state->source, state->config, options.device, weights);
-
+    state->choose_backend(options);
     state->norm = at::tensor(state->source->floats("norm")).to(options.device);
     state->end_ids = state->tokenizer->end_ids();
-    try {
-        state->chat_template = chat_template_of(*state->tokenizer, options);
-    } catch (const Error& reason) {
-        if (!options.chat_template.empty() || !options.chat_template_source.empty()) throw;
-        state->no_template = reason.what();  // prompts without a template need none
-    }
+    state->choose_template(options);
     return LlamaModel(state);
 }
 

@@ -300,13 +300,21 @@ TreeOutput LlamaVerifier::run_trees(std::span<const SequenceTree> trees, std::sp
     PassOutput output = pass_->forward(segments, true, all.layers);
     result.logits = std::move(output.logits);
     result.argmax = std::move(output.argmax);
+    take_rows(trees, prompts, output.features, all, result, feedback);
+    return result;
+}
+
+/// What a forward of trees and prompts leaves with the sequences: `features` are the rows of both.
+void LlamaVerifier::take_rows(std::span<const SequenceTree> trees, std::span<const Prefill> prompts,
+                              const at::Tensor& features, const FeatureRequest& all, const TreeOutput& result,
+                              Feedback& feedback) {
     for (std::size_t i = 0; i < trees.size(); ++i) {
         if (result.refused[i]) continue;
         Sequence& sequence = sequences_.at(trees[i].sequence);
         sequence.verified = true;
         if (sequence.read.asked.wanted)
-            sequence.features = take_features(output.features.slice(0, result.offsets[i], result.offsets[i + 1]), all,
-                                              sequence.read.asked);
+            sequence.features =
+                take_features(features.slice(0, result.offsets[i], result.offsets[i + 1]), all, sequence.read.asked);
     }
     std::int64_t begin = result.offsets.back();
     for (std::size_t i = 0; i < prompts.size(); ++i) {
@@ -316,10 +324,9 @@ TreeOutput LlamaVerifier::run_trees(std::span<const SequenceTree> trees, std::sp
         sequence.read.cache.append(rows);
         if (sequence.read.asked.wanted)
             feedback[i].features =
-                take_features(output.features.slice(0, begin, begin + rows), all, sequence.read.asked).clone();
+                take_features(features.slice(0, begin, begin + rows), all, sequence.read.asked).clone();
         begin += rows;
     }
-    return result;
 }
 
 void LlamaVerifier::check_accepted(std::span<const SequenceAcceptance> accepted) const {

@@ -75,6 +75,11 @@ std::string jais2() {
                        R"(\s{8}(?!\S)|\s{4}(?!\S)|\s{1,2}(?!\S)|\s{1})");
 }
 
+std::string qwen35() {
+    return fmt::format(R"({}|[^\r\n\p{{L}}\p{{N}}]?[\p{{L}}\p{{M}}]+|\p{{N}}| ?[^\s\p{{L}}\p{{M}}\p{{N}}]+[\r\n]*|{})",
+                       kContraction, kSpaces);
+}
+
 std::vector<Row> make_rows() {
     const Step gpt2{std::string(kGpt2Pattern)}, digit{std::string(kDigitPattern)};
     const Step llama3{cl100k(R"(\p{N}{1,3})")}, qwen2{cl100k(R"(\p{N})")};
@@ -93,9 +98,7 @@ std::vector<Row> make_rows() {
         {{"glm4", "glm5"}, {llama3}, true},
         {{"qwen2", "deepseek-r1-qwen", "stablelm2", "megrez", "kormo", "f2llmv2", "hunyuan", "solar-open", "grok-2"},
          {qwen2}},
-        {{"qwen35"},
-         {{fmt::format(R"({}|[^\r\n\p{{L}}\p{{N}}]?[\p{{L}}\p{{M}}]+|\p{{N}}| ?[^\s\p{{L}}\p{{M}}\p{{N}}]+[\r\n]*|{})",
-                       kContraction, kSpaces)}}},
+        {{"qwen35"}, {{qwen35()}}},
         {{"tekken"}, {{o200k("", R"(\p{N})")}}, true, true},
         {{"gpt-4o", "llama4", "kanana2", "talkie", "minimax-m2"},
          {{o200k(fmt::format("{}?", kContraction), R"(\p{N}{1,3})")}}},

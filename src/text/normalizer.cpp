@@ -1,5 +1,7 @@
 #include "normalizer.hpp"
 
+#include <optional>
+#include <string_view>
 #include <utility>
 
 #include <outrider/core/error.hpp>
@@ -55,27 +57,26 @@ std::string nmt(std::string_view text) {
     return result;
 }
 
+std::optional<NormalForm> form_of(std::string_view type) {
+    if (type == "NFC") return NormalForm::nfc;
+    if (type == "NFD") return NormalForm::nfd;
+    if (type == "NFKC") return NormalForm::nfkc;
+    if (type == "NFKD") return NormalForm::nfkd;
+    return std::nullopt;
+}
+
 }  // namespace
 
 void Normalizer::add(const std::string& name, const Json& step) {
     const std::string type = detail::text(step, "type");
-    const auto form = [&](NormalForm which) {
-        steps_.emplace_back([which](const std::string& text) { return normalized(text, which); });
-    };
-    if (type == "Sequence") {
+    if (const std::optional<NormalForm> form = form_of(type)) {
+        steps_.emplace_back([which = *form](const std::string& text) { return normalized(text, which); });
+    } else if (type == "Sequence") {
         const Json& steps = field(step, "normalizers");
         if (!steps.is_array())
             fail(ErrorKind::damaged_file, "{}: the normalizer {} has no list of normalizers", name, shown(step));
         for (const Json& inner : steps) add(name, inner);
-    } else if (type == "NFC")
-        form(NormalForm::nfc);
-    else if (type == "NFD")
-        form(NormalForm::nfd);
-    else if (type == "NFKC")
-        form(NormalForm::nfkc);
-    else if (type == "NFKD")
-        form(NormalForm::nfkd);
-    else if (type == "Nmt")
+    } else if (type == "Nmt")
         steps_.emplace_back(nmt);
     else if (type == "Lowercase")
         steps_.emplace_back(lower_case);

@@ -113,6 +113,33 @@ bool FeatureStore::ready(std::size_t conversation) {
     return opened(texts_[place.text], place.index / kShard) != nullptr;
 }
 
+/// As many of the first of these conversations as one call of the target takes, at least one.
+std::vector<Prefill> FeatureStore::batch(std::span<const std::size_t> wanted) const {
+    std::vector<Prefill> prompts;
+    std::int64_t tokens = 0;
+    for (const std::size_t one : wanted) {
+        const std::vector<TokenId>& own = conversations_[one].tokens;
+        const auto count = static_cast<std::int64_t>(own.size());
+        if (tokens > 0 && tokens + count > kTokensPerCall) break;
+        prompts.push_back({kFirstSequence + static_cast<SequenceId>(one), own, own.back(), {.layers = layers_}});
+        tokens += count;
+    }
+    return prompts;
+}
+
+/// Adds what the target says of them.
+void FeatureStore::run(std::span<const Prefill> prompts, std::vector<at::Tensor>& features) {
+    const Feedback feedback = none_refused(verifier_->prefill(prompts));
+    for (std::size_t k = 0; k < prompts.size(); ++k) {
+        const at::Tensor& all = feedback[k].features;
+        require(all.size(1) == width(), "FeatureStore: the target gave features of width {}, expected {}", all.size(1),
+                width());
+        features.push_back(all.to(at::kCPU, at::kHalf).contiguous());
+        verifier_->release(prompts[k].sequence);
+        computed_tokens_ += std::ssize(prompts[k].tokens);
+    }
+}
+
 void FeatureStore::compute(const Text& text, std::size_t shard) {
     const std::filesystem::path path = text.path_of(shard);
     require(verifier_ != nullptr, "FeatureStore: {} is not there, and there is no target to compute it with",
@@ -123,27 +150,13 @@ void FeatureStore::compute(const Text& text, std::size_t shard) {
     std::vector<TokenId> all_tokens;
     std::vector<std::int64_t> starts{0};
     for (std::size_t i = 0; i < wanted.size();) {
-        std::vector<Prefill> prompts;
-        std::int64_t tokens = 0;
-        for (; i < wanted.size(); ++i) {
-            const std::vector<TokenId>& own = conversations_[wanted[i]].tokens;
-            const auto count = static_cast<std::int64_t>(own.size());
-            if (tokens > 0 && tokens + count > kTokensPerCall) break;
-            prompts.push_back(
-                {kFirstSequence + static_cast<SequenceId>(wanted[i]), own, own.back(), {.layers = layers_}});
-            tokens += count;
-            all_tokens.insert(all_tokens.end(), own.begin(), own.end());
+        const std::vector<Prefill> prompts = batch(std::span(wanted).subspan(i));
+        i += prompts.size();
+        for (const Prefill& one : prompts) {
+            all_tokens.insert(all_tokens.end(), one.tokens.begin(), one.tokens.end());
             starts.push_back(static_cast<std::int64_t>(all_tokens.size()));
         }
-        const Feedback feedback = none_refused(verifier_->prefill(prompts));
-        for (std::size_t k = 0; k < prompts.size(); ++k) {
-            const at::Tensor& all = feedback[k].features;
-            require(all.size(1) == width(), "FeatureStore: the target gave features of width {}, expected {}",
-                    all.size(1), width());
-            features.push_back(all.to(at::kCPU, at::kHalf).contiguous());
-            verifier_->release(prompts[k].sequence);
-        }
-        computed_tokens_ += tokens;
+        run(prompts, features);
     }
     const at::Tensor all = at::cat(features);
     const auto count = static_cast<std::int64_t>(all_tokens.size());

@@ -58,6 +58,8 @@ private:
     [[nodiscard]] std::span<const std::size_t> members(const Text& text, std::size_t shard) const;
     [[nodiscard]] std::unique_ptr<Shard> open(const Text& text, std::size_t shard) const;  // null: not there or unfit
     [[nodiscard]] Shard* opened(Text& text, std::size_t shard);
+    [[nodiscard]] std::vector<Prefill> batch(std::span<const std::size_t> wanted) const;
+    void run(std::span<const Prefill> prompts, std::vector<at::Tensor>& features);
     void compute(const Text& text, std::size_t shard);
 
     [[nodiscard]] std::int64_t width() const { return FeatureRequest{.layers = layers_}.width(hidden_); }

@@ -85,6 +85,8 @@ private:
     void run_prompts(std::span<const Prefill> sequences, Feedback& feedback);
     [[nodiscard]] TreeOutput run_trees(std::span<const SequenceTree> trees, std::span<const Prefill> prompts,
                                        Feedback& feedback);
+    void take_rows(std::span<const SequenceTree> trees, std::span<const Prefill> prompts, const at::Tensor& features,
+                   const FeatureRequest& all, const TreeOutput& result, Feedback& feedback);
     void note(Sequence& sequence, const SequenceFeedback& told) const;
     [[nodiscard]] const ReadText* longest(std::span<const TokenId> tokens, const FeatureRequest& wanted);
     void take_in(const Prefill& one, SequenceFeedback& told);

@@ -96,36 +96,39 @@ void PackedPrediction::multiply(TeamMember& member, const PackedLinear& matrix, 
     member.barrier();
 }
 
+/// Products of one matrix, and where they go.
+struct PackedPrediction::Products {
+    const PackedLinear& matrix;
+    std::vector<float> x = {}, y = {};
+    std::vector<TokenId> tokens = {};  ///< outside the draft vocabulary: nothing to look up
+    std::vector<std::vector<float>*> parts = {};
+};
+
+void PackedPrediction::look_up(const Table& table, TokenId token, std::vector<float>& part, Products& otherwise) const {
+    const std::int32_t column = column_[static_cast<std::size_t>(token)];
+    part.assign(static_cast<std::size_t>(rank_), 0.0F);
+    if (column >= 0)
+        add(row(table, column), part.data());
+    else
+        otherwise.tokens.push_back(token), otherwise.parts.push_back(&part);
+}
+
+void PackedPrediction::begin(const Text& text, Start& start, Products& of_feature, Products& of_last,
+                             Products& of_second) const {
+    const auto R = static_cast<std::size_t>(rank_);
+    start.base.assign(R, 0.0F), start.before.assign(R, 0.0F);
+    for (const float x : text.feature) of_feature.x.push_back(x * static_cast<float>(feature_scale_));
+    if (!text.feature.empty()) of_feature.parts.push_back(&start.base);
+    look_up(last_, text.pending, start.pending_last, of_last);
+    look_up(second_, text.pending, start.pending_second, of_second);
+    if (text.before != kNoToken) look_up(second_, text.before, start.before, of_second);
+}
+
 std::vector<float> PackedPrediction::start(std::span<const Text> texts, bool root_states) {
     const auto R = static_cast<std::size_t>(rank_);
-    /// Products of one matrix, and where they go.
-    struct Products {
-        const PackedLinear& matrix;
-        std::vector<float> x = {}, y = {};
-        std::vector<TokenId> tokens = {};  // outside the draft vocabulary: nothing to look up
-        std::vector<std::vector<float>*> parts = {};
-    };
     starts_.assign(texts.size(), {});
-    std::vector<float> states;
     Products of_feature{by_feature_}, of_last{by_last_}, of_second{by_second_};
-    const auto look_up = [&](const Table& table, TokenId token, std::vector<float>& part, Products& otherwise) {
-        const std::int32_t column = column_[static_cast<std::size_t>(token)];
-        part.assign(R, 0.0F);
-        if (column >= 0)
-            add(row(table, column), part.data());
-        else
-            otherwise.tokens.push_back(token), otherwise.parts.push_back(&part);
-    };
-    for (std::size_t i = 0; i < texts.size(); ++i) {
-        const Text& text = texts[i];
-        Start& start = starts_[i];
-        start.base.assign(R, 0.0F), start.before.assign(R, 0.0F);
-        for (const float x : text.feature) of_feature.x.push_back(x * static_cast<float>(feature_scale_));
-        if (!text.feature.empty()) of_feature.parts.push_back(&start.base);
-        look_up(last_, text.pending, start.pending_last, of_last);
-        look_up(second_, text.pending, start.pending_second, of_second);
-        if (text.before != kNoToken) look_up(second_, text.before, start.before, of_second);
-    }
+    for (std::size_t i = 0; i < texts.size(); ++i) begin(texts[i], starts_[i], of_feature, of_last, of_second);
     const std::array<Products*, 3> all{&of_feature, &of_last, &of_second};
     for (Products* products : all) {
         if (!products->tokens.empty()) {
@@ -134,6 +137,7 @@ std::vector<float> PackedPrediction::start(std::span<const Text> texts, bool roo
         }
         products->y.resize(products->parts.size() * R);
     }
+    std::vector<float> states;
     if (root_states && targets_rows_) {
         root_g_.resize(texts.size() * R), root_narrow_.resize(texts.size() * static_cast<std::size_t>(width_));
         states.resize(texts.size() * static_cast<std::size_t>(hidden_));

@@ -68,6 +68,9 @@ private:
     }
     [[nodiscard]] static Part part(const std::vector<float>& numbers) { return {nullptr, numbers.data()}; }
     void add(Part part, float* g) const;
+    struct Products;
+    void look_up(const Table& table, TokenId token, std::vector<float>& part, Products& otherwise) const;
+    void begin(const Text& text, Start& start, Products& of_feature, Products& of_last, Products& of_second) const;
     /// y [rows, out] = matrix x by all members; barriers before, inside and behind.
     void multiply(TeamMember& member, const PackedLinear& matrix, std::span<const float> x, std::span<float> y);
     void root_states(TeamMember& member, std::vector<float>& states);

@@ -23,6 +23,8 @@ class Evaluator;
 using TextMethod = Value (*)(Evaluator& run, const Text& text, Arguments& arguments);
 [[nodiscard]] TextMethod find_text_method(std::string_view name);
 
+// What filters do to texts as well (text_changes.cpp).
+
 /// A text without characters at its ends: white space, or those of `characters`.
 enum class Ends { left, right, both };
 [[nodiscard]] Text stripped(const Text& text, const Value* characters, Ends ends, Meter& meter);

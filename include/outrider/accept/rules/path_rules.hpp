@@ -17,23 +17,23 @@
 
 namespace outrider {
 
-/// Block verification (Sun et al. 2024) of one sampled chain x_1 .. x_n, where "the draft ends" is a symbol with
-/// p(end) = 0. With r_0 = 1, r_i = min(1, r_{i-1} p(x_i) / q(x_i)) and S_i = sum (r_i p - q)+ after x_i,
-///     h_i = S_i / (S_i + 1 - r_i), and h = r at the chain's last token if the chain was cut there;
-/// the longest i whose coin of chance h_i falls is kept, and the next token is ~ norm((r_i p - q)+), or ~ p where cut.
-/// A last token whose node is not in the tree is emitted without another after it.
-template <TargetRows Target, Dice D>
-[[nodiscard]] Acceptance accept_block(const TokenTree& tree, const DraftSamples& samples, Target&& target, D& dice) {
-    struct Step {
-        NodeIndex node;
-        std::int32_t point;
-        double r, h;
-    };
-    std::vector<Step> steps{{0, 0, 1.0, 1.0}};
-    std::vector<TokenId> path;
-    NodeLaws<HeldRow<Target&>> laws;
+namespace detail {
+
+/// A place on a sampled chain, with the names of accept_block.
+struct BlockStep {
+    NodeIndex node;
+    std::int32_t point;
+    double r, h;
+};
+
+/// The steps from the root to the chain's end, or to the first token whose node is not in the tree; `path`: their
+/// tokens.
+template <TargetRows Target, typename Laws>
+[[nodiscard]] std::vector<BlockStep> block_steps(const TokenTree& tree, const DraftSamples& samples, Target&& target,
+                                                 Laws& laws, std::vector<TokenId>& path) {
+    std::vector<BlockStep> steps{{0, 0, 1.0, 1.0}};
     for (std::size_t i = 0;; ++i) {
-        Step& at = steps[i];
+        BlockStep& at = steps[i];
         const auto draws = samples.draws(at.point);
         at.h = at.r;
         if (at.node == kNoNode || draws.empty()) break;
@@ -46,12 +46,27 @@ template <TargetRows Target, Dice D>
         path.push_back(token);
         steps.push_back({tree.child(at.node, token), draws[0].point, laws.chance(token, at.r), 1.0});
     }
+    return steps;
+}
+
+}  // namespace detail
+
+/// Block verification (Sun et al. 2024) of one sampled chain x_1 .. x_n, where "the draft ends" is a symbol with
+/// p(end) = 0. With r_0 = 1, r_i = min(1, r_{i-1} p(x_i) / q(x_i)) and S_i = sum (r_i p - q)+ after x_i,
+///     h_i = S_i / (S_i + 1 - r_i), and h = r at the chain's last token if the chain was cut there;
+/// the longest i whose coin of chance h_i falls is kept, and the next token is ~ norm((r_i p - q)+), or ~ p where cut.
+/// A last token whose node is not in the tree is emitted without another after it.
+template <TargetRows Target, Dice D>
+[[nodiscard]] Acceptance accept_block(const TokenTree& tree, const DraftSamples& samples, Target&& target, D& dice) {
+    std::vector<TokenId> path;
+    NodeLaws<HeldRow<Target&>> laws;
+    const std::vector<detail::BlockStep> steps = detail::block_steps(tree, samples, target, laws, path);
     std::size_t kept = steps.size() - 1;
     while (kept > 0 && !dice.accept(steps[kept].h)) --kept;
     path.resize(kept);
     Acceptance result;
     for (std::size_t i = 1; i <= kept && steps[i].node != kNoNode; ++i) result.path.push_back(steps[i].node);
-    const Step& at = steps[kept];
+    const detail::BlockStep& at = steps[kept];
     if (at.node == kNoNode) {
         result.pending = path.back();
         return result;

@@ -70,6 +70,25 @@ OUTRIDER_INLINE void take_prefix_layer(published::Taker& take, const published::
     take.ignore(std::string(kPrefixLayer) + "embed_tokens.weight");  // never used by the published code
 }
 
+/// With dropout in between, blocks are at 1, 3, 5, ... and the output at 1.
+OUTRIDER_INLINE void take_heads(published::Taker& take, bool dropout, const HydraConfig& config,
+                                HydraWeights& weights) {
+    for (std::int64_t i = 0; i < config.heads; ++i) {
+        weights.heads.emplace_back();
+        for (std::int64_t j = 0; j < config.blocks; ++j) {
+            const std::string base = written("hydra_mlp.{}.{}.", i, dropout ? 2 * j + 1 : j);
+            HydraWeights::Block block{take(base + "linear.weight"), take(base + "linear.bias"), {}, {}};
+            if (j == 0)
+                block.residual = take(base + "res_connection.weight"),
+                block.residual_bias = take(base + "res_connection.bias");
+            weights.heads.back().push_back(std::move(block));
+        }
+        const std::string base = written("hydra_lm_head.{}.{}", i, dropout ? "1." : "");
+        weights.output.push_back(take(base + "weight"));
+        if (config.output_bias) weights.output_bias.push_back(take(base + "bias"));
+    }
+}
+
 }  // namespace detail
 
 OUTRIDER_INLINE std::pair<HydraConfig, HydraWeights> read_published_hydra(const std::filesystem::path& path) {
@@ -85,7 +104,6 @@ OUTRIDER_INLINE std::pair<HydraConfig, HydraWeights> read_published_hydra(const 
     const auto [last_head, last_place] = extent(file, "hydra_mlp.", ".linear.weight");
     require(last_head >= 0, ErrorKind::damaged_file,
             "{}: no tensor named hydra_mlp.0.*.linear.weight; this holds no Hydra heads", file.name());
-    // With dropout in between, blocks are at 1, 3, 5, ... and the output at 1.
     const bool dropout = !file.has("hydra_mlp.0.0.linear.weight");
     HydraConfig config;
     HydraWeights weights;
@@ -94,20 +112,7 @@ OUTRIDER_INLINE std::pair<HydraConfig, HydraWeights> read_published_hydra(const 
             "{}: {} heads of {} blocks, expected 1 to 64 of each", file.name(), config.heads, config.blocks);
     config.residual = HydraResidual::matrix, config.output = HeadOutput::own;
     config.output_bias = file.has(dropout ? "hydra_lm_head.0.1.bias" : "hydra_lm_head.0.bias");
-    for (std::int64_t i = 0; i < config.heads; ++i) {
-        weights.heads.emplace_back();
-        for (std::int64_t j = 0; j < config.blocks; ++j) {
-            const std::string base = detail::written("hydra_mlp.{}.{}.", i, dropout ? 2 * j + 1 : j);
-            HydraWeights::Block block{take(base + "linear.weight"), take(base + "linear.bias"), {}, {}};
-            if (j == 0)
-                block.residual = take(base + "res_connection.weight"),
-                block.residual_bias = take(base + "res_connection.bias");
-            weights.heads.back().push_back(std::move(block));
-        }
-        const std::string base = detail::written("hydra_lm_head.{}.{}", i, dropout ? "1." : "");
-        weights.output.push_back(take(base + "weight"));
-        if (config.output_bias) weights.output_bias.push_back(take(base + "bias"));
-    }
+    detail::take_heads(take, dropout, config, weights);
     config.hidden = weights.heads[0][0].weight.size(0);
     const std::vector<std::string> names = file.names();
     if (std::any_of(names.begin(), names.end(),
