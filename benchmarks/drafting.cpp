@@ -48,11 +48,9 @@ void measure(const LlamaModel& model, DraftModel& drafter, SequenceId sequence, 
         const TreeOutput output = verifier.verify(trees);
         const double verified = microseconds();
         const auto* best = output.argmax.const_data_ptr<std::int64_t>();
-        SequenceAcceptance accepted{
-            sequence,
-            accept_walk(trees[0].tree, [&](NodeIndex node) { return static_cast<TokenId>(best[node]); }),
-            {trees[0].tree.token(0)}};
-        for (const NodeIndex node : accepted.accepted.path) accepted.tokens.push_back(trees[0].tree.token(node));
+        const SequenceAcceptance accepted =
+            kept_of(sequence, trees[0].tree,
+                    accept_walk(trees[0].tree, [&](NodeIndex node) { return static_cast<TokenId>(best[node]); }));
         feedback = verifier.commit(std::span(&accepted, 1));
         const double committed = microseconds();
         tokens += 1 + accepted.accepted.path.size();

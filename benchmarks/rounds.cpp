@@ -66,7 +66,7 @@ std::vector<Position> walk(LlamaVerifier& verifier, DraftModel* drafter, Sequenc
         const double drafted = microseconds();
         const TreeOutput output = verifier.verify(trees);
         p.next = static_cast<TokenId>(output.argmax.const_data_ptr<std::int64_t>()[0]);
-        const SequenceAcceptance root{sequence, {{}, p.next}, {trees[0].tree.token(0)}};
+        const SequenceAcceptance root = kept_of(sequence, trees[0].tree, {{}, p.next});
         feedback = verifier.commit(std::span(&root, 1));
         p.pass = microseconds() - drafted;
         positions.push_back(std::move(p));

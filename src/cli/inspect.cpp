@@ -48,13 +48,6 @@ void draw(std::int64_t round, const TokenTree& tree, const Acceptance& accepted,
     flush_output();
 }
 
-/// What the verifier commits.
-SequenceAcceptance kept_of(const TokenTree& tree, const Acceptance& accepted) {
-    SequenceAcceptance kept{0, accepted, {tree.token(0)}};
-    for (const NodeIndex node : accepted.path) kept.tokens.push_back(tree.token(node));
-    return kept;
-}
-
 /// Calls, and adds the time that it took.
 template <typename Call>
 auto timed(double& seconds, Call&& call) {
@@ -105,7 +98,7 @@ public:
         const std::span<const TokenId> emits = std::span(text_).subspan(before);
         ++round_;
         if (arguments_.html.empty()) draw(round_, tree, accepted, emits, model_.tokenizer());
-        const SequenceAcceptance kept = kept_of(tree, accepted);
+        const SequenceAcceptance kept = kept_of(0, tree, accepted);
         feedback_ = timed(seconds.commit, [&] { return verifier_.commit(std::span(&kept, 1)); });
         const auto piece = [&](TokenId token) { return model_.tokenizer().piece(token); };
         if (!arguments_.html.empty()) rounds_.push_back(page_round(tree, accepted.path, emits, seconds, piece));

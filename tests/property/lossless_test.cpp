@@ -69,11 +69,13 @@ void run_trial(std::uint64_t seed, Tally& tally) {
         policy = std::make_unique<Match>();
     else
         policy = std::make_unique<Match>();
-    SpeculativeDecoder decoder{
-        trial.drafter(static_cast<std::int64_t>(seed) % Trial::kKinds, &oracle),
-        target,
-        std::move(policy),
-        {.nodes = nodes, .max_batch = static_cast<std::size_t>(trial.pick(1, 7)), .prefill_rows = trial.pick(1, 9)}};
+    SpeculativeDecoder decoder{trial.drafter(static_cast<std::int64_t>(seed) % Trial::kKinds, &oracle),
+                               target,
+                               std::move(policy),
+                               {.nodes = nodes,
+                                .max_batch = static_cast<std::size_t>(trial.pick(1, 7)),
+                                .prefill_rows = trial.pick(1, 9),
+                                .owed_tokens = trial.pick(1, 20)}};
     std::map<SequenceId, Request> requests;
     const std::int64_t total = trial.pick(1, 9);
     for (std::int64_t step = 0;; ++step) {

@@ -24,6 +24,7 @@ public:
 
     [[nodiscard]] Acceptance accept(const TokenTree& tree, const TreeRows& rows,
                                     const SequenceContext& context) const override;
+    [[nodiscard]] bool reads_draws() const override { return false; }
 
 private:
     Criterion criterion_;

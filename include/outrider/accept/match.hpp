@@ -16,6 +16,7 @@ class OUTRIDER_API Match final : public AcceptancePolicy {
 public:
     [[nodiscard]] Acceptance accept(const TokenTree& tree, const TreeRows& rows,
                                     const SequenceContext& context) const override;
+    [[nodiscard]] bool reads_draws() const override { return false; }
 };
 
 }  // namespace outrider

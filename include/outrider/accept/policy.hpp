@@ -18,6 +18,9 @@ public:
     [[nodiscard]] virtual Acceptance accept(const TokenTree& tree, const TreeRows& rows,
                                             const SequenceContext& context) const = 0;
 
+    /// Whether it reads what a draft says of its draws (SequenceContext::samples). False saves drafters the trouble.
+    [[nodiscard]] virtual bool reads_draws() const { return true; }
+
     /// Throws Error for a request that it could not serve. A decoder asks when a sequence joins.
     virtual void check_request(const SamplingOptions&) const {}
 
@@ -25,8 +28,8 @@ public:
     virtual void check_draws(DraftDraws) const {}
 };
 
-/// One call on one tree. `check_draws(DraftDraws)` and `check_request(SamplingOptions)` are called too where they
-/// exist.
+/// One call on one tree. `check_draws(DraftDraws)`, `check_request(SamplingOptions)` and `reads_draws()` are called too
+/// where they exist.
 template <typename A>
 concept Acceptor =
     requires(const A& policy, const TokenTree& tree, const TreeRows& rows, const SequenceContext& context) {

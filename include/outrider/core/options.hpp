@@ -81,6 +81,9 @@ inline constexpr std::int64_t kAutoNodes = -1;
 /// Tokens of prompts that a step takes where nobody waits for a round.
 inline constexpr std::int64_t kRowsAlone = 192;
 
+/// Tokens whose features wait for a drafter: see DecoderOptions::owed_tokens.
+inline constexpr std::int64_t kOwedTokens = 1024;
+
 /// What holds for all sequences of a decoder.
 struct DecoderOptions {
     /// Nodes that each sequence may draft in a round; 0: plain; kAutoNodes: as many as pay, see budget::TreeBudget.
@@ -89,6 +92,10 @@ struct DecoderOptions {
     /// Tokens of prompts that a step takes beside the round of those that are decoded, all joiners together; fewer make
     /// smoother texts and slower prompts. Where nobody is decoded, kRowsAlone at least. The texts do not depend on it.
     std::int64_t prefill_rows = 64;
+    /// Tokens whose features are kept for a drafter that is not asked, in each sequence. When there are more it is
+    /// given them, and drafts nothing. What it costs to hold is so many rows of FeatureRequest::width floats. Drafters
+    /// that read no features are owed token ids alone, which have no bound.
+    std::int64_t owed_tokens = kOwedTokens;
 };
 
 /// What a drafter may spend on each sequence of a round. The prices are for drafters that can do with less; without
@@ -98,6 +105,8 @@ struct DraftBudget {
     double second_price = 0;                   ///< tokens that a second of drafting has to bring; 0: no prices
     std::span<const double> tree_prices = {};  ///< [nodes + 1] tokens that n nodes have to bring, for the time that
                                                ///< verifying them takes; owned by who asks, for the call
+    std::int64_t owed_tokens = kOwedTokens;    ///< for drafters made of several: see DecoderOptions
+    bool draws = true;  ///< whether anybody reads SequenceTree::samples; false: they may be left out
 
     /// A path probability below which a node is not worth finding: half of what a node has to bring at least, on
     /// average over a tree of the size where that is least (half, since a drafter's word may be corrected upwards). 0

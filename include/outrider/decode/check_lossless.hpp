@@ -73,13 +73,6 @@ public:
 
     [[nodiscard]] SequenceId id() const noexcept { return id_; }
 
-    /// Keeps the root of `tree` and this path below it.
-    [[nodiscard]] SequenceAcceptance kept(const TokenTree& tree, std::vector<NodeIndex> path, TokenId pending) const {
-        SequenceAcceptance all{id_, {std::move(path), pending}, {tree.token(0)}};
-        for (const NodeIndex node : all.accepted.path) all.tokens.push_back(tree.token(node));
-        return all;
-    }
-
 private:
     V& verifier_;
     SequenceId id_;
@@ -150,7 +143,7 @@ private:
             const auto [best, second] = best_two(rows_.back());
             if (const double gap = gap_of(best, second, rows_.back()); gap < options_.near_tie)
                 report_.near_ties.push_back({which, i, best, second, gap});
-            const SequenceAcceptance kept = sequence.kept(root.tree, {}, best);
+            const SequenceAcceptance kept = kept_of(sequence.id(), root.tree, {{}, best});
             (void)none_refused(verifier_.commit(std::span(&kept, 1)));
             text_.push_back(best);
         }
@@ -175,10 +168,10 @@ private:
             std::vector<SequenceAcceptance> kept;
             if (options_.companions) {
                 beside = best_two(row_of(output.logits, 0)).first;
-                kept.push_back(other.kept(trees[0].tree, {}, beside));
+                kept.push_back(kept_of(other.id(), trees[0].tree, {{}, beside}));
             }
             const std::size_t next = at + path.size() + 1;
-            kept.push_back(sequence.kept(trees.back().tree, std::move(path), text_[next]));
+            kept.push_back(kept_of(sequence.id(), trees.back().tree, {std::move(path), text_[next]}));
             (void)none_refused(verifier_.commit(kept));
             at = next;
         }

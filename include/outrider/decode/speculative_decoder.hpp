@@ -16,6 +16,7 @@
 #include <outrider/budget/detail/tree_budget.hpp>
 #include <outrider/core/error.hpp>
 #include <outrider/core/options.hpp>
+#include <outrider/decode/detail/ask_drafter.hpp>
 #include <outrider/decode/detail/decide.hpp>
 #include <outrider/decode/detail/optional_members.hpp>
 #include <outrider/decode/detail/round_checks.hpp>
@@ -54,9 +55,9 @@ public:
           budget_(options.nodes),
           limits_(detail::limits_of(verify_.part())),
           book_(limits_.sequences(options.max_batch)),
-          prefill_rows_(options.prefill_rows),
-          drafts_(options.nodes != 0) {
-        require_in(ranges::kPrefillRows, prefill_rows_, "DecoderOptions", "prefill_rows");
+          options_(options) {
+        require_in(ranges::kPrefillRows, options.prefill_rows, "DecoderOptions", "prefill_rows");
+        require_in(ranges::kOwedTokens, options.owed_tokens, "DecoderOptions", "owed_tokens");
         detail::check_draws(policy_.part(), draft_.part());
     }
     /// With the default policy, Match.
@@ -105,8 +106,7 @@ public:
 
     /// Decodes until every sequence has ended.
     void run() {
-        while (step()) {
-        }
+        while (step()) continue;
     }
 
     /// Decodes one prompt to its end, and whatever else is active beside it. Throws what ended this sequence; errors of
@@ -166,48 +166,31 @@ private:
     }
 
     /// Trees of the sequences that draft, the root alone for the others, all in the order of the active ones.
-    [[nodiscard]] std::vector<SequenceTree> draft(const budget::DraftPlan& plan) {
-        std::vector<SequenceTree> trees, drafted;
-        for (const auto& session : book_.active())
-            trees.push_back({session->id(), TokenTree::root_only(session->pending())});
-        if (plan.drafting.empty()) return trees;
-        drafted = draft_->propose(book_.owed().take(plan.drafting), plan.budget);
-        check_trees(drafted, book_.active(), plan.drafting, plan.budget.nodes, verify_.part().vocabulary());
-        for (std::size_t i = 0; i < drafted.size(); ++i) trees[plan.drafting[i]] = std::move(drafted[i]);
+    [[nodiscard]] std::vector<SequenceTree> draft(budget::DraftPlan plan) {
+        plan.budget.draws = detail::reads_draws(policy_.part()), plan.budget.owed_tokens = options_.owed_tokens;
+        std::vector<SequenceTree> trees = ask_drafter(draft_, book_, plan, verify_.part().vocabulary());
+        const double asked = draft_.lap();
+        const std::vector<std::size_t> late = book_.owed().beyond(options_.owed_tokens);
+        if (!late.empty() && features().wanted) bring_up_to_date(draft_, book_, late, verify_.part().vocabulary());
+        times_.draft = asked, caught_up_ = draft_.lap();
         return trees;
     }
 
     /// The trees without nodes that the texts could not use, as many of the others as pay, and what constraints expect.
     [[nodiscard]] std::vector<SequenceTree> usable(std::vector<SequenceTree> trees) {
-        for (std::size_t i = 0; i < trees.size(); ++i)
-            trees[i].tree = book_.active()[i]->usable(std::move(trees[i].tree), trees[i].samples != nullptr);
-        trees = budget_.trim(std::move(trees));
-        for (std::size_t i = 0; i < trees.size() && drafts_; ++i)
-            if (trees[i].samples == nullptr) trees[i].tree = book_.active()[i]->expect(std::move(trees[i].tree));
+        trees = budget_.trim(without_useless(std::move(trees), book_));
+        if (options_.nodes != 0) trees = with_expected(std::move(trees), book_);
         return limits_.fit(std::move(trees));
     }
 
-    /// Asks the policy tree by tree. Sequences for which it throws leave, those that the target refuses, and those that
-    /// a logit hook cancelled; the others stay in step with the result.
+    /// Sequences for which the policy throws leave, those that the target refuses, and those that a logit hook
+    /// cancelled; the others stay in step with the result.
     [[nodiscard]] std::vector<SequenceAcceptance> accept_each(const std::vector<SequenceTree>& trees,
                                                               const TreeOutput& output) {
         const std::int64_t vocabulary = verify_.part().vocabulary();
         check_output(output, trees, vocabulary);
-        std::vector<Acceptance> chosen(trees.size());
-        for (std::size_t i = 0; i < trees.size(); ++i) {
-            Session& session = *book_.active()[i];
-            if (book_.refuse(session, output.refusal(i))) continue;
-            try {
-                chosen[i] = decide(policy_, session, trees[i], rows_of(output, i), vocabulary);
-                budget_.saw(trees[i], chosen[i]);
-            } catch (...) {
-                book_.fail(session);
-            }
-        }
-        std::vector<SequenceAcceptance> accepted;
-        for (std::size_t i = 0; i < trees.size(); ++i)
-            if (const Session& session = *book_.active()[i]; !session.ended())
-                accepted.push_back({trees[i].sequence, std::move(chosen[i]), session.committed()});
+        auto accepted = decide_each(policy_, book_, trees, output, vocabulary,
+                                    [&](const auto& tree, const auto& chosen) { budget_.saw(tree, chosen); });
         book_.leave(release());
         return accepted;
     }
@@ -237,8 +220,7 @@ private:
         check_not_stepping();
         const Marked mark(stepping_);
         std::vector<Prefill> beside;
-        if (book_.waiting() > 0)
-            beside = take_prompts(verify_, book_, detail::features_of(draft_.part()), prefill_rows_, release());
+        if (book_.waiting() > 0) beside = take_prompts(verify_, book_, features(), options_.prefill_rows, release());
         if (book_.active().empty()) return;
         look_at_costs();
         const double start = now_seconds();
@@ -251,6 +233,11 @@ private:
         }
         book_.leave(release());
         book_.activate();
+    }
+
+    /// What is gathered of the target; nothing where nobody drafts.
+    [[nodiscard]] FeatureRequest features() {
+        return options_.nodes == 0 ? FeatureRequest::none() : detail::features_of(draft_.part());
     }
 
     /// Before the first round that could draft: what passes cost, where the verifier can tell.
@@ -270,10 +257,11 @@ private:
     /// Shares the round's time among its sequences, and tells the budget what came of it, unless prompts were in it.
     void account(double total, bool pure) {
         if (book_.active().empty()) return;
-        times_.draft = draft_.lap();
+        times_.draft += caught_up_;
         times_.accept = policy_.lap();
         times_.other = total - times_.prefill - times_.draft - times_.verify - times_.accept - times_.commit;
-        const budget::RoundReport report = book_.account(times_);
+        budget::RoundReport report = book_.account(times_);
+        report.draft_seconds -= caught_up_;  // what is seldom says nothing of drafts
         if (pure) budget_.learn(report);
     }
 
@@ -299,9 +287,9 @@ private:
     budget::TreeBudget budget_;
     TreeLimits limits_;
     SequenceBook book_;
-    std::int64_t prefill_rows_;
-    bool drafts_;
-    StageSeconds times_;  ///< of the round that is running
+    DecoderOptions options_;
+    StageSeconds times_;    ///< of the round that is running
+    double caught_up_ = 0;  ///< of its draft, seconds for sequences that did not draft
     bool stepping_ = false;
     bool looked_ = false;  ///< for the costs of passes
 };

@@ -61,11 +61,12 @@ private:
     void take_up(const SequenceFeedback& feedback);
     void catch_up(std::vector<Growing>& growing);
     void forward(std::vector<Growing>& growing);
+    void keep_rows(Growing& one);
     void expand(Growing& one, const float* logits);
     void choose(Growing& one, NodeIndex node, std::span<const TokenId> tokens, std::span<const double> q);
     void sample(Growing& one, NodeIndex node, std::span<const TokenId> tokens, std::span<const double> q);
     void next_level(Growing& one) const;
-    [[nodiscard]] SequenceTree finish(Growing& one) const;
+    [[nodiscard]] SequenceTree finish(Growing& one, bool draws) const;
 
     std::unique_ptr<CausalModel> model_;
     LmDraftOptions options_;

@@ -9,6 +9,7 @@
 #include <exception>
 #include <memory>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include <outrider/accept/rules/detail/accept_walk.hpp>
@@ -121,5 +122,12 @@ struct SequenceAcceptance {
     Acceptance accepted;
     std::vector<TokenId> tokens;  ///< what becomes committed: the root's token, then those of the path
 };
+
+/// Of a tree and what was accepted in it.
+[[nodiscard]] inline SequenceAcceptance kept_of(SequenceId sequence, const TokenTree& tree, Acceptance accepted) {
+    SequenceAcceptance kept{sequence, std::move(accepted), {tree.token(0)}};
+    for (const NodeIndex node : kept.accepted.path) kept.tokens.push_back(tree.token(node));
+    return kept;
+}
 
 }  // namespace outrider

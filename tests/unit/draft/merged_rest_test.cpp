@@ -135,6 +135,22 @@ TEST_CASE("merged asks a dear drafter that pays, and everybody where time has no
     CHECK(free.dear->calls == 60);
 }
 
+TEST_CASE("a part of a merged drafter that rests is given what waits for it before that is much", "[merged]") {
+    Pair drafters = pair(0.3F, 0.6F, 1e-3);
+    const std::vector<double> trees{0.0, 0.05, 0.1, 0.15, 0.2};
+    Text text{1, 2};
+    std::int64_t most = 0;
+    for (int i = 0; i < 300; ++i) {
+        const std::vector<SequenceFeedback> feedback{text.next()};
+        const DraftBudget budget{.nodes = 4, .second_price = 1000.0, .tree_prices = trees, .owed_tokens = 20};
+        text.accept(drafters.merged.propose(feedback, budget).front().tree);
+        most = std::max(most, text.committed - drafters.dear->seen[1]);
+    }
+    CHECK(most <= 20);
+    CHECK(most > 15);  // and not at every round
+    CHECK(drafters.dear->calls < 100);
+}
+
 TEST_CASE("merged starts with its cheap part whatever the order, and learns what others cost", "[merged]") {
     // Neither says that it is cheap: the first is asked first, until it is known to be slow.
     Pair drafters = pair(Kind{1, 0.5F, 2e-3, false}, Kind{2, 0.5F, 1e-5, false});

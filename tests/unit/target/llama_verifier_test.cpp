@@ -94,8 +94,7 @@ std::vector<at::Tensor> beside(const LlamaModel& model, bool mixed) {
         told.push_back(output.trees.logits.clone()), told.push_back(output.trees.argmax.clone());
         told.push_back(output.prompts.at(0).features);
         CHECK(output.prompts.at(0).committed == done + 23);
-        SequenceAcceptance kept{1, {random_path(random, tree.tree), 7}, {pending}};
-        for (const NodeIndex node : kept.accepted.path) kept.tokens.push_back(tree.tree.token(node));
+        const SequenceAcceptance kept = kept_of(1, tree.tree, {random_path(random, tree.tree), 7});
         pending = 7;
         told.push_back(verifier.commit(std::span(&kept, 1)).at(0).features);
     }

@@ -55,6 +55,7 @@ public:
             if (!plan.drafting.empty()) plan.budget = prices(sequences, std::ssize(plan.drafting));
             return plan;
         }
+        if (nodes_ == 0) return {};
         DraftPlan all{std::vector<std::size_t>(owed.size()), {.nodes = nodes_}};
         std::iota(all.drafting.begin(), all.drafting.end(), std::size_t{0});
         return all;

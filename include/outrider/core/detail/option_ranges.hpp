@@ -26,6 +26,7 @@ inline constexpr Range<std::int64_t> kNodes{.low = 0, .high = 1024};  // of a dr
 inline constexpr Range<int> kThreads{.low = 0, .high = 1024};         // 0: one per physical core
 inline constexpr Range<std::int64_t> kBatch{.low = 1, .high = 4096};  // sequences decoded together
 inline constexpr Range<std::int64_t> kPrefillRows{.low = 1};          // tokens of prompts a step
+inline constexpr Range<std::int64_t> kOwedTokens{.low = 1};           // with features, kept for a drafter
 }  // namespace ranges
 
 /// A stop string is text, and not empty: an empty one would end every text at once. Throws Error.

@@ -1,9 +1,13 @@
 // One sequence's turn in a round: the policy's choice in its tree, and what is read beside it.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <utility>
+#include <vector>
 
 #include <outrider/core/error.hpp>
+#include <outrider/decode/detail/sequence_book.hpp>
 #include <outrider/decode/detail/session.hpp>
 #include <outrider/decode/detail/stage.hpp>
 #include <outrider/target/round.hpp>
@@ -44,6 +48,31 @@ template <typename A>
     const TreeRows first{rows.logits.defined() ? rows.logits.slice(0, 0, 1) : rows.logits,
                          rows.argmax.defined() ? rows.argmax.slice(0, 0, 1) : rows.argmax};
     return choose(policy, session, TokenTree::root_only(draft.tree.token(0)), first, context, vocabulary, sound);
+}
+
+/// Asks the policy tree by tree; `saw(tree, acceptance)` is told of each. A sequence for which it throws, and one that
+/// the target refuses, ends. What is left stands in the order of the active ones that have not ended.
+template <typename A, typename Saw>
+[[nodiscard]] std::vector<SequenceAcceptance> decide_each(Stage<A>& policy, SequenceBook& book,
+                                                          const std::vector<SequenceTree>& trees,
+                                                          const TreeOutput& output, std::int64_t vocabulary,
+                                                          Saw&& saw) {
+    std::vector<Acceptance> chosen(trees.size());
+    for (std::size_t i = 0; i < trees.size(); ++i) {
+        Session& session = *book.active()[i];
+        if (book.refuse(session, output.refusal(i))) continue;
+        try {
+            chosen[i] = decide(policy, session, trees[i], rows_of(output, i), vocabulary);
+            saw(trees[i], chosen[i]);
+        } catch (...) {
+            book.fail(session);
+        }
+    }
+    std::vector<SequenceAcceptance> accepted;
+    for (std::size_t i = 0; i < trees.size(); ++i)
+        if (const Session& session = *book.active()[i]; !session.ended())
+            accepted.push_back({trees[i].sequence, std::move(chosen[i]), session.committed()});
+    return accepted;
 }
 
 }  // namespace outrider

@@ -52,11 +52,18 @@ void release(V& verifier, SequenceId id, bool well) {
     if constexpr (requires { verifier.release(id); }) verifier.release(id);
 }
 
-/// What a policy says of a drafter and of a request. Throws Error where they do not fit.
+/// What a policy says of a drafter and of a request. Throw Error where they do not fit.
 template <typename A, typename D>
 void check_draws(const A& policy, const D& drafter) {
     if constexpr (requires { policy.check_draws(drafter.draws()); }) policy.check_draws(drafter.draws());
 }
+/// Whether a policy reads draws; it does where it does not say.
+template <typename A>
+[[nodiscard]] bool reads_draws(const A& policy) {
+    if constexpr (requires { policy.reads_draws(); }) return policy.reads_draws();
+    return true;
+}
+
 template <typename A, typename Sampling>
 void check_policy(const A& policy, const Sampling& sampling) {
     if constexpr (requires { policy.check_request(sampling); }) policy.check_request(sampling);

@@ -25,6 +25,13 @@ OUTRIDER_INLINE std::vector<std::int64_t> OwedFeedback::tokens() const {
     return count;
 }
 
+OUTRIDER_INLINE std::vector<std::size_t> OwedFeedback::beyond(std::int64_t bound) const {
+    std::vector<std::size_t> late;
+    for (std::size_t i = 0; i < owed_.size(); ++i)
+        if (owed_[i].features() > bound) late.push_back(i);
+    return late;
+}
+
 OUTRIDER_INLINE Feedback OwedFeedback::take(std::span<const std::size_t> which) {
     Feedback taken;
     taken.reserve(which.size());

@@ -24,6 +24,9 @@ public:
     /// Tokens owed, for each sequence.
     [[nodiscard]] std::vector<std::int64_t> tokens() const;
 
+    /// Indices of the sequences with more than so many tokens whose features are kept.
+    [[nodiscard]] std::vector<std::size_t> beyond(std::int64_t bound) const;
+
     /// The whole feedback of these sequences (indices, in the order given); nothing is owed to them any more.
     [[nodiscard]] Feedback take(std::span<const std::size_t> which);
 

@@ -12,6 +12,9 @@
 #include <outrider/core/detail/rng.hpp>
 #include <outrider/core/error.hpp>
 
+#include <outrider/draft/detail/lm_growing-inl.hpp>
+#include <outrider/draft/detail/text_progress.hpp>
+
 #include <outrider/core/detail/bodies.hpp>
 
 namespace outrider {
@@ -22,46 +25,6 @@ inline constexpr std::size_t kPromptRows = 512;  // a prompt runs in forwards of
 inline constexpr std::size_t kFewRows = 16;      // fewer rows than this go with the pending token's
 
 }  // namespace detail::lm
-
-/// One sequence's draft in the making. Node 0 is the root; a node's parent stands before it.
-struct LmDraft::Growing {
-    struct Node {
-        TokenId token = kNoToken;
-        NodeIndex parent = kNoNode;
-        std::int64_t depth = 0;
-        double log_q = 0, path = 0;  ///< of the node given its parent; of the path
-        std::int64_t row = -1;       ///< its row in a forward of the whole tree; -1: not continued
-    };
-    SequenceId sequence = 0;
-    Known* known = nullptr;
-    std::int64_t committed = 0, nodes = 0, depth = 0;
-    bool is_chain = false;  ///< then rows are kept as they come, instead of running again with the next level
-    std::vector<Node> tree;
-    std::vector<NodeIndex> level;  ///< nodes that the next forward continues
-    std::vector<TokenId> tokens;   ///< rows of the next forward
-    std::vector<NodeIndex> parents;
-    std::vector<NodeIndex> asked;  ///< [rows] the node whose logits are wanted, or kNoNode
-    // of `sampled`
-    std::vector<DraftSamples::Chain> chains;
-    std::vector<NodeIndex> ends;  ///< [chains] where each stands
-    std::shared_ptr<ListedLaw> law;
-
-    [[nodiscard]] Node& at(NodeIndex node) { return tree[static_cast<std::size_t>(node)]; }
-
-    [[nodiscard]] std::vector<TokenId> path_of(NodeIndex node) {
-        std::vector<TokenId> path;
-        for (; node > 0; node = at(node).parent) path.insert(path.begin(), at(node).token);
-        return path;
-    }
-
-    /// The node, made if it is new.
-    NodeIndex add(NodeIndex parent, TokenId token, double log_q) {
-        for (std::size_t i = static_cast<std::size_t>(parent) + 1; i < tree.size(); ++i)
-            if (tree[i].parent == parent && tree[i].token == token) return static_cast<NodeIndex>(i);
-        tree.push_back({token, parent, at(parent).depth + 1, log_q, at(parent).path + log_q, -1});
-        return static_cast<NodeIndex>(tree.size() - 1);
-    }
-};
 
 OUTRIDER_INLINE LmDraft::LmDraft(std::unique_ptr<CausalModel> model, const TargetHead& target,
                                  const LmDraftOptions& options)
@@ -92,15 +55,8 @@ OUTRIDER_INLINE void LmDraft::forget(SequenceId sequence) {
 
 OUTRIDER_INLINE void LmDraft::take_up(const SequenceFeedback& f) {
     Known& known = known_[f.sequence];
-    const std::size_t before = known.text.empty() ? 0 : known.text.size() - 1;
-    const bool fits = before + f.tokens.size() == static_cast<std::size_t>(f.committed) &&
-                      (known.text.empty() || known.text.back() == (f.tokens.empty() ? f.pending : f.tokens.front()));
-    if (!fits) forget(f.sequence);
-    require(fits,
-            "LmDraft: sequence {} has {} committed tokens and {} new ones, this drafter knows {}; give it the feedback "
-            "of every round, from the prompt on",
-            f.sequence, f.committed, f.tokens.size(), before);
-    known.text.resize(before);
+    detail::check_continues("LmDraft", known.text, f, [&] { forget(f.sequence); });
+    if (!known.text.empty()) known.text.pop_back();  // the pending token: it is committed now
     known.text.insert(known.text.end(), f.tokens.begin(), f.tokens.end());
     known.text.push_back(f.pending);
     const auto [at, end] =
@@ -130,7 +86,7 @@ OUTRIDER_INLINE std::vector<SequenceTree> LmDraft::propose(std::span<const Seque
         if (options_.tree == LmTree::sampled && one.depth > 0) {
             one.chains.resize(static_cast<std::size_t>(chains), {{}, true});
             one.ends.assign(static_cast<std::size_t>(chains), 0);
-            one.law = std::make_shared<ListedLaw>();
+            if (budget.draws) one.law = std::make_shared<ListedLaw>();
         }
         if (one.depth > 0) one.level.push_back(0);
         growing.push_back(std::move(one));
@@ -138,7 +94,7 @@ OUTRIDER_INLINE std::vector<SequenceTree> LmDraft::propose(std::span<const Seque
     catch_up(growing);
     for (std::int64_t depth = 0; depth < options_.max_depth; ++depth) forward(growing);
     std::vector<SequenceTree> trees;
-    for (Growing& one : growing) trees.push_back(finish(one));
+    for (Growing& one : growing) trees.push_back(finish(one, budget.draws));
     return trees;
 }
 
@@ -170,30 +126,7 @@ OUTRIDER_INLINE void LmDraft::forward(std::vector<Growing>& growing) {
     std::vector<Growing*> owners;
     for (Growing& one : growing) {
         if (one.level.empty()) continue;
-        one.tokens.clear(), one.parents.clear(), one.asked.clear();
-        const bool first = one.level.front() == 0;
-        const auto push = [&](TokenId token, NodeIndex parent, NodeIndex node) {
-            one.tokens.push_back(token), one.parents.push_back(parent), one.asked.push_back(node);
-        };
-        if (first) {  // what the text has gained, and the pending token last
-            const std::vector<TokenId>& text = one.known->text;
-            for (std::size_t i = one.known->held.size(); i < text.size(); ++i)
-                push(text[i], static_cast<NodeIndex>(one.tokens.size()) - 1, i + 1 == text.size() ? 0 : kNoNode);
-        } else if (one.is_chain) {
-            push(one.at(one.level.front()).token, kNoNode, one.level.front());
-        } else {  // the nodes continued so far once more, since the cache keeps chains alone
-            push(one.tree.front().token, kNoNode, kNoNode);
-            one.tree.front().row = 0;
-            for (const NodeIndex node : one.level) one.at(node).row = 0;
-            for (std::size_t i = 1; i < one.tree.size(); ++i) {
-                Growing::Node& node = one.tree[i];
-                if (node.row < 0) continue;
-                node.row = static_cast<std::int64_t>(one.tokens.size());
-                const auto name = static_cast<NodeIndex>(i);
-                const bool asked = std::find(one.level.begin(), one.level.end(), name) != one.level.end();
-                push(node.token, static_cast<NodeIndex>(one.at(node.parent).row), asked ? name : kNoNode);
-            }
-        }
+        one.write_rows();
         rows.push_back({one.sequence, one.tokens, one.parents});
         owners.push_back(&one);
     }
@@ -208,15 +141,20 @@ OUTRIDER_INLINE void LmDraft::forward(std::vector<Growing>& growing) {
     const at::Tensor logits = model_->forward_for(rows, asked);
     const float* row = logits.const_data_ptr<float>();
     for (Growing* one : owners) {
-        const bool first = one->level.front() == 0;
-        const std::size_t kept = one->is_chain ? one->tokens.size() : first ? one->tokens.size() - 1 : 0;
-        model_->keep(one->sequence, static_cast<std::int64_t>(kept));
-        one->known->held.insert(one->known->held.end(), one->tokens.begin(),
-                                one->tokens.begin() + static_cast<std::ptrdiff_t>(kept));
+        keep_rows(*one);
         expand(*one, row);
         row += (std::ssize(one->asked) - std::ranges::count(one->asked, kNoNode)) * logits.size(1);
         next_level(*one);
     }
+}
+
+/// The cache keeps chains alone: all rows of one, else those of the text.
+OUTRIDER_INLINE void LmDraft::keep_rows(Growing& one) {
+    const bool first = one.level.front() == 0;
+    const std::size_t kept = one.is_chain ? one.tokens.size() : first ? one.tokens.size() - 1 : 0;
+    model_->keep(one.sequence, static_cast<std::int64_t>(kept));
+    one.known->held.insert(one.known->held.end(), one.tokens.begin(),
+                           one.tokens.begin() + static_cast<std::ptrdiff_t>(kept));
 }
 
 /// Candidates after each node that was asked about, whose logits these are in order.
@@ -259,7 +197,7 @@ OUTRIDER_INLINE void LmDraft::sample(Growing& one, NodeIndex node, std::span<con
     std::vector<TokenShare> shares;
     for (std::size_t c = 0; c < tokens.size(); ++c)
         if (q[c] > 0) shares.push_back({tokens[c], q[c]});
-    one.law->add(one.path_of(node), shares);
+    if (one.law) one.law->add(one.path_of(node), shares);
     const RandomKey key(options_.seed, static_cast<std::uint64_t>(one.sequence), one.committed,
                         static_cast<std::uint64_t>(RandomPurpose::draft));
     for (std::size_t i = 0; i < one.ends.size(); ++i) {
@@ -291,7 +229,7 @@ OUTRIDER_INLINE void LmDraft::next_level(Growing& one) const {
 }
 
 /// The most probable nodes; all of them where they were drawn, or one chain.
-OUTRIDER_INLINE SequenceTree LmDraft::finish(Growing& one) const {
+OUTRIDER_INLINE SequenceTree LmDraft::finish(Growing& one, bool draws) const {
     std::vector<NodeIndex> order(one.tree.size() - 1);
     std::iota(order.begin(), order.end(), 1);
     if (options_.tree == LmTree::best_first)
@@ -307,6 +245,7 @@ OUTRIDER_INLINE SequenceTree LmDraft::finish(Growing& one) const {
     }
     SequenceTree result{one.sequence, std::move(tree).build()};
     if (result.tree.drafted() == 0) return result;
+    if (!draws) return result;
     if (one.law != nullptr)
         result.samples = std::make_shared<const DraftSamples>(DraftSamples::from_chains(one.law, one.chains));
     else if (options_.tree == LmTree::chain)

@@ -80,7 +80,7 @@ OUTRIDER_INLINE std::vector<SequenceTree> MergedDraft::propose(std::span<const S
     if (priced) cheapest_first();
     Draws draws;
     for (std::size_t i = 0; i < parts_.size(); ++i) ask(priced ? order_[i] : i, feedback, budget, priced, draws);
-    if (priced) ask_certain(feedback, budget, draws);
+    if (priced && budget.draws) ask_certain(feedback, budget, draws);
     std::vector<SequenceTree> merged;
     merged.reserve(feedback.size());
     for (const SequenceFeedback& f : feedback) {
@@ -105,7 +105,7 @@ OUTRIDER_INLINE void MergedDraft::cheapest_first() {
     }
 }
 
-/// Indices of the sequences for which a drafter is worth its time.
+/// Indices of the sequences for which a drafter is worth its time, and of those whose features wait in numbers.
 OUTRIDER_INLINE std::vector<std::size_t> MergedDraft::whom_to_draft(std::size_t drafter,
                                                                     std::span<const SequenceFeedback> feedback,
                                                                     const DraftBudget& budget) {
@@ -115,8 +115,9 @@ OUTRIDER_INLINE std::vector<std::size_t> MergedDraft::whom_to_draft(std::size_t 
         const auto owed = part.owed.find(feedback[i].sequence);
         const auto fresh = static_cast<std::int64_t>(feedback[i].tokens.size());
         const std::int64_t tokens = fresh + (owed == part.owed.end() ? 0 : owed->second.tokens());
+        const bool full = part.drafter->features().wanted && tokens > budget.owed_tokens;
         const double before = proposed_[feedback[i].sequence].back().worth(budget);
-        if (part.asking.ask(before, tokens, budget.second_price)) asked.push_back(i);
+        if (part.asking.ask(before, tokens, budget.second_price) || full) asked.push_back(i);
     }
     return asked;
 }

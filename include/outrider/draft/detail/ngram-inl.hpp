@@ -11,6 +11,7 @@
 #include <outrider/core/error.hpp>
 
 #include <outrider/draft/detail/ngram_growth-inl.hpp>
+#include <outrider/draft/detail/text_progress.hpp>
 
 #include <outrider/core/detail/bodies.hpp>
 
@@ -79,24 +80,15 @@ OUTRIDER_INLINE std::vector<SequenceTree> NgramDraft::propose(std::span<const Se
                                          ? copy(history, budget.nodes)
                                          : Growth(*this, history, root).grow(budget.nodes)});
         const TokenTree& tree = trees.back().tree;
-        if (tree.drafted() > 0) trees.back().samples = std::make_shared<const DraftSamples>(DraftSamples::chosen(tree));
+        if (budget.draws && tree.drafted() > 0)
+            trees.back().samples = std::make_shared<const DraftSamples>(DraftSamples::chosen(tree));
     }
     return trees;
 }
 
 OUTRIDER_INLINE void NgramDraft::update(History& history, const SequenceFeedback& f) {
     const std::size_t known = history.text.size();  // its last token was pending
-    const auto committed = static_cast<std::size_t>(f.committed);
-    const std::size_t before = known == 0 ? 0 : known - 1;
-    const bool fits = before + f.tokens.size() == committed &&
-                      (known == 0 || f.tokens.empty() ? known == 0 || history.text.back() == f.pending
-                                                      : history.text.back() == f.tokens.front());
-    if (!fits) histories_.erase(f.sequence);  // so that the sequence can be started afresh
-    require(
-        fits,
-        "NgramDraft: sequence {} has {} committed tokens and {} new ones, this drafter knows {}; give it the feedback "
-        "of every round, from the prompt on",
-        f.sequence, f.committed, f.tokens.size(), before);
+    detail::check_continues("NgramDraft", history.text, f, [&] { histories_.erase(f.sequence); });
     if (known > 0 && f.tokens.empty()) return;
     if (known > 0)
         learn(history.drafted, [&] {
@@ -199,6 +191,14 @@ OUTRIDER_INLINE void NgramDraft::append(History& history, TokenId token) const {
     }
 }
 
+/// The longest matches first, of equal ones the most frequent; at most `most` of them.
+OUTRIDER_INLINE void NgramDraft::keep_best(std::vector<Continuation>& found, std::size_t most) {
+    std::stable_sort(found.begin(), found.end(), [](const auto& a, const auto& b) {
+        return a.match != b.match ? a.match > b.match : a.votes > b.votes;
+    });
+    if (found.size() > most) found.resize(most);
+}
+
 /// The tokens that followed earlier occurrences of the end of `context`, longest match first, one entry a token.
 /// `followed`: the continuation that the context's last token came from; the one after it goes first.
 OUTRIDER_INLINE void NgramDraft::continuations(const History& history, std::span<const TokenId> context,
@@ -237,10 +237,7 @@ OUTRIDER_INLINE void NgramDraft::continuations(const History& history, std::span
         }
         if (found.size() >= branches) break;
     }
-    std::stable_sort(found.begin(), found.end(), [](const auto& a, const auto& b) {
-        return a.match != b.match ? a.match > b.match : a.votes > b.votes;
-    });
-    if (found.size() > branches) found.resize(branches);
+    keep_best(found, branches);
     if (!found.empty() || options_.mode != NgramMode::max_gram) return;
     if (const auto it = bigrams_.find(context.back()); it != bigrams_.end())
         found.push_back({it->second.token, -1, 0, 1});

@@ -23,6 +23,9 @@ public:
 
     [[nodiscard]] std::int64_t tokens() const { return static_cast<std::int64_t>(feedback_.tokens.size()); }
 
+    /// Of these, tokens whose features are kept.
+    [[nodiscard]] std::int64_t features() const { return features_.empty() ? 0 : tokens(); }
+
     /// All of it; nothing is owed any more.
     [[nodiscard]] SequenceFeedback take() {
         SequenceFeedback whole = feedback_;

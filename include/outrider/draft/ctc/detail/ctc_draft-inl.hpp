@@ -103,7 +103,9 @@ private:
     }
 
     template <typename Condition>
-    SequenceTree tree(Searcher& mine, const SequenceFeedback& it, std::int64_t nodes, Condition&& condition) const {
+    SequenceTree tree(Searcher& mine, const SequenceFeedback& it, const DraftBudget& budget,
+                      Condition&& condition) const {
+        const std::int64_t nodes = budget.nodes;
         switch (options_.tree) {
             case CtcTree::static_tree:
                 return {it.sequence, mine.static_tree.tree(it.pending, mine.frames, medusa63(), nodes, condition)};
@@ -113,8 +115,10 @@ private:
                                     static_cast<std::uint64_t>(RandomPurpose::draft));
                 SampledDraft drawn = mine.sampler.draw(it.pending, mine.frames, chains,
                                                        static_cast<std::size_t>(nodes) / chains, key, condition);
-                auto samples =
-                    std::make_shared<const DraftSamples>(samples_of(drawn, law_of(mine.sampler, drawn, mine.frames)));
+                std::shared_ptr<const DraftSamples> samples;
+                if (budget.draws)
+                    samples = std::make_shared<const DraftSamples>(
+                        samples_of(drawn, law_of(mine.sampler, drawn, mine.frames)));
                 return {it.sequence, std::move(drawn.tree), std::move(samples)};
             }
             case CtcTree::best_first:
@@ -158,7 +162,6 @@ private:
 
     /// The tree of sequence `index` of the round from its frames, by the calling thread alone.
     SequenceTree draft(Searcher& mine, const SequenceFeedback& it, std::size_t index, const DraftBudget& budget) {
-        const std::int64_t nodes = budget.nodes;
         const std::size_t V = config_.vocabulary.size();
         const auto logits = logits_of(index);
         const auto gate = gate_of(index);
@@ -169,12 +172,12 @@ private:
         }
         if (with_.prediction) with_.prediction->fold_root(index, logits, *mine.prediction);
         if (options_.tree == CtcTree::per_frame)
-            return {it.sequence, per_frame_tree(it.pending, logits, gate, config_.vocabulary, nodes)};
+            return {it.sequence, per_frame_tree(it.pending, logits, gate, config_.vocabulary, budget.nodes)};
         const DenseFrames dense{logits, gate, V, config_.vocabulary, DenseFrames::Kind::gated_logits};
         mine.builder.build(dense, {static_cast<std::size_t>(options_.top_k), true}, mine.frames);
-        if (!with_.prediction) return tree(mine, it, nodes, Unconditioned{});
+        if (!with_.prediction) return tree(mine, it, budget, Unconditioned{});
         with_.prediction->choose(mine.frames.tokens(), *mine.prediction);
-        return tree(mine, it, nodes, [&](const PrefixContext& prefix, std::span<float> factors) {
+        return tree(mine, it, budget, [&](const PrefixContext& prefix, std::span<float> factors) {
             with_.prediction->factors(index, prefix, factors, *mine.prediction);
         });
     }

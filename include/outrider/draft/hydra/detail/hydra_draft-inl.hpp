@@ -47,7 +47,7 @@ private:
         const auto stride = static_cast<std::int64_t>(padded_row(vocabulary_.size()));
         const auto score = [&](std::span<const PathRow> rows, float* out) { backend_->scores(rows, out, stride); };
         if (options_.tree == HeadTree::sampled)
-            return sampler_.draw(starts, vocabulary_, config_.heads, nodes, options_, score);
+            return sampler_.draw(starts, vocabulary_, config_.heads, budget, options_, score);
         std::vector<TokenId> pending;
         for (const PathSampler::Start& start : starts) pending.push_back(start.pending);
         std::vector<TokenTree> found =

@@ -42,9 +42,10 @@ public:
 
 private:
     /// Sampled trees of `starts`, whose heads' scores stand in this order. A Medusa head sees nothing of the path.
-    std::vector<SequenceTree> draw(std::span<const PathSampler::Start> starts, std::size_t stride, std::int64_t nodes) {
+    std::vector<SequenceTree> draw(std::span<const PathSampler::Start> starts, std::size_t stride,
+                                   const DraftBudget& budget) {
         const auto heads = static_cast<std::size_t>(config_.heads);
-        return sampler_.draw(starts, vocabulary_, config_.heads, nodes, options_,
+        return sampler_.draw(starts, vocabulary_, config_.heads, budget, options_,
                              [&](std::span<const PathRow> rows, float* out) {
                                  for (std::size_t i = 0; i < rows.size(); ++i) {
                                      const std::size_t row = rows[i].sequence * heads + rows[i].path.size() - 1;
@@ -128,7 +129,7 @@ OUTRIDER_INLINE std::vector<SequenceTree> MedusaEngine::propose(std::span<const 
     std::vector<SequenceTree> trees, drawn;
     if (drafts && options_.tree == HeadTree::sampled) {
         backend_->run(at::stack(newest), static_cast<std::int64_t>(stride), scores_);
-        drawn = draw(starts_of(feedback), stride, budget.nodes);
+        drawn = draw(starts_of(feedback), stride, budget);
     } else if (drafts) {
         rank(at::stack(newest), stride, budget.nodes);
     }

@@ -25,8 +25,8 @@ struct PathSampler::Growing {
     };
     std::vector<Node> nodes;
     std::vector<DraftSamples::Chain> chains;
-    std::vector<NodeIndex> ends;  ///< where each chain stands; kNoNode: it has ended
-    std::shared_ptr<ListedLaw> law = std::make_shared<ListedLaw>();
+    std::vector<NodeIndex> ends;     ///< where each chain stands; kNoNode: it has ended
+    std::shared_ptr<ListedLaw> law;  ///< null: nobody reads it
 
     [[nodiscard]] NodeIndex child(NodeIndex parent, const TokenShare& share) {
         for (auto i = static_cast<std::size_t>(parent) + 1; i < nodes.size(); ++i)
@@ -40,7 +40,7 @@ struct PathSampler::Growing {
     /// Every chain that stands at `node` draws its next token; without a usable row it has ended for certain.
     void step(NodeIndex node, std::span<const TokenShare> shares, const RandomKey& key, std::int64_t heads) {
         const std::vector<TokenId> path = nodes[static_cast<std::size_t>(node)].path;
-        law->add({path.begin() + 1, path.end()}, {shares.begin(), shares.end()});
+        if (law) law->add({path.begin() + 1, path.end()}, {shares.begin(), shares.end()});
         for (std::size_t i = 0; i < chains.size(); ++i) {
             if (ends[i] != node) continue;
             if (shares.empty()) {
@@ -58,7 +58,7 @@ struct PathSampler::Growing {
         TokenTree::Builder tree(nodes.front().token, nodes.size() - 1);
         for (std::size_t i = 1; i < nodes.size(); ++i) (void)tree.add(nodes[i].parent, nodes[i].token, nodes[i].log_q);
         SequenceTree result{sequence, std::move(tree).build()};
-        if (result.tree.drafted() > 0)
+        if (law && result.tree.drafted() > 0)
             result.samples = std::make_shared<const DraftSamples>(DraftSamples::from_chains(law, chains));
         return result;
     }
@@ -66,16 +66,17 @@ struct PathSampler::Growing {
 
 OUTRIDER_INLINE std::vector<SequenceTree> PathSampler::draw(std::span<const Start> starts,
                                                             std::span<const TokenId> vocabulary, std::int64_t heads,
-                                                            std::int64_t nodes, const HeadDraftOptions& options,
+                                                            const DraftBudget& budget, const HeadDraftOptions& options,
                                                             const PathSearch::Score& score) {
-    const std::int64_t chains = std::clamp<std::int64_t>(options.chains, 1, std::max<std::int64_t>(nodes, 1));
-    const std::int64_t depth = std::min(heads, nodes / chains);
+    const std::int64_t chains = std::clamp<std::int64_t>(options.chains, 1, std::max<std::int64_t>(budget.nodes, 1));
+    const std::int64_t depth = std::min(heads, budget.nodes / chains);
     std::vector<Growing> growing;
     for (const Start& start : starts) {
         const auto count = static_cast<std::size_t>(chains);
         growing.push_back({{{start.pending, kNoNode, 0.0F, {start.pending}}},
                            std::vector<DraftSamples::Chain>(count, {{}, true}),
-                           std::vector<NodeIndex>(count, 0)});
+                           std::vector<NodeIndex>(count, 0),
+                           budget.draws ? std::make_shared<ListedLaw>() : nullptr});
     }
     for (std::int64_t d = 0; d < depth; ++d) level(starts, growing, vocabulary, heads, options, score);
     std::vector<SequenceTree> trees;

@@ -23,11 +23,11 @@ public:
         TokenId pending = kNoToken;
     };
 
-    /// options.chains independent chains for each sequence, as deep as `nodes` and `heads` allow, each step from the
+    /// options.chains independent chains for each sequence, as deep as the budget and `heads` allow, each step from the
     /// options.top_k likeliest tokens of the head that has seen the chain so far, renormalised: q is exactly that. A
     /// row that holds NaN or infinities ends the chains that stand there, with probability 1.
     [[nodiscard]] std::vector<SequenceTree> draw(std::span<const Start> starts, std::span<const TokenId> vocabulary,
-                                                 std::int64_t heads, std::int64_t nodes,
+                                                 std::int64_t heads, const DraftBudget& budget,
                                                  const HeadDraftOptions& options, const PathSearch::Score& score);
 
 private:
