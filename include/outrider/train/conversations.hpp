@@ -1,4 +1,4 @@
-// The text that drafters train on: conversations whose answers the target itself wrote.
+// The text that drafters train on: conversations whose answers the target itself wrote, and raw text that it continued.
 #pragma once
 
 #include <cstdint>
@@ -6,6 +6,7 @@
 #include <functional>
 #include <limits>
 #include <span>
+#include <string_view>
 #include <vector>
 
 #include <outrider/core/detail/export.hpp>
@@ -23,8 +24,11 @@ struct Conversation {
     bool greedy = true;       ///< written at temperature 0
 };
 
-/// From the messages before the answer to the prompt's ids: LlamaModel::chat of the target.
-using PromptEncoder = std::function<std::vector<TokenId>(std::span<const ChatMessage>)>;
+/// The target's ids of a prompt. Rows of a kind whose function is missing are an error.
+struct PromptEncoder {
+    std::function<std::vector<TokenId>(std::span<const ChatMessage>)> chat;  ///< LlamaModel::chat
+    std::function<std::vector<TokenId>(std::string_view)> raw = {};          ///< LlamaModel::raw
+};
 
 struct ConversationOptions {
     bool greedy_only = false;       ///< leave out what was sampled: right for a drafter that serves greedy decoding
@@ -32,9 +36,10 @@ struct ConversationOptions {
     std::int64_t limit = 0;         ///< take that many conversations only; 0: all
 };
 
-/// Reads JSON lines as `distill` writes them: `messages` (the last one is the answer), `prompt_tokens`,
-/// `completion_ids`, `temperature`. The prompt is encoded anew and must have prompt_tokens tokens. The order is that
-/// of a hash of the row, greedy ones first, so that any first part is a fair sample. Throws Error that names the line.
+/// Reads JSON lines as `distill` writes them: `messages` (the last one is the answer), or `prompt` where a raw text was
+/// continued, `prompt_tokens`, `completion_ids`, `temperature`. Each row says by itself which it is, so both may be
+/// trained on together. The prompt is encoded anew and must have prompt_tokens tokens. The order is that of a hash of
+/// the row, greedy ones first, so that any first part is a fair sample. Throws Error that names the line.
 [[nodiscard]] OUTRIDER_API std::vector<Conversation> read_conversations(const std::filesystem::path& path,
                                                                         const PromptEncoder& encode,
                                                                         const ConversationOptions& options = {});
@@ -45,7 +50,10 @@ struct ConversationOptions {
                                                                         const PromptEncoder& encode,
                                                                         const ConversationOptions& options = {});
 
-/// The `count` tokens that occur most often in the answers, ascending; ties go to the smaller id.
+/// The `count` tokens that occur in most of the answers, ascending. A text that repeats itself counts a token once;
+/// ties go to the token that occurs more often, then to the smaller id. `count` 0: as many as a drafter does well to
+/// know, which text and target decide: enough for 95 % of the answers' tokens, of those that occur in two answers or
+/// more (in one alone says nothing of other texts).
 [[nodiscard]] OUTRIDER_API std::vector<TokenId> frequent_tokens(std::span<const Conversation> conversations,
                                                                 std::int64_t count);
 

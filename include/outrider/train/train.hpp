@@ -31,7 +31,7 @@ struct TrainTarget {
     TargetHead head;
     Verifier* verifier = nullptr;  ///< computes features that are not on disk yet; may be null if all of them are
     std::string name;              ///< for people, kept in config.json: UTF-8
-    PromptEncoder encode;          ///< from messages to prompt ids
+    PromptEncoder encode;          ///< of the text's prompts
 };
 
 /// A line of progress.
@@ -66,8 +66,8 @@ struct TrainOptions {
     std::filesystem::path from;   ///< drafter folder to start from: its weights, vocabulary and scales; sizes must be
                                   ///< those of the options, the schedule is a fresh one. Empty: random weights
 
-    std::int64_t vocabulary = 4096;  ///< draft tokens, the most frequent in the answers
-    double label_decay = 0.8;        ///< weight of label k: label_decay^(k - 1)
+    std::int64_t vocabulary = 0;  ///< draft tokens; 0: as many as text and target ask for, see frequent_tokens
+    double label_decay = 0.8;     ///< weight of label k: label_decay^(k - 1)
 
     double learning_rate = 1e-3;
     double warmup = 0.01;      ///< part of the run that the rate rises over
@@ -110,7 +110,7 @@ enum class CtcLossKind : unsigned char {
 struct CtcTrainOptions {
     std::int64_t frames = 8;
     std::int64_t heads = 0;         ///< 0: hidden / 64, at least 1
-    std::int64_t kv_heads = 0;      ///< 0: heads / 3 where that divides, else heads
+    std::int64_t kv_heads = 0;      ///< 0: heads / 3, or the next fewer that divide the heads
     std::int64_t intermediate = 0;  ///< 0: 8/3 of hidden, rounded up to 64
     CtcConditioning conditioning = CtcConditioning::prefix;
     std::int64_t layers = 1;
