@@ -313,7 +313,7 @@ TEST_CASE("training's numbers have its own ranges") {
         {"ctc", "--limit", "0", "-1"},
         {"ctc", "--most-tokens", "4", "3"},
         {"ctc", "--held-out", "1", "0"},
-        {"ctc", "--vocabulary", "1", "0"},
+        {"ctc", "--vocabulary", "0", "-1"},
         {"ctc", "--label-decay", "1", "0"},
         {"ctc", "--learning-rate", "0", "1.1"},
         {"ctc", "--warmup", "1", "1.1"},
