@@ -106,17 +106,17 @@ std::vector<TokenUse> uses_of(std::span<const Conversation> conversations) {
     return uses;
 }
 
-/// See frequent_tokens.
-std::int64_t worth_naming(std::span<const TokenUse> order) {
+/// How many of the first make up most of the text; see frequent_tokens.
+std::int64_t most_of(std::span<const TokenUse> order) {
     constexpr double kCovered = 0.95;
     const std::int64_t all = std::accumulate(order.begin(), order.end(), std::int64_t{0},
                                              [](std::int64_t sum, const TokenUse& use) { return sum + use.times; });
     std::int64_t count = 0, covered = 0;
     for (const TokenUse& use : order) {
-        if (static_cast<double>(covered) >= kCovered * static_cast<double>(all) || use.texts < 2) break;
+        if (static_cast<double>(covered) >= kCovered * static_cast<double>(all)) break;
         ++count, covered += use.times;
     }
-    return count > 0 ? count : std::ssize(order);  // texts that have nothing in common
+    return count;
 }
 
 std::uint64_t hash_more(std::uint64_t hash, const Conversation& conversation) {
@@ -155,7 +155,7 @@ std::vector<Conversation> read_conversations(std::span<const std::filesystem::pa
 
 std::vector<TokenId> frequent_tokens(std::span<const Conversation> conversations, std::int64_t count) {
     std::vector<TokenUse> order = uses_of(conversations);
-    if (count == 0) count = worth_naming(order);
+    if (count == 0) count = most_of(order);
     if (std::ssize(order) > count) order.resize(static_cast<std::size_t>(count));
     std::vector<TokenId> tokens;
     for (const TokenUse& use : order) tokens.push_back(use.token);

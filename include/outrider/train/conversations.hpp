@@ -51,9 +51,8 @@ struct ConversationOptions {
                                                                         const ConversationOptions& options = {});
 
 /// The `count` tokens that occur in most of the answers, ascending. A text that repeats itself counts a token once;
-/// ties go to the token that occurs more often, then to the smaller id. `count` 0: as many as a drafter does well to
-/// know, which text and target decide: enough for 95 % of the answers' tokens, of those that occur in two answers or
-/// more (in one alone says nothing of other texts).
+/// ties go to the token that occurs more often, then to the smaller id. `count` 0: as many as make up 95 % of the
+/// answers' tokens, so that text and target decide.
 [[nodiscard]] OUTRIDER_API std::vector<TokenId> frequent_tokens(std::span<const Conversation> conversations,
                                                                 std::int64_t count);
 
