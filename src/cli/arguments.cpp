@@ -109,13 +109,15 @@ void add_compare(CLI::App& app, CompareArguments& a) {
 }
 
 void add_distill(CLI::App& app, DistillArguments& a) {
+    Conditions conditions(app);
     add_model(app, a.model);
+    add_raw(app, a.model);
     auto* source = app.add_option_group("source", "Where prompts come from");
     auto* file = source->add_option("--prompts", a.prompts, kPromptsHelp);
     auto* self = source
                      ->add_option("--self-prompts", a.self_prompts,
                                   "No prompts at hand: answer N that the target makes up itself, those in the output "
-                                  "counted")
+                                  "counted; with --raw, beginnings of texts")
                      ->transform(within(Range<std::int64_t>{.low = 1}))
                      ->type_name("N");
     source->require_option(1);
@@ -125,6 +127,14 @@ void add_distill(CLI::App& app, DistillArguments& a) {
         ->transform(within(warm))
         ->capture_default_str()
         ->needs(self);
+    auto* prompt_tokens =
+        app.add_option("--prompt-tokens", a.prompt_tokens,
+                       "Of --self-prompts with --raw: tokens of a text that are drawn before it is continued")
+            ->transform(within(Range<std::int64_t>{.low = 1}))
+            ->type_name("N")
+            ->capture_default_str()
+            ->needs(self);
+    conditions.only_if(prompt_tokens, [&a] { return a.model.raw; }, [] { return std::string("needs --raw"); });
     app.add_option("--exclude", a.exclude,
                    "Prompts files to measure on: made-up prompts that share words with them in a row are dropped")
         ->take_all()

@@ -60,6 +60,7 @@ struct DistillArguments {
     std::string prompts;            ///< file; empty: the target makes prompts up
     std::int64_t self_prompts = 0;  ///< answers to prompts that it made up, those in the output counted
     double prompt_temperature = 1.0;
+    std::int64_t prompt_tokens = 24;   ///< of a made-up raw text, before it is continued
     std::vector<std::string> exclude;  ///< files of prompts that made-up ones must not resemble
     std::string output;
     std::int64_t limit = 0;

@@ -29,8 +29,8 @@ namespace {
 /// Prompts of a file that are not done. Those that do not fit into the target's context are left out, saying so.
 class FilePrompts {
 public:
-    FilePrompts(const LlamaModel& model, std::vector<PromptRow> rows, std::int64_t context)
-        : model_(model), rows_(std::move(rows)), context_(context) {}
+    FilePrompts(const LlamaModel& model, std::vector<PromptRow> rows, std::int64_t context, bool raw)
+        : model_(model), rows_(std::move(rows)), context_(context), raw_(raw) {}
 
     std::optional<DistillPrompt> operator()() {
         while (at_ < rows_.size()) {
@@ -39,14 +39,19 @@ public:
                     "prompt '{}': `tools`, `documents` and `chat_template_kwargs` do not go into the "
                     "training text; expected messages alone",
                     row.id);
-            Prompt prompt = make_prompt(model_, row, false);
+            Prompt prompt = make_prompt(model_, row, raw_);
             if (std::ssize(prompt.tokens) >= context_) {
                 tell(fmt::format("left out: prompt '{}' has {} tokens, the target's context {}\n", row.id,
                                  prompt.tokens.size(), context_));
                 continue;
             }
-            const std::uint64_t stream = detail::prompt_stream(prompt, row.sample);
-            return DistillPrompt{row.id, std::move(prompt), messages_of(row), stream, row.sample};
+            DistillPrompt result{row.id, std::move(prompt), {}, 0, row.sample};
+            result.stream = detail::prompt_stream(result.prompt, row.sample);
+            if (raw_)
+                result.raw = row.text;
+            else
+                result.messages = messages_of(row);
+            return result;
         }
         return std::nullopt;
     }
@@ -55,6 +60,7 @@ private:
     const LlamaModel& model_;
     std::vector<PromptRow> rows_;
     std::int64_t context_;
+    bool raw_;
     std::size_t at_ = 0;
 };
 
@@ -94,7 +100,7 @@ DistillTotals answer_file(const DistillArguments& arguments, std::vector<PromptR
                           AnyDecoder& decoder, DistilledFile& output) {
     rows = output.left_of(std::move(rows));
     const std::int64_t left = std::ssize(rows);
-    FilePrompts prompts(model, std::move(rows), decoder.verifier().context());
+    FilePrompts prompts(model, std::move(rows), decoder.verifier().context(), arguments.model.raw);
     Writer writer(output, left);
     return distill(decoder, std::ref(prompts), std::ref(writer), arguments.decoding.generation);
 }
@@ -118,8 +124,11 @@ DistillTotals answer_self(const DistillArguments& arguments, SelfPromptOptions o
     AnyDecoder sampler(std::make_unique<NoDraft>(), std::make_unique<LlamaVerifier>(model), std::make_unique<Match>(),
                        {.nodes = 0, .max_batch = static_cast<std::size_t>(arguments.decoding.batch)});
     options.at_once = std::max<std::int64_t>(4 * arguments.decoding.batch, 64);
+    const bool raw = arguments.model.raw;
+    if (raw) options.raw_tokens = arguments.prompt_tokens;
     SelfPrompts prompts(
-        sampler, model.user_turn(), [&](std::string_view user) { return model.chat(user); }, std::move(options), next);
+        sampler, raw ? UserTurn{.prompt = model.text_start()} : model.user_turn(),
+        [&](std::string_view text) { return raw ? model.raw(text) : model.chat(text); }, std::move(options), next);
     std::int64_t left = arguments.self_prompts - count;
     Writer writer(output, std::max<std::int64_t>(left, 0));
     const auto next_prompt = [&]() -> std::optional<DistillPrompt> {
@@ -137,7 +146,7 @@ DistillTotals answer_self(const DistillArguments& arguments, SelfPromptOptions o
 
 int run(const DistillArguments& arguments) {
     refuse_inputs("--output", arguments.output, {arguments.prompts, arguments.model.path});
-    DistilledFile output(arguments.output);
+    DistilledFile output(arguments.output, arguments.model.raw);
     std::vector<PromptRow> rows;
     if (!arguments.prompts.empty()) rows = read_prompts(arguments.prompts, arguments.limit);
     SelfPromptOptions self;

@@ -25,8 +25,9 @@ std::uint64_t hash_text(std::uint64_t hash, std::string_view text) {
     return hash;
 }
 
-/// As the line of distilled text has them, the answer left out.
+/// As the line of distilled text has them, the answer left out. A raw text counts as messages_of counts its prompt.
 std::vector<ChatMessage> messages_before_answer(const json& row) {
+    if (const auto prompt = row.find("prompt"); prompt != row.end()) return {{"user", prompt->get<std::string>()}};
     std::vector<ChatMessage> messages;
     for (const json& message : row.at("messages"))
         messages.push_back({message.at("role").get<std::string>(), message.at("content").get<std::string>()});
@@ -66,7 +67,7 @@ DistilledFile::Key DistilledFile::key_of(std::string_view id, const std::vector<
     return key;
 }
 
-DistilledFile::DistilledFile(fs::path path) : path_(std::move(path)) {
+DistilledFile::DistilledFile(fs::path path, bool raw) : path_(std::move(path)), raw_(raw) {
     std::error_code error;
     if (!fs::exists(path_, error)) {
         const fs::path folder = path_.has_parent_path() ? path_.parent_path() : fs::path(".");
@@ -101,6 +102,8 @@ void DistilledFile::read_line(const std::string& line, std::int64_t number) {
         const json row = json::parse(line);
         const auto id = row.at("id").get<std::string>();
         (void)row.at("completion_ids");
+        require(row.contains("prompt") == raw_, "{}:{}: the file holds {}; give another --output, or {}",
+                path_.string(), number, raw_ ? "conversations" : "raw texts", raw_ ? "leave out --raw" : "--raw");
         ++answers_[key_of(id, messages_before_answer(row), row.value("sample", std::uint64_t{0}))];
         ids_.insert(id);
         ++size_;

@@ -27,8 +27,9 @@ namespace outrider::cli {
 class DistilledFile {
 public:
     /// Reads what is there, and changes nothing yet: a mistake that comes up later costs no line. Throws Error for what
-    /// is no ordinary file, cannot be written, or holds a line that is no distilled text.
-    explicit DistilledFile(std::filesystem::path path);
+    /// is no ordinary file, cannot be written, or holds a line that is no distilled text, or one of the other kind than
+    /// `raw` says: a file holds conversations or raw texts.
+    explicit DistilledFile(std::filesystem::path path, bool raw = false);
     DistilledFile(const DistilledFile&) = delete;
     DistilledFile& operator=(const DistilledFile&) = delete;
     ~DistilledFile();
@@ -52,6 +53,7 @@ private:
     void open();
 
     std::filesystem::path path_;
+    bool raw_;
     std::map<Key, std::int64_t> answers_;
     std::set<std::string> ids_;
     std::int64_t size_ = 0;

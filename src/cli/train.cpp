@@ -128,7 +128,9 @@ int run(const TrainArguments& arguments) {
     keep_memory();
     at::set_num_threads(1);  // the parts of a batch are what runs in parallel
     LlamaVerifier verifier(model);
-    const auto encode = [&model](std::span<const ChatMessage> messages) { return model.chat(messages).tokens; };
+    const PromptEncoder encode{
+        .chat = [&model](std::span<const ChatMessage> messages) { return model.chat(messages).tokens; },
+        .raw = [&model](std::string_view text) { return model.raw(text).tokens; }};
     const std::string file = std::filesystem::path(arguments.model.path).filename().string();
     const std::string name = is_valid_utf8(file) ? file : escape_bytes(file);
     const TrainResult result = train(arguments, {model.head(), &verifier, name, encode});

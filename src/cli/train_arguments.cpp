@@ -107,7 +107,8 @@ public:
 
     void add_common() {
         auto* vocabulary =
-            app_.add_option("--vocabulary", a_.vocabulary, "Tokens that the drafter can name (default: 4096)")
+            app_.add_option("--vocabulary", a_.vocabulary,
+                            "Tokens that the drafter can name; 0, the default: as many as the text asks for")
                 ->transform(within(ranges::kVocabulary));
         needs(
             vocabulary, [](const TrainArguments& a) { return a.from.empty(); },
@@ -205,8 +206,9 @@ void SizeOptions::add_layer() {
         of(layer, app_.add_option("--attention-heads", a_.attention_heads,
                                   "Of the decoder layer; 0, the default: by hidden size"))
             ->transform(within(ranges::kLayerHeads)),
-        of(layer,
-           app_.add_option("--kv-heads", a_.kv_heads, "Of the decoder layer; 0, the default: a third of its heads"))
+        of(layer, app_.add_option(
+                      "--kv-heads", a_.kv_heads,
+                      "Of the decoder layer; 0, the default: a third of its heads, or the next fewer that divide them"))
             ->transform(within(ranges::kLayerHeads)),
         of(layer, app_.add_option("--intermediate", a_.intermediate, "Of its MLP; 0, the default: 8/3 of hidden"))
             ->transform(within(ranges::kLayerIntermediate))};

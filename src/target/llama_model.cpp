@@ -151,6 +151,15 @@ Prompt LlamaModel::raw(std::string_view text) const {
     return prompt;
 }
 
+Prompt LlamaModel::text_start() const {
+    Prompt prompt{.tokens = state_->tokenizer->leading_ids(), .end_ids = state_->end_ids, .text = state_->tokenizer};
+    if (const auto end = state_->tokenizer->eos(); prompt.tokens.empty() && end) prompt.tokens.push_back(*end);
+    require(!prompt.tokens.empty(),
+            "the model has no token that begins or ends a text, so that none can be made up; give beginnings of texts "
+            "(--prompts FILE)");
+    return prompt;
+}
+
 TargetHead LlamaModel::head() const {
     const auto reader = [state = state_](const char* table, double scale = 1.0) {
         return [state, table, scale](std::span<const TokenId> ids) {

@@ -4,7 +4,10 @@
 
 #include <algorithm>
 #include <fstream>
+#include <numeric>
+#include <tuple>
 #include <unordered_map>
+#include <utility>
 
 #include <outrider/core/detail/rng.hpp>
 #include <outrider/core/error.hpp>
@@ -24,10 +27,20 @@ std::vector<ChatMessage> messages_before_answer(const json& row) {
     return messages;
 }
 
+/// Ids of what stands before the answer, or before what continues a raw text.
+std::vector<TokenId> encode_prompt(const json& row, const PromptEncoder& encode) {
+    const bool raw = row.contains("prompt");
+    require(!raw || !row.contains("messages"), ErrorKind::damaged_file,
+            "there are both `messages` and `prompt`; expected a conversation or a raw text");
+    require(raw ? encode.raw != nullptr : encode.chat != nullptr,
+            "this is a {}, and the target has no encoder for such prompts", raw ? "raw text" : "conversation");
+    return raw ? encode.raw(row.at("prompt").get<std::string>()) : encode.chat(messages_before_answer(row));
+}
+
 /// Throws json::exception or Error for a row that is not as described.
 Conversation read_row(const json& row, const PromptEncoder& encode) {
     Conversation result;
-    result.tokens = encode(messages_before_answer(row));
+    result.tokens = encode_prompt(row, encode);
     result.answer = static_cast<std::int64_t>(result.tokens.size());
     if (row.contains("prompt_tokens"))
         require(row.at("prompt_tokens").get<std::int64_t>() == result.answer, ErrorKind::damaged_file,
@@ -67,6 +80,45 @@ std::vector<Conversation> read_file(const std::filesystem::path& path, std::size
     return all;
 }
 
+/// Where a token occurs in answers.
+struct TokenUse {
+    TokenId token = 0;
+    std::int64_t texts = 0, times = 0;
+    std::size_t last = 0;  ///< text that it was seen in, from 1
+};
+
+/// Of all tokens of the answers, those of most texts first.
+std::vector<TokenUse> uses_of(std::span<const Conversation> conversations) {
+    std::unordered_map<TokenId, TokenUse> seen;
+    for (std::size_t text = 0; text < conversations.size(); ++text) {
+        const std::vector<TokenId>& tokens = conversations[text].tokens;
+        for (auto i = static_cast<std::size_t>(conversations[text].answer); i < tokens.size(); ++i) {
+            TokenUse& use = seen[tokens[i]];
+            use.token = tokens[i], ++use.times;
+            if (std::exchange(use.last, text + 1) != text + 1) ++use.texts;
+        }
+    }
+    std::vector<TokenUse> uses;
+    for (const auto& [token, use] : seen) uses.push_back(use);
+    std::ranges::sort(uses, [](const TokenUse& a, const TokenUse& b) {
+        return std::tuple(-a.texts, -a.times, a.token) < std::tuple(-b.texts, -b.times, b.token);
+    });
+    return uses;
+}
+
+/// How many of the first make up most of the text; see frequent_tokens.
+std::int64_t most_of(std::span<const TokenUse> order) {
+    constexpr double kCovered = 0.95;
+    const std::int64_t all = std::accumulate(order.begin(), order.end(), std::int64_t{0},
+                                             [](std::int64_t sum, const TokenUse& use) { return sum + use.times; });
+    std::int64_t count = 0, covered = 0;
+    for (const TokenUse& use : order) {
+        if (static_cast<double>(covered) >= kCovered * static_cast<double>(all)) break;
+        ++count, covered += use.times;
+    }
+    return count;
+}
+
 std::uint64_t hash_more(std::uint64_t hash, const Conversation& conversation) {
     hash = mix64(hash ^ static_cast<std::uint64_t>(conversation.answer));
     for (const TokenId token : conversation.tokens) hash = mix64(hash ^ static_cast<std::uint64_t>(token));
@@ -102,16 +154,11 @@ std::vector<Conversation> read_conversations(std::span<const std::filesystem::pa
 }
 
 std::vector<TokenId> frequent_tokens(std::span<const Conversation> conversations, std::int64_t count) {
-    std::unordered_map<TokenId, std::int64_t> seen;
-    for (const Conversation& conversation : conversations)
-        for (auto i = static_cast<std::size_t>(conversation.answer); i < conversation.tokens.size(); ++i)
-            ++seen[conversation.tokens[i]];
-    std::vector<std::pair<std::int64_t, TokenId>> order;
-    for (const auto& [token, times] : seen) order.emplace_back(-times, token);
-    std::sort(order.begin(), order.end());
-    if (static_cast<std::int64_t>(order.size()) > count) order.resize(static_cast<std::size_t>(count));
+    std::vector<TokenUse> order = uses_of(conversations);
+    if (count == 0) count = most_of(order);
+    if (std::ssize(order) > count) order.resize(static_cast<std::size_t>(count));
     std::vector<TokenId> tokens;
-    for (const auto& [times, token] : order) tokens.push_back(token);
+    for (const TokenUse& use : order) tokens.push_back(use.token);
     std::sort(tokens.begin(), tokens.end());
     return tokens;
 }

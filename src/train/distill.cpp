@@ -52,16 +52,17 @@ std::string_view trimmed(std::string_view text) {
 }  // namespace
 
 std::string distilled_line(const DistilledText& text) {
-    nlohmann::ordered_json messages = nlohmann::ordered_json::array();
-    for (const ChatMessage& message : text.messages)
-        messages.push_back(nlohmann::ordered_json::parse(message.to_json()));
-    messages.push_back({{"role", "assistant"}, {"content", to_valid_utf8(text.answer.text)}});
-    nlohmann::ordered_json line = {{"id", text.id},
-                                   {"temperature", text.temperature},
-                                   {"finish", to_string(text.answer.finish)},
-                                   {"messages", std::move(messages)},
-                                   {"prompt_tokens", text.prompt_tokens},
-                                   {"completion_ids", text.answer.tokens}};
+    nlohmann::ordered_json line = {
+        {"id", text.id}, {"temperature", text.temperature}, {"finish", to_string(text.answer.finish)}};
+    if (text.raw) {
+        line["prompt"] = to_valid_utf8(*text.raw), line["completion"] = to_valid_utf8(text.answer.text);
+    } else {
+        nlohmann::ordered_json& messages = line["messages"] = nlohmann::ordered_json::array();
+        for (const ChatMessage& message : text.messages)
+            messages.push_back(nlohmann::ordered_json::parse(message.to_json()));
+        messages.push_back({{"role", "assistant"}, {"content", to_valid_utf8(text.answer.text)}});
+    }
+    line["prompt_tokens"] = text.prompt_tokens, line["completion_ids"] = text.answer.tokens;
     if (text.sample > 0) line["sample"] = text.sample;
     return line.dump();
 }
@@ -91,7 +92,8 @@ DistillTotals distill(AnyDecoder& decoder, const std::function<std::optional<Dis
                                std::ssize(prompt->prompt.tokens),
                                options.temperature,
                                {},
-                               prompt->sample};
+                               prompt->sample,
+                               std::move(prompt->raw)};
             jobs.push_back({decoder.join(std::move(prompt->prompt), std::move(own)), std::move(text)});
         }
         if (jobs.empty()) break;
@@ -129,6 +131,9 @@ SelfPrompts::SelfPrompts(AnyDecoder& decoder, UserTurn opening, std::function<Pr
     require(options_.drawing.temperature > 0,
             "SelfPrompts: temperature {}; prompts drawn greedily are all the same, expected above 0",
             options_.drawing.temperature);
+    require(options_.raw_tokens >= 0, "SelfPrompts: {} tokens of a raw text; expected at least 1, or 0 for chats",
+            options_.raw_tokens);
+    if (raw()) options_.drawing.max_tokens = options_.raw_tokens;
     options_.drawing.seed = options_.drawing.seed.value_or(0);
     options_.drawing.stop.insert(options_.drawing.stop.end(), opening_.stop.begin(), opening_.stop.end());
 }
@@ -142,9 +147,12 @@ DistillPrompt SelfPrompts::next() {
 
 bool SelfPrompts::usable(const GenerationResult& result, std::string_view text) {
     constexpr std::size_t kBeginning = 60;  // prompts that begin alike are answered alike
-    return result.finish == FinishReason::stop && std::ssize(result.tokens) >= options_.min_tokens && !text.empty() &&
-           to_valid_utf8(text) == text && options_.excluded.share(text) <= options_.most_overlap &&
-           seen_.emplace(text.substr(0, kBeginning)).second;
+    // A user's words are whole when they end; of a text that ended, nothing is left to continue.
+    const bool long_enough =
+        raw() ? result.finish == FinishReason::length
+              : result.finish == FinishReason::stop && std::ssize(result.tokens) >= options_.min_tokens;
+    return long_enough && !text.empty() && to_valid_utf8(text) == text &&
+           options_.excluded.share(text) <= options_.most_overlap && seen_.emplace(text.substr(0, kBeginning)).second;
 }
 
 void SelfPrompts::draw() {
@@ -166,15 +174,18 @@ void SelfPrompts::draw() {
             continue;
         }
         const std::uint64_t number = begin + i;
-        ready_.push_back({fmt::format("self/{}/{}", *options_.drawing.seed, number),
-                          encode_(text),
-                          {{"user", std::string(text)}},
-                          number});
+        DistillPrompt prompt{fmt::format("self/{}/{}", *options_.drawing.seed, number), encode_(text), {}, number};
+        if (raw())
+            prompt.raw = text;
+        else
+            prompt.messages = {{"user", std::string(text)}};
+        ready_.push_back(std::move(prompt));
     }
     require(!ready_.empty(),
-            "SelfPrompts: none of {} prompts that the target made up can be used (they must end by themselves, differ, "
-            "and not resemble the excluded ones); is it tuned on conversations?",
-            sequences.size());
+            "SelfPrompts: none of {} prompts that the target made up can be used (they must {}, differ, and not "
+            "resemble the excluded ones); {}",
+            sequences.size(), raw() ? "not end before they are continued" : "end by themselves",
+            raw() ? "take fewer tokens for prompts" : "is it tuned on conversations? A base model writes raw text");
     std::reverse(ready_.begin(), ready_.end());
 }
 

@@ -1,5 +1,7 @@
 #include "network_learner.hpp"
 
+#include <algorithm>
+
 #include <outrider/train/detail/train_ranges.hpp>
 
 namespace outrider {
@@ -21,7 +23,8 @@ LayerChoice choose_layer(std::int64_t hidden, std::int64_t heads, std::int64_t k
     LayerChoice layer;
     layer.head_dim = hidden % 64 == 0 ? 64 : hidden;
     layer.heads = heads > 0 ? heads : hidden / layer.head_dim;
-    layer.kv_heads = kv_heads > 0 ? kv_heads : layer.heads % 3 == 0 ? layer.heads / 3 : layer.heads;
+    layer.kv_heads = kv_heads > 0 ? kv_heads : std::max<std::int64_t>(1, layer.heads / 3);
+    while (kv_heads == 0 && layer.heads % layer.kv_heads != 0) --layer.kv_heads;
     layer.intermediate = intermediate > 0 ? intermediate : (hidden * 8 / 3 + 63) / 64 * 64;
     return layer;
 }

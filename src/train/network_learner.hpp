@@ -17,8 +17,8 @@ using NamedSizes = std::vector<std::pair<std::string_view, std::string>>;
 /// Throws Error for the first size that differs from that of the drafter in `folder`.
 void require_same_sizes(const std::filesystem::path& folder, const NamedSizes& wanted, const NamedSizes& found);
 
-/// Sizes of a decoder layer. 0 stands for the usual: heads of 64, a third of them for keys where that divides, and 8/3
-/// of hidden, rounded up to 64, for the MLP.
+/// Sizes of a decoder layer. 0 stands for the usual: heads of 64, a third of them for keys (or the next fewer that
+/// divide the heads), and 8/3 of hidden, rounded up to 64, for the MLP.
 struct LayerChoice {
     std::int64_t head_dim = 0, heads = 0, kv_heads = 0, intermediate = 0;
 };

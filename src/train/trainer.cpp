@@ -49,7 +49,8 @@ void check_output(const TrainOptions& options) {
 
 void check(const TrainOptions& options, const TrainTarget& target) {
     check_options(options);
-    require(target.encode != nullptr, "train: the target has no encoder for prompts");
+    require(target.encode.chat != nullptr || target.encode.raw != nullptr,
+            "train: the target has no encoder for prompts");
     require(is_valid_utf8(target.name), "train: the target's name is no UTF-8, and config.json holds it; give another");
     check_output(options);
 }

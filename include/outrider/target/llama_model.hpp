@@ -88,6 +88,11 @@ public:
     /// The text itself, special tokens in it read as such, behind the begin token where the model has one.
     [[nodiscard]] Prompt raw(std::string_view text) const;
 
+    /// What a text begins with, nothing more: what raw() puts first, or for models without such tokens the one that
+    /// ends texts, which is what stood before each of them in training. A base model writes texts from it. Throws Error
+    /// for a model that has neither.
+    [[nodiscard]] Prompt text_start() const;
+
     /// What a trained drafter borrows.
     [[nodiscard]] TargetHead head() const;
 

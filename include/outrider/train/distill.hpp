@@ -23,12 +23,13 @@ namespace outrider {
 struct DistillPrompt {
     std::string id;
     Prompt prompt;
-    std::vector<ChatMessage> messages;  ///< what `prompt` was made of; written out with the answer
-    std::uint64_t stream = 0;           ///< of the answer's draws, see SamplingOptions
-    std::uint64_t sample = 0;           ///< which draw of this prompt it is; written out, where it is not the first
+    std::vector<ChatMessage> messages;    ///< what `prompt` was made of; written out with the answer
+    std::uint64_t stream = 0;             ///< of the answer's draws, see SamplingOptions
+    std::uint64_t sample = 0;             ///< which draw of this prompt it is; written out, where it is not the first
+    std::optional<std::string> raw = {};  ///< the text that `prompt` was made of instead, without a chat template
 };
 
-/// An answer.
+/// An answer, or how a raw text goes on.
 struct DistilledText {
     std::string id;
     std::vector<ChatMessage> messages;  ///< before the answer
@@ -36,6 +37,7 @@ struct DistilledText {
     double temperature = 0.0;
     GenerationResult answer;
     std::uint64_t sample = 0;
+    std::optional<std::string> raw = {};  ///< the text before it; `messages` is empty then
 };
 
 /// The line of JSON, without a line break, that read_conversations reads.
@@ -72,15 +74,20 @@ struct SelfPromptOptions {
     std::int64_t min_tokens = 6;  ///< shorter ones are dropped
     double most_overlap = 0.2;    ///< those that share more of their runs of six words with `excluded` are dropped
     PromptOverlap excluded = {};  ///< prompts that drafters are measured on
+    /// Above 0: prompts are the first so many tokens of texts, which the target continues (drawing.max_tokens is left
+    /// alone). For a base model, which ends no user's words; a text that ends before is dropped.
+    std::int64_t raw_tokens = 0;
 };
 
-/// Prompts that an instruction-tuned target makes up: given the chat template up to where a user's words begin, it
-/// writes such words (Magpie, Xu et al. 2024, arXiv 2406.08464). They are as varied as what it was tuned on, and need
-/// no data. Prompt i of a seed is a pure function of target, template and options; ids are "self/SEED/i".
+/// Prompts that a target makes up. One that was tuned on conversations is given the chat template up to where a user's
+/// words begin, and writes such words (Magpie, Xu et al. 2024, arXiv 2406.08464); a base model writes the beginning of
+/// a text. They are as varied as what it was trained on, and need no data. Prompt i of a seed is a pure function of
+/// target, template and options; ids are "self/SEED/i".
 class OUTRIDER_API SelfPrompts {
 public:
-    /// `opening`: LlamaModel::user_turn() of the target of `decoder`, whose policy must sample (Match). `encode`:
-    /// the prompt that asks for an answer, LlamaModel::chat. `first`: number of the first prompt to draw.
+    /// `opening`: LlamaModel::user_turn() of the target of `decoder`, whose policy must sample (Match); for raw texts
+    /// LlamaModel::text_start() as the turn's prompt. `encode`: the prompt that asks for an answer,
+    /// LlamaModel::chat; for raw texts LlamaModel::raw. `first`: number of the first prompt to draw.
     SelfPrompts(AnyDecoder& decoder, UserTurn opening, std::function<Prompt(std::string_view)> encode,
                 SelfPromptOptions options, std::uint64_t first = 0);
 
@@ -93,6 +100,7 @@ public:
 
 private:
     void draw();
+    [[nodiscard]] bool raw() const noexcept { return options_.raw_tokens > 0; }
     [[nodiscard]] bool usable(const GenerationResult& result, std::string_view text);
 
     AnyDecoder& decoder_;

@@ -15,6 +15,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include <outrider/core/detail/export.hpp>
@@ -38,8 +39,11 @@ struct Conversation {
     bool greedy = true;       ///< written at temperature 0
 };
 
-/// From the messages before the answer to the prompt's ids: LlamaModel::chat of the target.
-using PromptEncoder = std::function<std::vector<TokenId>(std::span<const ChatMessage>)>;
+/// The target's ids of a prompt. Rows of a kind whose function is missing are an error.
+struct PromptEncoder {
+    std::function<std::vector<TokenId>(std::span<const ChatMessage>)> chat;  ///< LlamaModel::chat
+    std::function<std::vector<TokenId>(std::string_view)> raw = {};          ///< LlamaModel::raw
+};
 
 struct ConversationOptions {
     bool greedy_only = false;       ///< leave out what was sampled: right for a drafter that serves greedy decoding
@@ -47,9 +51,10 @@ struct ConversationOptions {
     std::int64_t limit = 0;         ///< take that many conversations only; 0: all
 };
 
-/// Reads JSON lines as `distill` writes them: `messages` (the last one is the answer), `prompt_tokens`,
-/// `completion_ids`, `temperature`. The prompt is encoded anew and must have prompt_tokens tokens. The order is that
-/// of a hash of the row, greedy ones first, so that any first part is a fair sample. Throws Error that names the line.
+/// Reads JSON lines as `distill` writes them: `messages` (the last one is the answer), or `prompt` where a raw text was
+/// continued, `prompt_tokens`, `completion_ids`, `temperature`. Each row says by itself which it is, so both may be
+/// trained on together. The prompt is encoded anew and must have prompt_tokens tokens. The order is that of a hash of
+/// the row, greedy ones first, so that any first part is a fair sample. Throws Error that names the line.
 [[nodiscard]] OUTRIDER_API std::vector<Conversation> read_conversations(const std::filesystem::path& path,
                                                                         const PromptEncoder& encode,
                                                                         const ConversationOptions& options = {});
@@ -60,7 +65,9 @@ struct ConversationOptions {
                                                                         const PromptEncoder& encode,
                                                                         const ConversationOptions& options = {});
 
-/// The `count` tokens that occur most often in the answers, ascending; ties go to the smaller id.
+/// The `count` tokens that occur in most of the answers, ascending. A text that repeats itself counts a token once;
+/// ties go to the token that occurs more often, then to the smaller id. `count` 0: as many as make up 95 % of the
+/// answers' tokens, so that text and target decide.
 [[nodiscard]] OUTRIDER_API std::vector<TokenId> frequent_tokens(std::span<const Conversation> conversations,
                                                                 std::int64_t count);
 
@@ -73,7 +80,7 @@ struct TrainTarget {
     TargetHead head;
     Verifier* verifier = nullptr;  ///< computes features that are not on disk yet; may be null if all of them are
     std::string name;              ///< for people, kept in config.json: UTF-8
-    PromptEncoder encode;          ///< from messages to prompt ids
+    PromptEncoder encode;          ///< of the text's prompts
 };
 
 /// A line of progress.
@@ -108,8 +115,8 @@ struct TrainOptions {
     std::filesystem::path from;   ///< drafter folder to start from: its weights, vocabulary and scales; sizes must be
                                   ///< those of the options, the schedule is a fresh one. Empty: random weights
 
-    std::int64_t vocabulary = 4096;  ///< draft tokens, the most frequent in the answers
-    double label_decay = 0.8;        ///< weight of label k: label_decay^(k - 1)
+    std::int64_t vocabulary = 0;  ///< draft tokens; 0: as many as text and target ask for, see frequent_tokens
+    double label_decay = 0.8;     ///< weight of label k: label_decay^(k - 1)
 
     double learning_rate = 1e-3;
     double warmup = 0.01;      ///< part of the run that the rate rises over
@@ -152,7 +159,7 @@ enum class CtcLossKind : unsigned char {
 struct CtcTrainOptions {
     std::int64_t frames = 8;
     std::int64_t heads = 0;         ///< 0: hidden / 64, at least 1
-    std::int64_t kv_heads = 0;      ///< 0: heads / 3 where that divides, else heads
+    std::int64_t kv_heads = 0;      ///< 0: heads / 3, or the next fewer that divide the heads
     std::int64_t intermediate = 0;  ///< 0: 8/3 of hidden, rounded up to 64
     CtcConditioning conditioning = CtcConditioning::prefix;
     std::int64_t layers = 1;

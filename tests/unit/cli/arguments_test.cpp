@@ -116,6 +116,10 @@ TEST_CASE("compare splits drafters at commas, distill has its own defaults") {
     const auto distill = command<DistillArguments>({"distill", "--model", "m", "--prompts", "p", "--output", "o"});
     CHECK(distill.decoding.batch == 32);
     CHECK(distill.decoding.generation.max_tokens == 256);
+    CHECK_FALSE(distill.model.raw);
+    const auto raw = command<DistillArguments>(
+        {"distill", "--model", "m", "--self-prompts", "9", "--output", "o", "--raw", "--prompt-tokens", "7"});
+    CHECK((raw.model.raw && raw.self_prompts == 9 && raw.prompt_tokens == 7));
     const auto train = command<TrainArguments>(
         {"train", "--model", "m", "--kind", "ctc", "--data", "d", "--output", "o", "--resume", "--minutes", "1.5"});
     CHECK((train.resume && train.minutes == 1.5));
@@ -164,6 +168,7 @@ TEST_CASE("wrong usage is status 2, help and version are 0") {
         {"generate", "--model", "m", "--device", "gpu"},
         {"generate", "--model", "m", "--template", "dialogue"},
         {"generate", "--model", "m", "--raw", "--template", "chatml"},
+        {"distill", "--model", "m", "--prompts", "p", "--output", "o", "--raw", "--template", "chatml"},
         {"generate", "--model", "m", "--prompt", "a", "--prompts", "b"},
         {"generate", "--model", "m", "--stop", ""},
         {"generate", "--model", "m", "--stop", "caf\xE9"},
@@ -308,7 +313,7 @@ TEST_CASE("training's numbers have its own ranges") {
         {"ctc", "--limit", "0", "-1"},
         {"ctc", "--most-tokens", "4", "3"},
         {"ctc", "--held-out", "1", "0"},
-        {"ctc", "--vocabulary", "1", "0"},
+        {"ctc", "--vocabulary", "0", "-1"},
         {"ctc", "--label-decay", "1", "0"},
         {"ctc", "--learning-rate", "0", "1.1"},
         {"ctc", "--warmup", "1", "1.1"},
@@ -369,6 +374,8 @@ TEST_CASE("an option that would be ignored is wrong usage") {
             {inspect, {"--chains", "1", "--tree", "static"}, {}},
             {file, {"--prompt-temperature", "0.5"}, {}},
             {file, {"--exclude", "x"}, {}},
+            {self, {"--prompt-tokens", "8"}, {"--raw"}},
+            {file, {"--prompt-tokens", "8", "--raw"}, {}},
             {self, {"--limit", "3"}, {}},
             {train("ctc"), {"--vocabulary", "64", "--from", "f"}, {}},
             {train("ctc"), {"--minutes", "5", "--anchors", "500"}, {}},

@@ -90,6 +90,25 @@ TEST_CASE("rows that share an id are all answered, wherever a run stopped") {
     CHECK(answer(path, rows).size() == 3);
 }
 
+TEST_CASE("a file of raw texts goes on as one, and is no file of conversations") {
+    const TemporaryFolder folder;
+    const auto rows = rows_of("{\"id\": \"a\", \"prompt\": \"red\"}\n{\"id\": \"b\", \"prompt\": \"blue\"}\n");
+    const std::string path = (folder.path() / "raw.jsonl").string();
+    {
+        DistilledFile file(path, true);
+        CHECK(file.left_of(rows).size() == 2);
+        file.append(R"({"id":"a","prompt":"red","completion":" and","completion_ids":[1,2]})");
+    }
+    const DistilledFile there(path, true);
+    CHECK(there.size() == 1);
+    const auto left = there.left_of(rows);
+    REQUIRE(left.size() == 1);
+    CHECK(left[0].id == "b");
+    CHECK_THROWS_WITH(DistilledFile(path), ContainsSubstring("raw.jsonl:1") && ContainsSubstring("--raw"));
+    const std::string chats = folder.write("chats.jsonl", line_of(rows[0]) + "\n");
+    CHECK_THROWS_WITH(DistilledFile(chats, true), ContainsSubstring("chats.jsonl:1") && ContainsSubstring("--raw"));
+}
+
 TEST_CASE("half a line is cut off when the next one is written, and not before") {
     const auto rows = rows_of("{\"id\": \"a\", \"prompt\": \"red\"}\n{\"id\": \"b\", \"prompt\": \"blue\"}\n");
     const std::string whole = line_of(rows[0]) + "\n", second = line_of(rows[1]);

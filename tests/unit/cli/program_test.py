@@ -164,6 +164,36 @@ class Distill(Case):
         long = {line["messages"][0]["content"] for line in first if len(line["messages"][0]["content"].split()) >= 8}
         self.assertFalse(long & {line["messages"][0]["content"] for line in self.lines(again)})
 
+    def test_raw_texts_go_on(self):
+        data = self.path / "raw.jsonl"
+        distill = ("distill", "--model", MODEL, "--threads", 1, "--output", data, "-n", 8, "--raw")
+        outrider(*distill, "--prompts", self.prompts(3))
+        lines = {line["id"]: line for line in self.lines(data)}
+        self.assertEqual(sorted(lines), ["p0", "p1", "p2"])
+        out, _ = outrider("generate", "--model", MODEL, "--threads", 1, "--raw", "--prompts", self.prompts(3), "-n", 8,
+                          "--json", "-")
+        for line in map(json.loads, out.decode().splitlines()):  # as `generate --raw` continues it
+            row = lines[line["id"]]
+            self.assertEqual(row["prompt_tokens"], line["prompt_tokens"])
+            self.assertEqual(row["completion_ids"], line["token_ids"])
+            self.assertEqual(row["completion"], line["text"])
+            self.assertNotIn("messages", row)
+        _, err = outrider(*distill, "--prompts", self.prompts(4))
+        self.assertIn("3 were there already", err)
+        self.assertEqual(len(self.lines(data)), 4)
+        self.fails(*distill[:-1], "--prompts", self.prompts(4), words=["raw.jsonl:1", "--raw"])  # no conversations to it
+
+    def test_beginnings_of_texts_are_made_up(self):
+        data = self.path / "self.jsonl"
+        distill = ("distill", "--model", MODEL, "--threads", 1, "--output", data, "-n", 8, "--raw", "--prompt-tokens", 6,
+                   "--self-prompts")
+        outrider(*distill, 4)
+        outrider(*distill, 6)
+        lines = self.lines(data)
+        self.assertEqual(len({line["prompt"] for line in lines}), 6)
+        self.assertEqual(len({line["id"] for line in lines}), 6)
+        self.fails(*distill, 7, "--prompt-tokens", 500, "--output", self.path / "none.jsonl", words=["fewer tokens"])
+
     def test_errors(self):
         self.fails("distill", "--model", MODEL, "--output", self.path / "x", words=["--prompts", "--self-prompts"], status=2)
         self.fails("distill", "--model", MODEL, "--output", self.path / "x", "--self-prompts", 2, "--exclude",
@@ -364,6 +394,13 @@ class Train(Case):
         self.assertEqual([row["kind"] for row in rows], ["none", "ctc", "ctc+ngram"])
         self.assertTrue(all(row["identical"] for row in rows))
         self.assertGreater(rows[1]["drafted"], 0)
+
+        # Raw texts need no word of it to be trained on, beside conversations too.
+        raw = self.path / "raw.jsonl"
+        outrider("distill", "--model", MODEL, "--threads", 1, "--prompts", prompts, "--output", raw, "-n", 16, "--raw")
+        outrider("train", "--model", MODEL, "--threads", 1, "--kind", "medusa", "--data", raw, "--data", data, "--output",
+                 self.path / "heads", "--vocabulary", 64, "--held-out", 1, "--anchors", 512)
+        self.assertEqual(json.loads((self.path / "heads/config.json").read_text())["training"]["conversations"], 144 - 64)
 
         config["target"]["fingerprint"] = "another"
         (drafter / "config.json").write_text(json.dumps(config))

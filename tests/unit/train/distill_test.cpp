@@ -1,6 +1,7 @@
 // Distilling: every prompt answered once, as plain decoding answers it, whatever the batch; overlap of prompts.
 #include <catch2/catch_test_macros.hpp>
 #include <catch2/matchers/catch_matchers_floating_point.hpp>
+#include <catch2/matchers/catch_matchers_string.hpp>
 #include <fmt/format.h>
 
 #include <map>
@@ -19,6 +20,7 @@
 #include "../../property/fake_target.hpp"
 
 using namespace outrider;
+using Catch::Matchers::ContainsSubstring;
 using Catch::Matchers::WithinAbs;
 
 namespace {
@@ -98,6 +100,15 @@ TEST_CASE("a line of distilled text is JSON with valid UTF-8") {
     CHECK(line.at("completion_ids") == std::vector<int>{3, 1});
     CHECK(line.at("messages").size() == 2);
     CHECK(line.at("messages")[1].at("role") == "assistant");
+    CHECK_FALSE(line.contains("prompt"));
+
+    text.messages.clear(), text.raw = "once\xFF";
+    const auto raw = nlohmann::json::parse(distilled_line(text));
+    CHECK_FALSE(raw.contains("messages"));
+    CHECK(raw.at("prompt") == "once\xEF\xBF\xBD");
+    CHECK(raw.at("completion") == "caf\xEF\xBF\xBD");
+    for (const char* same : {"id", "temperature", "finish", "prompt_tokens", "completion_ids"})
+        CHECK(raw.at(same) == line.at(same));
 }
 
 TEST_CASE("overlap counts runs of six words, whatever their case and marks") {
@@ -137,6 +148,51 @@ TEST_CASE("prompts that the target makes up differ, end by themselves and repeat
     CHECK(made_up(1000, 8) != texts);
 }
 
+TEST_CASE("made-up beginnings of raw texts are cut at their length, differ and repeat with the seed") {
+    const auto made_up = [](std::size_t batch, PromptOverlap excluded) {
+        AnyDecoder sampler = decoder(batch);
+        SelfPromptOptions options;
+        options.drawing.seed = 2, options.at_once = 32, options.raw_tokens = 4;
+        options.excluded = std::move(excluded), options.most_overlap = 0;
+        const UserTurn opening{.prompt = {.tokens = {5}, .end_ids = {0}, .text = std::make_shared<Letters>()}};
+        SelfPrompts prompts(
+            sampler, opening,
+            [](std::string_view text) { return Prompt{.tokens = std::vector<TokenId>(text.begin(), text.end())}; },
+            options);
+        std::vector<std::string> texts;
+        for (int i = 0; i < 12; ++i) {
+            const DistillPrompt p = prompts.next();
+            CHECK(p.messages.empty());
+            REQUIRE(p.raw.has_value());
+            CHECK(p.raw->size() <= 4);  // one letter a token, spaces at the ends apart
+            CHECK(p.prompt.tokens.size() == p.raw->size());
+            texts.push_back(*p.raw);
+        }
+        CHECK(prompts.drawn() >= 12 + prompts.dropped());
+        return texts;
+    };
+    const auto texts = made_up(8, {});
+    CHECK(made_up(3, {}) == texts);
+    CHECK(std::set<std::string>(texts.begin(), texts.end()).size() == texts.size());
+}
+
+TEST_CASE("raw texts go through distill under their own field") {
+    AnyDecoder made = decoder(4);
+    int left = 3;
+    std::vector<DistilledText> texts;
+    (void)distill(
+        made,
+        [&]() -> std::optional<DistillPrompt> {
+            if (left-- == 0) return std::nullopt;
+            DistillPrompt p = prompt(static_cast<std::uint64_t>(left));
+            p.messages.clear(), p.raw = "text";
+            return p;
+        },
+        [&](const DistilledText& text) { return texts.push_back(text), true; }, {.max_tokens = 3});
+    REQUIRE(texts.size() == 3);
+    for (const DistilledText& text : texts) CHECK((text.raw == "text" && text.messages.empty()));
+}
+
 TEST_CASE("made-up prompts: what cannot work is said") {
     AnyDecoder sampler = decoder(4);
     const UserTurn opening{.prompt = {.tokens = {5}, .end_ids = {0}, .text = std::make_shared<Letters>()}};
@@ -148,4 +204,10 @@ TEST_CASE("made-up prompts: what cannot work is said") {
     never.drawing.max_tokens = 1, never.min_tokens = 6, never.at_once = 4;
     SelfPrompts prompts(sampler, opening, encode, never);
     CHECK_THROWS_AS(prompts.next(), Error);
+    SelfPromptOptions raw;
+    raw.raw_tokens = -1;
+    CHECK_THROWS_AS(SelfPrompts(sampler, opening, encode, raw), Error);
+    raw.raw_tokens = 4000, raw.at_once = 4;  // every text ends before
+    SelfPrompts whole(sampler, opening, encode, raw);
+    CHECK_THROWS_WITH(whole.next(), ContainsSubstring("fewer tokens"));
 }

@@ -226,7 +226,7 @@ TEST_CASE("what cannot be trained is refused before anything is computed") {
         change(options);
         CHECK_THROWS_WITH(train(options), ContainsSubstring(words));
     };
-    refused("vocabulary", [](TrainOptions& o) { o.vocabulary = 0; });
+    refused("vocabulary", [](TrainOptions& o) { o.vocabulary = -1; });
     refused("learning_rate", [](TrainOptions& o) { o.learning_rate = NAN; });
     refused("ema", [](TrainOptions& o) { o.ema = 1; });
     refused("clip", [](TrainOptions& o) { o.clip = 0; });

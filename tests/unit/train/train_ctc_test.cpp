@@ -11,7 +11,9 @@
 #include "train/adamw.hpp"
 #include "train/ctc_loss.hpp"
 #include "train/feature_store.hpp"
+#include "train/network_learner.hpp"
 #include <outrider/train/detail/teacher_forcing.hpp>
+#include <outrider/train/distill.hpp>
 #include <outrider/train/train.hpp>
 
 #include "train/anchor_batches.hpp"
@@ -45,14 +47,79 @@ TEST_CASE("read_conversations: order, selection and errors") {
     CHECK(read_conversations(path, encode, {.limit = 7}).size() == 7);
     CHECK_THROWS_AS(read_conversations(path, encode, {.max_tokens = 27}), Error);
     CHECK_THROWS_AS(read_conversations(folder / "none", encode), Error);
-    CHECK_THROWS_AS(read_conversations(path, [](auto) { return std::vector<TokenId>{1, 2}; }),
+    CHECK_THROWS_AS(read_conversations(path, {.chat = [](auto) { return std::vector<TokenId>{1, 2}; }}),
                     Error);  // another tokenizer
     std::ofstream(folder / "bad.jsonl") << "{\"messages\": []}\n";
     CHECK_THROWS_AS(read_conversations(folder / "bad.jsonl", encode), Error);
     CHECK(hash_of(all) != hash_of(greedy));
-    const auto frequent = frequent_tokens(all, 5);
-    CHECK(frequent.size() == 5);
-    CHECK(std::is_sorted(frequent.begin(), frequent.end()));
+}
+
+TEST_CASE("the draft vocabulary is what many answers have, as far as text and coverage go") {
+    const auto text = [](std::vector<TokenId> answer) {
+        answer.insert(answer.begin(), 9);  // the prompt does not count
+        return Conversation{.tokens = std::move(answer), .answer = 1};
+    };
+    const std::vector<Conversation> some{text({5, 5, 5, 5, 5}), text({3, 7, 4}), text({3, 4, 1}), text({4, 3, 4, 7})};
+    using Tokens = std::vector<TokenId>;
+    CHECK(frequent_tokens(some, 1) == Tokens{4});  // as many answers as 3, more often
+    CHECK(frequent_tokens(some, 2) == Tokens{3, 4});
+    CHECK(frequent_tokens(some, 3) == Tokens{3, 4, 7});
+    CHECK(frequent_tokens(some, 4) == Tokens{3, 4, 5, 7});  // five times, in one answer
+    CHECK(frequent_tokens(some, 100) == Tokens{1, 3, 4, 5, 7});
+    CHECK(frequent_tokens(some, 0) == Tokens{1, 3, 4, 5, 7});
+
+    std::vector<Conversation> many(20, text({2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2}));
+    many[0] = many[1] = text({6, 8});
+    CHECK(frequent_tokens(many, 0) == Tokens{2});  // 98.8 % of all tokens
+}
+
+TEST_CASE("the drafter's layer groups the heads of any hidden size") {
+    for (const auto& [hidden, heads, kv] : {std::tuple{576, 9, 3},
+                                            {640, 10, 2},
+                                            {768, 12, 4},
+                                            {896, 14, 2},
+                                            {1024, 16, 4},
+                                            {2048, 32, 8},
+                                            {448, 7, 1},
+                                            {64, 1, 1},
+                                            {80, 1, 1}}) {
+        const LayerChoice layer = choose_layer(hidden, 0, 0, 0);
+        CHECK((layer.heads == heads && layer.kv_heads == kv));
+        CHECK(layer.intermediate % 64 == 0);
+    }
+    CHECK(choose_layer(640, 10, 5, 0).kv_heads == 5);
+}
+
+TEST_CASE("read_conversations: rows say by themselves whether they are raw text") {
+    const fs::path folder = scratch();
+    const PromptEncoder both{.chat = encode.chat, .raw = [](std::string_view text) {
+                                 std::vector<TokenId> tokens = toy_tokens(text);
+                                 tokens.insert(tokens.begin(), 7);  // unlike a conversation of the same words
+                                 return tokens;
+                             }};
+    DistilledText text{.id = "a", .messages = {}, .prompt_tokens = 5, .temperature = 0, .answer = {}};
+    text.raw = "abc", text.answer.tokens = {3, 1, 4}, text.answer.text = "def";
+    const std::string raw = distilled_line(text);
+    text.raw.reset(), text.messages = {{"user", "abc"}}, text.prompt_tokens = 4;
+    std::ofstream(folder / "both.jsonl") << raw << "\n" << distilled_line(text) << "\n";
+    const auto read = read_conversations(folder / "both.jsonl", both);
+    REQUIRE(read.size() == 2);
+    for (const Conversation& conversation : read) {
+        const bool is_raw = conversation.row == 0;
+        CHECK(conversation.answer == (is_raw ? 5 : 4));
+        CHECK((conversation.tokens.front() == 7) == is_raw);
+        CHECK(std::vector(conversation.tokens.end() - 3, conversation.tokens.end()) == std::vector<TokenId>{3, 1, 4});
+    }
+    CHECK_THROWS_WITH(read_conversations(folder / "both.jsonl", encode),
+                      ContainsSubstring("line 1") && ContainsSubstring("raw text") && ContainsSubstring("no encoder"));
+    CHECK_THROWS_WITH(read_conversations(folder / "both.jsonl", {.chat = {}, .raw = both.raw}),
+                      ContainsSubstring("line 2") && ContainsSubstring("conversation"));
+    std::ofstream(folder / "unclear.jsonl")
+        << R"({"messages": [{"role": "user", "content": "a"}], "prompt": "a", "completion_ids": [1, 2]})";
+    CHECK_THROWS_WITH(read_conversations(folder / "unclear.jsonl", both),
+                      ContainsSubstring("messages") && ContainsSubstring("prompt"));
+    std::ofstream(folder / "other.jsonl") << R"({"prompt": "abc", "prompt_tokens": 4, "completion_ids": [1, 2]})";
+    CHECK_THROWS_WITH(read_conversations(folder / "other.jsonl", both), ContainsSubstring("another model"));
 }
 
 TEST_CASE("FeatureStore computes once, reads back, and computes a damaged shard again") {

@@ -87,13 +87,16 @@ public:
     }
 };
 
-/// Prompts of toy messages: one token a character.
-inline std::vector<TokenId> encode(std::span<const ChatMessage> messages) {
+/// One token a character, behind token 0.
+inline std::vector<TokenId> toy_tokens(std::string_view text) {
     std::vector<TokenId> tokens{0};
-    for (const char c : messages.front().content)
-        tokens.push_back(static_cast<TokenId>(static_cast<unsigned char>(c) % kToyVocabulary));
+    for (const char c : text) tokens.push_back(static_cast<TokenId>(static_cast<unsigned char>(c) % kToyVocabulary));
     return tokens;
 }
+
+/// Prompts of toy messages.
+inline const PromptEncoder encode{
+    .chat = [](std::span<const ChatMessage> messages) { return toy_tokens(messages.front().content); }};
 
 /// A new folder, gone when the test program ends.
 inline fs::path scratch() {
@@ -108,7 +111,7 @@ inline fs::path toy_text(const fs::path& folder, int rows, int first = 0, std::s
     for (int i = first; i < first + rows; ++i) {
         const std::string prompt = {static_cast<char>('a' + i % 26), static_cast<char>('A' + i / 26 % 26),
                                     static_cast<char>('0' + i % 7)};
-        std::vector<TokenId> tokens = encode(std::vector<ChatMessage>{{"user", prompt}});
+        std::vector<TokenId> tokens = toy_tokens(prompt);
         const auto prompt_tokens = tokens.size();
         while (tokens.size() < prompt_tokens + length)
             tokens.push_back(ToyVerifier::next(tokens[tokens.size() - 2], tokens.back()));

@@ -16,7 +16,7 @@ inline constexpr double kLongTime = 1e9;
 inline constexpr Whole kLimit{.low = 0};
 inline constexpr Whole kConversationTokens{.low = 4};
 inline constexpr Whole kHeldOut{.low = 1};
-inline constexpr Whole kVocabulary{.low = 1};
+inline constexpr Whole kVocabulary{.low = 0};  // 0: by the text
 inline constexpr Share kLabelDecay{.low = 0, .high = 1, .bounds = Bounds::open_below};
 inline constexpr Share kLearningRate{.low = 0, .high = 1};
 inline constexpr Share kPartOfRun{.low = 0, .high = 1};
