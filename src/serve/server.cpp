@@ -280,8 +280,7 @@ void Server::State::metrics(const httplib::Request&, httplib::Response& response
 
 std::vector<Prompt> Server::State::prompts_of(const ApiRequest& request) const {
     std::vector<Prompt> prompts;
-    if (request.endpoint == Endpoint::chat)
-        prompts.push_back(served.chat(request.chat));
+    if (request.endpoint == Endpoint::chat) prompts.push_back(served.chat(request.chat));
     for (const auto& each : request.prompts) {
         const auto* text = std::get_if<std::string>(&each);
         prompts.push_back(served.text(text ? *text : "0"));  // ids: for its end tokens and its detokenizer
@@ -336,8 +335,7 @@ void Server::State::complete(Endpoint endpoint, const httplib::Request& request,
     response.set_content(whole.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace), kJson);
 }
 
-Server::Server(Served& served, ServerOptions options)
-    : state_(std::make_unique<State>(served, std::move(options))) {
+Server::Server(Served& served, ServerOptions options) : state_(std::make_unique<State>(served, std::move(options))) {
     state_->set_up();
     const std::string& host = state_->options.host;
     const int port = state_->options.port;

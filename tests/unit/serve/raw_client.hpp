@@ -31,7 +31,8 @@ public:
             ::close(socket_);
             throw std::runtime_error("nobody listens");
         }
-        send("POST " + path + " HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n" +
+        send("POST " + path +
+             " HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n" +
              "Content-Length: " + std::to_string(body.size() + missing) + "\r\n\r\n" + body);
     }
     RawClient(const RawClient&) = delete;

@@ -120,8 +120,9 @@ std::string text_of(const std::string& body, bool stream) {
 }
 
 enum class Kind { whole, stream, slow, json, leaves, vanishes, broken_off, bad_json, oversize, too_large, fails };
-constexpr std::array kKinds{Kind::whole,      Kind::whole,    Kind::stream,   Kind::stream,    Kind::slow,  Kind::json,   Kind::leaves,
-                            Kind::vanishes, Kind::broken_off, Kind::bad_json, Kind::oversize, Kind::too_large, Kind::fails};
+constexpr std::array kKinds{Kind::whole,    Kind::whole,     Kind::stream,   Kind::stream,     Kind::slow,
+                            Kind::json,     Kind::leaves,    Kind::vanishes, Kind::broken_off, Kind::bad_json,
+                            Kind::oversize, Kind::too_large, Kind::fails};
 #ifdef __SANITIZE_THREAD__
 constexpr bool kFailuresToo = false;  // how libstdc++ counts exceptions is hidden from the thread sanitizer
 #else
@@ -149,9 +150,7 @@ public:
                                            {"json_schema", {{"name", "it"}, {"schema", Json::parse(kSchema)}}}};
                 return compared(content, body, {}, constraint_.get());
             }
-            case Kind::leaves:
-                RawClient(port_, chat, ask(content, kEndless, true).dump()).read(2000);
-                return {};
+            case Kind::leaves: RawClient(port_, chat, ask(content, kEndless, true).dump()).read(2000); return {};
             case Kind::vanishes: RawClient(port_, chat, ask(content, kEndless, stream).dump()); return {};
             case Kind::broken_off: RawClient(port_, chat, "{\"mess", 500); return {};
             case Kind::bad_json: return status_of(chat, "{\"messages\": [", 400);
@@ -173,7 +172,8 @@ private:
         return "status " + std::to_string(status) + ": " + client.body();
     }
 
-    [[nodiscard]] std::string compared(const std::string& content, const Json& body, std::chrono::microseconds sleep = {},
+    [[nodiscard]] std::string compared(const std::string& content, const Json& body,
+                                       std::chrono::microseconds sleep = {},
                                        const Constraint* constraint = nullptr) const {
         const std::string expected =
             toy_detokenizer().all(toy_text(tokens_of(content), body["max_tokens"], constraint));
