@@ -21,6 +21,7 @@
 #include <outrider/engine/async_engine.hpp>
 
 #include "memory.hpp"
+#include "serve/served_engine.hpp"
 #include "serve/server.hpp"
 #include "tree_choice.hpp"
 
@@ -102,7 +103,8 @@ int run(const ServeArguments& arguments) {
     const serve::ServerOptions options = server_options(arguments);
     const Signals signals;
     AsyncEngine engine = open_engine(arguments);
-    serve::Server server(engine, options);
+    serve::ServedEngine service(engine);
+    serve::Server server(service, options);
     tell(fmt::format("outrider: serving {} with {} at http://{}:{}/v1\n", options.model, engine.drafter(), options.host,
                      server.port()));
     std::exception_ptr error;

@@ -14,7 +14,7 @@ void Answer::Channel::push(AnswerEvent event) {
     news.notify_one();
 }
 
-Answer::Answer(AsyncEngine& engine, std::vector<Prompt> prompts, const GenerationOptions& generation, std::int64_t n,
+Answer::Answer(Served& served, std::vector<Prompt> prompts, const GenerationOptions& generation, std::int64_t n,
                std::chrono::seconds patience, bool with_text) {
     const auto deadline = std::chrono::steady_clock::now() + patience;
     try {
@@ -22,7 +22,7 @@ Answer::Answer(AsyncEngine& engine, std::vector<Prompt> prompts, const Generatio
             for (std::int64_t i = 0; i < n; ++i) {
                 GenerationOptions options = generation;
                 options.stream = detail::prompt_stream(prompt, static_cast<std::uint64_t>(i));
-                (void)engine.submit(prompt, std::move(options), request(choices_, deadline, with_text));
+                served.submit(prompt, std::move(options), request(choices_, deadline, with_text));
                 ++choices_;
             }
     } catch (...) {

@@ -16,7 +16,8 @@
 #include <outrider/core/prompt.hpp>
 #include <outrider/core/result.hpp>
 #include <outrider/core/types.hpp>
-#include <outrider/engine/async_engine.hpp>
+
+#include "serve/served.hpp"
 
 namespace outrider::serve {
 
@@ -35,7 +36,7 @@ class Answer {
 public:
     /// Submits `n` choices of every prompt. Throws RequestRefused; then nothing of it is decoded. Without `with_text`,
     /// events are ends alone.
-    Answer(AsyncEngine& engine, std::vector<Prompt> prompts, const GenerationOptions& generation, std::int64_t n,
+    Answer(Served& served, std::vector<Prompt> prompts, const GenerationOptions& generation, std::int64_t n,
            std::chrono::seconds patience, bool with_text);
     Answer(const Answer&) = delete;
     Answer& operator=(const Answer&) = delete;

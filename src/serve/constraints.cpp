@@ -25,7 +25,7 @@ std::shared_ptr<const Constraint> Constraints::of(const std::string& schema) {
     const std::scoped_lock lock(mutex_);
     if (const auto found = known_.find(schema); found != known_.end()) return found->second;
     const Grammar grammar = grammar_of(schema);
-    if (tokens_ == nullptr) tokens_ = std::make_shared<const TokenTrie>(model_.tokenizer(), model_.config().vocabulary);
+    if (tokens_ == nullptr) tokens_ = std::make_shared<const TokenTrie>(text_, vocabulary_);
     auto constraint = std::make_shared<const GrammarConstraint>(grammar, tokens_);
     if (known_.size() >= kMostSchemas) known_.clear();  // running texts keep theirs
     known_.emplace(schema, constraint);

@@ -19,7 +19,6 @@
 #include "serve/api_error.hpp"
 #include "serve/api_logprobs.hpp"
 #include "serve/api_response.hpp"
-#include "serve/constraints.hpp"
 #include "serve/peer.hpp"
 #include "serve/secret.hpp"
 
@@ -83,12 +82,24 @@ bool names_this_machine(std::string host) {
     return host == "localhost" || host == "127.0.0.1" || host == "[::1]";
 }
 
+/// Counts an answer while it lives.
+class Counted {
+public:
+    explicit Counted(std::atomic<int>& count) : count_(count) { ++count_; }
+    Counted(const Counted&) = delete;
+    Counted& operator=(const Counted&) = delete;
+    ~Counted() { --count_; }
+
+private:
+    std::atomic<int>& count_;
+};
+
 /// One streamed answer: what is sent, event by event.
 class Stream {
 public:
-    Stream(std::unique_ptr<Answer> answer, AnswerHead head, const ApiRequest& request, AnswerEvent first,
-           const TokenNames& names)
-        : answer_(std::move(answer)), head_(std::move(head)), n_(request.n), usage_(request.stream_usage) {
+    Stream(std::atomic<int>& open, std::unique_ptr<Answer> answer, AnswerHead head, const ApiRequest& request,
+           AnswerEvent first, const TokenNames& names)
+        : open_(open), answer_(std::move(answer)), head_(std::move(head)), n_(request.n), usage_(request.stream_usage) {
         results_.resize(answer_->choices());
         if (const auto top = request.generation.logprobs)
             logprobs_.assign(results_.size(), LogprobWriter(head_.endpoint, *top, names));
@@ -143,6 +154,7 @@ private:
         ended_ = true;
     }
 
+    Counted open_;
     std::unique_ptr<Answer> answer_;
     AnswerHead head_;
     std::int64_t n_;
@@ -169,8 +181,7 @@ std::vector<nlohmann::ordered_json> logprobs_of(const ApiRequest& request, const
 }  // namespace
 
 struct Server::State {
-    State(AsyncEngine& served, ServerOptions chosen)
-        : engine(served), options(std::move(chosen)), constraints(served.model()) {}
+    State(Served& what, ServerOptions chosen) : served(what), options(std::move(chosen)) {}
 
     void set_up();
     void route();
@@ -188,22 +199,17 @@ struct Server::State {
 
     void complete(Endpoint endpoint, const httplib::Request& request, httplib::Response& response);
     std::vector<Prompt> prompts_of(const ApiRequest& request) const;
-    /// As clients see them; the model lives longer.
     TokenNames names() const {
-        return [&tokenizer = engine.model().tokenizer()](TokenId token) -> TokenName {
-            std::string bytes = tokenizer.bytes(token);
-            std::string name = bytes.empty() ? tokenizer.piece(token) : std::string();
-            return {std::move(bytes), std::move(name)};
-        };
+        return [&source = served](TokenId token) { return source.name(token); };
     }
 
-    AsyncEngine& engine;
+    Served& served;
     ServerOptions options;
-    Constraints constraints;
     httplib::Server http;
     std::int64_t started = static_cast<std::int64_t>(std::time(nullptr));
     int port = 0;
     std::atomic<bool> ended = false;
+    std::atomic<int> open = 0;  ///< answers
 };
 
 void Server::State::set_up() {
@@ -269,19 +275,18 @@ void Server::State::models(const httplib::Request&, httplib::Response& response)
 }
 
 void Server::State::metrics(const httplib::Request&, httplib::Response& response) {
-    response.set_content(metrics_text(engine.metrics()), "text/plain; version=0.0.4");
+    response.set_content(metrics_text(served.metrics()), "text/plain; version=0.0.4");
 }
 
 std::vector<Prompt> Server::State::prompts_of(const ApiRequest& request) const {
     std::vector<Prompt> prompts;
-    if (request.endpoint == Endpoint::chat)
-        prompts.push_back(engine.model().chat(request.chat.messages, request.chat.variables));
+    if (request.endpoint == Endpoint::chat) prompts.push_back(served.chat(request.chat));
     for (const auto& each : request.prompts) {
         const auto* text = std::get_if<std::string>(&each);
-        prompts.push_back(engine.model().raw(text ? *text : "0"));  // ids: for its end tokens and its detokenizer
+        prompts.push_back(served.text(text ? *text : "0"));  // ids: for its end tokens and its detokenizer
         if (!text) prompts.back().tokens = std::get<std::vector<TokenId>>(each);
     }
-    const std::int64_t context = engine.model().config().context;
+    const std::int64_t context = served.context();
     for (const Prompt& prompt : prompts)
         if (std::ssize(prompt.tokens) >= context)
             throw ApiError(400, "context_length_exceeded",
@@ -292,14 +297,15 @@ std::vector<Prompt> Server::State::prompts_of(const ApiRequest& request) const {
 }
 
 void Server::State::complete(Endpoint endpoint, const httplib::Request& request, httplib::Response& response) {
+    const Counted counted(open);
     if (!request.get_header_value("Content-Type").starts_with(kJson))
         throw ApiError(415, "unsupported_media_type", "send the body as Content-Type: application/json");
     ApiRequest wanted = parse_request(endpoint, request.body, options.limits);
     if (!wanted.model.empty() && wanted.model != options.model)
         throw ApiError(404, "model_not_found",
                        fmt::format("there is no model '{}' here; this is '{}'", wanted.model, options.model), "model");
-    if (!wanted.schema.empty()) wanted.generation.constraint = constraints.of(wanted.schema);
-    auto answer = std::make_unique<Answer>(engine, prompts_of(wanted), wanted.generation, wanted.n,
+    if (!wanted.schema.empty()) wanted.generation.constraint = served.json(wanted.schema);
+    auto answer = std::make_unique<Answer>(served, prompts_of(wanted), wanted.generation, wanted.n,
                                            options.request_time, wanted.stream);
     AnswerHead head = answer_head(endpoint, options.model, static_cast<std::int64_t>(std::time(nullptr)));
     const Peer peer(request.remote_addr, request.remote_port, port);
@@ -316,7 +322,7 @@ void Server::State::complete(Endpoint endpoint, const httplib::Request& request,
             if (const auto error = trouble(*event.result)) throw ApiError(*error);
         if (wanted.stream) {  // what fails at once has failed by now, and has a status of its own
             auto stream =
-                std::make_shared<Stream>(std::move(answer), std::move(head), wanted, std::move(event), names());
+                std::make_shared<Stream>(open, std::move(answer), std::move(head), wanted, std::move(event), names());
             response.set_chunked_content_provider(
                 "text/event-stream", [stream](std::size_t, httplib::DataSink& sink) { return stream->write(sink); });
             return;
@@ -329,8 +335,7 @@ void Server::State::complete(Endpoint endpoint, const httplib::Request& request,
     response.set_content(whole.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace), kJson);
 }
 
-Server::Server(AsyncEngine& engine, ServerOptions options)
-    : state_(std::make_unique<State>(engine, std::move(options))) {
+Server::Server(Served& served, ServerOptions options) : state_(std::make_unique<State>(served, std::move(options))) {
     state_->set_up();
     const std::string& host = state_->options.host;
     const int port = state_->options.port;
@@ -349,7 +354,9 @@ void Server::run() {
 
 void Server::stop() {
     while (!state_->http.is_running() && !state_->ended) std::this_thread::sleep_for(1ms);  // it is about to
-    state_->http.stop();
+    const auto end = std::chrono::steady_clock::now() + state_->options.end_time;
+    while (state_->open > 0 && std::chrono::steady_clock::now() < end) std::this_thread::sleep_for(1ms);
+    state_->http.stop();  // which cuts streams short
 }
 
 }  // namespace outrider::serve

@@ -1,4 +1,4 @@
-// The HTTP server: OpenAI's completions over an AsyncEngine.
+// The HTTP server: OpenAI's completions. What decodes them is behind Served.
 #pragma once
 
 #include <chrono>
@@ -7,9 +7,8 @@
 #include <memory>
 #include <string>
 
-#include <outrider/engine/async_engine.hpp>
-
 #include "serve/api_request.hpp"
+#include "serve/served.hpp"
 
 namespace outrider::serve {
 
@@ -22,6 +21,7 @@ struct ServerOptions {
     std::size_t max_body = std::size_t{4} << 20;  ///< bytes
     std::chrono::seconds request_time{600};       ///< from a request's arrival to the end of its text
     std::chrono::seconds socket_time{10};         ///< for a read or a write that makes no progress
+    std::chrono::seconds end_time{5};             ///< that answers get to be written once the server is stopped
     std::size_t connections = 64;                 ///< served beside each other; more wait
 };
 
@@ -30,15 +30,16 @@ struct ServerOptions {
 /// of its own.
 class Server {
 public:
-    /// `engine` lives longer. Throws Error for a place that cannot be listened at.
-    Server(AsyncEngine& engine, ServerOptions options);
+    /// `served` lives longer. Throws Error for a place that cannot be listened at.
+    Server(Served& served, ServerOptions options);
     ~Server();
 
     [[nodiscard]] int port() const noexcept;
 
     /// Serves until `stop`, and until the last answer has ended.
     void run();
-    /// From any thread. Takes no more connections.
+    /// From any thread. Answers that are being written get `end_time`: end their texts first. Then no more connections
+    /// are taken.
     void stop();
 
 private:

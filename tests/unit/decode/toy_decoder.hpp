@@ -12,6 +12,8 @@
 #include <thread>
 #include <vector>
 
+#include <outrider/core/constraint.hpp>
+#include <outrider/core/detokenizer.hpp>
 #include <outrider/core/detail/rng.hpp>
 #include <outrider/core/error.hpp>
 #include <outrider/core/options.hpp>
@@ -21,12 +23,34 @@
 
 namespace outrider::test {
 
-/// The first `n` tokens of the text that follows a prompt.
-inline std::vector<TokenId> toy_text(const std::vector<TokenId>& prompt, std::int64_t n) {
+inline constexpr TokenId kToyVocabulary = 1000;
+
+/// A token is one printable character.
+class ToyDetokenizer final : public Detokenizer {
+public:
+    [[nodiscard]] std::string bytes(TokenId token) const override {
+        return std::string(1, static_cast<char>(' ' + token % 95));
+    }
+    [[nodiscard]] std::string all(const std::vector<TokenId>& tokens) const {
+        std::string text;
+        for (const TokenId token : tokens) text += bytes(token);
+        return text;
+    }
+};
+
+/// The first `n` tokens of the text that follows a prompt; with a constraint, each is the next one that it allows.
+inline std::vector<TokenId> toy_text(const std::vector<TokenId>& prompt, std::int64_t n,
+                                     const Constraint* constraint = nullptr) {
     std::uint64_t hash = 7;
     for (const TokenId token : prompt) hash = mix64(hash ^ static_cast<std::uint64_t>(token));
+    Constraint::State state = constraint ? constraint->begin({.vocabulary = kToyVocabulary}) : nullptr;
     std::vector<TokenId> text;
-    for (std::int64_t i = 0; i < n; ++i) text.push_back(static_cast<TokenId>((hash = mix64(hash)) % 1000));
+    for (std::int64_t i = 0; i < n && !(constraint && constraint->finished(state)); ++i) {
+        auto token = static_cast<TokenId>((hash = mix64(hash)) % kToyVocabulary);
+        while (constraint && !constraint->allows(state, token)) token = (token + 1) % kToyVocabulary;
+        if (constraint) state = constraint->next(state, token);
+        text.push_back(token);
+    }
     return text;
 }
 
@@ -51,7 +75,8 @@ public:
         require(!prompt.tokens.empty() && prompt.tokens[0] != kBadPrompt, "ToyDecoder: no such prompt");
         const SequenceId id = ++last_;
         order_.push_back(prompt.tokens[0]);
-        active_.emplace(id, One{toy_text(prompt.tokens, options.max_tokens), prompt.tokens[0], std::move(sink)});
+        active_.emplace(id, One{toy_text(prompt.tokens, options.max_tokens, options.constraint.get()), prompt.tokens[0],
+                                std::move(sink)});
         most_active = std::max<std::size_t>(most_active, active_.size());
         return id;
     }
@@ -114,7 +139,9 @@ private:
         std::vector<TokenId>& tokens = one.result.tokens;
         for (std::size_t i = 0; i <= static_cast<std::size_t>(id) % 3 && tokens.size() < one.text.size(); ++i) {
             tokens.push_back(one.text[tokens.size()]);
-            if (!one.sink({id, tokens.back(), {}})) one.result.finish = FinishReason::cancelled;
+            const std::string text = ToyDetokenizer().bytes(tokens.back());
+            one.result.text += text;
+            if (!one.sink({id, tokens.back(), text})) one.result.finish = FinishReason::cancelled;
             if (one.result.finish != FinishReason::running) return;
         }
         if (tokens.size() == one.text.size()) one.result.finish = FinishReason::length;

@@ -15,6 +15,7 @@
 #include <outrider/engine/async_engine.hpp>
 
 #include "engine/prompt_stream.hpp"
+#include "serve/served_engine.hpp"
 #include "serve/server.hpp"
 
 using namespace outrider;
@@ -45,7 +46,8 @@ public:
     explicit Running(ServerOptions options = {}, AsyncEngineOptions async = {},
                      EngineOptions engine_options_ = engine_options())
         : engine(Engine::open(tiny(), std::move(engine_options_)), async),
-          server_(engine, with_port(std::move(options))) {
+          served_(engine),
+          server_(served_, with_port(std::move(options))) {
         thread_ = std::thread([this] { server_.run(); });
     }
     ~Running() {
@@ -74,6 +76,7 @@ private:
         return options;
     }
 
+    ServedEngine served_;
     Server server_;
     std::thread thread_;
 };
@@ -395,7 +398,8 @@ TEST_CASE("a server that is stopped ends its answers and closes", "[serve]") {
 TEST_CASE("a place that is taken is an error", "[serve]") {
     const Running server;
     AsyncEngine engine(Engine::open(tiny(), engine_options()));
+    ServedEngine served(engine);
     ServerOptions options;
     options.port = server.port();
-    CHECK_THROWS_AS(Server(engine, options), Error);
+    CHECK_THROWS_AS(Server(served, options), Error);
 }
