@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <initializer_list>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -86,8 +87,9 @@ public:
     /// The text itself, special tokens in it read as such, behind the begin token where the model has one.
     [[nodiscard]] Prompt raw(std::string_view text) const;
 
-    /// What a trained drafter borrows.
-    [[nodiscard]] TargetHead head() const;
+    /// What a trained drafter borrows that computes on `device`; on the model's own unless said otherwise. On another
+    /// one rows are read from the checkpoint.
+    [[nodiscard]] TargetHead head(std::optional<at::Device> device = std::nullopt) const;
 
     /// A pass with its own scratch memory and threads.
     [[nodiscard]] std::unique_ptr<TargetPass> make_pass() const;
