@@ -23,7 +23,7 @@ if(TARGET outrider)
     install(EXPORT outrider-headers NAMESPACE outrider:: FILE outrider-headers-targets.cmake
             DESTINATION ${outrider_package_dir})
     install(TARGETS outrider EXPORT outrider-library FILE_SET HEADERS)
-    set_target_properties(outrider PROPERTIES INSTALL_RPATH "$ORIGIN/outrider/libtorch/lib")
+    set_target_properties(outrider PROPERTIES INSTALL_RPATH "$ORIGIN/outrider;$ORIGIN/outrider/libtorch/lib")
     install(EXPORT outrider-library NAMESPACE outrider:: FILE outrider-library-targets.cmake
             DESTINATION ${outrider_package_dir})
     install(FILES cmake/OutriderTorch.cmake cmake/OutriderPcre2.cmake cmake/OutriderSentencePiece.cmake
@@ -46,15 +46,19 @@ if(TARGET outrider)
                 USE_SOURCE_PERMISSIONS COMPONENT libtorch EXCLUDE_FROM_ALL FILES_MATCHING PATTERN "*.so*")
     endif()
 endif()
+if(OUTRIDER_CUDA)  # its libraries are open by the time that it is
+    set_target_properties(outrider_cuda PROPERTIES INSTALL_RPATH "$ORIGIN/libtorch/lib")
+    install(TARGETS outrider_cuda LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR}/outrider)
+endif()
 if(TARGET outrider_c)
-    set_target_properties(outrider_c PROPERTIES INSTALL_RPATH "$ORIGIN;$ORIGIN/outrider/libtorch/lib")
+    set_target_properties(outrider_c PROPERTIES INSTALL_RPATH "$ORIGIN;$ORIGIN/outrider;$ORIGIN/outrider/libtorch/lib")
     install(TARGETS outrider_c LIBRARY FILE_SET c_header)
     list(APPEND outrider_packages outrider_c)
 endif()
 if(TARGET outrider_program)
     file(RELATIVE_PATH outrider_lib_from_bin /${CMAKE_INSTALL_BINDIR} /${CMAKE_INSTALL_LIBDIR})
     set_target_properties(outrider_program PROPERTIES INSTALL_RPATH
-                          "$ORIGIN/${outrider_lib_from_bin};$ORIGIN/${outrider_lib_from_bin}/outrider/libtorch/lib")
+                          "$ORIGIN/${outrider_lib_from_bin};$ORIGIN/${outrider_lib_from_bin}/outrider;$ORIGIN/${outrider_lib_from_bin}/outrider/libtorch/lib")
     install(TARGETS outrider_program RUNTIME)
     # Where the program looks for drafters that nobody named.
     install(DIRECTORY examples/drafters DESTINATION ${CMAKE_INSTALL_DATADIR}/outrider OPTIONAL)

@@ -1,30 +1,13 @@
 # Defines outrider::torch, the LibTorch that everything links. Installed beside the package's config too, so that a
-# consumer finds its LibTorch by the same rules. Three ways, in this order:
-#   1. OUTRIDER_CUDA=ON: find_package(Torch), which needs the CUDA toolkit when the LibTorch was built with CUDA;
-#   2. a LibTorch on CMAKE_PREFIX_PATH or Torch_DIR (pytorch.org's archive, a wheel's folder): torch_cpu and c10 of it;
-#   3. OUTRIDER_TORCH_FALLBACK, a folder: the wheel that cmake/install_dependencies.sh put into .deps/, or for a
+# consumer finds its LibTorch by the same rules. Two ways, in this order:
+#   1. a LibTorch on CMAKE_PREFIX_PATH or Torch_DIR (pytorch.org's archive, a wheel's folder): torch_cpu and c10 of it;
+#   2. OUTRIDER_TORCH_FALLBACK, a folder: the wheel that cmake/install_dependencies.sh put into .deps/, or for a
 #      consumer of an installed package, lib/outrider/libtorch of that package, a folder or a link.
-# Ways 2 and 3 need no CUDA toolkit even where the library was built with CUDA.
+# Neither needs the CUDA toolkit: LibTorch's CUDA part is opened while the program runs, when a CUDA device is asked for.
 if(TARGET outrider::torch)
     return()
 endif()
 add_library(outrider::torch INTERFACE IMPORTED GLOBAL)
-
-if(OUTRIDER_CUDA)
-    # Without it Torch's own files stop at "Failed to detect a default CUDA architecture", which helps nobody.
-    find_program(OUTRIDER_NVCC nvcc HINTS ${CUDA_TOOLKIT_ROOT_DIR} $ENV{CUDA_HOME} $ENV{CUDA_PATH} /usr/local/cuda
-                 PATH_SUFFIXES bin)
-    if(NOT OUTRIDER_NVCC)
-        message(FATAL_ERROR "outrider: OUTRIDER_CUDA needs the CUDA toolkit of the version that the LibTorch was built "
-                            "with, and found no nvcc. Install the toolkit, and pass -DCUDA_TOOLKIT_ROOT_DIR=/path/to/it "
-                            "if it is in a place of its own. Without a toolkit leave OUTRIDER_CUDA off (preset release): "
-                            "everything but running on a GPU works")
-    endif()
-    find_package(Torch REQUIRED)
-    set_property(TARGET outrider::torch PROPERTY INTERFACE_LINK_LIBRARIES ${TORCH_LIBRARIES})
-    set(OUTRIDER_TORCH_ROOT ${TORCH_INSTALL_PREFIX})
-    return()
-endif()
 
 set(outrider_torch_hints ${CMAKE_PREFIX_PATH})
 if(Torch_DIR)

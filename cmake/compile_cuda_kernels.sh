@@ -1,7 +1,7 @@
 #!/bin/bash
 # compile_cuda_kernels.sh [FOLDER]: compiles src/cuda for sm_80 and sm_90a, writes the objects to FOLDER (build/cuda) and
-# prints a table of registers, spilled bytes and shared memory of every kernel. Then reads the sources that OUTRIDER_CUDA
-# changes with the LibTorch in .deps. Fails where something does not compile or a kernel spills. Needs nvcc, no GPU.
+# prints a table of registers, spilled bytes and shared memory of every kernel. Fails where something does not compile or a
+# kernel spills. Needs nvcc, no GPU.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out=${1:-build/cuda}
@@ -30,12 +30,3 @@ for row in sorted(rows):
 sys.exit("a kernel spills" if spilled or not rows else 0)
 TABLE
 done
-
-torch=.deps/python/torch/include
-if [ -d "$torch/ATen/cuda" ]; then
-    for source in src/target/graph_replay.cpp src/target/device_kernels.cpp src/draft/ctc/beam_kernels.cpp; do
-        "${CXX:-c++}" -std=c++20 -fsyntax-only -DOUTRIDER_CUDA -DOUTRIDER_COMPILED -DFMT_HEADER_ONLY -Iinclude -Isrc -isystem "$torch" \
-            -isystem "$torch/torch/csrc/api/include" -isystem "$(dirname "$nvcc")/../include" "$source"
-        echo "$source compiles with OUTRIDER_CUDA"
-    done
-fi

@@ -7,7 +7,7 @@
 #   clang-format, of one version        into .deps/lint, only with --lint or --ci
 #   a compiler for ARM                  from Debian, only with --ci
 #   Google Benchmark                    from Debian, only with --bench
-#   what find_package(Torch) of the wheel needs beside the CUDA toolkit (preset cuda), only with --cuda
+#   what runs on NVIDIA's GPUs, beside LibTorch: cuBLAS, cuDNN, NCCL and others, up to 2.6 GB, only with --cuda
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 deps=$PWD/.deps
@@ -119,12 +119,35 @@ install_clang_format() {
     pip_into "$deps/lint" clang-format==19.1.7
 }
 
-# The wheel's libraries look for these beside it, so they go into the same folder.
+# What LibTorch's CUDA part is linked with, as its wheel's METADATA pins it: a library, and the package that holds it.
+cuda_libraries() {
+    cat <<'LIBRARIES'
+libcublasLt.so.13 nvidia-cublas==13.0.*
+libcudnn.so.9 nvidia-cudnn-cu13==9.19.0.56
+libcufft.so.12 nvidia-cufft==12.0.*
+libcufile.so.0 nvidia-cufile==1.15.*
+libcurand.so.10 nvidia-curand==10.4.0.*
+libcusolver.so.12 nvidia-cusolver==12.0.*
+libcusparse.so.12 nvidia-cusparse==12.6.*
+libcusparseLt.so.0 nvidia-cusparselt-cu13==0.8.0
+libnccl.so.2 nvidia-nccl-cu13==2.28.9
+libnvJitLink.so.13 nvidia-nvjitlink==13.0.*
+libnvrtc.so.13 nvidia-cuda-nvrtc==13.0.*
+libnvshmem_host.so.3 nvidia-nvshmem-cu13==3.4.5
+LIBRARIES
+}
+
+# The wheel's libraries look for them beside it, so those that neither lie there nor are known to the system go there.
 install_cuda_libraries() {
-    [ -d "$deps/python/nvidia/cusparselt" ] && return
     [ -d "$deps/python/torch" ] || return 0  # a LibTorch of the user's own
-    echo "installing what LibTorch's CUDA part needs into .deps/python" >&2
-    pip_into "$deps/cuda" nvidia-cusparselt-cu13==0.8.0 nvidia-nvshmem-cu13==3.4.5 nvidia-cufile
+    local library package packages=() known
+    known=$(/sbin/ldconfig -p)
+    while read -r library package; do
+        compgen -G "$deps/python/nvidia/*/lib/$library" >/dev/null || grep -qF "$library " <<<"$known" || packages+=("$package")
+    done < <(cuda_libraries)
+    [ ${#packages[@]} -gt 0 ] || return 0
+    echo "installing what LibTorch's CUDA part needs into .deps/python: ${packages[*]}" >&2
+    pip_into "$deps/cuda" "${packages[@]}"
     cp -r "$deps/cuda/nvidia/." "$deps/python/nvidia/"
     rm -rf "$deps/cuda"
 }

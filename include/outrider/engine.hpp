@@ -77,6 +77,9 @@ struct EngineOptions {
     std::uint64_t draft_seed = 0;  ///< of drawn drafts
     double draft_temperature = 0;  ///< what requests will mostly ask for: drawn drafts, and drafts of a language model
     LlamaModel::Options target = {};  ///< weights, device, threads, chat template
+    /// Where trained drafters and language models as drafters compute; nullopt: on the target's device. On the CPU
+    /// beside a target on a GPU trained drafters run the CPU's kernels.
+    std::optional<at::Device> drafter_device = std::nullopt;
     DecoderOptions decoder = {};
     std::size_t kept_bytes = 0;  ///< of texts that ended, for prompts that begin as they do: see LlamaVerifier::Options
     /// Where the costs of passes are remembered between runs; empty: nowhere, they are measured (about a second) when a

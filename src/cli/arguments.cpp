@@ -27,6 +27,17 @@ void add_template(CLI::App& app, std::string& name, std::string& file) {
         ->excludes(by_name);
 }
 
+CLI::Validator known_device() {
+    return CLI::Validator(
+        [](const std::string& text) {
+            const bool known = text == "cpu" || text == "cuda" ||
+                               (text.starts_with("cuda:") && text.size() > 5 &&
+                                text.find_first_not_of("0123456789", 5) == std::string::npos);
+            return known ? std::string() : fmt::format("expected cpu, cuda or cuda:N, got '{}'", text);
+        },
+        "");
+}
+
 }  // namespace
 
 void add_model(CLI::App& app, ModelArguments& model) {
@@ -34,17 +45,7 @@ void add_model(CLI::App& app, ModelArguments& model) {
     app.add_option("--weights", model.weights, "How the matrices are held")
         ->check(CLI::IsMember({"auto", "stored", "bf16", "f32", "int8"}))
         ->capture_default_str();
-    app.add_option("--device", model.device, "cpu, cuda or cuda:N")
-        ->check(CLI::Validator(
-            [](std::string& text) {
-                const bool known =
-                    text == "cpu" || text == "cuda" ||
-                    (text.starts_with("cuda:") &&
-                     std::string(text, 5).find_first_not_of("0123456789") == std::string::npos && text.size() > 5);
-                return known ? std::string() : fmt::format("expected cpu, cuda or cuda:N, got '{}'", text);
-            },
-            ""))
-        ->capture_default_str();
+    app.add_option("--device", model.device, "cpu, cuda or cuda:N")->check(known_device())->capture_default_str();
     app.add_option("--threads", model.threads, "Threads of the target pass; 0: one per physical core")
         ->transform(within(ranges::kThreads))
         ->capture_default_str();
@@ -72,9 +73,16 @@ constexpr const char* kPromptsHelp =
 constexpr const char* kDrafterHelp =
     "none, ngram, ngram:copy, ngram:maxgram, a drafter's folder, lm:CHECKPOINT, or several joined with +";
 
+void add_drafter_device(CLI::App& app, ModelArguments& model) {
+    app.add_option("--drafter-device", model.drafter_device,
+                   "Where drafters compute: cpu, cuda or cuda:N; default: --device")
+        ->check(known_device());
+}
+
 void add_generate(CLI::App& app, GenerateArguments& a) {
     Conditions conditions(app);
     add_model(app, a.model);
+    add_drafter_device(app, a.model);
     add_raw(app, a.model);
     app.add_option("-d,--drafter", a.drafter,
                    std::string(kDrafterHelp) + "; default: the best one shipped for the model, else ngram");
@@ -92,6 +100,7 @@ void add_generate(CLI::App& app, GenerateArguments& a) {
 void add_compare(CLI::App& app, CompareArguments& a) {
     Conditions conditions(app);
     add_model(app, a.model);
+    add_drafter_device(app, a.model);
     add_raw(app, a.model);
     app.add_option("-d,--drafters", a.drafters,
                    std::string(kDrafterHelp) + "; several, with commas between. `none`, the baseline, always runs")
@@ -189,6 +198,7 @@ void add_bench(CLI::App& app, BenchArguments& a) {
     app.get_option("--weights")->description("How the matrices are held; auto: each way that makes sense here");
     app.remove_option(app.get_option("--template"));
     app.remove_option(app.get_option("--template-file"));
+    add_drafter_device(app, a.model);
     app.add_option("-d,--drafter", a.drafter,
                    std::string(kDrafterHelp) + "; default: the best one shipped for the model, else ngram");
     app.add_option("--seconds", a.seconds, "About how long it takes; large models take longer to load and to run")
@@ -201,6 +211,7 @@ void add_bench(CLI::App& app, BenchArguments& a) {
 void add_serve(CLI::App& app, ServeArguments& a) {
     Conditions conditions(app);
     add_model(app, a.model);
+    add_drafter_device(app, a.model);
     app.add_option("-d,--drafter", a.drafter,
                    std::string(kDrafterHelp) + "; default: the best one shipped for the model, else ngram");
     const auto whole = [&](const char* name, std::int64_t& value, std::int64_t low, std::int64_t high,

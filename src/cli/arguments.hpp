@@ -19,8 +19,9 @@ struct ModelArguments {
     std::string chat_template;  ///< name of a built-in one; empty: the checkpoint's own
     std::string template_file;  ///< Jinja, instead of either; empty: none
     std::string device = "cpu";
-    int threads = 0;   ///< 0: one per physical core
-    bool raw = false;  ///< prompts are text as they stand, not a chat message
+    std::string drafter_device;  ///< empty: the target's
+    int threads = 0;             ///< 0: one per physical core
+    bool raw = false;            ///< prompts are text as they stand, not a chat message
 };
 
 /// How texts are decoded.

@@ -99,6 +99,7 @@ EngineOptions engine_options(const std::string& drafter, const ModelArguments& m
     options.draft_seed = arguments.generation.seed.value_or(0);
     options.draft_temperature = arguments.generation.temperature;
     options.target.threads = model_arguments.threads;
+    if (!model_arguments.drafter_device.empty()) options.drafter_device = at::Device(model_arguments.drafter_device);
     options.decoder = decoder_options(arguments);
     return options;
 }

@@ -62,23 +62,31 @@ __global__ void __launch_bounds__(kThreads) run(const Body body) {
     body(block, static_cast<std::int64_t>(blockIdx.x));
 }
 
-}  // namespace
-
 template <typename Body>
-const char* launch(const Body& body, std::int64_t blocks, void* stream) {
+const char* launch_body(const Body& body, std::int64_t blocks, cudaStream_t stream) {
     const std::size_t shared = static_cast<std::size_t>(body.shared_floats()) * sizeof(float);
     if (shared > (std::size_t{48} << 10)) {
         const cudaError_t raised =
             cudaFuncSetAttribute(run<Body>, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared));
         if (raised != cudaSuccess) return cudaGetErrorString(raised);
     }
-    run<Body><<<static_cast<unsigned>(blocks), kThreads, shared, static_cast<cudaStream_t>(stream)>>>(body);
+    run<Body><<<static_cast<unsigned>(blocks), kThreads, shared, stream>>>(body);
     const cudaError_t started = cudaGetLastError();
     return started == cudaSuccess ? "" : cudaGetErrorString(started);
 }
 
-#define OUTRIDER_DEFINED(Body) template const char* launch<Body>(const Body&, std::int64_t, void*);
-OUTRIDER_EACH_KERNEL(OUTRIDER_DEFINED)
-#undef OUTRIDER_DEFINED
+template <typename... Bodies>
+const char* launch_one(BodyList<Bodies...>, int kernel, const void* body, std::int64_t blocks, cudaStream_t stream) {
+    const char* said = "no such kernel";
+    int at = 0;
+    ((said = at++ == kernel ? launch_body(*static_cast<const Bodies*>(body), blocks, stream) : said), ...);
+    return said;
+}
+
+}  // namespace
+
+const char* launch(int kernel, const void* body, std::int64_t blocks, void* stream) {
+    return launch_one(Kernels{}, kernel, body, blocks, static_cast<cudaStream_t>(stream));
+}
 
 }  // namespace outrider::cuda

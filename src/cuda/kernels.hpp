@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #include "ctc_beam.hpp"
 #include "norm.hpp"
@@ -12,30 +13,23 @@
 
 namespace outrider::cuda {
 
-/// Runs `blocks` blocks of a body on `stream` (a cudaStream_t) and returns at once. Returns an empty string, or what
-/// CUDA says of a launch that failed. T: float or Bf16.
-template <typename Body>
-[[nodiscard]] const char* launch(const Body& body, std::int64_t blocks, void* stream);
+template <typename... Bodies>
+struct BodyList {
+    /// The place of a body in the list; -1: it is not there.
+    template <typename Body>
+    [[nodiscard]] static constexpr int place() {
+        int found = -1, at = 0;
+        ((found = std::is_same_v<Body, Bodies> ? at : found, ++at), ...);
+        return found;
+    }
+};
 
-#define OUTRIDER_EACH_KERNEL(X) \
-    X(NormAdd<float>)           \
-    X(NormAdd<Bf16>)            \
-    X(RopeStore<float>)         \
-    X(RopeStore<Bf16>)          \
-    X(TreeAttend<float>)        \
-    X(TreeAttend<Bf16>)         \
-    X(TreeJoin<float>)          \
-    X(TreeJoin<Bf16>)           \
-    X(Gate<float>)              \
-    X(Gate<Bf16>)               \
-    X(ArgmaxRow<float>)         \
-    X(ArgmaxRow<Bf16>)          \
-    X(BeamStates)               \
-    X(BeamExpand)               \
-    X(BeamMerge)
+using Kernels = BodyList<NormAdd<float>, NormAdd<Bf16>, RopeStore<float>, RopeStore<Bf16>, TreeAttend<float>,
+                         TreeAttend<Bf16>, TreeJoin<float>, TreeJoin<Bf16>, Gate<float>, Gate<Bf16>, ArgmaxRow<float>,
+                         ArgmaxRow<Bf16>, BeamStates, BeamExpand, BeamMerge>;
 
-#define OUTRIDER_DECLARED(Body) extern template const char* launch<Body>(const Body&, std::int64_t, void*);
-OUTRIDER_EACH_KERNEL(OUTRIDER_DECLARED)
-#undef OUTRIDER_DECLARED
+/// Runs `blocks` blocks of a body, the one at this place in Kernels, on `stream` (a cudaStream_t), and returns at once.
+/// Returns an empty string, or what CUDA says of a launch that failed.
+[[nodiscard]] const char* launch(int kernel, const void* body, std::int64_t blocks, void* stream);
 
 }  // namespace outrider::cuda

@@ -44,7 +44,7 @@ DrafterOptions drafter_options(const EngineOptions& options, const LlamaModel& m
     // Draws are made at the request's temperature, greedy ones too; chosen trees need shares that tell tokens apart.
     if (sampled || options.draft_temperature > 0) drafter.lm.temperature = options.draft_temperature;
     if (sampled) drafter.lm.tree = LmTree::sampled;
-    drafter.lm_model.device = model.device();
+    drafter.lm_model.device = options.drafter_device.value_or(model.device());
     drafter.lm_model.threads = options.target.threads;
     return drafter;
 }
@@ -58,7 +58,7 @@ std::string default_drafter(std::span<const std::filesystem::path> places, const
 
 std::unique_ptr<DraftModel> make_drafter(const EngineOptions& options, const LlamaModel& model) {
     const std::string name = options.drafter.empty() ? default_drafter(options.drafter_places, model) : options.drafter;
-    return make_drafter(name, model.head(), drafter_options(options, model));
+    return make_drafter(name, model.head(options.drafter_device), drafter_options(options, model));
 }
 
 Engine Engine::open(EngineOptions options) {

@@ -8,7 +8,7 @@
 #include <string>
 
 #include <outrider/core/constraint.hpp>
-#include <outrider/core/detokenizer.hpp>
+#include <outrider/core/prompt.hpp>
 #include <outrider/text/grammar.hpp>
 
 namespace outrider::serve {

@@ -10,7 +10,7 @@
 #include <outrider/core/options.hpp>
 #include <outrider/core/prompt.hpp>
 #include <outrider/core/types.hpp>
-#include <outrider/decode/async_request.hpp>
+#include <outrider/decode/request.hpp>
 #include <outrider/text/chat_template.hpp>
 
 #include "serve/api_logprobs.hpp"

@@ -1,9 +1,11 @@
 #include "device_kernels.hpp"
 
 #include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
 #include <c10/core/TensorOptions.h>
 
 #include <cstdlib>
+#include <optional>
 #include <string_view>
 #include <vector>
 
@@ -36,9 +38,15 @@ void by_type(const Tensor& x, F&& f) {
         f(Bf16{});
 }
 
+template <typename T>
+T* data(const std::optional<Tensor>& x) {
+    return x ? data<T>(*x) : nullptr;
+}
+
 template <typename On>
-void rope_store_on(Tensor& qkv, Tensor& store, const Tensor& turns, const Tensor& position, const Tensor& slot,
-                   std::int64_t rotated) {
+void place_on(Tensor& qkv, Tensor& store, const std::optional<Tensor>& turns, const Tensor& position,
+              const Tensor& slot, const std::optional<Tensor>& norm, const std::optional<Tensor>& query_scale,
+              std::int64_t rotated, bool whole, double eps) {
     const std::int64_t kv_heads = store.size(1) / 2;
     by_type(qkv, [&]<typename T>(T) {
         On{}(cuda::RopeStore<T>{.qkv = data<T>(qkv),
@@ -46,12 +54,44 @@ void rope_store_on(Tensor& qkv, Tensor& store, const Tensor& turns, const Tensor
                                 .turns = data<T>(turns),
                                 .position = longs(position),
                                 .slot = longs(slot),
+                                .norm = data<T>(norm),
+                                .query_scale = data<T>(query_scale),
                                 .heads = qkv.size(1) - 2 * kv_heads,
                                 .kv_heads = kv_heads,
                                 .head_dim = qkv.size(2),
-                                .rotated = rotated},
+                                .rotated = rotated,
+                                .whole = whole,
+                                .eps = static_cast<float>(eps)},
              qkv.size(0));
     });
+}
+
+template <typename On>
+Tensor norm_add_on(Tensor& stream, const std::optional<Tensor>& branch, const std::optional<Tensor>& branch_norm,
+                   const std::optional<Tensor>& weight, double scale, double eps) {
+    const std::optional<Tensor> out = weight ? std::optional(at::empty_like(stream)) : std::nullopt;
+    by_type(stream, [&]<typename T>(T) {
+        On{}(cuda::NormAdd<T>{.stream = data<T>(stream),
+                              .branch = data<T>(branch),
+                              .branch_norm = data<T>(branch_norm),
+                              .weight = data<T>(weight),
+                              .out = data<T>(out),
+                              .width = stream.size(1),
+                              .scale = static_cast<float>(scale),
+                              .eps = static_cast<float>(eps)},
+             stream.size(0));
+    });
+    return out.value_or(at::empty({0}, stream.options()));
+}
+
+template <typename On>
+Tensor largest_on(const Tensor& logits) {
+    const Tensor token = at::empty({logits.size(0)}, logits.options().dtype(at::kLong));
+    On{}(
+        cuda::ArgmaxRow<float>{
+            .logits = data<float>(logits), .token = data<std::int64_t>(token), .columns = logits.size(1)},
+        logits.size(0));
+    return token;
 }
 
 template <typename On>
@@ -110,7 +150,9 @@ Tensor gate_on(const Tensor& gate_up, bool gelu) {
 
 template <typename On>
 void implement(torch::Library& library) {
-    library.impl("rope_store", &rope_store_on<On>);
+    library.impl("place_rows", &place_on<On>);
+    library.impl("norm_add", &norm_add_on<On>);
+    library.impl("largest_columns", &largest_on<On>);
     library.impl("tree_attend", &attend_on<On>);
     library.impl("tree_join", &join_on<On>);
     library.impl("gate", &gate_on<On>);
@@ -118,7 +160,12 @@ void implement(torch::Library& library) {
 
 void define(torch::Library& library) {
     library.def(
-        "rope_store(Tensor(a!) qkv, Tensor(b!) store, Tensor turns, Tensor position, Tensor slot, int rotated) -> ()");
+        "place_rows(Tensor(a!) qkv, Tensor(b!) store, Tensor? turns, Tensor position, Tensor slot, Tensor? norm, "
+        "Tensor? query_scale, int rotated, bool whole, float eps) -> ()");
+    library.def(
+        "norm_add(Tensor(a!) stream, Tensor? branch, Tensor? branch_norm, Tensor? weight, float scale, float eps) -> "
+        "Tensor");
+    library.def("largest_columns(Tensor logits) -> Tensor");
     library.def(
         "tree_attend(Tensor qkv, Tensor store, Tensor[] rows, int tree_rows, int words, int splits, float scale, "
         "float cap) -> Tensor");
@@ -127,12 +174,8 @@ void define(torch::Library& library) {
 }
 
 void ready() {
-#ifdef OUTRIDER_CUDA
-    constexpr detail::FillOperators on_cuda = &implement<detail::OnStream>;
-#else
-    constexpr detail::FillOperators on_cuda = nullptr;
-#endif
-    static const bool once = (detail::register_operators(&define, &implement<detail::Serially>, on_cuda), true);
+    static const bool once =
+        (detail::register_operators(&define, &implement<detail::Serially>, &implement<detail::OnStream>), true);
     (void)once;
 }
 
@@ -142,20 +185,39 @@ c10::TypedOperatorHandle<Signature> operator_named(const char* name) {
     return detail::registered_operator<Signature>(name);
 }
 
+std::optional<Tensor> given(const Tensor& x) { return x.defined() ? std::optional(x) : std::nullopt; }
+
 }  // namespace
 
 bool device_kernels_wanted(at::Device device) {
     const char* said = std::getenv("OUTRIDER_KERNELS");
-    if (said == nullptr || std::string_view(said) != "1") return false;
-    return detail::runs_on(operator_named<Tensor(const Tensor&, bool)>("gate"), device);
+    return said != nullptr && std::string_view(said) == "1" && device_kernels_run(device);
 }
 
-void rope_store(const Tensor& qkv, const Tensor& store, const Tensor& turns, const Tensor& position, const Tensor& slot,
-                std::int64_t rotated) {
-    static const auto run =
-        operator_named<void(Tensor&, Tensor&, const Tensor&, const Tensor&, const Tensor&, std::int64_t)>("rope_store");
+bool device_kernels_run(at::Device device) {
+    return detail::runs_on(operator_named<Tensor(const Tensor&, bool)>("gate"), device) && detail::kernels_open(device);
+}
+
+void place_rows(const Tensor& qkv, const Tensor& store, const PlacedRows& rows) {
+    using Given = const std::optional<Tensor>&;
+    static const auto run = operator_named<void(Tensor&, Tensor&, Given, const Tensor&, const Tensor&, Given, Given,
+                                                std::int64_t, bool, double)>("place_rows");
     Tensor to_qkv = qkv, to_store = store;
-    run.call(to_qkv, to_store, turns, position, slot, rotated);
+    run.call(to_qkv, to_store, given(rows.turns), rows.position, rows.slot, given(rows.norm), given(rows.query_scale),
+             rows.rotated, rows.whole, rows.eps);
+}
+
+Tensor norm_add(Tensor& stream, const Tensor& branch, const Tensor& branch_norm, const Tensor& weight, double scale,
+                double eps) {
+    using Given = const std::optional<Tensor>&;
+    static const auto run = operator_named<Tensor(Tensor&, Given, Given, Given, double, double)>("norm_add");
+    const Tensor out = run.call(stream, given(branch), given(branch_norm), given(weight), scale, eps);
+    return weight.defined() ? out : stream;
+}
+
+Tensor largest_columns(const Tensor& logits) {
+    static const auto run = operator_named<Tensor(const Tensor&)>("largest_columns");
+    return run.call(logits);
 }
 
 Tensor tree_attention(const Tensor& qkv, const Tensor& store, const AttendedRows& rows, double scale, double cap) {

@@ -1,19 +1,16 @@
-// Where bodies of kernels run: serially on the host, or on the current stream of a build with CUDA.
+// Where bodies of kernels run: serially on the host, or on the current stream of a CUDA device.
 #pragma once
+
+#include <c10/core/Device.h>
 
 #include <cstddef>
 #include <cstdint>
 #include <vector>
 
-#include "cuda/block.hpp"
-
-#ifdef OUTRIDER_CUDA
-#include <c10/cuda/CUDAStream.h>
-
 #include <outrider/core/error.hpp>
 
 #include "cuda/kernels.hpp"
-#endif
+#include "target/cuda_module.hpp"
 
 namespace outrider::detail {
 
@@ -26,14 +23,21 @@ struct Serially {
     }
 };
 
-#ifdef OUTRIDER_CUDA
 struct OnStream {
     template <typename Body>
     void operator()(const Body& body, std::int64_t blocks) const {
-        const char* why = cuda::launch(body, blocks, c10::cuda::getCurrentCUDAStream().stream());
+        constexpr int place = cuda::Kernels::place<Body>();
+        static_assert(place >= 0);
+        const cuda::Module* module = cuda_module();
+        const char* why = module == nullptr ? "the module is not open" : module->launch(place, &body, blocks);
         require(*why == 0, ErrorKind::internal, "a kernel of the device path was not launched: {}", why);
     }
 };
-#endif
+
+/// Whether kernels run on the device: not on CUDA without a module that holds them.
+[[nodiscard]] inline bool kernels_open(at::Device device) {
+    const cuda::Module* module = cuda_module();
+    return !device.is_cuda() || (module != nullptr && module->has_kernels());
+}
 
 }  // namespace outrider::detail

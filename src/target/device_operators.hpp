@@ -27,7 +27,7 @@ inline std::string operator_space() {
 /// Fills what an operator library is to hold.
 using FillOperators = void (*)(torch::Library&);
 
-/// Registers operators: their schemas, and their bodies for the CPU and, unless null, for CUDA. Once for each set.
+/// Registers operators: their schemas, and their bodies for the CPU and for CUDA. Once for each set.
 inline void register_operators(FillOperators define, FillOperators on_cpu, FillOperators on_cuda) {
     static std::mutex mutex;
     // Never ended: a library that ends takes its operators along, and the dispatcher may end before it.
@@ -39,7 +39,7 @@ inline void register_operators(FillOperators define, FillOperators on_cpu, FillO
     };
     open(torch::Library::FRAGMENT, std::nullopt, define);
     open(torch::Library::IMPL, c10::DispatchKey::CPU, on_cpu);
-    if (on_cuda != nullptr) open(torch::Library::IMPL, c10::DispatchKey::CUDA, on_cuda);
+    open(torch::Library::IMPL, c10::DispatchKey::CUDA, on_cuda);
 }
 
 /// A registered operator by its name.

@@ -3,60 +3,25 @@
 #include <cstdlib>
 #include <string_view>
 
-#ifdef OUTRIDER_CUDA
-#include <ATen/cuda/CUDAContext.h>
-#include <ATen/cuda/CUDAGraph.h>
-#include <c10/cuda/CUDAGuard.h>
-#endif
+#include "cuda_module.hpp"
 
 namespace outrider {
 
-bool graphs_wanted(at::Device device) {
-#ifdef OUTRIDER_CUDA
+std::unique_ptr<cuda::GraphPool> make_graph_pool(at::Device device) {
     const char* said = std::getenv("OUTRIDER_GRAPHS");
-    return device.is_cuda() && (said == nullptr || std::string_view(said) != "0");
-#else
-    (void)device;
-    return false;
-#endif
+    const cuda::Module* module = device.is_cuda() ? cuda_module() : nullptr;
+    return module == nullptr || (said != nullptr && std::string_view(said) == "0") ? nullptr
+                                                                                   : module->make_graph_pool();
 }
 
-#ifdef OUTRIDER_CUDA
-
-struct GraphReplay::Record {
-    int runs = 0;
-    at::cuda::CUDAGraph graph;
-};
-
-// All graphs share one pool of memory: none of them reads what another one made.
-void GraphReplay::run(const std::function<void()>& body) {
-    static const auto pool = at::cuda::graph_pool_handle();
-    switch (record_->runs++) {
-        case 0: body(); return;
-        case 1: {
-            at::cuda::getCurrentCUDAStream().synchronize();
-            const c10::cuda::CUDAStreamGuard apart(at::cuda::getStreamFromPool());  // the default one cannot record
-            record_->graph.capture_begin(pool, cudaStreamCaptureModeThreadLocal);
-            body();
-            record_->graph.capture_end();
-            break;
-        }
-        default: break;
+void GraphReplay::run(cuda::GraphPool& pool, const std::function<void()>& body) {
+    if (runs_++ == 0) return body();
+    if (graph_ == nullptr) {
+        std::unique_ptr<cuda::Graph> graph = pool.make();
+        graph->record(body);
+        graph_ = std::move(graph);
     }
-    record_->graph.replay();
+    graph_->play();
 }
-
-#else
-
-struct GraphReplay::Record {};
-
-void GraphReplay::run(const std::function<void()>& body) { body(); }
-
-#endif
-
-GraphReplay::GraphReplay() : record_(std::make_unique<Record>()) {}
-GraphReplay::GraphReplay(GraphReplay&&) noexcept = default;
-GraphReplay& GraphReplay::operator=(GraphReplay&&) noexcept = default;
-GraphReplay::~GraphReplay() = default;
 
 }  // namespace outrider

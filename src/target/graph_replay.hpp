@@ -6,27 +6,25 @@
 #include <functional>
 #include <memory>
 
+#include "cuda/module.hpp"
+
 namespace outrider {
 
-/// Whether graphs are to be used on the device: in builds with OUTRIDER_CUDA, on CUDA, unless the environment says
+/// The memory of the graphs of one pass, whose results are read before its next forward. Null where there are to be no
+/// graphs: on other devices than CUDA's, without the module outrider_cuda, and where the environment says
 /// OUTRIDER_GRAPHS=0.
-[[nodiscard]] bool graphs_wanted(at::Device device);
+[[nodiscard]] std::unique_ptr<cuda::GraphPool> make_graph_pool(at::Device device);
 
 /// One graph. What `body` reads must lie at the same addresses in every run; what it makes is overwritten by the next.
 class GraphReplay {
 public:
-    GraphReplay();
-    GraphReplay(GraphReplay&&) noexcept;
-    GraphReplay& operator=(GraphReplay&&) noexcept;
-    ~GraphReplay();
-
     /// The first time runs `body`, so that libraries make what they need; the second time records it; later plays the
-    /// record, and `body` is not called. All on the current stream. Without CUDA `body` is called every time.
-    void run(const std::function<void()>& body);
+    /// record, and `body` is not called. All on the current stream.
+    void run(cuda::GraphPool& pool, const std::function<void()>& body);
 
 private:
-    struct Record;
-    std::unique_ptr<Record> record_;
+    int runs_ = 0;
+    std::unique_ptr<cuda::Graph> graph_;
 };
 
 }  // namespace outrider

@@ -1,6 +1,5 @@
 #include <outrider/target/llama_model.hpp>
 
-#include <ATen/Context.h>
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -9,6 +8,7 @@
 #include <outrider/core/detail/thread_team.hpp>
 
 #include "checkpoint.hpp"
+#include "cuda_module.hpp"
 #include "device_pass.hpp"
 #include "model_backend.hpp"
 
@@ -83,11 +83,7 @@ void LlamaModel::State::choose_template(const Options& options) {
 }
 
 LlamaModel LlamaModel::load(const std::filesystem::path& path, const Options& options) {
-    require(
-        !options.device.is_cuda() || at::hasCUDA(), ErrorKind::not_supported,
-        "device {}: no CUDA device is to be had; expected a build with LibTorch's CUDA part (cmake --preset cuda) on a "
-        "machine with an NVIDIA driver. Use cpu otherwise",
-        options.device.str());
+    open_device(options.device);
     require(options.context >= 0, "context is {}, expected 0 (all that the checkpoint has) or more", options.context);
     Checkpoint checkpoint = Checkpoint::open(path, options.context);
     const auto state = std::make_shared<State>();
@@ -160,30 +156,40 @@ Prompt LlamaModel::text_start() const {
     return prompt;
 }
 
-TargetHead LlamaModel::head() const {
-    const auto reader = [state = state_](const char* table, double scale = 1.0) {
-        return [state, table, scale](std::span<const TokenId> ids) {
+TargetHead LlamaModel::head(std::optional<at::Device> asked) const {
+    const at::Device device = asked.value_or(state_->device);
+    open_device(device);
+    const bool here = device.type() == state_->device.type();
+    const auto reader = [state = state_, device, here](const char* table, double scale = 1.0) {
+        return [state, table, scale, device, here](std::span<const TokenId> ids) {
             const at::NoGradGuard no_grad;
-            if (const at::Tensor held = state->backend->table(table); held.defined()) {
+            const at::Tensor held = here ? state->backend->table(table) : at::Tensor();
+            if (held.defined()) {
                 const at::Tensor rows = rows_of(held, ids);
                 return scale == 1.0 ? rows : rows * scale;
             }
             at::Tensor rows = at::empty({static_cast<std::int64_t>(ids.size()), state->config.hidden}, at::kFloat);
             state->source->read_rows(table, ids, rows.data_ptr<float>());
             if (scale != 1.0) rows.mul_(scale);
-            return rows.to(state->device);
+            return rows.to(device);
         };
+    };
+    const auto lent = [&](const char* table) {  // the CPU's drafters hold rows of their own
+        return here && !device.is_cpu() ? state_->backend->table(table) : at::Tensor();
     };
     return {.fingerprint = state_->fingerprint,
             .hidden = state_->config.hidden,
             .vocabulary = state_->config.vocabulary,
             .embed = reader("embed", state_->config.embedding_scale),
             .output_rows = reader(state_->config.tied_output ? "embed" : "output"),
-            .final_norm = state_->norm,
+            .final_norm = state_->norm.to(device),
             .norm_eps = state_->config.norm_eps,
             .tokenizer = tokenizer_fingerprint(tokenizer()),
             .feature_layers = state_->config.layers - 1,
-            .team = state_->backend->shared_team()};
+            .team = state_->backend->shared_team(),
+            .embedding = lent("embed"),
+            .output = lent("output"),
+            .embedding_scale = state_->config.embedding_scale};
 }
 
 }  // namespace outrider

@@ -9,12 +9,14 @@
 #include <outrider/core/error.hpp>
 
 #include "checkpoint.hpp"
+#include "cuda_module.hpp"
 
 namespace outrider {
 namespace {
 
 /// Rows are read from the file as they are asked for: nothing else of it stays in memory.
 TargetHead head_of(const Checkpoint& opened, const c10::Device& device) {
+    open_device(device);
     const ModelConfig& config = opened.config;
     const auto reader = [&](const char* table, double scale) {
         return [source = opened.source, hidden = config.hidden, device, table, scale](std::span<const TokenId> ids) {

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -51,9 +52,11 @@ public:
     [[nodiscard]] std::filesystem::path path(const std::string& name) const { return own_.path() / name; }
 
     /// By the name of a folder, or "none", "ngram", "lm" (the target itself), or several joined with '+'.
+    /// `where`: the device that it computes on, if not the model's; with the kernels of the CPU there.
     [[nodiscard]] std::unique_ptr<DraftModel> drafter(const std::string& name, const LlamaModel& model,
-                                                      DrafterOptions options) const {
-        options.ctc.kernels = options.heads.kernels = false;
+                                                      DrafterOptions options,
+                                                      std::optional<at::Device> where = std::nullopt) const {
+        options.ctc.kernels = options.heads.kernels = where.has_value();
         options.ctc.threads = options.heads.threads = 1;
         options.lm_model = {.device = model.device(),
                             .weights = model.weights(),
@@ -69,7 +72,7 @@ public:
                                                            : part;
             begin = end + 1;
         }
-        return make_drafter(parts, model.head(), options);
+        return make_drafter(parts, model.head(where), options);
     }
 
 private:

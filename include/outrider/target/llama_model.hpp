@@ -9,6 +9,7 @@
 #include <filesystem>
 #include <initializer_list>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -93,8 +94,9 @@ public:
     /// for a model that has neither.
     [[nodiscard]] Prompt text_start() const;
 
-    /// What a trained drafter borrows.
-    [[nodiscard]] TargetHead head() const;
+    /// What a trained drafter borrows that computes on `device`; on the model's own unless said otherwise. On another
+    /// one rows are read from the checkpoint.
+    [[nodiscard]] TargetHead head(std::optional<at::Device> device = std::nullopt) const;
 
     /// A pass with its own scratch memory and threads.
     [[nodiscard]] std::unique_ptr<TargetPass> make_pass() const;

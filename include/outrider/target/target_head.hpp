@@ -33,6 +33,10 @@ struct TargetHead {
     std::int64_t feature_layers = 0;
     /// The threads of the target's passes, which rest while a drafter works; null where the target has none to lend.
     std::shared_ptr<ThreadTeam> team = nullptr;
+    /// The tables themselves [V, H], of any type, for drafters on their device, which then copy no rows and compute in
+    /// their type; undefined where there are none to lend. Rows of `embed` are the embedding's times embedding_scale.
+    at::Tensor embedding = {}, output = {};
+    double embedding_scale = 1.0;
 
     /// Of a checkpoint's files, for a host whose own engine runs the target: the same fingerprint and rows as
     /// LlamaModel::head(), and nothing is loaded but what is asked for. Tensors come on `device`. `feature_layers` is

@@ -136,12 +136,7 @@ void implement(torch::Library& library) {
 }
 
 void ready() {
-#ifdef OUTRIDER_CUDA
-    constexpr FillOperators on_cuda = &implement<OnStream>;
-#else
-    constexpr FillOperators on_cuda = nullptr;
-#endif
-    static const bool once = (register_operators(&define, &implement<Serially>, on_cuda), true);
+    static const bool once = (register_operators(&define, &implement<Serially>, &implement<OnStream>), true);
     (void)once;
 }
 
@@ -174,7 +169,7 @@ at::Tensor beam_states(const Tensor& table, const Tensor& base, const Tensor& se
     return run.call(table, base, second, parent.defined() ? optional(parent) : std::nullopt, last, offset);
 }
 
-bool has_beam_kernels(at::Device device) { return runs_on(expand_operator(), device); }
+bool has_beam_kernels(at::Device device) { return runs_on(expand_operator(), device) && kernels_open(device); }
 
 BeamStep beam_step(const Tensor& frames, const Tensor& scores, const BeamStep& of, std::int64_t T, std::int64_t width) {
     const auto given = [](const Tensor& x) { return x.defined() ? optional(x.contiguous()) : std::nullopt; };

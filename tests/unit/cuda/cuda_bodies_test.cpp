@@ -61,48 +61,88 @@ TEST_CASE("bfloat16 of the bodies is ATen's") {
 TEMPLATE_TEST_CASE("Norm and residual", "", float, Bf16) {
     at::manual_seed(2);
     constexpr auto type = type_of<TestType>;
-    const at::Tensor stream = random({5, 96}, type), branch = random({5, 96}, type), weight = random({96}, type);
-    const at::Tensor sum = (stream.to(at::kFloat) + 0.5 * branch.to(at::kFloat)).to(type);
-    const at::Tensor wanted = std::get<0>(at::_fused_rms_norm(sum, {96}, weight, 1e-5));
-    const at::Tensor own = stream.clone(), out = at::empty_like(stream);
-    launch(NormAdd<TestType>{data<TestType>(own), data<TestType>(branch), data<TestType>(weight), data<TestType>(out),
-                             96, 0.5F, 1e-5F},
-           5);
-    CHECK(near<TestType>(own, sum));
-    CHECK(near<TestType>(out, wanted));
-    launch(
-        NormAdd<TestType>{data<TestType>(own), nullptr, data<TestType>(weight), data<TestType>(out), 96, 1.0F, 1e-5F},
-        5);
-    CHECK(near<TestType>(own, sum));
-    CHECK(near<TestType>(out, wanted));
+    const at::Tensor stream = random({5, 96}, type), branch = random({5, 96}, type), weight = random({96}, type),
+                     own_norm = random({96}, type);
+    const auto norm = [](const at::Tensor& x, const at::Tensor& by) {
+        return std::get<0>(at::_fused_rms_norm(x.to(at::kFloat), {96}, by.to(at::kFloat), 1e-5));
+    };
+    for (const bool normed : {false, true}) {
+        const at::Tensor add = normed ? norm(branch, own_norm) : branch.to(at::kFloat);
+        const at::Tensor sum = (stream.to(at::kFloat) + 0.5 * add).to(type);
+        const at::Tensor own = stream.clone(), out = at::empty_like(stream);
+        NormAdd<TestType> body{.stream = data<TestType>(own),
+                               .branch = data<TestType>(branch),
+                               .branch_norm = normed ? data<TestType>(own_norm) : nullptr,
+                               .weight = data<TestType>(weight),
+                               .out = data<TestType>(out),
+                               .width = 96,
+                               .scale = 0.5F,
+                               .eps = 1e-5F};
+        launch(body, 5);
+        CHECK(near<TestType>(own, sum));
+        CHECK(near<TestType>(out, norm(own, weight)));
+        const at::Tensor before = own.clone();
+        out.zero_();
+        body.branch = nullptr;
+        launch(body, 5);
+        CHECK(at::equal(own, before));
+        CHECK(near<TestType>(out, norm(own, weight)));
+        body.branch = data<TestType>(branch), body.out = nullptr, body.weight = nullptr;
+        launch(body, 5);
+        CHECK(near<TestType>(own, before.to(at::kFloat) + 0.5 * add));
+    }
 }
 
-TEMPLATE_TEST_CASE("Rotary positions, and keys and values in their slots", "", float, Bf16) {
+TEMPLATE_TEST_CASE("Queries, keys and values on their way: norms, turns, scales, slots", "", float, Bf16) {
     at::manual_seed(3);
     constexpr auto type = type_of<TestType>;
     const std::int64_t N = 4, heads = 4, kv = 2, D = 16;
-    for (const std::int64_t rotated : {D, D / 2}) {
-        const std::int64_t half = rotated / 2;
-        const at::Tensor angle = at::rand({30, half}) * 6, still = at::zeros({30, D - rotated});
-        const at::Tensor cos = angle.cos(), sin = angle.sin();
-        const at::Tensor turns =
-            at::stack({at::cat({cos, cos, still + 1}, 1), at::cat({-sin, sin, still}, 1)}, 1).to(type);
-        const at::Tensor qkv = random({N, heads + 2 * kv, D}, type), store = at::zeros({9, 2 * kv, D}, qkv.options());
-        const at::Tensor position = at::tensor(std::vector<std::int64_t>{0, 29, 7, 7}),
-                         slot = at::tensor(std::vector<std::int64_t>{8, 1, 4, 2});
-        const at::Tensor own = turns.index_select(0, position).to(at::kFloat).unsqueeze(2);  // [N, 2, 1, D]
-        const at::Tensor x = qkv.to(at::kFloat).narrow(1, 0, heads + kv);
-        const at::Tensor swapped = at::cat({x.slice(2, half, rotated), x.slice(2, 0, half), x.slice(2, rotated)}, 2);
-        const at::Tensor turned = x * own.select(1, 0) + swapped * own.select(1, 1);
-        const at::Tensor mine = qkv.clone();
-        launch(RopeStore<TestType>{data<TestType>(mine), data<TestType>(store), data<TestType>(turns),
-                                   data<std::int64_t>(position), data<std::int64_t>(slot), heads, kv, D, rotated},
-               N);
-        CHECK(near<TestType>(mine.narrow(1, 0, heads + kv), turned));
-        CHECK(at::equal(store.index_select(0, slot), mine.narrow(1, heads, 2 * kv)));
-        CHECK(at::equal(mine.narrow(1, heads + kv, kv), qkv.narrow(1, heads + kv, kv)));
-        CHECK(store.index_select(0, at::tensor(std::vector<std::int64_t>{0, 3, 5, 6, 7})).eq(0).all().item<bool>());
-    }
+    enum class Norm : unsigned char { none, each, whole };
+    for (const std::int64_t rotated : {std::int64_t{0}, D, D / 2})
+        for (const Norm norm : {Norm::none, Norm::each, Norm::whole}) {
+            const std::int64_t half = rotated / 2;
+            const at::Tensor angle = at::rand({30, half}) * 6, still = at::zeros({30, D - rotated});
+            const at::Tensor cos = angle.cos(), sin = angle.sin();
+            const at::Tensor turns =
+                at::stack({at::cat({cos, cos, still + 1}, 1), at::cat({-sin, sin, still}, 1)}, 1).to(type);
+            const at::Tensor qkv = random({N, heads + 2 * kv, D}, type),
+                             store = at::zeros({9, 2 * kv, D}, qkv.options());
+            const at::Tensor weight = random({heads + kv, D}, type), scale = (at::rand({30}) + 0.5).to(type);
+            const at::Tensor position = at::tensor(std::vector<std::int64_t>{0, 29, 7, 7}),
+                             slot = at::tensor(std::vector<std::int64_t>{8, 1, 4, 2});
+            const at::Tensor own = turns.index_select(0, position).to(at::kFloat).unsqueeze(2);  // [N, 2, 1, D]
+            at::Tensor x = qkv.to(at::kFloat).narrow(1, 0, heads + kv);
+            const auto normed = [&](std::int64_t first, std::int64_t count) {
+                const at::Tensor part = x.narrow(1, first, count), by = weight.to(at::kFloat).narrow(0, first, count);
+                if (norm == Norm::each) return std::get<0>(at::_fused_rms_norm(part, {D}, {}, 1e-5)) * by;
+                return std::get<0>(at::_fused_rms_norm(part.flatten(1), {count * D}, by.flatten(), 1e-5)).view_as(part);
+            };
+            if (norm != Norm::none) x = at::cat({normed(0, heads), normed(heads, kv)}, 1).to(type).to(at::kFloat);
+            const at::Tensor swapped =
+                at::cat({x.slice(2, half, rotated), x.slice(2, 0, half), x.slice(2, rotated)}, 2);
+            at::Tensor turned = rotated == 0 ? x.clone() : x * own.select(1, 0) + swapped * own.select(1, 1);
+            const bool scaled = norm != Norm::each;
+            if (scaled) turned.narrow(1, 0, heads).mul_(scale.index_select(0, position).to(at::kFloat).view({N, 1, 1}));
+            const at::Tensor mine = qkv.clone();
+            launch(RopeStore<TestType>{.qkv = data<TestType>(mine),
+                                       .store = data<TestType>(store),
+                                       .turns = rotated == 0 ? nullptr : data<TestType>(turns),
+                                       .position = data<std::int64_t>(position),
+                                       .slot = data<std::int64_t>(slot),
+                                       .norm = norm == Norm::none ? nullptr : data<TestType>(weight),
+                                       .query_scale = scaled ? data<TestType>(scale) : nullptr,
+                                       .heads = heads,
+                                       .kv_heads = kv,
+                                       .head_dim = D,
+                                       .rotated = rotated,
+                                       .whole = norm == Norm::whole,
+                                       .eps = 1e-5F},
+                   N);
+            CHECK(near<TestType>(mine.narrow(1, 0, heads + kv), turned));
+            CHECK(at::equal(store.index_select(0, slot), mine.narrow(1, heads, 2 * kv)));
+            CHECK(at::equal(mine.narrow(1, heads + kv, kv), qkv.narrow(1, heads + kv, kv)));
+            CHECK(store.index_select(0, at::tensor(std::vector<std::int64_t>{0, 3, 5, 6, 7})).eq(0).all().item<bool>());
+        }
 }
 
 TEMPLATE_TEST_CASE("Tree attention over slots, in splits", "", float, Bf16) {

@@ -13,7 +13,6 @@
 #include <vector>
 
 #include <outrider/core/constraint.hpp>
-#include <outrider/core/detokenizer.hpp>
 #include <outrider/core/detail/rng.hpp>
 #include <outrider/core/error.hpp>
 #include <outrider/core/options.hpp>

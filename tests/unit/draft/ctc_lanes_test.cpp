@@ -90,8 +90,8 @@ TEST_CASE("CtcBeam finds the tree of CtcSearch, whatever the frames, nodes and s
             seed += 3;
             outrider::detail::CtcBeam beam(T, V, at::kCPU);
             TableScores scores(table);
-            const at::Tensor found =
-                beam.search(with_gates(logits.view({S * T, V}), gate.view({S * T})), nodes, scores, kernels);
+            const at::Tensor found = beam.fetched(
+                beam.search(with_gates(logits.view({S * T, V}), gate.view({S * T})), nodes, scores, kernels), nodes);
             for (std::int64_t s = 0; s < S; ++s) {
                 const TokenTree wanted = host_tree(logits[s], gate[s], table[s], nodes, 0.0, vocabulary);
                 const auto row = floats(found).subspan(static_cast<std::size_t>(s * found.size(1)),
@@ -117,10 +117,10 @@ TEST_CASE("CtcBeam: NaN in one sequence drafts nothing there, and leaves the oth
     const bool kernels = GENERATE(false, true);
     outrider::detail::CtcBeam beam(T, V, at::kCPU);
     TableScores alone(table), both(at::cat({table, table}));
-    const at::Tensor first = beam.search(frames, 12, alone, kernels);
+    const at::Tensor first = beam.fetched(beam.search(frames, 12, alone, kernels), 12);
     const TokenTree wanted = outrider::detail::beam_tree(floats(first), 12, T, 0.0, 7, vocabulary);
     const at::Tensor broken = at::full_like(frames, std::numeric_limits<float>::quiet_NaN());
-    const at::Tensor found = beam.search(at::cat({broken, frames}), 12, both, kernels);
+    const at::Tensor found = beam.fetched(beam.search(at::cat({broken, frames}), 12, both, kernels), 12);
     const auto row = [&](std::int64_t s) {
         return floats(found).subspan(static_cast<std::size_t>(s * found.size(1)),
                                      static_cast<std::size_t>(found.size(1)));
@@ -146,7 +146,7 @@ TEST_CASE("A round where the frames lie drafts the host search's trees, step by 
     config.embedding_scale = 0.7, config.feature_scale = 1.3;
     const CtcWeights weights = toy_weights(config, head);
     CtcDraft host(config, weights, head, {.threads = 1, .kernels = false});
-    const CtcBodies lanes = make_ctc_lanes(config, weights, head, kernels);
+    const CtcBodies lanes = make_ctc_lanes(config, weights, head, {.kernels = kernels});
     REQUIRE(lanes.backend->searches(12));
     std::vector<std::unique_ptr<CtcCache>> caches;
     for (int s = 0; s < 3; ++s) caches.push_back(lanes.backend->make_cache());
@@ -163,6 +163,7 @@ TEST_CASE("A round where the frames lie drafts the host search's trees, step by 
             for (std::int64_t j = known; j < end; ++j)
                 round.next.push_back(texts[s].tokens[static_cast<std::size_t>(j + 1)]);
             if (end > 0) round.before = texts[s].tokens[static_cast<std::size_t>(end - 1)];
+            REQUIRE(lanes.backend->has_room(*caches[s], end));
             rounds.push_back(round);
         }
         if (step == 1) {  // no nodes wanted: the state must follow all the same

@@ -32,6 +32,9 @@ struct CtcDraftOptions {
     int threads = 0;          ///< of the CPU's kernels; 0: the target's; one per physical core where it has none
     bool kernels = true;      ///< on the CPU: packed matrices and plain loops; false: tensor operations
     bool eight_bits = false;  ///< of kernels: all matrices in 8 bits; else the layers' in 4, the others in 5
+    /// On a device: most that keys and values of all sequences may take. A sequence that finds no room is not drafted
+    /// for; its text is the same.
+    std::int64_t lane_bytes = std::int64_t{4} << 30;
 };
 
 /// A trained CTC drafter.

@@ -140,17 +140,19 @@ private:
 }  // namespace detail
 
 OUTRIDER_INLINE CtcBodies make_ctc_lanes(const CtcConfig& config, const CtcWeights& weights, const TargetHead& head,
-                                         bool kernels) {
+                                         const CtcLaneOptions& options) {
     const at::NoGradGuard no_grad;
-    auto backend = std::make_unique<detail::LaneCtc>(config, weights, head, kernels);
+    auto backend = std::make_unique<detail::LaneCtc>(config, weights, head, options);
     std::unique_ptr<CtcPrediction> prediction;  // of trees that are not best-first
     if (config.conditioning == CtcConditioning::prefix)
-        prediction = std::make_unique<detail::TensorPrediction>(config, weights, head, backend->output());
+        prediction =
+            std::make_unique<detail::TensorPrediction>(config, weights, head, backend->output().to(at::kFloat));
     return {std::move(backend), std::move(prediction)};
 }
 
-OUTRIDER_INLINE CtcBodies make_ctc_tensors(const CtcConfig& config, CtcWeights weights, const TargetHead& head) {
-    if (!weights.fuse.device().is_cpu()) return make_ctc_lanes(config, weights, head);
+OUTRIDER_INLINE CtcBodies make_ctc_tensors(const CtcConfig& config, CtcWeights weights, const TargetHead& head,
+                                           const CtcLaneOptions& options) {
+    if (!weights.fuse.device().is_cpu()) return make_ctc_lanes(config, weights, head, options);
     auto backend = std::make_unique<detail::TensorCtc>(config, weights, head);
     std::unique_ptr<CtcPrediction> prediction;
     if (config.conditioning == CtcConditioning::prefix)

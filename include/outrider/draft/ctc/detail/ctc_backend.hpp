@@ -49,6 +49,12 @@ public:
     /// the prediction network that meet the same output rows, in the same product.
     virtual void run(std::span<CtcRound> rounds, bool frames, std::span<const float> roots, CtcRoundScores& scores) = 0;
 
+    /// Whether there is memory for so many tokens of the text. Where there is none, the sequence is not drafted for
+    /// from then on, and `run` and `search` must not be told of it.
+    [[nodiscard]] virtual bool has_room(CtcCache& cache, std::int64_t committed) {
+        (void)cache, (void)committed;
+        return true;
+    }
     /// Whether it finds best-first trees of so many nodes by itself; else its caller searches the scores.
     [[nodiscard]] virtual bool searches(std::int64_t nodes) const {
         (void)nodes;
@@ -68,14 +74,19 @@ struct CtcBodies {
     std::unique_ptr<CtcPrediction> prediction;  ///< null where frames know no prefix
 };
 
+struct CtcLaneOptions {
+    std::int64_t lane_bytes = std::int64_t{4} << 30;  ///< most that keys and values of all sequences may take
+    bool kernels = true;                              ///< those of beam_kernels.hpp where the device has them
+};
+
 /// Tensor operations: on the CPU those of training with the host's search, on other devices make_ctc_lanes.
 [[nodiscard]] OUTRIDER_API CtcBodies make_ctc_tensors(const CtcConfig& config, CtcWeights weights,
-                                                      const TargetHead& head);
+                                                      const TargetHead& head, const CtcLaneOptions& options = {});
 
 /// Few tensor operations for all sequences together, on any device; best-first trees are found where the frames are, by
 /// kernels where the library has them for the device (beam_kernels.hpp).
 [[nodiscard]] OUTRIDER_API CtcBodies make_ctc_lanes(const CtcConfig& config, const CtcWeights& weights,
-                                                    const TargetHead& head, bool kernels = true);
+                                                    const TargetHead& head, const CtcLaneOptions& options = {});
 
 /// Packed matrices and the CPU's kernels, which the compiled library holds; headers alone have none. The team must live
 /// as long as they. For sizes that fit them. `eight_bits`: of all matrices; else the layers' have 4, the others 5.

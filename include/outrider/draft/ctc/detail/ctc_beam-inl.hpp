@@ -65,15 +65,20 @@ OUTRIDER_INLINE at::Tensor CtcBeam::weights_of(const at::Tensor& frames) const {
 }
 
 OUTRIDER_INLINE at::Tensor CtcBeam::search(const at::Tensor& frames, std::int64_t nodes, CtcBeamScores& scores,
-                                           bool kernels) {
+                                           bool kernels) const {
     const std::vector<at::Tensor> found = kernels && has_beam_kernels(frames.device())
                                               ? by_kernels(frames, nodes, scores)
                                               : by_operations(frames, nodes, scores);
-    at::Tensor all = at::cat(found, 1).to(at::kCPU, at::kFloat);
+    return at::cat(found, 1);  // as floats, which hold all places
+}
+
+OUTRIDER_INLINE at::Tensor CtcBeam::fetched(const at::Tensor& found, std::int64_t nodes) const {
+    at::Tensor all = found.to(at::kCPU, at::kFloat);
     std::int64_t begin = 0;
-    for (const at::Tensor& part : found) {
-        if (part.is_floating_point()) all.narrow(1, begin, part.size(1)).log_();
-        begin += part.size(1);
+    for (std::int64_t d = 0; d < beam_levels(nodes, frames_); ++d) {
+        const std::int64_t width = beam_width(nodes, columns_, d);
+        all.narrow(1, begin, width).log_();
+        begin += 2 * width;
     }
     return all;
 }

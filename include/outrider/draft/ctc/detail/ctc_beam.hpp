@@ -28,12 +28,13 @@ class CtcBeam {
 public:
     CtcBeam(std::int64_t frames, std::int64_t columns, at::Device device);
 
-    /// `frames` [S T, V + 2] logits, the gate's (the blank's log odds), and its negative; f32. Returns on the host
-    /// [S, n] what `beam_tree` takes, for nodes that fit it (beam_fits). `kernels`: with those of the compiled library
-    /// where the device has them (beam_kernels.hpp), else by tensor operations alone; the trees are the same up to
-    /// rounding.
+    /// `frames` [S T, V + 2] logits, the gate's (the blank's log odds), and its negative; f32. Returns what `fetched`
+    /// takes, on the device, for nodes that fit (beam_fits). `kernels`: with those of the compiled library where the
+    /// device has them (beam_kernels.hpp), else by tensor operations alone; the trees are the same up to rounding.
     [[nodiscard]] at::Tensor search(const at::Tensor& frames, std::int64_t nodes, CtcBeamScores& scores,
-                                    bool kernels = true);
+                                    bool kernels = true) const;
+    /// What `beam_tree` takes, [S, n] on the host: the one copy.
+    [[nodiscard]] at::Tensor fetched(const at::Tensor& found, std::int64_t nodes) const;
 
 private:
     struct Level;

@@ -55,6 +55,9 @@ public:
     }
 
 private:
+    std::vector<SequenceTree> of_rounds(std::vector<CtcRound>& rounds, std::span<const SequenceFeedback> feedback,
+                                        bool alone, const DraftBudget& budget);
+
     /// What one search needs; sequences that are searched at once need one each.
     struct Searcher {
         FrameBuilder builder;
@@ -69,9 +72,11 @@ private:
     /// Whether trees come from the search over the whole draft vocabulary.
     [[nodiscard]] bool searches() const { return with_.prediction && options_.tree == CtcTree::best_first; }
 
-    /// Checks all feedback before any state changes, then takes it up. `fetch`: the prediction network will ask for the
-    /// newest features on the host.
-    std::vector<CtcRound> take_up(std::span<const SequenceFeedback> feedback, bool fetch) {
+    /// Checks all feedback before any state changes, then takes it up. Returns the rounds of those that there is memory
+    /// for, whose feedback is left in `drafted`. `fetch`: the prediction network will ask for the newest features on
+    /// the host.
+    std::vector<CtcRound> take_up(std::span<const SequenceFeedback> feedback, bool fetch,
+                                  std::vector<SequenceFeedback>& drafted) {
         for (const SequenceFeedback& it : feedback) {
             const auto known = sequences_.find(it.sequence);
             check_progress("CtcDraft", it, known == sequences_.end() ? nullptr : &known->second, width_, vocabulary_);
@@ -97,7 +102,8 @@ private:
             known.committed = it.committed;
             known.pending = it.pending;
             round.before = known.before;
-            rounds.push_back(std::move(round));
+            if (!with_.backend->has_room(*known.cache, it.committed)) continue;
+            rounds.push_back(std::move(round)), drafted.push_back(it);
         }
         return rounds;
     }
@@ -238,7 +244,7 @@ OUTRIDER_INLINE CtcEngine::CtcEngine(CtcConfig config, CtcWeights weights, const
     const bool kernels = options.kernels && weights.fuse.device().is_cpu() && kernels_fit(config);
     team_ = drafting_team(head, options.threads);
     with_ = kernels ? make_ctc_kernels(config, std::move(weights), head, *team_, options.eight_bits)
-                    : make_ctc_tensors(config, std::move(weights), head);
+                    : make_ctc_tensors(config, std::move(weights), head, {.lane_bytes = options.lane_bytes});
     vocabulary_ = head.vocabulary;
     options_ = options;
     config_ = std::move(config);
@@ -249,21 +255,29 @@ OUTRIDER_INLINE std::vector<SequenceTree> CtcEngine::propose(std::span<const Seq
                                                              DraftBudget budget) {
     if (feedback.empty()) return {};
     const bool alone = options_.tree == CtcTree::best_first && with_.backend->searches(budget.nodes);
-    std::vector<CtcRound> rounds = take_up(feedback, with_.prediction && !alone);
+    std::vector<SequenceFeedback> drafted;
+    std::vector<CtcRound> rounds = take_up(feedback, with_.prediction && !alone, drafted);
+    std::vector<SequenceTree> trees;
+    if (!rounds.empty()) trees = of_rounds(rounds, drafted, alone, budget);
+    if (trees.size() == feedback.size()) return trees;
+    return with_roots(std::move(trees), feedback);
+}
+
+/// Trees of these rounds, in their order; none where nothing is to be drafted.
+OUTRIDER_INLINE std::vector<SequenceTree> CtcEngine::of_rounds(std::vector<CtcRound>& rounds,
+                                                               std::span<const SequenceFeedback> feedback, bool alone,
+                                                               const DraftBudget& budget) {
+    std::vector<SequenceTree> trees;
     if (alone) {
         std::vector<TokenTree> found = with_.backend->search(rounds, budget.nodes, budget.least_chance());
-        std::vector<SequenceTree> trees;
         for (std::size_t i = 0; i < feedback.size(); ++i) trees.push_back({feedback[i].sequence, std::move(found[i])});
-        return trees;
-    }
-    if (budget.nodes > 0) {
+    } else if (budget.nodes > 0) {
         with_.backend->run(rounds, true, start(feedback), scores_);
-        return drafts(feedback, budget);
+        trees = drafts(feedback, budget);
+    } else {
+        with_.backend->run(rounds, false, {}, scores_);
     }
-    with_.backend->run(rounds, false, {}, scores_);
-    std::vector<SequenceTree> roots;
-    for (const SequenceFeedback& it : feedback) roots.push_back({it.sequence, TokenTree::root_only(it.pending)});
-    return roots;
+    return trees;
 }
 
 }  // namespace detail

@@ -10,6 +10,7 @@
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
+#include <compare>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -18,9 +19,12 @@
 #include <outrider/draft/ctc/detail/ctc_beam.hpp>
 #include <outrider/draft/ctc/detail/ctc_prefix_table-inl.hpp>
 #include <outrider/draft/nn/detail/beam_tree.hpp>
+#include <outrider/draft/nn/detail/device_products.hpp>
 #include <outrider/draft/nn/detail/floats.hpp>
 #include <outrider/draft/nn/detail/lane_layers.hpp>
+#include <outrider/draft/nn/detail/operation_graphs.hpp>
 #include <outrider/draft/nn/detail/operators.hpp>
+#include <outrider/draft/nn/detail/target_tables.hpp>
 
 namespace outrider::detail {
 
@@ -32,41 +36,48 @@ struct PlainFrames final : CtcBeamScores {
 
 struct LaneCtcCache final : CtcCache {
     explicit LaneCtcCache(std::shared_ptr<LaneLayers> of) : layers(std::move(of)), lane(layers->take_lane()) {}
-    ~LaneCtcCache() override { layers->give_lane(lane); }
+    ~LaneCtcCache() override { give_back(); }
     LaneCtcCache(const LaneCtcCache&) = delete;
     LaneCtcCache& operator=(const LaneCtcCache&) = delete;
+    void give_back() {
+        if (lane != 0) layers->give_lane(lane);
+        lane = 0;
+    }
 
     std::shared_ptr<LaneLayers> layers;
-    std::int64_t lane;
+    std::int64_t lane;  ///< 0: none
 };
 
 class LaneCtc final : public CtcBackend {
 public:
-    LaneCtc(const CtcConfig& config, const CtcWeights& weights, const TargetHead& head, bool kernels)
+    LaneCtc(const CtcConfig& config, const CtcWeights& weights, const TargetHead& head, const CtcLaneOptions& options)
         : config_(config),
-          head_(head),
-          kernels_(kernels),
-          options_(at::TensorOptions().device(weights.fuse.device()).dtype(at::kFloat)),
-          beam_(config.frames, std::ssize(config.vocabulary), options_.device()) {
+          kernels_(options.kernels),
+          options_(at::TensorOptions().device(weights.fuse.device()).dtype(draft_type(head, weights.fuse.device()))),
+          embedding_(head, options_),
+          beam_(config.frames, std::ssize(config.vocabulary), options_.device()),
+          runs_(options_.device()) {
         const auto floats = [](const at::Tensor& weight) { return weight.detach().to(at::kFloat); };
+        const auto typed = [&](const at::Tensor& weight) { return weight.detach().to(options_); };
         const std::int64_t H = config.hidden, V = std::ssize(config.vocabulary);
         const at::Tensor fuse = floats(weights.fuse);
-        by_embedding_ = fuse.slice(1, 0, H) * config.embedding_scale;
-        by_feature_ = at::cat({fuse.slice(1, H, 2 * H) * config.feature_scale, fuse.slice(1, 2 * H)}, 1);
+        by_embedding_ = typed(fuse.slice(1, 0, H) * (config.embedding_scale * embedding_.scale));
+        by_feature_ = typed(at::cat({fuse.slice(1, H, 2 * H) * config.feature_scale, fuse.slice(1, 2 * H)}, 1));
         std::vector<LayerWeights> layers = weights.layers;
         for (LayerWeights& layer : layers)
             for (at::Tensor* part :
                  {&layer.attn_norm, &layer.qkv, &layer.attn_out, &layer.mlp_norm, &layer.gate_up, &layer.down})
-                *part = floats(*part), bytes_ += part->nbytes();
-        layers_ = std::make_shared<LaneLayers>(layer_sizes(config), layers, options_);
-        queries_ = floats(weights.queries), final_norm_ = floats(weights.final_norm);
-        const at::Tensor blank = floats(weights.blank), bias = floats(weights.blank_bias);
+                *part = typed(*part), bytes_ += part->nbytes();
+        layers_ = std::make_shared<LaneLayers>(layer_sizes(config), layers, options_, options.lane_bytes, kernels_);
+        queries_ = typed(weights.queries), final_norm_ = typed(weights.final_norm);
+        const at::Tensor blank = typed(weights.blank), bias = floats(weights.blank_bias);
         output_ = at::cat({head.output_rows(config.vocabulary).to(options_), blank, -blank});
-        bias_ = at::cat({at::zeros({V}, options_), bias, -bias});
+        bias_ = at::cat({at::zeros({V}, bias.options()), bias, -bias});
         if (config.conditioning == CtcConditioning::prefix)
-            prefixes_ = std::make_unique<CtcPrefixTable>(config, weights, head, output(), kernels);
+            prefixes_ = std::make_unique<CtcPrefixTable>(config, weights, head, output(), embedding_.scale, kernels_);
         for (const at::Tensor& part : {by_embedding_, by_feature_, queries_, final_norm_, output_})
             bytes_ += part.nbytes();
+        if (!shares_tables(head, options_.device())) bytes_ += embedding_.table.nbytes();
     }
 
     /// The target's rows of the draft vocabulary [V, H].
@@ -75,6 +86,12 @@ public:
     [[nodiscard]] std::size_t weight_bytes() const override { return bytes_ + (prefixes_ ? prefixes_->bytes() : 0); }
     [[nodiscard]] std::unique_ptr<CtcCache> make_cache() const override {
         return std::make_unique<LaneCtcCache>(layers_);
+    }
+    [[nodiscard]] bool has_room(CtcCache& cache, std::int64_t committed) override {
+        auto& own = static_cast<LaneCtcCache&>(cache);
+        if (own.lane != 0 && layers_->reserve(committed + config_.frames)) return true;
+        own.give_back();  // what it holds is of no use without what comes next
+        return false;
     }
 
     void run(std::span<CtcRound> rounds, bool frames, std::span<const float> roots, CtcRoundScores& scores) override {
@@ -87,7 +104,7 @@ public:
         if (!roots.empty()) {
             const at::Tensor states = at::empty({std::ssize(roots) / config_.hidden, config_.hidden}, at::kFloat);
             std::copy(roots.begin(), roots.end(), states.mutable_data_ptr<float>());
-            logits = at::cat({logits, at::mm(states.to(options_.device()), output().t())});
+            logits = at::cat({logits, product_in_f32(states.to(options_), output())});
         }
         scores.logits = floats_of(logits);
     }
@@ -98,10 +115,7 @@ public:
 
     std::vector<TokenTree> search(std::span<CtcRound> rounds, std::int64_t nodes, double least) override {
         const at::NoGradGuard no_grad;
-        const at::Tensor frames = forward(rounds, Work::search, nodes);
-        PlainFrames plain;
-        const at::Tensor found =
-            beam_.search(frames, nodes, prefixes_ ? static_cast<CtcBeamScores&>(*prefixes_) : plain, kernels_);
+        const at::Tensor found = beam_.fetched(forward(rounds, Work::search, nodes), nodes);
         std::vector<TokenTree> trees;
         const auto each = static_cast<std::size_t>(found.size(1));
         const std::span<const float> all(found.const_data_ptr<float>(), rounds.size() * each);
@@ -116,35 +130,54 @@ private:
 
     enum class Work : unsigned char { context, frames, search };
 
-    /// What a round is about, on the host. A sequence of which nothing is committed has one row that nobody remembers:
-    /// its pending token without a feature.
-    struct Plan : LanePlan {
-        std::vector<TokenId> tokens;
-        std::vector<at::Tensor> features;
-        std::vector<std::int64_t> rows;  ///< of each sequence
+    /// Rounds of one shape are the same operations on the same sizes.
+    struct Shape {
+        std::int64_t sequences = 0, context = 0, longest = 0, nodes = 0;
+        std::int64_t only = 0;  ///< the lane of a sequence alone, which is read where it lies
+        Work work = Work::context;
+        [[nodiscard]] auto operator<=>(const Shape&) const = default;
+    };
+    struct Inputs {
+        at::Tensor numbers;   ///< of the round, int64
+        at::Tensor features;  ///< [context, F] f32; in rows that fill the shape up what was there before
     };
 
-    Plan plan_of(std::span<CtcRound> rounds) {
-        std::int64_t longest = 0;
-        for (const CtcRound& round : rounds) longest = std::max(longest, round.committed + config_.frames);
-        layers_->reserve(longest);
-        Plan plan;
-        plan.longest = longest;
+    /// What a round is about, on the host: rows but the newest of all sequences, rows that fill the shape up, then the
+    /// newest of each sequence. A sequence of which nothing is committed has one row that nobody remembers: its pending
+    /// token without a feature.
+    struct Plan : LanePlan {
+        Shape shape;
+        std::vector<std::int64_t> tokens;         ///< of all rows
+        std::vector<at::Tensor> earlier, newest;  ///< features
+        RoundNumbers numbers;
+        RoundNumbers::Part token_at;
+        LaneLayers::Parts parts;
+    };
+
+    void plan_rows(std::span<CtcRound> rounds, Plan& plan) {
+        const auto add = [&](std::int64_t token, std::int64_t slot, std::int64_t position) {
+            plan.tokens.push_back(token), plan.slot.push_back(slot), plan.position.push_back(position);
+        };
         for (const CtcRound& round : rounds) {
-            const std::int64_t lane = lane_of(round), rows = std::ssize(round.next);
-            plan.tokens.insert(plan.tokens.end(), round.next.begin(), round.next.end());
-            for (std::int64_t j = round.committed - rows; j < round.committed; ++j)
-                plan.slot.push_back(layers_->slot(lane, j)), plan.position.push_back(j);
-            plan.rows.push_back(std::max<std::int64_t>(rows, 1));
+            const std::int64_t lane = lane_of(round), rows = std::ssize(round.next), begin = round.committed - rows;
+            for (std::int64_t j = 0; j + 1 < rows; ++j)
+                add(round.next[static_cast<std::size_t>(j)], layers_->slot(lane, begin + j), begin + j);
+            if (rows > 1) plan.earlier.push_back(round.features.narrow(0, 0, rows - 1));
+        }
+        const std::int64_t filled = filled_rows(std::ssize(plan.slot));
+        while (std::ssize(plan.slot) < filled) add(0, 0, 0);
+        for (const CtcRound& round : rounds) {
+            const std::int64_t rows = std::ssize(round.next), newest = round.committed - 1;
             if (rows > 0) {
-                plan.features.push_back(round.features.to(options_));
+                add(round.next.back(), layers_->slot(lane_of(round), newest), newest);
+                plan.newest.push_back(round.features.narrow(0, rows - 1, 1));
                 continue;
             }
-            plan.tokens.push_back(round.pending), plan.slot.push_back(0), plan.position.push_back(0);
-            plan.features.push_back(at::zeros({1, ctc_feature_width(config_)}, options_));
+            if (!no_feature_.defined())
+                no_feature_ = at::zeros({1, ctc_feature_width(config_)}, options_.dtype(at::kFloat));
+            add(round.pending, 0, 0), plan.newest.push_back(no_feature_);
         }
         plan.context = std::ssize(plan.slot);
-        return plan;
     }
 
     /// Adds the frames' rows.
@@ -159,58 +192,99 @@ private:
         }
     }
 
-    /// Takes up the new rows; [S T, V + 2] frames unless they are all that is wanted.
-    at::Tensor forward(std::span<CtcRound> rounds, Work work, std::int64_t nodes) {
-        Plan plan = plan_of(rounds);
+    Plan plan_of(std::span<CtcRound> rounds, Work work, std::int64_t nodes) {
+        Plan plan;
+        std::int64_t longest = 0;
+        for (const CtcRound& round : rounds) longest = std::max(longest, round.committed + config_.frames);
+        plan.longest = layers_->looked_at(longest);
+        plan_rows(rounds, plan);
         if (work != Work::context) plan_frames(rounds, plan);
-        RoundNumbers numbers;
-        const LaneLayers::Parts parts = layers_->add(plan, numbers);
+        plan.parts = layers_->add(plan, plan.numbers);
         if (work == Work::search && prefixes_) {
             std::vector<bool> known;
             for (const CtcRound& round : rounds) plan.tokens.push_back(round.pending);
             for (const CtcRound& round : rounds)
                 plan.tokens.push_back(std::max<TokenId>(round.before, 0)), known.push_back(round.before != kNoToken);
-            prefixes_->plan(known, nodes, numbers);
+            prefixes_->plan(known, nodes, plan.numbers);
         }
-        numbers.send(options_.device());
-        const LaneLayers::Round round = layers_->begin(plan, parts, numbers);
-        const at::Tensor embedded = head_.embed(plan.tokens).to(options_), features = joined(plan.features);
+        plan.token_at = plan.numbers.add(plan.tokens);
+        plan.shape = {.sequences = std::ssize(rounds),
+                      .context = plan.context,
+                      .longest = plan.longest,
+                      .nodes = nodes,
+                      .only = rounds.size() == 1 ? lane_of(rounds[0]) : 0,
+                      .work = work};
+        return plan;
+    }
+
+    /// Numbers and features to where the operations of this shape read them.
+    void send(Plan& plan, Inputs& inputs) const {
+        plan.numbers.send(options_.device(), inputs.numbers);
+        if (!inputs.features.defined())
+            inputs.features = at::zeros({plan.context, ctc_feature_width(config_)}, options_.dtype(at::kFloat));
+        fill_rows(inputs.features, plan.earlier);
+        fill_rows(newest(plan, inputs.features), plan.newest);
+    }
+
+    /// Takes up the new rows; frames [S T, V + 2] or what the search found, unless these rows are all that is wanted.
+    at::Tensor forward(std::span<CtcRound> rounds, Work work, std::int64_t nodes) {
+        Plan plan = plan_of(rounds, work, nodes);
+        const std::int64_t moved = layers_->generation() + (prefixes_ ? prefixes_->generation() : 0);
+        if (moved != std::exchange(moved_, moved)) runs_.clear();
+        Inputs& inputs = runs_.inputs(plan.shape);
+        send(plan, inputs);
+        const at::Tensor made = runs_.run(plan.shape, [&] { return compute(plan, inputs); });
+        if (plan.context > kMostKept) runs_.forget(plan.shape);  // a prompt's
+        return made;
+    }
+
+    at::Tensor compute(const Plan& plan, const Inputs& inputs) {
+        const RoundNumbers& numbers = plan.numbers;
+        const std::int64_t S = plan.shape.sequences;
+        const LaneLayers::Round round = layers_->begin(plan, plan.parts, numbers);
+        const at::Tensor embedded = embedding_.table.index_select(0, numbers[plan.token_at]),
+                         features = inputs.features.to(options_);
         const at::Tensor context =
             at::mm(embedded.narrow(0, 0, plan.context), by_embedding_.t()).addmm_(features, by_feature_.t());  // u_j
-        if (work == Work::context) {
+        if (plan.shape.work == Work::context) {
             for (std::size_t l = 0; l < layers_->size(); ++l) layers_->remember(l, context, round);
             return {};
         }
-        if (work == Work::search && prefixes_)
-            prefixes_->start(embedded.narrow(0, plan.context, 2 * std::ssize(rounds)),
-                             last(plan, features.narrow(1, 0, config_.hidden)), numbers);
-        at::Tensor x = (last(plan, context).unsqueeze(1) + queries_).view({-1, config_.hidden});
+        const bool search = plan.shape.work == Work::search;
+        if (search && prefixes_)
+            prefixes_->start(embedded.narrow(0, plan.context, 2 * S).to(at::kFloat),
+                             newest(plan, inputs.features).narrow(1, 0, config_.hidden), numbers);
+        at::Tensor x = (newest(plan, context).unsqueeze(1) + queries_).view({-1, config_.hidden});
         for (std::size_t l = 0; l < layers_->size(); ++l) layers_->run(l, at::cat({context, x}), x, round);
-        return at::addmm(bias_, fused_rms_norm(x, final_norm_, config_.norm_eps), output_.t());
+        const at::Tensor rows = fused_rms_norm(x, final_norm_, config_.norm_eps);
+        const at::Tensor frames = options_.dtype() == at::kFloat ? at::addmm(bias_, rows, output_.t())
+                                                                 : product_in_f32(rows, output_).add_(bias_);
+        if (!search) return frames;
+        PlainFrames plain;
+        return beam_.search(frames, plan.shape.nodes, prefixes_ ? static_cast<CtcBeamScores&>(*prefixes_) : plain,
+                            kernels_);
     }
 
-    static at::Tensor joined(const std::vector<at::Tensor>& parts) {
-        return parts.size() == 1 ? parts[0] : at::cat(parts);
+    /// The newest row of every sequence: [S, ..].
+    [[nodiscard]] static at::Tensor newest(const Plan& plan, const at::Tensor& rows) {
+        return rows.narrow(0, plan.context - plan.shape.sequences, plan.shape.sequences);
     }
 
-    /// The last row of every sequence, of their rows one below the other: [S, ..].
-    [[nodiscard]] static at::Tensor last(const Plan& plan, const at::Tensor& rows) {
-        std::vector<at::Tensor> parts;
-        std::int64_t end = 0;
-        for (const std::int64_t count : plan.rows) parts.push_back(rows.narrow(0, (end += count) - 1, 1));
-        return joined(parts);
-    }
+    static constexpr std::int64_t kMostKept = 256;
 
     CtcConfig config_;
-    TargetHead head_;
     bool kernels_;
     at::TensorOptions options_;
+    SharedEmbedding embedding_;
     CtcBeam beam_;
     std::shared_ptr<LaneLayers> layers_;
     at::Tensor by_embedding_, by_feature_;  // [H, H] and [H, F], scales in them
     at::Tensor queries_, final_norm_;       // [T, H], [H]
-    at::Tensor output_, bias_;              // [V + 2, H] and [V + 2]: tokens, blank, and its negative
+    at::Tensor output_, bias_;              // [V + 2, H], and [V + 2] f32: tokens, blank, and its negative
+    at::Tensor no_feature_;                 // [1, F] zeros
     std::unique_ptr<CtcPrefixTable> prefixes_;
+    ShapedRuns<Shape, Inputs, at::Tensor> runs_;
+    std::int64_t moved_ = 0;
     std::size_t bytes_ = 0;
 };
 

@@ -19,6 +19,7 @@
 #include <outrider/draft/ctc/detail/beam_kernels.hpp>
 #include <outrider/draft/ctc/detail/ctc_beam.hpp>
 #include <outrider/draft/ctc/detail/ctc_network.hpp>
+#include <outrider/draft/nn/detail/device_products.hpp>
 #include <outrider/draft/nn/detail/lane_layers.hpp>
 #include <outrider/draft/nn/detail/operators.hpp>
 
@@ -28,9 +29,10 @@ namespace outrider::detail {
 /// the round's texts add, so that a state is a sum of three rows.
 class CtcPrefixTable final : public CtcBeamScores {
 public:
-    /// `output`: the target's rows of the draft vocabulary [V, H]. `kernels`: where the device has them.
+    /// `output`: the target's rows of the draft vocabulary [V, H], of the type that large products are to have.
+    /// `scale`: of the embeddings that `start` is given, in place of the head's. `kernels`: where the device has them.
     CtcPrefixTable(const CtcConfig& config, const CtcWeights& weights, const TargetHead& head, const at::Tensor& output,
-                   bool kernels)
+                   double scale, bool kernels)
         : columns_(std::ssize(config.vocabulary)), kernels_(kernels && has_beam_kernels(output.device())) {
         const auto floats = [](const at::Tensor& weight) { return weight.detach().to(at::kFloat); };
         const std::int64_t H = config.hidden, R = config.prefix_rank;
@@ -40,13 +42,15 @@ public:
         bias_ = floats(weights.prefix_bias);
         const at::Tensor both = at::linear(head.embed(config.vocabulary).to(in.options()), by_token_);  // [V, 2 R]
         table_ = at::cat({both.slice(1, 0, R), both.slice(1, R), at::zeros({1, R}, in.options())});
+        by_token_ = by_token_ * scale;
+        const auto typed = [&](const at::Tensor& weight) { return weight.to(output.scalar_type()); };
         const bool of_target = config.prefix_output == HeadOutput::target;
         if (config.prefix_bottleneck > 0) {
-            first_ = floats(weights.prefix_narrow);
-            rows_ = of_target ? at::matmul(output, out) : out;
+            first_ = typed(floats(weights.prefix_narrow));
+            rows_ = typed(of_target ? at::matmul(output.to(at::kFloat), out) : out);
         } else {
-            if (of_target) first_ = out;
-            rows_ = of_target ? output : out;
+            if (of_target) first_ = typed(out);
+            rows_ = of_target ? output : typed(out);
         }
     }
 
@@ -56,6 +60,9 @@ public:
             if (matrix.defined()) sum += matrix.nbytes();
         return sum;
     }
+
+    /// Changes whenever tables have moved.
+    [[nodiscard]] std::int64_t generation() const { return generation_; }
 
     /// The places of a round's rows in the table. `known` [S]: whether the token before the pending one is.
     void plan(const std::vector<bool>& known, std::int64_t nodes, RoundNumbers& numbers) {
@@ -73,7 +80,7 @@ public:
         grow(tokens + 4 * S, S * std::max<std::int64_t>(nodes, 1));
     }
 
-    /// `embedded` [2 S, H] of the pending tokens, then of those before them; `features` [S, H].
+    /// `embedded` [2 S, H] of the pending tokens, then of those before them; `features` [S, H]. f32.
     void start(const at::Tensor& embedded, const at::Tensor& features, const RoundNumbers& numbers) {
         const std::int64_t S = sequences_, R = table_.size(1), texts = 2 * columns_ + 1;
         at::Tensor base = table_.narrow(0, texts, S), tokens = table_.narrow(0, texts + S, 4 * S).view({2 * S, 2 * R});
@@ -98,9 +105,10 @@ public:
 private:
     void grow(std::int64_t rows, std::int64_t states) {
         if (rows > table_.size(0))
-            table_ = at::cat({table_, at::zeros({2 * rows - table_.size(0), table_.size(1)}, table_.options())});
+            ++generation_,
+                table_ = at::cat({table_, at::zeros({2 * rows - table_.size(0), table_.size(1)}, table_.options())});
         if (!begins_.defined() || states > begins_.size(0))
-            begins_ = at::arange(0, 6 * states, 3, table_.options().dtype(at::kLong));
+            ++generation_, begins_ = at::arange(0, 6 * states, 3, table_.options().dtype(at::kLong));
     }
 
     /// The three rows of each prefix, one after another [3 S P].
@@ -119,10 +127,11 @@ private:
     }
 
     [[nodiscard]] at::Tensor scores(const at::Tensor& state) const {
-        return at::mm(first_.defined() ? at::mm(state, first_.t()) : state, rows_.t());
+        const at::Tensor typed = state.to(rows_.scalar_type());
+        return product_in_f32(first_.defined() ? at::mm(typed, first_.t()) : typed, rows_);
     }
 
-    std::int64_t columns_, sequences_ = 0;
+    std::int64_t columns_, sequences_ = 0, generation_ = 0;
     bool kernels_;
     at::Tensor by_token_;    // [2 R, H] of the last token, then of the one before
     at::Tensor by_feature_;  // [R, H]

@@ -109,14 +109,14 @@ private:
 }  // namespace detail
 
 OUTRIDER_INLINE std::unique_ptr<HydraBackend> make_hydra_lanes(const HydraConfig& config, const HydraWeights& weights,
-                                                               const TargetHead& head) {
+                                                               const TargetHead& head, std::int64_t lane_bytes) {
     const at::NoGradGuard no_grad;
-    return std::make_unique<detail::LaneHydra>(config, weights, head);
+    return std::make_unique<detail::LaneHydra>(config, weights, head, lane_bytes);
 }
 
 OUTRIDER_INLINE std::unique_ptr<HydraBackend> make_hydra_tensors(const HydraConfig& config, const HydraWeights& weights,
-                                                                 const TargetHead& head) {
-    if (!weights.heads[0][0].bias.device().is_cpu()) return make_hydra_lanes(config, weights, head);
+                                                                 const TargetHead& head, std::int64_t lane_bytes) {
+    if (!weights.heads[0][0].bias.device().is_cpu()) return make_hydra_lanes(config, weights, head, lane_bytes);
     return std::make_unique<detail::TensorHydra>(config, weights, head);
 }
 

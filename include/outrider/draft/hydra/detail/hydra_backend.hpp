@@ -26,6 +26,7 @@ struct HydraRound {
     HydraCache* cache = nullptr;
     std::int64_t committed = 0;  ///< n, the new rows included; at least 1
     at::Tensor features;         ///< [rows, H] h_j of the new rows j = n - rows .. n - 1, at least one
+    TokenId pending = kNoToken;  ///< x_n
 };
 
 class HydraBackend {
@@ -33,6 +34,12 @@ public:
     virtual ~HydraBackend() = default;
     [[nodiscard]] virtual std::unique_ptr<HydraCache> make_cache() const = 0;
     [[nodiscard]] virtual std::size_t weight_bytes() const = 0;
+    /// Whether there is memory for so many tokens of the text. Where there is none, the sequence is not drafted for
+    /// from then on, and `take_up` must not be told of it.
+    [[nodiscard]] virtual bool has_room(HydraCache& cache, std::int64_t committed) {
+        (void)cache, (void)committed;
+        return true;
+    }
     /// Takes up the new rows of every sequence; with `draft`, computes g_{n-1} of each for `scores`.
     virtual void take_up(std::span<const HydraRound> rounds, bool draft) = 0;
     /// PathSearch::Score. A row's sequence is its place in the last take_up.
@@ -43,23 +50,23 @@ public:
         (void)nodes;
         return false;
     }
-    /// PathSearch::best_first for the sequences of the last take_up, whose pending tokens these are. Only where it
-    /// `searches`.
-    [[nodiscard]] virtual std::vector<TokenTree> search(std::span<const TokenId> pending, std::int64_t nodes,
-                                                        double least) {
-        (void)pending, (void)nodes, (void)least;
+    /// PathSearch::best_first for the sequences of the last take_up. Only where it `searches`.
+    [[nodiscard]] virtual std::vector<TokenTree> search(std::int64_t nodes, double least) {
+        (void)nodes, (void)least;
         return {};
     }
 };
 
 /// Tensor operations: on the CPU those of training with the host's search, on other devices make_hydra_lanes.
 [[nodiscard]] std::unique_ptr<HydraBackend> make_hydra_tensors(const HydraConfig& config, const HydraWeights& weights,
-                                                               const TargetHead& head);
+                                                               const TargetHead& head, std::int64_t lane_bytes);
 
 /// Few tensor operations for all sequences together, on any device; best-first trees are found where the scores are.
+/// `lane_bytes`: most that keys and values of all sequences may take.
 [[nodiscard]] OUTRIDER_API std::unique_ptr<HydraBackend> make_hydra_lanes(const HydraConfig& config,
                                                                           const HydraWeights& weights,
-                                                                          const TargetHead& head);
+                                                                          const TargetHead& head,
+                                                                          std::int64_t lane_bytes);
 
 /// Packed matrices and the CPU's kernels, which the compiled library holds; headers alone have none. The team must live
 /// as long as the backend. For sizes that fit them.

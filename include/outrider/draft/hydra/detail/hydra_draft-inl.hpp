@@ -52,7 +52,7 @@ private:
         for (const PathSampler::Start& start : starts) pending.push_back(start.pending);
         std::vector<TokenTree> found =
             options_.tree == HeadTree::best_first && backend_->searches(nodes)
-                ? backend_->search(pending, nodes, budget.least_chance())
+                ? backend_->search(nodes, budget.least_chance())
             : options_.tree == HeadTree::best_first
                 ? search_.best_first(pending, vocabulary_, config_.heads, nodes, budget.least_chance(), score)
                 : search_.ranked(pending, vocabulary_, shape_.of(nodes), nodes, score);
@@ -92,7 +92,7 @@ OUTRIDER_INLINE HydraEngine::HydraEngine(HydraConfig config, const HydraWeights&
         search_.use(team_.get());
         backend_ = make_hydra_kernels(config, weights, head, *team_, options.eight_bits);
     } else
-        backend_ = make_hydra_tensors(config, weights, head);
+        backend_ = make_hydra_tensors(config, weights, head, options.lane_bytes);
     target_vocabulary_ = head.vocabulary;
     options_ = options;
     config_ = std::move(config);
@@ -103,25 +103,23 @@ OUTRIDER_INLINE std::vector<SequenceTree> HydraEngine::propose(std::span<const S
                                                                DraftBudget budget) {
     check_progress("HydraDraft", feedback, sequences_, config_.hidden, target_vocabulary_);
     std::vector<HydraRound> rounds;
+    std::vector<SequenceFeedback> drafting;
     for (const SequenceFeedback& it : feedback) {
         sequences_[it.sequence] = {it.committed, it.pending};
         auto& cache = caches_[it.sequence];
         if (!cache) cache = backend_->make_cache();
         if (it.tokens.empty()) continue;  // nothing committed: there is no feature to draft from
-        rounds.push_back({cache.get(), it.committed, it.features.slice(1, 0, config_.hidden)});
+        if (!backend_->has_room(*cache, it.committed)) continue;
+        rounds.push_back({cache.get(), it.committed, it.features.slice(1, 0, config_.hidden), it.pending});
+        drafting.push_back(it);
     }
     const bool draft = budget.nodes > 0;
     std::vector<SequenceTree> drafted;
     if (!rounds.empty()) {
         backend_->take_up(rounds, draft);
-        if (draft) drafted = trees(starts_of(feedback), budget);
+        if (draft) drafted = trees(starts_of(drafting), budget);
     }
-    std::vector<SequenceTree> trees;
-    std::size_t next = 0;
-    for (const SequenceFeedback& it : feedback)
-        trees.push_back(draft && !it.tokens.empty() ? std::move(drafted[next++])
-                                                    : SequenceTree{it.sequence, TokenTree::root_only(it.pending)});
-    return trees;
+    return with_roots(std::move(drafted), feedback);
 }
 
 }  // namespace detail

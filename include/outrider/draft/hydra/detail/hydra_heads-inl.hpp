@@ -17,8 +17,12 @@ namespace outrider::detail {
 /// Heads whose first matrix is cut where its inputs meet: what the text adds to all heads is computed once a round.
 class HydraHeads {
 public:
-    HydraHeads(const HydraConfig& config, HydraWeights weights, at::Tensor output)
-        : config_(config), output_(std::move(weights.output)), output_bias_(std::move(weights.output_bias)) {
+    /// `scale`: of all embeddings that come, beside the config's.
+    HydraHeads(const HydraConfig& config, HydraWeights weights, at::Tensor output, double scale)
+        : config_(config),
+          scale_(config.embedding_scale * scale),
+          output_(std::move(weights.output)),
+          output_bias_(std::move(weights.output_bias)) {
         if (config.output == HeadOutput::target) output_ = {std::move(output)};
         for (auto& blocks : weights.heads) others_.emplace_back(blocks.begin() + 1, blocks.end());
         first_ = cut(weights, &HydraWeights::Block::weight, &HydraWeights::Block::bias);
@@ -40,7 +44,7 @@ public:
         return sum;
     }
 
-    /// `ground` and `pending` [S, H]: g_{n-1} and the pending tokens' embeddings as the target has them.
+    /// `ground` and `pending` [S, H]: g_{n-1} and the pending tokens' embeddings.
     void start(const at::Tensor& ground, const at::Tensor& pending) {
         ground_ = ground;
         for (First* first : {&first_, &residual_})
@@ -53,7 +57,7 @@ public:
     }
 
     /// Scores [S P, V] of head `head` after paths of as many drafted tokens, whose embeddings are `path`
-    /// [S P, head H], times embedding_scale; undefined for the first head, where P = 1.
+    /// [S P, head H]; undefined for the first head, where P = 1.
     [[nodiscard]] at::Tensor scores(std::int64_t head, const at::Tensor& path) const {
         at::Tensor y = at::silu(of_first(first_, head, path));
         if (joint()) return sum_of(base_scores_, y, output_[0]);
@@ -89,10 +93,10 @@ private:
             const at::Tensor& all = blocks[0].*matrix;
             ground.push_back(all.slice(1, 0, H)), pending.push_back(all.slice(1, H, 2 * H));
             biases.push_back(blocks[0].*bias);
-            first.by_path.push_back(all.slice(1, 2 * H).contiguous());
+            first.by_path.push_back(all.slice(1, 2 * H) * scale_);
         }
         first.by_ground = at::cat(ground) * config_.feature_scale;
-        first.by_pending = at::cat(pending) * config_.embedding_scale;
+        first.by_pending = at::cat(pending) * scale_;
         first.bias = at::cat(biases);
         return first;
     }
@@ -110,6 +114,7 @@ private:
     }
 
     HydraConfig config_;
+    double scale_;
     std::vector<at::Tensor> output_, output_bias_;  // one, or one a head
     std::vector<std::vector<HydraWeights::Block>> others_;
     First first_, residual_;

@@ -4,8 +4,10 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/floor_divide.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/gather.h>
+#include <ATen/ops/index_select.h>
 #include <ATen/ops/log_softmax.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/remainder.h>
@@ -14,6 +16,8 @@
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
+#include <compare>
+#include <map>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -21,88 +25,102 @@
 #include <outrider/draft/hydra/detail/hydra_backend.hpp>
 #include <outrider/draft/hydra/detail/hydra_heads-inl.hpp>
 #include <outrider/draft/nn/detail/beam_tree.hpp>
+#include <outrider/draft/nn/detail/device_products.hpp>
 #include <outrider/draft/nn/detail/lane_layers.hpp>
+#include <outrider/draft/nn/detail/operation_graphs.hpp>
 #include <outrider/draft/nn/detail/operators.hpp>
+#include <outrider/draft/nn/detail/target_tables.hpp>
 
 namespace outrider::detail {
 
 struct LaneHydraCache final : HydraCache {
     explicit LaneHydraCache(std::shared_ptr<LaneLayers> of)
         : layers(std::move(of)), lane(layers ? layers->take_lane() : 0) {}
-    ~LaneHydraCache() override {
-        if (layers) layers->give_lane(lane);
-    }
+    ~LaneHydraCache() override { give_back(); }
     LaneHydraCache(const LaneHydraCache&) = delete;
     LaneHydraCache& operator=(const LaneHydraCache&) = delete;
+    void give_back() {
+        if (lane != 0) layers->give_lane(lane);
+        lane = 0;
+    }
 
     std::shared_ptr<LaneLayers> layers;
-    std::int64_t lane;
+    std::int64_t lane;  ///< 0: none
 };
 
 class LaneHydra final : public HydraBackend {
 public:
-    LaneHydra(const HydraConfig& config, HydraWeights weights, const TargetHead& head)
-        : config_(config), head_(head), vocabulary_(draft_ids(config.vocabulary, head.vocabulary)) {
-        for (auto& [name, weight] : weights.named()) *weight = weight->detach().to(at::kFloat);
-        options_ = weights.heads[0][0].bias.options();
+    LaneHydra(const HydraConfig& config, HydraWeights weights, const TargetHead& head, std::int64_t lane_bytes)
+        : config_(config),
+          vocabulary_(draft_ids(config.vocabulary, head.vocabulary)),
+          options_(options_of(weights, head)),
+          embedding_(head, options_),
+          prefix_runs_(options_.device()),
+          searches_(options_.device()) {
+        for (auto& [name, weight] : weights.named()) *weight = weight->detach().to(options_);
         if (config.prefix_layer)
-            layers_ = std::make_shared<LaneLayers>(layer_sizes(config), std::span(&weights.prefix, 1), options_);
+            layers_ =
+                std::make_shared<LaneLayers>(layer_sizes(config), std::span(&weights.prefix, 1), options_, lane_bytes);
         prefix_norm_ = weights.prefix_norm;
+        rows_ = embedding_.table;
+        if (vocabulary_ != draft_ids({}, head.vocabulary)) {
+            rows_ = rows_.index_select(0, on_device({vocabulary_.begin(), vocabulary_.end()}));
+            bytes_ += rows_.nbytes();
+        }
+        if (!shares_tables(head, options_.device())) bytes_ += embedding_.table.nbytes();
         at::Tensor output;
-        if (config.output == HeadOutput::target) output = head.output_rows(vocabulary_).to(options_);
-        bytes_ = config.prefix_layer ? bytes_of({{"qkv", &weights.prefix.qkv},
-                                                 {"attn_out", &weights.prefix.attn_out},
-                                                 {"gate_up", &weights.prefix.gate_up},
-                                                 {"down", &weights.prefix.down}})
-                                     : 0;
-        heads_ = std::make_unique<HydraHeads>(config, std::move(weights), std::move(output));
+        if (config.output == HeadOutput::target) output = shared_output(head, config.vocabulary, options_);
+        if (config.prefix_layer)
+            bytes_ += bytes_of({{"qkv", &weights.prefix.qkv},
+                                {"attn_out", &weights.prefix.attn_out},
+                                {"gate_up", &weights.prefix.gate_up},
+                                {"down", &weights.prefix.down}});
+        heads_ = std::make_unique<HydraHeads>(config, std::move(weights), std::move(output), embedding_.scale);
         bytes_ += heads_->bytes();
     }
 
-    [[nodiscard]] std::size_t weight_bytes() const override {
-        return bytes_ + (embedding_.defined() ? embedding_.nbytes() : 0);
-    }
+    [[nodiscard]] std::size_t weight_bytes() const override { return bytes_; }
     [[nodiscard]] std::unique_ptr<HydraCache> make_cache() const override {
         return std::make_unique<LaneHydraCache>(layers_);
+    }
+    [[nodiscard]] bool has_room(HydraCache& cache, std::int64_t committed) override {
+        auto& own = static_cast<LaneHydraCache&>(cache);
+        if (!layers_ || (own.lane != 0 && layers_->reserve(committed))) return true;
+        own.give_back();  // what it holds is of no use without what comes next
+        return false;
     }
 
     void take_up(std::span<const HydraRound> rounds, bool draft) override {
         const at::NoGradGuard no_grad;
-        std::vector<at::Tensor> rows, newest;
-        for (const HydraRound& round : rounds) {
-            const at::Tensor features = round.features.to(options_);
-            const std::int64_t last = features.size(0) - 1;
-            if (last > 0) rows.push_back(features.narrow(0, 0, last));
-            newest.push_back(features.narrow(0, last, 1));
-        }
-        if (!config_.prefix_layer) {
-            ground_ = joined(newest);
-            return;
-        }
-        if (rounds.size() == 1)
-            rows.assign(1, rounds[0].features.to(options_));
-        else
-            rows.insert(rows.end(), newest.begin(), newest.end());
-        run_prefix(rounds, joined(rows), draft);
+        pending_.clear();
+        for (const HydraRound& round : rounds) pending_.push_back(round.pending);
+        Text& text = text_of(std::ssize(rounds));
+        if (config_.prefix_layer) return run_prefix(rounds, text, draft);
+        std::vector<at::Tensor> newest;
+        for (const HydraRound& round : rounds)
+            newest.push_back(round.features.narrow(0, round.features.size(0) - 1, 1));
+        fill_rows(text.ground, newest);
+        RoundNumbers numbers;
+        const RoundNumbers::Part pending = numbers.add(pending_);
+        numbers.send(options_.device(), text.numbers);
+        at::index_select_out(text.pending, embedding_.table, 0, numbers[pending]);
     }
 
     void scores(std::span<const PathRow> rows, float* out, std::int64_t stride) override {
         const at::NoGradGuard no_grad;
+        const Text& text = text_of(std::ssize(pending_));
         by_head(rows, [&](std::int64_t head, std::int64_t begin, std::int64_t end) {
-            std::vector<std::int64_t> sequences;
-            std::vector<TokenId> tokens, pending;
+            std::vector<std::int64_t> sequences, tokens;
             for (const PathRow& row :
                  rows.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(end - begin))) {
                 sequences.push_back(static_cast<std::int64_t>(row.sequence));
-                pending.push_back(row.path.front());
                 tokens.insert(tokens.end(), row.path.begin() + 1, row.path.end());
             }
             at::Tensor path;
             if (head > 0)
-                path = (head_.embed(tokens).to(options_) * config_.embedding_scale)
-                           .view({end - begin, head * config_.hidden});
-            heads_->start(ground_.index_select(0, at::tensor(sequences, at::kLong).to(options_.device())),
-                          head_.embed(pending).to(options_));
+                path = embedding_.table.index_select(0, on_device(tokens)).view({end - begin, head * config_.hidden});
+            const at::Tensor of = on_device(sequences);
+            heads_->start(text.ground.index_select(0, of), text.pending.index_select(0, of));
             const at::Tensor result = heads_->scores(head, path).to(at::kCPU);
             at::from_blob(out + begin * stride, {end - begin, stride}).slice(1, 0, result.size(1)).copy_(result);
         });
@@ -110,60 +128,121 @@ public:
 
     [[nodiscard]] bool searches(std::int64_t nodes) const override { return beam_fits(nodes, std::ssize(vocabulary_)); }
 
-    // The N best paths of a length begin with N best ones of the length before: see CtcBeam.
-    std::vector<TokenTree> search(std::span<const TokenId> pending, std::int64_t nodes, double least) override {
+    std::vector<TokenTree> search(std::int64_t nodes, double least) override {
         const at::NoGradGuard no_grad;
-        if (!embedding_.defined()) embedding_ = head_.embed(vocabulary_).to(options_) * config_.embedding_scale;
-        heads_->start(ground_, head_.embed(pending).to(options_));
-        const std::int64_t S = std::ssize(pending), V = std::ssize(vocabulary_), H = config_.hidden,
+        const Text& text = text_of(std::ssize(pending_));
+        const at::Tensor found =
+            searches_.run({std::ssize(pending_), nodes}, [&] { return found_by_beam(text, nodes); });
+        return trees(found.to(at::kCPU, at::kFloat), nodes, least);
+    }
+
+private:
+    /// What the heads know of the texts of a round with so many sequences, where searches read it.
+    struct Text {
+        at::Tensor ground, pending;  ///< [S, H]
+        at::Tensor numbers;          ///< [S] int64, without a prefix layer
+    };
+    struct Shape {
+        std::int64_t sequences = 0, context = 0, longest = 0;
+        std::int64_t only = 0;  ///< the lane of a sequence alone, which is read where it lies
+        bool draft = false;
+        [[nodiscard]] auto operator<=>(const Shape&) const = default;
+    };
+    struct Inputs {
+        at::Tensor numbers;   ///< of the round, int64
+        at::Tensor features;  ///< [context + S, H] f32
+    };
+
+    static at::TensorOptions options_of(const HydraWeights& weights, const TargetHead& head) {
+        const at::Device device = weights.heads[0][0].bias.device();
+        return at::TensorOptions().device(device).dtype(draft_type(head, device));
+    }
+    [[nodiscard]] at::Tensor on_device(const std::vector<std::int64_t>& numbers) const {
+        return at::tensor(numbers, at::kLong).to(options_.device());
+    }
+    static std::int64_t lane_of(const HydraRound& round) {
+        return static_cast<const LaneHydraCache&>(*round.cache).lane;
+    }
+    Text& text_of(std::int64_t sequences) {
+        Text& text = texts_[sequences];
+        if (!text.ground.defined())
+            text.ground = at::empty({sequences, config_.hidden}, options_), text.pending = at::empty_like(text.ground);
+        return text;
+    }
+
+    /// `plan`: new rows of all sequences but their newest, rows that fill the shape up, then these.
+    Shape plan_rows(std::span<const HydraRound> rounds, LanePlan& plan, bool draft) const {
+        const auto S = std::ssize(rounds);
+        std::int64_t longest = 0;
+        for (const HydraRound& round : rounds) longest = std::max(longest, round.committed);
+        for (const HydraRound& round : rounds)
+            for (std::int64_t j = round.committed - round.features.size(0); j + 1 < round.committed; ++j)
+                plan.slot.push_back(layers_->slot(lane_of(round), j)), plan.position.push_back(j);
+        const std::int64_t filled = filled_rows(std::ssize(plan.slot));
+        plan.slot.resize(static_cast<std::size_t>(filled)), plan.position.resize(static_cast<std::size_t>(filled));
+        for (const HydraRound& round : rounds) {
+            plan.slot.push_back(layers_->slot(lane_of(round), round.committed - 1));
+            plan.position.push_back(round.committed - 1);
+            plan.lane.push_back(lane_of(round)), plan.limit.push_back(round.committed);
+        }
+        plan.longest = layers_->looked_at(longest);
+        plan.frames = draft ? 1 : 0, plan.context = filled + (draft ? 0 : S);
+        return {.sequences = S,
+                .context = filled,
+                .longest = plan.longest,
+                .only = S == 1 ? plan.lane[0] : 0,
+                .draft = draft};
+    }
+
+    void run_prefix(std::span<const HydraRound> rounds, Text& text, bool draft) {
+        if (layers_->generation() != std::exchange(moved_, layers_->generation())) prefix_runs_.clear();
+        LanePlan plan;
+        const Shape shape = plan_rows(rounds, plan, draft);
+        RoundNumbers numbers;
+        const LaneLayers::Parts parts = layers_->add(plan, numbers);
+        const RoundNumbers::Part pending = numbers.add(pending_);
+        Inputs& inputs = prefix_runs_.inputs(shape);
+        numbers.send(options_.device(), inputs.numbers);
+        if (!inputs.features.defined())
+            inputs.features = at::zeros({shape.context + shape.sequences, config_.hidden}, options_.dtype(at::kFloat));
+        std::vector<at::Tensor> earlier, newest;
+        for (const HydraRound& round : rounds) {
+            const std::int64_t last = round.features.size(0) - 1;
+            if (last > 0) earlier.push_back(round.features.narrow(0, 0, last));
+            newest.push_back(round.features.narrow(0, last, 1));
+        }
+        fill_rows(inputs.features, earlier);
+        fill_rows(inputs.features.narrow(0, shape.context, shape.sequences), newest);
+        (void)prefix_runs_.run(shape, [&] {
+            const LaneLayers::Round round = layers_->begin(plan, parts, numbers);
+            const at::Tensor rows = (inputs.features * config_.feature_scale).to(options_);
+            if (!draft) return layers_->remember(0, rows, round), at::Tensor();
+            at::Tensor last = rows.narrow(0, shape.context, shape.sequences);
+            layers_->run(0, rows, last, round);
+            text.ground.copy_(fused_rms_norm(last, prefix_norm_, config_.norm_eps));
+            return at::index_select_out(text.pending, embedding_.table, 0, numbers[pending]);
+        });
+        if (shape.context > kMostKept) prefix_runs_.forget(shape);  // a prompt's
+    }
+
+    // The N best paths of a length begin with N best ones of the length before: see CtcBeam.
+    [[nodiscard]] at::Tensor found_by_beam(const Text& text, std::int64_t nodes) {
+        heads_->start(text.ground, text.pending);
+        const std::int64_t S = text.ground.size(0), V = std::ssize(vocabulary_), H = config_.hidden,
                            depth = beam_levels(nodes, config_.heads);
         std::vector<at::Tensor> found;
         at::Tensor path;  // [S, P, d] columns
         for (std::int64_t d = 0; d < depth; ++d) {
             const std::int64_t P = d == 0 ? 1 : path.size(1), width = beam_width(nodes, V, d);
             at::Tensor embedded;
-            if (d > 0) embedded = embedding_.index_select(0, path.view({-1})).view({S * P, d * H});
-            at::Tensor log_psi = at::log_softmax(heads_->scores(d, embedded), -1).view({S, P, V});
+            if (d > 0) embedded = rows_.index_select(0, path.view({-1})).view({S * P, d * H});
+            at::Tensor log_psi = at::log_softmax(heads_->scores(d, embedded), -1, at::kFloat).view({S, P, V});
             if (d > 0) log_psi.add_(found[found.size() - 2].unsqueeze(2));
             const auto [best, place] = log_psi.view({S, P * V}).topk(width, 1);
             found.push_back(best), found.push_back(place);
             if (d + 1 < depth) path = longer(path, place);
         }
-        return trees(at::cat(found, 1).to(at::kCPU, at::kFloat), pending, nodes, least);
-    }
-
-private:
-    static at::Tensor joined(const std::vector<at::Tensor>& parts) {
-        return parts.size() == 1 ? parts[0] : at::cat(parts);
-    }
-    static std::int64_t lane_of(const HydraRound& round) {
-        return static_cast<const LaneHydraCache&>(*round.cache).lane;
-    }
-
-    /// `rows`: new features of all sequences but their newest, then these [S, H].
-    void run_prefix(std::span<const HydraRound> rounds, const at::Tensor& features, bool draft) {
-        const auto S = std::ssize(rounds);
-        LanePlan plan;
-        for (const HydraRound& round : rounds) plan.longest = std::max(plan.longest, round.committed);
-        layers_->reserve(plan.longest);
-        for (const HydraRound& round : rounds)
-            for (std::int64_t j = round.committed - round.features.size(0); j + 1 < round.committed; ++j)
-                plan.slot.push_back(layers_->slot(lane_of(round), j)), plan.position.push_back(j);
-        for (const HydraRound& round : rounds) {
-            plan.slot.push_back(layers_->slot(lane_of(round), round.committed - 1));
-            plan.position.push_back(round.committed - 1);
-            plan.lane.push_back(lane_of(round)), plan.limit.push_back(round.committed);
-        }
-        plan.frames = draft ? 1 : 0, plan.context = std::ssize(plan.slot) - (draft ? S : 0);
-        RoundNumbers numbers;
-        const LaneLayers::Parts parts = layers_->add(plan, numbers);
-        numbers.send(options_.device());
-        const LaneLayers::Round round = layers_->begin(plan, parts, numbers);
-        const at::Tensor rows = features * config_.feature_scale;
-        if (!draft) return layers_->remember(0, rows, round);
-        at::Tensor newest = rows.narrow(0, plan.context, S);
-        layers_->run(0, rows, newest, round);
-        ground_ = fused_rms_norm(newest, prefix_norm_, config_.norm_eps);
+        return at::cat(found, 1);
     }
 
     [[nodiscard]] at::Tensor longer(const at::Tensor& path, const at::Tensor& place) const {
@@ -175,26 +254,31 @@ private:
         return at::cat({before, column.unsqueeze(2)}, 2);
     }
 
-    [[nodiscard]] std::vector<TokenTree> trees(const at::Tensor& found, std::span<const TokenId> pending,
-                                               std::int64_t nodes, double least) const {
+    [[nodiscard]] std::vector<TokenTree> trees(const at::Tensor& found, std::int64_t nodes, double least) const {
         std::vector<TokenTree> trees;
         const auto each = static_cast<std::size_t>(found.size(1));
-        const std::span<const float> all(found.const_data_ptr<float>(), pending.size() * each);
-        for (std::size_t i = 0; i < pending.size(); ++i)
-            trees.push_back(
-                beam_tree(all.subspan(i * each, each), nodes, config_.heads, least, pending[i], vocabulary_));
+        const std::span<const float> all(found.const_data_ptr<float>(), pending_.size() * each);
+        for (std::size_t i = 0; i < pending_.size(); ++i)
+            trees.push_back(beam_tree(all.subspan(i * each, each), nodes, config_.heads, least,
+                                      static_cast<TokenId>(pending_[i]), vocabulary_));
         return trees;
     }
 
+    static constexpr std::int64_t kMostKept = 256;
+
     HydraConfig config_;
-    TargetHead head_;
     std::vector<TokenId> vocabulary_;
     at::TensorOptions options_;
+    SharedEmbedding embedding_;
+    at::Tensor rows_;                     // [V, H] of the draft vocabulary
     std::shared_ptr<LaneLayers> layers_;  // null without a prefix layer
     at::Tensor prefix_norm_;
     std::unique_ptr<HydraHeads> heads_;
-    at::Tensor embedding_;  // [V, H] of the draft vocabulary, times embedding_scale; made for the first search
-    at::Tensor ground_;     // [S, H]
+    std::vector<std::int64_t> pending_;  // of the last take_up
+    std::map<std::int64_t, Text> texts_;
+    ShapedRuns<Shape, Inputs, at::Tensor> prefix_runs_;
+    ShapedRuns<std::pair<std::int64_t, std::int64_t>, char, at::Tensor> searches_;  // by sequences and nodes
+    std::int64_t moved_ = 0;
     std::size_t bytes_ = 0;
 };
 

@@ -26,6 +26,9 @@ struct HeadDraftOptions {
     int threads = 0;          ///< of the CPU's kernels; 0: the target's; one per physical core where it has none
     bool kernels = true;      ///< on the CPU: packed matrices and plain loops; false: tensor operations
     bool eight_bits = false;  ///< of kernels: all matrices in 8 bits; else those of Hydra's prefix layer in 4
+    /// Of Hydra on a device: most that keys and values of all sequences may take. A sequence that finds no room is not
+    /// drafted for; its text is the same.
+    std::int64_t lane_bytes = std::int64_t{4} << 30;
 };
 
 /// What such trees bring for policies that need draws.

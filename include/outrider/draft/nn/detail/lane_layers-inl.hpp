@@ -19,6 +19,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include <outrider/core/error.hpp>
+#include <outrider/draft/nn/detail/device_layer.hpp>
 #include <outrider/draft/nn/detail/operators.hpp>
 
 #include <outrider/core/detail/bodies.hpp>
@@ -31,11 +33,14 @@ OUTRIDER_INLINE RoundNumbers::Part RoundNumbers::add(std::span<const std::int64_
     return {begin, std::ssize(numbers)};
 }
 
-OUTRIDER_INLINE void RoundNumbers::send(at::Device device) {
-    const at::Tensor staged =
-        at::empty({std::ssize(numbers_)}, at::TensorOptions().dtype(at::kLong).pinned_memory(!device.is_cpu()));
+OUTRIDER_INLINE void RoundNumbers::send(at::Device device, at::Tensor& block) {
+    const auto longs = at::TensorOptions().dtype(at::kLong);
+    if (!block.defined()) block = at::empty({size()}, longs.device(device));
+    OUTRIDER_ASSERT(block.size(0) == size());
+    const at::Tensor staged = at::empty({size()}, longs.pinned_memory(!device.is_cpu()));
     std::copy(numbers_.begin(), numbers_.end(), staged.mutable_data_ptr<std::int64_t>());
-    sent_ = staged.to(device, true);
+    block.copy_(staged, true);
+    sent_ = block;
 }
 
 OUTRIDER_INLINE at::Tensor fused_rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps) {
@@ -43,22 +48,45 @@ OUTRIDER_INLINE at::Tensor fused_rms_norm(const at::Tensor& x, const at::Tensor&
 }
 
 OUTRIDER_INLINE LaneLayers::LaneLayers(const LayerSizes& sizes, std::span<const LayerWeights> weights,
-                                       const at::TensorOptions& options)
-    : sizes_(sizes), weights_(weights.begin(), weights.end()), options_(options) {
+                                       const at::TensorOptions& options, std::int64_t most_bytes, bool kernels)
+    : sizes_(sizes),
+      kernels_(kernels && has_layer_kernels(options.device())),
+      weights_(weights.begin(), weights.end()),
+      options_(options),
+      most_bytes_(most_bytes) {
     seen_ = at::zeros({}, options);
     unseen_ = at::full({}, -INFINITY, options);
     grow(2, 256);
 }
 
 OUTRIDER_INLINE std::int64_t LaneLayers::take_lane() {
-    if (free_.empty()) grow(2 * lanes_, capacity_);
+    for (std::int64_t more = lanes_; free_.empty() && more > 0; more /= 2)
+        if (fits(lanes_ + more, capacity_)) grow(lanes_ + more, capacity_);
+    if (free_.empty()) return 0;
     const std::int64_t lane = free_.back();
     free_.pop_back();
     return lane;
 }
 
-OUTRIDER_INLINE void LaneLayers::reserve(std::int64_t positions) {
-    if (positions > capacity_) grow(lanes_, std::max(positions, 2 * capacity_));
+OUTRIDER_INLINE bool LaneLayers::reserve(std::int64_t positions) {
+    if (positions <= capacity_) return true;
+    const std::int64_t wanted = std::max(positions, 2 * capacity_);
+    if (!fits(lanes_, positions)) return false;
+    grow(lanes_, fits(lanes_, wanted) ? wanted : positions);
+    return true;
+}
+
+/// While lanes grow, the old ones are there as well.
+OUTRIDER_INLINE bool LaneLayers::fits(std::int64_t lanes, std::int64_t capacity) const {
+    const std::int64_t position = std::ssize(weights_) * 2 * sizes_.kv_heads * sizes_.head_dim *
+                                  static_cast<std::int64_t>(options_.dtype().itemsize());
+    return (lanes * ((capacity + 63) / 64 * 64) + lanes_ * capacity_) * position <= most_bytes_;
+}
+
+OUTRIDER_INLINE std::int64_t LaneLayers::looked_at(std::int64_t longest) const {
+    std::int64_t step = 64;
+    while (16 * step < longest) step *= 2;
+    return std::min(capacity_, (longest + step - 1) / step * step);
 }
 
 /// Cleared: what is masked must still be a number.
@@ -79,7 +107,7 @@ OUTRIDER_INLINE void LaneLayers::grow(std::int64_t lanes, std::int64_t capacity)
         positions_ = at::arange(capacity, options_.dtype(at::kLong));
     }
     for (std::int64_t lane = lanes - 1; lane >= std::max<std::int64_t>(lanes_, 1); --lane) free_.push_back(lane);
-    lanes_ = lanes, capacity_ = capacity;
+    lanes_ = lanes, capacity_ = capacity, ++generation_;
 }
 
 OUTRIDER_INLINE LaneLayers::Parts LaneLayers::add(const LanePlan& plan, RoundNumbers& numbers) const {
@@ -92,9 +120,12 @@ OUTRIDER_INLINE LaneLayers::Round LaneLayers::begin(const LanePlan& plan, const 
     round.slot = numbers[parts.slot], round.lane = numbers[parts.lane];
     round.only = plan.lane.empty() ? 0 : plan.lane[0];
     round.context = plan.context, round.frames = plan.frames, round.sequences = std::ssize(plan.lane);
-    round.longest = std::min(capacity_, (plan.longest + 63) / 64 * 64);
-    const at::Tensor turns = rotation_.index_select(0, numbers[parts.position]);
-    round.cos = turns.select(1, 0), round.sin = turns.select(1, 1);
+    round.longest = plan.longest;
+    round.position = numbers[parts.position];
+    if (!kernels_) {
+        const at::Tensor turns = rotation_.index_select(0, round.position);
+        round.cos = turns.select(1, 0), round.sin = turns.select(1, 1);
+    }
     if (round.frames == 0) return round;
     const at::Tensor looks = positions_.narrow(0, 0, round.longest).lt(numbers[parts.limit].unsqueeze(1));
     round.bias = at::where(looks, seen_, unseen_).view({round.sequences, 1, 1, round.longest});
@@ -107,13 +138,17 @@ OUTRIDER_INLINE at::Tensor LaneLayers::project(std::size_t layer, const at::Tens
     const std::int64_t D = sizes_.head_dim, half = D / 2, K = sizes_.kv_heads, N = sizes_.heads;
     const at::Tensor qkv = at::mm(fused_rms_norm(rows, own.attn_norm, sizes_.norm_eps), own.qkv.t());
     const at::Tensor heads = qkv.view({-1, N + 2 * K, D});
+    const at::Tensor store = store_.select(0, static_cast<std::int64_t>(layer)).view({-1, 2 * K, D});
+    if (kernels_) {
+        turn_and_store(heads, store, rotation_, round.position, round.slot);
+        return heads;
+    }
     at::Tensor turned = heads.narrow(1, 0, N + K);
     const at::Tensor straight = turned * round.cos;
     const at::Tensor swapped = at::cat({turned.narrow(2, half, half), turned.narrow(2, 0, half)}, 2);
     at::addcmul_out(turned, straight, swapped, round.sin);
-    store_.select(0, static_cast<std::int64_t>(layer))
-        .view({-1, 2 * K, D})
-        .index_copy_(0, round.slot, heads.narrow(1, N, 2 * K));
+    at::Tensor to = store;
+    to.index_copy_(0, round.slot, heads.narrow(1, N, 2 * K));
     return heads;
 }
 
@@ -141,7 +176,10 @@ OUTRIDER_INLINE void LaneLayers::run(std::size_t layer, const at::Tensor& rows, 
     x.addmm_(attend(layer, heads, round), own.attn_out.t());
     const at::Tensor inner = at::mm(fused_rms_norm(x, own.mlp_norm, sizes_.norm_eps), own.gate_up.t());
     const std::int64_t I = inner.size(1) / 2;
-    x.addmm_(at::silu(inner.narrow(1, 0, I)).mul_(inner.narrow(1, I, I)), own.down.t());
+    if (kernels_)
+        x.addmm_(silu_gate(inner), own.down.t());
+    else
+        x.addmm_(at::silu(inner.narrow(1, 0, I)).mul_(inner.narrow(1, I, I)), own.down.t());
 }
 
 }  // namespace outrider::detail

@@ -23,7 +23,9 @@ public:
     };
 
     Part add(std::span<const std::int64_t> numbers);
-    void send(at::Device device);
+    [[nodiscard]] std::int64_t size() const { return static_cast<std::int64_t>(numbers_.size()); }
+    /// Into `block`, which is made [size()] on the device where it is undefined.
+    void send(at::Device device, at::Tensor& block);
     /// A part [count] int64 on the device, after `send`.
     [[nodiscard]] at::Tensor operator[](Part part) const { return sent_.narrow(0, part.begin, part.count); }
 
@@ -32,25 +34,41 @@ private:
     at::Tensor sent_;
 };
 
+/// Rows that rounds are filled up to, so that few numbers of rows are met: none, or a power of two from 4 on; above 256
+/// a multiple of 64.
+[[nodiscard]] constexpr std::int64_t filled_rows(std::int64_t rows) {
+    if (rows > 256) return (rows + 63) / 64 * 64;
+    std::int64_t up = rows == 0 ? 0 : 4;
+    while (up < rows) up *= 2;
+    return up;
+}
+
 /// Which rows a round has, on the host: first `context` rows that the layers remember, then `frames` rows of each
 /// sequence, which go through the layers.
 struct LanePlan {
-    std::vector<std::int64_t> slot, position;  ///< of all rows: where keys and values go, and the angle
-    std::vector<std::int64_t> lane, limit;     ///< of each sequence: its frames see positions below `limit`
-    std::int64_t context = 0, frames = 0, longest = 0;
+    std::vector<std::int64_t> slot, position;           ///< of all rows: where keys and values go, and the angle
+    std::vector<std::int64_t> lane, limit;              ///< of each sequence: its frames see positions below `limit`
+    std::int64_t context = 0, frames = 0, longest = 0;  ///< longest: positions that frames look at, see looked_at
 };
 
 /// Positions lie in lanes, one a sequence; lane 0 belongs to nobody. All lanes are as long as the longest sequence
-/// needs; they grow by doubling. What a frame leaves in its lane is overwritten by the rows that come next.
+/// needs; they grow by doubling, as far as `most_bytes` for all of them allow. What a frame leaves in its lane is
+/// overwritten by the rows that come next.
 class LaneLayers {
 public:
     /// `weights` as they are stored, on the device and of the type of `options`.
-    LaneLayers(const LayerSizes& sizes, std::span<const LayerWeights> weights, const at::TensorOptions& options);
+    LaneLayers(const LayerSizes& sizes, std::span<const LayerWeights> weights, const at::TensorOptions& options,
+               std::int64_t most_bytes, bool kernels = true);
 
+    /// 0: there is no memory for another one.
     [[nodiscard]] std::int64_t take_lane();
     void give_lane(std::int64_t lane) { free_.push_back(lane); }
-    /// Room for so many positions in every lane; call before `slot`.
-    void reserve(std::int64_t positions);
+    /// Room for so many positions in every lane; call before `slot`. False: there is no memory for them.
+    [[nodiscard]] bool reserve(std::int64_t positions);
+    /// Changes whenever lanes have moved.
+    [[nodiscard]] std::int64_t generation() const { return generation_; }
+    /// How many positions rounds look at that need `longest`, in eight steps an octave.
+    [[nodiscard]] std::int64_t looked_at(std::int64_t longest) const;
     [[nodiscard]] std::int64_t slot(std::int64_t lane, std::int64_t position) const {
         return lane * capacity_ + position;
     }
@@ -58,7 +76,8 @@ public:
     /// What the layers of one round share.
     struct Round {
         at::Tensor slot, lane;  ///< [rows], [S] int64
-        at::Tensor cos, sin;    ///< [rows, 1, head_dim], the sine with the sign of its half
+        at::Tensor position;    ///< [rows] int64
+        at::Tensor cos, sin;    ///< [rows, 1, head_dim], the sine with the sign of its half; not with kernels
         at::Tensor bias;        ///< [S, 1, 1, L] 0, or -infinity where a frame does not look
         std::int64_t only = 0;  ///< the lane where S = 1
         std::int64_t context = 0, frames = 0, sequences = 0, longest = 0;
@@ -79,18 +98,20 @@ public:
     [[nodiscard]] std::size_t size() const { return weights_.size(); }
 
 private:
+    [[nodiscard]] bool fits(std::int64_t lanes, std::int64_t capacity) const;
     at::Tensor project(std::size_t layer, const at::Tensor& rows, const Round& round);
     [[nodiscard]] at::Tensor attend(std::size_t layer, const at::Tensor& heads, const Round& round) const;
     void grow(std::int64_t lanes, std::int64_t capacity);
 
     LayerSizes sizes_;
+    bool kernels_;  ///< those of device_layer.hpp
     std::vector<LayerWeights> weights_;
     at::TensorOptions options_;
     at::Tensor store_;      // [layers, lanes, capacity, 2 kv_heads, head_dim] keys, then values
     at::Tensor rotation_;   // [capacity, 2, 1, head_dim]
     at::Tensor positions_;  // [capacity] 0, 1, 2, ...
     at::Tensor seen_, unseen_;
-    std::int64_t lanes_ = 0, capacity_ = 0;
+    std::int64_t most_bytes_, lanes_ = 0, capacity_ = 0, generation_ = 0;
     std::vector<std::int64_t> free_;
 };
 

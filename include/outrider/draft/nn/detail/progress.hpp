@@ -3,8 +3,11 @@
 
 #include <outrider/core/error.hpp>
 #include <outrider/target/round.hpp>
+#include <span>
 #include <string_view>
 #include <unordered_map>
+#include <utility>
+#include <vector>
 
 namespace outrider {
 
@@ -47,6 +50,19 @@ inline void check_progress(std::string_view drafter, std::span<const SequenceFee
         const auto found = known.find(it.sequence);
         check_progress(drafter, it, found == known.end() ? nullptr : &found->second, width, vocabulary);
     }
+}
+
+/// Trees of some of a round's sequences, in the round's order; the others get their roots alone.
+[[nodiscard]] inline std::vector<SequenceTree> with_roots(std::vector<SequenceTree> trees,
+                                                          std::span<const SequenceFeedback> feedback) {
+    if (trees.size() == feedback.size()) return trees;
+    std::vector<SequenceTree> all;
+    std::size_t next = 0;
+    for (const SequenceFeedback& it : feedback)
+        all.push_back(next < trees.size() && trees[next].sequence == it.sequence
+                          ? std::move(trees[next++])
+                          : SequenceTree{it.sequence, TokenTree::root_only(it.pending)});
+    return all;
 }
 
 }  // namespace outrider

@@ -17,15 +17,21 @@
 
 namespace outrider {
 
-/// rank_row (score_rows.hpp) of every row of `scores` [rows, V] on any device: a softmax, a selection, and one copy to
-/// the host of two numbers a token. A row that holds NaN or +infinity has none. Which of equal tokens are the last ones
-/// is the device's choice; all others stand by falling probability, between equals the lower column first.
-inline void rank_scores(const at::Tensor& scores, std::int64_t ranks, std::span<const TokenId> vocabulary,
-                        std::vector<RankedTokens>& ranked) {
-    const std::int64_t rows = scores.size(0), k = std::min(ranks, scores.size(1));
-    const auto [log_q, column] = at::log_softmax(scores, -1).topk(k, -1);
+/// The `ranks` likeliest columns of every row of `scores` [rows, V] f32 on any device, and their log-probabilities:
+/// what take_ranked takes. A softmax and a selection.
+[[nodiscard]] inline at::Tensor ranked_there(const at::Tensor& scores, std::int64_t ranks) {
+    const auto [log_q, column] = at::log_softmax(scores, -1).topk(std::min(ranks, scores.size(1)), -1);
     // Columns are below 2^24, so that floats hold them.
-    const at::Tensor both = at::cat({log_q, column.to(log_q.scalar_type())}, 1).to(at::kCPU, at::kFloat).contiguous();
+    return at::cat({log_q, column.to(log_q.scalar_type())}, 1);
+}
+
+/// rank_row (score_rows.hpp) of every row, from one copy to the host of two numbers a token. A row that holds NaN or
+/// +infinity has none. Which of equal tokens are the last ones is the device's choice; all others stand by falling
+/// probability, between equals the lower column first.
+inline void take_ranked(const at::Tensor& there, std::span<const TokenId> vocabulary,
+                        std::vector<RankedTokens>& ranked) {
+    const std::int64_t rows = there.size(0), k = there.size(1) / 2;
+    const at::Tensor both = there.to(at::kCPU, at::kFloat).contiguous();
     const float* row = both.const_data_ptr<float>();
     const float least = std::log(std::numeric_limits<float>::min());
     ranked.assign(static_cast<std::size_t>(rows), {});
