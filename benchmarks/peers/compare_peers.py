@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Outrider, llama.cpp and transformers on one GGUF file, the same prompts, machine and token limits.
+"""Outrider, llama.cpp, OpenVINO and transformers on one GGUF file, the same prompts, machine and token limits.
 
     benchmarks/peers/run.sh [--arms PATTERN,...] [--repeats N] ...
 
@@ -8,9 +8,10 @@ is reversed in every second repeat, so that a noisy machine hits all alike. Deco
 pass's; the ratios' intervals are 95 % bootstraps over prompts and repeats (paired: the same ones on both sides).
 
 Arms, to choose from by patterns as of a shell (a short run: --arms 'outrider/stored/*,llama.cpp/*' --limit 4):
-    outrider/{stored,bf16,f32}/{none,ngram,DRAFTER,DRAFTER+ngram}      every folder in examples/drafters
+    outrider/{stored,bf16,f32}/{none,ngram,DRAFTER,DRAFTER+ngram}      folders in examples/drafters made for the model
     outrider/stored-PATH/none                                          a lesser vector path forced, e.g. avx2
     llama.cpp/{plain,ngram-simple,ngram-map-k,ngram-map-k4v,ngram-mod,ngram-cache}
+    openvino/{plain,lookup}                                            the families whose GGUF files it reads
     transformers/{f32,bf16}/{plain,lookup}
 """
 import argparse
@@ -39,6 +40,8 @@ def parse_arguments():
     parser.add_argument("--program", type=pathlib.Path, default=ROOT / "build/release/outrider")
     parser.add_argument("--prompts", type=pathlib.Path, default=ROOT / "examples/prompts.jsonl")
     parser.add_argument("--limit", type=int, default=0, help="use the first N prompts only; 0: all")
+    parser.add_argument("--raw", action="store_true", help="prompts as they are, for a model without a chat template")
+    parser.add_argument("--busy", type=int, default=0, help="processes that keep a core busy meanwhile")
     parser.add_argument("-n", "--max-tokens", type=int, default=64)
     parser.add_argument("--arms", default="*", help="patterns with commas between; default: all")
     parser.add_argument("--isas", default="avx2", help="lesser vector paths to force, with commas between")
@@ -54,8 +57,13 @@ def parse_arguments():
     return parser.parse_args()
 
 
+def target_of(folder):
+    return json.loads((folder / "config.json").read_text(encoding="utf-8"))["target"]["name"]
+
+
 def all_arms(options):
-    folders = sorted(path.parent for path in (ROOT / "examples/drafters").glob("*/model.safetensors"))
+    shipped = sorted(path.parent for path in (ROOT / "examples/drafters").glob("*/model.safetensors"))
+    folders = [folder for folder in shipped if target_of(folder) == options.model.name]
     folders += [pathlib.Path(name).resolve() for name in options.drafters.split(",") if name]
     drafters = {"none": "none", "ngram": "ngram"}
     for folder in folders:
@@ -67,6 +75,8 @@ def all_arms(options):
         arms[f"outrider/stored-{isa}/none"] = {"kind": "outrider", "weights": "stored", "drafter": "none", "isa": isa}
     for mode in LLAMA_MODES:
         arms[f"llama.cpp/{mode}"] = {"kind": "llama_cpp", "mode": mode}
+    for mode in ("plain", "lookup"):
+        arms[f"openvino/{mode}"] = {"kind": "openvino", "mode": mode}
     for dtype in ("f32", "bf16"):
         for mode in ("plain", "lookup"):
             arms[f"transformers/{dtype}/{mode}"] = {"kind": "transformers", "dtype": dtype, "mode": mode}
@@ -76,8 +86,9 @@ def all_arms(options):
 
 def read_prompts(options):
     """The prompts' ids, by the model's own template and Outrider's tokenizer: what every peer is given."""
-    rendered = subprocess.run([sys.executable, HERE / "render_prompts.py", options.model, options.prompts,
-                               str(options.limit)], check=True, capture_output=True, text=True).stdout.splitlines()
+    command = [sys.executable, HERE / "render_prompts.py", options.model, options.prompts, str(options.limit)]
+    command += ["raw"] if options.raw else []
+    rendered = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
     ends, prompts = json.loads(rendered[0])["end_ids"], [json.loads(line) for line in rendered[1:]]
     lines = "".join(json.dumps(prompt["text"]) + "\n" for prompt in prompts)
     ids = subprocess.run([options.program, "tokenize", "--model", options.model], input=lines, check=True,
@@ -105,7 +116,7 @@ def run_outrider(arm, prompts, options, folder):
     environment = {**os.environ, **({"OUTRIDER_ISA": arm["isa"]} if "isa" in arm else {})}
     command = [options.program, "generate", "--model", options.model, "--weights", arm["weights"], "--drafter",
                arm["drafter"], "--nodes", options.nodes, "--threads", str(options.threads), "--prompts", asked,
-               "--max-tokens", str(options.max_tokens), "--json", "-"]
+               "--max-tokens", str(options.max_tokens), "--json", "-", *(["--raw"] if options.raw else [])]
     begin = time.perf_counter()
     with answered.open("w", encoding="utf-8") as out:
         process = subprocess.Popen(command, stdout=out, stderr=subprocess.DEVNULL, env=environment)
@@ -219,7 +230,7 @@ def same_texts(runs, plain):
 
 
 def summarise(arms, runs):
-    plain_of = {"outrider": "none", "llama_cpp": "plain", "transformers": "plain"}
+    plain_of = {"outrider": "none", "llama_cpp": "plain", "openvino": "plain", "transformers": "plain"}
     rows = []
     for name, arm in arms.items():
         if name not in runs:
@@ -238,6 +249,10 @@ def summarise(arms, runs):
             row["beta"] = row["tokens"] / sum(a["rounds"] for a in answers)
         rows.append(row)
     return rows
+
+
+def beside(busy):
+    return "nothing else running" if busy == 0 else f"beside {busy} busy process{'' if busy == 1 else 'es'}"
 
 
 def interval(value):
@@ -261,7 +276,7 @@ def table(report):
     if report["failed"]:
         lines += ["", f"Failed, and left out: {', '.join(report['failed'])}."]
     lines += ["", f"{s['model']}, {s['prompts']} ({s['prompt_count']} prompts, {s['max_tokens']} tokens at most, greedy), "
-                  f"{s['threads']} threads, {s['nodes']} nodes; {s['repeats']} repeats in alternating order, transformers "
+                  f"{s['threads']} threads, {s['nodes']} nodes, {beside(s['busy'])}; {s['repeats']} repeats in alternating order, transformers "
                   f"{s['slow_repeats']} over {s['slow_prompt_count']} prompts. {s['processor']}; {s['date']}. "
                   f"llama.cpp says: {s['llama_cpp'] or 'not run'}. Intervals: 95 % bootstrap over prompts and repeats. "
                   "Outrider's load time is its process's whole time less prefill and decoding; the peers' leaves out "
@@ -285,13 +300,19 @@ def main():
         print("\n".join(arms) or f"no arm matches {options.arms}")
         return 0 if arms else 1
     prompts, ends = read_prompts(options)
-    runs = measure(arms, prompts, ends, options)
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(options.busy)]
+    try:
+        runs = measure(arms, prompts, ends, options)
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
     logs = [run["log"] for name in runs for run in runs[name] if arms[name]["kind"] == "llama_cpp"]
     llama = next((line.strip() for log in logs for line in log.splitlines() if line.startswith("CPU")), "")
     slow = len(prompts[:options.slow_limit or None])
     report = {"settings": {"date": datetime.date.today().isoformat(), "model": options.model.name,
                            "prompts": options.prompts.name, "prompt_count": len(prompts), "slow_prompt_count": slow,
-                           "max_tokens": options.max_tokens, "threads": options.threads, "nodes": options.nodes,
+                           "max_tokens": options.max_tokens, "threads": options.threads, "nodes": options.nodes, "busy": options.busy,
                            "repeats": options.repeats, "slow_repeats": min(options.slow_repeats, options.repeats),
                            "processor": processor(), "llama_cpp": llama},
               "failed": [name for name in arms if name not in runs], "rows": summarise(arms, runs)}

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Outrider beside llama.cpp and transformers on one file, one set of prompts and one machine.
+# Outrider beside llama.cpp, OpenVINO and transformers on one file, one set of prompts and one machine.
 #     benchmarks/peers/run.sh [options of compare_peers.py]      --help lists them; --install only makes the environment
 # The peers live in build/peers/venv, a throw-away virtual environment that this script makes (some 5 GB: PyPI's torch
 # loads its CUDA libraries even where it runs on the CPU). OUTRIDER_PEERS_PYTHON names an environment to use instead.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
-packages=(torch==2.11.0 transformers accelerate gguf numpy tokenizers xllamacpp matplotlib)
+packages=(torch==2.11.0 transformers accelerate gguf numpy tokenizers xllamacpp openvino-genai matplotlib)
 
 make_environment() {
     local venv=build/peers/venv
