@@ -143,13 +143,14 @@ private:
     void draft(TeamMember& member, std::span<CtcRound> rounds, std::int64_t A, std::int64_t all,
                CtcRoundScores& scores) {
         const std::int64_t T = config_.frames;
-        const auto mine = member.range(A);
-        for (std::int64_t i = mine.begin; i < mine.end; ++i) {
+        const auto first = member.range(A);
+        for (std::int64_t i = first.begin; i < first.end; ++i) {
             const auto& cache = static_cast<const KernelCache&>(*rounds[static_cast<std::size_t>(i / T)].cache);
             std::copy_n(cache.last_fused.data(), H_, x_.data() + i * H_);
             add_row(x_.data() + i * H_, queries_.data() + i % T * H_, H_);
         }
         for (Layer& layer : layers_) layer.kernels.run(member, x_.data());
+        const auto mine = member.range(A);  // others than at first, where a member left
         for (std::int64_t i = mine.begin; i < mine.end; ++i) {
             float* row = x_.data() + i * H_;
             rms_norm_row(row, H_, final_norm_.data(), static_cast<float>(config_.norm_eps), row);

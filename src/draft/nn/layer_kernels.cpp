@@ -120,12 +120,12 @@ void LayerKernels::take_up(TeamMember& member, const float* x) {
 void LayerKernels::run(TeamMember& member, float* x) {
     const std::int64_t A = std::ssize(rows_), W = N_ + 2 * K_;
     const auto eps = static_cast<float>(sizes_.norm_eps);
-    const auto mine = member.range(A);
     member.barrier();
     packed_.assign_rms_norm(member, x, A, H_, H_, attn_norm_.data(), eps, qkv_.format());
     member.barrier();
     qkv_.multiply(member, packed_, qkv_out_.data(), W);
     member.barrier();
+    const auto mine = member.range(A);
     for (std::int64_t i = mine.begin; i < mine.end; ++i) {
         const LayerRow& at = rows_[static_cast<std::size_t>(i)];
         float* row = qkv_out_.data() + i * W;

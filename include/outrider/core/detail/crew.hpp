@@ -2,51 +2,93 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <vector>
 
 namespace outrider::detail {
 
-/// Where other work takes a core, the member that ran there is late at every barrier, and all others wait for it:
-/// then fewer members do more. Runs are judged by windows of some milliseconds: by the share of their time in which
-/// members waited for late ones. Now and then a window has one member more, the more seldom the longer that has not
-/// paid.
+/// Where other work takes cores, members are late at barriers and the others wait for them: then fewer do more. What
+/// counts is the work that the first member gets done in a second, times what so many members do while it does it. Its
+/// processor time says both: it has none while it waits for others, and none while other work has its core, which it
+/// may also have because a second member sits on the core that the first could have moved to.
+///
+/// Another number of members is tried for some milliseconds, fewer only where fewer could do more, and kept where it
+/// did more. What trials lose is bounded: a trial that lost t seconds is followed by t / kShare without one.
 class Crew {
 public:
-    explicit Crew(int size) : size_(size), members_(size) {}
+    explicit Crew(int size) : size_(size), members_(size), seen_(static_cast<std::size_t>(size) + 1) {}
 
     /// Of the next run.
     [[nodiscard]] int members() const noexcept { return members_; }
 
-    /// A run took so many seconds; its members together waited `late` of them for late ones.
-    void learn(double seconds, double late) {
-        time_ += seconds, late_ += late;
-        if (time_ < (trying_ || members_ == size_ ? kWindow : rest_)) return;
-        const int before = members_;
-        if (members_ > 1 && speed() < scale(members_ - 1)) {
-            --members_;
-            rest_ = trying_ ? std::min(2 * rest_, kLongestRest) : kRest;
-            trying_ = false;
-        } else if (trying_) {
-            trying_ = false, rest_ = kRest;
-        } else if (members_ < size_) {
-            ++members_, trying_ = true;
-        }
-        if (members_ != before || time_ > kMemory) time_ = late_ = 0;
+    /// What so many members do while the first does 1.
+    [[nodiscard]] static double scale(int members) { return 1 + kAdds * double(members - 1); }
+
+    /// A run took so many seconds, and did what one member alone would have done in `work` seconds of processor time:
+    /// those of the first member, each times scale(members that took part in it).
+    void learn(double seconds, double work) {
+        if (size_ == 1) return;
+        window_ += seconds, window_work_ += work;
+        if (window_ < (trying_ == 0 ? kWindow : kTrial)) return;
+        const double fade = std::exp(-window_ / kMemory);
+        for (Seen& size : seen_) size.seconds *= fade, size.work *= fade;
+        Seen& now = seen_[static_cast<std::size_t>(members_)];
+        now.seconds += window_, now.work += window_work_;
+        for (Direction& direction : directions_) direction.rested += window_;
+        if (trying_ == 0)
+            try_another();
+        else
+            judge();
+        window_ = window_work_ = 0;
     }
 
 private:
-    static constexpr double kWindow = 0.02, kRest = 0.1, kLongestRest = 3.2, kMemory = 0.1;  ///< seconds
-    static constexpr double kAdds = 0.8;  ///< of the first member's speed, by each further one
+    static constexpr double kWindow = 0.02, kTrial = 0.04;  ///< seconds
+    static constexpr double kMemory = 0.3;                  ///< seconds in which what was seen fades to a third
+    static constexpr double kRest = 0.1, kLongestRest = 1.6, kShare = 0.04;
+    static constexpr double kAlike = 0.05;  ///< of a rate; then fewer members leave cores to others
+    static constexpr double kAdds = 0.8;    ///< of the first member's speed, by each further one
 
-    static double scale(int members) { return 1 + kAdds * double(members - 1); }
-    /// Of one member alone. While one is late, all others wait.
-    [[nodiscard]] double speed() const {
-        return scale(members_) * (1 - std::min(1.0, late_ / (time_ * double(members_ - 1))));
+    struct Seen {
+        double seconds = 0, work = 0;
+        [[nodiscard]] double rate() const { return seconds > 0 ? work / seconds : 0; }
+    };
+    struct Direction {
+        double rest = 0, rested = 0;
+    };
+    [[nodiscard]] double rate(int members) const { return seen_[static_cast<std::size_t>(members)].rate(); }
+    [[nodiscard]] int step() const { return std::max(1, members_ / 8); }
+
+    void try_another() {
+        const bool could_be_less = members_ > 1 && rate(members_) < scale(members_ - step());
+        for (const int way : {-1, 1}) {
+            const Direction& direction = directions_[way > 0];
+            if (direction.rested < direction.rest || (way < 0 ? !could_be_less : members_ == size_)) continue;
+            from_ = members_;
+            members_ = std::clamp(members_ + way * step(), 1, size_);
+            trying_ = way;
+            return;
+        }
     }
 
-    int size_, members_;
-    double time_ = 0, late_ = 0;  ///< of the window
-    double rest_ = kRest;         ///< until one more is tried
-    bool trying_ = false;
+    void judge() {
+        Direction &tried = directions_[trying_ > 0], &other = directions_[trying_ < 0];
+        const double gains = rate(members_) / std::max(rate(from_), 1e-9) - 1;
+        if (gains > (trying_ > 0 ? kAlike : -kAlike)) {
+            tried = {}, other = {kRest, 0};
+        } else {
+            members_ = from_;
+            tried.rest = std::max(std::clamp(2 * tried.rest, kRest, kLongestRest), -gains * window_ / kShare);
+        }
+        tried.rested = 0, trying_ = 0;
+    }
+
+    int size_, members_, from_ = 0;
+    int trying_ = 0;  ///< 1: more members, -1: fewer
+    double window_ = 0, window_work_ = 0;
+    std::vector<Seen> seen_;        ///< by number of members
+    Direction directions_[2] = {};  ///< fewer, more
 };
 
 }  // namespace outrider::detail

@@ -19,72 +19,59 @@
 #include <outrider/core/detail/cores.hpp>
 #include <outrider/core/detail/crew.hpp>
 #include <outrider/core/detail/patience.hpp>
+#include <outrider/core/detail/signal.hpp>
+#include <outrider/core/detail/thread_seconds.hpp>
 
 namespace outrider {
 namespace detail::team {
 
-inline constexpr int kIdleSpins = 5000;    // some 70 to 160 us: what a round samples in between finds its threads awake
-inline constexpr int kBarrierYields = 64;  // then let whoever took that core finish, and sleep at last
-inline constexpr double kLate = 1e-4;      // seconds: who comes later than that had lost its core
+inline constexpr int kIdleSpins = 5000;  // some 70 to 160 us: what a round samples in between finds its threads awake
+inline constexpr double kLate = 0.5e-3;  // seconds: who comes later than that, and than it takes others to do their
+                                         // part and that one's, had lost its core
 
-inline void relax() {
-#if defined(__x86_64__) || defined(__i386__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    asm volatile("yield");
-#endif
-}
-
-// Whether `value` differs from `old` within so many looks.
-OUTRIDER_INLINE bool spin(const std::atomic<std::int32_t>& value, std::int32_t old, int spins) {
-    for (int i = 0; i < spins; ++i) {
-        if (value.load(std::memory_order_acquire) != old) return true;
-        relax();
-    }
-    return false;
-}
-
-// Lets others have the core, and sleeps at last, until `value` differs from `old`.
-OUTRIDER_INLINE void sleep_until_changed(const std::atomic<std::int32_t>& value, std::int32_t old, int yields) {
-    for (int i = 0; i < yields; ++i) {
-        if (value.load(std::memory_order_acquire) != old) return;
-        std::this_thread::yield();
-    }
-    while (value.load(std::memory_order_acquire) == old) value.wait(old, std::memory_order_acquire);
-}
-
-/// Seconds that a late member was waited for.
-OUTRIDER_INLINE double wait_at_barrier(const std::atomic<std::int32_t>& value, std::int32_t old) {
+/// Until `signal` is another than `old`. Returns the seconds that it slept.
+OUTRIDER_INLINE double wait(Signal& signal, std::int32_t old) {
     thread_local Patience patience;
-    const bool soon = spin(value, old, patience.next());
+    const bool soon = signal.spin(old, patience.next());
     patience.learn(soon);
     if (soon) return 0;
     const double start = now_seconds();
-    sleep_until_changed(value, old, kBarrierYields);
-    const double waited = now_seconds() - start;
-    return waited > kLate ? waited : 0;
+    signal.sleep(old);
+    return now_seconds() - start;
 }
 
 struct TeamAborted {};  // unwinds the members that wait for one that threw
+struct TeamLeft {};     // unwinds the member that the others go on without
 
 }  // namespace detail::team
 
 struct ThreadTeam::State {
-    alignas(64) std::atomic<std::int32_t> epoch{0};     // a new value starts a run; see begin()
-    alignas(64) std::atomic<std::int32_t> finished{0};  // runs finished by the workers, a new value when all have
-    alignas(64) std::atomic<std::int32_t> running{0};   // workers still inside the run
-    alignas(64) std::atomic<std::int32_t> arrived{0};   // members at the barrier
-    alignas(64) std::atomic<std::int32_t> phase{0};     // a new value opens the barrier
+    detail::Signal epoch;                              // a new value starts a run; see begin()
+    detail::Signal finished;                           // a new value when all workers have finished the run
+    detail::Signal phase;                              // a new value opens the barrier; see kPhase
+    alignas(64) std::atomic<std::int32_t> running{0};  // workers still inside the run
+    alignas(64) std::atomic<std::int32_t> arrived{0};  // members at the barrier
     alignas(64) std::atomic<bool> aborted{false};
-    alignas(64) std::atomic<std::int64_t> late{0};  // nanoseconds that members waited for late ones in this run
     Body body = nullptr;
     void* argument = nullptr;
     std::exception_ptr error;  // guarded by error_mutex
     std::mutex error_mutex, run_mutex;
     std::vector<std::thread> workers;
     int size = 1;
-    int members = 1;                   // of the run; read by those that take part alone
-    std::optional<detail::Crew> crew;  // where the number of threads was left to the team
+
+    int members = 1;  // that begin the run
+    int last = 0;     // who came last to the barrier
+
+    // The first member's, where there is a crew.
+    std::optional<detail::Crew> crew;   // where the number of threads was left to the team
+    int taking_part = 1;                // by now
+    int leaves = 0;                     // who is to leave at the next barrier; 0: nobody
+    double phase_began = 0;             // since its last barrier
+    double work = 0, work_counted = 0;  // see Crew::learn; up to this processor time
+
+    // The phase counts barriers, and says in its lower part which member leaves the run there (0: none). One that
+    // leaves may look at it late, when the others are at the next barrier: all that it needs must be in the one number.
+    static constexpr std::int32_t kPhase = 1024;
 
     static constexpr std::int32_t kStop = 2047;  // no number of members
     static std::int32_t members_of(std::int32_t epoch) { return epoch & kStop; }
@@ -92,45 +79,20 @@ struct ThreadTeam::State {
     /// Wakes the workers. The number of members is a part of the epoch: a worker that is not among them may look at it
     /// when the run is over already, and the next one has begun.
     void begin(std::int32_t count) {
-        const auto runs = static_cast<std::uint32_t>(epoch.load(std::memory_order_relaxed)) / 2048 + 1;
-        epoch.store(static_cast<std::int32_t>(runs * 2048 + static_cast<std::uint32_t>(count)),
-                    std::memory_order_release);
-        epoch.notify_all();
+        const auto runs = static_cast<std::uint32_t>(epoch.value()) / 2048 + 1;
+        epoch.set(static_cast<std::int32_t>(runs * 2048 + static_cast<std::uint32_t>(count)));
     }
 
-    void wait(const std::atomic<std::int32_t>& value, std::int32_t old) {
-        if (const double seconds = detail::team::wait_at_barrier(value, old); seconds > 0)
-            late.fetch_add(static_cast<std::int64_t>(1e9 * seconds), std::memory_order_relaxed);
+    void count_work() {
+        const double now = detail::thread_seconds();
+        work += detail::Crew::scale(taking_part) * (now - work_counted);
+        work_counted = now;
     }
 
-    void barrier() {
-        if (aborted.load(std::memory_order_acquire)) throw detail::team::TeamAborted{};
-        const std::int32_t now = phase.load(std::memory_order_acquire);
-        if (arrived.fetch_add(1, std::memory_order_acq_rel) + 1 == members) {
-            arrived.store(0, std::memory_order_relaxed);
-            phase.fetch_add(1, std::memory_order_acq_rel);
-            phase.notify_all();
-        } else {
-            wait(phase, now);
-        }
-        if (aborted.load(std::memory_order_acquire)) throw detail::team::TeamAborted{};
-    }
-
-    void call(int index) {
-        TeamMember member(this, index, members);
-        try {
-            body(argument, member);
-        } catch (const detail::team::TeamAborted&) {
-        } catch (...) {
-            const std::lock_guard lock(error_mutex);
-            if (!error) error = std::current_exception();
-            aborted.store(true, std::memory_order_release);
-            phase.fetch_add(1, std::memory_order_acq_rel);
-            phase.notify_all();
-        }
-    }
-
-    void work(int index);
+    void barrier(int& index, int& count);
+    void await_others(std::int32_t before);
+    void call(int index);
+    void work_as(int index);
 
     /// Ends the workers that there are.
     void stop() {
@@ -144,34 +106,88 @@ namespace detail::team {
 inline thread_local const void* current_team = nullptr;  // the team whose run this thread is in
 }
 
-OUTRIDER_INLINE void ThreadTeam::State::work(int index) {
+OUTRIDER_INLINE void ThreadTeam::State::barrier(int& index, int& count) {
+    if (aborted.load(std::memory_order_acquire)) throw detail::team::TeamAborted{};
+    const std::int32_t before = phase.value();
+    const bool leads = index == 0 && crew;
+    const auto barriers = [](std::int32_t value) { return static_cast<std::uint32_t>(value) / kPhase; };
+    const auto next = static_cast<std::int32_t>((barriers(before) + 1) * kPhase);
+    if (arrived.fetch_add(1, std::memory_order_acq_rel) + 1 == count) {
+        arrived.store(0, std::memory_order_relaxed);
+        last = index;
+        phase.set(next + std::exchange(leaves, 0));
+    } else if (leads) {
+        await_others(before);
+    } else {
+        (void)detail::team::wait(phase, before);
+    }
+    if (aborted.load(std::memory_order_acquire)) throw detail::team::TeamAborted{};
+    const std::int32_t now = phase.value();
+    const int left = now - next;
+    if (barriers(now) != barriers(next) || (left > 0 && left == index)) throw detail::team::TeamLeft{};
+    if (left > 0) {
+        if (leads) count_work(), --taking_part;
+        if (index == --count) index = left;
+    }
+    if (leads) phase_began = now_seconds();
+}
+
+/// The first member's wait at a barrier. Beside other work, one that has lost its core is waited for as long as that
+/// other work's slice of time lasts: once is enough, and the run goes on without it.
+OUTRIDER_INLINE void ThreadTeam::State::await_others(std::int32_t before) {
+    const double slept = detail::team::wait(phase, before);
+    if (slept > detail::team::kLate && slept > now_seconds() - slept - phase_began) leaves = last;
+}
+
+OUTRIDER_INLINE void ThreadTeam::State::call(int index) {
+    TeamMember member(this, index, members);
+    try {
+        body(argument, member);
+    } catch (const detail::team::TeamAborted&) {
+    } catch (const detail::team::TeamLeft&) {
+    } catch (...) {
+        const std::lock_guard lock(error_mutex);
+        if (!error) error = std::current_exception();
+        aborted.store(true, std::memory_order_release);
+        phase.advance(kPhase);
+    }
+}
+
+OUTRIDER_INLINE void ThreadTeam::State::work_as(int index) {
     detail::team::current_team = this;
+    bool took_part = true;
     for (std::int32_t seen = 0;;) {
-        if (!detail::team::spin(epoch, seen, detail::team::kIdleSpins))
-            detail::team::sleep_until_changed(epoch, seen, 0);
-        seen = epoch.load(std::memory_order_acquire);
+        if (!took_part || !epoch.spin(seen, detail::team::kIdleSpins)) epoch.sleep(seen);
+        seen = epoch.value();
         if (members_of(seen) == kStop) return;
-        if (index >= members_of(seen)) continue;
+        took_part = index < members_of(seen);
+        if (!took_part) continue;
         call(index);
-        if (running.fetch_sub(1, std::memory_order_acq_rel) == 1) {
-            finished.fetch_add(1, std::memory_order_acq_rel);
-            finished.notify_all();
-        }
+        if (running.fetch_sub(1, std::memory_order_acq_rel) == 1) finished.advance(1);
     }
 }
 
 OUTRIDER_INLINE void TeamMember::barrier() {
-    if (team_ != nullptr && size_ > 1) static_cast<ThreadTeam::State*>(team_)->barrier();
+    if (team_ != nullptr && size_ > 1) static_cast<ThreadTeam::State*>(team_)->barrier(index_, size_);
 }
 
 OUTRIDER_INLINE ThreadTeam::ThreadTeam(int threads) : state_(std::make_unique<State>()) {
     require_in(ranges::kThreads, threads, "ThreadTeam", "the number of threads");
-    state_->size = threads == 0 ? physical_cores() : threads;
-    if (threads == 0) state_->crew.emplace(state_->size);
+    start(threads == 0 ? physical_cores() : threads, threads == 0);
+}
+
+OUTRIDER_INLINE ThreadTeam::ThreadTeam(UpTo most) : state_(std::make_unique<State>()) {
+    require_in(ranges::kThreads, most.threads, "ThreadTeam", "the most threads");
+    start(std::max(most.threads, 1), true);
+}
+
+OUTRIDER_INLINE void ThreadTeam::start(int size, bool may_leave) {
+    state_->size = size;
+    if (may_leave) state_->crew.emplace(size);
     state_->workers.reserve(static_cast<std::size_t>(state_->size - 1));
     try {
         for (int i = 1; i < state_->size; ++i)
-            state_->workers.emplace_back([state = state_.get(), i] { state->work(i); });
+            state_->workers.emplace_back([state = state_.get(), i] { state->work_as(i); });
     } catch (const std::exception& error) {
         const std::size_t started = state_->workers.size() + 1;
         state_->stop();  // a thread that can be joined may not be destroyed
@@ -196,17 +212,19 @@ OUTRIDER_INLINE void ThreadTeam::run_erased(Body body, void* argument) {
     s.error = nullptr;
     s.aborted.store(false, std::memory_order_relaxed);
     s.arrived.store(0, std::memory_order_relaxed);
-    s.late.store(0, std::memory_order_relaxed);
-    const std::int32_t before = s.finished.load(std::memory_order_acquire);
-    s.members = s.crew ? s.crew->members() : s.size;
-    const double start = s.crew ? now_seconds() : 0;
+    s.leaves = 0;
+    const std::int32_t before = s.finished.value();
+    s.members = s.taking_part = s.crew ? s.crew->members() : s.size;
+    if (s.crew) s.phase_began = now_seconds(), s.work = 0, s.work_counted = detail::thread_seconds();
+    const double start = s.phase_began;
     if (s.members > 1) {
         s.running.store(s.members - 1, std::memory_order_relaxed);
         s.begin(s.members);
     }
     s.call(0);
-    if (s.members > 1) s.wait(s.finished, before);
-    if (s.crew) s.crew->learn(now_seconds() - start, 1e-9 * double(s.late.load(std::memory_order_relaxed)));
+    if (s.crew) s.count_work();
+    if (s.members > 1) (void)detail::team::wait(s.finished, before);
+    if (s.crew) s.crew->learn(now_seconds() - start, s.work);
     detail::team::current_team = outer;
     if (s.error) std::rethrow_exception(s.error);
 }

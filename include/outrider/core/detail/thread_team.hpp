@@ -25,7 +25,10 @@ public:
     [[nodiscard]] int index() const noexcept { return index_; }  ///< 0 is the thread that called run
     [[nodiscard]] int size() const noexcept { return size_; }
 
-    /// Returns when every member of the team has called it. Writes made before are seen by all members after.
+    /// Returns when every member of the team has called it. Writes made before are seen by all members after. Where the
+    /// number of threads was left to the team, a member that came late may leave the run here (its call ends by an
+    /// exception that the team takes up), and index() and size() of others may be others behind it: a range is asked
+    /// for behind the barrier that its use stands behind.
     void barrier();
 
     /// This member's share of `count` items: contiguous, in member order, sizes that differ by at most one.
@@ -47,9 +50,15 @@ private:
 /// microseconds and then sleep in the kernel, so they cost nothing between passes and leave the cores to others.
 class ThreadTeam {
 public:
-    /// `threads` includes the calling thread; 0 takes the physical cores that this process may use, by its affinity and
-    /// its control groups' quota, and fewer in runs while other work keeps some of them (TeamMember::size tells).
+    /// The most threads of a team that takes fewer in runs while other work keeps some cores (TeamMember::size tells).
+    struct UpTo {
+        int threads = 1;
+    };
+
+    /// `threads` includes the calling thread; 0 takes up to as many as there are physical cores that this process may
+    /// use, by its affinity and its control groups' quota.
     explicit ThreadTeam(int threads = 0);
+    explicit ThreadTeam(UpTo most);
     ~ThreadTeam();
     ThreadTeam(const ThreadTeam&) = delete;
     ThreadTeam& operator=(const ThreadTeam&) = delete;
@@ -72,6 +81,7 @@ private:
     friend class TeamMember;
     struct State;
     using Body = void (*)(void*, TeamMember&);
+    void start(int size, bool may_leave);
     void run_erased(Body body, void* argument);
 
     std::unique_ptr<State> state_;
