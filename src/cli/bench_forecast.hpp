@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include <outrider/core/options.hpp>
+#include <outrider/core/result.hpp>
 #include <outrider/core/types.hpp>
 
 namespace outrider::cli {

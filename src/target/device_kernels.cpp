@@ -9,6 +9,8 @@
 #include <string_view>
 #include <vector>
 
+#include <outrider/core/error.hpp>
+
 #include "cuda/rope_store.hpp"
 #include "cuda/rows.hpp"
 #include "cuda/tree_attention.hpp"

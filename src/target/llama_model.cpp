@@ -61,11 +61,11 @@ void LlamaModel::State::choose_backend(const Options& options) {
     threads = options.threads > 0 ? options.threads : ThreadTeam::physical_cores();
     Weights weights = options.weights;
     if (!kernels && weights == Weights::automatic) weights = options.device.is_cpu() ? Weights::f32 : Weights::bf16;
-    const bool device =
+    const bool by_device =
         options.backend == Backend::device || (options.backend == Backend::automatic && !options.device.is_cpu());
     if (kernels)
         backend = make_kernel_backend(source, config, weights, options.threads);
-    else if (device)
+    else if (by_device)
         backend = make_device_backend(*source, config, options.device, weights,
                                       {options.cache_tokens, options.cache_sequences});
     else

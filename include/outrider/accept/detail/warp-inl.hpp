@@ -30,8 +30,8 @@ OUTRIDER_ALWAYS_INLINE float exp_negative(float x) {
     x = std::bit_cast<float>(std::min(std::bit_cast<std::int32_t>(x) | kSign, kLeast));
     const auto n = static_cast<std::int32_t>(x * 1.44269504F - 0.5F);
     const auto whole = static_cast<float>(n);
-    const float r = exp_remainder<PlainArithmetic<float>>(x, whole);
-    const float p = exp_polynomial<PlainArithmetic<float>>(r) * r * r + r + 1.0F;
+    const float r = exp_remainder<FloatArithmetic>(x, whole);
+    const float p = exp_polynomial<FloatArithmetic>(r) * r * r + r + 1.0F;
     return p * std::bit_cast<float>((n + 127) << 23);
 }
 

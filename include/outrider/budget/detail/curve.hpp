@@ -8,7 +8,7 @@
 #include <span>
 #include <vector>
 
-#include <outrider/core/options.hpp>
+#include <outrider/core/result.hpp>
 
 namespace outrider::budget {
 

@@ -9,7 +9,7 @@
 #include <span>
 
 #include <outrider/budget/detail/curve.hpp>
-#include <outrider/core/options.hpp>
+#include <outrider/core/result.hpp>
 
 namespace outrider::budget {
 

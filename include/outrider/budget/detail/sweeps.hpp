@@ -10,7 +10,7 @@
 #include <vector>
 
 #include <outrider/budget/detail/curve.hpp>
-#include <outrider/core/options.hpp>
+#include <outrider/core/result.hpp>
 
 namespace outrider::budget {
 

@@ -9,24 +9,27 @@ namespace outrider::detail {
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wpsabi"  // vectors inside one function
 
-/// The arithmetic of numbers that have operators: floats and the compiler's own vectors of them.
-template <typename V>
-struct PlainArithmetic {
-    OUTRIDER_ALWAYS_INLINE static V set1(float x) { return V{} + x; }
-    OUTRIDER_ALWAYS_INLINE static V fma(V a, V b, V c) { return a * b + c; }
+/// What `Arithmetic` says of single floats: a number of equal lanes, and a b + c.
+struct FloatArithmetic {
+    OUTRIDER_ALWAYS_INLINE static float set1(float x) { return x; }
+    OUTRIDER_ALWAYS_INLINE static float fma(float a, float b, float c) { return a * b + c; }
 };
 
+/// One lane or several.
+template <typename Arithmetic>
+using NumbersOf = decltype(Arithmetic::set1(0.0F));
+
 /// r = x - n ln 2 for a whole number n.
-template <typename Arithmetic, typename V>
-OUTRIDER_ALWAYS_INLINE V exp_remainder(V x, V n) {
-    const V r = Arithmetic::fma(n, Arithmetic::set1(-0.693359375F), x);
+template <typename Arithmetic>
+OUTRIDER_ALWAYS_INLINE NumbersOf<Arithmetic> exp_remainder(NumbersOf<Arithmetic> x, NumbersOf<Arithmetic> n) {
+    const auto r = Arithmetic::fma(n, Arithmetic::set1(-0.693359375F), x);
     return Arithmetic::fma(n, Arithmetic::set1(2.12194440e-4F), r);
 }
 
 /// p with e^r = 1 + r + r^2 p, to a relative error of 2e-7 for |r| <= 0.36.
-template <typename Arithmetic, typename V>
-OUTRIDER_ALWAYS_INLINE V exp_polynomial(V r) {
-    V p = Arithmetic::set1(1.9875691500e-4F);
+template <typename Arithmetic>
+OUTRIDER_ALWAYS_INLINE NumbersOf<Arithmetic> exp_polynomial(NumbersOf<Arithmetic> r) {
+    auto p = Arithmetic::set1(1.9875691500e-4F);
     p = Arithmetic::fma(p, r, Arithmetic::set1(1.3981999507e-3F));
     p = Arithmetic::fma(p, r, Arithmetic::set1(8.3334519073e-3F));
     p = Arithmetic::fma(p, r, Arithmetic::set1(4.1665795894e-2F));

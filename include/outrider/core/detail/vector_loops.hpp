@@ -110,6 +110,14 @@ OUTRIDER_ALWAYS_INLINE void store(Stored* p, Vector<Real> v, std::int64_t left) 
     }
 }
 
+/// For exponential.hpp.
+struct FloatsArithmetic {
+    OUTRIDER_ALWAYS_INLINE static Vector<float> set1(float x) { return Vector<float>{} + x; }
+    OUTRIDER_ALWAYS_INLINE static Vector<float> fma(Vector<float> a, Vector<float> b, Vector<float> c) {
+        return a * b + c;
+    }
+};
+
 /// e^x. For float to a relative error of 3e-7, 0 below -87.
 template <typename Real>
 OUTRIDER_ALWAYS_INLINE Real exp_one(Real x) {
@@ -122,9 +130,8 @@ OUTRIDER_ALWAYS_INLINE Vector<float> exp(Vector<float> x) {
     x = x < low ? low : x;
     x = x > high ? high : x;
     const Vector<float> n = (x * 1.44269504F + 12582912.0F) - 12582912.0F;
-    using Arithmetic = detail::PlainArithmetic<Vector<float>>;
-    const Vector<float> r = detail::exp_remainder<Arithmetic>(x, n);
-    const Vector<float> p = detail::exp_polynomial<Arithmetic>(r) * (r * r) + r + 1.0F;
+    const Vector<float> r = detail::exp_remainder<FloatsArithmetic>(x, n);
+    const Vector<float> p = detail::exp_polynomial<FloatsArithmetic>(r) * (r * r) + r + 1.0F;
     const Ints bits = (__builtin_convertvector(n, Ints) + 127) << 23;
     Vector<float> scale;
     std::memcpy(&scale, &bits, sizeof scale);

@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <vector>
 
-#include <outrider/core/options.hpp>
+#include <outrider/core/result.hpp>
 #include <outrider/core/types.hpp>
 #include <outrider/target/round.hpp>
 #include <outrider/target/verifier.hpp>
