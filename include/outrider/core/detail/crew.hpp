@@ -50,7 +50,7 @@ private:
     static constexpr double kKnown = 0.1, kLittle = 0.3;                        ///< seconds, of a rate
     static constexpr double kMemory = 0.8;  ///< seconds in which what was seen fades to a third
     static constexpr double kClear = 0.5;   ///< of a rate
-    static constexpr double kRest = 0.1, kLongestRest = 1.6, kShare = 0.04;
+    static constexpr double kRest = 0.4, kLongestRest = 1.6, kShare = 0.04;
     static constexpr double kTrialShare = 0.1;                           ///< of the time up to now
     static constexpr double kAlike = 0.05, kSurely = 0.25, kPoor = 0.5;  ///< of a rate
     static constexpr double kAdds = 0.8;  ///< of the first member's speed, by each further one
