@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
 # How near --nodes auto is to the best fixed number of nodes, to plain decoding, and a merge to its parts.
-#     benchmarks/auto.sh [table FOLDER]   runs in turn: auto and fixed sizes, quiet and beside busy processes
+#     benchmarks/auto.sh [table FOLDER]   runs in turn: auto and fixed sizes, quiet and beside busy processes. What lies in
+#                                         FOLDER already is kept and counts: the table can be made in pieces
 #     benchmarks/auto.sh record FOLDER    rounds for the tests of the budget (tests/golden/rounds/README.md)
 # Settings, by environment: PROMPTS (examples/prompts.jsonl), LIMIT (12 prompts), N (128 tokens), REPEATS (3), WEIGHTS ("stored bf16"),
-# NODES ("auto 0 2 3 4 6 8"), BUSY ("0 1 2" busy processes), START ("cold wrong": no remembered table, and one whose
-# larger sizes are half as expensive again).
+# NODES ("auto 0 2 3 4 6 8"), DRAFTERS ("ngram ctc ctc+ngram"), BUSY ("0 1 2" busy processes), START ("cold wrong busy":
+# no remembered table, one whose larger sizes are half as expensive again, and what two busy processes beside the
+# program that measured it left behind).
 # Needs outrider (and rounds, for `record`) in build/release or in OUTRIDER_BUILD.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -45,36 +47,47 @@ with open(sys.argv[1], "w", encoding="utf-8") as file:
 PYTHON
 }
 
+# A table for the next start of auto: none, one made in another mode of the machine, or whatever a busy start leaves.
+prepare() {  # START WEIGHTS FILE
+    rm -f "$3"
+    [ "$1" != cold ] || return 0
+    [ "$1" != busy ] || start_busy 2
+    "$build/outrider" compare --model "$model" --weights "$2" --drafters none,ngram --prompts "$prompts" --limit 1 -n 8 \
+        --pass-times "$3" --json "$3.json" >/dev/null
+    stop_busy
+    if [ "$1" = wrong ] && [ -f "$3" ]; then spoil "$3"; fi
+}
+
+run() {  # FOLDER WEIGHTS LOAD START NODES REPEAT
+    local output="$1/$2-$3-$4-$5-$6.json" times="$1/times.$2.tmp" drafters=none name
+    [ ! -f "$output" ] || return 0
+    for name in ${DRAFTERS:-ngram ctc ctc+ngram}; do drafters+=,${name/ctc/$ctc}; done
+    prepare "$4" "$2" "$times"
+    start_busy "$3"
+    "$build/outrider" compare --model "$model" --weights "$2" --nodes "$5" --drafters "$drafters" --prompts "$prompts" \
+        --limit "${LIMIT:-12}" -n "${N:-128}" --pass-times "$times" --json "$output.tmp" >/dev/null
+    stop_busy
+    mv "$output.tmp" "$output"
+}
+
 table() {
     mkdir -p "$1"
-    rm -f "$1"/*.json
     for ((repeat = 0; repeat < ${REPEATS:-3}; ++repeat)); do
         for weights in ${WEIGHTS:-stored bf16}; do
             for load in ${BUSY:-0 1 2}; do
-                for start in ${START:-cold wrong}; do
+                for start in ${START:-cold wrong busy}; do
                     read -ra sizes <<<"${NODES:-auto 0 2 3 4 6 8}"
                     for ((k = 0; k < ${#sizes[@]}; ++k)); do  # another one goes first each time
                         nodes=${sizes[(k + repeat) % ${#sizes[@]}]}
-                        times="$1/times.$weights.tmp"
-                        if [ "$start" = wrong ]; then
-                            [ "$nodes" = auto ] || continue
-                            "$build/outrider" compare --model "$model" --weights "$weights" --drafters none,ngram --prompts "$prompts" \
-                                --limit 1 -n 8 --pass-times "$times" --json "$1/ignored.tmp" >/dev/null
-                            [ -f "$times" ] && spoil "$times"
-                        else
-                            rm -f "$times"
+                        if [ "$start" = cold ] || [ "$nodes" = auto ]; then  # fixed sizes look at no table
+                            run "$1" "$weights" "$load" "$start" "$nodes" "$repeat"
                         fi
-                        start_busy "$load"
-                        "$build/outrider" compare --model "$model" --weights "$weights" --nodes "$nodes" \
-                            --drafters "none,ngram,$ctc,$ctc+ngram" --prompts "$prompts" --limit "${LIMIT:-12}" -n "${N:-128}" \
-                            --pass-times "$times" --json "$1/$weights-$load-$start-$nodes-$repeat.json" >/dev/null
-                        stop_busy
                     done
                 done
             done
         done
     done
-    rm -f "$1"/*.tmp
+    rm -f "$1"/*.tmp "$1"/*.tmp.json
     summary "$1" | tee "$1/table.md"
 }
 

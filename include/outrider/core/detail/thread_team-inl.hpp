@@ -28,6 +28,7 @@ namespace detail::team {
 inline constexpr int kIdleSpins = 5000;  // some 70 to 160 us: what a round samples in between finds its threads awake
 inline constexpr double kLate = 0.5e-3;  // seconds: who comes later than that, and than it takes others to do their
                                          // part and that one's, had lost its core
+inline constexpr double kForgiven = 8e-3, kForgivenShare = 0.5;  // of such waits in a run: seconds, and of its time
 
 /// Until `signal` is another than `old`. Returns the seconds that it slept.
 OUTRIDER_INLINE double wait(Signal& signal, std::int32_t old) {
@@ -63,15 +64,18 @@ struct ThreadTeam::State {
     int last = 0;     // who came last to the barrier
 
     // The first member's, where there is a crew.
-    std::optional<detail::Crew> crew;   // where the number of threads was left to the team
-    int taking_part = 1;                // by now
-    int leaves = 0;                     // who is to leave at the next barrier; 0: nobody
-    double phase_began = 0;             // since its last barrier
-    double work = 0, work_counted = 0;  // see Crew::learn; up to this processor time
+    std::optional<detail::Crew> crew;                   // where the number of threads was left to the team
+    int taking_part = 1;                                // by now
+    int leaves = 0;                                     // who is to leave at the next barrier; 0: nobody
+    double run_began = 0, phase_began = 0, waited = 0;  // its last barrier; seconds for late ones in this run
+    double work = 0, work_counted = 0;                  // see Crew::learn; up to this processor time
 
     // The phase counts barriers, and says in its lower part which member leaves the run there (0: none). One that
     // leaves may look at it late, when the others are at the next barrier: all that it needs must be in the one number.
     static constexpr std::int32_t kPhase = 1024;
+    static std::int32_t next_phase(std::int32_t phase) {
+        return static_cast<std::int32_t>((static_cast<std::uint32_t>(phase) / kPhase + 1) * kPhase);
+    }
 
     static constexpr std::int32_t kStop = 2047;  // no number of members
     static std::int32_t members_of(std::int32_t epoch) { return epoch & kStop; }
@@ -110,8 +114,7 @@ OUTRIDER_INLINE void ThreadTeam::State::barrier(int& index, int& count) {
     if (aborted.load(std::memory_order_acquire)) throw detail::team::TeamAborted{};
     const std::int32_t before = phase.value();
     const bool leads = index == 0 && crew;
-    const auto barriers = [](std::int32_t value) { return static_cast<std::uint32_t>(value) / kPhase; };
-    const auto next = static_cast<std::int32_t>((barriers(before) + 1) * kPhase);
+    const std::int32_t next = next_phase(before);
     if (arrived.fetch_add(1, std::memory_order_acq_rel) + 1 == count) {
         arrived.store(0, std::memory_order_relaxed);
         last = index;
@@ -123,8 +126,9 @@ OUTRIDER_INLINE void ThreadTeam::State::barrier(int& index, int& count) {
     }
     if (aborted.load(std::memory_order_acquire)) throw detail::team::TeamAborted{};
     const std::int32_t now = phase.value();
-    const int left = now - next;
-    if (barriers(now) != barriers(next) || (left > 0 && left == index)) throw detail::team::TeamLeft{};
+    const std::uint32_t ahead = static_cast<std::uint32_t>(now) - static_cast<std::uint32_t>(next);
+    const auto left = static_cast<std::int32_t>(ahead % kPhase);
+    if (ahead >= kPhase || (left > 0 && left == index)) throw detail::team::TeamLeft{};
     if (left > 0) {
         if (leads) count_work(), --taking_part;
         if (index == --count) index = left;
@@ -133,10 +137,16 @@ OUTRIDER_INLINE void ThreadTeam::State::barrier(int& index, int& count) {
 }
 
 /// The first member's wait at a barrier. Beside other work, one that has lost its core is waited for as long as that
-/// other work's slice of time lasts: once is enough, and the run goes on without it.
+/// other work's slice of time lasts. It has its core then, and is likely to keep it for a while; but where most of the
+/// run is waiting, it goes on without it.
 OUTRIDER_INLINE void ThreadTeam::State::await_others(std::int32_t before) {
     const double slept = detail::team::wait(phase, before);
-    if (slept > detail::team::kLate && slept > now_seconds() - slept - phase_began) leaves = last;
+    if (slept < detail::team::kLate) return;
+    const double now = now_seconds();
+    if (slept < now - slept - phase_began) return;
+    waited += slept;
+    if (phase.value() != next_phase(before)) return;  // one leaves: others are counted anew
+    if (waited > detail::team::kForgiven + detail::team::kForgivenShare * (now - run_began)) leaves = last;
 }
 
 OUTRIDER_INLINE void ThreadTeam::State::call(int index) {
@@ -215,8 +225,10 @@ OUTRIDER_INLINE void ThreadTeam::run_erased(Body body, void* argument) {
     s.leaves = 0;
     const std::int32_t before = s.finished.value();
     s.members = s.taking_part = s.crew ? s.crew->members() : s.size;
-    if (s.crew) s.phase_began = now_seconds(), s.work = 0, s.work_counted = detail::thread_seconds();
-    const double start = s.phase_began;
+    if (s.crew) {
+        s.run_began = s.phase_began = now_seconds(), s.work_counted = detail::thread_seconds();
+        s.work = s.waited = 0;
+    }
     if (s.members > 1) {
         s.running.store(s.members - 1, std::memory_order_relaxed);
         s.begin(s.members);
@@ -224,7 +236,7 @@ OUTRIDER_INLINE void ThreadTeam::run_erased(Body body, void* argument) {
     s.call(0);
     if (s.crew) s.count_work();
     if (s.members > 1) (void)detail::team::wait(s.finished, before);
-    if (s.crew) s.crew->learn(now_seconds() - start, s.work);
+    if (s.crew) s.crew->learn(now_seconds() - s.run_began, s.work);
     detail::team::current_team = outer;
     if (s.error) std::rethrow_exception(s.error);
 }
