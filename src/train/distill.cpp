@@ -169,12 +169,15 @@ void SelfPrompts::draw() {
         const GenerationResult result = decoder_.take(sequences[i]);
         const std::string_view text = trimmed(result.text);
         ++drawn_;
-        if (!usable(result, text)) {
+        const std::uint64_t number = begin + i;
+        DistillPrompt prompt{fmt::format("self/{}/{}", *options_.drawing.seed, number), {}, {}, number};
+        // What was drawn in few tokens may be read in more.
+        if (usable(result, text)) prompt.prompt = encode_(text);
+        const std::int64_t length = std::ssize(prompt.prompt.tokens);
+        if (length == 0 || length >= decoder_.verifier().context()) {
             ++dropped_;
             continue;
         }
-        const std::uint64_t number = begin + i;
-        DistillPrompt prompt{fmt::format("self/{}/{}", *options_.drawing.seed, number), encode_(text), {}, number};
         if (raw())
             prompt.raw = text;
         else
@@ -182,8 +185,8 @@ void SelfPrompts::draw() {
         ready_.push_back(std::move(prompt));
     }
     require(!ready_.empty(),
-            "SelfPrompts: none of {} prompts that the target made up can be used (they must {}, differ, and not "
-            "resemble the excluded ones); {}",
+            "SelfPrompts: none of {} prompts that the target made up can be used (they must {}, fit into its "
+            "context, differ, and not resemble the excluded ones); {}",
             sequences.size(), raw() ? "not end before they are continued" : "end by themselves",
             raw() ? "take fewer tokens for prompts" : "is it tuned on conversations? A base model writes raw text");
     std::reverse(ready_.begin(), ready_.end());
