@@ -13,6 +13,7 @@
 #include <outrider/core/types.hpp>
 #include <outrider/ctc/frames.hpp>
 #include <outrider/ctc/prefix_forward.hpp>
+#include <outrider/tree/detail/keep_best.hpp>
 #include <outrider/tree/token_tree.hpp>
 #include <outrider/tree/tree_shape.hpp>
 
@@ -120,28 +121,19 @@ private:
     }
 
     [[nodiscard]] TokenTree build(TokenId pending, const Frames& frames, std::int64_t nodes) {
-        order_.resize(nodes_.size());
-        std::iota(order_.begin(), order_.end(), std::size_t{0});
-        std::stable_sort(order_.begin() + 1, order_.end(),
-                         [&](std::size_t a, std::size_t b) { return nodes_[a].psi > nodes_[b].psi; });
-        order_.resize(std::min(order_.size(), static_cast<std::size_t>(std::max<std::int64_t>(nodes, 0)) + 1));
-        place_.assign(nodes_.size(), 0);
-        TokenTree::Builder builder(pending, order_.size());
-        for (std::size_t i = 1; i < order_.size(); ++i) {
-            const Node& node = nodes_[order_[i]];
-            place_[order_[i]] = builder.add(place_[static_cast<std::size_t>(node.parent)],
-                                            frames.tokens()[static_cast<std::size_t>(node.candidate)],
-                                            static_cast<float>(std::log(static_cast<double>(node.q))));
-        }
-        return std::move(builder).build();
+        return keep_best(
+            pending, nodes_.size(), nodes, [&](std::size_t i) { return nodes_[i].psi; },
+            [&](std::size_t i) {
+                const Node& node = nodes_[i];
+                return DraftNode{node.parent, frames.tokens()[static_cast<std::size_t>(node.candidate)],
+                                 static_cast<float>(std::log(static_cast<double>(node.q)))};
+            });
     }
 
     BasicPrefixForward<Scalar> forward_;
     std::vector<std::vector<std::int32_t>> ranked_;
     std::vector<TokenId> alignment_, path_;  ///< candidate indices and kBlank
     std::vector<Node> nodes_;                ///< in order of discovery, parents first
-    std::vector<std::size_t> order_;
-    std::vector<NodeIndex> place_;
 };
 
 using StaticPrefixTree = BasicStaticPrefixTree<float>;

@@ -14,6 +14,7 @@
 
 #include <outrider/core/error.hpp>
 #include <outrider/core/types.hpp>
+#include <outrider/tree/detail/keep_best.hpp>
 #include <outrider/tree/token_tree.hpp>
 
 namespace outrider {
@@ -122,7 +123,6 @@ struct RankedTokens {
 [[nodiscard]] inline TokenTree template_tree(TokenId pending, std::span<const RankedTokens> depths,
                                              const TreeTemplate& shape, std::int64_t nodes) {
     std::vector<double> path(shape.size() + 1, 0.0);  // log probability; NaN: left out
-    std::vector<std::size_t> order;
     const auto at = [&](std::size_t i) {
         const TreeTemplate::Choice& choice = shape.choices()[i];
         return std::pair{choice.size() - 1, static_cast<std::size_t>(choice.back())};
@@ -134,19 +134,13 @@ struct RankedTokens {
         path[i + 1] =
             there ? path[static_cast<std::size_t>(shape.parent(i))] + static_cast<double>(depths[depth].log_q[rank])
                   : std::nan("");
-        if (!std::isnan(path[i + 1])) order.push_back(i);
     }
-    std::stable_sort(order.begin(), order.end(),
-                     [&](std::size_t a, std::size_t b) { return path[a + 1] > path[b + 1]; });
-    order.resize(std::min(order.size(), static_cast<std::size_t>(std::max<std::int64_t>(nodes, 0))));
-    TokenTree::Builder tree(pending, order.size());
-    std::vector<NodeIndex> place(shape.size() + 1, 0);
-    for (const std::size_t i : order) {
-        const auto [depth, rank] = at(i);
-        place[i + 1] = tree.add(place[static_cast<std::size_t>(shape.parent(i))], depths[depth].tokens[rank],
-                                depths[depth].log_q[rank]);
-    }
-    return std::move(tree).build();
+    return keep_best(
+        pending, path.size(), nodes, [&](std::size_t node) { return path[node]; },
+        [&](std::size_t node) {
+            const auto [depth, rank] = at(node - 1);
+            return DraftNode{shape.parent(node - 1), depths[depth].tokens[rank], depths[depth].log_q[rank]};
+        });
 }
 
 /// The shape of at most `nodes` nodes that keeps most tokens by measured accuracies (Cai et al. 2024, section 2.3.3):

@@ -11,6 +11,7 @@
 
 #include <outrider/budget/detail/hit_rate.hpp>
 #include <outrider/core/types.hpp>
+#include <outrider/tree/detail/subtree.hpp>
 #include <outrider/tree/token_tree.hpp>
 
 namespace outrider::budget {
@@ -58,13 +59,9 @@ struct Candidate {
     for (std::size_t t = 0; t < trees.size(); ++t) {
         const TokenTree& whole = trees[t].tree;
         if (counts[t] == whole.drafted()) continue;
-        TokenTree::Builder smaller(whole.token(0), counts[t]);
-        std::vector<NodeIndex> place(whole.size(), 0);
-        for (std::size_t i = 1; i < whole.size(); ++i)
-            if (kept[t][i])
-                place[i] = smaller.add(place[static_cast<std::size_t>(whole.parents()[i])], whole.tokens()[i],
-                                       whole.log_q()[i]);
-        trees[t].tree = std::move(smaller).build();
+        trees[t].tree = subtree(std::move(trees[t].tree), [&](const TokenTree&, NodeIndex node) {
+            return kept[t][static_cast<std::size_t>(node)];
+        });
     }
     return trees;
 }

@@ -6,7 +6,8 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
-#include <numeric>
+
+#include <outrider/tree/detail/keep_best.hpp>
 
 #include <outrider/core/detail/bodies.hpp>
 
@@ -86,23 +87,12 @@ OUTRIDER_INLINE TokenTree DraftTrie::whole() const {
     return std::move(tree).build();
 }
 
-/// Parents are at least as likely as their children and stand before them, so a stable order is prefix-closed.
 OUTRIDER_INLINE TokenTree DraftTrie::best(std::int64_t nodes) const {
-    std::vector<NodeIndex> order(nodes_.size() - 1);
-    std::iota(order.begin(), order.end(), 1);
-    std::stable_sort(order.begin(), order.end(), [&](NodeIndex a, NodeIndex b) {
-        return nodes_[static_cast<std::size_t>(a)].path > nodes_[static_cast<std::size_t>(b)].path;
-    });
-    if (static_cast<std::int64_t>(order.size()) > nodes)
-        order.resize(static_cast<std::size_t>(std::max<std::int64_t>(nodes, 0)));
-    TokenTree::Builder tree(nodes_.front().token, order.size());
-    std::vector<NodeIndex> place(nodes_.size(), 0);
-    for (const NodeIndex n : order) {
-        const Node& node = nodes_[static_cast<std::size_t>(n)];
-        place[static_cast<std::size_t>(n)] = tree.add(place[static_cast<std::size_t>(node.parent)], node.token,
-                                                      static_cast<float>(std::log(node.given_parent)));
-    }
-    return std::move(tree).build();
+    return keep_best(
+        nodes_.front().token, nodes_.size(), nodes, [&](std::size_t n) { return nodes_[n].path; },
+        [&](std::size_t n) {
+            return DraftNode{nodes_[n].parent, nodes_[n].token, static_cast<float>(std::log(nodes_[n].given_parent))};
+        });
 }
 
 OUTRIDER_INLINE double DraftTrie::worth(const DraftBudget& budget) const {

@@ -11,6 +11,7 @@
 #include <outrider/accept/rules/detail/listed_law.hpp>
 #include <outrider/core/detail/rng.hpp>
 #include <outrider/core/error.hpp>
+#include <outrider/tree/detail/keep_best.hpp>
 
 #include <outrider/draft/detail/lm_growing-inl.hpp>
 #include <outrider/draft/detail/text_progress.hpp>
@@ -230,20 +231,14 @@ OUTRIDER_INLINE void LmDraft::next_level(Growing& one) const {
 
 /// The most probable nodes; all of them where they were drawn, or one chain.
 OUTRIDER_INLINE SequenceTree LmDraft::finish(Growing& one, bool draws) const {
-    std::vector<NodeIndex> order(one.tree.size() - 1);
-    std::iota(order.begin(), order.end(), 1);
-    if (options_.tree == LmTree::best_first)
-        std::stable_sort(order.begin(), order.end(),
-                         [&](NodeIndex a, NodeIndex b) { return one.at(a).path > one.at(b).path; });
-    if (std::ssize(order) > one.nodes) order.resize(static_cast<std::size_t>(std::max<std::int64_t>(one.nodes, 0)));
-    TokenTree::Builder tree(one.tree.front().token, order.size());
-    std::vector<NodeIndex> place(one.tree.size(), 0);
-    for (const NodeIndex n : order) {
-        const Growing::Node& node = one.at(n);
-        place[static_cast<std::size_t>(n)] =
-            tree.add(place[static_cast<std::size_t>(node.parent)], node.token, static_cast<float>(node.log_q));
-    }
-    SequenceTree result{one.sequence, std::move(tree).build()};
+    const bool ranked = options_.tree == LmTree::best_first;
+    SequenceTree result{one.sequence, keep_best(
+                                          one.tree.front().token, one.tree.size(), one.nodes,
+                                          [&](std::size_t i) { return ranked ? one.tree[i].path : 0.0; },
+                                          [&](std::size_t i) {
+                                              const Growing::Node& node = one.tree[i];
+                                              return DraftNode{node.parent, node.token, static_cast<float>(node.log_q)};
+                                          })};
     if (result.tree.drafted() == 0) return result;
     if (!draws) return result;
     if (one.law != nullptr)

@@ -6,10 +6,10 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <numeric>
 
 #include <outrider/core/detail/vector_loops.hpp>
 #include <outrider/draft/nn/detail/score_rows.hpp>
+#include <outrider/tree/detail/keep_best.hpp>
 
 #include <outrider/core/detail/bodies.hpp>
 
@@ -208,22 +208,12 @@ OUTRIDER_INLINE void CtcSearch::take_children(NodeIndex parent, const float* fac
 }
 
 OUTRIDER_INLINE TokenTree CtcSearch::tree(TokenId pending, std::span<const TokenId> vocabulary) const {
-    std::vector<NodeIndex> order(nodes_.size() - 1);
-    std::iota(order.begin(), order.end(), 1);
-    const std::size_t kept = std::min(order.size(), limit_);
-    std::stable_sort(order.begin(), order.end(), [&](NodeIndex a, NodeIndex b) {
-        return nodes_[static_cast<std::size_t>(a)].psi > nodes_[static_cast<std::size_t>(b)].psi;
-    });
-    order.resize(kept);
-    TokenTree::Builder builder(pending, kept);
-    std::vector<NodeIndex> place(nodes_.size(), 0);
-    for (const NodeIndex at : order) {
-        const Node& node = nodes_[static_cast<std::size_t>(at)];
-        place[static_cast<std::size_t>(at)] =
-            builder.add(place[static_cast<std::size_t>(node.parent)], vocabulary[static_cast<std::size_t>(node.column)],
-                        std::log(node.q));
-    }
-    return std::move(builder).build();
+    return keep_best(
+        pending, nodes_.size(), static_cast<std::int64_t>(limit_), [&](std::size_t i) { return nodes_[i].psi; },
+        [&](std::size_t i) {
+            const Node& node = nodes_[i];
+            return DraftNode{node.parent, vocabulary[static_cast<std::size_t>(node.column)], std::log(node.q)};
+        });
 }
 
 }  // namespace outrider

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include <outrider/core/types.hpp>
+#include <outrider/tree/detail/keep_best.hpp>
 #include <outrider/tree/token_tree.hpp>
 
 namespace outrider::detail {
@@ -41,7 +42,6 @@ namespace outrider::detail {
     const auto columns = std::ssize(vocabulary);
     const double bar = std::log(least), smallest = std::log(std::numeric_limits<float>::min());
     std::vector<Node> all(1);
-    std::vector<std::size_t> order;
     std::size_t above = 0, at = 0;  // where the level before begins, and where this one does in `found`
     for (std::int64_t d = 0; d < beam_levels(nodes, depth); ++d) {
         const auto width = static_cast<std::size_t>(beam_width(nodes, columns, d));
@@ -51,23 +51,19 @@ namespace outrider::detail {
             Node node{.parent = d == 0 ? 0 : above + place / vocabulary.size(), .column = place % vocabulary.size()};
             const double over = all[node.parent].log_psi;
             node.log_psi = std::min(static_cast<double>(found[at + i]), over);
-            if (node.log_psi > bar && node.log_psi - over >= smallest)
-                order.push_back(all.size());
-            else
+            if (!(node.log_psi > bar && node.log_psi - over >= smallest))
                 node.log_psi = -std::numeric_limits<double>::infinity();
             all.push_back(node);
         }
         above = begin, at += 2 * width;
     }
-    std::stable_sort(order.begin(), order.end(),
-                     [&](std::size_t a, std::size_t b) { return all[a].log_psi > all[b].log_psi; });
-    order.resize(std::min(order.size(), static_cast<std::size_t>(nodes)));
-    TokenTree::Builder builder(pending, order.size());
-    std::vector<NodeIndex> name(all.size(), 0);
-    for (const std::size_t i : order)
-        name[i] = builder.add(name[all[i].parent], vocabulary[all[i].column],
-                              static_cast<float>(all[i].log_psi - all[all[i].parent].log_psi));
-    return std::move(builder).build();
+    return keep_best(
+        pending, all.size(), nodes, [&](std::size_t i) { return all[i].log_psi; },
+        [&](std::size_t i) {
+            const Node& node = all[i];
+            return DraftNode{static_cast<NodeIndex>(node.parent), vocabulary[node.column],
+                             static_cast<float>(node.log_psi - all[node.parent].log_psi)};
+        });
 }
 
 }  // namespace outrider::detail

@@ -7,10 +7,10 @@
 #include <cmath>
 #include <functional>
 #include <limits>
-#include <numeric>
 
 #include <outrider/draft/nn/detail/row_team.hpp>
 #include <outrider/draft/nn/detail/score_rows.hpp>
+#include <outrider/tree/detail/keep_best.hpp>
 
 #include <outrider/core/detail/bodies.hpp>
 
@@ -137,25 +137,14 @@ OUTRIDER_INLINE std::vector<TokenTree> PathSearch::ranked(std::span<const TokenI
     return build(nodes);
 }
 
-/// The most probable nodes found. Parents are at least as likely as their children and stand before them, so a stable
-/// order is closed under "the parent of".
+/// The most probable nodes found.
 OUTRIDER_INLINE std::vector<TokenTree> PathSearch::build(std::int64_t nodes) const {
     std::vector<TokenTree> trees;
     for (const Growth& growth : growths_) {
-        std::vector<NodeIndex> order(growth.nodes.size() - 1);
-        std::iota(order.begin(), order.end(), 1);
-        std::stable_sort(order.begin(), order.end(), [&](NodeIndex a, NodeIndex b) {
-            return growth.nodes[static_cast<std::size_t>(a)].psi > growth.nodes[static_cast<std::size_t>(b)].psi;
-        });
-        order.resize(std::min(order.size(), static_cast<std::size_t>(std::max<std::int64_t>(nodes, 0))));
-        TokenTree::Builder tree(growth.nodes.front().token, order.size());
-        std::vector<NodeIndex> place(growth.nodes.size(), 0);
-        for (const NodeIndex n : order) {
-            const Node& node = growth.nodes[static_cast<std::size_t>(n)];
-            place[static_cast<std::size_t>(n)] =
-                tree.add(place[static_cast<std::size_t>(node.parent)], node.token, node.log_q);
-        }
-        trees.push_back(std::move(tree).build());
+        const std::vector<Node>& found = growth.nodes;
+        trees.push_back(keep_best(
+            found.front().token, found.size(), nodes, [&](std::size_t i) { return found[i].psi; },
+            [&](std::size_t i) { return DraftNode{found[i].parent, found[i].token, found[i].log_q}; }));
     }
     return trees;
 }
