@@ -276,7 +276,7 @@ def table(report):
     if report["failed"]:
         lines += ["", f"Failed, and left out: {', '.join(report['failed'])}."]
     lines += ["", f"{s['model']}, {s['prompts']} ({s['prompt_count']} prompts, {s['max_tokens']} tokens at most, greedy), "
-                  f"{s['threads']} threads, {s['nodes']} nodes, {beside(s['busy'])}; {s['repeats']} repeats in alternating order, transformers "
+                  f"{s['threads']} threads, {s['nodes']} nodes, {beside(s.get('busy', 0))}; {s['repeats']} repeats in alternating order, transformers "
                   f"{s['slow_repeats']} over {s['slow_prompt_count']} prompts. {s['processor']}; {s['date']}. "
                   f"llama.cpp says: {s['llama_cpp'] or 'not run'}. Intervals: 95 % bootstrap over prompts and repeats. "
                   "Outrider's load time is its process's whole time less prefill and decoding; the peers' leaves out "

@@ -40,6 +40,8 @@ struct Arena {
     std::mutex mutex;
     std::map<std::size_t, std::set<void*>> free;  // blocks by size; the lowest is used first, so that rounds repeat
     std::unordered_map<void*, std::size_t> sizes;
+    std::map<const char*, std::int64_t> made;  // blocks asked for while a CaptureLint looks, and which one each is
+    std::int64_t asked = 0;                    // of these
 
     void protect(int how) const {
         if (!trapping || used == 0) return;
@@ -98,6 +100,7 @@ struct DeviceAllocator final : c10::Allocator {
         }
         arena.sizes[at] = bytes;
         arena.live += bytes;
+        if (lint != nullptr) arena.made[static_cast<char*>(at)] = arena.asked++;
         return {at, at, &release, c10::Device(c10::kPrivateUse1, 0)};
     }
     static void release(void* at) {
@@ -181,12 +184,21 @@ at::Tensor to_device(const at::Tensor& cpu) {
     return t;
 }
 
+/// A graph has memory of its own for what is made in it, so such blocks go by the order in which they are asked for.
+std::string place_of(const at::Tensor& t) {
+    if (!ours(t)) return "host";
+    const char* at = address(t);
+    auto after = arena.made.upper_bound(at);
+    if (after != arena.made.begin() && at < (--after)->first + arena.sizes[const_cast<char*>(after->first)])
+        return fmt::format("made {} + {}", after->second, at - after->first);
+    return fmt::format("{}", at - arena.base);
+}
+
 void trace(const std::string& name, const std::vector<at::Tensor>& tensors) {
     if (lint == nullptr) return;
     std::string line = name;
     for (const at::Tensor& t : tensors) {
-        line += fmt::format(" {} [{}] / [{}]", ours(t) ? address(t) - arena.base : -1, fmt::join(t.sizes(), " "),
-                            fmt::join(t.strides(), " "));
+        line += fmt::format(" {} [{}] / [{}]", place_of(t), fmt::join(t.sizes(), " "), fmt::join(t.strides(), " "));
     }
     lint->trace.push_back(std::move(line));
 }
@@ -421,7 +433,10 @@ Counts counts_of(const std::string& stage) {
 void clear_counts() { all_counts.clear(); }
 std::size_t in_use() { return arena.live; }
 
-CaptureLint::CaptureLint() { lint = this; }
+CaptureLint::CaptureLint() {
+    arena.made.clear(), arena.asked = 0;
+    lint = this;
+}
 CaptureLint::~CaptureLint() { lint = nullptr; }
 
 }  // namespace outrider::trap

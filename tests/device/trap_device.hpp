@@ -59,8 +59,8 @@ void clear_counts();
 [[nodiscard]] std::size_t in_use();
 
 /// While one lives, notes what a CUDA graph could not capture: copies from memory that is not pinned, copies to the
-/// host, item(), and blocks that had to be made. `trace` is each operation with its sizes, strides and addresses: two
-/// rounds with equal traces are one graph.
+/// host, item(), and blocks that had to be made. `trace` is each operation with its sizes, strides and addresses, those
+/// of what was made meanwhile by the order in which it was asked for: two rounds with equal traces are one graph.
 class CaptureLint {
 public:
     CaptureLint();

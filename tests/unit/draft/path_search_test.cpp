@@ -172,7 +172,8 @@ TEST_CASE("PathSampler draws as often as q says, and an unusable row ends its ch
     };
     for (std::int64_t i = 0; i < kDraws; ++i) {
         const PathSampler::Start start{i, 7, 1};
-        const auto trees = sampler.draw(std::span(&start, 1), vocabulary, 4, DraftBudget{.nodes = 4}, {.top_k = 4}, score);
+        const auto trees =
+            sampler.draw(std::span(&start, 1), vocabulary, 4, DraftBudget{.nodes = 4}, {.top_k = 4}, score);
         REQUIRE(trees.size() == 1);
         REQUIRE(trees[0].tree.drafted() == 2);  // the third head says nothing
         const auto first = trees[0].tree.token(1);

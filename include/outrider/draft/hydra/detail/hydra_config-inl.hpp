@@ -27,7 +27,7 @@ OUTRIDER_INLINE void take_prefix_layer(const nlohmann::json& layer, HydraConfig&
 
 OUTRIDER_INLINE HydraConfig hydra_config_of(const nlohmann::json& file) {
     HydraConfig config;
-    read_heads(file, "hydra", config);
+    read_head_config(file, "hydra", config);
     const auto residual = text_value(file, "residual");
     require(residual == "feature" || residual == "matrix", ErrorKind::damaged_file,
             "residual is \"{}\", expected \"feature\" or \"matrix\"", residual);
@@ -43,7 +43,7 @@ OUTRIDER_INLINE HydraConfig hydra_config_of(const nlohmann::json& file) {
 }  // namespace detail
 
 OUTRIDER_INLINE void check_hydra_config(const HydraConfig& config) {
-    detail::check_heads(detail::kHydraDrafter, config);
+    detail::check_head_config(detail::kHydraDrafter, config);
     if (config.prefix_layer)
         check_layer_sizes(
             detail::kHydraDrafter,

@@ -18,13 +18,13 @@ inline constexpr const char* kMedusaDrafter = "Medusa drafter";
 }  // namespace detail
 
 OUTRIDER_INLINE void check_medusa_config(const MedusaConfig& config) {
-    detail::check_heads(detail::kMedusaDrafter, config);
+    detail::check_head_config(detail::kMedusaDrafter, config);
 }
 
 OUTRIDER_INLINE MedusaConfig read_medusa_config(const std::filesystem::path& folder) {
     MedusaConfig config;
     read_drafter_json(folder, [&](const nlohmann::json& file) {
-        detail::read_heads(file, "medusa", config);
+        detail::read_head_config(file, "medusa", config);
         check_medusa_config(config);
     });
     return config;

@@ -11,7 +11,7 @@ namespace outrider::detail {
 
 /// `name`: of the kind, for messages. Throws Error.
 template <typename Config>
-void check_heads(const char* name, const Config& config) {
+void check_head_config(const char* name, const Config& config) {
     check_drafter_size(name, "hidden", config.hidden);
     check_drafter_size(name, "heads", config.heads);
     check_drafter_size(name, "blocks", config.blocks);
@@ -23,7 +23,7 @@ void check_heads(const char* name, const Config& config) {
 
 /// What every drafter's file says, and sizes, output and accuracies. Throws Error.
 template <typename Config>
-void read_heads(const nlohmann::json& file, const char* kind, Config& config) {
+void read_head_config(const nlohmann::json& file, const char* kind, Config& config) {
     read_common(file, kind, config);
     const nlohmann::json& sizes = member(file, "sizes");
     config.hidden = whole_number(sizes, "hidden");
