@@ -43,7 +43,8 @@ public:
         for (const at::Tensor& matrix : weights.output) output.push_back(typed(matrix).t());
         if (config.output == HeadOutput::target) output.push_back(shared_output(head, config.vocabulary, options_).t());
         output_ = output.size() == 1 ? output[0] : at::stack(output);
-        bytes_ = config.output == HeadOutput::target && output_.is_alias_of(head.output) ? 0 : output_.nbytes();
+        const bool lent = head.output.defined() && output_.is_alias_of(head.output);
+        bytes_ = lent ? 0 : output_.nbytes();
         for (const Block& block : blocks_) bytes_ += block.weight.nbytes() + block.bias.nbytes();
     }
 
