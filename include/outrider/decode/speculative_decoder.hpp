@@ -245,13 +245,12 @@ private:
         if (looked_ || !budget_.automatic()) return;
         looked_ = true;
         if (detail::never_drafts(draft_.part())) return;
-        std::vector<PassTime> times;
         try {
-            times = detail::pass_times_of(verify_.part());
+            budget_.measured(detail::pass_times_of(verify_.part()), rests_by_itself(draft_.part()));
         } catch (...) {
             book_.note_error();
+            budget_.measured({}, rests_by_itself(draft_.part()));
         }
-        budget_.measured(times, rests_by_itself(draft_.part()));
     }
 
     /// Shares the round's time among its sequences, and tells the budget what came of it, unless prompts were in it.

@@ -102,6 +102,36 @@ TEST_CASE("prompts share a step's rows, and short ones do not wait for long ones
     CHECK(decoder.take(running).tokens.size() == 200);
 }
 
+TEST_CASE("rows of trees count among those of a forward that takes both, up to half", "[decode][prefill]") {
+    struct Mixing final : FakeTarget {
+        explicit Mixing(FakeLaw law) : FakeTarget(law) { mixes_prompts = true; }
+        MixedOutput verify_beside(std::span<const SequenceTree> trees, std::span<const Prefill> prompts) override {
+            std::int64_t nodes = 0;
+            for (const SequenceTree& one : trees) nodes += static_cast<std::int64_t>(one.tree.size());
+            forwards.emplace_back(nodes, std::ssize(prompts[0].tokens));
+            return FakeTarget::verify_beside(trees, prompts);
+        }
+        std::vector<std::pair<std::int64_t, std::int64_t>> forwards;  // rows of trees and of the prompt
+    };
+    for (const std::int64_t running : {1, 2, 8}) {
+        Mixing target(kLaw);
+        SpeculativeDecoder decoder{
+            OracleDraft{kLaw, 1, 1.0, false}, std::ref(target), {.nodes = 4, .prefill_rows = 20}};
+        for (TokenId i = 0; i < running; ++i) (void)decoder.join({{i}}, {.max_tokens = 2000});
+        for (int i = 0; i < 5; ++i) decoder.step();
+        target.forwards.clear();
+        const SequenceId second = decoder.join({long_prompt(301)}, {.max_tokens = 5});
+        while (!decoder.finished(second)) decoder.step();
+        REQUIRE(target.forwards.size() >= 300 / 20);
+        target.forwards.pop_back();  // what was left of the prompt
+        for (const auto& [trees, prompt] : target.forwards) {
+            CHECK(trees == 5 * running);
+            CHECK(prompt == std::max<std::int64_t>(20 - trees, 10));
+        }
+        CHECK(decoder.take(second).tokens == plain_loop(kLaw, long_prompt(301), {}, 5));
+    }
+}
+
 TEST_CASE("fewer rows than prompts: all are served in turn", "[decode][prefill]") {
     Watching target(kLaw);
     SpeculativeDecoder decoder{NoDraft{}, std::ref(target), {.nodes = 0, .prefill_rows = 2}};

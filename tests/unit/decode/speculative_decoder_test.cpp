@@ -355,7 +355,7 @@ TEST_CASE("a drafter that is not asked learns all of it later", "[decode]") {
     check(taken[1], 9, {13}, 14);
     CHECK(taken[0].committed == 5);
     CHECK(owed.tokens() == std::vector<std::int64_t>{0, 3, 0});
-    owed.drop({true, false, false});
+    owed.drop(0);
     owed.add({feedback(8, {12}, 15, 4), feedback(9, {14}, 16, 2)});
     const std::vector<std::size_t> both{0, 1};
     const Feedback rest = owed.take(both);

@@ -14,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include <outrider/core/detail/words_of.hpp>
 #include <outrider/core/error.hpp>
 #include <outrider/core/options.hpp>
 #include <outrider/core/prompt.hpp>
@@ -29,16 +30,10 @@ namespace outrider::detail {
 }
 
 /// The same, of one that an exception ended.
-[[nodiscard]] inline GenerationResult failure(const std::exception_ptr& error) {
+[[nodiscard]] inline GenerationResult failure(const std::exception_ptr& error) noexcept {
     GenerationResult result = ended_as(FinishReason::failed);
     result.exception = error;
-    try {
-        std::rethrow_exception(error);
-    } catch (const std::exception& e) {
-        result.error = e.what();
-    } catch (...) {
-        result.error = "an exception that is not a std::exception";
-    }
+    result.error = words_of(error);
     return result;
 }
 

@@ -44,12 +44,29 @@ template <typename V>
     return {};
 }
 
-/// Ends a sequence in the target: one that ended well may be kept, where the target does that.
+template <typename V>
+void release(V& verifier, SequenceId id) {
+    if constexpr (requires { verifier.release(id); }) verifier.release(id);
+}
+
+/// Ends a sequence in the target: one that ended well may be kept, where the target does that. Where keeping it fails,
+/// it is released all the same.
 template <typename V>
 void release(V& verifier, SequenceId id, bool well) {
-    if constexpr (requires { verifier.retire(id); })
-        if (well) return verifier.retire(id);
-    if constexpr (requires { verifier.release(id); }) verifier.release(id);
+    if constexpr (requires { verifier.retire(id); }) {
+        if (!well) return release(verifier, id);
+        try {
+            verifier.retire(id);
+        } catch (...) {
+            try {
+                release(verifier, id);
+            } catch (...) {  // the first one is told
+            }
+            throw;
+        }
+    } else {
+        release(verifier, id);
+    }
 }
 
 /// What a policy says of a drafter and of a request. Throw Error where they do not fit.

@@ -11,7 +11,11 @@
 
 namespace outrider {
 
-OUTRIDER_INLINE void OwedFeedback::join(SequenceFeedback first) { owed_.emplace_back().add(std::move(first)); }
+OUTRIDER_INLINE void OwedFeedback::join(SequenceFeedback first) {
+    OwedSequence owed;
+    owed.add(std::move(first));
+    owed_.push_back(std::move(owed));
+}
 
 OUTRIDER_INLINE void OwedFeedback::add(Feedback committed) {
     OUTRIDER_ASSERT(committed.size() == owed_.size());
@@ -39,14 +43,8 @@ OUTRIDER_INLINE Feedback OwedFeedback::take(std::span<const std::size_t> which) 
     return taken;
 }
 
-OUTRIDER_INLINE void OwedFeedback::drop(const std::vector<bool>& marked) {
-    std::size_t kept = 0;
-    for (std::size_t i = 0; i < owed_.size(); ++i) {
-        if (i < marked.size() && marked[i]) continue;
-        if (kept != i) owed_[kept] = std::move(owed_[i]);
-        ++kept;
-    }
-    owed_.resize(kept);
+OUTRIDER_INLINE void OwedFeedback::drop(std::size_t which) noexcept {
+    owed_.erase(owed_.begin() + static_cast<std::ptrdiff_t>(which));
 }
 
 }  // namespace outrider

@@ -15,7 +15,7 @@ namespace outrider {
 /// in which the sequences joined.
 class OUTRIDER_API OwedFeedback {
 public:
-    /// A sequence's first feedback: its prompt.
+    /// A sequence's first feedback: its prompt. Where it throws, nothing has changed.
     void join(SequenceFeedback first);
 
     /// A round's feedback, one entry for each sequence in order.
@@ -30,8 +30,8 @@ public:
     /// The whole feedback of these sequences (indices, in the order given); nothing is owed to them any more.
     [[nodiscard]] Feedback take(std::span<const std::size_t> which);
 
-    /// Forgets the marked sequences.
-    void drop(const std::vector<bool>& marked);
+    /// Forgets one (its index); those after it move up.
+    void drop(std::size_t which) noexcept;
 
 private:
     std::vector<OwedSequence> owed_;

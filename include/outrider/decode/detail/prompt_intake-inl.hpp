@@ -85,32 +85,6 @@ OUTRIDER_INLINE void PromptIntake::took(Feedback told, double seconds) {
     }
 }
 
-OUTRIDER_INLINE std::pair<PromptIntake::Sessions, Feedback> PromptIntake::through() {
-    std::pair<Sessions, Feedback> ready;
-    for (Entry& entry : entries_) {
-        if (!entry.taken || entry.session->ended()) continue;
-        ready.first.push_back(std::move(entry.session));
-        ready.second.push_back(entry.told.take());
-    }
-    std::erase_if(entries_, [](const Entry& entry) { return entry.session == nullptr; });
-    return ready;
-}
-
-OUTRIDER_INLINE PromptIntake::Sessions PromptIntake::ended() {
-    Sessions gone;
-    for (Entry& entry : entries_)
-        if (entry.session->ended()) gone.push_back(std::move(entry.session));
-    std::erase_if(entries_, [](const Entry& entry) { return entry.session == nullptr; });
-    return gone;
-}
-
-OUTRIDER_INLINE std::vector<Session*> PromptIntake::in_step() {
-    std::vector<Session*> sessions;
-    for (Entry& entry : entries_)
-        if (entry.stepping) sessions.push_back(entry.session.get());
-    return sessions;
-}
-
 OUTRIDER_INLINE Session* PromptIntake::find(SequenceId id) {
     const auto it = std::ranges::find_if(entries_, [id](const Entry& entry) { return entry.session->id() == id; });
     return it == entries_.end() ? nullptr : it->session.get();

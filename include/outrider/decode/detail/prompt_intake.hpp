@@ -19,9 +19,11 @@ namespace outrider {
 /// the order of joining.
 class OUTRIDER_API PromptIntake {
 public:
-    using Sessions = std::vector<std::unique_ptr<Session>>;
-
-    void add(std::unique_ptr<Session> session) { entries_.push_back({.session = std::move(session)}); }
+    /// Takes the session over, unless it throws.
+    void add(std::unique_ptr<Session>& session) {
+        entries_.emplace_back();
+        entries_.back().session = std::move(session);
+    }
 
     /// Asks `resume` (a Prefill to the SequenceFeedback of what the target has of it) for each prompt that has not
     /// begun. One whose beginning another prompt is about to bring waits for it: requests of one prompt read it once.
@@ -50,19 +52,46 @@ public:
     /// refuses have ended. Throws Error where it does not fit them.
     void took(Feedback told, double seconds);
 
-    /// The sequences whose prompts are through leave, with all their feedback.
-    [[nodiscard]] std::pair<Sessions, Feedback> through();
+    /// The sequences whose prompts are through leave by `ready(session, feedback)`, each with all its feedback. Where
+    /// it throws, the session stays and fails, through `fail`; `ready` has then not taken it.
+    template <typename Ready, typename Fail>
+    void through(Ready&& ready, Fail&& fail) {
+        for (Entry& entry : entries_) {
+            if (!entry.taken || entry.session->ended()) continue;
+            try {
+                ready(entry.session, entry.told.take());
+            } catch (...) {
+                fail(*entry.session);
+            }
+        }
+        std::erase_if(entries_, [](const Entry& entry) { return entry.session == nullptr; });
+    }
     /// Those that have ended leave.
-    [[nodiscard]] Sessions ended();
+    template <typename Retire>
+    void leave(Retire&& retire) noexcept {
+        for (std::size_t i = 0; i < entries_.size();) {
+            if (!entries_[i].session->ended()) {
+                ++i;
+                continue;
+            }
+            retire(*entries_[i].session);
+            entries_.erase(entries_.begin() + static_cast<std::ptrdiff_t>(i));
+        }
+    }
 
-    /// The sessions that the last pieces belong to.
-    [[nodiscard]] std::vector<Session*> in_step();
+    /// Visits the sessions that the last pieces belong to.
+    template <typename Visit>
+    void each_in_step(Visit&& visit) {
+        for (Entry& entry : entries_)
+            if (entry.stepping) visit(*entry.session);
+    }
     /// Null: none of this id.
     [[nodiscard]] Session* find(SequenceId id);
 
     [[nodiscard]] std::size_t size() const noexcept { return entries_.size(); }
-    void end_all(FinishReason why) {
-        for (Entry& entry : entries_) entry.session->end(why);
+    template <typename Visit>
+    void each(Visit&& visit) {
+        for (Entry& entry : entries_) visit(*entry.session);
     }
 
 private:

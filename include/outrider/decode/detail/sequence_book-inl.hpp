@@ -4,8 +4,7 @@
 #include <outrider/decode/detail/sequence_book.hpp>
 
 #include <algorithm>
-#include <array>
-#include <iterator>
+#include <cstddef>
 #include <utility>
 
 #include <outrider/core/detail/translate.hpp>
@@ -20,17 +19,24 @@ OUTRIDER_INLINE SequenceBook::SequenceBook(std::size_t max_batch) : max_batch_(m
     require_in(ranges::kBatch, static_cast<std::int64_t>(max_batch_), "DecoderOptions", "max_batch");
 }
 
-OUTRIDER_INLINE void SequenceBook::admit(const Release& release) {
-    Sessions done;
-    while (!waiting_.empty() && active_.size() + prompts_.size() < max_batch_) {
-        std::unique_ptr<Session> session = std::move(waiting_.front());
-        waiting_.pop_front();
-        if (session->ended())  // max_tokens is 0
-            done.push_back(std::move(session));
-        else
-            prompts_.add(std::move(session));
+OUTRIDER_INLINE void SequenceBook::wait(std::unique_ptr<Session> session) {
+    const auto room = unfinished_.emplace(session->id(), GenerationResult{}).first;
+    try {
+        waiting_.push_back(std::move(session));
+    } catch (...) {
+        unfinished_.erase(room);
+        throw;
     }
-    retire(done, release);
+}
+
+OUTRIDER_INLINE void SequenceBook::admit(const Release& release) {
+    while (!waiting_.empty() && active_.size() + prompts_.size() < max_batch_) {
+        if (waiting_.front()->ended())  // max_tokens is 0
+            retire(*waiting_.front(), release);
+        else
+            prompts_.add(waiting_.front());
+        waiting_.pop_front();
+    }
 }
 
 OUTRIDER_INLINE void SequenceBook::took(Feedback told, double seconds) {
@@ -40,9 +46,13 @@ OUTRIDER_INLINE void SequenceBook::took(Feedback told, double seconds) {
 }
 
 OUTRIDER_INLINE void SequenceBook::activate() {
-    auto [sessions, feedback] = prompts_.through();
-    for (SequenceFeedback& prompt : feedback) owed_.join(std::move(prompt));
-    std::move(sessions.begin(), sessions.end(), std::back_inserter(active_));
+    prompts_.through(
+        [&](std::unique_ptr<Session>& session, SequenceFeedback prompt) {
+            active_.reserve(active_.size() + 1);
+            owed_.join(std::move(prompt));
+            active_.push_back(std::move(session));
+        },
+        [&](Session& session) { fail_stage(session); });
 }
 
 OUTRIDER_INLINE bool SequenceBook::cancel(SequenceId id) {
@@ -58,38 +68,68 @@ OUTRIDER_INLINE bool SequenceBook::cancel(SequenceId id) {
     const auto it = std::find_if(waiting_.begin(), waiting_.end(), is_it);
     if (it == waiting_.end()) return false;
     (*it)->end(FinishReason::cancelled);
-    finished_.emplace(id, (*it)->finish());
+    finish(**it);
     waiting_.erase(it);
     return true;
 }
 
 OUTRIDER_INLINE void SequenceBook::cancel_all() {
     for (const auto& session : active_) session->end(FinishReason::cancelled);
-    prompts_.end_all(FinishReason::cancelled);
+    prompts_.each([](Session& session) { session.end(FinishReason::cancelled); });
 }
 
-OUTRIDER_INLINE void SequenceBook::leave(const Release& release) {
-    Sessions leaving = prompts_.ended();
-    std::vector<bool> ended(active_.size());
-    for (std::size_t i = 0; i < active_.size(); ++i) ended[i] = active_[i]->ended();
-    if (std::find(ended.begin(), ended.end(), true) != ended.end()) {
-        Sessions staying;
-        for (std::size_t i = 0; i < active_.size(); ++i)
-            (ended[i] ? leaving : staying).push_back(std::move(active_[i]));
-        active_ = std::move(staying);
-        owed_.drop(ended);
+OUTRIDER_INLINE void SequenceBook::leave(const Release& release) noexcept {
+    prompts_.leave([&](Session& session) { retire(session, release); });
+    for (std::size_t i = 0; i < active_.size();) {
+        if (!active_[i]->ended()) {
+            ++i;
+            continue;
+        }
+        const std::unique_ptr<Session> session = std::move(active_[i]);
+        active_.erase(active_.begin() + static_cast<std::ptrdiff_t>(i));
+        owed_.drop(i);
+        retire(*session, release);
     }
-    retire(leaving, release);
 }
 
-template <typename Those>
-void SequenceBook::fail_all(const Those& sessions) {
-    const std::exception_ptr error = detail::translated(std::current_exception());  // of a stage
-    for (const auto& session : sessions) session->fail(error);
+namespace detail {
+/// The exception of a stage that is being handled, in the library's words where there is memory for them.
+[[nodiscard]] inline std::exception_ptr stage_error() noexcept {
+    try {
+        return translated(std::current_exception());
+    } catch (...) {
+        return std::current_exception();
+    }
+}
+}  // namespace detail
+
+template <typename Each>
+void SequenceBook::fail_each(Each&& each) noexcept {
+    const std::exception_ptr error = detail::stage_error();
+    each([&](Session& session) { session.fail(error); });
     note(error);
 }
 
-OUTRIDER_INLINE void SequenceBook::fail_stage(Session& session) { fail_all(std::array{&session}); }
+OUTRIDER_INLINE void SequenceBook::fail_stage(Session& session) noexcept {
+    fail_each([&](const auto& fail) { fail(session); });
+}
+
+OUTRIDER_INLINE void SequenceBook::fail_round() noexcept {
+    fail_each([&](const auto& fail) {
+        for (const auto& session : active_) fail(*session);
+    });
+}
+
+OUTRIDER_INLINE void SequenceBook::fail_prompts() noexcept {
+    fail_each([&](const auto& fail) { prompts_.each_in_step(fail); });
+}
+
+OUTRIDER_INLINE void SequenceBook::fail_intake() noexcept {
+    fail_each([&](const auto& fail) {
+        if (prompts_.size() == 0 && !waiting_.empty()) fail(*waiting_.front());
+        prompts_.each(fail);
+    });
+}
 
 OUTRIDER_INLINE bool SequenceBook::refuse(Session& session, const std::exception_ptr& why) {
     if (!why) return false;
@@ -103,33 +143,26 @@ OUTRIDER_INLINE void SequenceBook::refuse(const Feedback& told) {
     for (std::size_t i = 0; i < told.size(); ++i) refuse(*active_[i], told[i].refused);
 }
 
-OUTRIDER_INLINE void SequenceBook::note_stage_error() noexcept {
-    try {
-        note(detail::translated(std::current_exception()));
-    } catch (...) {
-        note_error();
-    }
-}
+OUTRIDER_INLINE void SequenceBook::note_stage_error() noexcept { note(detail::stage_error()); }
 
-OUTRIDER_INLINE void SequenceBook::fail_round() { fail_all(active_); }
-
-OUTRIDER_INLINE void SequenceBook::fail_prompts() { fail_all(prompts_.in_step()); }
-
-OUTRIDER_INLINE void SequenceBook::fail(Session& session) {
+OUTRIDER_INLINE void SequenceBook::fail(Session& session) noexcept {
     session.fail(std::current_exception());
     note_error();
 }
 
-OUTRIDER_INLINE void SequenceBook::retire(Sessions& leaving, const Release& release) {
-    for (const auto& session : leaving) {
-        GenerationResult result = session->finish();
-        const bool well = result.finish != FinishReason::failed;
-        finished_.emplace(session->id(), std::move(result));
-        try {
-            release(session->id(), well);
-        } catch (...) {
-            note_stage_error();
-        }
+OUTRIDER_INLINE void SequenceBook::finish(Session& session) noexcept {
+    auto room = unfinished_.extract(session.id());
+    room.mapped() = session.finish();
+    finished_.insert(std::move(room));
+}
+
+OUTRIDER_INLINE void SequenceBook::retire(Session& session, const Release& release) noexcept {
+    const SequenceId id = session.id();
+    finish(session);
+    try {
+        release(id, finished_.at(id).finish != FinishReason::failed);
+    } catch (...) {
+        note_stage_error();
     }
 }
 

@@ -6,8 +6,8 @@
 #include <deque>
 #include <exception>
 #include <functional>
+#include <map>
 #include <memory>
-#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -29,7 +29,7 @@ public:
 
     explicit SequenceBook(std::size_t max_batch);
 
-    void wait(std::unique_ptr<Session> session) { waiting_.push_back(std::move(session)); }
+    void wait(std::unique_ptr<Session> session);
 
     /// The prompts of those that wait begin to enter, as far as there is room. Requests for no token at all end here.
     void admit(const Release& release);
@@ -44,16 +44,18 @@ public:
     /// Ends those that the target knows.
     void cancel_all();
 
-    /// The sequences that have ended leave.
-    void leave(const Release& release);
+    /// The sequences that have ended leave. Takes no memory, so that it can follow any fault.
+    void leave(const Release& release) noexcept;
 
     /// Ends sessions, unless they have, with the exception that is being handled, and notes it: the active ones, those
     /// whose prompts have a piece at hand, or one.
-    void fail_round();
-    void fail_prompts();
-    void fail(Session& session);
+    void fail_round() noexcept;
+    void fail_prompts() noexcept;
+    /// The same for those that enter, or where there are none, the first that waits.
+    void fail_intake() noexcept;
+    void fail(Session& session) noexcept;
     /// The same for one session and an exception of a stage.
-    void fail_stage(Session& session);
+    void fail_stage(Session& session) noexcept;
     /// The same for one that the target refuses, which null does not, and for those among the active ones that this
     /// feedback refuses.
     bool refuse(Session& session, const std::exception_ptr& why);
@@ -66,7 +68,6 @@ public:
     [[nodiscard]] std::vector<TokenId> text_of(SequenceId id);
     /// Throws Error when there is no such result.
     [[nodiscard]] GenerationResult take(SequenceId id);
-    void forget(SequenceId id) { finished_.erase(id); }
 
     /// The first exception since the last call; null: none.
     [[nodiscard]] std::exception_ptr first_error() noexcept { return std::exchange(first_error_, nullptr); }
@@ -89,16 +90,18 @@ public:
     [[nodiscard]] budget::RoundReport account(const StageSeconds& times);
 
 private:
-    template <typename Those>
-    void fail_all(const Those& sessions);
-    void retire(Sessions& leaving, const Release& release);
+    template <typename Each>
+    void fail_each(Each&& each) noexcept;
+    void finish(Session& session) noexcept;
+    void retire(Session& session, const Release& release) noexcept;
 
     std::size_t max_batch_;
     PromptIntake prompts_;
     Sessions active_;
-    OwedFeedback owed_;                             ///< of active_: what the drafter learns next
-    std::deque<std::unique_ptr<Session>> waiting_;  ///< joined, nothing of them in the target
-    std::unordered_map<SequenceId, GenerationResult> finished_;
+    OwedFeedback owed_;                                  ///< of active_: what the drafter learns next
+    std::deque<std::unique_ptr<Session>> waiting_;       ///< joined, nothing of them in the target
+    std::map<SequenceId, GenerationResult> unfinished_;  ///< room for the results of all that have not ended
+    std::map<SequenceId, GenerationResult> finished_;
     std::exception_ptr first_error_;
 };
 

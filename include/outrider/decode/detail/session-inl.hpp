@@ -8,6 +8,7 @@
 
 #include <outrider/core/error.hpp>
 #include <outrider/core/detail/option_ranges.hpp>
+#include <outrider/core/detail/words_of.hpp>
 #include <outrider/tree/detail/subtree.hpp>
 
 #include <outrider/core/detail/bodies.hpp>
@@ -149,17 +150,11 @@ OUTRIDER_INLINE void Session::emit() {
     settle();
 }
 
-OUTRIDER_INLINE void Session::fail(const std::exception_ptr& error) {
+OUTRIDER_INLINE void Session::fail(const std::exception_ptr& error) noexcept {
     if (ended()) return;
     stream_.end(FinishReason::failed);
     exception_ = error;
-    try {
-        std::rethrow_exception(error);
-    } catch (const std::exception& e) {
-        error_ = e.what();
-    } catch (...) {
-        error_ = "an exception that is not a std::exception";
-    }
+    error_ = detail::words_of(error);
 }
 
 OUTRIDER_INLINE GenerationResult Session::finish() {

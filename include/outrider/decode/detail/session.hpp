@@ -79,7 +79,7 @@ public:
 
     void end(FinishReason why) { stream_.end(why); }
     /// Ends the sequence with an exception's text, unless it has ended.
-    void fail(const std::exception_ptr& error);
+    void fail(const std::exception_ptr& error) noexcept;
 
     /// Of the last round, root included: what becomes committed.
     [[nodiscard]] std::vector<TokenId> committed() const;

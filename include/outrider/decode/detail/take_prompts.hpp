@@ -27,15 +27,6 @@ void resume_prompts(Stage<V>& verify, SequenceBook& book, const FeatureRequest& 
     }
 }
 
-/// How many tokens of prompts a step takes: all where the verifier takes whole prompts alone.
-template <typename V>
-[[nodiscard]] std::int64_t prompt_rows(Stage<V>& verify, const SequenceBook& book, std::int64_t rows) {
-    bool pieces = false;
-    if constexpr (requires { verify.part().extends(); }) pieces = verify.part().extends();
-    if (!pieces) return std::numeric_limits<std::int64_t>::max();
-    return book.active().empty() ? std::max(rows, kRowsAlone) : rows;
-}
-
 /// Whether the verifier takes prompts and trees in one forward.
 template <typename V>
 [[nodiscard]] bool mixes(Stage<V>& verify) {
@@ -47,12 +38,24 @@ template <typename V>
     return false;
 }
 
-/// Those that wait begin to enter, and the next pieces of all prompts are prefilled in one ragged batch, `rows` tokens
-/// beside those that are decoded. Sequences whose prompts are through become active. Where the round's forward can
-/// take the pieces, they are returned for it instead.
+/// How many tokens of prompts a step takes: all where the verifier takes whole prompts alone. Rows of trees in the same
+/// forward count, as many as there were last, but half of `rows` are the prompts'.
 template <typename V>
-[[nodiscard]] std::vector<Prefill> take_prompts(Stage<V>& verify, SequenceBook& book, const FeatureRequest& features,
-                                                std::int64_t rows, const SequenceBook::Release& release) {
+[[nodiscard]] std::int64_t prompt_rows(Stage<V>& verify, const SequenceBook& book, std::int64_t rows) {
+    bool pieces = false;
+    if constexpr (requires { verify.part().extends(); }) pieces = verify.part().extends();
+    if (!pieces) return std::numeric_limits<std::int64_t>::max();
+    if (book.active().empty()) return std::max(rows, kRowsAlone);
+    if (!mixes(verify)) return rows;
+    std::int64_t trees = 0;
+    for (const auto& session : book.active()) trees += 1 + session->drafted();
+    return std::max({rows - trees, rows / 2, std::int64_t{1}});
+}
+
+/// The next pieces of prompts: prefilled, or returned where the round's forward takes them.
+template <typename V>
+[[nodiscard]] std::vector<Prefill> next_pieces(Stage<V>& verify, SequenceBook& book, const FeatureRequest& features,
+                                               std::int64_t rows, const SequenceBook::Release& release) {
     book.admit(release);
     resume_prompts(verify, book, features);
     book.leave(release);
@@ -67,6 +70,21 @@ template <typename V>
     }
     book.leave(release);
     return {};
+}
+
+/// Those that wait begin to enter, and the next pieces of all prompts are prefilled in one ragged batch, `rows` tokens
+/// beside those that are decoded. Sequences whose prompts are through become active. Where the round's forward can
+/// take the pieces, they are returned for it instead. Throws nothing: a fault here ends those that enter.
+template <typename V>
+[[nodiscard]] std::vector<Prefill> take_prompts(Stage<V>& verify, SequenceBook& book, const FeatureRequest& features,
+                                                std::int64_t rows, const SequenceBook::Release& release) {
+    try {
+        return next_pieces(verify, book, features, rows, release);
+    } catch (...) {
+        book.fail_intake();
+        book.leave(release);
+        return {};
+    }
 }
 
 /// The forward of a round's trees, with the pieces of prompts where there are any. What it took is shared between both
