@@ -51,7 +51,9 @@ struct ThreadTeam::State {
     detail::Signal finished;                           // a new value when all workers have finished the run
     detail::Signal phase;                              // a new value opens the barrier; see kPhase
     alignas(64) std::atomic<std::int32_t> running{0};  // workers still inside the run
-    alignas(64) std::atomic<std::int32_t> arrived{0};  // members at the barrier
+    alignas(64) std::atomic<std::int32_t> arrived{0};  // members at the barrier; with it, for who comes last:
+    int last = 0;                                      // who came last to the barrier
+    int leaves = 0;                                    // who is to leave at the next one; 0: nobody
     alignas(64) std::atomic<bool> aborted{false};
     Body body = nullptr;
     void* argument = nullptr;
@@ -61,12 +63,11 @@ struct ThreadTeam::State {
     int size = 1;
 
     int members = 1;  // that begin the run
-    int last = 0;     // who came last to the barrier
 
-    // The first member's, where there is a crew.
-    std::optional<detail::Crew> crew;                   // where the number of threads was left to the team
+    // The first member's, where there is a crew: no line of the cache that others look at, for it is written at each
+    // barrier.
+    alignas(64) std::optional<detail::Crew> crew;       // where the number of threads was left to the team
     int taking_part = 1;                                // by now
-    int leaves = 0;                                     // who is to leave at the next barrier; 0: nobody
     double run_began = 0, phase_began = 0, waited = 0;  // its last barrier; seconds for late ones in this run
     double work = 0, work_counted = 0;                  // see Crew::learn; up to this processor time
 
