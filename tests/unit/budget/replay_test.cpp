@@ -12,9 +12,11 @@ namespace {
 
 constexpr int kSeeds = 24;  // of the noise that is drawn from the recording
 
+/// A trained drafter's first call in a text, of which it has seen nothing, takes up to 0.1 ms a token of the prompt
+/// longer than others in the recordings `vnni_*`.
 Conditions conditions_of(const std::string& kind) {
     if (kind == "ngram") return {.catch_up = 2e-6, .first = 0};
-    return {.catch_up = 0.2e-3, .first = 3e-3};
+    return {.catch_up = 0.1e-3, .first = 3e-3};
 }
 
 template <typename Run>
@@ -77,7 +79,7 @@ double best_fixed_rate(const Recording& r, const std::string& kind) {
 TEST_CASE("on recorded rounds auto is near the best fixed size in hindsight, and never below plain",
           "[budget][replay]") {
     const std::vector<Recording> all = recordings();
-    REQUIRE(all.size() >= 4);
+    REQUIRE(all.size() >= 8);
     for (const Recording& r : all)
         for (const auto& [kind, positions] : r.all) {
             if (kind == "none") continue;

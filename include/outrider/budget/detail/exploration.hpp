@@ -66,7 +66,7 @@ public:
 
     void asked(const Asked& round, Verdict verdict) {
         steady_.pay((round.cost - round.kept) / round.sequences, kMostDoubt);
-        once_.pay(round.once / round.sequences);
+        once_.pay(round.once / round.sequences, kMostOwed);
         kept_ = kFade * kept_ + round.kept, cost_ = kFade * cost_ + round.cost;
         rounds_ = kFade * rounds_ + round.sequences;
         if (most_likely_to_keep() < cost_) verdict = Verdict::hopeless;
@@ -86,7 +86,8 @@ private:
     static constexpr std::int64_t kFirstInterval = 24, kLongestInterval = 256;  ///< rounds
     static constexpr double kFade = 0.975;  ///< weight of the past from one asking to the next
     static constexpr double kEarlyShare = 0.02, kEarlyRounds = 400;
-    static constexpr double kEnough = 4, kMostDebt = 4, kMostDoubt = 10, kEnoughOnce = 3;  ///< plain rounds
+    static constexpr double kEnough = 4, kMostDebt = 4, kMostDoubt = 10, kEnoughOnce = 3,
+                            kMostOwed = 8;  ///< plain rounds
 
     /// What would have been kept lately, had that been as unlucky as one in ten: the upper end for a Poisson number.
     [[nodiscard]] double most_likely_to_keep() const { return kept_ + 1.3 * std::sqrt(kept_ + 1) + 1; }
