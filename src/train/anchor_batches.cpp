@@ -121,7 +121,7 @@ using Longs = std::vector<std::int64_t>;
 /// All that is known of a batch without its features.
 struct BatchNumbers {
     Longs next, positions, row, committed, last, last_but_one, labels;
-    Longs ahead;  // [U][A] rows of features, in those of whole conversations one after another
+    Longs ahead;                    // [U][A] rows of features, in those of whole conversations one after another
     Longs context, anchors, place;  // PaddedGroups
 };
 
@@ -219,8 +219,10 @@ AnchorBatch make_anchor_batch(std::span<const AnchorGroup> groups, std::span<con
     batch.labels = parts[6].view({A, needs.labels});
     if (device.is_cpu()) batch.labels = batch.labels.to(at::kInt);
     if (needs.ahead)
-        batch.ahead = at::cat(whole).slice(1, 0, store.hidden()).index_select(0, parts[7]).view(
-            {needs.labels, A, store.hidden()});
+        batch.ahead = at::cat(whole)
+                          .slice(1, 0, store.hidden())
+                          .index_select(0, parts[7])
+                          .view({needs.labels, A, store.hidden()});
     if (!device.is_cpu())
         batch.padded = {parts[8].view({G, longest.first}), parts[9].view({G, longest.second}), parts[10]};
     return batch;

@@ -81,7 +81,8 @@ struct AnchorBatch {
     at::Tensor committed;                                  ///< [A] int64 n
     at::Tensor last;          ///< [A, P] int64 last token of the drafted prefix of length p: the pending one at p = 0
     at::Tensor last_but_one;  ///< [A, P] int64
-    at::Tensor labels;        ///< [A, U] columns of the draft vocabulary, int32 on the CPU and int64 elsewhere; -1: not usable
+    at::Tensor
+        labels;        ///< [A, U] columns of the draft vocabulary, int32 on the CPU and int64 elsewhere; -1: not usable
     at::Tensor ahead;  ///< [U, A, H] the feature h_{n+k-1} that the target wrote label k = 1..U of an anchor from,
                        ///< any row where the text has ended; undefined unless asked for
     PaddedGroups padded;  ///< of the groups, where the features are not on the CPU

@@ -13,7 +13,7 @@ namespace {
 
 /// All tensors of a run under the names of the file.
 std::vector<std::pair<std::string, at::Tensor>> all_tensors(const std::vector<std::string>& names,
-                                                             const OptimiserState& state) {
+                                                            const OptimiserState& state) {
     std::vector<std::pair<std::string, at::Tensor>> all;
     for (std::size_t i = 0; i < names.size(); ++i) {
         all.emplace_back("weight." + names[i], state.weights[i].detach());

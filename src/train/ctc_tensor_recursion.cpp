@@ -10,9 +10,7 @@ namespace outrider {
 namespace {
 
 /// Rows one frame later: what holds after frame t stands at t + 1, where the next label looks. Over dimension -2.
-at::Tensor later_rows(const at::Tensor& x) {
-    return at::constant_pad_nd(x.slice(-2, 0, x.size(-2) - 1), {0, 0, 1, 0});
-}
+at::Tensor later_rows(const at::Tensor& x) { return at::constant_pad_nd(x.slice(-2, 0, x.size(-2) - 1), {0, 0, 1, 0}); }
 /// The same of vectors over frames.
 at::Tensor later(const at::Tensor& x) { return at::constant_pad_nd(x.slice(-1, 0, x.size(-1) - 1), {1, 0}); }
 /// What reaches label k + 1 at a frame, as an adjoint of prefix k after the frame before: [A, U, T].
@@ -111,7 +109,8 @@ private:
             dg[i] = k + 1 < U_ ? times_transposed(next_.select(1, k), reached[i + 1]) : at::zeros_like(root_);
             if (by_g_.defined()) dg[i] = dg[i] + by_g_.select(1, k);
             const at::Tensor mean = (dg[i] * g_.select(1, k)).sum(1, true);
-            df[i] = (dg[i] - mean - in_.weights.slice(1, k, k + 1)) / q_.slice(1, k, k + 1) * in_.usable.slice(1, k, k + 1);
+            df[i] =
+                (dg[i] - mean - in_.weights.slice(1, k, k + 1)) / q_.slice(1, k, k + 1) * in_.usable.slice(1, k, k + 1);
             reached[i] = df[i] * enter_.select(1, k);
         }
         result_.d_enter = at::stack(df, 1) * f_;

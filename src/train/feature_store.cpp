@@ -138,7 +138,7 @@ void FeatureStore::run(std::span<const Prefill> prompts, std::vector<at::Tensor>
                 width());
         const at::Tensor half = all.to(at::kHalf).contiguous();
         if (!half.is_cpu() && half.device().type() == kept_.device().type())
-            kept_.keep(static_cast<std::size_t>(prompts[k].sequence - kFirstSequence), half);
+            kept_.keep(static_cast<std::size_t>(prompts[k].sequence - kFirstSequence), half.to(kept_.device()));
         features.push_back(half.to(at::kCPU));
         verifier_->release(prompts[k].sequence);
         computed_tokens_ += std::ssize(prompts[k].tokens);

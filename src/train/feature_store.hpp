@@ -6,10 +6,11 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
-#include <memory>
 #include <list>
+#include <memory>
 #include <span>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include <outrider/target/detail/features.hpp>
@@ -58,13 +59,13 @@ public:
                  std::vector<std::int64_t> layers = {});
     ~FeatureStore();
 
-    /// From now on features lie on a device, as many bytes of them as `most`: those that the target computes there stay,
-    /// others come when they are asked for, and the ones used longest ago make room.
+    /// From now on features lie on a device, as many bytes of them as `most`: those that the target computes there
+    /// stay, others come when they are asked for, and the ones used longest ago make room.
     void keep_on(at::Device device, std::size_t most);
     [[nodiscard]] at::Device device() const noexcept { return kept_.device(); }
 
-    /// [tokens, F] float16, row j the feature of token j. On the CPU a view of mapped memory: read-only, valid while the
-    /// store lives.
+    /// [tokens, F] float16, row j the feature of token j. On the CPU a view of mapped memory: read-only, valid while
+    /// the store lives.
     [[nodiscard]] at::Tensor features(std::size_t conversation);
 
     /// Whether a conversation's features are on disk and whole; otherwise features() of it computes its shard.

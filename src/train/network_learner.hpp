@@ -40,9 +40,9 @@ void check_layer(std::int64_t heads, std::int64_t kv_heads, std::int64_t interme
 ///     read_config(folder), write_config(folder, config), read_weights(folder, config), write_weights(folder, weights)
 ///     init(config, head, seed) -> Weights,  tables(config, head, compute, device) -> Tables
 ///     loss(config, weights, tables, batch, label_weights, compute, stats, team) -> at::Tensor
-///     tensor_loss(config, weights, tables, batch, label_weights, compute) -> TensorLoss, with label_weights [U] float64
-///     measure(config, weights, tables, batches, compute)
-///     draft(config, weights, head) -> std::unique_ptr<DraftModel>
+///     tensor_loss(config, weights, tables, batch, label_weights, compute) -> TensorLoss, with label_weights [U]
+///     float64 measure(config, weights, tables, batches, compute) draft(config, weights, head) ->
+///     std::unique_ptr<DraftModel>
 /// and, where a drafter may start from one of other sizes,
 ///     check_start(folder, config, found, fresh)            throws Error; fresh: a run that starts from the drafter in
 ///                                                          `folder`, else it goes on with that

@@ -51,7 +51,8 @@ std::vector<at::Tensor> TensorAdamW::averages() const { return parts(average_.cl
 
 OptimiserState TensorAdamW::state() const {
     const auto copied = [this](const at::Tensor& flat) { return parts(flat.to(at::kCPU)); };
-    return {copied(weights_), copied(first_), copied(second_), copied(average_), steps_.to(at::kCPU).item<std::int64_t>()};
+    return {copied(weights_), copied(first_), copied(second_), copied(average_),
+            steps_.to(at::kCPU).item<std::int64_t>()};
 }
 
 void TensorAdamW::restore(const OptimiserState& state) {

@@ -79,8 +79,8 @@ struct HydraNetwork {
     [[nodiscard]] static HydraWeights init(const HydraConfig& config, const TargetHead& head, std::uint64_t seed) {
         return init_hydra_weights(config, head, seed);
     }
-    [[nodiscard]] static TargetTables tables(const HydraConfig& config, const TargetHead& head,
-                                             at::ScalarType compute, at::Device device) {
+    [[nodiscard]] static TargetTables tables(const HydraConfig& config, const TargetHead& head, at::ScalarType compute,
+                                             at::Device device) {
         return make_target_tables(head, config.vocabulary, config.embedding_scale, compute, device);
     }
 

@@ -57,8 +57,8 @@ struct MedusaNetwork {
     [[nodiscard]] static MedusaWeights init(const MedusaConfig& config, const TargetHead& head, std::uint64_t seed) {
         return init_medusa_weights(config, head, seed);
     }
-    [[nodiscard]] static TargetTables tables(const MedusaConfig& config, const TargetHead& head,
-                                             at::ScalarType compute, at::Device device) {
+    [[nodiscard]] static TargetTables tables(const MedusaConfig& config, const TargetHead& head, at::ScalarType compute,
+                                             at::Device device) {
         return make_target_tables(head, config.vocabulary, 1.0, compute, device);
     }
 

@@ -130,8 +130,7 @@ OUTRIDER_INLINE at::Tensor layer_rows(const LayerSizes& sizes, const LayerWeight
         for (const ContextGroup& group : groups) {
             const std::int64_t end = first + group.count;
             mixed.push_back(ctc_attention(q.slice(0, first, end), k.slice(0, first, end), v.slice(0, first, end),
-                                          group.keys.to(compute), group.values.to(compute),
-                                          seen.slice(0, first, end)));
+                                          group.keys.to(compute), group.values.to(compute), seen.slice(0, first, end)));
             first = end;
         }
         require(first == A, "layer_rows: groups hold {} anchors, the batch {}", first, A);

@@ -25,12 +25,14 @@ inline at::Tensor padded_attention(const at::Tensor& q, const at::Tensor& k, con
     const std::int64_t G = groups.context.size(0), L = groups.context.size(1), M = groups.anchors.size(1), B = G * M;
     const std::int64_t T = q.size(1), kv = k.size(2), n = q.size(2) / kv, D = q.size(3);
     const at::Tensor all = groups.anchors.flatten(), rows = groups.context.flatten();
-    const at::Tensor scaled =
-        (q / std::sqrt(static_cast<double>(D))).index_select(0, all).view({G, M, T, kv, n, D});
+    const at::Tensor scaled = (q / std::sqrt(static_cast<double>(D))).index_select(0, all).view({G, M, T, kv, n, D});
     const auto frames = [&](const at::Tensor& x) { return x.index_select(0, all).permute({0, 2, 1, 3}); };
     const auto contexts = [&](const at::Tensor& x) {
-        return x.to(q.scalar_type()).index_select(0, rows).view({G, L, kv, D}).permute({0, 2, 1, 3}).reshape(
-            {G * kv, L, D});
+        return x.to(q.scalar_type())
+            .index_select(0, rows)
+            .view({G, L, kv, D})
+            .permute({0, 2, 1, 3})
+            .reshape({G * kv, L, D});
     };
     const at::Tensor hidden =
         at::arange(L, seen.options()).ge(seen.index_select(0, all).unsqueeze(1)).view({G, 1, M, 1, L});
@@ -45,9 +47,9 @@ inline at::Tensor padded_attention(const at::Tensor& q, const at::Tensor& k, con
     const at::Tensor p = at::softmax(at::cat({by_context, by_own}, -1), -1);
     const at::Tensor of_context =
         at::bmm(p.slice(4, 0, L).reshape({G * kv, M * T * n, L}), contexts(context.values)).view({G, kv, M, T, n, D});
-    const at::Tensor of_own = at::bmm(p.slice(4, L).permute({0, 2, 1, 3, 4}).reshape({B * kv, T * n, T}),
-                                      frames(v).reshape({B * kv, T, D}))
-                                  .view({G, M, kv, T, n, D});
+    const at::Tensor of_own =
+        at::bmm(p.slice(4, L).permute({0, 2, 1, 3, 4}).reshape({B * kv, T * n, T}), frames(v).reshape({B * kv, T, D}))
+            .view({G, M, kv, T, n, D});
     return (of_context.permute({0, 2, 3, 1, 4, 5}) + of_own.permute({0, 1, 3, 2, 4, 5}))
         .reshape({B, T * kv * n * D})
         .index_select(0, groups.place)
