@@ -329,3 +329,15 @@ TEST_CASE("A device without the memory for a training says so, and what to do", 
         }
     }
 }
+
+TEST_CASE("Training on a device that is not there is an error that names it", "[train]") {
+    const fs::path folder = scratch();
+    DeviceToy verifier;
+    try {
+        (void)kinds()[0].train(options_in(folder, "drafter", at::Device(at::kCUDA, 63), 64), target_of(verifier));
+        FAIL("it was trained");
+    } catch (const Error& error) {
+        CHECK(error.kind() == ErrorKind::not_supported);
+        CHECK_THAT(error.what(), ContainsSubstring("device cuda:63"));
+    }
+}
