@@ -28,8 +28,7 @@ OUTRIDER_CLONES void update(float* __restrict w, const float* __restrict g, floa
 
 }  // namespace
 
-AdamW::AdamW(std::vector<at::Tensor> weights, const AdamWOptions& options)
-    : options_(options) {
+AdamW::AdamW(std::vector<at::Tensor> weights, const AdamWOptions& options) : options_(options) {
     state_.weights = std::move(weights);
     for (const at::Tensor& w : state_.weights) {
         require(w.scalar_type() == at::kFloat && w.is_cpu() && w.is_contiguous(),
