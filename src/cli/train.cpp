@@ -59,6 +59,7 @@ TrainOptions common_options(const TrainArguments& a) {
     options.seed = a.seed;
     options.resume = a.resume, options.overwrite = a.force;
     options.threads = a.model.threads;
+    options.device = at::Device(a.model.device);
     options.bf16 = !a.f32;
     options.progress = [](const TrainProgress& progress) {
         tell(describe(progress) + '\n');

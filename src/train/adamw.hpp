@@ -17,6 +17,12 @@ struct AdamWOptions {
     double ema = 0.999;          ///< decay of the moving average; smaller over the first steps
 };
 
+/// What an optimiser knows, in the order of the weights: contiguous float32 on the CPU.
+struct OptimiserState {
+    std::vector<at::Tensor> weights, first, second, average;
+    std::int64_t steps = 0;
+};
+
 /// Loshchilov and Hutter 2019, in one pass over the memory. The weights are leaves with gradients.
 class AdamW {
 public:
@@ -26,17 +32,15 @@ public:
     /// norm that is not finite changes nothing.
     double step(double learning_rate, ThreadTeam& team);
 
-    [[nodiscard]] std::int64_t steps() const noexcept { return steps_; }
-    void set_steps(std::int64_t steps) noexcept { steps_ = steps; }  ///< when state is read back
-    [[nodiscard]] std::vector<at::Tensor>& weights() noexcept { return weights_; }
-    [[nodiscard]] std::vector<at::Tensor>& first_moments() noexcept { return first_; }
-    [[nodiscard]] std::vector<at::Tensor>& second_moments() noexcept { return second_; }
-    [[nodiscard]] std::vector<at::Tensor>& averages() noexcept { return average_; }
+    [[nodiscard]] std::int64_t steps() const noexcept { return state_.steps; }
+    [[nodiscard]] std::vector<at::Tensor>& weights() noexcept { return state_.weights; }
+    /// The tensors are its own: to be written as they are, or filled when a run goes on.
+    [[nodiscard]] const OptimiserState& state() const noexcept { return state_; }
+    void set_steps(std::int64_t steps) noexcept { state_.steps = steps; }
 
 private:
-    std::vector<at::Tensor> weights_, first_, second_, average_;
+    OptimiserState state_;
     AdamWOptions options_;
-    std::int64_t steps_ = 0;
 };
 
 }  // namespace outrider

@@ -105,7 +105,7 @@ std::int64_t token_at(const std::vector<TokenId>& text, std::int64_t i) {
 }
 
 /// Columns of the labels of the anchor with n committed tokens.
-void append_labels(std::vector<std::int32_t>& wanted, const std::vector<TokenId>& text, std::int64_t n,
+void append_labels(std::vector<std::int64_t>& wanted, const std::vector<TokenId>& text, std::int64_t n,
                    std::span<const std::int32_t> column, const AnchorNeeds& needs) {
     bool usable = true;
     for (std::int64_t k = 1; k <= needs.labels; ++k) {
@@ -116,13 +116,75 @@ void append_labels(std::vector<std::int32_t>& wanted, const std::vector<TokenId>
     }
 }
 
-/// [U, anchors, H] of one group.
-at::Tensor features_ahead(const AnchorGroup& group, const at::Tensor& features, std::int64_t labels) {
-    std::vector<std::int64_t> rows;
-    for (std::int64_t k = 0; k < labels; ++k)
-        for (const std::int64_t n : group.committed) rows.push_back(std::min(n + k, features.size(0) - 1));
-    return features.index_select(0, at::tensor(rows, at::kLong))
-        .view({labels, static_cast<std::int64_t>(group.committed.size()), features.size(1)});
+using Longs = std::vector<std::int64_t>;
+
+/// All that is known of a batch without its features.
+struct BatchNumbers {
+    Longs next, positions, row, committed, last, last_but_one, labels;
+    Longs ahead;                    // [U][A] rows of features, in those of whole conversations one after another
+    Longs context, anchors, place;  // PaddedGroups
+};
+
+/// Adds a group, whose context has `rows` rows from batch.context_begin.back() on.
+void append(BatchNumbers& all, const AnchorGroup& group, const std::vector<TokenId>& text, std::int64_t begin,
+            std::int64_t rows, std::span<const std::int32_t> column, const AnchorNeeds& needs) {
+    for (std::int64_t j = 0; j < rows; ++j)
+        all.next.push_back(text[static_cast<std::size_t>(j + 1)]), all.positions.push_back(j);
+    for (const std::int64_t n : group.committed) {
+        all.row.push_back(begin + n - 1);
+        all.committed.push_back(n);
+        for (std::int64_t p = 0; p < needs.prefixes; ++p)
+            all.last.push_back(token_at(text, n + p)), all.last_but_one.push_back(token_at(text, n + p - 1));
+        append_labels(all.labels, text, n, column, needs);
+    }
+}
+
+/// For a teacher: rows of the features that the labels were written from.
+Longs rows_ahead(std::span<const AnchorGroup> groups, std::span<const at::Tensor> whole, std::int64_t labels) {
+    Longs rows;
+    for (std::int64_t k = 0; k < labels; ++k) {
+        std::int64_t begin = 0;
+        for (std::size_t i = 0; i < groups.size(); begin += whole[i++].size(0))
+            for (const std::int64_t n : groups[i].committed)
+                rows.push_back(begin + std::min(n + k, whole[i].size(0) - 1));
+    }
+    return rows;
+}
+
+/// Groups up to the longest; what is beside them is any row.
+std::pair<std::int64_t, std::int64_t> pad(BatchNumbers& all, const AnchorBatch& batch) {
+    std::int64_t longest = 0, most = *std::max_element(batch.anchors.begin(), batch.anchors.end());
+    for (std::size_t g = 0; g < batch.anchors.size(); ++g)
+        longest = std::max(longest, batch.context_end[g] - batch.context_begin[g]);
+    std::int64_t first = 0;
+    for (std::size_t g = 0; g < batch.anchors.size(); ++g) {
+        for (std::int64_t i = 0; i < longest; ++i)
+            all.context.push_back(std::min(batch.context_begin[g] + i, batch.context_end[g] - 1));
+        for (std::int64_t i = 0; i < most; ++i) {
+            if (i < batch.anchors[g]) all.place.push_back(static_cast<std::int64_t>(g) * most + i);
+            all.anchors.push_back(first + std::min(i, batch.anchors[g] - 1));
+        }
+        first += batch.anchors[g];
+    }
+    return {longest, most};
+}
+
+/// One tensor of all numbers, which travels as one; its parts in their order.
+std::vector<at::Tensor> placed(const std::vector<const Longs*>& parts, at::Device device) {
+    std::size_t count = 0;
+    for (const Longs* part : parts) count += part->size();
+    const auto longs = at::TensorOptions().dtype(at::kLong);
+    const at::Tensor staged = at::empty({static_cast<std::int64_t>(count)}, longs.pinned_memory(!device.is_cpu()));
+    auto* to = staged.mutable_data_ptr<std::int64_t>();
+    for (const Longs* part : parts) to = std::copy(part->begin(), part->end(), to);
+    const at::Tensor all = staged.to(device, /*non_blocking=*/true);
+    std::vector<at::Tensor> result;
+    std::int64_t begin = 0;
+    for (const Longs* part : parts) {
+        result.push_back(all.slice(0, begin, begin + std::ssize(*part)));
+        begin += std::ssize(*part);
+    }
+    return result;
 }
 
 }  // namespace
@@ -130,37 +192,39 @@ at::Tensor features_ahead(const AnchorGroup& group, const at::Tensor& features, 
 AnchorBatch make_anchor_batch(std::span<const AnchorGroup> groups, std::span<const Conversation> conversations,
                               FeatureStore& store, std::span<const std::int32_t> column, const AnchorNeeds& needs) {
     AnchorBatch batch;
-    std::vector<std::int64_t> next, positions, row, committed, last, second;
-    std::vector<std::int32_t> wanted;
-    std::vector<at::Tensor> features, ahead;
+    BatchNumbers all;
+    std::vector<at::Tensor> features, whole;
     for (const AnchorGroup& group : groups) {
-        const std::vector<TokenId>& text = conversations[group.conversation].tokens;
         const std::int64_t rows = *std::max_element(group.committed.begin(), group.committed.end());
-        const auto begin = static_cast<std::int64_t>(next.size());
+        const auto begin = static_cast<std::int64_t>(all.next.size());
         batch.context_begin.push_back(begin);
         batch.context_end.push_back(begin + rows);
         batch.anchors.push_back(static_cast<std::int64_t>(group.committed.size()));
-        const at::Tensor all = store.features(group.conversation);
-        features.push_back(all.slice(0, 0, rows));
-        if (needs.ahead) ahead.push_back(features_ahead(group, all.slice(1, 0, store.hidden()), needs.labels));
-        for (std::int64_t j = 0; j < rows; ++j)
-            next.push_back(text[static_cast<std::size_t>(j + 1)]), positions.push_back(j);
-        for (const std::int64_t n : group.committed) {
-            row.push_back(begin + n - 1);
-            committed.push_back(n);
-            for (std::int64_t p = 0; p < needs.prefixes; ++p)
-                last.push_back(token_at(text, n + p)), second.push_back(token_at(text, n + p - 1));
-            append_labels(wanted, text, n, column, needs);
-        }
+        whole.push_back(store.features(group.conversation));
+        features.push_back(whole.back().slice(0, 0, rows));
+        append(all, group, conversations[group.conversation].tokens, begin, rows, column, needs);
     }
-    const auto A = static_cast<std::int64_t>(row.size());
-    batch.next = at::tensor(next, at::kLong), batch.positions = at::tensor(positions, at::kLong);
+    const at::Device device = store.device();
+    std::pair<std::int64_t, std::int64_t> longest;
+    if (needs.ahead) all.ahead = rows_ahead(groups, whole, needs.labels);
+    if (!device.is_cpu()) longest = pad(all, batch);
+    const auto A = static_cast<std::int64_t>(all.row.size()), G = static_cast<std::int64_t>(groups.size());
+    const std::vector<at::Tensor> parts =
+        placed({&all.next, &all.positions, &all.row, &all.committed, &all.last, &all.last_but_one, &all.labels,
+                &all.ahead, &all.context, &all.anchors, &all.place},
+               device);
     batch.features = at::cat(features);
-    batch.row = at::tensor(row, at::kLong), batch.committed = at::tensor(committed, at::kLong);
-    batch.last = at::tensor(last, at::kLong).view({A, needs.prefixes}),
-    batch.last_but_one = at::tensor(second, at::kLong).view({A, needs.prefixes});
-    batch.labels = at::tensor(wanted, at::kInt).view({A, needs.labels});
-    if (needs.ahead) batch.ahead = at::cat(ahead, 1);
+    batch.next = parts[0], batch.positions = parts[1], batch.row = parts[2], batch.committed = parts[3];
+    batch.last = parts[4].view({A, needs.prefixes}), batch.last_but_one = parts[5].view({A, needs.prefixes});
+    batch.labels = parts[6].view({A, needs.labels});
+    if (device.is_cpu()) batch.labels = batch.labels.to(at::kInt);
+    if (needs.ahead)
+        batch.ahead = at::cat(whole)
+                          .slice(1, 0, store.hidden())
+                          .index_select(0, parts[7])
+                          .view({needs.labels, A, store.hidden()});
+    if (!device.is_cpu())
+        batch.padded = {parts[8].view({G, longest.first}), parts[9].view({G, longest.second}), parts[10]};
     return batch;
 }
 

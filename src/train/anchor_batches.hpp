@@ -8,6 +8,7 @@
 #include <vector>
 
 #include <outrider/train/train.hpp>
+#include <outrider/draft/nn/detail/padded_context.hpp>
 #include "train/feature_store.hpp"
 
 namespace outrider {
@@ -69,7 +70,7 @@ struct AnchorNeeds {
     bool ahead = false;  ///< the features at the labels too, for a teacher
 };
 
-/// Context rows of all groups one after another; anchors in group order.
+/// Context rows of all groups one after another; anchors in group order. All tensors lie where the features do.
 struct AnchorBatch {
     at::Tensor next;                                       ///< [N] int64 x_{j+1}
     at::Tensor features;                                   ///< [N, F] h_j, and behind it what the store has besides
@@ -80,9 +81,11 @@ struct AnchorBatch {
     at::Tensor committed;                                  ///< [A] int64 n
     at::Tensor last;          ///< [A, P] int64 last token of the drafted prefix of length p: the pending one at p = 0
     at::Tensor last_but_one;  ///< [A, P] int64
-    at::Tensor labels;        ///< [A, U] int32 columns of the draft vocabulary; -1: not usable
+    at::Tensor
+        labels;        ///< [A, U] columns of the draft vocabulary, int32 on the CPU and int64 elsewhere; -1: not usable
     at::Tensor ahead;  ///< [U, A, H] the feature h_{n+k-1} that the target wrote label k = 1..U of an anchor from,
                        ///< any row where the text has ended; undefined unless asked for
+    PaddedGroups padded;  ///< of the groups, where the features are not on the CPU
 };
 
 /// `column` [target vocabulary]: the draft vocabulary's column of a token or -1.

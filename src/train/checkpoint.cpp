@@ -12,21 +12,22 @@ namespace outrider {
 namespace {
 
 /// All tensors of a run under the names of the file.
-std::vector<std::pair<std::string, at::Tensor>> all_tensors(const std::vector<std::string>& names, AdamW& optimiser) {
+std::vector<std::pair<std::string, at::Tensor>> all_tensors(const std::vector<std::string>& names,
+                                                            const OptimiserState& state) {
     std::vector<std::pair<std::string, at::Tensor>> all;
     for (std::size_t i = 0; i < names.size(); ++i) {
-        all.emplace_back("weight." + names[i], optimiser.weights()[i].detach());
-        all.emplace_back("first." + names[i], optimiser.first_moments()[i]);
-        all.emplace_back("second." + names[i], optimiser.second_moments()[i]);
-        all.emplace_back("average." + names[i], optimiser.averages()[i]);
+        all.emplace_back("weight." + names[i], state.weights[i].detach());
+        all.emplace_back("first." + names[i], state.first[i]);
+        all.emplace_back("second." + names[i], state.second[i]);
+        all.emplace_back("average." + names[i], state.average[i]);
     }
     return all;
 }
 
 }  // namespace
 
-void write_checkpoint(const std::filesystem::path& path, const std::vector<std::string>& names, AdamW& optimiser,
-                      const RunState& state) {
+void write_checkpoint(const std::filesystem::path& path, const std::vector<std::string>& names,
+                      const OptimiserState& optimiser, const RunState& state) {
     const auto all = all_tensors(names, optimiser);
     std::vector<SafeTensorView> views;
     for (const auto& [name, tensor] : all)
@@ -40,7 +41,7 @@ void write_checkpoint(const std::filesystem::path& path, const std::vector<std::
                                 {"seconds", state.seconds},
                                 {"skipped_anchors", state.skipped_anchors},
                                 {"skipped_steps", state.skipped_steps},
-                                {"optimiser_steps", optimiser.steps()},
+                                {"optimiser_steps", optimiser.steps},
                                 {"epoch", state.place.epoch},
                                 {"block", state.place.block},
                                 {"group", state.place.group},
@@ -48,7 +49,8 @@ void write_checkpoint(const std::filesystem::path& path, const std::vector<std::
     write_safetensors(path, views, {{"run", run.dump()}});
 }
 
-void read_checkpoint(const std::filesystem::path& path, const std::vector<std::string>& names, AdamW& optimiser) {
+void read_checkpoint(const std::filesystem::path& path, const std::vector<std::string>& names,
+                     OptimiserState& optimiser) {
     const SafeTensors file = SafeTensors::open(path);
     for (const auto& [name, tensor] : all_tensors(names, optimiser)) {
         const SafeTensor& stored = file.tensor(name);
@@ -57,7 +59,7 @@ void read_checkpoint(const std::filesystem::path& path, const std::vector<std::s
                 path.string(), name);
         to_floats(stored, {static_cast<float*>(tensor.mutable_data_ptr()), static_cast<std::size_t>(tensor.numel())});
     }
-    optimiser.set_steps(nlohmann::json::parse(file.metadata().at("run")).at("optimiser_steps").get<std::int64_t>());
+    optimiser.steps = nlohmann::json::parse(file.metadata().at("run")).at("optimiser_steps").get<std::int64_t>();
 }
 
 RunState read_run_state(const std::filesystem::path& path) {

@@ -22,11 +22,12 @@ struct RunState {
 };
 
 /// Written beside and renamed, so that a killed run leaves the last whole one. `names`: of the optimiser's weights.
-void write_checkpoint(const std::filesystem::path& path, const std::vector<std::string>& names, AdamW& optimiser,
-                      const RunState& state);
+void write_checkpoint(const std::filesystem::path& path, const std::vector<std::string>& names,
+                      const OptimiserState& optimiser, const RunState& state);
 
 /// Fills weights, moments, averages and number of steps in place. Throws Error when names or shapes differ.
-void read_checkpoint(const std::filesystem::path& path, const std::vector<std::string>& names, AdamW& optimiser);
+void read_checkpoint(const std::filesystem::path& path, const std::vector<std::string>& names,
+                     OptimiserState& optimiser);
 
 /// Where the run was. Throws Error for a file that is no checkpoint.
 [[nodiscard]] RunState read_run_state(const std::filesystem::path& path);

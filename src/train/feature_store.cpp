@@ -74,6 +74,8 @@ FeatureStore::FeatureStore(const std::filesystem::path& root, const std::string&
 
 FeatureStore::~FeatureStore() = default;
 
+void FeatureStore::keep_on(at::Device device, std::size_t most) { kept_ = KeptFeatures(device, most); }
+
 const std::filesystem::path& FeatureStore::folder(std::size_t text) const { return texts_.at(text).folder; }
 
 /// Numbers of a shard's conversations.
@@ -134,7 +136,10 @@ void FeatureStore::run(std::span<const Prefill> prompts, std::vector<at::Tensor>
         const at::Tensor& all = feedback[k].features;
         require(all.size(1) == width(), "FeatureStore: the target gave features of width {}, expected {}", all.size(1),
                 width());
-        features.push_back(all.to(at::kCPU, at::kHalf).contiguous());
+        const at::Tensor half = all.to(at::kHalf).contiguous();
+        if (!half.is_cpu() && half.device().type() == kept_.device().type())
+            kept_.keep(static_cast<std::size_t>(prompts[k].sequence - kFirstSequence), half.to(kept_.device()));
+        features.push_back(half.to(at::kCPU));
         verifier_->release(prompts[k].sequence);
         computed_tokens_ += std::ssize(prompts[k].tokens);
     }
@@ -172,7 +177,35 @@ void FeatureStore::compute(const Text& text, std::size_t shard) {
     computed_seconds_ += now_seconds() - began;
 }
 
+at::Tensor KeptFeatures::find(std::size_t conversation) {
+    const auto found = all_.find(conversation);
+    if (found == all_.end()) return {};
+    uses_.splice(uses_.begin(), uses_, found->second.use);
+    return found->second.features;
+}
+
+void KeptFeatures::keep(std::size_t conversation, const at::Tensor& features) {
+    if (features.nbytes() > most_ || all_.contains(conversation)) return;
+    for (bytes_ += features.nbytes(); bytes_ > most_; uses_.pop_back()) {
+        const auto last = all_.find(uses_.back());
+        bytes_ -= last->second.features.nbytes();
+        all_.erase(last);
+    }
+    uses_.push_front(conversation);
+    all_.emplace(conversation, Kept{features, uses_.begin()});
+}
+
 at::Tensor FeatureStore::features(std::size_t conversation) {
+    if (kept_.device().is_cpu()) return mapped(conversation);
+    if (const at::Tensor kept = kept_.find(conversation); kept.defined()) return kept;
+    const at::Tensor here = mapped(conversation);  // the target may just have computed and kept them
+    if (const at::Tensor kept = kept_.find(conversation); kept.defined()) return kept;
+    const at::Tensor there = here.to(kept_.device());
+    kept_.keep(conversation, there);
+    return there;
+}
+
+at::Tensor FeatureStore::mapped(std::size_t conversation) {
     const Place place = places_.at(conversation);
     Text& text = texts_[place.text];
     const std::size_t number = place.index / kShard, row = place.index % kShard;

@@ -6,9 +6,11 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <list>
 #include <memory>
 #include <span>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include <outrider/target/detail/features.hpp>
@@ -16,6 +18,29 @@
 #include <outrider/train/train.hpp>
 
 namespace outrider {
+
+/// Features of whole conversations on a device, the last used ones up to a bound of bytes.
+class KeptFeatures {
+public:
+    explicit KeptFeatures(at::Device device = at::kCPU, std::size_t most = 0) : device_(device), most_(most) {}
+
+    [[nodiscard]] at::Device device() const noexcept { return device_; }
+    /// Undefined where they are not kept.
+    [[nodiscard]] at::Tensor find(std::size_t conversation);
+    void keep(std::size_t conversation, const at::Tensor& features);
+
+private:
+    using Uses = std::list<std::size_t>;
+    struct Kept {
+        at::Tensor features;
+        Uses::iterator use;
+    };
+
+    at::Device device_;
+    std::size_t most_, bytes_ = 0;
+    Uses uses_;  // the last one first
+    std::unordered_map<std::size_t, Kept> all_;
+};
 
 /// Shards of `kShard` conversations of one text, one safetensors file each with `features` [tokens, F] in half
 /// precision, `tokens` and `starts`. F is H, and H more for each of the layers, in their order.
@@ -34,7 +59,13 @@ public:
                  std::vector<std::int64_t> layers = {});
     ~FeatureStore();
 
-    /// [tokens, F] float16, row j the feature of token j. Views mapped memory: read-only, valid while the store lives.
+    /// From now on features lie on a device, as many bytes of them as `most`: those that the target computes there
+    /// stay, others come when they are asked for, and the ones used longest ago make room.
+    void keep_on(at::Device device, std::size_t most);
+    [[nodiscard]] at::Device device() const noexcept { return kept_.device(); }
+
+    /// [tokens, F] float16, row j the feature of token j. On the CPU a view of mapped memory: read-only, valid while
+    /// the store lives.
     [[nodiscard]] at::Tensor features(std::size_t conversation);
 
     /// Whether a conversation's features are on disk and whole; otherwise features() of it computes its shard.
@@ -62,12 +93,15 @@ private:
     void run(std::span<const Prefill> prompts, std::vector<at::Tensor>& features);
     void compute(const Text& text, std::size_t shard);
 
+    [[nodiscard]] at::Tensor mapped(std::size_t conversation);
+
     [[nodiscard]] std::int64_t width() const { return FeatureRequest{.layers = layers_}.width(hidden_); }
 
     std::int64_t hidden_;
     std::vector<std::int64_t> layers_;
     std::span<const Conversation> conversations_;
     Verifier* verifier_;
+    KeptFeatures kept_;
     std::vector<Place> places_;  // of each conversation
     std::vector<Text> texts_;
     std::int64_t computed_tokens_ = 0;

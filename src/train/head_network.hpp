@@ -15,6 +15,11 @@ void check_heads(std::int64_t heads, std::int64_t blocks, double teacher);
                                     const std::vector<double>& label_weights, double teacher, at::ScalarType compute,
                                     LossStats& stats, ThreadTeam& team);
 
+/// The same in tensor operations.
+[[nodiscard]] TensorLoss heads_tensor_loss(const at::Tensor& logits, const AnchorBatch& batch,
+                                           const TargetTables& tables, const at::Tensor& label_weights, double teacher,
+                                           at::ScalarType compute);
+
 /// How often the text's token was the head's r-th.
 class RankTally {
 public:

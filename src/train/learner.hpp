@@ -18,6 +18,7 @@
 #include <outrider/target/target_head.hpp>
 #include <outrider/core/detail/thread_team.hpp>
 #include "train/loss_stats.hpp"
+#include "train/tensor_loss.hpp"
 
 #include "anchor_batches.hpp"
 
@@ -30,6 +31,7 @@ struct LearnerBasis {
     std::uint64_t seed = 0;
     at::ScalarType compute = at::kFloat;  ///< type of matrix products
     double label_decay = 1.0;
+    at::Device device = at::kCPU;  ///< where steps are computed
 
     /// Where a drafter is that gives vocabulary and scales: that of the run to go on with, or the one to start from,
     /// whose weights are taken as well. Empty: the fields below count.
@@ -60,6 +62,9 @@ public:
     /// Mean loss of a batch, differentiable by `weights`. Safe to call from several threads; `team` serves the loss.
     [[nodiscard]] virtual at::Tensor loss(std::span<const at::Tensor> weights, const AnchorBatch& batch,
                                           LossStats& stats, ThreadTeam& team) const = 0;
+    /// The same in tensor operations where weights and batch lie, whatever that is; for devices.
+    [[nodiscard]] virtual TensorLoss tensor_loss(std::span<const at::Tensor> weights,
+                                                 const AnchorBatch& batch) const = 0;
     [[nodiscard]] virtual std::unique_ptr<DraftModel> draft(std::span<const at::Tensor> weights) const = 0;
     /// Measures on held-out anchors what the kind's config keeps beside its sizes.
     virtual void measure(std::span<const at::Tensor> weights, std::span<const AnchorBatch> held_out) = 0;

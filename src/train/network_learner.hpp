@@ -38,10 +38,11 @@ void check_layer(std::int64_t heads, std::int64_t kv_heads, std::int64_t interme
 ///     set_scales(config, embedding, feature)
 ///     copy_measured(config, from)                          scales, and what measure() measured
 ///     read_config(folder), write_config(folder, config), read_weights(folder, config), write_weights(folder, weights)
-///     init(config, head, seed) -> Weights,  tables(config, head, compute) -> Tables
+///     init(config, head, seed) -> Weights,  tables(config, head, compute, device) -> Tables
 ///     loss(config, weights, tables, batch, label_weights, compute, stats, team) -> at::Tensor
-///     measure(config, weights, tables, batches, compute)
-///     draft(config, weights, head) -> std::unique_ptr<DraftModel>
+///     tensor_loss(config, weights, tables, batch, label_weights, compute) -> TensorLoss, with label_weights [U]
+///     float64 measure(config, weights, tables, batches, compute) draft(config, weights, head) ->
+///     std::unique_ptr<DraftModel>
 /// and, where a drafter may start from one of other sizes,
 ///     check_start(folder, config, found, fresh)            throws Error; fresh: a run that starts from the drafter in
 ///                                                          `folder`, else it goes on with that
@@ -62,10 +63,11 @@ public:
         } else {
             adopt(basis.folder);
         }
-        tables_ = network_.tables(config_, basis.head, basis.compute);
+        tables_ = network_.tables(config_, basis.head, basis.compute, basis.device);
         weights_ = basis.take_weights ? start_weights() : network_.init(config_, basis.head, basis.seed);
         for (std::int64_t k = 0; k < network_.labels(); ++k)
             label_weights_.push_back(std::pow(basis.label_decay, static_cast<double>(k)));
+        weights_there_ = at::tensor(label_weights_, at::kDouble).to(basis.device);
     }
 
     std::vector<std::string> names() const override {
@@ -86,6 +88,9 @@ public:
     at::Tensor loss(std::span<const at::Tensor> weights, const AnchorBatch& batch, LossStats& stats,
                     ThreadTeam& team) const override {
         return network_.loss(config_, with(weights), tables_, batch, label_weights_, basis_.compute, stats, team);
+    }
+    TensorLoss tensor_loss(std::span<const at::Tensor> weights, const AnchorBatch& batch) const override {
+        return network_.tensor_loss(config_, with(weights), tables_, batch, weights_there_, basis_.compute);
     }
     std::unique_ptr<DraftModel> draft(std::span<const at::Tensor> weights) const override {
         return network_.draft(config_, with(weights), basis_.head);
@@ -145,6 +150,7 @@ private:
     typename Network::Tables tables_;
     Weights weights_;
     std::vector<double> label_weights_;
+    at::Tensor weights_there_;  // the same where steps are computed
     std::optional<nlohmann::ordered_json> from_;
 };
 

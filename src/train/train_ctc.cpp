@@ -5,6 +5,7 @@
 
 #include <outrider/core/error.hpp>
 #include <outrider/draft/ctc/ctc_draft.hpp>
+#include <outrider/draft/ctc/detail/ctc_padded.hpp>
 #include "train/ctc_loss.hpp"
 
 #include <algorithm>
@@ -158,29 +159,49 @@ struct CtcNetwork {
     [[nodiscard]] static CtcWeights init(const CtcConfig& config, const TargetHead& head, std::uint64_t seed) {
         return init_ctc_weights(config, head, seed);
     }
-    [[nodiscard]] static CtcTables tables(const CtcConfig& config, const TargetHead& head, at::ScalarType compute) {
-        return make_ctc_tables(config, head, compute, at::kCPU);
+    [[nodiscard]] static CtcTables tables(const CtcConfig& config, const TargetHead& head, at::ScalarType compute,
+                                          at::Device device) {
+        return make_ctc_tables(config, head, compute, device);
+    }
+
+    [[nodiscard]] static CtcFrameScores frames(const CtcConfig& config, const CtcWeights& weights,
+                                               const CtcTables& tables, const AnchorBatch& batch,
+                                               at::ScalarType compute) {
+        const CtcContext context =
+            ctc_context(config, weights, tables, batch.next, batch.features, batch.positions, compute);
+        const at::Tensor fused = context.fused.index_select(0, batch.row);
+        if (batch.padded.context.defined())
+            return ctc_frames(config, weights, tables, fused, batch.committed, context.layers, batch.padded, compute);
+        std::vector<std::vector<CtcAnchors>> groups;
+        for (const LayerContext& layer : context.layers)
+            groups.push_back(context_groups(batch, layer.keys, layer.values));
+        return ctc_frames(config, weights, tables, fused, batch.committed, groups, compute);
+    }
+
+    /// What the loss is of.
+    [[nodiscard]] CtcLossBatch scores(const CtcConfig& config, const CtcWeights& weights, const CtcTables& tables,
+                                      const AnchorBatch& batch, at::ScalarType compute) const {
+        const CtcFrameScores of_frames = frames(config, weights, tables, batch, compute);
+        at::Tensor prefix;
+        if (config.conditioning == CtcConditioning::prefix)
+            prefix = ctc_prefix_scores(config, weights, tables, batch.last, batch.last_but_one,
+                                       batch.features.index_select(0, batch.row), compute);
+        CtcLossBatch wanted{of_frames.logits, of_frames.gate, prefix, batch.labels};
+        if (options.teacher > 0)
+            std::tie(wanted.others, wanted.other_shares) =
+                teacher_tokens(batch.ahead, tables.output, options.teacher, compute);
+        return wanted;
     }
 
     [[nodiscard]] at::Tensor loss(const CtcConfig& config, const CtcWeights& weights, const CtcTables& tables,
                                   const AnchorBatch& batch, const std::vector<double>& label_weights,
                                   at::ScalarType compute, LossStats& stats, ThreadTeam& team) const {
-        const CtcContext context =
-            ctc_context(config, weights, tables, batch.next, batch.features, batch.positions, compute);
-        std::vector<std::vector<CtcAnchors>> groups;
-        for (const LayerContext& layer : context.layers)
-            groups.push_back(context_groups(batch, layer.keys, layer.values));
-        const CtcFrameScores frames = ctc_frames(config, weights, tables, context.fused.index_select(0, batch.row),
-                                                 batch.committed, groups, compute);
-        at::Tensor prefix;
-        if (config.conditioning == CtcConditioning::prefix)
-            prefix = ctc_prefix_scores(config, weights, tables, batch.last, batch.last_but_one,
-                                       batch.features.index_select(0, batch.row), compute);
-        CtcLossBatch wanted{frames.logits, frames.gate, prefix, batch.labels};
-        if (options.teacher > 0)
-            std::tie(wanted.others, wanted.other_shares) =
-                teacher_tokens(batch.ahead, tables.output, options.teacher, compute);
-        return ctc_loss(wanted, {options.loss, label_weights}, stats, team);
+        return ctc_loss(scores(config, weights, tables, batch, compute), {options.loss, label_weights}, stats, team);
+    }
+    [[nodiscard]] TensorLoss tensor_loss(const CtcConfig& config, const CtcWeights& weights, const CtcTables& tables,
+                                         const AnchorBatch& batch, const at::Tensor& label_weights,
+                                         at::ScalarType compute) const {
+        return ctc_tensor_loss(scores(config, weights, tables, batch, compute), options.loss, label_weights);
     }
 
     static void measure(CtcConfig&, const CtcWeights&, const CtcTables&, std::span<const AnchorBatch>, at::ScalarType) {

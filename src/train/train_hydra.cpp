@@ -1,7 +1,7 @@
 #include <outrider/train/train.hpp>
 
 #include <outrider/draft/hydra/hydra_draft.hpp>
-#include <outrider/draft/hydra/detail/hydra_network.hpp>
+#include <outrider/draft/hydra/detail/hydra_padded.hpp>
 
 #include "head_network.hpp"
 #include "trainer.hpp"
@@ -79,21 +79,27 @@ struct HydraNetwork {
     [[nodiscard]] static HydraWeights init(const HydraConfig& config, const TargetHead& head, std::uint64_t seed) {
         return init_hydra_weights(config, head, seed);
     }
-    [[nodiscard]] static TargetTables tables(const HydraConfig& config, const TargetHead& head,
-                                             at::ScalarType compute) {
-        return make_target_tables(head, config.vocabulary, config.embedding_scale, compute, at::kCPU);
+    [[nodiscard]] static TargetTables tables(const HydraConfig& config, const TargetHead& head, at::ScalarType compute,
+                                             at::Device device) {
+        return make_target_tables(head, config.vocabulary, config.embedding_scale, compute, device);
+    }
+
+    /// g_{n-1} of the anchors, on a device all groups at once.
+    [[nodiscard]] static at::Tensor states(const HydraConfig& config, const HydraWeights& weights,
+                                           const AnchorBatch& batch, at::ScalarType compute) {
+        const at::Tensor features = batch.features.index_select(0, batch.row);
+        if (!config.prefix_layer) return hydra_ground(config, weights, features, batch.committed, {}, compute);
+        const LayerContext context = hydra_context(config, weights, batch.features, batch.positions, compute);
+        if (batch.padded.context.defined())
+            return hydra_ground(config, weights, features, batch.committed, context, batch.padded, compute);
+        return hydra_ground(config, weights, features, batch.committed,
+                            context_groups(batch, context.keys, context.values), compute);
     }
 
     [[nodiscard]] static at::Tensor logits(const HydraConfig& config, const HydraWeights& weights,
                                            const TargetTables& tables, const AnchorBatch& batch,
                                            at::ScalarType compute) {
-        std::vector<ContextGroup> groups;
-        if (config.prefix_layer) {
-            const LayerContext context = hydra_context(config, weights, batch.features, batch.positions, compute);
-            groups = context_groups(batch, context.keys, context.values);
-        }
-        const at::Tensor ground =
-            hydra_ground(config, weights, batch.features.index_select(0, batch.row), batch.committed, groups, compute);
+        const at::Tensor ground = states(config, weights, batch, compute);
         return hydra_logits(config, weights, tables, ground, batch.last, compute);
     }
 
@@ -102,6 +108,13 @@ struct HydraNetwork {
                                   at::ScalarType compute, LossStats& stats, ThreadTeam& team) const {
         return heads_loss(logits(config, weights, tables, batch, compute), batch, tables, label_weights,
                           options.teacher, compute, stats, team);
+    }
+
+    [[nodiscard]] TensorLoss tensor_loss(const Config& config, const Weights& weights, const TargetTables& tables,
+                                         const AnchorBatch& batch, const at::Tensor& label_weights,
+                                         at::ScalarType compute) const {
+        return heads_tensor_loss(logits(config, weights, tables, batch, compute), batch, tables, label_weights,
+                                 options.teacher, compute);
     }
 
     static void measure(HydraConfig& config, const HydraWeights& weights, const TargetTables& tables,

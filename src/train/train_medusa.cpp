@@ -57,9 +57,9 @@ struct MedusaNetwork {
     [[nodiscard]] static MedusaWeights init(const MedusaConfig& config, const TargetHead& head, std::uint64_t seed) {
         return init_medusa_weights(config, head, seed);
     }
-    [[nodiscard]] static TargetTables tables(const MedusaConfig& config, const TargetHead& head,
-                                             at::ScalarType compute) {
-        return make_target_tables(head, config.vocabulary, 1.0, compute, at::kCPU);
+    [[nodiscard]] static TargetTables tables(const MedusaConfig& config, const TargetHead& head, at::ScalarType compute,
+                                             at::Device device) {
+        return make_target_tables(head, config.vocabulary, 1.0, compute, device);
     }
 
     [[nodiscard]] static at::Tensor logits(const MedusaConfig& config, const MedusaWeights& weights,
@@ -73,6 +73,13 @@ struct MedusaNetwork {
                                   at::ScalarType compute, LossStats& stats, ThreadTeam& team) const {
         return heads_loss(logits(config, weights, tables, batch, compute), batch, tables, label_weights,
                           options.teacher, compute, stats, team);
+    }
+
+    [[nodiscard]] TensorLoss tensor_loss(const Config& config, const Weights& weights, const TargetTables& tables,
+                                         const AnchorBatch& batch, const at::Tensor& label_weights,
+                                         at::ScalarType compute) const {
+        return heads_tensor_loss(logits(config, weights, tables, batch, compute), batch, tables, label_weights,
+                                 options.teacher, compute);
     }
 
     static void measure(MedusaConfig& config, const MedusaWeights& weights, const TargetTables& tables,

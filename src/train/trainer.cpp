@@ -8,13 +8,15 @@
 
 #include <fmt/ranges.h>
 #include <outrider/core/detail/clock.hpp>
+#include <outrider/core/detail/translate.hpp>
 #include <outrider/core/error.hpp>
 #include <outrider/core/detail/utf8_stream.hpp>
 #include <outrider/train/detail/teacher_forcing.hpp>
 
-#include "adamw.hpp"
 #include "checkpoint.hpp"
 #include "feature_store.hpp"
+#include "target/cuda_module.hpp"
+#include "train_step.hpp"
 
 namespace outrider {
 
@@ -53,6 +55,7 @@ void check(const TrainOptions& options, const TrainTarget& target) {
             "train: the target has no encoder for prompts");
     require(is_valid_utf8(target.name), "train: the target's name is no UTF-8, and config.json holds it; give another");
     check_output(options);
+    open_device(options.device);
 }
 
 /// All conversations; a limit is not applied here, so that the features of a first part are found by later runs on
@@ -73,8 +76,6 @@ std::vector<std::int64_t> checked_layers(const TrainTarget& target, const std::v
 
 /// The run: everything that lives from the first step to the last.
 class Trainer {
-    static constexpr std::size_t kParts = 2;
-
 public:
     Trainer(const TrainOptions& options, const TrainTarget& target, const LearnerMaker& make,
             const std::vector<std::int64_t>& feature_layers)
@@ -86,10 +87,10 @@ public:
                  FeatureStore::kShard),
           store_(options.features.empty() ? options.output / "features" : options.features, target.head.fingerprint,
                  target.head.hidden, conversations_, target.verifier, checked_layers(target, feature_layers)),
-          compute_(options.bf16 && multiplies_bf16() ? at::kBFloat16 : at::kFloat),
-          team_(options.threads) {
+          compute_(options.bf16 && (!options.device.is_cpu() || multiplies_bf16()) ? at::kBFloat16 : at::kFloat) {
+        if (!options.device.is_cpu()) store_.keep_on(options.device, options.device_feature_bytes);
         drop_held_out_prompts();
-        if (!options.features_only) prepare(make);
+        if (!options.features_only) with_memory([&] { prepare(make); });
     }
 
     TrainResult run() {
@@ -99,12 +100,13 @@ public:
         result.last.step = run_.step, result.last.anchors = run_.anchors, result.last.seconds = consumed();
         double reported = consumed(), saved = consumed(), evaluated = consumed();
         for (bool go_on = true; go_on && fraction() < 1.0;) {
-            step();
+            with_memory([this] { step(); });
             const double now = consumed();
             if (now - reported < options_.report_seconds && fraction() < 1.0) continue;
-            TrainProgress line = progress(now - reported);
+            TrainProgress line;
+            with_memory([&] { line = progress(now - reported); });
             if (now - evaluated >= 60 * options_.evaluate_minutes || fraction() >= 1.0)
-                evaluate(line), evaluated = consumed();
+                with_memory([&] { evaluate(line); }), evaluated = consumed();
             if (now - saved >= 60 * options_.checkpoint_minutes || fraction() >= 1.0) save(line), saved = consumed();
             if (options_.progress && !options_.progress(line)) go_on = false;
             if (!go_on && !line.checkpoint) save(line);
@@ -126,12 +128,14 @@ private:
         const std::vector<TokenId> columns = learner_->vocabulary();
         for (std::size_t i = 0; i < columns.size(); ++i)
             column_[static_cast<std::size_t>(columns[i])] = static_cast<std::int32_t>(i);
-        std::vector<at::Tensor> leaves = learner_->weights();
-        for (at::Tensor& leaf : leaves) leaf.set_requires_grad(true);
-        optimiser_.emplace(
-            leaves, AdamWOptions{.weight_decay = options_.weight_decay, .clip = options_.clip, .ema = options_.ema});
+        const StepParts parts{*learner_,
+                              [this](std::span<const AnchorGroup> groups) { return batch_of(groups); },
+                              {.weight_decay = options_.weight_decay, .clip = options_.clip, .ema = options_.ema}};
+        step_ = options_.device.is_cpu() ? host_step(parts, options_.threads) : device_step(parts, options_.device);
         if (!options_.resume) return;
-        read_checkpoint(checkpoint_path(), learner_->names(), *optimiser_);
+        OptimiserState state = step_->state();
+        read_checkpoint(checkpoint_path(), learner_->names(), state);
+        step_->restore(state);
         sampler_->restore(run_.place);
         before_ = run_.seconds;
     }
@@ -211,7 +215,7 @@ private:
 
     [[nodiscard]] LearnerBasis basis() {
         const TargetHead& head = target_.head;
-        LearnerBasis basis{head, target_.name, options_.seed, compute_, options_.label_decay};
+        LearnerBasis basis{head, target_.name, options_.seed, compute_, options_.label_decay, options_.device};
         if (options_.resume) {
             basis.folder = options_.output;
         } else if (!options_.from.empty()) {
@@ -247,97 +251,56 @@ private:
         return options_.learning_rate * rise * (options_.final_rate + (1.0 - options_.final_rate) * fall);
     }
 
-    /// Gradients of a batch, part by part in parallel: threads meet once a step, not once an operation. The cut does
-    /// not depend on the number of threads, so neither does the result.
-    LossStats differentiate(std::span<const AnchorGroup> groups) {
-        const std::size_t parts = std::min<std::size_t>(kParts, groups.size());
-        std::vector<AnchorBatch> batches;
-        for (std::size_t i = 0; i < parts; ++i)
-            batches.push_back(batch_of(groups.subspan(i * groups.size() / parts,
-                                                      (i + 1) * groups.size() / parts - i * groups.size() / parts)));
-        std::vector<LossStats> stats(parts);
-        std::vector<std::vector<at::Tensor>> gradients(parts);
-        std::vector<double> share(parts, 0.0);
-        team_.run([&](TeamMember& member) {
-            const auto mine = member.range(static_cast<std::int64_t>(parts));
-            for (auto i = static_cast<std::size_t>(mine.begin); i < static_cast<std::size_t>(mine.end); ++i) {
-                ThreadTeam alone(1);
-                std::vector<at::Tensor> leaves;
-                for (const at::Tensor& weight : optimiser_->weights())
-                    leaves.push_back(weight.detach().set_requires_grad(true));
-                learner_->loss(leaves, batches[i], stats[i], alone).backward();
-                for (const at::Tensor& leaf : leaves) gradients[i].push_back(leaf.grad());
-                for (std::size_t k = 0; k < stats[i].count.size(); ++k)
-                    share[i] += learner_->label_weights()[k] * static_cast<double>(stats[i].count[k]);
-            }
-        });
-        combine(gradients, share);
-        LossStats all;
-        for (const LossStats& part : stats) all += part;
-        return all;
-    }
-
-    /// The parts' mean losses, weighted by their sums of label weights, are the batch's.
-    void combine(const std::vector<std::vector<at::Tensor>>& gradients, const std::vector<double>& share) {
-        double sum = 0.0;
-        for (const double part : share) sum += part;
-        const at::NoGradGuard no_grad;
-        for (std::size_t w = 0; w < optimiser_->weights().size(); ++w) {
-            at::Tensor total;
-            for (std::size_t i = 0; i < gradients.size(); ++i) {
-                if (!gradients[i][w].defined() || sum == 0.0) continue;
-                const at::Tensor scaled = gradients[i][w] * (share[i] / sum);
-                total = total.defined() ? total.add_(scaled) : scaled;
-            }
-            optimiser_->weights()[w].mutable_grad() = total;
+    /// Names what to do where a device's memory does not suffice.
+    template <typename Work>
+    void with_memory(const Work& work) const {
+        try {
+            work();
+        } catch (const Error&) {
+            throw;
+        } catch (const std::exception& error) {
+            const std::string_view what = error.what();
+            if (options_.device.is_cpu() || detail::kind_of(what) != ErrorKind::out_of_memory) throw;
+            fail(ErrorKind::out_of_memory,
+                 "train: {} has not the memory for this ({}); take fewer anchors a step (batch_anchors, now {}) or a "
+                 "smaller drafter, or keep fewer features there (device_feature_bytes, now {})",
+                 options_.device.str(), std::string(what.substr(0, what.find('\n'))), options_.batch_anchors,
+                 options_.device_feature_bytes);
         }
     }
 
     void step() {
         const std::vector<AnchorGroup> groups = sampler_->next();
-        const LossStats stats = differentiate(groups);
         rate_ = rate();
-        const double norm = optimiser_->step(rate_, team_);
-        if (std::isfinite(norm))
-            gradient_norm_ = norm;
-        else
-            ++run_.skipped_steps;
+        step_->run(groups, rate_);
         for (const AnchorGroup& group : groups)
             run_.anchors += static_cast<std::int64_t>(group.committed.size()),
                 anchors_since_ += static_cast<std::int64_t>(group.committed.size());
-        run_.skipped_anchors += stats.skipped;
-        stats_ += stats;
         ++run_.step;
         run_.place = sampler_->place();
     }
 
     TrainProgress progress(double seconds) {
+        const StepReport report = step_->take();
+        const LossStats& stats = report.stats;
+        run_.skipped_anchors += stats.skipped, run_.skipped_steps += report.skipped_steps;
         TrainProgress line;
         line.step = run_.step, line.anchors = run_.anchors, line.epoch = run_.place.epoch;
         line.seconds = consumed(), line.fraction = std::min(1.0, fraction());
-        line.loss = stats_.per_token(learner_->label_weights());
-        for (std::size_t k = 0; k < stats_.nll.size(); ++k)
-            line.loss_by_label.push_back(stats_.count[k] > 0 ? stats_.nll[k] / static_cast<double>(stats_.count[k])
-                                                             : 0.0);
+        line.loss = stats.per_token(learner_->label_weights());
+        for (std::size_t k = 0; k < stats.nll.size(); ++k)
+            line.loss_by_label.push_back(stats.count[k] > 0 ? stats.nll[k] / static_cast<double>(stats.count[k]) : 0.0);
         line.anchors_per_second = static_cast<double>(anchors_since_) / seconds;
-        line.learning_rate = rate_, line.gradient_norm = gradient_norm_;
+        line.learning_rate = rate_, line.gradient_norm = report.gradient_norm;
         line.skipped_anchors = run_.skipped_anchors, line.skipped_steps = run_.skipped_steps;
         line.feature_tokens = store_.computed_tokens();
-        stats_ = {};
         anchors_since_ = 0;
         return line;
     }
 
-    /// The averaged weights, as they are exported: copies, for a drafter may keep them.
-    [[nodiscard]] std::vector<at::Tensor> averaged() {
-        std::vector<at::Tensor> weights;
-        for (const at::Tensor& average : optimiser_->averages()) weights.push_back(average.clone());
-        return weights;
-    }
-
     void evaluate(TrainProgress& line) {
         const at::NoGradGuard no_grad;
-        const std::vector<at::Tensor> weights = averaged();
+        const std::vector<at::Tensor> weights = step_->averages();
         std::vector<AnchorBatch> batches;
         std::vector<TeacherText> texts;
         const auto count = std::min({first_, used().size(), static_cast<std::size_t>(options_.evaluate_conversations)});
@@ -348,8 +311,7 @@ private:
             batches.push_back(batch_of(std::span(groups).first(1)));
             texts.push_back({conversation.tokens, conversation.answer, store_.features(i)});
         }
-        LossStats stats;
-        for (const AnchorBatch& batch : batches) (void)learner_->loss(weights, batch, stats, team_);
+        const LossStats stats = step_->held_out(weights, batches);
         learner_->measure(weights, batches);
         line.held_out_loss = stats.per_token(learner_->label_weights());
         const std::unique_ptr<DraftModel> draft = learner_->draft(weights);
@@ -363,7 +325,8 @@ private:
     void save(TrainProgress& line) {
         run_.seconds = consumed();
         std::filesystem::create_directories(options_.output);
-        write_checkpoint(checkpoint_path(), learner_->names(), *optimiser_, run_);
+        const OptimiserState state = step_->state();
+        write_checkpoint(checkpoint_path(), learner_->names(), state, run_);
         nlohmann::ordered_json record = learner_->record();
         record.update({{"label_decay", options_.label_decay},
                        {"conversations", trained_},
@@ -385,7 +348,7 @@ private:
             record["held_out_loss"] = *last_evaluation_->held_out_loss;
             record["held_out_beta_16_nodes"] = *last_evaluation_->held_out_beta;
         }
-        learner_->write(options_.output, averaged(), record.dump());
+        learner_->write(options_.output, state.average, record.dump());
         line.checkpoint = true;
     }
 
@@ -398,14 +361,12 @@ private:
     std::size_t first_, trained_ = 0;  ///< held-out conversations come first; how many are trained on
     FeatureStore store_;
     at::ScalarType compute_;
-    ThreadTeam team_;
     std::unique_ptr<Learner> learner_;
     std::optional<AnchorSampler> sampler_;
-    std::optional<AdamW> optimiser_;
+    std::unique_ptr<TrainStep> step_;
     std::vector<std::int32_t> column_;
     RunState run_;
-    double before_ = 0.0, rate_ = 0.0, gradient_norm_ = 0.0;
-    LossStats stats_;
+    double before_ = 0.0, rate_ = 0.0;
     std::int64_t anchors_since_ = 0;
     std::optional<TrainProgress> last_evaluation_;
 };

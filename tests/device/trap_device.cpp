@@ -34,7 +34,7 @@ constexpr std::size_t kBlock = 512, kPage = std::size_t{1} << 21;
 /// All memory of the device, and who may look at it.
 struct Arena {
     char* base = nullptr;
-    std::size_t used = 0, live = 0;
+    std::size_t used = 0, live = 0, most = kReserve;
     int depth = 0;  // of device operations
     bool trapping = false;
     std::mutex mutex;
@@ -87,6 +87,7 @@ struct DeviceAllocator final : c10::Allocator {
         const std::lock_guard lock(arena.mutex);
         const std::size_t bytes = std::max(kBlock, (n + kBlock - 1) / kBlock * kBlock);
         ++now().allocations;
+        TORCH_CHECK(arena.live + bytes <= arena.most, "the trap device is out of memory");
         void* at = nullptr;
         if (const auto found = arena.free.find(bytes); found != arena.free.end() && !found->second.empty()) {
             at = found->second.extract(found->second.begin()).value();
@@ -432,6 +433,9 @@ Counts counts_of(const std::string& stage) {
 }
 void clear_counts() { all_counts.clear(); }
 std::size_t in_use() { return arena.live; }
+
+MemoryLimit::MemoryLimit(std::size_t bytes) { arena.most = bytes; }
+MemoryLimit::~MemoryLimit() { arena.most = kReserve; }
 
 CaptureLint::CaptureLint() {
     arena.made.clear(), arena.asked = 0;

@@ -58,6 +58,15 @@ void clear_counts();
 /// Bytes of live blocks.
 [[nodiscard]] std::size_t in_use();
 
+/// While one lives, a device of so many bytes: blocks beyond them are refused as a card refuses them.
+class MemoryLimit {
+public:
+    explicit MemoryLimit(std::size_t bytes);
+    ~MemoryLimit();
+    MemoryLimit(const MemoryLimit&) = delete;
+    MemoryLimit& operator=(const MemoryLimit&) = delete;
+};
+
 /// While one lives, notes what a CUDA graph could not capture: copies from memory that is not pinned, copies to the
 /// host, item(), and blocks that had to be made. `trace` is each operation with its sizes, strides and addresses, those
 /// of what was made meanwhile by the order in which it was asked for: two rounds with equal traces are one graph.

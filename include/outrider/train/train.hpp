@@ -18,6 +18,7 @@
 #include <string_view>
 #include <vector>
 
+#include <c10/core/Device.h>
 #include <outrider/core/detail/export.hpp>
 #include <outrider/core/types.hpp>
 #include <outrider/draft/ctc/detail/ctc_config.hpp>
@@ -134,6 +135,11 @@ struct TrainOptions {
     bool overwrite = false;  ///< replace the drafter that is in `output`; without this or `resume` it is an Error
     int threads = 0;         ///< of the steps; 0: one per physical core. The result does not depend on it
     bool bf16 = true;        ///< products in bfloat16 where the CPU has instructions for them, else in float32
+
+    /// Where steps are computed: on the CPU by vector loops, on any other device of LibTorch by tensor operations, with
+    /// weights, optimiser, batches and losses there. Checkpoints are the same, so that a run may move between the two.
+    at::Device device = at::kCPU;
+    std::size_t device_feature_bytes = std::size_t{4} << 30;  ///< of features that stay on the device
 
     double report_seconds = 20, checkpoint_minutes = 4, evaluate_minutes = 8;
     std::int64_t evaluate_conversations = 24;

@@ -16,6 +16,7 @@
 
 #include <cmath>
 #include <outrider/core/error.hpp>
+#include <outrider/draft/ctc/detail/ctc_padded.hpp>
 #include <outrider/draft/nn/detail/attention.hpp>
 #include <outrider/draft/nn/detail/weight_layout.hpp>
 #include <outrider/draft/nn/detail/operators.hpp>
@@ -160,18 +161,42 @@ OUTRIDER_INLINE CtcContext ctc_context(const CtcConfig& config, const CtcWeights
     return context;
 }
 
+namespace detail {
+
+/// rows(l, x, positions): what layer l makes of the frames x.
+template <typename Rows>
+CtcFrameScores ctc_frames_by(const CtcConfig& config, const CtcWeights& weights, const CtcTables& tables,
+                             const at::Tensor& fused, const at::Tensor& committed, at::ScalarType compute,
+                             const Rows& rows) {
+    const std::int64_t A = fused.size(0), T = config.frames, H = config.hidden;
+    const at::Tensor positions = (committed.unsqueeze(1) + at::arange(T, committed.options()).unsqueeze(0)).flatten();
+    at::Tensor x = (fused.unsqueeze(1) + weights.queries.unsqueeze(0)).reshape({A * T, H});
+    for (std::size_t l = 0; l < weights.layers.size(); ++l) x = rows(l, x, positions);
+    const at::Tensor y = ctc_rms_norm(x, weights.final_norm, config.norm_eps, compute);
+    return {mixed_linear(y, tables.output, compute),
+            (at::linear(y.to(weights.blank.scalar_type()), weights.blank) + weights.blank_bias).flatten()};
+}
+
+}  // namespace detail
+
 OUTRIDER_INLINE CtcFrameScores ctc_frames(const CtcConfig& config, const CtcWeights& weights, const CtcTables& tables,
                                           const at::Tensor& fused, const at::Tensor& committed,
                                           const std::vector<std::vector<CtcAnchors>>& groups, at::ScalarType compute) {
     OUTRIDER_ASSERT(groups.size() == weights.layers.size());
-    const std::int64_t A = fused.size(0), T = config.frames, H = config.hidden;
-    const at::Tensor positions = (committed.unsqueeze(1) + at::arange(T, committed.options()).unsqueeze(0)).flatten();
-    at::Tensor x = (fused.unsqueeze(1) + weights.queries.unsqueeze(0)).reshape({A * T, H});
-    for (std::size_t l = 0; l < groups.size(); ++l)
-        x = layer_rows(layer_sizes(config), weights.layers[l], x, positions, committed, groups[l], compute);
-    const at::Tensor y = ctc_rms_norm(x, weights.final_norm, config.norm_eps, compute);
-    return {mixed_linear(y, tables.output, compute),
-            (at::linear(y.to(weights.blank.scalar_type()), weights.blank) + weights.blank_bias).flatten()};
+    const auto rows = [&](std::size_t l, const at::Tensor& x, const at::Tensor& positions) {
+        return layer_rows(layer_sizes(config), weights.layers[l], x, positions, committed, groups[l], compute);
+    };
+    return detail::ctc_frames_by(config, weights, tables, fused, committed, compute, rows);
+}
+
+OUTRIDER_INLINE CtcFrameScores ctc_frames(const CtcConfig& config, const CtcWeights& weights, const CtcTables& tables,
+                                          const at::Tensor& fused, const at::Tensor& committed,
+                                          const std::vector<LayerContext>& layers, const PaddedGroups& groups,
+                                          at::ScalarType compute) {
+    const auto rows = [&](std::size_t l, const at::Tensor& x, const at::Tensor& positions) {
+        return layer_rows(layer_sizes(config), weights.layers[l], x, positions, committed, layers[l], groups, compute);
+    };
+    return detail::ctc_frames_by(config, weights, tables, fused, committed, compute, rows);
 }
 
 OUTRIDER_INLINE at::Tensor ctc_prefix_scores(const CtcConfig& config, const CtcWeights& weights,

@@ -15,6 +15,7 @@
 
 #include <cmath>
 #include <outrider/core/error.hpp>
+#include <outrider/draft/hydra/detail/hydra_padded.hpp>
 #include <outrider/draft/nn/detail/weight_layout.hpp>
 #include <outrider/draft/nn/detail/operators.hpp>
 
@@ -159,6 +160,17 @@ OUTRIDER_INLINE at::Tensor hydra_ground(const HydraConfig& config, const HydraWe
     const at::Tensor last = committed - 1;
     const at::Tensor x = layer_rows(layer_sizes(config), weights.prefix, features.to(real) * config.feature_scale, last,
                                     last, groups, compute);
+    return final_rms_norm(x, weights.prefix_norm, config.norm_eps, real);
+}
+
+OUTRIDER_INLINE at::Tensor hydra_ground(const HydraConfig& config, const HydraWeights& weights,
+                                        const at::Tensor& features, const at::Tensor& committed,
+                                        const LayerContext& context, const PaddedGroups& groups,
+                                        at::ScalarType compute) {
+    const auto real = weights.heads.front().front().bias.scalar_type();
+    const at::Tensor last = committed - 1;
+    const at::Tensor x = layer_rows(layer_sizes(config), weights.prefix, features.to(real) * config.feature_scale, last,
+                                    last, context, groups, compute);
     return final_rms_norm(x, weights.prefix_norm, config.norm_eps, real);
 }
 

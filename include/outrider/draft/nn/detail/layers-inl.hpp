@@ -97,31 +97,46 @@ OUTRIDER_INLINE LayerContext layer_context(const LayerSizes& sizes, const LayerW
             kv.slice(1, K, 2 * K).reshape({L, sizes.kv_heads, sizes.head_dim})};
 }
 
-OUTRIDER_INLINE at::Tensor layer_rows(const LayerSizes& sizes, const LayerWeights& weights, const at::Tensor& input,
-                                      const at::Tensor& positions, const at::Tensor& seen,
-                                      const std::vector<ContextGroup>& groups, at::ScalarType compute) {
-    const std::int64_t A = seen.size(0), T = input.size(0) / A, D = sizes.head_dim;
+namespace detail {
+
+/// The layer around its attention: attend(q [A, T, heads, D], k, v [A, T, kv_heads, D]) -> [A * T, heads * D].
+template <typename Attend>
+at::Tensor layer_rows_by(const LayerSizes& sizes, const LayerWeights& weights, const at::Tensor& input,
+                         const at::Tensor& positions, std::int64_t A, at::ScalarType compute, const Attend& attend) {
+    const std::int64_t T = input.size(0) / A, D = sizes.head_dim;
     const std::int64_t N = sizes.heads * D, K = sizes.kv_heads * D;
     const at::Tensor qkv =
         mixed_linear(ctc_rms_norm(input, weights.attn_norm, sizes.norm_eps, compute), weights.qkv, compute);
-    const detail::Rotation rotate(sizes, positions, input);
+    const Rotation rotate(sizes, positions, input);
     const at::Tensor q = rotate(qkv.slice(1, 0, N).reshape({A * T, sizes.heads, D})).view({A, T, sizes.heads, D});
     const at::Tensor k =
         rotate(qkv.slice(1, N, N + K).reshape({A * T, sizes.kv_heads, D})).view({A, T, sizes.kv_heads, D});
     const at::Tensor v = qkv.slice(1, N + K, N + 2 * K).reshape({A, T, sizes.kv_heads, D});
-    std::vector<at::Tensor> mixed;
-    std::int64_t first = 0;
-    for (const ContextGroup& group : groups) {
-        const std::int64_t end = first + group.count;
-        mixed.push_back(ctc_attention(q.slice(0, first, end), k.slice(0, first, end), v.slice(0, first, end),
-                                      group.keys.to(compute), group.values.to(compute), seen.slice(0, first, end)));
-        first = end;
-    }
-    require(first == A, "layer_rows: groups hold {} anchors, the batch {}", first, A);
-    const at::Tensor x = input + mixed_linear(at::cat(mixed), weights.attn_out, compute);
+    const at::Tensor x = input + mixed_linear(attend(q, k, v), weights.attn_out, compute);
     const at::Tensor inner =
         mixed_linear(ctc_rms_norm(x, weights.mlp_norm, sizes.norm_eps, compute), weights.gate_up, compute);
     return x + mixed_linear(ctc_silu_gate(inner), weights.down, compute);
+}
+
+}  // namespace detail
+
+OUTRIDER_INLINE at::Tensor layer_rows(const LayerSizes& sizes, const LayerWeights& weights, const at::Tensor& input,
+                                      const at::Tensor& positions, const at::Tensor& seen,
+                                      const std::vector<ContextGroup>& groups, at::ScalarType compute) {
+    const std::int64_t A = seen.size(0);
+    const auto attend = [&](const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
+        std::vector<at::Tensor> mixed;
+        std::int64_t first = 0;
+        for (const ContextGroup& group : groups) {
+            const std::int64_t end = first + group.count;
+            mixed.push_back(ctc_attention(q.slice(0, first, end), k.slice(0, first, end), v.slice(0, first, end),
+                                          group.keys.to(compute), group.values.to(compute), seen.slice(0, first, end)));
+            first = end;
+        }
+        require(first == A, "layer_rows: groups hold {} anchors, the batch {}", first, A);
+        return at::cat(mixed);
+    };
+    return detail::layer_rows_by(sizes, weights, input, positions, A, compute, attend);
 }
 
 }  // namespace outrider
