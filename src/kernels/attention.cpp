@@ -49,7 +49,7 @@ Segment next_segment(std::span<const AttentionRow> rows, std::size_t begin) {
 class Attention {
 public:
     Attention(const AttentionShape& shape, const float* q, std::int64_t ldq, float* out, std::int64_t ldo,
-              std::int64_t positions, float* scratch)
+              std::int64_t positions, float* scratch, const PackedRows::Parts* parts)
         : shape_(shape),
           table_(kernels::active_table()),
           group_(shape.heads / shape.kv_heads),
@@ -57,6 +57,7 @@ public:
           stride_(room_ + kKeyPanel),
           q_(q),
           out_(out),
+          parts_(parts),
           ldq_(ldq),
           ldo_(ldo) {
         packed_q_ = scratch, scores_ = packed_q_ + kScoreQueries * shape.head_dim;
@@ -82,6 +83,7 @@ public:
             score();
             soften();
             mix();
+            if (parts_ != nullptr) pack();
             begin += count_;
         }
     }
@@ -216,6 +218,14 @@ private:
         }
     }
 
+    void pack() const {
+        const std::int64_t width = shape_.heads * shape_.head_dim;
+        for (std::int64_t i = 0; i < count_; ++i) {
+            const std::int64_t row = segment_.begin + (begin_ + i) / group_;
+            parts_->pack(row, offset(i, width) - row * width, shape_.head_dim, outputs_[i]);
+        }
+    }
+
     // Queries i to end - 1, positions from to to - 1: of the run, or behind it.
     void mix_some(std::int64_t i, std::int64_t end, std::int64_t from, std::int64_t to, bool resume, bool finish) {
         const AttentionRow& seen = row(i);
@@ -241,6 +251,7 @@ private:
     std::int64_t group_, room_, stride_;  // room_: most scores of a query; stride_: with what fills up its last vector
     const float* q_;
     float* out_;
+    const PackedRows::Parts* parts_;
     std::int64_t ldq_, ldo_;
     float *packed_q_, *scores_, *tail_, *panel_, *key_;  // parts of the scratch memory
     Segment segment_;
@@ -280,10 +291,12 @@ std::int64_t attention_scratch(const AttentionShape& shape, std::int64_t positio
 }
 
 void attend(TeamMember& member, const AttentionShape& shape, std::span<const AttentionRow> rows, const float* q,
-            std::int64_t ldq, float* out, std::int64_t ldo, float* scratch) {
+            std::int64_t ldq, float* out, std::int64_t ldo, float* scratch, const PackedRows::Parts* parts) {
     require(shape.kv_heads > 0 && shape.heads % shape.kv_heads == 0 && shape.head_dim % 16 == 0 && shape.head_dim > 0,
             "attend: {} heads of {} over {} KV heads; expected whole groups and a head size that is a multiple of 16",
             shape.heads, shape.head_dim, shape.kv_heads);
+    require(parts == nullptr || shape.head_dim % 32 == 0,
+            "attend: heads of {} dimensions cannot be packed one by one; expected a multiple of 32", shape.head_dim);
     const std::int64_t group = shape.heads / shape.kv_heads;
     std::int64_t total = 0, most = 0;
     for (const AttentionRow& row : rows) {
@@ -291,7 +304,7 @@ void attend(TeamMember& member, const AttentionShape& shape, std::span<const Att
         total += cost_of(row) * shape.heads;
         most = std::max(most, row.positions());
     }
-    Attention work(shape, q, ldq, out, ldo, most, scratch);
+    Attention work(shape, q, ldq, out, ldo, most, scratch, parts);
     // A query belongs to the member in whose share of all costs it begins; KV heads first: rows stay together.
     const auto range = member.range(total);
     std::int64_t done = 0;

@@ -6,6 +6,8 @@
 
 #include <outrider/core/detail/thread_team.hpp>
 
+#include "kernels/packed_linear.hpp"
+
 namespace outrider {
 
 /// How keys and values are held in the cache.
@@ -65,12 +67,13 @@ struct AttentionShape {
 /// out[row] [heads, head_dim] = softmax(scale q K^T) V over what the row sees. q and out have row strides ldq and ldo
 /// (floats). Every member calls it, computes its share (split by positions seen), and needs its own
 /// attention_scratch(shape, most positions) floats at `scratch`; a barrier must follow before out is read. Neighbouring
-/// rows of one cache share the loads of its keys and values.
+/// rows of one cache share the loads of its keys and values. Where `parts` is given, rows of heads * head_dim values,
+/// each query's output is packed there too; head_dim must be a multiple of 32 then.
 ///
 /// A row's result depends on its query and on the keys and values it sees in text order, bit for bit: not on the other
 /// rows, not on threads, not on the keys' layout, and not on which of its positions are committed and which are tree
 /// rows. So a tree's node has the bits that plain decoding would give it.
 void attend(TeamMember& member, const AttentionShape& shape, std::span<const AttentionRow> rows, const float* q,
-            std::int64_t ldq, float* out, std::int64_t ldo, float* scratch);
+            std::int64_t ldq, float* out, std::int64_t ldo, float* scratch, const PackedRows::Parts* parts = nullptr);
 
 }  // namespace outrider

@@ -154,7 +154,8 @@ std::size_t PackedLinear::bytes() const noexcept {
     return sum;
 }
 
-void PackedLinear::multiply(TeamMember& member, const PackedRows& x, float* y, std::int64_t ldy, Store store) const {
+void PackedLinear::multiply(TeamMember::Range range, const PackedRows& x, float* y, std::int64_t ldy,
+                            Store store) const {
     require(in_ > 0 && x.in() == in_ && x.form() == row_form(format_),
             "PackedLinear: rows of {} values packed as {} do not fit a {} matrix with {} inputs; assign them for its "
             "format",
@@ -173,7 +174,6 @@ void PackedLinear::multiply(TeamMember& member, const PackedRows& x, float* y, s
         args.bytes = x.bytes(), args.scales = x.scales();
     args.ldy = ldy, args.add = store == Store::add;
     const kernels::Table& table = kernels::active_table();
-    const auto range = member.range(panels_);
     std::int64_t panel = 0, column = 0;  // of the part's first
     for (const Part& part : parts_) {
         args.begin = std::clamp<std::int64_t>(range.begin - panel, 0, part.panels);

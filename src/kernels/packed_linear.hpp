@@ -75,9 +75,22 @@ public:
     void assign_silu_gate(TeamMember& member, const float* x, std::int64_t n, std::int64_t in, std::int64_t ldx,
                           WeightFormat target);
 
-    /// The same with gelu by tanh.
-    void assign_gelu_gate(TeamMember& member, const float* x, std::int64_t n, std::int64_t in, std::int64_t ldx,
-                          WeightFormat target);
+    /// Packs parts of rows as they come.
+    class Parts {
+    public:
+        /// Values first to first + count - 1 of a row: whole blocks of 32, but where the row ends. Members that pack
+        /// different blocks need not wait for each other.
+        void pack(std::int64_t row, std::int64_t first, std::int64_t count, const float* x) const;
+
+    private:
+        friend class PackedRows;
+        PackedRows* rows_ = nullptr;
+        std::int64_t n_ = 0, in_ = 0;
+        RowForm form_ = RowForm::f32;
+    };
+
+    /// Room for n rows, packed by parts. Every member calls it; barriers as with assign, and each block must be packed.
+    [[nodiscard]] Parts prepare(TeamMember& member, std::int64_t n, std::int64_t in, WeightFormat target);
 
     [[nodiscard]] std::int64_t rows() const noexcept { return rows_; }
     [[nodiscard]] std::int64_t in() const noexcept { return in_; }
@@ -101,9 +114,6 @@ private:
     };
     template <typename F>
     void pack_share(TeamMember& member, std::int64_t n, std::int64_t in, RowForm form, F values);
-    template <typename F>
-    void pack_gated(TeamMember& member, const float* x, std::int64_t n, std::int64_t in, std::int64_t ldx,
-                    WeightFormat target, F gate_row);
     void pack_part(const Place& at, std::int64_t first, std::int64_t count, const float* x);
 
     AlignedBytes values_, scales_, scratch_;
@@ -146,7 +156,16 @@ public:
 
     /// y [n, out] (row stride ldy floats) = x W^T, or += with Store::add. Every member calls it and computes its share
     /// of the outputs; a barrier must follow before y is read.
-    void multiply(TeamMember& member, const PackedRows& x, float* y, std::int64_t ldy, Store store = Store::set) const;
+    void multiply(TeamMember& member, const PackedRows& x, float* y, std::int64_t ldy, Store store = Store::set) const {
+        multiply(member.range(panels_), x, y, ldy, store);
+    }
+
+    /// Panels of all stacked matrices, one after another; each matrix's last one may be narrower.
+    [[nodiscard]] std::int64_t panels() const noexcept { return panels_; }
+
+    /// The same for the outputs of some panels, by the thread that calls.
+    void multiply(TeamMember::Range panels, const PackedRows& x, float* y, std::int64_t ldy,
+                  Store store = Store::set) const;
 
 private:
     struct Part {

@@ -87,25 +87,31 @@ void PackedRows::assign(TeamMember& member, const float* x, std::int64_t n, std:
                [=](std::int64_t row, std::int64_t first, std::int64_t, float*) { return x + row * ldx + first; });
 }
 
-template <typename F>
-void PackedRows::pack_gated(TeamMember& member, const float* x, std::int64_t n, std::int64_t in, std::int64_t ldx,
-                            WeightFormat target, F gate_row) {
+void PackedRows::assign_silu_gate(TeamMember& member, const float* x, std::int64_t n, std::int64_t in, std::int64_t ldx,
+                                  WeightFormat target) {
     pack_share(member, n, in, row_form(target),
                [=](std::int64_t row, std::int64_t first, std::int64_t size, float* buffer) {
                    const float* gate = x + row * ldx + first;
-                   gate_row(gate, gate + in, size, buffer);
+                   kernels::active_table().silu_gate_row(gate, gate + in, size, buffer);
                    return static_cast<const float*>(buffer);
                });
 }
 
-void PackedRows::assign_silu_gate(TeamMember& member, const float* x, std::int64_t n, std::int64_t in, std::int64_t ldx,
-                                  WeightFormat target) {
-    pack_gated(member, x, n, in, ldx, target, kernels::active_table().silu_gate_row);
+PackedRows::Parts PackedRows::prepare(TeamMember& member, std::int64_t n, std::int64_t in, WeightFormat target) {
+    Parts parts;
+    parts.rows_ = this, parts.n_ = n, parts.in_ = in, parts.form_ = row_form(target);
+    shape(member, n, in, parts.form_);
+    return parts;
 }
 
-void PackedRows::assign_gelu_gate(TeamMember& member, const float* x, std::int64_t n, std::int64_t in, std::int64_t ldx,
-                                  WeightFormat target) {
-    pack_gated(member, x, n, in, ldx, target, kernels::active_table().gelu_gate_row);
+void PackedRows::Parts::pack(std::int64_t row, std::int64_t first, std::int64_t count, const float* x) const {
+    const Place at{row, n_, (in_ + 31) / 32, form_};
+    const std::int64_t whole = count / 32, rest = count % 32;
+    if (whole > 0) rows_->pack_part(at, first / 32, whole, x);
+    if (rest == 0) return;
+    float padded[32] = {};
+    std::copy_n(x + whole * 32, rest, padded);
+    rows_->pack_part(at, first / 32 + whole, 1, padded);
 }
 
 void PackedRows::assign_rms_norm(TeamMember& member, const float* x, std::int64_t n, std::int64_t in, std::int64_t ldx,

@@ -2,6 +2,7 @@
 // in an order that depends on the length alone, so a row has the same bits alone or among others.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 
 namespace outrider {
@@ -29,6 +30,26 @@ void softmax_row(float* x, std::int64_t n);
 
 /// Index of the largest of x [n], the lowest one among equals; NaN is smaller than everything. n >= 1.
 [[nodiscard]] std::int64_t argmax_row(const float* x, std::int64_t n);
+
+/// argmax_row of a row that comes in parts, in ascending order.
+struct RowPick {
+    float value = 0;
+    std::int64_t index = -1;  ///< -1: nothing yet
+
+    /// x [n], of which the first one is the row's element `first`. n may be 0.
+    void take(const float* x, std::int64_t n, std::int64_t first) {
+        if (n <= 0) return;
+        const std::int64_t best = argmax_row(x, n);
+        take({x[best], first + best});
+    }
+
+    /// The pick of a part behind all parts so far.
+    void take(const RowPick& behind) {
+        if (behind.index < 0) return;
+        const bool first_number = std::isnan(value) && !std::isnan(behind.value);
+        if (index < 0 || behind.value > value || first_number) *this = behind;
+    }
+};
 
 /// Rotary embedding of `heads` heads side by side, in place: pairs (i, i + head_dim / 2) are turned by the angles whose
 /// cosines and sines [head_dim / 2] are given (of one position). The convention of Hugging Face's Llama.

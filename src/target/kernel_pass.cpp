@@ -179,6 +179,16 @@ private:
     std::set<std::string> formats_;
 };
 
+/// Up to so many rows, each member keeps the stream for itself: it costs less than a barrier.
+constexpr std::int64_t kAlone = 4;
+
+/// Whether whole items make shares that differ little.
+bool even(const TeamMember& member, std::int64_t items) {
+    constexpr std::int64_t kSlack = 8;  // an eighth
+    const std::int64_t largest = (items + member.size() - 1) / member.size();
+    return (largest * member.size() - items) * kSlack <= items;
+}
+
 class KernelPass final : public TargetPass {
 public:
     explicit KernelPass(std::shared_ptr<const KernelBackend> model)
@@ -189,6 +199,7 @@ public:
                  .head_dim = model_->config.head_dim,
                  .scale = static_cast<float>(model_->config.scale_of_scores()),
                  .cap = static_cast<float>(model_->config.score_cap)},
+          own_(static_cast<std::size_t>(model_->team->size())),
           cosines_(model_->rotations.size()),
           sines_(model_->rotations.size()) {}
 
@@ -215,25 +226,41 @@ private:
         float query_scale = 1;
     };
 
+    /// What belongs to one member between two barriers.
+    struct alignas(64) Own {
+        PackedRows input;  // of the matrix that comes next: all rows, where each packs them for itself
+        std::vector<float> x, normed, scratch;  // x [rows, H] likewise
+        std::vector<RowPick> picks;             // [rows with logits], of its share of the vocabulary
+    };
+
     void lay_out(std::span<const RowSegment> segments);
     void add_segment(const RowSegment& segment);
     static AttentionRow narrow(AttentionRow seen, std::int64_t first);
     void make_room(bool with_logits);
-    void run(TeamMember& member, float* features, float* logits, std::int64_t* argmax);
+    void run(TeamMember& member, float* features, float* logits);
     void embed(TeamMember& member);
     void capture(TeamMember& member, std::int64_t layer, float* features);
-    void layer(TeamMember& member, const KernelLayer& weights);
     void attention(TeamMember& member, const KernelLayer& weights);
     void feed_forward(TeamMember& member, const KernelLayer& weights);
-    void read_stream(TeamMember& member, const std::vector<float>& norm, WeightFormat format);
-    void add_to_stream(TeamMember& member, const Branch& branch);
-    void add_bias(TeamMember& member, const std::vector<float>& bias, std::vector<float>& rows) const;
-    void rotate_and_store(TeamMember& member, const KernelLayer& weights);
-    void norm_heads(const KernelLayer& weights, float* q) const;
-    void rotate(int rope, std::int64_t i, float* q) const;
+    void read_stream(TeamMember& member, std::int64_t rows, const std::vector<float>& norm, WeightFormat format);
+    void multiply_branch(TeamMember& member, const Branch& branch, const PackedRows& rows);
+    void multiply_gate_up(TeamMember& member, const KernelLayer& weights);
+    TeamMember::Range multiply_heads(TeamMember& member, const KernelLayer& weights);
+    void finish_heads(const KernelLayer& weights, TeamMember::Range rows, TeamMember::Range heads);
+    void norm_whole(const KernelLayer& weights, float* q) const;
+    void rotate(int rope, std::int64_t row, float* head) const;
     void next_layer(TeamMember& member);
-    void finish(TeamMember& member, float* features, float* logits, std::int64_t* argmax);
+    void finish(TeamMember& member, float* features, float* logits);
+    void multiply_output(TeamMember& member, float* logits);
+    void merge_picks(std::int64_t* argmax) const;
 
+    Own& own(const TeamMember& member) { return own_[static_cast<std::size_t>(member.index())]; }
+    float* stream(const TeamMember& member) { return each_alone_ ? own(member).x.data() : x_.data(); }
+    const PackedRows& input(const TeamMember& member) { return each_alone_ ? own(member).input : own_[0].input; }
+    TeamMember::Range own_rows(const TeamMember& member) const {
+        return each_alone_ ? TeamMember::Range{0, n_} : member.range(n_);
+    }
+    bool whole_norm() const { return model_->config.head_norm == ModelConfig::HeadNorm::whole; }
     std::int64_t hidden() const { return model_->config.hidden; }
     std::int64_t q_size() const { return shape_.heads * shape_.head_dim; }
     std::int64_t qkv_size() const { return (shape_.heads + 2 * shape_.kv_heads) * shape_.head_dim; }
@@ -245,14 +272,16 @@ private:
     std::int64_t logit_rows_ = 0;             // of these, those that get logits: the first ones
     std::span<const std::int64_t> captured_;  // its feature layers, in the order of their columns
     std::int64_t feature_width_ = 0;          // its F
+    bool each_alone_ = false;                 // each member keeps the whole stream for itself
+    int shares_ = 1;                          // of the vocabulary, each taken by a member
     std::vector<Row> rows_;
     std::vector<AttentionRow> seen_, near_;  // what a row sees in a layer without, and with a window
     std::vector<std::int32_t> slots_;
-    std::vector<float> x_, qkv_, attended_, gate_up_, scratch_;  // [rows, H], ...; scratch [members, scratch_size_]
-    std::vector<float> branch_;                                  // [rows, H], where it is not added as it comes
-    std::vector<std::vector<float>> cosines_, sines_;            // of each rotation, [rows, rotated / 2]
+    std::vector<float> x_, qkv_, attended_, gate_up_, branch_;  // [rows, H], ...
+    std::vector<Own> own_;                                      // of each member
+    std::vector<std::vector<float>> cosines_, sines_;           // of each rotation, [rows, rotated / 2]
     std::int64_t scratch_size_ = 0;
-    PackedRows packed_;
+    PackedRows packed_heads_, packed_gated_;
     at::Tensor logits_;  // [most rows so far, V], lent out and used again once the caller lets go
 };
 
@@ -338,8 +367,11 @@ void KernelPass::make_room(bool with_logits) {
     for (const AttentionRow& row : seen_) most = std::max(most, row.positions());
     // In steps, so that a growing text does not ask for a little more each time.
     scratch_size_ = std::max(scratch_size_, attention_scratch(shape_, (most + 255) / 256 * 256));
-    const auto scratch = static_cast<std::size_t>(scratch_size_ * model_->team->size());
-    if (scratch_.size() < scratch) scratch_.resize(scratch);
+    for (Own& each : own_) {
+        if (std::ssize(each.scratch) < scratch_size_) each.scratch.resize(static_cast<std::size_t>(scratch_size_));
+        each.normed.resize(static_cast<std::size_t>(hidden()));
+        if (each_alone_) grow(each.x, hidden());
+    }
     if (with_logits && (!logits_.defined() || logits_.storage().use_count() > 1 || logits_.size(0) < logit_rows_))
         logits_ = at::empty({logit_rows_, c.vocabulary}, at::kFloat);
 }
@@ -347,6 +379,7 @@ void KernelPass::make_room(bool with_logits) {
 PassOutput KernelPass::forward(std::span<const RowSegment> segments, bool with_logits,
                                std::span<const std::int64_t> feature_layers) {
     lay_out(segments);
+    each_alone_ = n_ <= kAlone;
     make_room(with_logits);
     PassOutput output;
     captured_ = feature_layers;
@@ -358,29 +391,29 @@ PassOutput KernelPass::forward(std::span<const RowSegment> segments, bool with_l
     }
     float* features = output.features.data_ptr<float>();
     float* logits = with_logits ? output.logits.data_ptr<float>() : nullptr;
-    auto* argmax = with_logits ? output.argmax.data_ptr<std::int64_t>() : nullptr;
-    model_->team->run([&](TeamMember& member) { run(member, features, logits, argmax); });
+    model_->team->run([&](TeamMember& member) { run(member, features, logits); });
+    if (with_logits) merge_picks(output.argmax.data_ptr<std::int64_t>());
     return output;
 }
 
-void KernelPass::run(TeamMember& member, float* features, float* logits, std::int64_t* argmax) {
+void KernelPass::run(TeamMember& member, float* features, float* logits) {
     embed(member);
     for (std::int64_t i = 0; i < model_->config.layers; ++i) {
         capture(member, i, features);
-        layer(member, model_->layers[static_cast<std::size_t>(i)]);
+        attention(member, model_->layers[static_cast<std::size_t>(i)]);
+        feed_forward(member, model_->layers[static_cast<std::size_t>(i)]);
     }
-    finish(member, features, logits, argmax);
+    finish(member, features, logits);
 }
 
-// Reads rows of x_ that other members wrote, so it stands behind the barrier that ends embed() and layer(). What
-// follows reads x_ as well, and first writes to it again behind the barriers of attention: no further barrier here.
+// Reads rows that the member itself wrote, or that are its own from here on.
 void KernelPass::capture(TeamMember& member, std::int64_t layer, float* features) {
     const std::int64_t h = hidden();
     for (std::size_t k = 0; k < captured_.size(); ++k) {
         if (captured_[k] != layer) continue;
         const TeamMember::Range share = member.range(n_);
         for (std::int64_t i = share.begin; i < share.end; ++i)
-            rms_norm_row(x_.data() + i * h, h, model_->ones.data(), eps(),
+            rms_norm_row(stream(member) + i * h, h, model_->ones.data(), eps(),
                          features + i * feature_width_ + (1 + static_cast<std::int64_t>(k)) * h);
     }
 }
@@ -406,82 +439,119 @@ void KernelPass::embed(TeamMember& member) {
         }
     }
     member.barrier();
-}
-
-void KernelPass::layer(TeamMember& member, const KernelLayer& weights) {
-    attention(member, weights);
-    feed_forward(member, weights);
+    if (each_alone_) std::copy_n(x_.data(), n_ * hidden(), stream(member));
 }
 
 void KernelPass::attention(TeamMember& member, const KernelLayer& weights) {
-    read_stream(member, weights.attention_norm, weights.qkv.format());
-    weights.qkv.multiply(member, packed_, qkv_.data(), qkv_size());
-    member.barrier();
-    rotate_and_store(member, weights);
+    read_stream(member, n_, weights.attention_norm, weights.qkv.format());
+    const TeamMember::Range heads = multiply_heads(member, weights);
+    finish_heads(weights, whole_norm() ? member.range(n_) : TeamMember::Range{0, n_}, heads);
+    const WeightFormat format = weights.o.matrix.format();
+    const bool by_heads = shape_.head_dim % 32 == 0;
+    PackedRows::Parts parts;
+    if (by_heads) parts = packed_heads_.prepare(member, n_, q_size(), format);
     member.barrier();
     attend(member, shape_, std::span(weights.windowed ? near_ : seen_), qkv_.data(), qkv_size(), attended_.data(),
-           q_size(), scratch_.data() + member.index() * scratch_size_);
+           q_size(), own(member).scratch.data(), by_heads ? &parts : nullptr);
     member.barrier();
-    packed_.assign(member, attended_.data(), n_, q_size(), q_size(), weights.o.matrix.format());
+    if (!by_heads) {
+        packed_heads_.assign(member, attended_.data(), n_, q_size(), q_size(), format);
+        member.barrier();
+    }
     next_layer(member);
-    member.barrier();
-    add_to_stream(member, weights.o);
+    multiply_branch(member, weights.o, packed_heads_);
 }
 
 void KernelPass::feed_forward(TeamMember& member, const KernelLayer& weights) {
-    const std::int64_t inner = model_->config.feed_forward;
-    const WeightFormat format = weights.down.matrix.format();
-    read_stream(member, weights.mlp_norm, weights.gate_up.format());
-    weights.gate_up.multiply(member, packed_, gate_up_.data(), 2 * inner);
-    member.barrier();
-    if (!weights.gate_up_bias.empty()) add_bias(member, weights.gate_up_bias, gate_up_);
-    if (model_->config.activation == ModelConfig::Activation::silu)
-        packed_.assign_silu_gate(member, gate_up_.data(), n_, inner, 2 * inner, format);
-    else
-        packed_.assign_gelu_gate(member, gate_up_.data(), n_, inner, 2 * inner, format);
-    member.barrier();
-    add_to_stream(member, weights.down);
+    read_stream(member, n_, weights.mlp_norm, weights.gate_up.format());
+    multiply_gate_up(member, weights);
+    multiply_branch(member, weights.down, packed_gated_);
 }
 
-// The stream's rows for a matrix, normalised where the model has a norm there. Stands behind a barrier and ends with
-// one.
-void KernelPass::read_stream(TeamMember& member, const std::vector<float>& norm, WeightFormat format) {
+// Queries, keys and values of all rows, not finished yet. Returns the heads, of all three, that the member finishes: it
+// has computed them itself where they can be shared out evenly, else behind a barrier.
+TeamMember::Range KernelPass::multiply_heads(TeamMember& member, const KernelLayer& weights) {
+    const std::int64_t heads = shape_.heads + 2 * shape_.kv_heads, panels = shape_.head_dim / PackedLinear::kPanel;
+    if (!whole_norm() && even(member, heads)) {
+        const TeamMember::Range share = member.range(heads);
+        weights.qkv.multiply({share.begin * panels, share.end * panels}, input(member), qkv_.data(), qkv_size());
+        return share;
+    }
+    weights.qkv.multiply(member, input(member), qkv_.data(), qkv_size());
+    member.barrier();
+    return whole_norm() ? TeamMember::Range{0, heads} : member.range(heads);
+}
+
+// Gate and up of all rows, and the gated rows from them, in blocks of 32 columns. Ends with a barrier.
+void KernelPass::multiply_gate_up(TeamMember& member, const KernelLayer& weights) {
+    const std::int64_t inner = model_->config.feed_forward, blocks = (inner + 31) / 32;
+    const std::int64_t panels = weights.gate_up.panels() / 2;
+    const PackedRows::Parts parts = packed_gated_.prepare(member, n_, inner, weights.down.matrix.format());
+    TeamMember::Range share = member.range(blocks);
+    if (even(member, blocks)) {
+        const TeamMember::Range gate{2 * share.begin, std::min(2 * share.end, panels)};
+        weights.gate_up.multiply(gate, input(member), gate_up_.data(), 2 * inner);
+        weights.gate_up.multiply({panels + gate.begin, panels + gate.end}, input(member), gate_up_.data(), 2 * inner);
+    } else {
+        weights.gate_up.multiply(member, input(member), gate_up_.data(), 2 * inner);
+        member.barrier();
+        share = member.range(blocks);
+    }
+    const std::int64_t begin = 32 * share.begin, size = std::min(32 * share.end, inner) - begin;
+    const auto gated = model_->config.activation == ModelConfig::Activation::silu ? silu_gate_row : gelu_gate_row;
+    for (std::int64_t i = 0; i < n_ && size > 0; ++i) {
+        float* gate = gate_up_.data() + i * 2 * inner + begin;
+        if (!weights.gate_up_bias.empty()) {
+            add_row(gate, weights.gate_up_bias.data() + begin, size);
+            add_row(gate + inner, weights.gate_up_bias.data() + inner + begin, size);
+        }
+        gated(gate, gate + inner, size, gate);
+        parts.pack(i, begin, size, gate);
+    }
+    member.barrier();
+}
+
+// The stream's first rows for a matrix, normalised where the model has a norm there. Where members share the rows, all
+// of a member's own were its own before, and it ends with a barrier.
+void KernelPass::read_stream(TeamMember& member, std::int64_t rows, const std::vector<float>& norm,
+                             WeightFormat format) {
     const std::int64_t h = hidden();
-    if (norm.empty())
-        packed_.assign(member, x_.data(), n_, h, h, format);
-    else
-        packed_.assign_rms_norm(member, x_.data(), n_, h, h, norm.data(), eps(), format);
-    member.barrier();
+    TeamMember alone;
+    TeamMember& sharer = each_alone_ ? alone : member;
+    PackedRows& input = each_alone_ ? own(member).input : own_[0].input;
+    const PackedRows::Parts parts = input.prepare(sharer, rows, h, format);
+    const TeamMember::Range share = sharer.range(rows);
+    for (std::int64_t i = share.begin; i < share.end; ++i) {
+        const float* row = stream(member) + i * h;
+        if (!norm.empty()) {
+            float* normed = own(member).normed.data();
+            rms_norm_row(row, h, norm.data(), eps(), normed);
+            row = normed;
+        }
+        parts.pack(i, 0, h, row);
+    }
+    sharer.barrier();
 }
 
-// x += scale norm(W y + bias), of y the packed rows. Ends with a barrier.
-void KernelPass::add_to_stream(TeamMember& member, const Branch& branch) {
+// x += scale norm(W y + bias), of y the packed rows.
+void KernelPass::multiply_branch(TeamMember& member, const Branch& branch, const PackedRows& rows) {
     const auto scale = static_cast<float>(model_->config.residual_scale);
     const std::int64_t h = hidden();
-    if (branch.bias.empty() && branch.norm.empty() && scale == 1) {
-        branch.matrix.multiply(member, packed_, x_.data(), h, Store::add);
-        member.barrier();
-        return;
-    }
-    branch.matrix.multiply(member, packed_, branch_.data(), h);
+    branch.matrix.multiply(member, rows, branch_.data(), h);
     member.barrier();
-    const TeamMember::Range share = member.range(n_);
+    const TeamMember::Range share = own_rows(member);
     for (std::int64_t i = share.begin; i < share.end; ++i) {
-        float* y = branch_.data() + i * h;
-        if (!branch.bias.empty()) add_row(y, branch.bias.data(), h);
-        if (!branch.norm.empty()) rms_norm_row(y, h, branch.norm.data(), eps(), y);
-        if (scale != 1) scale_row(y, h, scale);
-        add_row(x_.data() + i * h, y, h);
+        const float* y = branch_.data() + i * h;
+        if (!branch.bias.empty() || !branch.norm.empty() || scale != 1) {
+            float* own_y = own(member).normed.data();
+            std::copy_n(y, h, own_y);
+            if (!branch.bias.empty()) add_row(own_y, branch.bias.data(), h);
+            if (!branch.norm.empty()) rms_norm_row(own_y, h, branch.norm.data(), eps(), own_y);
+            if (scale != 1) scale_row(own_y, h, scale);
+            y = own_y;
+        }
+        add_row(stream(member) + i * h, y, h);
     }
-    member.barrier();
-}
-
-// Ends with a barrier.
-void KernelPass::add_bias(TeamMember& member, const std::vector<float>& bias, std::vector<float>& rows) const {
-    const auto width = static_cast<std::int64_t>(bias.size());
-    const TeamMember::Range share = member.range(n_);
-    for (std::int64_t i = share.begin; i < share.end; ++i) add_row(rows.data() + i * width, bias.data(), width);
-    member.barrier();
 }
 
 // On to the next layer's part of the caches.
@@ -500,66 +570,91 @@ void KernelPass::next_layer(TeamMember& member) {
     }
 }
 
-void KernelPass::rotate_and_store(TeamMember& member, const KernelLayer& weights) {
-    const std::int64_t d = shape_.head_dim;
-    const TeamMember::Range share = member.range(n_);
-    for (std::int64_t i = share.begin; i < share.end; ++i) {
+// Bias, norm, rotation and scale of some heads of some rows; keys and values go to the cache. Heads are counted through
+// queries, keys and values.
+void KernelPass::finish_heads(const KernelLayer& weights, TeamMember::Range rows, TeamMember::Range heads) {
+    const std::int64_t d = shape_.head_dim, first_key = shape_.heads, first_value = first_key + shape_.kv_heads;
+    for (std::int64_t i = rows.begin; i < rows.end; ++i) {
         const Row& row = rows_[static_cast<std::size_t>(i)];
         float* q = qkv_.data() + i * qkv_size();
-        const float* k = q + q_size();
-        const float* v = k + shape_.kv_heads * d;
-        if (!weights.qkv_bias.empty()) add_row(q, weights.qkv_bias.data(), qkv_size());
-        if (!weights.q_norm.empty()) norm_heads(weights, q);
-        if (weights.rope >= 0) rotate(weights.rope, i, q);
-        if (row.query_scale != 1) scale_row(q, q_size(), row.query_scale);
-        for (std::int64_t head = 0; head < shape_.kv_heads; ++head) {
-            std::byte* keys = row.keys + static_cast<std::size_t>(head) * row.head_bytes;
-            to_key_panels(shape_.format, k + head * d, d, row.slot, keys);
-            to_cache(shape_.format, v + head * d, d,
-                     keys + row.value_bytes + row.slot * d * element_bytes(shape_.format));
+        if (!weights.qkv_bias.empty())
+            add_row(q + heads.begin * d, weights.qkv_bias.data() + heads.begin * d, heads.size() * d);
+        if (whole_norm()) norm_whole(weights, q);
+        for (std::int64_t head = heads.begin; head < heads.end; ++head) {
+            float* x = q + head * d;
+            const bool value = head >= first_value, key = !value && head >= first_key;
+            if (!value) {
+                const std::vector<float>& norm = key ? weights.k_norm : weights.q_norm;
+                if (!norm.empty() && !whole_norm()) rms_norm_row(x, d, norm.data(), eps(), x);
+                if (weights.rope >= 0) rotate(weights.rope, i, x);
+            }
+            if (!value && !key) {
+                if (row.query_scale != 1) scale_row(x, d, row.query_scale);
+                continue;
+            }
+            std::byte* keys =
+                row.keys + static_cast<std::size_t>(head - (key ? first_key : first_value)) * row.head_bytes;
+            if (key)
+                to_key_panels(shape_.format, x, d, row.slot, keys);
+            else
+                to_cache(shape_.format, x, d, keys + row.value_bytes + row.slot * d * element_bytes(shape_.format));
         }
     }
 }
 
-// q: queries of one row, its keys behind them.
-void KernelPass::norm_heads(const KernelLayer& weights, float* q) const {
-    const bool each = model_->config.head_norm == ModelConfig::HeadNorm::each;
-    const auto norm = [&](float* x, std::int64_t heads, const std::vector<float>& weight) {
-        const std::int64_t size = each ? shape_.head_dim : heads * shape_.head_dim;
-        for (std::int64_t at = 0; at < heads * shape_.head_dim; at += size)
-            rms_norm_row(x + at, size, weight.data(), eps(), x + at);
-    };
-    norm(q, shape_.heads, weights.q_norm);
-    norm(q + q_size(), shape_.kv_heads, weights.k_norm);
+// q: all queries of one row, its keys behind them.
+void KernelPass::norm_whole(const KernelLayer& weights, float* q) const {
+    const std::int64_t keys = shape_.kv_heads * shape_.head_dim;
+    rms_norm_row(q, q_size(), weights.q_norm.data(), eps(), q);
+    rms_norm_row(q + q_size(), keys, weights.k_norm.data(), eps(), q + q_size());
 }
 
-// The first dimensions of row i's queries and keys.
-void KernelPass::rotate(int rope, std::int64_t i, float* q) const {
-    const std::int64_t d = shape_.head_dim, turned = model_->config.rotated, heads = shape_.heads + shape_.kv_heads;
-    const float* cosines = cosines_[static_cast<std::size_t>(rope)].data() + i * (turned / 2);
-    const float* sines = sines_[static_cast<std::size_t>(rope)].data() + i * (turned / 2);
-    if (turned == d) return rotate_heads(q, heads, d, cosines, sines);
-    for (std::int64_t head = 0; head < heads; ++head) rotate_heads(q + head * d, 1, turned, cosines, sines);
+// The first dimensions of a head of the row.
+void KernelPass::rotate(int rope, std::int64_t row, float* head) const {
+    const std::int64_t turned = model_->config.rotated;
+    const float* cosines = cosines_[static_cast<std::size_t>(rope)].data() + row * (turned / 2);
+    const float* sines = sines_[static_cast<std::size_t>(rope)].data() + row * (turned / 2);
+    rotate_heads(head, 1, turned, cosines, sines);
 }
 
-void KernelPass::finish(TeamMember& member, float* features, float* logits, std::int64_t* argmax) {
-    const ModelConfig& c = model_->config;
+void KernelPass::finish(TeamMember& member, float* features, float* logits) {
     const std::int64_t h = hidden();
     const TeamMember::Range share = member.range(n_);
     for (std::int64_t i = share.begin; i < share.end; ++i)
-        rms_norm_row(x_.data() + i * h, h, model_->norm.data(), eps(), features + i * feature_width_);
+        rms_norm_row(stream(member) + i * h, h, model_->norm.data(), eps(), features + i * feature_width_);
     if (logits == nullptr || logit_rows_ == 0) return;
-    member.barrier();
-    packed_.assign(member, features, logit_rows_, h, feature_width_, model_->output.format());
-    member.barrier();
-    model_->output.multiply(member, packed_, logits, c.vocabulary);
-    member.barrier();
-    const TeamMember::Range told = member.range(logit_rows_);
-    for (std::int64_t i = told.begin; i < told.end; ++i) {
-        float* row = logits + i * c.vocabulary;
-        if (c.logit_scale != 1) scale_row(row, c.vocabulary, static_cast<float>(c.logit_scale));
-        if (c.logit_cap > 0) soft_cap_row(row, c.vocabulary, static_cast<float>(c.logit_cap));
-        argmax[i] = argmax_row(row, c.vocabulary);
+    if (!each_alone_) member.barrier();  // other rows are a member's own among those with logits only
+    read_stream(member, logit_rows_, model_->norm, model_->output.format());
+    multiply_output(member, logits);
+}
+
+// The member's share of the vocabulary, some panels at a time: the best of them is looked for while the core has them.
+// All that is told is by shares: who computed them may be elsewhere by now.
+void KernelPass::multiply_output(TeamMember& member, float* logits) {
+    const ModelConfig& c = model_->config;
+    constexpr std::int64_t kPanels = 64;
+    std::vector<RowPick>& picks = own(member).picks;
+    picks.assign(static_cast<std::size_t>(logit_rows_), {});
+    if (member.index() == 0) shares_ = member.size();
+    const TeamMember::Range share = member.range(model_->output.panels());
+    for (std::int64_t panel = share.begin; panel < share.end; panel += kPanels) {
+        const std::int64_t end = std::min(panel + kPanels, share.end), first = panel * PackedLinear::kPanel;
+        const std::int64_t size = std::min(end * PackedLinear::kPanel, c.vocabulary) - first;
+        model_->output.multiply({panel, end}, input(member), logits, c.vocabulary);
+        for (std::int64_t i = 0; i < logit_rows_; ++i) {
+            float* row = logits + i * c.vocabulary + first;
+            if (c.logit_scale != 1) scale_row(row, size, static_cast<float>(c.logit_scale));
+            if (c.logit_cap > 0) soft_cap_row(row, size, static_cast<float>(c.logit_cap));
+            picks[static_cast<std::size_t>(i)].take(row, size, first);
+        }
+    }
+}
+
+void KernelPass::merge_picks(std::int64_t* argmax) const {
+    for (std::size_t i = 0; i < static_cast<std::size_t>(logit_rows_); ++i) {
+        RowPick pick;
+        for (std::size_t share = 0; share < static_cast<std::size_t>(shares_); ++share) pick.take(own_[share].picks[i]);
+        argmax[i] = pick.index;
     }
 }
 

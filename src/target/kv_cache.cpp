@@ -1,8 +1,16 @@
 #include <outrider/target/detail/kv_cache.hpp>
 
+#include <ATen/ops/from_blob.h>
+
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
+#include <new>
 #include <utility>
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
 
 #include <outrider/core/error.hpp>
 
@@ -13,6 +21,24 @@ namespace {
 
 constexpr std::int64_t kFirstCapacity = 128;
 constexpr std::int64_t kPanel = 16;  // slots
+constexpr std::size_t kHugePage = std::size_t{2} << 20;
+
+/// Uninitialised. On the CPU its whole large pages are asked for as such: a pass reads a little from each of many
+/// planes, and the system gives large pages where it can. No matter if it refuses.
+at::Tensor cache_memory(at::IntArrayRef sizes, const at::TensorOptions& options) {
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+    std::size_t bytes = options.dtype().itemsize();
+    for (const std::int64_t size : sizes) bytes *= static_cast<std::size_t>(size);
+    if (options.device().is_cpu() && bytes >= kHugePage) {
+        // Not rounded up: the rest behind the last whole page stays in small ones, as far as it is used.
+        void* memory = nullptr;
+        if (posix_memalign(&memory, kHugePage, bytes) != 0) throw std::bad_alloc();
+        madvise(memory, bytes / kHugePage * kHugePage, MADV_HUGEPAGE);
+        return at::from_blob(memory, sizes, std::free, options);
+    }
+#endif
+    return at::empty(sizes, options);
+}
 
 }  // namespace
 
@@ -38,7 +64,7 @@ void KvCache::reserve(std::int64_t rows) {
     std::int64_t capacity = std::max(capacity_, kFirstCapacity);
     while (capacity < needed) capacity += capacity / 2;
     capacity = (capacity + 31) / 32 * 32;
-    at::Tensor grown = at::empty({shape_.layers, 2, shape_.kv_heads, capacity, shape_.head_dim}, options_);
+    at::Tensor grown = cache_memory({shape_.layers, 2, shape_.kv_heads, capacity, shape_.head_dim}, options_);
     if (committed_ > 0) copy_slots(committed_, grown, capacity);
     data_ = std::move(grown);
     capacity_ = capacity;

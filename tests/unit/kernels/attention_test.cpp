@@ -76,10 +76,18 @@ std::vector<float> run(ThreadTeam& team, const AttentionShape& shape, std::span<
     std::vector<std::vector<float>> scratch(
         static_cast<std::size_t>(team.size()),
         std::vector<float>(static_cast<std::size_t>(attention_scratch(shape, most))));
+    const bool packs = shape.head_dim % 32 == 0;
+    const auto n = static_cast<std::int64_t>(rows.size());
+    PackedRows by_parts, afterwards;
     team.run([&](TeamMember& member) {
+        PackedRows::Parts parts;
+        if (packs) parts = by_parts.prepare(member, n, width, WeightFormat::q8_0);
         attend(member, shape, rows, q.data(), width, out.data(), width,
-               scratch[static_cast<std::size_t>(member.index())].data());
+               scratch[static_cast<std::size_t>(member.index())].data(), packs ? &parts : nullptr);
+        member.barrier();
+        if (packs) afterwards.assign(member, out.data(), n, width, width, WeightFormat::q8_0);
     });
+    if (packs) CHECK(std::memcmp(by_parts.bytes(), afterwards.bytes(), static_cast<std::size_t>(n * width)) == 0);
     return out;
 }
 

@@ -1,5 +1,6 @@
 #include <catch2/catch_test_macros.hpp>
 
+#include <algorithm>
 #include <limits>
 
 #include <outrider/core/error.hpp>
@@ -405,7 +406,34 @@ TEST_CASE("packing is the same whatever the team, keeps to the file's size, and 
     }
 }
 
-TEST_CASE("fused assigns equal the row operation and then assign, bit for bit, for every thread count") {
+TEST_CASE("some panels of a stack give the bits of the whole product, and write nothing else") {
+    on_every_path([](Isa, WeightFormat format) {
+        const std::int64_t in = fitting(format, 96), n = 5, out = 40 + 83;
+        const PackedLinear w =
+            PackedLinear::stack({random_matrix(format, 40, in, 3).packed, random_matrix(format, 83, in, 5).packed});
+        REQUIRE(w.panels() == 3 + 6);
+        const auto x = Draws(29).normals(n * in);
+        const auto whole = product(w, x, n);
+        TeamMember alone;
+        PackedRows rows;
+        rows.assign(alone, x.data(), n, in, in, format);
+        const auto column = [](std::int64_t panel) {
+            return panel <= 2 ? 16 * panel : std::min<std::int64_t>(40 + 16 * (panel - 3), 123);
+        };
+        for (std::int64_t begin = 0; begin <= 9; ++begin)
+            for (std::int64_t end = begin; end <= 9; ++end) {
+                std::vector<float> y(static_cast<std::size_t>(n * out), -7.0F), expected = y;
+                w.multiply({begin, end}, rows, y.data(), out);
+                if (begin < end)
+                    for (std::int64_t r = 0; r < n; ++r)
+                        std::copy(whole.begin() + r * out + column(begin), whole.begin() + r * out + column(end),
+                                  expected.begin() + r * out + column(begin));
+                REQUIRE(same_bits(y, expected));
+            }
+    });
+}
+
+TEST_CASE("fused assigns and rows packed by parts equal the row operation and then assign, for every thread count") {
     ThreadTeam one(1), two(2), three(3);
     on_every_path([&](Isa, WeightFormat format) {
         if (!made_from_floats(format)) return;  // one of each row form
@@ -413,16 +441,14 @@ TEST_CASE("fused assigns equal the row operation and then assign, bit for bit, f
             for (const std::int64_t n : {1, 2, 7, 30}) {
                 Draws draws(83);
                 const auto x = draws.normals(n * 2 * in), weight = draws.normals(in);
-                std::vector<float> normed(static_cast<std::size_t>(n * in)), gated = normed, gelu = normed;
+                std::vector<float> normed(static_cast<std::size_t>(n * in)), gated = normed;
                 for (std::int64_t r = 0; r < n; ++r) {
                     const float* row = x.data() + r * 2 * in;
                     rms_norm_row(row, in, weight.data(), 1e-5F, normed.data() + r * in);
                     silu_gate_row(row, row + in, in, gated.data() + r * in);
-                    gelu_gate_row(row, row + in, in, gelu.data() + r * in);
                 }
                 const PackedLinear w = random_matrix(format, 3, in, 89).packed;
-                const auto by_norm = product(w, normed, n), by_gate = product(w, gated, n),
-                           by_gelu = product(w, gelu, n);
+                const auto by_norm = product(w, normed, n), by_gate = product(w, gated, n);
                 for (ThreadTeam* team : {&one, &two, &three}) {
                     PackedRows rows;
                     std::vector<float> y(static_cast<std::size_t>(3 * n)), z = y, g = y;
@@ -435,11 +461,15 @@ TEST_CASE("fused assigns equal the row operation and then assign, bit for bit, f
                         member.barrier();
                         w.multiply(member, rows, z.data(), 3);
                         member.barrier();
-                        rows.assign_gelu_gate(member, x.data(), n, in, 2 * in, format);
+                        const PackedRows::Parts parts = rows.prepare(member, n, in, format);
+                        const auto share = member.range((in + 31) / 32);
+                        const std::int64_t first = 32 * share.begin, size = std::min(32 * share.end, in) - first;
+                        for (std::int64_t r = 0; r < n && size > 0; ++r)
+                            parts.pack(r, first, size, gated.data() + r * in + first);
                         member.barrier();
                         w.multiply(member, rows, g.data(), 3);
                     });
-                    REQUIRE(same_bits(g, by_gelu));
+                    REQUIRE(same_bits(g, by_gate));
                     REQUIRE(same_bits(y, by_norm));
                     REQUIRE(same_bits(z, by_gate));
                 }

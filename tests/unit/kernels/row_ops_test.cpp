@@ -156,3 +156,31 @@ TEST_CASE("argmax takes the lowest index among equals and passes over NaN") {
         CHECK(argmax_row(x.data(), 40) == 39);
     });
 }
+
+TEST_CASE("picks of parts of a row are the pick of the whole row: ties, NaN and infinities among them") {
+    on_every_path([] {
+        Draws draws(97);
+        for (int kind = 0; kind < 6; ++kind)
+            for (const std::int64_t n : {1, 2, 15, 16, 17, 64, 333})
+                for (int trial = 0; trial < 20; ++trial) {
+                    std::vector<float> x(static_cast<std::size_t>(n));
+                    for (float& v : x) {
+                        v = static_cast<float>(draws.below(kind == 0 ? 1 : 4));  // all equal, or many ties
+                        if (kind >= 2 && draws.below(3) == 0) v = kind == 2 ? kInf : -kInf;
+                        if (kind >= 3 && draws.below(2) == 0) v = kNan;
+                        if (kind == 4) v = kNan;
+                        if (kind == 5 && !std::isnan(v)) v = -kInf;
+                    }
+                    const std::int64_t cut = draws.below(n + 1);
+                    RowPick front, back, whole;
+                    for (std::int64_t at = 0; at < n;) {
+                        const std::int64_t size = draws.below((at < cut ? cut : n) - at + 1);
+                        (at < cut ? front : back).take(x.data() + at, size, at);
+                        at += size;
+                    }
+                    whole.take(front), whole.take(back);
+                    CHECK(whole.index == argmax_row(x.data(), n));
+                    CHECK(std::isnan(whole.value) == std::isnan(x[static_cast<std::size_t>(whole.index)]));
+                }
+    });
+}

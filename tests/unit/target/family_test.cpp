@@ -96,6 +96,31 @@ TEST_CASE("In every family a tree's rows have the bits of plain decoding, alone 
     }
 }
 
+TEST_CASE("In every family all numbers of threads give the same bits, and name the largest logit") {
+    const std::string name = GENERATE(from_range(kNames));
+    const Weights weights = GENERATE(Weights::f32, Weights::int8);
+    CAPTURE(name, name_of(weights));
+    std::vector<at::Tensor> expected;
+    for (const int threads : {1, 2, 3, 5, 7}) {
+        CAPTURE(threads);
+        const LlamaModel model = LlamaModel::load(
+            kFamilies / name / "hf", {.weights = weights, .backend = Backend::kernels, .threads = threads});
+        const auto pass = model.make_pass();
+        std::vector<at::Tensor> told;
+        for (const std::size_t rows : {1, 3, 6, 30}) {
+            std::vector<TokenId> ids;
+            for (std::size_t i = 0; i < rows; ++i) ids.push_back(static_cast<TokenId>((7 + 37 * i + i * i) % 67));
+            KvCache cache = pass->make_cache();
+            const RowSegment segment{.cache = &cache, .tokens = ids};
+            const PassOutput output = pass->forward(std::span(&segment, 1), true);
+            CHECK(at::equal(output.argmax, output.logits.argmax(1)));
+            told.push_back(output.logits.clone()), told.push_back(output.features.clone());
+        }
+        if (threads == 1) expected = told;
+        for (std::size_t i = 0; i < told.size(); ++i) CHECK(at::equal(told[i], expected[i]));
+    }
+}
+
 TEST_CASE("Both formats of a family are one description") {
     const std::string name = GENERATE(from_range(kNames));
     CAPTURE(name);
