@@ -29,7 +29,9 @@ def own(arguments, mode, prompt):
     """(tokens, seconds, text) of llama.cpp's own loop."""
     prompt = f"<|im_start|>user\n{prompt}<|im_end|>\n<|im_start|>assistant\n"
     command = [arguments.own, "-m", arguments.model, "-p", prompt, "-n", str(arguments.tokens), "-c", "4096", "--temp", "0",
-               "-t", str(arguments.threads), "-tb", str(arguments.threads), "--spec-type", mode]
+               "-t", str(arguments.threads), "-tb", str(arguments.threads)]
+    # The program refuses to decode without speculation; n-grams of this length are never found.
+    command += ["--spec-type", "ngram-simple", "--spec-ngram-simple-size-n", "1000"] if mode == "none" else ["--spec-type", mode]
     if mode == "draft-simple":
         command += ["-md", str(arguments.draft_model), "-td", str(arguments.threads), "-tbd", str(arguments.threads)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL)
