@@ -2,7 +2,7 @@
 """Load on `outrider serve` by a real client: many threads, cancels, slow and vanishing clients, bad JSON, prompts that are too
 long, little memory. Every text that is finished must be the one that the same request gets alone.
 
-    serve_load.py PROGRAM MODEL [--requests 200] [--threads 16] [--memory 64] [--seed 1] [--drafter NAME]
+    serve_load.py PROGRAM MODEL [--requests 200] [--threads 16] [--memory 64] [--keep 0] [--seed 1] [--drafter NAME]
                   [--nodes N] [--model-threads N] [--json FILE]
 
 Needs the package `openai`. Exit status 1 where a text differs, a request is lost, or the server does not end cleanly.
@@ -50,6 +50,8 @@ class Server:
             command += ["--nodes", str(arguments.nodes)]
         if arguments.model_threads:
             command += ["--threads", str(arguments.model_threads)]
+        if arguments.keep is not None:
+            command += ["--keep", str(arguments.keep)]
         if arguments.drafter:
             command += ["--drafter", arguments.drafter]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
@@ -162,6 +164,7 @@ def main():
     parser.add_argument("--threads", type=int, default=16)
     parser.add_argument("--memory", type=int, default=64, help="MiB of KV caches")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--keep", type=int, help="MiB of texts that ended; the server's own choice unless given")
     parser.add_argument("--drafter", default="")
     parser.add_argument("--nodes", type=int, default=0, help="of every draft tree; 0: as many as pay")
     parser.add_argument("--model-threads", type=int, default=0)

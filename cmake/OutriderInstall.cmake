@@ -1,10 +1,12 @@
 # Install and export. find_package(outrider COMPONENTS core) needs no LibTorch; COMPONENTS headers gives outrider::headers
 # too and finds LibTorch on the consumer's side (OutriderTorch.cmake), but links nothing of ours; find_package(outrider)
-# gives outrider::outrider as well. Nothing that is installed names a folder of this machine, so the tree can be moved;
+# gives outrider::outrider as well; COMPONENTS c gives outrider::c alone. Nothing that is installed names a folder of this machine, so the tree can be moved;
 # LibTorch stands, or a link to one, in lib/outrider/libtorch.
 include(CMakePackageConfigHelpers)
 set(outrider_package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/outrider)
 set(outrider_libtorch_dir ${CMAKE_INSTALL_LIBDIR}/outrider/libtorch)
+set(outrider_drafters_dir ${CMAKE_INSTALL_DATADIR}/outrider/drafters)
+set(outrider_c_library ${CMAKE_INSTALL_LIBDIR}/liboutrider_c.so)
 
 install(TARGETS outrider_core EXPORT outrider-core FILE_SET HEADERS)
 install(EXPORT outrider-core NAMESPACE outrider:: FILE outrider-core-targets.cmake
@@ -65,7 +67,8 @@ if(TARGET outrider_program)
 endif()
 
 configure_package_config_file(cmake/outrider-config.cmake.in ${PROJECT_BINARY_DIR}/outrider-config.cmake
-                              INSTALL_DESTINATION ${outrider_package_dir} PATH_VARS outrider_libtorch_dir
+                              INSTALL_DESTINATION ${outrider_package_dir} PATH_VARS outrider_libtorch_dir outrider_drafters_dir
+                              outrider_c_library CMAKE_INSTALL_INCLUDEDIR
                               NO_CHECK_REQUIRED_COMPONENTS_MACRO)
 # Before 1.0 a minor version may change the interface.
 write_basic_package_version_file(${PROJECT_BINARY_DIR}/outrider-config-version.cmake COMPATIBILITY SameMinorVersion)

@@ -26,7 +26,7 @@ extern "C" {
 #endif
 
 /* Grows with every change of this header; outrider_c_version() tells that of the library. */
-#define OUTRIDER_C_VERSION 1
+#define OUTRIDER_C_VERSION 2
 
 typedef enum outrider_status {
     OUTRIDER_OK = 0,
@@ -71,6 +71,7 @@ typedef struct outrider_engine_options {
     int32_t threads;             /* 0: one per physical core */
     uint32_t max_batch;          /* requests decoded together; default 8 */
     uint32_t queue;              /* requests that may wait; default 256 */
+    uint64_t kept_bytes;         /* of texts that ended: the next turn of a chat reads what is new in it; 0: none kept */
 } outrider_engine_options;
 
 typedef struct outrider_generation_options {
@@ -88,6 +89,7 @@ typedef struct outrider_generation_options {
     int64_t deadline_ms; /* from the call on; 0: none */
     int32_t priority;    /* greater ones enter first */
     int32_t has_seed;
+    const char* json_schema; /* the text is JSON that this schema allows; NULL: any text */
 } outrider_generation_options;
 
 /* What its pointers show lives as long as the request. */
@@ -102,6 +104,7 @@ typedef struct outrider_result {
     uint64_t seed; /* asked for again, it says the same */
     int64_t prompt_tokens, drafted, accepted, rounds;
     double prefill_seconds, decoding_seconds;
+    int64_t resumed; /* of the prompt's tokens, those that were kept and not read again */
 } outrider_result;
 
 /* Sums since the engine was opened, and what is there now. */

@@ -1,5 +1,6 @@
 // A target that llama.cpp runs: its C interface (llama.h) behind the three calls of a verifier. A tree is a batch whose
-// rows carry a sequence id for every leaf below them; a path is kept by giving its cells to the sequence's own id.
+// rows carry a sequence id for every leaf below them; a path is kept by giving its cells to the sequence's own id. The
+// ids of leaves go on knowing the committed tokens, so that a round costs what it drafts and not what its text is long.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -14,6 +15,7 @@
 #include <vector>
 
 #include <outrider/core/error.hpp>
+#include <outrider/decode/measure_passes.hpp>
 #include <outrider/target/verifier.hpp>
 
 namespace example {
@@ -57,6 +59,9 @@ struct LlamaCppOptions {
     std::int64_t rows = 512;     ///< of one forward
     std::int64_t sequences = 4;  ///< at once
     std::int64_t leaves = 32;    ///< of all trees of one verify
+    /// On the CPU it sums in half precision, in the order of the cache's cells, which drafts change: texts then differ
+    /// from those without drafts more often.
+    bool flash_attention = false;
 };
 
 class LlamaCppVerifier final : public outrider::Verifier {
@@ -69,10 +74,13 @@ public:
         params.n_seq_max = static_cast<std::uint32_t>(options_.sequences + options_.leaves);
         params.n_threads = params.n_threads_batch = options_.threads;
         params.pooling_type = LLAMA_POOLING_TYPE_NONE;
+        params.flash_attn_type = options_.flash_attention ? LLAMA_FLASH_ATTN_TYPE_AUTO : LLAMA_FLASH_ATTN_TYPE_DISABLED;
         params.kv_unified = true;  // cells belong to several sequences
         context_.reset(llama_init_from_model(model_.get(), params), llama_free);
         outrider::require(context_ != nullptr, outrider::ErrorKind::out_of_memory, "llama.cpp makes no context");
         for (auto id = static_cast<llama_seq_id>(options_.sequences); id-- > 0;) free_.push_back(id);
+        for (std::int64_t leaf = 0; leaf < options_.leaves; ++leaf)
+            paths_.push_back({.id = static_cast<llama_seq_id>(options_.sequences + leaf)});
     }
 
     [[nodiscard]] outrider::Feedback prefill(std::span<const outrider::Prefill> sequences) override {
@@ -92,7 +100,7 @@ public:
     [[nodiscard]] outrider::TreeOutput verify(std::span<const outrider::SequenceTree> trees) override {
         outrider::TreeOutput output;
         output.refused.resize(trees.size());
-        drop_paths();                                       // of a round that nobody committed
+        end_round();                                        // one that nobody committed
         for (std::size_t taken = trees.size();; --taken) {  // where the cache is full, the last tree is refused
             output.offsets.assign(1, 0);
             Rows rows;
@@ -101,7 +109,7 @@ public:
                 output.offsets.push_back(rows.size());
             }
             if (taken == 0 || rows.decode(context_.get()) == 0) return finish(std::move(output));
-            drop_paths();
+            end_round();
             output.refused[taken - 1] = std::make_exception_ptr(full());
         }
     }
@@ -127,13 +135,15 @@ public:
                                 .pending = one.accepted.pending,
                                 .committed = kept});
         }
-        drop_paths();
+        end_round();
         return feedback;
     }
 
     void release(outrider::SequenceId id) override {
         const auto found = sequences_.find(id);
         if (found == sequences_.end()) return;
+        for (Path& path : paths_)
+            if (path.of == found->second.id) forget(path);
         llama_memory_seq_rm(memory(), found->second.id, -1, -1);
         free_.push_back(found->second.id);
         sequences_.erase(found);
@@ -151,6 +161,7 @@ public:
                 .sequences = options_.sequences,
                 .tokens = options_.tokens};
     }
+    [[nodiscard]] std::vector<outrider::PassTime> pass_times() override { return outrider::measure_passes(*this); }
 
 private:
     struct Sequence {
@@ -159,6 +170,13 @@ private:
         bool features = false;                   // its drafter reads the final hidden states
         std::vector<llama_seq_id> through = {};  // of the tree that was verified: an id whose path leads through a node
         std::int64_t row = 0;                    // and its first row
+    };
+
+    /// A sequence id for a leaf.
+    struct Path {
+        llama_seq_id id = 0, of = -1;  ///< of: the sequence whose committed tokens it knows; -1: none
+        llama_pos known = 0;           ///< how many of them
+        bool used = false;             ///< in this round
     };
 
     static outrider::Error full() {
@@ -191,6 +209,24 @@ private:
         return true;
     }
 
+    /// An id that knows the sequence's committed tokens, one that knew most of them before all.
+    [[nodiscard]] llama_seq_id lease(const Sequence& sequence) {
+        const auto fit = [&](const Path& path) {
+            return path.used ? 3 : path.of == sequence.id ? 0 : path.of < 0 ? 1 : 2;
+        };
+        Path& path = *std::ranges::min_element(paths_, {}, fit);
+        outrider::require(!path.used, outrider::ErrorKind::internal, "more leaves than {}", options_.leaves);
+        if (path.of != sequence.id) forget(path);
+        const auto committed = static_cast<llama_pos>(sequence.committed);
+        llama_memory_seq_cp(memory(), sequence.id, path.id, path.known, committed);
+        path = {.id = path.id, .of = sequence.id, .known = committed, .used = true};
+        return path.id;
+    }
+    void forget(Path& path) {
+        llama_memory_seq_rm(memory(), path.id, -1, -1);
+        path = {.id = path.id};
+    }
+
     /// The first leaf's path has the sequence's own id; every other one an id that knows the same committed tokens.
     void add(const outrider::SequenceTree& one, Rows& rows) {
         const outrider::TokenTree& tree = one.tree;
@@ -202,11 +238,7 @@ private:
         bool first = true;
         for (std::size_t node = 0; node < tree.size(); ++node) {
             if (is_parent[node]) continue;
-            llama_seq_id id = sequence.id;
-            if (!std::exchange(first, false)) {
-                id = static_cast<llama_seq_id>(options_.sequences) + paths_++;
-                llama_memory_seq_cp(memory(), sequence.id, id, -1, -1);
-            }
+            const llama_seq_id id = std::exchange(first, false) ? sequence.id : lease(sequence);
             for (auto at = static_cast<outrider::NodeIndex>(node); at >= 0;
                  at = tree.parents()[static_cast<std::size_t>(at)])
                 ids[static_cast<std::size_t>(at)].push_back(id);
@@ -241,10 +273,10 @@ private:
         return hidden_.index_select(0, at::tensor(rows));
     }
 
-    /// Forgets the ids of all leaves but the first ones.
-    void drop_paths() {
-        while (paths_ > 0)
-            llama_memory_seq_rm(memory(), static_cast<llama_seq_id>(options_.sequences) + --paths_, -1, -1);
+    /// The ids of leaves forget the tree.
+    void end_round() {
+        for (Path& path : paths_)
+            if (std::exchange(path.used, false)) llama_memory_seq_rm(memory(), path.id, path.known, -1);
     }
 
     std::shared_ptr<llama_model> model_;
@@ -252,7 +284,7 @@ private:
     std::shared_ptr<llama_context> context_;
     std::map<outrider::SequenceId, Sequence> sequences_;
     std::vector<llama_seq_id> free_;  ///< of sequences
-    llama_seq_id paths_ = 0;          ///< ids of leaves in use
+    std::vector<Path> paths_;         ///< ids of leaves
     bool features_ = false;           ///< some drafter reads hidden states
     at::Tensor hidden_;               ///< then: of the last verify
 };

@@ -49,8 +49,9 @@ struct DrafterOptions {
 [[nodiscard]] OUTRIDER_API std::unique_ptr<DraftModel> make_drafter(std::string_view name, const TargetHead& target,
                                                                     const DrafterOptions& options = {});
 
-/// The folder in one of `places` of a drafter that was trained for the target with this fingerprint; of several, the
-/// one with the highest beta in its training record; nullopt when there is none. Other folders are passed over.
+/// The folder in one of `places`, or the place itself, of a drafter that was trained for the target with this
+/// fingerprint; of several, the one with the highest beta in its training record; nullopt when there is none. Other
+/// folders are passed over. Throws Error for a place that is no folder.
 [[nodiscard]] OUTRIDER_API std::optional<std::filesystem::path> find_drafter(
     std::span<const std::filesystem::path> places, std::string_view fingerprint);
 
@@ -69,8 +70,8 @@ struct EngineOptions {
     /// See make_drafter. Empty: the best drafter for the model in `drafter_places`, joined with n-grams; n-grams alone
     /// where there is none.
     std::string drafter = {};
-    std::vector<std::filesystem::path> drafter_places = {};
-    std::string policy = "match";  ///< see make_policy
+    std::vector<std::filesystem::path> drafter_places = {};  ///< those that are shipped: PREFIX/share/outrider/drafters
+    std::string policy = "match";                            ///< see make_policy
     PolicyOptions policy_options = {};
     TreeKind tree = TreeKind::automatic;
     std::int64_t chains = 0;       ///< of drawn drafts; 0: as many as the policy takes, up to 2

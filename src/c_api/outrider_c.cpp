@@ -20,6 +20,7 @@
 #include <outrider/text/chat_template.hpp>
 
 #include "engine/prompt_stream.hpp"
+#include "text/grammar/schema_constraints.hpp"
 
 using namespace outrider;
 
@@ -42,7 +43,11 @@ struct outrider_request {
 };
 
 struct outrider_engine {
+    explicit outrider_engine(AsyncEngine opened)
+        : engine(std::move(opened)), schemas(engine.model().tokenizer(), engine.model().config().vocabulary) {}
+
     AsyncEngine engine;
+    outrider::detail::SchemaConstraints schemas;
 };
 
 namespace {
@@ -143,6 +148,7 @@ AsyncEngine open_engine(const outrider_engine_options& given) {
     options.target.threads = given.threads;
     options.pass_times_file = or_empty(given.pass_times_file);
     options.decoder = {.nodes = given.nodes, .max_batch = given.max_batch};
+    options.kept_bytes = given.kept_bytes;
     return AsyncEngine::open(std::move(options), {.queue = given.queue, .memory = given.memory});
 }
 
@@ -188,7 +194,7 @@ outrider_result result_of(const GenerationResult& ended) {
     result.error = ended.error.c_str();
     result.finish = finish_of(ended.finish);
     result.seed = ended.seed;
-    result.prompt_tokens = ended.stats.prompt_tokens;
+    result.prompt_tokens = ended.stats.prompt_tokens, result.resumed = ended.stats.resumed;
     result.drafted = ended.stats.drafted, result.accepted = ended.stats.accepted;
     result.rounds = ended.stats.rounds;
     result.prefill_seconds = ended.stats.seconds.prefill;
@@ -223,6 +229,7 @@ std::unique_ptr<outrider_request> submit(outrider_engine* engine, outrider_promp
     const auto known = read_struct(options, generation_defaults());
     Prompt prompt = prompt_of(engine->engine.model(), kind, {text ? text : "", bytes});
     GenerationOptions generation = options_of(known, prompt);
+    if (known.json_schema) generation.constraint = engine->schemas.of(known.json_schema);
     auto request = std::make_unique<outrider_request>();
     (void)engine->engine.submit(std::move(prompt), std::move(generation),
                                 request_of(known, request->state, callback, user));
@@ -263,7 +270,7 @@ outrider_status outrider_open(const outrider_engine_options* options, outrider_e
         *engine = nullptr;
         const auto known = read_struct(options, engine_defaults());
         require(known.model, "outrider_open: no model; expected a GGUF file or a Hugging Face folder");
-        *engine = new outrider_engine{open_engine(known)};
+        *engine = new outrider_engine(open_engine(known));
         return OUTRIDER_OK;
     });
 }

@@ -107,13 +107,12 @@ EngineOptions engine_options(const std::string& drafter, const ModelArguments& m
 std::string drafter_or_default(const std::string& drafter, const LlamaModel& model) {
     if (!drafter.empty()) return drafter;
     std::vector<std::filesystem::path> places;
-    if (const char* place = std::getenv("OUTRIDER_DRAFTERS")) places.emplace_back(place);
+    if (const char* place = std::getenv("OUTRIDER_DRAFTERS"); place && *place) places.emplace_back(place);
     std::error_code error;
     const auto program = std::filesystem::read_symlink("/proc/self/exe", error);
-    if (!error) {
-        places.push_back(program.parent_path().parent_path() / "share/outrider/drafters");
-        places.push_back(program.parent_path().parent_path().parent_path() / "examples/drafters");
-    }
+    const auto above = program.parent_path().parent_path();
+    for (const auto& place : {above / "share/outrider/drafters", above.parent_path() / "examples/drafters"})
+        if (!program.empty() && std::filesystem::is_directory(place, error)) places.push_back(place);
     return default_drafter(places, model);
 }
 

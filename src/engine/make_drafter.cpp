@@ -126,7 +126,9 @@ std::optional<fs::path> find_drafter(std::span<const fs::path> places, std::stri
     double best_beta = -1;
     for (const fs::path& place : places) {
         std::error_code error;
-        std::vector<fs::path> folders;
+        require(fs::is_directory(place, error), "'{}' is no folder; drafters are looked for in folders that hold them",
+                place.string());
+        std::vector<fs::path> folders{place};
         for (const auto& entry : fs::directory_iterator(place, error))
             if (entry.is_directory(error)) folders.push_back(entry.path());
         std::sort(folders.begin(), folders.end());

@@ -1,33 +1,28 @@
-// Constraints by schema, shared by requests.
+// Constraints by schema, as clients ask for them.
 #pragma once
 
 #include <cstdint>
-#include <map>
 #include <memory>
-#include <mutex>
 #include <string>
 
 #include <outrider/core/constraint.hpp>
 #include <outrider/core/prompt.hpp>
-#include <outrider/text/grammar.hpp>
+
+#include "text/grammar/schema_constraints.hpp"
 
 namespace outrider::serve {
 
-/// What one schema's grammar has worked out serves the next request of the same schema. Safe from any thread.
+/// Safe from any thread.
 class Constraints {
 public:
     /// `text`, the detokenizer of `vocabulary` tokens, lives longer.
-    Constraints(const Detokenizer& text, std::int64_t vocabulary) : text_(text), vocabulary_(vocabulary) {}
+    Constraints(const Detokenizer& text, std::int64_t vocabulary) : known_(text, vocabulary) {}
 
     /// Throws ApiError for a schema that is none, or that the grammar cannot express.
     [[nodiscard]] std::shared_ptr<const Constraint> of(const std::string& schema);
 
 private:
-    const Detokenizer& text_;
-    std::int64_t vocabulary_;
-    std::mutex mutex_;
-    std::shared_ptr<const TokenTrie> tokens_;  ///< made for the first schema
-    std::map<std::string, std::shared_ptr<const Constraint>> known_;
+    outrider::detail::SchemaConstraints known_;
 };
 
 }  // namespace outrider::serve

@@ -3,6 +3,7 @@
 Also that the library shows the functions of its header and nothing else.
 """
 import ctypes
+import json
 import pathlib
 import re
 import subprocess
@@ -26,15 +27,15 @@ def all_of(names, kind):
 
 EngineOptions = structure("EngineOptions", [*all_of("model drafter drafters chat_template pass_times_file", TEXT),
                                             ("memory", U64), ("nodes", I64), ("threads", I32), ("max_batch", U32),
-                                            ("queue", U32)])
+                                            ("queue", U32), ("kept_bytes", U64)])
 GenerationOptions = structure("GenerationOptions", [
     ("max_tokens", I64), *all_of("temperature top_p min_p repetition_penalty", REAL), ("top_k", I64), ("seed", U64),
     ("choice", U64), ("stop", ctypes.POINTER(TEXT)), ("stops", SIZE), ("deadline_ms", I64), ("priority", I32),
-    ("has_seed", I32)])
+    ("has_seed", I32), ("json_schema", TEXT)])
 Result = structure("Result", [
     ("text", TEXT), ("text_bytes", SIZE), ("tokens", ctypes.POINTER(I32)), ("token_count", SIZE), ("error", TEXT),
     ("finish", ctypes.c_int), ("seed", U64), *all_of("prompt_tokens drafted accepted rounds", I64),
-    *all_of("prefill_seconds decoding_seconds", REAL)])
+    *all_of("prefill_seconds decoding_seconds", REAL), ("resumed", I64)])
 Stats = structure("Stats", all_of("submitted refused stopped length cancelled deadline failed queued active prompt_tokens "
                                   "tokens rounds drafted accepted", I64))
 Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.POINTER(ctypes.c_char), SIZE)
@@ -43,7 +44,7 @@ C.outrider_close.argtypes = C.outrider_cancel.argtypes = C.outrider_request_free
 C.outrider_wait.argtypes = [ctypes.c_void_p, I64, ctypes.c_void_p]
 C.outrider_submit.argtypes = [ctypes.c_void_p, ctypes.c_int, TEXT, SIZE, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p,
                               ctypes.c_void_p]
-OK, BAD_REQUEST, OUT_OF_MEMORY, BUSY, PENDING = 0, 1, 5, 7, 8
+OK, BAD_REQUEST, NOT_SUPPORTED, OUT_OF_MEMORY, BUSY, PENDING = 0, 1, 3, 5, 7, 8
 STOP, LENGTH, CANCELLED, DEADLINE = range(4)
 FOREVER = {"max_tokens": 3000, "stop": [b"\x01 never"]}
 
@@ -152,6 +153,30 @@ class Texts(unittest.TestCase):
         _, result = ended(request)
         self.assertEqual(b"".join(seen), result.text)
         C.outrider_request_free(request)
+
+    def test_json_of_a_schema(self):
+        schema = b'{"type": "object", "properties": {"a": {"enum": ["x", "yes"]}, "b": {"type": "boolean"}}, "required": ["a", "b"]}'
+        for seed in range(4):
+            text = self.text(self.engine, "hello", max_tokens=200, temperature=1.0, has_seed=1, seed=seed, json_schema=schema)
+            value = json.loads(text)
+            self.assertEqual(sorted(value), ["a", "b"])
+            self.assertIn(value["a"], ("x", "yes"))
+            self.assertIs(type(value["b"]), bool)
+        for wrong in (b"{", b'{"patternProperties": {}}'):
+            self.assertIn(self.engine.submit("hello", json_schema=wrong)[0], (BAD_REQUEST, NOT_SUPPORTED))
+            self.assertIn(b"JSON schema", C.outrider_last_error())
+
+    def test_texts_that_ended_are_kept(self):
+        keeps = Engine(drafter=b"ngram", kept_bytes=1 << 24)
+        self.addCleanup(keeps.close)
+        for engine, kept in ((self.engine, False), (keeps, True)):
+            expected = self.text(engine, "count to ten and go on", max_tokens=30)
+            status, request = engine.submit("count to ten and go on", max_tokens=30)
+            self.assertEqual(status, OK)
+            _, result = ended(request)
+            self.assertEqual(result.text, expected)
+            self.assertEqual(result.resumed > 0, kept)
+            C.outrider_request_free(request)
 
     def test_cancel_poll_and_deadline(self):
         _, request = self.engine.submit("hello", **FOREVER)

@@ -2,9 +2,12 @@
 #include <ATen/ATen.h>
 #include <catch2/catch_all.hpp>
 
+#include <algorithm>
+#include <exception>
 #include <vector>
 
 #include <outrider/decode/check_lossless.hpp>
+#include <outrider/decode/measure_passes.hpp>
 
 #include "../../property/fake_target.hpp"
 
@@ -93,4 +96,44 @@ TEST_CASE("prompts that cannot be checked are refused, and those at the context'
     const LosslessReport report = check_lossless(target, long_one);
     CHECK(report.tokens == 5);
     CHECK(report.exact());
+}
+
+TEST_CASE("passes are timed by a verifier's own calls, beside a sequence that it knows", "[decode]") {
+    FakeTarget target(FakeLaw{.context = 2000});
+    const std::vector<TokenId> prompt{1, 2};
+    const Prefill known{77, prompt, 3, FeatureRequest::none()};
+    (void)target.prefill(std::span(&known, 1));
+    const std::vector<PassTime> times = measure_passes(target, {.rows = {1, 4, 16}, .context = 10, .seconds = 0});
+    REQUIRE(times.size() == 3);
+    CHECK(target.held() == 1);
+    CHECK(target.passes == 3 * 4);  // one to warm up, three sweeps
+    CHECK(target.rows == 21 * 4);
+    for (std::size_t i = 0; i < 3; ++i) CHECK(times[i].seconds > 0);
+    CHECK(times[2].rows == 16);
+    CHECK(times[0].seconds <= times[2].seconds);
+    FakeTarget narrow(FakeLaw{.context = 40});
+    CHECK(measure_passes(narrow).empty());
+    CHECK(narrow.passes == 0);
+}
+
+TEST_CASE("passes of a target that refuses are not timed, and no size is beyond its rows", "[decode]") {
+    class Full final : public FakeTarget {
+    public:
+        using FakeTarget::FakeTarget;
+        [[nodiscard]] VerifierLimits limits() const override { return {.rows = 8}; }
+        [[nodiscard]] TreeOutput verify(std::span<const SequenceTree> trees) override {
+            TreeOutput output = FakeTarget::verify(trees);
+            most_rows = std::max(most_rows, output.offsets.back());
+            if (full) output.refused = {std::make_exception_ptr(Error("full", ErrorKind::out_of_memory))};
+            return output;
+        }
+        bool full = false;
+        std::int64_t most_rows = 0;
+    };
+    Full target(FakeLaw{.context = 2000});
+    CHECK(measure_passes(target, {.seconds = 0}).back().rows == 8);
+    CHECK(target.most_rows == 8);
+    target.full = true;
+    CHECK(measure_passes(target, {.seconds = 0}).empty());
+    CHECK(target.held() == 0);
 }

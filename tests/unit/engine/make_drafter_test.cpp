@@ -105,10 +105,20 @@ TEST_CASE("the drafter of a target is the one that accepted most") {
     folder.config("c", config("another", 9.0));
     folder.config("d", "not a drafter");
     folder.config("e", R"({"target": {"fingerprint": "fresh"}})");
-    const std::vector<fs::path> places = {folder.path / "nowhere", folder.path};
+    folder.config("other/f", config("mine", 2.2));
+    const std::vector<fs::path> places = {folder.path / "other", folder.path};
     CHECK(find_drafter(places, "mine") == folder.path / "b");
     CHECK(find_drafter(places, "another") == folder.path / "c");
     CHECK(find_drafter(places, "fresh") == folder.path / "e");
     CHECK_FALSE(find_drafter(places, "unknown").has_value());
     CHECK_FALSE(find_drafter({}, "mine").has_value());
+    const std::vector<fs::path> itself = {folder.path / "a"};
+    CHECK(find_drafter(itself, "mine") == folder.path / "a");
+}
+
+TEST_CASE("a place for drafters that is no folder is told, not passed over") {
+    const Folder folder;
+    for (const fs::path& place : {folder.path / "nowhere", fs::path()})
+        CHECK_THROWS_MATCHES(find_drafter(std::vector<fs::path>{folder.path, place}, "mine"), Error,
+                             Catch::Matchers::MessageMatches(ContainsSubstring(place.string() + "' is no folder")));
 }
