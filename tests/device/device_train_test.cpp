@@ -31,13 +31,17 @@ namespace {
 const at::Device kTrap(at::kPrivateUse1, 0);
 
 /// A target on the device: its features are there.
-class DeviceToy : public LayeredVerifier {
+class DeviceToy : public ToyVerifier {
 public:
     Feedback prefill(std::span<const Prefill> prompts) override {
-        Feedback feedback = LayeredVerifier::prefill(prompts);
+        Feedback feedback = inner_.prefill(prompts);
         for (SequenceFeedback& one : feedback) one.features = one.features.to(kTrap);
         return feedback;
     }
+    TargetHead head() { return inner_.head(); }
+
+private:
+    LayeredVerifier inner_;
 };
 
 /// A kind with some of its options, as a training and as a drafter whose weights are all random.
