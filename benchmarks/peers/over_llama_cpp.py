@@ -22,7 +22,7 @@ import time
 MODES = ("none", "ngram-simple", "ngram-map-k", "ngram-map-k4v", "ngram-mod", "ngram-cache")
 DRAFTED = re.compile(r"^(\S+) +([\d.]+) tokens a second, ([\d.]+) a pass \((\d+) tokens, (\d+) passes\)$", re.M)
 DECODED = re.compile(r"decoded +(\d+) tokens in +([\d.]+) seconds")
-SAME = re.compile(r"\A.*?^(?:\S+ .*\n){2}(.*)\n(?:the same without drafts|ANOTHER TEXT WITHOUT DRAFTS.*)\n\Z", re.M | re.S)
+SAME, ANOTHER = "\nthe same without drafts\n", "\nANOTHER TEXT WITHOUT DRAFTS: "
 
 
 def own(arguments, mode, prompt):
@@ -58,12 +58,13 @@ def one_prompt(arguments, prompt, modes, drafters):
     for drafter in drafters:
         out = subprocess.run([arguments.program, arguments.model, drafter, prompt, str(arguments.tokens)],
                              capture_output=True, text=True, check=True).stdout
-        (_, plain_speed, _, plain_tokens, plain_passes), (_, speed, _, tokens, passes) = DRAFTED.findall(out)
+        first, second = DRAFTED.finditer(out)
+        (_, plain_speed, _, plain_tokens, plain_passes), (_, speed, _, tokens, passes) = first.groups(), second.groups()
         name = "lm" if drafter.startswith("lm:") else "+".join(pathlib.Path(part).name for part in drafter.split("+"))
         arms[f"ours, none (beside {name})"] = [int(plain_tokens), int(plain_tokens) / float(plain_speed), int(plain_passes)]
         arms[f"ours, {name}"] = [int(tokens), int(tokens) / float(speed), int(passes)]
-        text = SAME.match(out)[1].strip()
-        texts.append({"prompt": prompt, "drafter": name, "same": "the same without drafts" in out,
+        text = out[second.end():].removesuffix(SAME).split(ANOTHER)[0].strip()
+        texts.append({"prompt": prompt, "drafter": name, "same": out.endswith(SAME),
                       "of_llama_cpp": plain is None or same_beginning(text, plain), "text": text, "llama_cpp": plain})
     return {"prompt": prompt, "arms": arms, "texts": texts}
 

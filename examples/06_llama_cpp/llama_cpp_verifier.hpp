@@ -59,9 +59,6 @@ struct LlamaCppOptions {
     std::int64_t rows = 512;     ///< of one forward
     std::int64_t sequences = 4;  ///< at once
     std::int64_t leaves = 32;    ///< of all trees of one verify
-    /// On the CPU it sums in half precision, in the order of the cache's cells, which drafts change: texts then differ
-    /// from those without drafts more often.
-    bool flash_attention = false;
 };
 
 class LlamaCppVerifier final : public outrider::Verifier {
@@ -74,7 +71,6 @@ public:
         params.n_seq_max = static_cast<std::uint32_t>(options_.sequences + options_.leaves);
         params.n_threads = params.n_threads_batch = options_.threads;
         params.pooling_type = LLAMA_POOLING_TYPE_NONE;
-        params.flash_attn_type = options_.flash_attention ? LLAMA_FLASH_ATTN_TYPE_AUTO : LLAMA_FLASH_ATTN_TYPE_DISABLED;
         params.kv_unified = true;  // cells belong to several sequences
         context_.reset(llama_init_from_model(model_.get(), params), llama_free);
         outrider::require(context_ != nullptr, outrider::ErrorKind::out_of_memory, "llama.cpp makes no context");
