@@ -329,7 +329,7 @@ TEST_CASE("A device without the memory for a training says so, and what to do", 
             FAIL("it had the memory");
         } catch (const Error& error) {
             CHECK(error.kind() == ErrorKind::out_of_memory);
-            CHECK_THAT(error.what(), ContainsSubstring("privateuseone:0") && ContainsSubstring("batch_anchors"));
+            CHECK_THAT(error.what(), ContainsSubstring("trap:0") && ContainsSubstring("batch_anchors"));
         }
     }
 }
