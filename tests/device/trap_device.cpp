@@ -380,7 +380,24 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
     m.impl("_fused_rms_norm", torch::CppFunction::makeFromBoxedFunction<&fallback>());
     m.impl("scaled_dot_product_attention", torch::CppFunction::makeFromBoxedFunction<&fallback>());
 }
-C10_REGISTER_GUARD_IMPL(PrivateUse1, c10::impl::NoOpDeviceGuardImpl<c10::DeviceType::PrivateUse1>);
+
+/// One stream, on which everything has happened when the call returns: automatic differentiation, which has a thread
+/// for the device, records events and waits for them.
+struct Guard final : c10::impl::NoOpDeviceGuardImpl<c10::DeviceType::PrivateUse1> {
+    static c10::Device device() { return {c10::DeviceType::PrivateUse1, 0}; }
+    static c10::Stream stream() { return c10::Stream(c10::Stream::DEFAULT, device()); }
+
+    c10::Device exchangeDevice(c10::Device) const override { return device(); }
+    c10::Device getDevice() const override { return device(); }
+    c10::Stream getStream(c10::Device) const noexcept override { return stream(); }
+    c10::Stream getDefaultStream(c10::Device) const override { return stream(); }
+    c10::Stream getNewStream(c10::Device, int) const override { return stream(); }
+    c10::Stream exchangeStream(c10::Stream) const noexcept override { return stream(); }
+    void record(void**, const c10::Stream&, c10::DeviceIndex, c10::EventFlag) const override {}
+    void block(void*, const c10::Stream&) const override {}
+    bool queryEvent(void*) const override { return true; }
+};
+C10_REGISTER_GUARD_IMPL(PrivateUse1, Guard);
 
 void register_device() {
     void* at = mmap(nullptr, kReserve, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
