@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <memory>
 #include <new>
 #include <utility>
 
@@ -33,8 +34,9 @@ at::Tensor cache_memory(at::IntArrayRef sizes, const at::TensorOptions& options)
         // Not rounded up: the rest behind the last whole page stays in small ones, as far as it is used.
         void* memory = nullptr;
         if (posix_memalign(&memory, kHugePage, bytes) != 0) throw std::bad_alloc();
+        std::shared_ptr<void> owner(memory, std::free);
         madvise(memory, bytes / kHugePage * kHugePage, MADV_HUGEPAGE);
-        return at::from_blob(memory, sizes, std::free, options);
+        return at::from_blob(memory, sizes, [owner = std::move(owner)](void*) {}, options);
     }
 #endif
     return at::empty(sizes, options);

@@ -1,6 +1,10 @@
 #include <ATen/ATen.h>
 #include <catch2/catch_test_macros.hpp>
 
+#include <cstddef>
+#include <cstdint>
+#include <utility>
+
 #include <outrider/target/detail/kv_cache.hpp>
 
 using namespace outrider;
@@ -41,6 +45,31 @@ TEST_CASE("A cache grows geometrically and keeps what was committed") {
     CHECK(cache.committed() == 2000);
     for (std::int64_t slot = 0; slot < 2000; slot += 37) REQUIRE(holds(cache, slot, static_cast<float>(slot)));
     CHECK(cache.bytes() == static_cast<std::size_t>(2 * 2 * 3 * 4 * 4 * capacity));
+}
+
+TEST_CASE("A cache of several large pages begins at one, and grows and is copied as a small one is") {
+    constexpr std::size_t kHugePage = std::size_t{2} << 20;
+    for (const at::ScalarType dtype : {at::kFloat, at::kHalf}) {
+        KvCache cache({.layers = 2, .kv_heads = 3, .head_dim = 64}, dtype);
+        cache.reserve(128);
+        REQUIRE(cache.bytes() < kHugePage);
+        for (std::int64_t slot = 0; slot < 2000; ++slot) {
+            cache.reserve(1);
+            if (slot % 37 == 0) fill(cache, slot, static_cast<float>(slot / 37));
+            cache.append(1);
+        }
+        REQUIRE(cache.bytes() > kHugePage);
+        REQUIRE(cache.bytes() == static_cast<std::size_t>(2 * 2 * 3 * 64 * cache.capacity()) * c10::elementSize(dtype));
+#if defined(__linux__)
+        CHECK(reinterpret_cast<std::uintptr_t>(cache.data()) % kHugePage == 0);
+#endif
+        KvCache twin = cache.copy(1500);
+        KvCache moved = std::move(cache);
+        for (std::int64_t slot = 0; slot < 2000; slot += 37) {
+            REQUIRE(holds(moved, slot, static_cast<float>(slot / 37)));
+            if (slot < 1500) REQUIRE(holds(twin, slot, static_cast<float>(slot / 37)));
+        }
+    }
 }
 
 TEST_CASE("Keys in panels move, grow and stay as keys in slots do") {
