@@ -58,7 +58,6 @@ private:
         std::vector<LossStats> stats(parts);
         std::vector<std::vector<at::Tensor>> gradients(parts);
         std::vector<double> share(parts, 0.0);
-        const std::vector<double>& weights = parts_.learner.label_weights();
         team_.run([&](TeamMember& member) {
             const auto mine = member.range(static_cast<std::int64_t>(parts));
             for (auto i = static_cast<std::size_t>(mine.begin); i < static_cast<std::size_t>(mine.end); ++i) {
@@ -68,8 +67,7 @@ private:
                     leaves.push_back(weight.detach().set_requires_grad(true));
                 parts_.learner.loss(leaves, batches[i], stats[i], alone).backward();
                 for (const at::Tensor& leaf : leaves) gradients[i].push_back(leaf.grad());
-                for (std::size_t k = 0; k < stats[i].count.size(); ++k)
-                    share[i] += weights[k] * static_cast<double>(stats[i].count[k]);
+                share[i] = parts_.learner.divisor(stats[i]);
             }
         });
         combine(gradients, share);
@@ -78,7 +76,7 @@ private:
         return all;
     }
 
-    /// The parts' mean losses, weighted by their sums of label weights, are the batch's.
+    /// The parts' mean losses, weighted by what they were divided by, are the batch's.
     void combine(const std::vector<std::vector<at::Tensor>>& gradients, const std::vector<double>& share) {
         double sum = 0.0;
         for (const double part : share) sum += part;

@@ -53,8 +53,10 @@ public:
     [[nodiscard]] virtual std::vector<at::Tensor> weights() const = 0;
     /// Target ids of the columns.
     [[nodiscard]] virtual std::vector<TokenId> vocabulary() const = 0;
-    /// w_k of each label, which is also how parts of a batch are weighed.
+    /// w_k of each label.
     [[nodiscard]] virtual const std::vector<double>& label_weights() const = 0;
+    /// What the mean loss of a batch was divided by, which is how parts of one are weighed.
+    [[nodiscard]] virtual double divisor(const LossStats& stats) const = 0;
     [[nodiscard]] virtual AnchorNeeds needs() const = 0;
     /// Anchors of one conversation in a batch, where the options leave that to the kind.
     [[nodiscard]] virtual std::int64_t group_anchors() const = 0;

@@ -40,9 +40,11 @@ void check_layer(std::int64_t heads, std::int64_t kv_heads, std::int64_t interme
 ///     read_config(folder), write_config(folder, config), read_weights(folder, config), write_weights(folder, weights)
 ///     init(config, head, seed) -> Weights,  tables(config, head, compute, device) -> Tables
 ///     loss(config, weights, tables, batch, label_weights, compute, stats, team) -> at::Tensor
-///     tensor_loss(config, weights, tables, batch, label_weights, compute) -> TensorLoss, with label_weights [U]
-///     float64 measure(config, weights, tables, batches, compute) draft(config, weights, head) ->
-///     std::unique_ptr<DraftModel>
+///     tensor_loss(config, weights, tables, batch, label_weights, compute) -> TensorLoss; label_weights [U] are float64
+///     measure(config, weights, tables, batches, compute)
+///     draft(config, weights, head) -> std::unique_ptr<DraftModel>
+/// where the loss may not weigh labels,
+///     even_labels() -> bool
 /// and, where a drafter may start from one of other sizes,
 ///     check_start(folder, config, found, fresh)            throws Error; fresh: a run that starts from the drafter in
 ///                                                          `folder`, else it goes on with that
@@ -82,6 +84,14 @@ public:
     }
     std::vector<TokenId> vocabulary() const override { return draft_ids(config_.vocabulary, basis_.head.vocabulary); }
     const std::vector<double>& label_weights() const override { return label_weights_; }
+    double divisor(const LossStats& stats) const override {
+        bool even = false;
+        if constexpr (requires { network_.even_labels(); }) even = network_.even_labels();
+        double sum = 0.0;
+        for (std::size_t k = 0; k < stats.count.size(); ++k)
+            sum += (even ? 1.0 : label_weights_[k]) * static_cast<double>(stats.count[k]);
+        return sum;
+    }
     AnchorNeeds needs() const override { return network_.needs(); }
     std::int64_t group_anchors() const override { return network_.group_anchors(); }
 

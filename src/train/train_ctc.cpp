@@ -79,6 +79,7 @@ struct CtcNetwork {
     CtcTrainOptions options;
 
     [[nodiscard]] std::int64_t labels() const { return options.labels; }
+    [[nodiscard]] bool even_labels() const { return options.loss == CtcLossKind::ctc; }
     [[nodiscard]] std::int64_t group_anchors() const { return 32; }
     [[nodiscard]] AnchorNeeds needs() const {
         return {.labels = options.labels,

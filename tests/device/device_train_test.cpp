@@ -127,11 +127,19 @@ std::function<bool(const TrainProgress&)> stop_at(std::int64_t step) {
     return [step](const TrainProgress& line) { return line.step < step; };
 }
 
-/// The worst tensor of two checkpoints: the norm of what differs over the norm of all of its kind.
-double apart(const fs::path& one, const fs::path& other, std::string_view what) {
+/// A tensor of two checkpoints: the norm of what differs over its own.
+struct Apart {
+    double off = 0.0;
+    std::string name = {};
+    double norm = 0.0;
+};
+
+/// The worst of those whose names begin so.
+Apart apart(const fs::path& one, const fs::path& other, std::string_view what) {
     const SafeTensors a = SafeTensors::open(one / "checkpoint.safetensors"),
                       b = SafeTensors::open(other / "checkpoint.safetensors");
-    double worst = 0, all = 0;
+    Apart worst;
+    double all = 0;
     CHECK(a.names() == b.names());
     for (const SafeTensor& tensor : a.tensors()) {
         if (!tensor.name.starts_with(what)) continue;
@@ -142,8 +150,7 @@ double apart(const fs::path& one, const fs::path& other, std::string_view what) 
         INFO(tensor.name);
         CHECK(std::isfinite(norm));
         const double off = norm > 1e-9 ? (p - q).norm().item<double>() / norm : 0.0;
-        if (off > 1e-4) UNSCOPED_INFO(tensor.name << " of norm " << norm << " is off by " << off);
-        worst = std::max(worst, off);
+        if (off >= worst.off) worst = {off, tensor.name, norm};
         all += norm;
     }
     CHECK(all > 0);
@@ -212,8 +219,10 @@ TEST_CASE("A step on the device has every gradient of the CPU's, whatever the ki
             const trap::Trapping trapping;
             CHECK(kind.train(options, target).last.step == 1);
         }
-        CHECK(apart(folder / "host", folder / "device", "first.") < 1e-4);  // a tenth of the gradient
-        CHECK(apart(folder / "host", folder / "device", "weight.") < 1e-4);
+        const Apart gradient = apart(folder / "host", folder / "device", "first.");  // a tenth of it
+        CAPTURE(gradient.name, gradient.norm);
+        CHECK(gradient.off < 1e-4);
+        CHECK(apart(folder / "host", folder / "device", "weight.").off < 1e-4);
     }
 }
 
@@ -254,7 +263,7 @@ TEST_CASE("A training moves between CPU and device by its checkpoints", "[train]
         options.progress = nullptr, options.device = second, options.resume = true, options.overwrite = false;
         const TrainResult result = kind.train(options, target);
         CHECK((result.finished && result.last.step == 10));
-        CHECK(apart(folder / "whole", folder / output, "weight.") < 1e-2);
+        CHECK(apart(folder / "whole", folder / output, "weight.").off < 1e-2);
     }
 }
 
@@ -280,7 +289,7 @@ TEST_CASE("Beside a step's numbers nothing travels, and operations do not grow w
     };
     (void)steady(kinds()[0], 8);  // all features are computed
     const std::vector<std::pair<const char*, std::int64_t>> bounds{
-        {"ctc", 900}, {"ctc with a teacher", 1000}, {"medusa", 300}, {"hydra++", 500}};
+        {"ctc", 620}, {"ctc with a teacher", 700}, {"medusa", 170}, {"hydra++", 420}};
     for (const auto& [name, most] : bounds) {
         const Kind& kind = *std::ranges::find(kinds(), name, &Kind::name);
         const auto [before, after] = steady(kind, 8);

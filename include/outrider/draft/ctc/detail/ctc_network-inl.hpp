@@ -20,6 +20,7 @@
 #include <outrider/draft/nn/detail/attention.hpp>
 #include <outrider/draft/nn/detail/weight_layout.hpp>
 #include <outrider/draft/nn/detail/operators.hpp>
+#include <outrider/draft/nn/detail/padded_context.hpp>
 
 #include <outrider/core/detail/bodies.hpp>
 

@@ -18,6 +18,7 @@
 #include <outrider/draft/hydra/detail/hydra_padded.hpp>
 #include <outrider/draft/nn/detail/weight_layout.hpp>
 #include <outrider/draft/nn/detail/operators.hpp>
+#include <outrider/draft/nn/detail/padded_context.hpp>
 
 #include <outrider/core/detail/bodies.hpp>
 
