@@ -2,6 +2,9 @@
 #include <catch2/catch_all.hpp>
 
 #include <filesystem>
+#include <map>
+#include <string>
+#include <tuple>
 
 #include "replay.hpp"
 
@@ -63,9 +66,15 @@ double automatic_rate(const Recording& r, const std::string& kind, const std::ve
     return rate([&](auto seed) { return run(r.all.at(kind), none, automatic(table), conditions_of(kind), seed); });
 }
 
+/// Asked for by several cases, and worked out once.
 double fixed_rate(const Recording& r, const std::string& kind, std::int64_t nodes) {
-    return rate(
-        [&](auto seed) { return run(r.all.at(kind), r.all.at("none"), TreeBudget(nodes), conditions_of(kind), seed); });
+    static std::map<std::tuple<std::string, std::string, std::int64_t>, double> known;
+    const auto [found, fresh] = known.try_emplace({r.name, kind, nodes}, 0.0);
+    if (fresh)
+        found->second = rate([&](auto seed) {
+            return run(r.all.at(kind), r.all.at("none"), TreeBudget(nodes), conditions_of(kind), seed);
+        });
+    return found->second;
 }
 
 double best_fixed_rate(const Recording& r, const std::string& kind) {
