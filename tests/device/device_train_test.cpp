@@ -2,9 +2,6 @@
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 
-#include <sys/wait.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <catch2/catch_test_macros.hpp>
 #include <catch2/matchers/catch_matchers_string.hpp>
@@ -20,6 +17,7 @@
 #include <outrider/train/train.hpp>
 
 #include "../unit/train/train_fixture.hpp"
+#include "child_process.hpp"
 #include "trap_device.hpp"
 
 using namespace outrider;
@@ -157,26 +155,6 @@ Apart apart(const fs::path& one, const fs::path& other, std::string_view what) {
     return worst;
 }
 
-/// Exit status and stderr of what runs in a process of its own.
-std::pair<int, std::string> in_child(const std::function<void()>& work) {
-    int ends[2];
-    REQUIRE(pipe(ends) == 0);
-    const pid_t child = fork();
-    if (child == 0) {
-        (void)dup2(ends[1], STDERR_FILENO);
-        work();
-        _exit(0);
-    }
-    close(ends[1]);
-    std::string said;
-    char buffer[512];
-    for (ssize_t n = 0; (n = read(ends[0], buffer, sizeof buffer)) > 0;) said.append(buffer, static_cast<size_t>(n));
-    close(ends[0]);
-    int status = 0;
-    waitpid(child, &status, 0);
-    return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, said};
-}
-
 }  // namespace
 
 // First: a process that has differentiated on a device cannot be forked.
@@ -193,7 +171,7 @@ TEST_CASE("A host that touches what training keeps on the device is caught", "[t
         }
     };
     const fs::path folder = scratch();
-    const auto [status, said] = in_child([&] {
+    const auto [status, said] = trap::in_child([&] {
         Meddling verifier;
         const trap::Trapping trapping;
         const trap::Stage stage("a planted read in training");

@@ -1,13 +1,11 @@
 // The trap device itself: what it computes, what it counts, and that it catches what it is for.
 #include "trap_device.hpp"
 
+#include "child_process.hpp"
+
 #include <ATen/ATen.h>
 
-#include <sys/wait.h>
-#include <unistd.h>
-
 #include <catch2/catch_test_macros.hpp>
-#include <functional>
 #include <string>
 
 using namespace outrider;
@@ -17,26 +15,6 @@ namespace {
 const at::Device kTrap(at::kPrivateUse1, 0);
 
 at::Tensor on_device(const at::Tensor& cpu) { return cpu.to(kTrap); }
-
-/// Exit status and stderr of what runs in a process of its own.
-std::pair<int, std::string> apart(const std::function<void()>& work) {
-    int ends[2];
-    REQUIRE(pipe(ends) == 0);
-    const pid_t child = fork();
-    if (child == 0) {
-        (void)dup2(ends[1], STDERR_FILENO);
-        work();
-        _exit(0);
-    }
-    close(ends[1]);
-    std::string said;
-    char buffer[512];
-    for (ssize_t n = 0; (n = read(ends[0], buffer, sizeof buffer)) > 0;) said.append(buffer, static_cast<size_t>(n));
-    close(ends[0]);
-    int status = 0;
-    waitpid(child, &status, 0);
-    return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, said};
-}
 
 }  // namespace
 
@@ -97,12 +75,12 @@ TEST_CASE("A host that touches device memory is caught, with the stage where it 
     trap::start();
     const at::Tensor x = on_device(at::ones({16}));
     const auto* raw = static_cast<const float*>(x.storage().data());
-    const auto [fine, nothing] = apart([&] {
+    const auto [fine, nothing] = trap::in_child([&] {
         const trap::Trapping trapping;
         (void)x.sum().item<float>();
     });
     CHECK((fine == 0 && nothing.empty()));
-    const auto [read, said] = apart([&] {
+    const auto [read, said] = trap::in_child([&] {
         const trap::Trapping trapping;
         const trap::Stage stage("a planted read");
         volatile float seen = raw[3];
@@ -111,7 +89,7 @@ TEST_CASE("A host that touches device memory is caught, with the stage where it 
     CHECK(read == trap::kFaultStatus);
     CHECK(said.find("the host touched device memory") != std::string::npos);
     CHECK(said.find("a planted read") != std::string::npos);
-    const auto [wrote, line] = apart([&] {
+    const auto [wrote, line] = trap::in_child([&] {
         const trap::Trapping trapping;
         const trap::Stage stage("a planted write");
         *const_cast<volatile float*>(raw) = 2.0F;
