@@ -1,6 +1,8 @@
 // What the kernel tests share: seeded values, random blocks of every format, their meaning in doubles.
 #pragma once
 
+#include <catch2/catch_test_macros.hpp>
+
 #include <algorithm>
 #include <bit>
 #include <cmath>
@@ -248,5 +250,21 @@ inline const std::vector<WeightFormat>& all_formats() {
 
 /// `in`, or the nearest larger size that the format's blocks divide.
 inline std::int64_t fitting(WeightFormat format, std::int64_t in) { return is_k(format) ? (in + 255) / 256 * 256 : in; }
+
+inline std::string label(Isa isa, WeightFormat format) {
+    return std::string(name(isa)) + " " + std::string(name(format));
+}
+
+template <typename F>
+void on_every_format(F body) {
+    const IsaGuard guard;
+    for (const Isa isa : available_isas()) {
+        force_isa(isa);
+        for (const WeightFormat format : all_formats()) {
+            INFO(label(isa, format));
+            body(isa, format);
+        }
+    }
+}
 
 }  // namespace outrider::testing
