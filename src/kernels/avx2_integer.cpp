@@ -84,22 +84,35 @@ OUTRIDER_ALWAYS_INLINE void widen(const __m256i (&sums)[R][2], std::int16_t fact
 // Steps kBegin to kEnd - 1 of a block, in 32 bits. Products of 5-bit integers fit 16 bits in fours, of 6-bit ones in
 // twos; bytes are two planes, 16 high + low.
 template <class F, int R, int kBegin, int kEnd>
-OUTRIDER_ALWAYS_INLINE void block_sums(const std::byte* w, const std::int8_t* x, __m256i (&wide)[R][2]) {
+OUTRIDER_ALWAYS_INLINE void block_sums(const std::byte* w, const std::byte* low, const std::int8_t* x,
+                                       __m256i (&wide)[R][2]) {
     __m256i sums[R][2];
     if constexpr (F::kBytes) {
-        const __m256i low = _mm256_set1_epi8(15);
+        const __m256i nibble = _mm256_set1_epi8(15);
         clear(sums);
         OUTRIDER_UNROLL
         for (int s = 0; s < 8; ++s)
-            step<R>(sums, _mm256_and_si256(load(w + 64 * s), low), _mm256_and_si256(load(w + 64 * s + 32), low),
+            step<R>(sums, _mm256_and_si256(load(w + 64 * s), nibble), _mm256_and_si256(load(w + 64 * s + 32), nibble),
                     x + 4 * s);
         widen(sums, 1, true, wide);
         clear(sums);
         OUTRIDER_UNROLL
         for (int s = 0; s < 8; ++s)
-            step<R>(sums, _mm256_and_si256(_mm256_srli_epi16(load(w + 64 * s), 4), low),
-                    _mm256_and_si256(_mm256_srli_epi16(load(w + 64 * s + 32), 4), low), x + 4 * s);
+            step<R>(sums, _mm256_and_si256(_mm256_srli_epi16(load(w + 64 * s), 4), nibble),
+                    _mm256_and_si256(_mm256_srli_epi16(load(w + 64 * s + 32), 4), nibble), x + 4 * s);
         widen(sums, 16, false, wide);
+        return;
+    }
+    if constexpr (kPlanes<F>) {
+        block_sums<Q40, R, 0, 8>(w, nullptr, x, wide);
+        OUTRIDER_UNROLL
+        for (int r = 0; r < R; ++r)
+            for (int j = 0; j < 2; ++j) wide[r][j] = _mm256_slli_epi32(wide[r][j], 4);
+        __m256i lows[R][2];
+        block_sums<Q40, R, 0, 8>(low, nullptr, x, lows);
+        OUTRIDER_UNROLL
+        for (int r = 0; r < R; ++r)
+            for (int j = 0; j < 2; ++j) wide[r][j] = _mm256_add_epi32(wide[r][j], lows[r][j]);
         return;
     }
     constexpr int kTogether = F::kHighBits == 0 ? 8 : F::kHighBits == 1 ? 4 : 2;
@@ -130,17 +143,17 @@ OUTRIDER_ALWAYS_INLINE void subtract_offset(const RowScale* row, bool low, bool 
 
 // Integer sums of a block for every row; where the format has a scale for each half, already multiplied by it.
 template <class F, int R>
-OUTRIDER_ALWAYS_INLINE void weighted_sums(const std::byte* w, const std::byte* block_scales, const std::int8_t* x,
-                                          const RowScale* row, __m256i (&sums)[R][2]) {
+OUTRIDER_ALWAYS_INLINE void weighted_sums(const std::byte* w, const std::byte* low, const std::byte* block_scales,
+                                          const std::int8_t* x, const RowScale* row, __m256i (&sums)[R][2]) {
     if constexpr (F::kHalves) {
         const auto factor = [&](int half, int j) {
             return _mm256_cvtepi8_epi32(
                 _mm_loadl_epi64(reinterpret_cast<const __m128i*>(block_scales + 16 * half + 8 * j)));
         };
         __m256i high[R][2];
-        block_sums<F, R, 0, 4>(w, x, sums);
+        block_sums<F, R, 0, 4>(w, low, x, sums);
         subtract_offset<F, R>(row, true, false, sums);
-        block_sums<F, R, 4, 8>(w, x, high);
+        block_sums<F, R, 4, 8>(w, low, x, high);
         subtract_offset<F, R>(row, false, true, high);
         OUTRIDER_UNROLL
         for (int r = 0; r < R; ++r)
@@ -148,7 +161,7 @@ OUTRIDER_ALWAYS_INLINE void weighted_sums(const std::byte* w, const std::byte* b
                 sums[r][j] = _mm256_add_epi32(_mm256_mullo_epi32(sums[r][j], factor(0, j)),
                                               _mm256_mullo_epi32(high[r][j], factor(1, j)));
     } else {
-        block_sums<F, R, 0, 8>(w, x, sums);
+        block_sums<F, R, 0, 8>(w, low, x, sums);
         subtract_offset<F, R>(row, true, true, sums);
     }
 }
@@ -178,16 +191,16 @@ void tile(const TileArgs& t) {
     __m256 acc[R][2];
     OUTRIDER_UNROLL
     for (int r = 0; r < R; ++r) acc[r][0] = acc[r][1] = _mm256_setzero_ps();
-    const std::byte* values = t.panel;
-    const std::byte* scales = t.panel + t.blocks * F::kValueBytes;
+    auto [values, scales] = streams_of<F>(t.panel, t.blocks);
+    const std::byte* low = t.low;
     const std::int8_t* x = t.bytes;
     const RowScale* row = t.scales;
     for (std::int64_t b = 0; b < t.blocks; ++b) {
-        prefetch_block<F>(t.panel, b);
+        prefetch_block<F>(t.panel, t.low_ahead + b * kLowStep, b);
         const std::byte* super = scales + b / 8 * F::kSuperBytes;
         const std::byte* block = F::kSuper ? super + (F::kHalves ? 32 : 64) + b % 8 * 32 : scales + b * F::kScaleBytes;
         __m256i sums[R][2];
-        weighted_sums<F, R>(values, block, x, row, sums);
+        weighted_sums<F, R>(values, low, block, x, row, sums);
         __m256 d[2], m[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
         for (int j = 0; j < 2; ++j) load_scales<F>(super, block, j, d[j], m[j]);
         OUTRIDER_UNROLL
@@ -204,7 +217,7 @@ void tile(const TileArgs& t) {
                 for (int j = 0; j < 2; ++j) acc[r][j] = _mm256_fmadd_ps(m[j], sum, acc[r][j]);
             }
         }
-        values += F::kValueBytes, x += 32 * t.group, row += t.group;
+        values += F::kStepBytes, low += kLowStep, x += 32 * t.group, row += t.group;
     }
     float* y = t.y;
     OUTRIDER_UNROLL

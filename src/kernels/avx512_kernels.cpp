@@ -116,7 +116,8 @@ const Table& vnni_table() {
     static const Table kTable = [] {
         Table t = avx512_table();
         t.isa = Isa::vnni;
-        t.multiply = multiplies(multiply_f32, multiply_bf16, vnni_integer_kernels());
+        const IntegerKernels integers = vnni_integer_kernels();
+        t.multiply = multiplies(multiply_f32, multiply_bf16, integers), t.bound = integers.bound;
         return t;
     }();
     return kTable;

@@ -12,12 +12,20 @@
 namespace outrider::kernels {
 
 inline constexpr std::int64_t kPanel = PackedLinear::kPanel;
-inline constexpr std::size_t kFormats = static_cast<std::size_t>(WeightFormat::q6_k) + 1;
+inline constexpr std::size_t kFormats = static_cast<std::size_t>(WeightFormat::q8_planes) + 1;
+
+/// The low plane of q8_planes stands behind all panels, in groups of neighbouring panels: [group][block][panel of it]
+/// blocks of kLowBytes. Who reads few blocks of all panels reads runs of memory that are long enough for it.
+inline constexpr std::int64_t kLowGroup = 32, kLowBytes = 256, kLowStep = kLowGroup * kLowBytes;  // from block to block
+[[nodiscard]] constexpr std::int64_t low_at(std::int64_t panel, std::int64_t blocks) {
+    return panel / kLowGroup * blocks * kLowStep + panel % kLowGroup * kLowBytes;
+}
 
 /// What a multiply of some panels of one matrix needs.
 struct MultiplyArgs {
     const std::byte* panels = nullptr;  ///< panel 0 of the matrix
     std::int64_t panel_bytes = 0;
+    const std::byte* low = nullptr;   ///< the low plane of q8_planes
     std::int64_t begin = 0, end = 0;  ///< panels to compute
     std::int64_t out = 0;             ///< outputs of the matrix; the last panel may be narrower than 16
     std::int64_t blocks = 0;          ///< padded in / 32
@@ -34,6 +42,8 @@ struct MultiplyArgs {
 /// What a register tile needs: one panel of 16 outputs, some neighbouring rows of one group.
 struct TileArgs {
     const std::byte* panel = nullptr;
+    const std::byte* low = nullptr;        ///< of q8_planes: block 0 in the low plane; a block advances by kLowStep
+    const std::byte* low_ahead = nullptr;  ///< the same of a panel that is asked for
     std::int64_t blocks = 0;
     const float* floats = nullptr;         ///< first row of the tile at k = 0; k advances by `group` floats
     const std::uint32_t* pairs = nullptr;  ///< first row at block 0; a block advances by 16 `group`
@@ -89,16 +99,39 @@ struct MixArgs {
 
 using Multiply = void (*)(const MultiplyArgs&);
 
+/// What bounds of the outputs of some panels need: panels of q8_planes, rows as in MultiplyArgs.
+struct BoundArgs {
+    const std::byte* panels = nullptr;  ///< panel 0 of the matrix
+    std::int64_t panel_bytes = 0;
+    const std::byte* low = nullptr;   ///< as in MultiplyArgs
+    std::int64_t begin = 0, end = 0;  ///< panels
+    std::int64_t out = 0;             ///< outputs of the matrix; the last panel may be narrower than 16
+    std::int64_t blocks = 0;
+    std::int64_t rows = 0;  ///< 1 to kChoiceRows
+    const std::int8_t* bytes = nullptr;
+    const RowScale* scales = nullptr;
+    const unsigned char* both = nullptr;  ///< [blocks] whether the low plane is read too
+    const float* norms = nullptr;         ///< [blocks][rows]: what is not read differs by at most norms |d| rho
+    float* uppers = nullptr;              ///< [end - begin][rows], of each panel's outputs; infinity for NaN
+    float* best = nullptr;                ///< [rows] the largest estimate
+    std::int64_t* best_panel = nullptr;   ///< [rows] and its panel; -1: all are NaN
+};
+
+/// Most rows that outputs are bounded for at once.
+inline constexpr std::int64_t kChoiceRows = 4;
+
 /// The multiplies of the quantised formats.
 struct IntegerKernels {
     Multiply q4_0 = nullptr, q4_1 = nullptr, q5_0 = nullptr, q5_1 = nullptr, q8_0 = nullptr;
-    Multiply q4_k = nullptr, q5_k = nullptr, q6_k = nullptr;
+    Multiply q4_k = nullptr, q5_k = nullptr, q6_k = nullptr, q8_planes = nullptr;
+    void (*bound)(const BoundArgs&) = nullptr;  ///< of outputs of q8_planes; null where there is none
 };
 
-/// One path. Every pointer but round_pairs is set.
+/// One path. Every pointer but round_pairs and bound is set.
 struct Table {
     Isa isa = Isa::scalar;
     std::array<Multiply, kFormats> multiply{};  ///< by WeightFormat
+    void (*bound)(const BoundArgs&) = nullptr;
     /// x [32 blocks] to int8: block b at q + b * q_stride, its scales at scales[b * scale_stride].
     void (*quantise_row)(const float* x, std::int64_t blocks, std::int8_t* q, std::int64_t q_stride, RowScale* scales,
                          std::int64_t scale_stride) = nullptr;
@@ -139,7 +172,7 @@ struct Table {
 
 /// The multiply entries of a table, in WeightFormat's order.
 [[nodiscard]] inline std::array<Multiply, kFormats> multiplies(Multiply f32, Multiply bf16, const IntegerKernels& by) {
-    return {f32, bf16, by.q8_0, by.q4_0, by.q4_1, by.q5_0, by.q5_1, by.q8_0, by.q4_k, by.q5_k, by.q6_k};
+    return {f32, bf16, by.q8_0, by.q4_0, by.q4_1, by.q5_0, by.q5_1, by.q8_0, by.q4_k, by.q5_k, by.q6_k, by.q8_planes};
 }
 
 [[nodiscard]] IntegerKernels scalar_integer_kernels();

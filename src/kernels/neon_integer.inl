@@ -24,11 +24,21 @@ OUTRIDER_ALWAYS_INLINE uint8x16_t load16(const std::byte* p) {
     return vld1q_u8(reinterpret_cast<const std::uint8_t*>(p));
 }
 
-// The integers of 4 outputs (quarter `j` of the panel) at k = 4 s to 4 s + 3; bytes already without their offset.
+// Whether `plane` has taken the offset off already: signed bytes hold it.
 template <class F>
-OUTRIDER_ALWAYS_INLINE int8x16_t plane(const std::byte* w, int s, int j) {
+inline constexpr bool kSigned = F::kBytes || kPlanes<F>;
+
+// The integers of 4 outputs (quarter `j` of the panel) at k = 4 s to 4 s + 3; `low`: a block's low plane.
+template <class F>
+OUTRIDER_ALWAYS_INLINE int8x16_t plane(const std::byte* w, const std::byte* low, int s, int j) {
     if constexpr (F::kBytes) return vreinterpretq_s8_u8(veorq_u8(load16(w + 64 * s + 16 * j), vdupq_n_u8(0x80)));
     const uint8x16_t pair = load16(w + 64 * (s % 4) + 16 * j);
+    if constexpr (kPlanes<F>) {
+        const uint8x16_t nibbles = load16(low + 64 * (s % 4) + 16 * j);
+        const uint8x16_t both =
+            s < 4 ? vsliq_n_u8(vandq_u8(nibbles, vdupq_n_u8(15)), pair, 4) : vsriq_n_u8(pair, nibbles, 4);
+        return vreinterpretq_s8_u8(veorq_u8(both, vdupq_n_u8(0x80)));
+    }
     uint8x16_t value = s < 4 ? vandq_u8(pair, vdupq_n_u8(15)) : vshrq_n_u8(pair, 4);
     if constexpr (F::kHighBits > 0) {
         const int field = F::kHighBits == 1 ? s : s % 4;
@@ -46,11 +56,12 @@ OUTRIDER_ALWAYS_INLINE int8x16_t broadcast4(const std::int8_t* p) {
 }
 
 template <class F, int R, int kBegin, int kEnd>
-OUTRIDER_ALWAYS_INLINE void block_sums(const std::byte* w, const std::int8_t* x, int j, int32x4_t (&result)[R]) {
+OUTRIDER_ALWAYS_INLINE void block_sums(const std::byte* w, const std::byte* low, const std::int8_t* x, int j,
+                                       int32x4_t (&result)[R]) {
     Sums sums[R];
     OUTRIDER_UNROLL
     for (int s = kBegin; s < kEnd; ++s) {
-        const int8x16_t weights = plane<F>(w, s, j);
+        const int8x16_t weights = plane<F>(w, low, s, j);
         OUTRIDER_UNROLL
         for (int r = 0; r < R; ++r) sums[r].add(weights, broadcast4(x + 32 * r + 4 * s));
     }
@@ -61,7 +72,7 @@ OUTRIDER_ALWAYS_INLINE void block_sums(const std::byte* w, const std::int8_t* x,
 // offset times minus a row's sum, to be added to the sums.
 template <class F>
 OUTRIDER_ALWAYS_INLINE int32x4_t minus_offset(std::int32_t minus_sum) {
-    return vdupq_n_s32(F::kOffset && !F::kBytes ? minus_sum * (1 << F::kOffsetShift) : 0);
+    return vdupq_n_s32(F::kOffset && !kSigned<F> ? minus_sum * (1 << F::kOffsetShift) : 0);
 }
 
 OUTRIDER_ALWAYS_INLINE int32x4_t signed4(const std::byte* p) {
@@ -82,21 +93,21 @@ OUTRIDER_ALWAYS_INLINE float32x4_t load_halves(const std::byte* p) {
 
 // Integer sums of a block; where the format has a scale for each half, already multiplied by it.
 template <class F, int R>
-OUTRIDER_ALWAYS_INLINE void weighted_sums(const std::byte* w, const std::byte* block, const std::int8_t* x,
-                                          const RowScale* row, int j, int32x4_t (&sums)[R]) {
+OUTRIDER_ALWAYS_INLINE void weighted_sums(const std::byte* w, const std::byte* low, const std::byte* block,
+                                          const std::int8_t* x, const RowScale* row, int j, int32x4_t (&sums)[R]) {
     if constexpr (F::kHalves) {
         int32x4_t high[R];
-        block_sums<F, R, 0, 4>(w, x, j, sums);
-        block_sums<F, R, 4, 8>(w, x, j, high);
+        block_sums<F, R, 0, 4>(w, low, x, j, sums);
+        block_sums<F, R, 4, 8>(w, low, x, j, high);
         const int32x4_t first = signed4(block + 4 * j), second = signed4(block + 16 + 4 * j);
         OUTRIDER_UNROLL
         for (int r = 0; r < R; ++r) {
-            const int32x4_t low = vaddq_s32(sums[r], minus_offset<F>(row[r].minus_low));
+            const int32x4_t less = vaddq_s32(sums[r], minus_offset<F>(row[r].minus_low));
             high[r] = vaddq_s32(high[r], minus_offset<F>(row[r].minus_all - row[r].minus_low));
-            sums[r] = vmlaq_s32(vmulq_s32(low, first), high[r], second);
+            sums[r] = vmlaq_s32(vmulq_s32(less, first), high[r], second);
         }
     } else {
-        block_sums<F, R, 0, 8>(w, x, j, sums);
+        block_sums<F, R, 0, 8>(w, low, x, j, sums);
         OUTRIDER_UNROLL
         for (int r = 0; r < R; ++r) sums[r] = vaddq_s32(sums[r], minus_offset<F>(row[r].minus_all));
     }
@@ -123,8 +134,8 @@ void tile(const TileArgs& t) {
     OUTRIDER_UNROLL
     for (int r = 0; r < R; ++r) OUTRIDER_UNROLL
     for (int j = 0; j < 4; ++j) acc[r][j] = vdupq_n_f32(0);
-    const std::byte* values = t.panel;
-    const std::byte* scales = t.panel + t.blocks * F::kValueBytes;
+    auto [values, scales] = streams_of<F>(t.panel, t.blocks);
+    const std::byte* low = t.low;
     const std::int8_t* x = t.bytes;
     const RowScale* row = t.scales;
     for (std::int64_t b = 0; b < t.blocks; ++b) {
@@ -133,7 +144,7 @@ void tile(const TileArgs& t) {
         OUTRIDER_UNROLL
         for (int j = 0; j < 4; ++j) {
             int32x4_t sums[R];
-            weighted_sums<F, R>(values, block, x, row, j, sums);
+            weighted_sums<F, R>(values, low, block, x, row, j, sums);
             float32x4_t d, m = vdupq_n_f32(0);
             load_scales<F>(super, block, j, d, m);
             OUTRIDER_UNROLL
@@ -142,7 +153,7 @@ void tile(const TileArgs& t) {
                 if constexpr (F::kMinimum) acc[r][j] = vfmaq_n_f32(acc[r][j], m, row[r].sum);
             }
         }
-        values += F::kValueBytes, x += 32 * t.group, row += t.group;
+        values += F::kStepBytes, low += kLowStep, x += 32 * t.group, row += t.group;
     }
     float* y = t.y;
     OUTRIDER_UNROLL

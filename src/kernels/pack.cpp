@@ -24,19 +24,40 @@ void pack_halves(Half half, std::int64_t columns, std::int64_t in, std::byte* pa
         for (std::int64_t c = 0; c < columns; ++c) to[(k / 2 * kPanel + c) * 2 + k % 2] = half(c * in + k);
 }
 
-// 32 floats (fewer at the end of a row) of one column as integers + 128 and a half-precision scale. The integers are
-// rounded against the scale as it will be read back.
-void pack_int8_block(const float* weights, std::int64_t count, std::int64_t column, std::byte* values,
-                     std::uint16_t* scales) {
+// 32 integers + 128, and a half-precision scale.
+struct ByteBlock {
+    std::uint8_t q[32];
+    std::uint16_t scale;
+};
+
+// 32 floats (fewer at the end of a row). The integers are rounded against the scale as it will be read back.
+ByteBlock to_bytes(const float* weights, std::int64_t count) {
     float largest = 0;
     for (std::int64_t i = 0; i < count; ++i) largest = std::max(largest, std::abs(weights[i]));
-    scales[column] = float_to_half(largest / 127.0F);
-    const float scale = half_to_float(scales[column]);
+    ByteBlock block;
+    block.scale = float_to_half(largest / 127.0F);
+    const float scale = half_to_float(block.scale);
     const float inverse = scale > 0 ? 1.0F / scale : 0.0F;
     for (std::int64_t i = 0; i < 32; ++i) {
         const float scaled = i < count ? std::clamp(weights[i] * inverse, -127.0F, 127.0F) : 0.0F;
-        values[(i / 4 * kPanel + column) * 4 + i % 4] = static_cast<std::byte>(std::lrint(scaled) + 128);
+        block.q[i] = static_cast<std::uint8_t>(std::lrint(scaled) + 128);
     }
+    return block;
+}
+
+// A block of q8_0.
+ByteBlock bytes_of(const std::byte* file) {
+    ByteBlock block;
+    std::memcpy(&block.scale, file, 2);
+    std::memcpy(block.q, file + 2, 32);
+    for (std::uint8_t& q : block.q) q ^= 0x80U;  // + 128
+    return block;
+}
+
+void place_bytes(const ByteBlock& block, std::int64_t column, std::byte* values, std::uint16_t* scales) {
+    scales[column] = block.scale;
+    for (std::int64_t i = 0; i < 32; ++i)
+        values[(i / 4 * kPanel + column) * 4 + i % 4] = static_cast<std::byte>(block.q[i]);
 }
 
 // Places 32 integers of 4 + high_bits bits.
@@ -51,6 +72,23 @@ void place(const std::uint8_t* q, int high_bits, std::int64_t column, std::byte*
         for (int part = 0; part < high_bits; ++part)
             values[256 + (part * kPanel + column) * 4 + i] = static_cast<std::byte>(bits >> 8 * part & 255U);
     }
+}
+
+// Block b of a panel of q8_planes.
+void place_planes(const ByteBlock& block, std::int64_t b, std::int64_t blocks, std::int64_t column, std::byte* panel,
+                  std::byte* lows) {
+    std::uint8_t high[32], low[32];
+    double squares = 0;
+    for (int i = 0; i < 32; ++i) {
+        high[i] = block.q[i] >> 4, low[i] = block.q[i] & 15;
+        squares += (low[i] - 7.5) * (low[i] - 7.5);
+    }
+    std::byte* values = panel + Q8P::kRhoBytes + b * Q8P::kStepBytes;
+    place(high, 0, column, values);
+    place(low, 0, column, lows + b * kLowStep);
+    std::memcpy(panel + Q8P::kRhoBytes + blocks * Q8P::kStepBytes + b * Q8P::kScaleBytes + 2 * column, &block.scale, 2);
+    float& rho = reinterpret_cast<float*>(panel)[column];
+    rho = std::max({rho, Q8P::kLeastRho, std::nextafter(static_cast<float>(std::sqrt(squares)), HUGE_VALF)});
 }
 
 // 32 floats (fewer at the end of a row) as d q + m with q of 4 or 5 bits, from the least to the largest. The integers
@@ -132,16 +170,6 @@ void pack_q6_block(const std::byte* block, std::int64_t column, std::byte* value
     }
 }
 
-void pack_q8_block(const std::byte* block, std::int64_t column, std::byte* values, std::uint16_t* scales) {
-    std::memcpy(scales + column, block, 2);
-    for (std::int64_t s = 0; s < 8; ++s) {
-        std::uint32_t word = 0;
-        std::memcpy(&word, block + 2 + 4 * s, 4);
-        word ^= 0x80808080U;  // + 128 in every byte
-        std::memcpy(values + (s * kPanel + column) * 4, &word, 4);
-    }
-}
-
 void pack_file_block(WeightFormat format, const std::byte* block, std::int64_t column, std::byte* values,
                      std::byte* scales) {
     auto* halves = reinterpret_cast<std::uint16_t*>(scales);
@@ -153,7 +181,7 @@ void pack_file_block(WeightFormat format, const std::byte* block, std::int64_t c
         case WeightFormat::q4_k: return pack_k4_block(block, false, column, values, Q4K::kValueBytes, scales);
         case WeightFormat::q5_k: return pack_k4_block(block, true, column, values, Q5K::kValueBytes, scales);
         case WeightFormat::q6_k: return pack_q6_block(block, column, values, scales);
-        default: return pack_q8_block(block, column, values, halves);
+        default: return place_bytes(bytes_of(block), column, values, halves);
     }
 }
 
@@ -164,6 +192,7 @@ PanelShape panel_shape(WeightFormat format) {
         case WeightFormat::f32: return {32 * kPanel * 4, 0};
         case WeightFormat::bf16: return {32 * kPanel * 2, 0};
         case WeightFormat::int8:
+        case WeightFormat::q8_planes:
         case WeightFormat::q8_0: return {Q80::kValueBytes, Q80::kScaleBytes};
         case WeightFormat::q4_0: return {Q40::kValueBytes, Q40::kScaleBytes};
         case WeightFormat::q4_1: return {Q41::kValueBytes, Q41::kScaleBytes};
@@ -177,12 +206,14 @@ PanelShape panel_shape(WeightFormat format) {
 }
 
 std::int64_t panel_bytes(WeightFormat format, std::int64_t blocks) {
+    if (format == WeightFormat::q8_planes)
+        return (Q8P::kRhoBytes + blocks * (Q8P::kStepBytes + Q8P::kScaleBytes) + 63) / 64 * 64;
     const PanelShape shape = panel_shape(format);
     return (blocks * (shape.values + shape.scales) + 63) / 64 * 64;
 }
 
 void pack_floats(WeightFormat format, const float* weights, std::int64_t columns, std::int64_t in, std::int64_t blocks,
-                 std::byte* panel) {
+                 std::byte* panel, std::byte* low) {
     if (format == WeightFormat::f32) return pack_f32(weights, columns, in, panel);
     if (format == WeightFormat::bf16)
         return pack_halves([&](std::int64_t i) { return float_to_bfloat16(weights[i]); }, columns, in, panel);
@@ -194,15 +225,17 @@ void pack_floats(WeightFormat format, const float* weights, std::int64_t columns
             const std::int64_t count = std::min<std::int64_t>(32, in - 32 * b);
             std::byte* values = panel + b * shape.values;
             std::uint16_t* own = scales + b * shape.scales / 2;
-            if (format == WeightFormat::int8)
-                pack_int8_block(from, count, c, values, own);
+            if (format == WeightFormat::q8_planes)
+                place_planes(to_bytes(from, count), b, blocks, c, panel, low);
+            else if (format == WeightFormat::int8)
+                place_bytes(to_bytes(from, count), c, values, own);
             else
                 pack_minimum_block(from, count, format == WeightFormat::q5_1 ? 1 : 0, c, values, own);
         }
 }
 
 void pack_file_blocks(WeightFormat format, const std::byte* weights, std::int64_t columns, std::int64_t in,
-                      std::int64_t blocks, std::byte* panel) {
+                      std::int64_t blocks, std::byte* panel, std::byte* low) {
     if (format == WeightFormat::bf16) {
         return pack_halves(
             [&](std::int64_t i) {
@@ -217,9 +250,13 @@ void pack_file_blocks(WeightFormat format, const std::byte* weights, std::int64_
     const std::int64_t together = file.values / 32;  // blocks of 32 in one of the file's
     std::byte* scale_stream = panel + blocks * shape.values;
     for (std::int64_t b = 0; b < blocks; b += together)
-        for (std::int64_t c = 0; c < columns; ++c)
-            pack_file_block(format, weights + (c * blocks + b) / together * file.bytes, c, panel + b * shape.values,
-                            scale_stream + b * shape.scales);
+        for (std::int64_t c = 0; c < columns; ++c) {
+            const std::byte* from = weights + (c * blocks + b) / together * file.bytes;
+            if (format == WeightFormat::q8_planes)
+                place_planes(bytes_of(from), b, blocks, c, panel, low);
+            else
+                pack_file_block(format, from, c, panel + b * shape.values, scale_stream + b * shape.scales);
+        }
 }
 
 }  // namespace outrider::kernels

@@ -13,6 +13,9 @@
 //   q6_k         nibbles, then [2][16][4] bytes of high bits: bits 2 (s % 4) of byte (s / 4, column, i); scales of 8
 //                blocks: d [16] as halves, then for each block the signed byte scales of its halves [2][16]
 //   q8_0, int8   a block of 32 k: [8][16][4] bytes of weight + 128, k = 4s + i; scales d [16] as halves
+//   q8_planes    rho [16] floats; the high nibbles of weight + 128, as q4_0 stores its own; scales d [16] as halves.
+//                Behind all panels the low nibbles l (kernel_table.hpp, low_at). rho: the largest Euclidean norm of
+//                l - 7.5 over the output's blocks
 #pragma once
 
 #include <cstddef>
@@ -29,12 +32,13 @@ struct PanelShape {
 };
 [[nodiscard]] PanelShape panel_shape(WeightFormat format);
 
-/// Packs `columns` rows (1 to 16) of `in` floats, `in` apart, into a zeroed panel of `blocks` blocks.
+/// Packs `columns` rows (1 to 16) of `in` floats, `in` apart, into a zeroed panel of `blocks` blocks; `low`: its
+/// first block in the low plane, of q8_planes.
 void pack_floats(WeightFormat format, const float* weights, std::int64_t columns, std::int64_t in, std::int64_t blocks,
-                 std::byte* panel);
+                 std::byte* panel, std::byte* low);
 
 /// The same from ggml blocks; `weights` holds whole rows of blocks.
 void pack_file_blocks(WeightFormat format, const std::byte* weights, std::int64_t columns, std::int64_t in,
-                      std::int64_t blocks, std::byte* panel);
+                      std::int64_t blocks, std::byte* panel, std::byte* low);
 
 }  // namespace outrider::kernels

@@ -12,20 +12,29 @@
 namespace outrider {
 namespace {
 
-// Calls pack(panel, first output, outputs, zeroed memory) for every panel, shared out over the team.
+// Bytes behind the panels.
+std::int64_t low_bytes(WeightFormat format, std::int64_t panels, std::int64_t blocks) {
+    return format == WeightFormat::q8_planes
+               ? (panels + kernels::kLowGroup - 1) / kernels::kLowGroup * blocks * kernels::kLowStep
+               : 0;
+}
+
+// Calls pack(first output, outputs, zeroed panel, its low plane) for every panel, shared out over the team.
 template <typename F>
 std::shared_ptr<const std::byte> pack_panels(WeightFormat format, std::int64_t out, std::int64_t blocks,
                                              ThreadTeam* team, F pack) {
     const std::int64_t bytes = kernels::panel_bytes(format, blocks);
     const std::int64_t panels = (out + PackedLinear::kPanel - 1) / PackedLinear::kPanel;
-    std::shared_ptr<std::byte> data = kernels::weight_memory(static_cast<std::size_t>(panels * bytes));
+    std::shared_ptr<std::byte> data =
+        kernels::weight_memory(static_cast<std::size_t>(panels * bytes + low_bytes(format, panels, blocks)));
     const auto body = [&](TeamMember& member) {
         const auto range = member.range(panels);
         for (std::int64_t p = range.begin; p < range.end; ++p) {
             std::byte* to = data.get() + p * bytes;
             std::memset(to, 0, static_cast<std::size_t>(bytes));
             const std::int64_t first = p * PackedLinear::kPanel;
-            pack(first, std::min(PackedLinear::kPanel, out - first), to);
+            pack(first, std::min(PackedLinear::kPanel, out - first), to,
+                 data.get() + panels * bytes + kernels::low_at(p, blocks));
         }
     };
     if (team != nullptr) {
@@ -39,7 +48,7 @@ std::shared_ptr<const std::byte> pack_panels(WeightFormat format, std::int64_t o
 
 bool from_floats(WeightFormat f) {
     return f == WeightFormat::f32 || f == WeightFormat::bf16 || f == WeightFormat::int8 || f == WeightFormat::q4_1 ||
-           f == WeightFormat::q5_1;
+           f == WeightFormat::q5_1 || f == WeightFormat::q8_planes;
 }
 
 // Whether rows packed for one format serve the other, on every path.
@@ -63,6 +72,7 @@ std::string_view name(WeightFormat format) {
         case WeightFormat::q4_k: return "q4_k";
         case WeightFormat::q5_k: return "q5_k";
         case WeightFormat::q6_k: return "q6_k";
+        case WeightFormat::q8_planes: return "q8_planes";
     }
     return "unknown";
 }
@@ -77,7 +87,8 @@ BlockShape block_shape(WeightFormat format) {
         case WeightFormat::f32: return {1, 4};
         case WeightFormat::bf16: return {1, 2};
         case WeightFormat::int8:
-        case WeightFormat::q8_0: return {32, 34};
+        case WeightFormat::q8_0:
+        case WeightFormat::q8_planes: return {32, 34};
         case WeightFormat::q4_0: return {32, 18};
         case WeightFormat::q4_1: return {32, 20};
         case WeightFormat::q5_0: return {32, 22};
@@ -91,17 +102,18 @@ BlockShape block_shape(WeightFormat format) {
 
 PackedLinear PackedLinear::pack(WeightFormat format, std::span<const float> weights, std::int64_t out, std::int64_t in,
                                 ThreadTeam* team) {
-    require(from_floats(format), "PackedLinear: cannot make {} from floats; pack as f32, bf16, int8, q4_1 or q5_1",
-            name(format));
+    require(from_floats(format),
+            "PackedLinear: cannot make {} from floats; pack as f32, bf16, int8, q8_planes, q4_1 or q5_1", name(format));
     require(out > 0 && in > 0 && static_cast<std::int64_t>(weights.size()) == out * in,
             "PackedLinear: {} floats for a matrix [{}, {}]", weights.size(), out, in);
     const std::int64_t blocks = (in + 31) / 32;
     PackedLinear result;
-    result.parts_.push_back(
-        {format, out, (out + kPanel - 1) / kPanel,
-         pack_panels(format, out, blocks, team, [&](std::int64_t first, std::int64_t columns, std::byte* to) {
-             kernels::pack_floats(format, weights.data() + first * in, columns, in, blocks, to);
-         })});
+    result.parts_.push_back({format, out, (out + kPanel - 1) / kPanel,
+                             pack_panels(format, out, blocks, team,
+                                         [&](std::int64_t first, std::int64_t columns, std::byte* to, std::byte* low) {
+                                             kernels::pack_floats(format, weights.data() + first * in, columns, in,
+                                                                  blocks, to, low);
+                                         })});
     result.in_ = in, result.out_ = out, result.panels_ = result.parts_[0].panels, result.format_ = format;
     return result;
 }
@@ -124,11 +136,12 @@ PackedLinear PackedLinear::pack_blocks(WeightFormat format, std::span<const std:
     const WeightFormat as = format == WeightFormat::int8 ? WeightFormat::q8_0 : format;
     const std::int64_t blocks = (in + 31) / 32;
     PackedLinear result;
-    result.parts_.push_back(
-        {format, out, (out + kPanel - 1) / kPanel,
-         pack_panels(format, out, blocks, team, [&](std::int64_t first, std::int64_t columns, std::byte* to) {
-             kernels::pack_file_blocks(as, file.data() + first * row_bytes, columns, in, blocks, to);
-         })});
+    result.parts_.push_back({format, out, (out + kPanel - 1) / kPanel,
+                             pack_panels(format, out, blocks, team,
+                                         [&](std::int64_t first, std::int64_t columns, std::byte* to, std::byte* low) {
+                                             kernels::pack_file_blocks(as, file.data() + first * row_bytes, columns, in,
+                                                                       blocks, to, low);
+                                         })});
     result.in_ = in, result.out_ = out, result.panels_ = result.parts_[0].panels, result.format_ = format;
     return result;
 }
@@ -148,22 +161,17 @@ PackedLinear PackedLinear::stack(const std::vector<PackedLinear>& matrices) {
 }
 
 std::size_t PackedLinear::bytes() const noexcept {
+    const std::int64_t blocks = (in_ + 31) / 32;
     std::size_t sum = 0;
     for (const Part& part : parts_)
-        sum += static_cast<std::size_t>(part.panels * kernels::panel_bytes(part.format, (in_ + 31) / 32));
+        sum += static_cast<std::size_t>(part.panels * kernels::panel_bytes(part.format, blocks) +
+                                        low_bytes(part.format, part.panels, blocks));
     return sum;
 }
 
-void PackedLinear::multiply(TeamMember::Range range, const PackedRows& x, float* y, std::int64_t ldy,
-                            Store store) const {
-    require(in_ > 0 && x.in() == in_ && x.form() == row_form(format_),
-            "PackedLinear: rows of {} values packed as {} do not fit a {} matrix with {} inputs; assign them for its "
-            "format",
-            x.in(),
-            x.form() == RowForm::f32    ? "f32"
-            : x.form() == RowForm::bf16 ? "bf16"
-                                        : "int8",
-            name(format_), in_);
+namespace {
+
+kernels::MultiplyArgs arguments(const PackedRows& x) {
     kernels::MultiplyArgs args;
     args.blocks = x.padded_in() / 32, args.rows = x.rows();
     if (x.form() == RowForm::f32)
@@ -172,6 +180,26 @@ void PackedLinear::multiply(TeamMember::Range range, const PackedRows& x, float*
         args.pairs = x.pairs();
     else
         args.bytes = x.bytes(), args.scales = x.scales();
+    return args;
+}
+
+}  // namespace
+
+void PackedLinear::check_rows(const PackedRows& x) const {
+    require(in_ > 0 && x.in() == in_ && x.form() == row_form(format_),
+            "PackedLinear: rows of {} values packed as {} do not fit a {} matrix with {} inputs; assign them for its "
+            "format",
+            x.in(),
+            x.form() == RowForm::f32    ? "f32"
+            : x.form() == RowForm::bf16 ? "bf16"
+                                        : "int8",
+            name(format_), in_);
+}
+
+void PackedLinear::multiply(TeamMember::Range range, const PackedRows& x, float* y, std::int64_t ldy,
+                            Store store) const {
+    check_rows(x);
+    kernels::MultiplyArgs args = arguments(x);
     args.ldy = ldy, args.add = store == Store::add;
     const kernels::Table& table = kernels::active_table();
     std::int64_t panel = 0, column = 0;  // of the part's first
@@ -180,11 +208,22 @@ void PackedLinear::multiply(TeamMember::Range range, const PackedRows& x, float*
         args.end = std::clamp<std::int64_t>(range.end - panel, 0, part.panels);
         if (args.begin < args.end) {
             args.panels = part.data.get(), args.panel_bytes = kernels::panel_bytes(part.format, args.blocks);
+            args.low = args.panels + part.panels * args.panel_bytes;
             args.out = part.out, args.y = y + column;
             table.multiply[static_cast<std::size_t>(part.format)](args);
         }
         panel += part.panels, column += part.out;
     }
+}
+
+void PackedLinear::multiply_panel(std::int64_t panel, const PackedRows& x, float* y) const {
+    const Part& part = parts_.front();
+    kernels::MultiplyArgs args = arguments(x);
+    args.panel_bytes = kernels::panel_bytes(part.format, args.blocks);
+    args.panels = part.data.get(), args.low = args.panels + part.panels * args.panel_bytes;
+    args.begin = panel, args.end = panel + 1, args.out = part.out;
+    args.y = y - panel * kPanel, args.ldy = kPanel;
+    kernels::active_table().multiply[static_cast<std::size_t>(part.format)](args);
 }
 
 }  // namespace outrider

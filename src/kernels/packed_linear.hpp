@@ -14,8 +14,9 @@
 namespace outrider {
 
 /// How weights are held. q* are ggml's blocks as stored in GGUF files; int8 is made here from floats, in blocks of 32
-/// with a half-precision scale (the arithmetic of q8_0).
-enum class WeightFormat : unsigned char { f32, bf16, int8, q4_0, q4_1, q5_0, q5_1, q8_0, q4_k, q5_k, q6_k };
+/// with a half-precision scale (the arithmetic of q8_0). q8_planes is q8_0 or int8 with the same results, its integers
+/// cut into planes of 4 bits: see PackedLinear::choose.
+enum class WeightFormat : unsigned char { f32, bf16, int8, q4_0, q4_1, q5_0, q5_1, q8_0, q4_k, q5_k, q6_k, q8_planes };
 
 [[nodiscard]] std::string_view name(WeightFormat format);
 
@@ -124,6 +125,18 @@ private:
 /// What multiply does with the result.
 enum class Store : unsigned char { set, add };
 
+struct RowPick;  // row_ops.hpp
+
+/// What PackedLinear::choose works in. Reused from call to call: memory only grows.
+struct ChoiceMemory {
+    std::vector<float> uppers;        ///< [panels][rows]
+    std::vector<float> norms;         ///< [blocks][rows]
+    std::vector<unsigned char> both;  ///< [blocks] whether the low plane is read too
+    std::vector<float> largest;       ///< [blocks]
+    std::vector<std::size_t> order;   ///< [blocks]
+    std::vector<std::int64_t> left;   ///< panels that the last call computed
+};
+
 /// An immutable matrix [out, in] in panels of 16 outputs. Copies share the memory.
 ///
 /// y = W x: each output is a sum over k in one fixed order, so a row's result has the same bits alone or among others,
@@ -167,6 +180,16 @@ public:
     void multiply(TeamMember::Range panels, const PackedRows& x, float* y, std::int64_t ldy,
                   Store store = Store::set) const;
 
+    /// Whether the path in use has a kernel for `choose`, and whether that serves this matrix and so many rows.
+    [[nodiscard]] static bool path_chooses();
+    [[nodiscard]] bool chooses(std::int64_t rows) const;
+
+    /// For each row of x, what `pick` takes of the outputs of these panels is what it would take of all that multiply
+    /// computes there, but outputs are computed only where they could be the largest ones. An upper bound for each is
+    /// found from the high plane of the weights and the low plane of those columns where the row is largest: half of
+    /// the bytes or little more. By the thread that calls.
+    void choose(TeamMember::Range panels, const PackedRows& x, ChoiceMemory& memory, RowPick* picks) const;
+
 private:
     struct Part {
         WeightFormat format;
@@ -174,6 +197,10 @@ private:
         std::int64_t panels;  // of 16 outputs, the last one padded with zeros
         std::shared_ptr<const std::byte> data;
     };
+    void check_rows(const PackedRows& x) const;
+    void multiply_panel(std::int64_t panel, const PackedRows& x, float* y) const;  // of the first part; y [rows][16]
+    void ask_for_panel(std::int64_t panel) const;
+
     std::vector<Part> parts_;
     std::int64_t in_ = 0, out_ = 0, panels_ = 0;
     WeightFormat format_ = WeightFormat::f32;

@@ -11,14 +11,15 @@
 namespace outrider::kernels {
 namespace {
 
-// The stored integer of output `column` at k = 4 s + i of a block.
+// The stored integer of output `column` at k = 4 s + i of a block; `low`: its low plane, where it has one.
 template <class F>
-inline std::int32_t stored(const std::byte* block, int s, int column, int i) {
+inline std::int32_t stored(const std::byte* block, const std::byte* low, int s, int column, int i) {
     const auto byte = [&](std::int64_t row) {
         return std::to_integer<std::int32_t>(block[(row * kPanel + column) * 4 + i]);
     };
     if constexpr (F::kBytes) return byte(s);
     const std::int32_t nibble = s < 4 ? byte(s) & 15 : byte(s - 4) >> 4;
+    if constexpr (kPlanes<F>) return nibble << 4 | stored<Q40>(low, nullptr, s, column, i);
     if constexpr (F::kHighBits == 1) return nibble | (byte(4) >> s & 1) << 4;
     if constexpr (F::kHighBits == 2) return nibble | (byte(4 + s / 4) >> 2 * (s % 4) & 3) << 4;
     return nibble;
@@ -59,16 +60,16 @@ Scales scales_of(const std::byte* scales, std::int64_t b, std::int64_t c) {
 template <class F>
 void tile(const TileArgs& t) {
     float acc[kPanel] = {};
-    const std::byte* scales = t.panel + t.blocks * F::kValueBytes;
+    const auto [first, scales] = streams_of<F>(t.panel, t.blocks);
     for (std::int64_t b = 0; b < t.blocks; ++b) {
-        const std::byte* values = t.panel + b * F::kValueBytes;
+        const std::byte *values = first + b * F::kStepBytes, *plane = t.low + b * kLowStep;
         const RowScale& row = t.scales[b * t.group];
         const std::int8_t* x = t.bytes + b * 32 * t.group;
         const std::int32_t offset = F::kOffset ? 1 << F::kOffsetShift : 0;
         for (int c = 0; c < kPanel; ++c) {
             std::int32_t low = offset * row.minus_low, high = offset * (row.minus_all - row.minus_low);
             for (int s = 0; s < 8; ++s)
-                for (int i = 0; i < 4; ++i) (s < 4 ? low : high) += stored<F>(values, s, c, i) * x[4 * s + i];
+                for (int i = 0; i < 4; ++i) (s < 4 ? low : high) += stored<F>(values, plane, s, c, i) * x[4 * s + i];
             const Scales scale = scales_of<F>(scales, b, c);
             acc[c] += static_cast<float>(low * scale.low + high * scale.high) * row.scale * scale.d;
             if constexpr (F::kMinimum) acc[c] += scale.m * row.sum;

@@ -21,6 +21,7 @@ inline void walk_tiles(const MultiplyArgs& a, const Tile* tiles, std::int64_t ma
         const std::int64_t last = std::min(groups, first + resident);
         for (std::int64_t panel = a.begin; panel < a.end; ++panel) {
             t.panel = a.panels + panel * a.panel_bytes;
+            t.low = a.low + low_at(panel, a.blocks), t.low_ahead = a.low + low_at(panel + 2, a.blocks);
             t.width = static_cast<int>(std::min(kPanel, a.out - panel * kPanel));
             for (std::int64_t g = first; g < last; ++g) {
                 const std::int64_t begin = g * most;

@@ -78,6 +78,9 @@ inline std::pair<int, int> scale_places(WeightFormat format) {
 
 inline bool is_k(WeightFormat format) { return block_shape(format).values == 256; }
 
+/// Whether a file holds such weights as q8_0.
+inline bool is_bytes(WeightFormat format) { return format == WeightFormat::q8_0 || format == WeightFormat::q8_planes; }
+
 /// Random ggml blocks: random integers, random scales; when `exact`, scale 1 and a small integer minimum.
 inline std::vector<std::byte> random_blocks(WeightFormat format, std::int64_t blocks, Draws& draws, bool exact) {
     const BlockShape shape = block_shape(format);
@@ -94,7 +97,7 @@ inline std::vector<std::byte> random_blocks(WeightFormat format, std::int64_t bl
             std::memcpy(block + m_at, &minimum, 2);
         }
         for (std::int64_t i = 2; i < shape.bytes; ++i)  // ggml never stores -128
-            if (format == WeightFormat::q8_0 && block[i] == std::byte{0x80}) block[i] = std::byte{0x81};
+            if (is_bytes(format) && block[i] == std::byte{0x80}) block[i] = std::byte{0x81};
         for (std::int64_t i = 4; exact && (format == WeightFormat::q4_k || format == WeightFormat::q5_k) && i < 16; ++i)
             block[i] &= std::byte{0x07};  // scales and minima up to 7, so that exact sums fit a float
         for (std::int64_t i = 192; exact && format == WeightFormat::q6_k && i < 208; ++i)
@@ -114,7 +117,7 @@ inline void block_meaning(WeightFormat format, const std::byte* block, std::vect
     const bool five = format == WeightFormat::q5_0 || format == WeightFormat::q5_1;
     if (five) std::memcpy(&fifth, q, 4), q += 4;
     for (int i = 0; i < 32; ++i) {
-        if (format == WeightFormat::q8_0) {
+        if (is_bytes(format)) {
             values.push_back(from_half(d) * static_cast<std::int8_t>(q[i]));
             continue;
         }
@@ -244,7 +247,7 @@ inline const std::vector<WeightFormat>& all_formats() {
     static const std::vector<WeightFormat> kFormats{WeightFormat::f32,  WeightFormat::bf16, WeightFormat::int8,
                                                     WeightFormat::q4_0, WeightFormat::q4_1, WeightFormat::q5_0,
                                                     WeightFormat::q5_1, WeightFormat::q8_0, WeightFormat::q4_k,
-                                                    WeightFormat::q5_k, WeightFormat::q6_k};
+                                                    WeightFormat::q5_k, WeightFormat::q6_k, WeightFormat::q8_planes};
     return kFormats;
 }
 
