@@ -84,7 +84,7 @@ TEST_CASE("CTC and Hydra draft in at most 60 operations, and copy nothing back b
             const Decoded all = decode(device, {.drafter = name, .nodes = 16, .sequences = sequences});
             const Share propose("propose", all.rounds);
             CAPTURE(name, sequences, propose.operations, propose.to_device, propose.to_host, propose.to_host_bytes);
-            CHECK(propose.operations <= (name == std::string("hydra") && sequences > 1 ? 65 : 60));
+            CHECK(propose.operations <= 60);
             CHECK(propose.to_host == 1);
             CHECK(propose.blocking == 0);
             CHECK(propose.to_device <= 1);

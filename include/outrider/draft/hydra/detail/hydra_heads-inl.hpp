@@ -2,6 +2,7 @@
 #pragma once
 
 #include <ATen/ops/addmm.h>
+#include <ATen/ops/baddbmm.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/silu.h>
@@ -108,9 +109,9 @@ private:
 
     /// base [S, X] of each sequence + rows [S P, n] weight^T.
     [[nodiscard]] static at::Tensor sum_of(const at::Tensor& base, const at::Tensor& rows, const at::Tensor& weight) {
-        const std::int64_t S = base.size(0), X = base.size(1);
+        const std::int64_t S = base.size(0), X = base.size(1), n = rows.size(1);
         if (S == 1 || S == rows.size(0)) return at::addmm(base, rows, weight.t());
-        return at::mm(rows, weight.t()).view({S, -1, X}).add_(base.unsqueeze(1)).view({-1, X});
+        return at::baddbmm(base.unsqueeze(1), rows.view({S, -1, n}), weight.t().expand({S, n, X})).view({-1, X});
     }
 
     HydraConfig config_;
