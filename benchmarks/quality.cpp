@@ -25,7 +25,7 @@ at::Tensor log_probabilities(const LlamaModel& model, const std::vector<TokenId>
     const auto pass = model.make_pass();
     KvCache cache = pass->make_cache();
     const RowSegment segment{.cache = &cache, .tokens = text};
-    return pass->forward(std::span(&segment, 1), true).logits.slice(0, 0, -1).log_softmax(-1);
+    return pass->forward(std::span(&segment, 1), PassFor::logits).logits.slice(0, 0, -1).log_softmax(-1);
 }
 
 void report(const std::string& name, const at::Tensor& found, const at::Tensor& reference, const at::Tensor& next) {

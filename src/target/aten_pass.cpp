@@ -132,7 +132,7 @@ class AtenPass final : public TargetPass {
 public:
     explicit AtenPass(std::shared_ptr<const AtenBackend> model) : model_(std::move(model)) {}
 
-    PassOutput forward(std::span<const RowSegment> segments, bool with_logits,
+    PassOutput forward(std::span<const RowSegment> segments, PassFor use,
                        std::span<const std::int64_t> feature_layers) override;
 
     KvCache make_cache() const override {
@@ -285,7 +285,7 @@ void AtenPass::lay_out(const std::vector<std::int64_t>& positions) {
     query_scale_ = at::tensor(scales).view({-1, 1, 1}).to(model_->options);
 }
 
-PassOutput AtenPass::forward(std::span<const RowSegment> segments, bool with_logits,
+PassOutput AtenPass::forward(std::span<const RowSegment> segments, PassFor use,
                              std::span<const std::int64_t> feature_layers) {
     const ModelConfig& c = model_->config;
     const at::Device device = model_->options.device();
@@ -319,7 +319,7 @@ PassOutput AtenPass::forward(std::span<const RowSegment> segments, bool with_log
     PassOutput output;
     columns[0] = features.to(at::kFloat);
     output.features = columns.size() == 1 ? columns[0] : at::cat(columns, 1);
-    if (with_logits) output.logits = logits(features);
+    if (use != PassFor::features) output.logits = logits(features);
     return output;
 }
 

@@ -65,7 +65,7 @@ public:
           rounds_(model_, kernels_),
           graphs_(make_graph_pool(model_->options.device())) {}
 
-    PassOutput forward(std::span<const RowSegment> segments, bool with_logits,
+    PassOutput forward(std::span<const RowSegment> segments, PassFor use,
                        std::span<const std::int64_t> feature_layers) override;
     KvCache make_cache() const override { return KvCache(std::make_unique<PooledSlots>(rounds_.pool())); }
 
@@ -290,8 +290,9 @@ Made DevicePass::compute(const DeviceShape& shape, const DeviceBlock& block, boo
     return made;
 }
 
-PassOutput DevicePass::forward(std::span<const RowSegment> segments, bool with_logits,
+PassOutput DevicePass::forward(std::span<const RowSegment> segments, PassFor use,
                                std::span<const std::int64_t> feature_layers) {
+    const bool with_logits = use != PassFor::features;
     std::int64_t rows = 0;
     for (const RowSegment& segment : segments) {
         segment.cache->reserve(static_cast<std::int64_t>(segment.tokens.size()));

@@ -72,13 +72,13 @@ public:
                 "model \"{}\": heads of {} dimensions do not fit the CPU kernels, expected a "
                 "multiple of 16; use Backend::aten",
                 config.name, config.head_dim);
-        output = group({config.tied_output ? "embed" : "output"});
         norm = source->floats("norm");
         ones.assign(static_cast<std::size_t>(config.hidden), 1.0F);
         for (const RopeConfig* rope : {&config.rope, config.local_rope ? &*config.local_rope : nullptr})
             if (rope != nullptr)
                 rotations.push_back({rope->frequencies(config.rotated), static_cast<float>(rope->magnitude)});
         for (std::int64_t i = 0; i < config.layers; ++i) layers.push_back(read_layer(i));
+        output = group({config.tied_output ? "embed" : "output"}, bytes());
     }
 
     std::unique_ptr<TargetPass> make_pass(std::shared_ptr<const ModelBackend> self) const override;
@@ -115,6 +115,8 @@ public:
     std::vector<KernelLayer> layers;
 
 private:
+    static constexpr std::size_t kNoOutput = static_cast<std::size_t>(-1);
+
     KernelLayer read_layer(std::int64_t index) {
         const ModelConfig& c = config;
         const std::string own = fmt::format("{}.", index);
@@ -147,7 +149,7 @@ private:
 
     /// Matrices that multiply the same rows. As stored when every one of them has a fast path; a group that has not is
     /// held in f32 when the file does and `stored` was asked for, else in bf16.
-    PackedLinear group(const std::vector<std::string>& names) {
+    PackedLinear group(const std::vector<std::string>& names, std::size_t layer_bytes = kNoOutput) {
         bool all_fast = true, all_f32 = true;
         for (const std::string& name : names) {
             all_fast = all_fast && fast_format(source->type(name)).has_value();
@@ -158,17 +160,26 @@ private:
         if (wanted_ == Weights::f32 || (wanted_ == Weights::stored && all_f32)) format = WeightFormat::f32;
         if (wanted_ == Weights::int8) format = WeightFormat::int8;
         std::vector<PackedLinear> parts;
-        for (const std::string& name : names) parts.push_back(pack(name, stored, format));
+        for (const std::string& name : names) parts.push_back(pack(name, stored, format, layer_bytes));
         return parts.size() == 1 ? parts[0] : PackedLinear::stack(parts);
     }
 
-    PackedLinear pack(const std::string& tensor, bool stored, WeightFormat format) {
+    /// Whether the output matrix is held so that the largest logit is found without most of it. That gains where it is
+    /// most of what a pass reads: a few rows more are dearer then. What becomes of logits behind the product could make
+    /// two of them equal: there all are computed.
+    bool chosen_from(WeightFormat format, std::int64_t weights, std::size_t layer_bytes) const {
+        return (format == WeightFormat::q8_0 || format == WeightFormat::int8) && PackedLinear::path_chooses() &&
+               static_cast<std::size_t>(weights) > layer_bytes && config.logit_scale == 1 && config.logit_cap == 0;
+    }
+
+    PackedLinear pack(const std::string& tensor, bool stored, WeightFormat format, std::size_t layer_bytes) {
         const std::int64_t out = source->rows(tensor), in = source->columns(tensor);
         if (stored) {
             format = *fast_format(source->type(tensor));
             any_stored_ = true;
         }
         formats_.insert(std::string(name(format)));
+        if (chosen_from(format, out * in, layer_bytes)) format = WeightFormat::q8_planes;
         std::vector<std::byte> scratch;
         PackedLinear packed =
             stored ? PackedLinear::pack_blocks(format, source->blocks(tensor, scratch), out, in, team.get())

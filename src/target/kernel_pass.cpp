@@ -13,6 +13,7 @@
 
 #include "kernel_backend.hpp"
 #include "model_backend.hpp"
+#include "pass_rows.hpp"
 
 namespace outrider {
 namespace kernel_target {
@@ -38,12 +39,13 @@ public:
                  .head_dim = model_->config.head_dim,
                  .scale = static_cast<float>(model_->config.scale_of_scores()),
                  .cap = static_cast<float>(model_->config.score_cap)},
+          rows_(shape_, model_->config.window),
           own_(static_cast<std::size_t>(model_->team->size())),
           cosines_(model_->rotations.size()),
           sines_(model_->rotations.size()) {}
 
     [[nodiscard]] bool mixes() const override { return true; }
-    PassOutput forward(std::span<const RowSegment> segments, bool with_logits,
+    PassOutput forward(std::span<const RowSegment> segments, PassFor use,
                        std::span<const std::int64_t> feature_layers) override;
 
     KvCache make_cache() const override {
@@ -53,29 +55,15 @@ public:
     }
 
 private:
-    /// Where a row of the forward lives.
-    struct Row {
-        TokenId token = 0;
-        std::int64_t position = 0;
-        std::byte* keys = nullptr;              // of KV head 0, slot 0 in the layer at hand
-        std::int64_t slot = 0;                  // its own
-        std::size_t head_bytes = 0;             // from one KV head to the next
-        std::size_t value_bytes = 0;            // from keys to values of a layer, half of a layer
-        std::size_t first_slot = 0, slots = 0;  // its part of slots_
-        float query_scale = 1;
-    };
-
     /// What belongs to one member between two barriers.
     struct alignas(64) Own {
         PackedRows input;  // of the matrix that comes next: all rows, where each packs them for itself
         std::vector<float> x, normed, scratch;  // x [rows, H] likewise
         std::vector<RowPick> picks;             // [rows with logits], of its share of the vocabulary
+        ChoiceMemory choice;
     };
 
-    void lay_out(std::span<const RowSegment> segments);
-    void add_segment(const RowSegment& segment);
-    static AttentionRow narrow(AttentionRow seen, std::int64_t first);
-    void make_room(bool with_logits);
+    void make_room();
     void run(TeamMember& member, float* features, float* logits);
     void embed(TeamMember& member);
     void capture(TeamMember& member, std::int64_t layer, float* features);
@@ -88,10 +76,11 @@ private:
     void finish_heads(const KernelLayer& weights, TeamMember::Range rows, TeamMember::Range heads);
     void norm_whole(const KernelLayer& weights, float* q) const;
     void rotate(int rope, std::int64_t row, float* head) const;
-    void next_layer(TeamMember& member);
     void finish(TeamMember& member, float* features, float* logits);
     void multiply_output(TeamMember& member, float* logits);
     void merge_picks(std::int64_t* argmax) const;
+    bool chooses();
+    void look_at_left();
 
     Own& own(const TeamMember& member) { return own_[static_cast<std::size_t>(member.index())]; }
     float* stream(const TeamMember& member) { return each_alone_ ? own(member).x.data() : x_.data(); }
@@ -109,13 +98,13 @@ private:
     AttentionShape shape_;
     std::int64_t n_ = 0;                      // rows of the current forward
     std::int64_t logit_rows_ = 0;             // of these, those that get logits: the first ones
+    PassFor use_ = PassFor::logits;           // of those; `choices` where all of their logits need not be computed
     std::span<const std::int64_t> captured_;  // its feature layers, in the order of their columns
     std::int64_t feature_width_ = 0;          // its F
     bool each_alone_ = false;                 // each member keeps the whole stream for itself
     int shares_ = 1;                          // of the vocabulary, each taken by a member
-    std::vector<Row> rows_;
-    std::vector<AttentionRow> seen_, near_;  // what a row sees in a layer without, and with a window
-    std::vector<std::int32_t> slots_;
+    std::int64_t undecided_ = 0;              // forwards that compute all logits, though few rows' choice is asked for
+    PassRows rows_;
     std::vector<float> x_, qkv_, attended_, gate_up_, branch_;  // [rows, H], ...
     std::vector<Own> own_;                                      // of each member
     std::vector<std::vector<float>> cosines_, sines_;           // of each rotation, [rows, rotated / 2]
@@ -124,76 +113,7 @@ private:
     at::Tensor logits_;  // [most rows so far, V], lent out and used again once the caller lets go
 };
 
-void KernelPass::lay_out(std::span<const RowSegment> segments) {
-    rows_.clear(), seen_.clear(), near_.clear(), slots_.clear();
-    for (const RowSegment& segment : segments) add_segment(segment);
-    for (std::size_t i = 0; i < rows_.size(); ++i) {
-        seen_[i].slots = std::span(slots_).subspan(rows_[i].first_slot, rows_[i].slots);
-        const std::int64_t window = model_->config.window;
-        if (window > 0) near_.push_back(narrow(seen_[i], rows_[i].position - window + 1));
-    }
-    n_ = static_cast<std::int64_t>(rows_.size());
-    logit_rows_ = 0;
-    for (const RowSegment& segment : segments)
-        if (segment.logits) logit_rows_ += static_cast<std::int64_t>(segment.tokens.size());
-}
-
-// A row sees a run of slots from 0 on and then single ones. A chain is all run; a tree's row continues its parent's run
-// when it lies directly behind it.
-void KernelPass::add_segment(const RowSegment& segment) {
-    KvCache& cache = *segment.cache;
-    cache.reserve(static_cast<std::int64_t>(segment.tokens.size()));
-    const std::size_t element = static_cast<std::size_t>(element_bytes(shape_.format));
-    const std::size_t slot_bytes = static_cast<std::size_t>(shape_.head_dim) * element;
-    const std::size_t head_bytes = static_cast<std::size_t>(cache.capacity()) * slot_bytes;
-    const std::size_t value_bytes = static_cast<std::size_t>(shape_.kv_heads) * head_bytes;
-    auto* base = static_cast<std::byte*>(cache.data());
-    const CacheView view{.keys = base,
-                         .values = base + value_bytes,
-                         .slot_stride = shape_.head_dim,
-                         .head_stride = cache.capacity() * shape_.head_dim,
-                         .layout = KeyLayout::panels};
-    const std::vector<std::int64_t> position = row_positions(segment);
-    const std::size_t begin = rows_.size();
-    for (std::size_t i = 0; i < segment.tokens.size(); ++i) {
-        const std::int64_t slot = cache.committed() + static_cast<std::int64_t>(i);
-        Row row{.token = segment.tokens[i],
-                .position = position[i],
-                .keys = base,
-                .slot = slot,
-                .head_bytes = head_bytes,
-                .value_bytes = value_bytes,
-                .first_slot = slots_.size()};
-        const NodeIndex parent = segment.parents.empty() ? static_cast<NodeIndex>(i) - 1 : segment.parents[i];
-        const std::size_t above = begin + static_cast<std::size_t>(std::max(parent, 0));
-        std::int64_t run = parent < 0 ? cache.committed() : seen_[above].committed;
-        if (parent >= 0)
-            for (std::size_t s = 0; s < rows_[above].slots; ++s) slots_.push_back(slots_[rows_[above].first_slot + s]);
-        if (slots_.size() == row.first_slot && run == slot)
-            ++run;
-        else
-            slots_.push_back(static_cast<std::int32_t>(slot));
-        row.slots = slots_.size() - row.first_slot;
-        rows_.push_back(row);
-        seen_.push_back({.cache = view, .committed = run});
-    }
-}
-
-// Position `first` is the oldest that the row sees; slot s of its run holds position s. The run begins there, or there
-// is none when the window reaches back into the tree only.
-AttentionRow KernelPass::narrow(AttentionRow seen, std::int64_t first) {
-    if (first <= 0) return seen;
-    if (first >= seen.committed) {
-        seen.slots = seen.slots.subspan(static_cast<std::size_t>(first - seen.committed));
-        seen.committed = 0;
-    } else {
-        seen.first = first;
-        seen.committed -= first;
-    }
-    return seen;
-}
-
-void KernelPass::make_room(bool with_logits) {
+void KernelPass::make_room() {
     const ModelConfig& c = model_->config;
     const auto grow = [&](std::vector<float>& buffer, std::int64_t width) {
         const auto size = static_cast<std::size_t>(n_ * width);
@@ -203,7 +123,7 @@ void KernelPass::make_room(bool with_logits) {
     grow(branch_, hidden());
     for (std::size_t k = 0; k < cosines_.size(); ++k) grow(cosines_[k], c.rotated / 2), grow(sines_[k], c.rotated / 2);
     std::int64_t most = 0;
-    for (const AttentionRow& row : seen_) most = std::max(most, row.positions());
+    for (const AttentionRow& row : rows_.seen(false)) most = std::max(most, row.positions());
     // In steps, so that a growing text does not ask for a little more each time.
     scratch_size_ = std::max(scratch_size_, attention_scratch(shape_, (most + 255) / 256 * 256));
     for (Own& each : own_) {
@@ -211,27 +131,31 @@ void KernelPass::make_room(bool with_logits) {
         each.normed.resize(static_cast<std::size_t>(hidden()));
         if (each_alone_) grow(each.x, hidden());
     }
-    if (with_logits && (!logits_.defined() || logits_.storage().use_count() > 1 || logits_.size(0) < logit_rows_))
+    if (use_ == PassFor::logits &&
+        (!logits_.defined() || logits_.storage().use_count() > 1 || logits_.size(0) < logit_rows_))
         logits_ = at::empty({logit_rows_, c.vocabulary}, at::kFloat);
 }
 
-PassOutput KernelPass::forward(std::span<const RowSegment> segments, bool with_logits,
+PassOutput KernelPass::forward(std::span<const RowSegment> segments, PassFor use,
                                std::span<const std::int64_t> feature_layers) {
-    lay_out(segments);
+    n_ = rows_.lay_out(segments);
+    logit_rows_ = 0;
+    for (const RowSegment& segment : segments)
+        if (segment.logits) logit_rows_ += std::ssize(segment.tokens);
     each_alone_ = n_ <= kAlone;
-    make_room(with_logits);
+    use_ = use == PassFor::choices && !chooses() ? PassFor::logits : use;
+    make_room();
     PassOutput output;
     captured_ = feature_layers;
     feature_width_ = (1 + static_cast<std::int64_t>(captured_.size())) * hidden();
     output.features = at::empty({n_, feature_width_}, at::kFloat);
-    if (with_logits) {
-        output.logits = logits_.slice(0, 0, logit_rows_);
-        output.argmax = at::empty({logit_rows_}, at::kLong);
-    }
+    if (use_ == PassFor::logits) output.logits = logits_.slice(0, 0, logit_rows_);
+    if (use_ != PassFor::features) output.argmax = at::empty({logit_rows_}, at::kLong);
     float* features = output.features.data_ptr<float>();
-    float* logits = with_logits ? output.logits.data_ptr<float>() : nullptr;
+    float* logits = use_ == PassFor::logits ? output.logits.data_ptr<float>() : nullptr;
     model_->team->run([&](TeamMember& member) { run(member, features, logits); });
-    if (with_logits) merge_picks(output.argmax.data_ptr<std::int64_t>());
+    if (use_ == PassFor::choices) look_at_left();
+    if (use_ != PassFor::features) merge_picks(output.argmax.data_ptr<std::int64_t>());
     return output;
 }
 
@@ -261,7 +185,7 @@ void KernelPass::embed(TeamMember& member) {
     const ModelConfig& c = model_->config;
     const TeamMember::Range share = member.range(n_);
     for (std::int64_t i = share.begin; i < share.end; ++i) {
-        Row& row = rows_[static_cast<std::size_t>(i)];
+        PassRow& row = rows_[i];
         float* x = x_.data() + i * hidden();
         model_->source->read_rows("embed", std::span(&row.token, 1), x);
         if (c.embedding_scale != 1) scale_row(x, hidden(), static_cast<float>(c.embedding_scale));
@@ -290,14 +214,14 @@ void KernelPass::attention(TeamMember& member, const KernelLayer& weights) {
     PackedRows::Parts parts;
     if (by_heads) parts = packed_heads_.prepare(member, n_, q_size(), format);
     member.barrier();
-    attend(member, shape_, std::span(weights.windowed ? near_ : seen_), qkv_.data(), qkv_size(), attended_.data(),
-           q_size(), own(member).scratch.data(), by_heads ? &parts : nullptr);
+    attend(member, shape_, rows_.seen(weights.windowed), qkv_.data(), qkv_size(), attended_.data(), q_size(),
+           own(member).scratch.data(), by_heads ? &parts : nullptr);
     member.barrier();
     if (!by_heads) {
         packed_heads_.assign(member, attended_.data(), n_, q_size(), q_size(), format);
         member.barrier();
     }
-    next_layer(member);
+    rows_.next_layer(member);
     multiply_branch(member, weights.o, packed_heads_);
 }
 
@@ -393,28 +317,12 @@ void KernelPass::multiply_branch(TeamMember& member, const Branch& branch, const
     }
 }
 
-// On to the next layer's part of the caches.
-void KernelPass::next_layer(TeamMember& member) {
-    const TeamMember::Range share = member.range(n_);
-    for (std::int64_t i = share.begin; i < share.end; ++i) {
-        const auto at = static_cast<std::size_t>(i);
-        Row& row = rows_[at];
-        row.keys += 2 * row.value_bytes;
-        const auto advance = [&](CacheView& view) {
-            view.keys = static_cast<const std::byte*>(view.keys) + 2 * row.value_bytes;
-            view.values = static_cast<const std::byte*>(view.values) + 2 * row.value_bytes;
-        };
-        advance(seen_[at].cache);
-        if (!near_.empty()) advance(near_[at].cache);
-    }
-}
-
 // Bias, norm, rotation and scale of some heads of some rows; keys and values go to the cache. Heads are counted through
 // queries, keys and values.
 void KernelPass::finish_heads(const KernelLayer& weights, TeamMember::Range rows, TeamMember::Range heads) {
     const std::int64_t d = shape_.head_dim, first_key = shape_.heads, first_value = first_key + shape_.kv_heads;
     for (std::int64_t i = rows.begin; i < rows.end; ++i) {
-        const Row& row = rows_[static_cast<std::size_t>(i)];
+        const PassRow& row = rows_[i];
         float* q = qkv_.data() + i * qkv_size();
         if (!weights.qkv_bias.empty())
             add_row(q + heads.begin * d, weights.qkv_bias.data() + heads.begin * d, heads.size() * d);
@@ -461,7 +369,7 @@ void KernelPass::finish(TeamMember& member, float* features, float* logits) {
     const TeamMember::Range share = member.range(n_);
     for (std::int64_t i = share.begin; i < share.end; ++i)
         rms_norm_row(stream(member) + i * h, h, model_->norm.data(), eps(), features + i * feature_width_);
-    if (logits == nullptr || logit_rows_ == 0) return;
+    if (use_ == PassFor::features || logit_rows_ == 0) return;
     if (!each_alone_) member.barrier();  // other rows are a member's own among those with logits only
     read_stream(member, logit_rows_, model_->norm, model_->output.format());
     multiply_output(member, logits);
@@ -476,6 +384,7 @@ void KernelPass::multiply_output(TeamMember& member, float* logits) {
     picks.assign(static_cast<std::size_t>(logit_rows_), {});
     if (member.index() == 0) shares_ = member.size();
     const TeamMember::Range share = member.range(model_->output.panels());
+    if (use_ == PassFor::choices) return model_->output.choose(share, input(member), own(member).choice, picks.data());
     for (std::int64_t panel = share.begin; panel < share.end; panel += kPanels) {
         const std::int64_t end = std::min(panel + kPanels, share.end), first = panel * PackedLinear::kPanel;
         const std::int64_t size = std::min(end * PackedLinear::kPanel, c.vocabulary) - first;
@@ -489,11 +398,22 @@ void KernelPass::multiply_output(TeamMember& member, float* logits) {
     }
 }
 
+// Where no token stands out, too many outputs are left to be computed one panel at a time: for some forwards all are
+// computed then. Picks are the same either way.
+bool KernelPass::chooses() { return model_->output.chooses(logit_rows_) && --undecided_ < 0; }
+
+void KernelPass::look_at_left() {
+    constexpr std::int64_t kMostLeft = 16, kPause = 15;  // a sixteenth of the panels
+    std::int64_t left = 0;
+    for (int share = 0; share < shares_; ++share) left += std::ssize(own_[static_cast<std::size_t>(share)].choice.left);
+    undecided_ = left * kMostLeft > model_->output.panels() ? kPause : 0;
+}
+
 void KernelPass::merge_picks(std::int64_t* argmax) const {
     for (std::size_t i = 0; i < static_cast<std::size_t>(logit_rows_); ++i) {
         RowPick pick;
         for (std::size_t share = 0; share < static_cast<std::size_t>(shares_); ++share) pick.take(own_[share].picks[i]);
-        argmax[i] = pick.index;
+        argmax[i] = std::isnan(pick.value) ? -1 : pick.index;
     }
 }
 

@@ -33,7 +33,7 @@ at::Tensor LlamaCausalModel::run(std::span<const Rows> rows, bool with_logits) {
         require(deepest < context(), "LlamaCausalModel: a row reaches position {}, the model's context holds {} tokens",
                 deepest, context());
     }
-    return pass_->forward(segments, with_logits).logits;
+    return pass_->forward(segments, with_logits ? PassFor::logits : PassFor::features).logits;
 }
 
 at::Tensor LlamaCausalModel::forward(std::span<const Rows> rows, bool with_logits) {

@@ -197,7 +197,7 @@ void LlamaVerifier::run_prompts(std::span<const Prefill> sequences, Feedback& fe
     std::int64_t rows = 0;
     const auto flush = [&] {
         if (segments.empty()) return;
-        const PassOutput output = pass_->forward(segments, false, all.layers);
+        const PassOutput output = pass_->forward(segments, PassFor::features, all.layers);
         std::int64_t begin = 0;
         for (std::size_t i = 0; i < segments.size(); ++i) {
             const auto count = static_cast<std::int64_t>(segments[i].tokens.size());
@@ -297,7 +297,8 @@ TreeOutput LlamaVerifier::run_trees(std::span<const SequenceTree> trees, std::sp
         result.logits = at::empty({0, vocabulary()}, at::TensorOptions().device(model_.device()).dtype(at::kFloat));
         return result;
     }
-    PassOutput output = pass_->forward(segments, true, all.layers);
+    const bool read = std::ranges::any_of(trees, &SequenceTree::logits);
+    PassOutput output = pass_->forward(segments, read ? PassFor::logits : PassFor::choices, all.layers);
     result.logits = std::move(output.logits);
     result.argmax = std::move(output.argmax);
     take_rows(trees, prompts, output.features, all, result, feedback);

@@ -81,8 +81,8 @@ public:
         const RowSegment segment{
             .cache = &cache_, .tokens = std::span(tokens_).first(static_cast<std::size_t>(rows)), .parents = {}};
         const double start = now_seconds();
-        const PassOutput output = pass_.forward(std::span(&segment, 1), true);
-        if (!model_.device().is_cpu()) (void)output.logits.sum().item<float>();  // waits for the device
+        const PassOutput output = pass_.forward(std::span(&segment, 1), PassFor::choices);  // as greedy rounds do
+        if (!model_.device().is_cpu()) (void)output.logits.sum().item<float>();             // waits for the device
         return now_seconds() - start;
     }
 

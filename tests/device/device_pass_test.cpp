@@ -46,7 +46,8 @@ void check_logits(const std::filesystem::path& folder) {
             right.push_back({&ours[s], tokens[s], chain ? std::span<const NodeIndex>{} : parents[s]});
         }
         const std::vector<std::int64_t> layers{1, std::min<std::int64_t>(3, device.config().layers - 1)};
-        const PassOutput expected = a->forward(left, true, layers), got = b->forward(right, true, layers);
+        const PassOutput expected = a->forward(left, PassFor::logits, layers),
+                         got = b->forward(right, PassFor::logits, layers);
         CHECK(at::allclose(got.logits.cpu(), expected.logits, tolerance, tolerance));
         CHECK(at::allclose(got.features.cpu(), expected.features, tolerance, tolerance));
         CHECK(at::equal(got.argmax, got.logits.cpu().argmax(-1)));
@@ -69,8 +70,8 @@ void check_logits(const std::filesystem::path& folder) {
     ours[0].truncate(5), theirs[0].truncate(5);  // as a drafter's language model does
     const std::vector<TokenId> again{3, 4, 5};
     const RowSegment left{&theirs[0], again}, right{&ours[0], again};
-    CHECK(at::allclose(b->forward(std::span(&right, 1), true).logits.cpu(),
-                       a->forward(std::span(&left, 1), true).logits, tolerance, tolerance));
+    CHECK(at::allclose(b->forward(std::span(&right, 1), PassFor::logits).logits.cpu(),
+                       a->forward(std::span(&left, 1), PassFor::logits).logits, tolerance, tolerance));
 }
 
 }  // namespace
@@ -97,7 +98,7 @@ std::vector<std::int64_t> layer_operations(TargetPass& pass, std::size_t sequenc
     std::vector<RowSegment> segments;
     for (KvCache& cache : caches) segments.push_back({.cache = &cache, .tokens = tokens});
     const trap::CaptureLint lint;
-    (void)pass.forward(segments, true);
+    (void)pass.forward(segments, PassFor::logits);
     std::vector<std::int64_t> stores, between;
     for (std::size_t i = 0; i < lint.trace.size(); ++i)
         if (lint.trace[i].find(store) != std::string::npos) stores.push_back(static_cast<std::int64_t>(i));
@@ -164,7 +165,7 @@ at::Tensor prompt_logits(Weights weights, bool kernels) {
     KvCache cache = pass->make_cache();
     const std::vector<TokenId> tokens{5, 9, 31, 7, 100, 101, 100, 12, 8, 250, 3, 77};
     const RowSegment segment{.cache = &cache, .tokens = tokens};
-    return pass->forward(std::span(&segment, 1), true).logits.cpu();
+    return pass->forward(std::span(&segment, 1), PassFor::logits).logits.cpu();
 }
 
 }  // namespace
@@ -188,13 +189,13 @@ TEST_CASE("Forwards of one shape are one graph", "[budget]") {
     const std::vector<TokenId> prompt{5, 9, 31, 7}, tokens{8, 20, 21, 22, 23};
     const std::vector<NodeIndex> parents{kNoNode, 0, 0, 1, 2}, path{2, 4};
     const RowSegment first{.cache = &cache, .tokens = prompt};
-    (void)pass->forward(std::span(&first, 1), false);
+    (void)pass->forward(std::span(&first, 1), PassFor::features);
     cache.append(std::ssize(prompt));
     std::vector<std::vector<std::string>> traces;
     for (int i = 0; i < 4; ++i) {
         trap::CaptureLint lint;
         const RowSegment segment{.cache = &cache, .tokens = tokens, .parents = parents};
-        (void)pass->forward(std::span(&segment, 1), true);
+        (void)pass->forward(std::span(&segment, 1), PassFor::logits);
         cache.keep(path);
         traces.push_back(std::move(lint.trace));
         if (i == 0) continue;  // makes its memory

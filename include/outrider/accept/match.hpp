@@ -17,6 +17,9 @@ public:
     [[nodiscard]] Acceptance accept(const TokenTree& tree, const TreeRows& rows,
                                     const SequenceContext& context) const override;
     [[nodiscard]] bool reads_draws() const override { return false; }
+    [[nodiscard]] bool reads_logits(const SamplingOptions& options) const override {
+        return options.temperature != 0.0 || options.edits_logits();
+    }
 };
 
 }  // namespace outrider

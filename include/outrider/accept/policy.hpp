@@ -14,12 +14,17 @@ class OUTRIDER_API AcceptancePolicy {
 public:
     virtual ~AcceptancePolicy() = default;
 
-    /// The accepted path and the next pending token. `rows.logits` is [tree.size(), V].
+    /// The accepted path and the next pending token. `rows.logits` is [tree.size(), V]; it may be undefined for
+    /// requests for which reads_logits says false, and `rows.argmax` is then there.
     [[nodiscard]] virtual Acceptance accept(const TokenTree& tree, const TreeRows& rows,
                                             const SequenceContext& context) const = 0;
 
     /// Whether it reads what a draft says of its draws (SequenceContext::samples). False saves drafters the trouble.
     [[nodiscard]] virtual bool reads_draws() const { return true; }
+
+    /// Whether it reads logits for such a request. False, where the argmax of each row is enough, spares the target
+    /// what it need not compute for that.
+    [[nodiscard]] virtual bool reads_logits(const SamplingOptions&) const { return true; }
 
     /// Throws Error for a request that it could not serve. A decoder asks when a sequence joins.
     virtual void check_request(const SamplingOptions&) const {}
@@ -28,8 +33,8 @@ public:
     virtual void check_draws(DraftDraws) const {}
 };
 
-/// One call on one tree. `check_draws(DraftDraws)`, `check_request(SamplingOptions)` and `reads_draws()` are called too
-/// where they exist.
+/// One call on one tree. `check_draws(DraftDraws)`, `check_request(SamplingOptions)`, `reads_draws()` and
+/// `reads_logits(SamplingOptions)` are called too where they exist.
 template <typename A>
 concept Acceptor =
     requires(const A& policy, const TokenTree& tree, const TreeRows& rows, const SequenceContext& context) {

@@ -40,6 +40,9 @@ struct SamplingOptions {
     std::uint64_t seed = 0;           ///< the text is a pure function of target, prompt, options and this
     std::uint64_t stream = 0;         ///< tells requests of one seed apart; independent of batch and slot
     LogitHook logit_hook = {};        ///< see LogitHook; empty: none
+
+    /// Whether logits are changed before anything is chosen by them. Otherwise a row is the target's own.
+    [[nodiscard]] bool edits_logits() const { return logit_hook || repetition_penalty != 1.0; }
 };
 
 class Constraint;  // core/constraint.hpp

@@ -180,7 +180,7 @@ private:
     [[nodiscard]] std::vector<SequenceTree> usable(std::vector<SequenceTree> trees) {
         trees = budget_.trim(without_useless(std::move(trees), book_));
         if (options_.nodes != 0) trees = with_expected(std::move(trees), book_);
-        return limits_.fit(std::move(trees));
+        return told_what_is_read(limits_.fit(std::move(trees)), book_, policy_.part());
     }
 
     /// Sequences for which the policy throws leave, those that the target refuses, and those that a logit hook

@@ -67,8 +67,8 @@ using Feedback = std::vector<SequenceFeedback>;
 
 /// The target's answer to the rows of all trees, one after another without padding.
 struct TreeOutput {
-    at::Tensor logits;                  ///< [rows, V] float32, on the verifier's device
-    at::Tensor argmax;                  ///< [rows] int64 on the CPU, -1 for NaN; undefined: policies compute it
+    at::Tensor logits;  ///< [rows, V] float32, on the verifier's device; undefined: see Verifier::verify
+    at::Tensor argmax;  ///< [rows] int64 on the CPU, -1 for NaN; undefined: policies compute it
     std::vector<std::int64_t> offsets;  ///< [sequences + 1] rows of tree i are [offsets[i], offsets[i + 1])
     /// [sequences] as SequenceFeedback::refused: such a tree has no rows. Empty: none is refused.
     std::vector<std::exception_ptr> refused = {};
@@ -98,14 +98,14 @@ struct MixedOutput {
 
 /// The part of a TreeOutput that belongs to one tree. Views, no copies.
 struct TreeRows {
-    at::Tensor logits;  ///< [nodes, V]
-    at::Tensor argmax;  ///< [nodes] int64 on the CPU, or undefined; see TreeOutput
+    at::Tensor logits;  ///< [nodes, V], or undefined; see TreeOutput
+    at::Tensor argmax;  ///< [nodes] int64 on the CPU, or undefined
 };
 
 [[nodiscard]] inline TreeRows rows_of(const TreeOutput& output, std::size_t tree) {
     const std::int64_t begin = output.offsets[tree], end = output.offsets[tree + 1];
-    return {output.logits.slice(0, begin, end),
-            output.argmax.defined() ? output.argmax.slice(0, begin, end) : at::Tensor{}};
+    const auto own = [&](const at::Tensor& rows) { return rows.defined() ? rows.slice(0, begin, end) : rows; };
+    return {own(output.logits), own(output.argmax)};
 }
 
 /// What a policy may know of the sequence it decides for.

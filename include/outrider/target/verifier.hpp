@@ -53,6 +53,7 @@ public:
     /// Row independence. Where a row has the same bits whatever is computed beside it, every text is the same with and
     /// without drafts, at any temperature. Where it has not, as in most libraries of matrix products, texts may differ
     /// where rounding decides between two tokens, and only there; check_lossless tells how often.
+    /// Logits that nobody reads. Where every tree says so (SequenceTree::logits), TreeOutput::argmax alone will do.
     /// Life of the logits. They are read until the next call of this verifier, so the same memory may serve every
     /// round, and an engine's own buffer need not be copied.
     [[nodiscard]] virtual TreeOutput verify(std::span<const SequenceTree> trees) = 0;

@@ -108,6 +108,7 @@ struct SequenceTree {
     SequenceId sequence = 0;
     TokenTree tree;
     std::shared_ptr<const DraftSamples> samples = nullptr;  ///< null: every node was chosen, none drawn
+    bool logits = true;  ///< false: nobody reads its rows of logits, their argmax is enough. Set by the decoder
 };
 
 /// Position of each node in the text: committed + depth (the root sits at `committed`). [size]

@@ -34,7 +34,7 @@ double scale_of(const nlohmann::json& golden) {
 at::Tensor run(TargetPass& pass, KvCache& cache, std::span<const TokenId> tokens,
                std::span<const NodeIndex> parents = {}) {
     const RowSegment segment{.cache = &cache, .tokens = tokens, .parents = parents};
-    return pass.forward(std::span(&segment, 1), true).logits.clone();
+    return pass.forward(std::span(&segment, 1), PassFor::logits).logits.clone();
 }
 
 }  // namespace
@@ -76,7 +76,7 @@ TEST_CASE("In every family a tree's rows have the bits of plain decoding, alone 
     cache.append(30);
     const std::vector<RowSegment> segments{{.cache = &beside, .tokens = other},
                                            {.cache = &cache, .tokens = tokens, .parents = kParents}};
-    const at::Tensor logits = pass->forward(segments, true).logits.slice(0, 30).clone();
+    const at::Tensor logits = pass->forward(segments, PassFor::logits).logits.slice(0, 30).clone();
     KvCache alone = pass->make_cache();
     const auto feed = [&](TokenId token) {
         const at::Tensor row = run(*pass, alone, std::span(&token, 1))[0];
@@ -112,7 +112,7 @@ TEST_CASE("In every family all numbers of threads give the same bits, and name t
             for (std::size_t i = 0; i < rows; ++i) ids.push_back(static_cast<TokenId>((7 + 37 * i + i * i) % 67));
             KvCache cache = pass->make_cache();
             const RowSegment segment{.cache = &cache, .tokens = ids};
-            const PassOutput output = pass->forward(std::span(&segment, 1), true);
+            const PassOutput output = pass->forward(std::span(&segment, 1), PassFor::logits);
             CHECK(at::equal(output.argmax, output.logits.argmax(1)));
             told.push_back(output.logits.clone()), told.push_back(output.features.clone());
         }

@@ -32,7 +32,7 @@ double worst(const at::Tensor& a, const at::Tensor& b) { return (a - b).abs().ma
 PassOutput run(TargetPass& pass, KvCache& cache, std::span<const TokenId> tokens,
                std::span<const NodeIndex> parents = {}, bool with_logits = true, const Layers& layers = {}) {
     const RowSegment segment{.cache = &cache, .tokens = tokens, .parents = parents};
-    PassOutput output = pass.forward(std::span(&segment, 1), with_logits, layers);
+    PassOutput output = pass.forward(std::span(&segment, 1), with_logits ? PassFor::logits : PassFor::features, layers);
     if (with_logits) output.logits = output.logits.clone();  // lent out
     return output;
 }
@@ -66,10 +66,10 @@ TEST_CASE("A drafter that is made on a model leaves its forwards as they were", 
     const auto pass = model.make_pass();
     KvCache cache = pass->make_cache();
     const RowSegment segment{.cache = &cache, .tokens = ids};
-    CHECK(pass->forward(std::span(&segment, 1), true).features.size(1) == model.config().hidden);
+    CHECK(pass->forward(std::span(&segment, 1), PassFor::logits).features.size(1) == model.config().hidden);
     const std::vector<std::int64_t> layers{1, 3};
-    CHECK(pass->forward(std::span(&segment, 1), true, layers).features.size(1) == 3 * model.config().hidden);
-    CHECK(pass->forward(std::span(&segment, 1), true).features.size(1) == model.config().hidden);
+    CHECK(pass->forward(std::span(&segment, 1), PassFor::logits, layers).features.size(1) == 3 * model.config().hidden);
+    CHECK(pass->forward(std::span(&segment, 1), PassFor::logits).features.size(1) == model.config().hidden);
 }
 
 TEST_CASE("Features of layers are residual streams of unit size, by both backends", "[features]") {

@@ -48,7 +48,7 @@ inline nlohmann::json read_json(const std::filesystem::path& path) {
 inline at::Tensor all_logits(TargetPass& pass, const std::vector<TokenId>& ids) {
     KvCache cache = pass.make_cache();
     const RowSegment segment{.cache = &cache, .tokens = ids};
-    return pass.forward(std::span(&segment, 1), true).logits;
+    return pass.forward(std::span(&segment, 1), PassFor::logits).logits;
 }
 
 /// Largest |difference| of the pass's logits from the golden ones, over the record's first prompts, all their positions
@@ -88,7 +88,7 @@ inline void feed_prompt(TargetPass& pass, KvCache& cache, std::vector<TokenId>& 
     for (std::size_t done = 0; done < prompt.size(); done += kRows) {
         const RowSegment segment{.cache = &cache,
                                  .tokens = prompt.subspan(done, std::min(kRows, prompt.size() - done))};
-        (void)pass.forward(std::span(&segment, 1), false);
+        (void)pass.forward(std::span(&segment, 1), PassFor::features);
         cache.append(static_cast<std::int64_t>(segment.tokens.size()));
     }
     ids = {ids.back()};
@@ -112,7 +112,7 @@ inline std::vector<Departure> departures(TargetPass& pass, const nlohmann::json&
         for (Text& text : texts)
             if (!text.gone) segments.push_back({.cache = &text.cache, .tokens = text.feed});
         if (segments.empty()) break;
-        const at::Tensor best = pass.forward(segments, true).logits.argmax(-1).cpu();
+        const at::Tensor best = pass.forward(segments, PassFor::logits).logits.argmax(-1).cpu();
         std::int64_t row = -1;
         for (std::size_t p = 0; p < texts.size(); ++p) {
             Text& text = texts[p];

@@ -54,7 +54,7 @@ std::vector<TokenId> path_to(std::size_t node) {
 at::Tensor run(TargetPass& pass, KvCache& cache, std::span<const TokenId> tokens,
                std::span<const NodeIndex> parents = {}) {
     const RowSegment segment{.cache = &cache, .tokens = tokens, .parents = parents};
-    return pass.forward(std::span(&segment, 1), true).logits.clone();
+    return pass.forward(std::span(&segment, 1), PassFor::logits).logits.clone();
 }
 
 }  // namespace

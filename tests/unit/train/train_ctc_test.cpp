@@ -4,7 +4,6 @@
 #include <catch2/generators/catch_generators.hpp>
 #include <catch2/matchers/catch_matchers_string.hpp>
 
-
 #include <outrider/draft/ctc/ctc_draft.hpp>
 #include <outrider/formats/detail/safetensors.hpp>
 #include "train/ctc_loss.hpp"

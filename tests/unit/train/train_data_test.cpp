@@ -8,6 +8,7 @@
 
 #include "train/adamw.hpp"
 #include "train/feature_store.hpp"
+#include "train/network_learner.hpp"
 #include <outrider/train/distill.hpp>
 #include <outrider/train/train.hpp>
 

@@ -26,8 +26,7 @@ public:
     EditedRows(const TokenTree& tree, const TreeRows& rows, const SequenceContext& context);
 
     [[nodiscard]] const SamplingOptions& options() const { return options_; }
-    /// Whether the request changes logits at all. Otherwise a row is the target's own.
-    [[nodiscard]] bool edits() const { return options_.logit_hook || options_.repetition_penalty != 1.0; }
+    [[nodiscard]] bool edits() const { return options_.edits_logits(); }
     /// The target's largest logit after `node`, unedited: see LogitRows::argmax.
     [[nodiscard]] TokenId argmax(NodeIndex node) { return rows_.argmax(node); }
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include <outrider/budget/detail/tree_budget.hpp>
+#include <outrider/decode/detail/optional_members.hpp>
 #include <outrider/decode/detail/round_checks.hpp>
 #include <outrider/decode/detail/sequence_book.hpp>
 #include <outrider/decode/detail/stage.hpp>
@@ -48,6 +49,17 @@ void bring_up_to_date(Stage<D>& draft, SequenceBook& book, std::span<const std::
 [[nodiscard]] inline std::vector<SequenceTree> with_expected(std::vector<SequenceTree> trees, SequenceBook& book) {
     for (std::size_t i = 0; i < trees.size(); ++i)
         if (trees[i].samples == nullptr) trees[i].tree = book.active()[i]->expect(std::move(trees[i].tree));
+    return trees;
+}
+
+/// The same with what is read of the target's answer: SequenceTree::logits.
+template <typename A>
+[[nodiscard]] std::vector<SequenceTree> told_what_is_read(std::vector<SequenceTree> trees, SequenceBook& book,
+                                                          const A& policy) {
+    for (std::size_t i = 0; i < trees.size(); ++i) {
+        const Session& session = *book.active()[i];
+        trees[i].logits = session.reads_logprobs() || detail::reads_logits(policy, *session.context().sampling);
+    }
     return trees;
 }
 

@@ -81,6 +81,13 @@ template <typename A>
     return true;
 }
 
+/// Whether a policy reads logits for such a request; it does where it does not say.
+template <typename A, typename Sampling>
+[[nodiscard]] bool reads_logits(const A& policy, const Sampling& sampling) {
+    if constexpr (requires { policy.reads_logits(sampling); }) return policy.reads_logits(sampling);
+    return true;
+}
+
 template <typename A, typename Sampling>
 void check_policy(const A& policy, const Sampling& sampling) {
     if constexpr (requires { policy.check_request(sampling); }) policy.check_request(sampling);

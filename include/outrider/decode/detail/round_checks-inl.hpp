@@ -3,6 +3,8 @@
 
 #include <outrider/decode/detail/round_checks.hpp>
 
+#include <algorithm>
+
 #include <outrider/core/error.hpp>
 #include <outrider/draft/detail/draft_checks.hpp>
 
@@ -37,8 +39,10 @@ OUTRIDER_INLINE void check_output(const TreeOutput& output, const std::vector<Se
     }
     const std::int64_t rows = output.offsets.back();
     if (rows == 0) return;  // all are refused
-    require(output.logits.defined() && output.logits.dim() == 2 && output.logits.size(0) >= rows &&
-                output.logits.size(1) == vocabulary,
+    const bool enough = output.argmax.defined() && std::ranges::none_of(trees, &SequenceTree::logits);
+    require(output.logits.defined()
+                ? output.logits.dim() == 2 && output.logits.size(0) >= rows && output.logits.size(1) == vocabulary
+                : enough,
             "Verifier: the logits must be [{}, {}], a row for each node, as wide as the vocabulary", rows, vocabulary);
     require(!output.argmax.defined() || (output.argmax.dim() == 1 && output.argmax.size(0) >= rows),
             "Verifier: the argmax must be [{}], a value for each node", rows);

@@ -19,7 +19,8 @@ OUTRIDER_API void check_trees(const std::vector<SequenceTree>& trees,
                               const std::vector<std::unique_ptr<Session>>& sessions,
                               std::span<const std::size_t> drafting, std::int64_t nodes, std::int64_t vocabulary);
 
-/// Row offsets that fit the trees, and a row of logits as wide as the vocabulary for each node. Throws Error.
+/// Row offsets that fit the trees, and a row of logits as wide as the vocabulary for each node, or its argmax where no
+/// tree's logits are read. Throws Error.
 OUTRIDER_API void check_output(const TreeOutput& output, const std::vector<SequenceTree>& trees,
                                std::int64_t vocabulary);
 

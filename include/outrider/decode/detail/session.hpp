@@ -72,6 +72,7 @@ public:
 
     /// Reads the log-probabilities of what `accept` remembers, where they were asked for.
     void read_logprobs(const TokenTree& tree, const TreeRows& rows, const Acceptance& chosen);
+    [[nodiscard]] bool reads_logprobs() const noexcept { return logprobs_.has_value(); }
 
     /// Hands the accepted tokens to the stream, up to the one that ends the text, and counts the round. What the
     /// callback throws passes through.

@@ -23,6 +23,13 @@ struct RowSegment {
     bool logits = true;  ///< whether its rows get logits, where any do; segments without them come last
 };
 
+/// What a forward is made for, each with all before it.
+enum class PassFor : unsigned char {
+    features,
+    choices,  ///< argmax, from logits or without them
+    logits,   ///< with argmax where the pass computes it
+};
+
 /// Position of each row of a segment: committed + depth.
 [[nodiscard]] inline std::vector<std::int64_t> row_positions(const RowSegment& segment) {
     std::vector<std::int64_t> result(segment.tokens.size());
@@ -37,7 +44,7 @@ struct RowSegment {
 struct PassOutput {
     at::Tensor features;  ///< [rows, F] float32: hidden states after the final norm, then those of the layers that were
                           ///< asked for, as in FeatureRequest
-    at::Tensor logits;    ///< [rows that get them, V] float32; undefined when not asked for
+    at::Tensor logits;    ///< [rows that get them, V] float32; undefined where not asked for, or not computed
     at::Tensor
         argmax;  ///< [the same] int64 on the CPU, the lowest id among equals, -1 for NaN; undefined: not computed
 };
@@ -49,7 +56,7 @@ public:
 
     /// Runs all rows in one forward. The caller keeps tokens within the vocabulary and positions within the context.
     /// `feature_layers`: of FeatureRequest, for all rows.
-    [[nodiscard]] virtual PassOutput forward(std::span<const RowSegment> segments, bool with_logits,
+    [[nodiscard]] virtual PassOutput forward(std::span<const RowSegment> segments, PassFor use,
                                              std::span<const std::int64_t> feature_layers = {}) = 0;
 
     /// Whether segments may go without logits beside others (RowSegment::logits).

@@ -1,0 +1,105 @@
+// Rows of which the argmax alone is asked for, of a model whose vocabulary is most of it.
+#include <ATen/ATen.h>
+#include <catch2/catch_test_macros.hpp>
+
+#include <bit>
+#include <cstdint>
+#include <random>
+
+#include "kernels/isa.hpp"
+#include "kernels/packed_linear.hpp"
+#include <outrider/target/llama_verifier.hpp>
+
+#include "tiny_copy.hpp"
+
+using namespace outrider;
+using namespace outrider::testing;
+
+namespace {
+
+constexpr std::int64_t kVocabulary = 3000, kHidden = 64;
+
+/// The small model with more tokens, some of which share their output row.
+struct WideFolder : TinyCopy {
+    WideFolder() {
+        std::mt19937 random(3);
+        std::vector<std::uint16_t> rows(kVocabulary * kHidden);
+        std::normal_distribution<float> normal;
+        for (std::uint16_t& x : rows)
+            x = static_cast<std::uint16_t>(std::bit_cast<std::uint32_t>(normal(random)) >> 16);
+        std::vector<std::uint16_t> output = rows;
+        for (int i = 0; i < 500; ++i)
+            std::copy_n(output.begin() + kHidden * (random() % kVocabulary), kHidden,
+                        output.begin() + kHidden * (random() % kVocabulary));
+        configure("vocab_size", kVocabulary);
+        rewrite([&](std::vector<SafeTensorView>& tensors) {
+            for (SafeTensorView& t : tensors) {
+                if (t.shape.front() != 280) continue;
+                t.shape.front() = kVocabulary;
+                t.data = std::as_bytes(std::span(t.name == "lm_head.weight" ? output : rows));
+            }
+        });
+    }
+};
+
+std::vector<TokenId> random_tokens(std::mt19937& random, std::size_t count) {
+    std::vector<TokenId> tokens(count);
+    for (TokenId& token : tokens) token = static_cast<TokenId>(random() % kVocabulary);
+    return tokens;
+}
+
+TokenTree random_tree(std::mt19937& random, std::size_t nodes) {
+    TokenTree::Builder builder(4);
+    for (std::size_t i = 1; i < nodes; ++i)
+        builder.add(static_cast<NodeIndex>(random() % i), static_cast<TokenId>(random() % kVocabulary), -1.0F);
+    return std::move(builder).build();
+}
+
+}  // namespace
+
+TEST_CASE("Rows whose logits nobody reads have the same argmax, on every vector path, for every number of threads") {
+    const WideFolder folder;
+    const Isa before = active_isa();
+    for (const Isa isa : available_isas()) {
+        force_isa(isa);
+        for (const int threads : {1, 2, 3}) {
+            CAPTURE(name(isa), threads);
+            std::mt19937 random(23);
+            const LlamaModel model = LlamaModel::load(folder.path(), {.weights = Weights::int8, .threads = threads});
+            LlamaVerifier verifier(model);
+            int without = 0;
+            for (SequenceId id = 1; id <= 40; ++id) {
+                const std::vector<TokenId> prompt = random_tokens(random, 12);
+                const Prefill prefill{.sequence = id, .tokens = prompt, .pending = 4};
+                (void)verifier.prefill(std::span(&prefill, 1));
+                SequenceTree tree{id, random_tree(random, 1 + random() % 6)};
+                const at::Tensor expected = verifier.verify(std::span(&tree, 1)).argmax.clone();
+                verifier.release(id);
+                (void)verifier.prefill(std::span(&prefill, 1));
+                tree.logits = false;
+                const TreeOutput output = verifier.verify(std::span(&tree, 1));
+                REQUIRE(at::equal(output.argmax, expected));
+                if (!output.logits.defined()) ++without;
+                verifier.release(id);
+            }
+            CHECK((without > 0) == PackedLinear::path_chooses());
+            CHECK(without < 40);  // large trees get them all the same
+        }
+    }
+    force_isa(before);
+}
+
+TEST_CASE("Where one tree's logits are read they are there for all") {
+    const WideFolder folder;
+    const LlamaModel model = LlamaModel::load(folder.path(), {.weights = Weights::int8, .threads = 2});
+    LlamaVerifier verifier(model);
+    const std::vector<TokenId> prompt{1, 2, 3};
+    const std::vector<Prefill> prompts{{.sequence = 1, .tokens = prompt, .pending = 4},
+                                       {.sequence = 2, .tokens = prompt, .pending = 5}};
+    (void)verifier.prefill(prompts);
+    std::vector<SequenceTree> trees{{1, TokenTree::root_only(4)}, {2, TokenTree::root_only(5)}};
+    trees[0].logits = false;
+    const TreeOutput output = verifier.verify(trees);
+    REQUIRE(output.logits.defined());
+    CHECK(at::equal(output.argmax, output.logits.argmax(-1)));
+}
