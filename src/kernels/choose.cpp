@@ -1,4 +1,5 @@
-// PackedLinear::choose: outputs are bounded from a part of the weights, and computed where they could be the largest.
+// PackedLinear::bound and choose: outputs are bounded from a part of the weights, and computed where they could be the
+// largest.
 //
 // A weight of q8_planes is d (16 h + l - 128). Where l is not read it is taken for 7.5, and by Cauchy and Schwarz a
 // block of 32 is off by no more than |d| |l - 7.5| |x|, with norms of 32 values each.
@@ -69,16 +70,16 @@ bool PackedLinear::chooses(std::int64_t rows) const {
     return format_ == WeightFormat::q8_planes && parts_.size() == 1 && rows <= kernels::kChoiceRows && path_chooses();
 }
 
-void PackedLinear::choose(TeamMember::Range panels, const PackedRows& x, ChoiceMemory& memory, RowPick* picks) const {
+void PackedLinear::bound(TeamMember::Range panels, const PackedRows& x, ChoiceMemory& memory, float* uppers,
+                         float* least) const {
     check_rows(x);
-    memory.left.clear();
-    if (panels.size() <= 0 || x.rows() == 0) return;
-    const std::int64_t rows = x.rows();
+    const std::int64_t rows = x.rows(), blocks = x.padded_in() / 32;
+    std::fill_n(least, rows, -std::numeric_limits<float>::infinity());
+    if (panels.size() <= 0 || rows == 0) return;
     look_at_rows(x, memory);
-    memory.uppers.resize(static_cast<std::size_t>(panels.size() * rows));
-    std::array<float, kernels::kChoiceRows> best{}, least{};
+    const std::int64_t panel_bytes = kernels::panel_bytes(format_, blocks);
+    std::array<float, kernels::kChoiceRows> best{};
     std::array<std::int64_t, kernels::kChoiceRows> best_panel{-1, -1, -1, -1};
-    const std::int64_t blocks = x.padded_in() / 32, panel_bytes = kernels::panel_bytes(format_, blocks);
     kernels::active_table().bound({.panels = parts_[0].data.get(),
                                    .panel_bytes = panel_bytes,
                                    .low = parts_[0].data.get() + panels_ * panel_bytes,
@@ -91,35 +92,36 @@ void PackedLinear::choose(TeamMember::Range panels, const PackedRows& x, ChoiceM
                                    .scales = x.scales(),
                                    .both = memory.both.data(),
                                    .norms = memory.norms.data(),
-                                   .uppers = memory.uppers.data(),
+                                   .uppers = uppers + panels.begin * rows,
                                    .best = best.data(),
                                    .best_panel = best_panel.data()});
     alignas(64) float y[kernels::kChoiceRows * kPanel];
-    const auto pick = [&](std::int64_t panel, std::int64_t row, RowPick& so_far) {
-        so_far.take(y + row * kPanel, std::min(kPanel, out_ - panel * kPanel), panel * kPanel);
-    };
-    for (std::int64_t r = 0; r < rows; ++r) {  // what the row's largest output is at least
-        RowPick found;
-        if (best_panel[static_cast<std::size_t>(r)] >= 0) {
-            multiply_panel(best_panel[static_cast<std::size_t>(r)], x, y);
-            pick(best_panel[static_cast<std::size_t>(r)], r, found);
-        }
-        const bool number = found.index >= 0 && !std::isnan(found.value);
-        least[static_cast<std::size_t>(r)] = number ? found.value : -std::numeric_limits<float>::infinity();
+    for (std::int64_t r = 0; r < rows; ++r) {
+        const std::int64_t panel = best_panel[static_cast<std::size_t>(r)];
+        if (panel < 0) continue;
+        multiply_panel(panel, x, y);
+        for (std::int64_t c = 0; c < std::min(kPanel, out_ - panel * kPanel); ++c)
+            least[r] = std::max(least[r], y[r * kPanel + c]);  // passes over NaN
     }
-    const float* upper = memory.uppers.data();
-    for (std::int64_t panel = panels.begin; panel < panels.end; ++panel, upper += rows) {
+}
+
+void PackedLinear::choose(TeamMember::Range panels, const PackedRows& x, ChoiceMemory& memory, const float* uppers,
+                          const float* least, RowPick* picks) const {
+    const std::int64_t rows = x.rows();
+    memory.left.clear();
+    for (std::int64_t panel = panels.begin; panel < panels.end; ++panel) {
         bool left = false;
-        for (std::int64_t r = 0; r < rows; ++r) left |= !(upper[r] < least[static_cast<std::size_t>(r)]);
+        for (std::int64_t r = 0; r < rows; ++r) left |= !(uppers[panel * rows + r] < least[r]);
         if (left) memory.left.push_back(panel);
     }
+    alignas(64) float y[kernels::kChoiceRows * kPanel];
     constexpr std::size_t kAhead = 3;  // panels; they are far from each other, and nobody else asks for them in time
     for (std::size_t i = 0; i < memory.left.size() + kAhead; ++i) {
         if (i < memory.left.size()) ask_for_panel(memory.left[i]);
         if (i < kAhead) continue;
-        const std::int64_t panel = memory.left[i - kAhead];
+        const std::int64_t panel = memory.left[i - kAhead], first = panel * kPanel;
         multiply_panel(panel, x, y);
-        for (std::int64_t r = 0; r < rows; ++r) pick(panel, r, picks[r]);
+        for (std::int64_t r = 0; r < rows; ++r) picks[r].take(y + r * kPanel, std::min(kPanel, out_ - first), first);
     }
 }
 

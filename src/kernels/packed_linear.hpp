@@ -15,7 +15,7 @@ namespace outrider {
 
 /// How weights are held. q* are ggml's blocks as stored in GGUF files; int8 is made here from floats, in blocks of 32
 /// with a half-precision scale (the arithmetic of q8_0). q8_planes is q8_0 or int8 with the same results, its integers
-/// cut into planes of 4 bits: see PackedLinear::choose.
+/// cut into planes of 4 bits: see PackedLinear::bound.
 enum class WeightFormat : unsigned char { f32, bf16, int8, q4_0, q4_1, q5_0, q5_1, q8_0, q4_k, q5_k, q6_k, q8_planes };
 
 [[nodiscard]] std::string_view name(WeightFormat format);
@@ -127,9 +127,8 @@ enum class Store : unsigned char { set, add };
 
 struct RowPick;  // row_ops.hpp
 
-/// What PackedLinear::choose works in. Reused from call to call: memory only grows.
+/// What PackedLinear::bound and choose work in. Reused from call to call: memory only grows.
 struct ChoiceMemory {
-    std::vector<float> uppers;        ///< [panels][rows]
     std::vector<float> norms;         ///< [blocks][rows]
     std::vector<unsigned char> both;  ///< [blocks] whether the low plane is read too
     std::vector<float> largest;       ///< [blocks]
@@ -180,15 +179,20 @@ public:
     void multiply(TeamMember::Range panels, const PackedRows& x, float* y, std::int64_t ldy,
                   Store store = Store::set) const;
 
-    /// Whether the path in use has a kernel for `choose`, and whether that serves this matrix and so many rows.
+    /// Whether the path in use has a kernel for `bound`, and whether that serves this matrix and so many rows.
     [[nodiscard]] static bool path_chooses();
     [[nodiscard]] bool chooses(std::int64_t rows) const;
 
-    /// For each row of x, what `pick` takes of the outputs of these panels is what it would take of all that multiply
-    /// computes there, but outputs are computed only where they could be the largest ones. An upper bound for each is
-    /// found from the high plane of the weights and the low plane of those columns where the row is largest: half of
-    /// the bytes or little more. By the thread that calls.
-    void choose(TeamMember::Range panels, const PackedRows& x, ChoiceMemory& memory, RowPick* picks) const;
+    /// The largest outputs of some panels in two calls, each by the thread that calls. `bound` writes an upper bound of
+    /// each panel's outputs to uppers [panels of the matrix][rows], found from the high plane of the weights and the
+    /// low plane of those columns where the rows are largest: half of the bytes or little more. least [rows] is one
+    /// output of these panels, a large one; -infinity where all are NaN.
+    void bound(TeamMember::Range panels, const PackedRows& x, ChoiceMemory& memory, float* uppers, float* least) const;
+
+    /// Computes the panels that could hold an output of at least `least`, of any of these rows. With the largest
+    /// `least` of all panels, or a smaller one, picks of all panels are those of all that `multiply` computes.
+    void choose(TeamMember::Range panels, const PackedRows& x, ChoiceMemory& memory, const float* uppers,
+                const float* least, RowPick* picks) const;
 
 private:
     struct Part {

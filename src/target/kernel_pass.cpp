@@ -61,6 +61,7 @@ private:
         std::vector<float> x, normed, scratch;  // x [rows, H] likewise
         std::vector<RowPick> picks;             // [rows with logits], of its share of the vocabulary
         ChoiceMemory choice;
+        std::vector<float> least;  // [rows with logits], of its share of the vocabulary
     };
 
     void make_room();
@@ -79,6 +80,7 @@ private:
     void finish(TeamMember& member, float* features, float* logits);
     void multiply_output(TeamMember& member, float* logits);
     void merge_picks(std::int64_t* argmax) const;
+    void choose_output(TeamMember& member);
     bool chooses();
     void look_at_left();
 
@@ -102,9 +104,10 @@ private:
     std::span<const std::int64_t> captured_;  // its feature layers, in the order of their columns
     std::int64_t feature_width_ = 0;          // its F
     bool each_alone_ = false;                 // each member keeps the whole stream for itself
-    int shares_ = 1;                          // of the vocabulary, each taken by a member
+    int shares_ = 1, bounded_shares_ = 1;     // of the vocabulary, each taken by a member
     std::int64_t undecided_ = 0;              // forwards that compute all logits, though few rows' choice is asked for
     PassRows rows_;
+    std::vector<float> uppers_;                                 // [panels of the output matrix][rows with logits]
     std::vector<float> x_, qkv_, attended_, gate_up_, branch_;  // [rows, H], ...
     std::vector<Own> own_;                                      // of each member
     std::vector<std::vector<float>> cosines_, sines_;           // of each rotation, [rows, rotated / 2]
@@ -130,6 +133,10 @@ void KernelPass::make_room() {
         if (std::ssize(each.scratch) < scratch_size_) each.scratch.resize(static_cast<std::size_t>(scratch_size_));
         each.normed.resize(static_cast<std::size_t>(hidden()));
         if (each_alone_) grow(each.x, hidden());
+    }
+    if (use_ == PassFor::choices) {
+        uppers_.resize(static_cast<std::size_t>(model_->output.panels() * logit_rows_));
+        for (Own& each : own_) each.least.resize(static_cast<std::size_t>(logit_rows_));
     }
     if (use_ == PassFor::logits &&
         (!logits_.defined() || logits_.storage().use_count() > 1 || logits_.size(0) < logit_rows_))
@@ -382,9 +389,9 @@ void KernelPass::multiply_output(TeamMember& member, float* logits) {
     constexpr std::int64_t kPanels = 64;
     std::vector<RowPick>& picks = own(member).picks;
     picks.assign(static_cast<std::size_t>(logit_rows_), {});
+    if (use_ == PassFor::choices) return choose_output(member);
     if (member.index() == 0) shares_ = member.size();
     const TeamMember::Range share = member.range(model_->output.panels());
-    if (use_ == PassFor::choices) return model_->output.choose(share, input(member), own(member).choice, picks.data());
     for (std::int64_t panel = share.begin; panel < share.end; panel += kPanels) {
         const std::int64_t end = std::min(panel + kPanels, share.end), first = panel * PackedLinear::kPanel;
         const std::int64_t size = std::min(end * PackedLinear::kPanel, c.vocabulary) - first;
@@ -398,12 +405,27 @@ void KernelPass::multiply_output(TeamMember& member, float* logits) {
     }
 }
 
+// As multiply_output, but of most outputs a bound alone. What is largest in one share bounds all of them.
+void KernelPass::choose_output(TeamMember& member) {
+    Own& mine = own(member);
+    const std::int64_t panels = model_->output.panels();
+    if (member.index() == 0) bounded_shares_ = member.size();
+    model_->output.bound(member.range(panels), input(member), mine.choice, uppers_.data(), mine.least.data());
+    member.barrier();
+    std::vector<float> least = mine.least;
+    for (std::size_t share = 0; share < static_cast<std::size_t>(bounded_shares_); ++share)
+        for (std::size_t r = 0; r < least.size(); ++r) least[r] = std::max(least[r], own_[share].least[r]);
+    if (member.index() == 0) shares_ = member.size();
+    model_->output.choose(member.range(panels), input(member), mine.choice, uppers_.data(), least.data(),
+                          mine.picks.data());
+}
+
 // Where no token stands out, too many outputs are left to be computed one panel at a time: for some forwards all are
 // computed then. Picks are the same either way.
 bool KernelPass::chooses() { return model_->output.chooses(logit_rows_) && --undecided_ < 0; }
 
 void KernelPass::look_at_left() {
-    constexpr std::int64_t kMostLeft = 16, kPause = 15;  // a sixteenth of the panels
+    constexpr std::int64_t kMostLeft = 5, kPause = 7;  // a fifth of the panels
     std::int64_t left = 0;
     for (int share = 0; share < shares_; ++share) left += std::ssize(own_[static_cast<std::size_t>(share)].choice.left);
     undecided_ = left * kMostLeft > model_->output.panels() ? kPause : 0;

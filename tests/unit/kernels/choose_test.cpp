@@ -46,12 +46,20 @@ std::int64_t check_choice(const PackedLinear& matrix, std::span<const float> x, 
     matrix.multiply(alone, packed, y.data(), matrix.out());
     ChoiceMemory memory;
     std::int64_t computed = 0;
+    std::vector<float> uppers(static_cast<std::size_t>(matrix.panels() * rows));
     for (const std::int64_t parts : {5, 2, 1}) {
         std::vector<RowPick> picks(static_cast<std::size_t>(rows));
+        std::vector<float> least(static_cast<std::size_t>(rows), -std::numeric_limits<float>::infinity()), some = least;
+        const auto part_of = [&](std::int64_t part) {
+            return TeamMember::Range{matrix.panels() * part / parts, matrix.panels() * (part + 1) / parts};
+        };
+        for (std::int64_t part = 0; part < parts; ++part) {
+            matrix.bound(part_of(part), packed, memory, uppers.data(), some.data());
+            for (std::size_t r = 0; r < least.size(); ++r) least[r] = std::max(least[r], some[r]);
+        }
         for (std::int64_t part = 0; part < parts; ++part) {
             std::vector<RowPick> own(static_cast<std::size_t>(rows));
-            matrix.choose({matrix.panels() * part / parts, matrix.panels() * (part + 1) / parts}, packed, memory,
-                          own.data());
+            matrix.choose(part_of(part), packed, memory, uppers.data(), least.data(), own.data());
             for (std::size_t r = 0; r < own.size(); ++r) picks[r].take(own[r]);
             computed = std::ssize(memory.left);
         }
