@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Measures what benchmarks/results/performance.md says, one step a call or all of them, and puts the figures into the page.
-#     benchmarks/performance.sh [--into FOLDER] [kernels|pass|quality|profile|rounds|drafts|speed|batch|memory|peers|page]...
+#     benchmarks/performance.sh [--into FOLDER] [kernels|pass|quality|profile|rounds|drafts|speed|batch|memory|page]...
 # `speed` takes the prompts of PROMPTS (examples/prompts.jsonl), N tokens each (128).
 # Figures stand in docs/figures/performance, each with the machine and the date beside it; steps not named keep theirs.
 # Needs outrider, kernels_pass, target_pass, quality and drafting in build/release (or in OUTRIDER_BUILD), configured with
-# -DOUTRIDER_BUILD_BENCHMARKS=ON as the preset bench does; `rounds` draws time.png where python3 has matplotlib, `peers` needs what benchmarks/peers/run.sh needs, `profile` perf.
+# -DOUTRIDER_BUILD_BENCHMARKS=ON as the preset bench does; `rounds` draws time.png where python3 has matplotlib, `profile` needs perf.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 out=docs/figures/performance
@@ -103,9 +103,6 @@ step() {
             cp "$build/performance/batch/strategies.json" "$out/batch.json" ;;
         memory)
             python3 benchmarks/memory.py --program "$build/outrider" --model "$model" --drafters "$drafters" -o "$out/memory.json" ;;
-        peers)
-            benchmarks/peers/run.sh --program "$build/outrider" --output "$out/peers" ${PEERS_OPTIONS:-}
-            rm "$out/peers.md" ;;
         page)
             python3 benchmarks/performance_page.py "$out" ;;
         *)
@@ -114,7 +111,7 @@ step() {
     esac
 }
 
-[ $# -gt 0 ] || set -- kernels pass quality profile rounds drafts speed batch memory peers page
+[ $# -gt 0 ] || set -- kernels pass quality profile rounds drafts speed batch memory page
 for name in "$@"; do
     step "$name"
 done

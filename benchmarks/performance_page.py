@@ -14,9 +14,7 @@ import statistics
 import sys
 
 HERE = pathlib.Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE / "peers"))
 sys.path.insert(0, str(HERE))
-import compare_peers  # noqa: E402
 import compare_sets  # noqa: E402
 
 MARK = re.compile(r"(<!-- (\w+) -->\n).*?(<!-- /\2 -->)", re.S)
@@ -26,11 +24,11 @@ MATRIX_WEIGHTS = 30 * (576 * (576 + 2 * 192) + 576 * 576 + 3 * 576 * 1536) + 491
 
 # What a symbol of the profile belongs to: the first pattern that is found in it.
 PARTS = [
-    ("matrices: integer tiles", r"kernels::.*\b(tile|multiply)\b"),
+    ("matrices: integer tiles", r"kernels::.*\b(tile|multiply|bound_rows)\b"),
     ("attention", r"attend|attention|Attention|score_|mix_|exponentials"),
     ("quantising rows, norms, rotary, gate", r"quantise_row|norm|rotary|rope|silu|PackedRows|add_row|round_pairs"),
     ("argmax of the logits", r"largest|argmax"),
-    ("waiting at barriers", r"wait_at_barrier|ThreadTeam|sched_yield|futex"),
+    ("waiting at barriers", r"team::wait|ThreadTeam|sched_yield|futex"),
 ]
 REST = "everything else: the loop, the rest of loading, the kernel"
 
@@ -229,9 +227,6 @@ class Figures:
                                       f"left out. Peak: the process's largest resident set over one prompt and {report['tokens']} tokens, the "
                                       f"median of {report['repeats']} runs; files are read by mapping. "
                                       f"`benchmarks/performance.sh memory`: {self.machine('memory')}."])
-
-    def peers(self):
-        return compare_peers.table(self.load("peers.json")) + f"\n`benchmarks/performance.sh peers`: {self.machine('peers')}."
 
 
 def filled(page, figures):
