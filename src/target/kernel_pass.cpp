@@ -405,15 +405,17 @@ void KernelPass::multiply_output(TeamMember& member, float* logits) {
     }
 }
 
-// As multiply_output, but of most outputs a bound alone. What is largest in one share bounds all of them.
+// As multiply_output, but of most outputs a bound alone. What is largest in one share bounds all of them. Behind the
+// barrier the member may have another's place.
 void KernelPass::choose_output(TeamMember& member) {
-    Own& mine = own(member);
     const std::int64_t panels = model_->output.panels();
+    Own& first = own(member);
     if (member.index() == 0) bounded_shares_ = member.size();
-    model_->output.bound(member.range(panels), input(member), mine.choice, uppers_.data(), mine.least.data());
+    model_->output.bound(member.range(panels), input(member), first.choice, uppers_.data(), first.least.data());
     member.barrier();
-    std::vector<float> least = mine.least;
-    for (std::size_t share = 0; share < static_cast<std::size_t>(bounded_shares_); ++share)
+    Own& mine = own(member);
+    std::vector<float> least = own_[0].least;
+    for (std::size_t share = 1; share < static_cast<std::size_t>(bounded_shares_); ++share)
         for (std::size_t r = 0; r < least.size(); ++r) least[r] = std::max(least[r], own_[share].least[r]);
     if (member.index() == 0) shares_ = member.size();
     model_->output.choose(member.range(panels), input(member), mine.choice, uppers_.data(), least.data(),
