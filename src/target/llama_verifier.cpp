@@ -323,9 +323,10 @@ void LlamaVerifier::take_rows(std::span<const SequenceTree> trees, std::span<con
         Sequence& sequence = sequences_.at(prompts[i].sequence);
         const std::int64_t rows = std::ssize(prompts[i].tokens);
         sequence.read.cache.append(rows);
-        if (sequence.read.asked.wanted)
-            feedback[i].features =
-                take_features(features.slice(0, begin, begin + rows), all, sequence.read.asked).clone();
+        if (sequence.read.asked.wanted) {
+            const at::Tensor own = take_features(features.slice(0, begin, begin + rows), all, sequence.read.asked);
+            feedback[i].features = join_rows(std::span(&own, 1));  // not clone: see there
+        }
         begin += rows;
     }
 }
