@@ -25,8 +25,8 @@ constexpr std::int64_t kBothOf = 5;
 /// is more.
 constexpr double kRounding = 5e-6;
 
-/// Below this a product may leave the range of normal floats, where rounding is no share of it.
-constexpr float kSmallScale = 1e-25F;
+/// Outside of these a product may leave the range of normal floats, where rounding is no share of it: nothing is known.
+constexpr float kSmallScale = 1e-25F, kLargeScale = 1e20F;
 
 void look_at_rows(const PackedRows& x, ChoiceMemory& memory) {
     const std::int64_t rows = x.rows(), blocks = x.padded_in() / 32;
@@ -57,8 +57,9 @@ void look_at_rows(const PackedRows& x, ChoiceMemory& memory) {
             const float scale = x.scales()[b * rows + r].scale;
             const double unread = memory.both[static_cast<std::size_t>(b)] != 0 ? 0.0 : 1.0;
             // The norm itself is rounded, and so is what becomes of it here.
-            norm = scale > 0 && scale < kSmallScale ? std::numeric_limits<float>::infinity()
-                                                    : static_cast<float>(norm * (unread + rounding) * (1 + 1e-6));
+            norm = scale > kLargeScale || (scale > 0 && scale < kSmallScale)
+                       ? std::numeric_limits<float>::infinity()
+                       : static_cast<float>(norm * (unread + rounding) * (1 + 1e-6));
         }
 }
 

@@ -259,6 +259,16 @@ inline std::string label(Isa isa, WeightFormat format) {
 }
 
 template <typename F>
+void on_every_path(F body) {
+    const IsaGuard guard;
+    for (const Isa isa : available_isas()) {
+        force_isa(isa);
+        INFO(name(isa));
+        body();
+    }
+}
+
+template <typename F>
 void on_every_format(F body) {
     const IsaGuard guard;
     for (const Isa isa : available_isas()) {

@@ -293,7 +293,8 @@ TEST_CASE("packing is the same whatever the team, keeps to the file's size, and 
     for (const WeightFormat format : all_formats()) {
         if (made_from_floats(format)) continue;
         Draws draws(79);
-        const std::int64_t out = 1024, in = 1536;
+        // A low plane is made of whole groups of 32 panels.
+        const std::int64_t out = format == WeightFormat::q8_planes ? 1024 : 576, in = 1536;
         const auto bytes = random_blocks(format, out * in / block_shape(format).values, draws, false);
         const auto a = PackedLinear::pack_blocks(format, bytes, out, in),
                    b = PackedLinear::pack_blocks(format, bytes, out, in, &team);

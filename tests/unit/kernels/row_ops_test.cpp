@@ -14,16 +14,6 @@ namespace {
 constexpr float kInf = std::numeric_limits<float>::infinity();
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 
-template <typename F>
-void on_every_path(F body) {
-    const IsaGuard guard;
-    for (const Isa isa : available_isas()) {
-        force_isa(isa);
-        INFO(name(isa));
-        body();
-    }
-}
-
 }  // namespace
 
 TEST_CASE("the exponential is within 2e-7 of the true one, and its ends hold") {
