@@ -176,6 +176,27 @@ TEST_CASE("an output that reaches its bound is found") {
     });
 }
 
+// Of the largest output every estimated product overflows, and none of its own does.
+TEST_CASE("an output is found where only its estimate overflows") {
+    where_it_chooses([] {
+        Draws draws(61);
+        const std::int64_t in = 160, out = 64, best = 50, second = 5;
+        File file(out, in, draws);
+        for (std::int64_t row = 0; row < out; ++row)
+            for (std::int64_t b = 0; b < in / 32; ++b) {
+                file.scale(row, b, half(row == best ? 0.01 : 0.02));
+                for (std::int64_t k = 32 * b; k < 32 * b + 32; ++k)
+                    file.weight(row, k, row == best ? -113 : row == second ? -112 : -127);
+            }
+        const PackedLinear matrix = file.as(WeightFormat::q8_planes);
+        const std::vector<float> x(static_cast<std::size_t>(in), 127 * 7.2e32F);
+        (void)check_choice(matrix, x, 1);
+        const std::vector<float> y = product(matrix, x, 1);
+        CHECK(std::isfinite(y[best]));
+        CHECK(std::ranges::max_element(y) - y.begin() == best);
+    });
+}
+
 TEST_CASE("where one output stands out few are computed") {
     where_it_chooses([] {
         Draws draws(59);
