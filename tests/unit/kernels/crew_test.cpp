@@ -123,6 +123,21 @@ TEST_CASE("one late member does not put threads to sleep, several in a row do, a
     CHECK(patience.next() == Patience::kMost);
 }
 
+// Two members that sleep keep each other late, since who is woken arrives late at the next barrier.
+TEST_CASE("a long spin that ends a wait ends all sleeping, where sleepers wake late") {
+    constexpr int kUsual = 300, kWoken = 3000;  // looks until the other one arrives
+    Patience patience;
+    for (int i = 0; i < 20; ++i) (void)patience.next(), patience.learn(false);
+    bool ended = false;
+    int slept = 0;
+    for (int i = 0; i < 640; ++i) {
+        ended = patience.next() >= (ended ? kUsual : kWoken);
+        patience.learn(ended);
+        slept += ended ? 0 : 1;
+    }
+    CHECK(slept < 64);
+}
+
 TEST_CASE("cores are those that affinity and control groups leave") {
     struct Folder {
         std::filesystem::path path =
