@@ -100,7 +100,7 @@ void PackedLinear::bound(TeamMember::Range panels, const PackedRows& x, ChoiceMe
     for (std::int64_t r = 0; r < rows; ++r) {
         const std::int64_t panel = best_panel[static_cast<std::size_t>(r)];
         if (panel < 0) continue;
-        multiply_panel(panel, x, y);
+        multiply_alone({panel, panel + 1}, x, y, kPanel);
         for (std::int64_t c = 0; c < std::min(kPanel, out_ - panel * kPanel); ++c)
             least[r] = std::max(least[r], y[r * kPanel + c]);  // passes over NaN
     }
@@ -121,7 +121,7 @@ void PackedLinear::choose(TeamMember::Range panels, const PackedRows& x, ChoiceM
         if (i < memory.left.size()) ask_for_panel(memory.left[i]);
         if (i < kAhead) continue;
         const std::int64_t panel = memory.left[i - kAhead], first = panel * kPanel;
-        multiply_panel(panel, x, y);
+        multiply_alone({panel, panel + 1}, x, y, kPanel);
         for (std::int64_t r = 0; r < rows; ++r) picks[r].take(y + r * kPanel, std::min(kPanel, out_ - first), first);
     }
 }

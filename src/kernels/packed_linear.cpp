@@ -216,13 +216,16 @@ void PackedLinear::multiply(TeamMember::Range range, const PackedRows& x, float*
     }
 }
 
-void PackedLinear::multiply_panel(std::int64_t panel, const PackedRows& x, float* y) const {
+void PackedLinear::multiply_alone(TeamMember::Range panels, const PackedRows& x, float* y, std::int64_t ldy) const {
+    check_rows(x);
+    require(parts_.size() == 1, "PackedLinear: the panels of {} stacked matrices have no place of their own",
+            parts_.size());
     const Part& part = parts_.front();
     kernels::MultiplyArgs args = arguments(x);
     args.panel_bytes = kernels::panel_bytes(part.format, args.blocks);
     args.panels = part.data.get(), args.low = args.panels + part.panels * args.panel_bytes;
-    args.begin = panel, args.end = panel + 1, args.out = part.out;
-    args.y = y - panel * kPanel, args.ldy = kPanel;
+    args.begin = panels.begin, args.end = panels.end, args.out = part.out;
+    args.y = y - panels.begin * kPanel, args.ldy = ldy;
     kernels::active_table().multiply[static_cast<std::size_t>(part.format)](args);
 }
 

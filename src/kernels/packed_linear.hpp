@@ -179,6 +179,9 @@ public:
     void multiply(TeamMember::Range panels, const PackedRows& x, float* y, std::int64_t ldy,
                   Store store = Store::set) const;
 
+    /// The same for a matrix that is not a stack, with y [n][16 panels] from the first of these panels on.
+    void multiply_alone(TeamMember::Range panels, const PackedRows& x, float* y, std::int64_t ldy) const;
+
     /// Whether the path in use has a kernel for `bound`, and whether that serves this matrix and so many rows.
     [[nodiscard]] static bool path_chooses();
     [[nodiscard]] bool chooses(std::int64_t rows) const;
@@ -202,7 +205,6 @@ private:
         std::shared_ptr<const std::byte> data;
     };
     void check_rows(const PackedRows& x) const;
-    void multiply_panel(std::int64_t panel, const PackedRows& x, float* y) const;  // of the first part; y [rows][16]
     void ask_for_panel(std::int64_t panel) const;
 
     std::vector<Part> parts_;

@@ -22,6 +22,9 @@ namespace {
 /// Up to so many rows, each member keeps the stream for itself: it costs less than a barrier.
 constexpr std::int64_t kAlone = 4;
 
+/// Panels of the output matrix that a member multiplies before it looks for their largest outputs.
+constexpr std::int64_t kFewPanels = 64;
+
 /// Whether whole items make shares that differ little.
 bool even(const TeamMember& member, std::int64_t items) {
     constexpr std::int64_t kSlack = 8;  // an eighth
@@ -62,6 +65,7 @@ private:
         std::vector<RowPick> picks;             // [rows with logits], of its share of the vocabulary
         ChoiceMemory choice;
         std::vector<float> least;  // [rows with logits], of its share of the vocabulary
+        AlignedBytes few_logits;   // floats [rows with logits][kFewPanels of 16], where nobody reads them
     };
 
     void make_room();
@@ -100,7 +104,8 @@ private:
     AttentionShape shape_;
     std::int64_t n_ = 0;                      // rows of the current forward
     std::int64_t logit_rows_ = 0;             // of these, those that get logits: the first ones
-    PassFor use_ = PassFor::logits;           // of those; `choices` where all of their logits need not be computed
+    PassFor use_ = PassFor::logits;           // of those
+    bool bounds_ = false;                     // choices are made without computing all logits
     std::span<const std::int64_t> captured_;  // its feature layers, in the order of their columns
     std::int64_t feature_width_ = 0;          // its F
     bool each_alone_ = false;                 // each member keeps the whole stream for itself
@@ -134,7 +139,10 @@ void KernelPass::make_room() {
         each.normed.resize(static_cast<std::size_t>(hidden()));
         if (each_alone_) grow(each.x, hidden());
     }
-    if (use_ == PassFor::choices) {
+    if (use_ == PassFor::choices && !bounds_)
+        for (Own& each : own_)
+            each.few_logits.reserve(static_cast<std::size_t>(logit_rows_ * kFewPanels * PackedLinear::kPanel) * 4);
+    if (bounds_) {
         uppers_.resize(static_cast<std::size_t>(model_->output.panels() * logit_rows_));
         for (Own& each : own_) each.least.resize(static_cast<std::size_t>(logit_rows_));
     }
@@ -150,7 +158,8 @@ PassOutput KernelPass::forward(std::span<const RowSegment> segments, PassFor use
     for (const RowSegment& segment : segments)
         if (segment.logits) logit_rows_ += std::ssize(segment.tokens);
     each_alone_ = n_ <= kAlone;
-    use_ = use == PassFor::choices && !chooses() ? PassFor::logits : use;
+    use_ = use;
+    bounds_ = use == PassFor::choices && chooses();
     make_room();
     PassOutput output;
     captured_ = feature_layers;
@@ -161,7 +170,7 @@ PassOutput KernelPass::forward(std::span<const RowSegment> segments, PassFor use
     float* features = output.features.data_ptr<float>();
     float* logits = use_ == PassFor::logits ? output.logits.data_ptr<float>() : nullptr;
     model_->team->run([&](TeamMember& member) { run(member, features, logits); });
-    if (use_ == PassFor::choices) look_at_left();
+    if (bounds_) look_at_left();
     if (use_ != PassFor::features) merge_picks(output.argmax.data_ptr<std::int64_t>());
     return output;
 }
@@ -382,22 +391,24 @@ void KernelPass::finish(TeamMember& member, float* features, float* logits) {
     multiply_output(member, logits);
 }
 
-// The member's share of the vocabulary, some panels at a time: the best of them is looked for while the core has them.
-// All that is told is by shares: who computed them may be elsewhere by now.
+// The member's share of the vocabulary, some panels at a time: the best of them is looked for while the core has them,
+// and where nobody reads logits they go no further. All that is told is by shares: who computed them may be elsewhere
+// by now.
 void KernelPass::multiply_output(TeamMember& member, float* logits) {
     const ModelConfig& c = model_->config;
-    constexpr std::int64_t kPanels = 64;
     std::vector<RowPick>& picks = own(member).picks;
     picks.assign(static_cast<std::size_t>(logit_rows_), {});
-    if (use_ == PassFor::choices) return choose_output(member);
+    if (bounds_) return choose_output(member);
     if (member.index() == 0) shares_ = member.size();
+    auto* few = reinterpret_cast<float*>(own(member).few_logits.data());
+    const std::int64_t stride = logits != nullptr ? c.vocabulary : kFewPanels * PackedLinear::kPanel;
     const TeamMember::Range share = member.range(model_->output.panels());
-    for (std::int64_t panel = share.begin; panel < share.end; panel += kPanels) {
-        const std::int64_t end = std::min(panel + kPanels, share.end), first = panel * PackedLinear::kPanel;
+    for (std::int64_t panel = share.begin; panel < share.end; panel += kFewPanels) {
+        const std::int64_t end = std::min(panel + kFewPanels, share.end), first = panel * PackedLinear::kPanel;
         const std::int64_t size = std::min(end * PackedLinear::kPanel, c.vocabulary) - first;
-        model_->output.multiply({panel, end}, input(member), logits, c.vocabulary);
-        for (std::int64_t i = 0; i < logit_rows_; ++i) {
-            float* row = logits + i * c.vocabulary + first;
+        float* row = logits != nullptr ? logits + first : few;
+        model_->output.multiply_alone({panel, end}, input(member), row, stride);
+        for (std::int64_t i = 0; i < logit_rows_; ++i, row += stride) {
             if (c.logit_scale != 1) scale_row(row, size, static_cast<float>(c.logit_scale));
             if (c.logit_cap > 0) soft_cap_row(row, size, static_cast<float>(c.logit_cap));
             picks[static_cast<std::size_t>(i)].take(row, size, first);
