@@ -82,8 +82,7 @@ TEST_CASE("Rows whose logits nobody reads have the same argmax, on every vector 
                 if (!output.logits.defined()) ++without;
                 verifier.release(id);
             }
-            CHECK((without > 0) == PackedLinear::path_chooses());
-            CHECK(without < 40);  // large trees get them all the same
+            CHECK(without == 40);  // by bounds where the path has them and rows are few, else in memory of its own
         }
     }
     force_isa(before);
