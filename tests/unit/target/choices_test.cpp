@@ -7,7 +7,6 @@
 #include <random>
 
 #include "kernels/isa.hpp"
-#include "kernels/packed_linear.hpp"
 #include <outrider/target/llama_verifier.hpp>
 
 #include "tiny_copy.hpp"
