@@ -79,7 +79,13 @@ foreach(package ${outrider_packages})
     install(FILES ${PROJECT_BINARY_DIR}/${package}.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
 endforeach()
 
-install(FILES LICENSE README.md CHANGELOG.md DESTINATION ${CMAKE_INSTALL_DOCDIR})
+# The pages, with what they link to.
+install(FILES LICENSE README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md THIRD_PARTY.md DESTINATION ${CMAKE_INSTALL_DOCDIR})
 install(DIRECTORY docs DESTINATION ${CMAKE_INSTALL_DOCDIR})
+install(DIRECTORY benchmarks/results DESTINATION ${CMAKE_INSTALL_DOCDIR}/benchmarks)
 install(DIRECTORY examples DESTINATION ${CMAKE_INSTALL_DOCDIR} PATTERN drafters EXCLUDE PATTERN quickstart.sh EXCLUDE
         PATTERN run_with_model.cmake EXCLUDE)
+set(outrider_prefix "\$ENV{DESTDIR}\${CMAKE_INSTALL_PREFIX}")
+install(CODE "set(outrider_docs \"${outrider_prefix}/${CMAKE_INSTALL_DOCDIR}\")
+set(outrider_include \"${outrider_prefix}/${CMAKE_INSTALL_INCLUDEDIR}\")")
+install(SCRIPT cmake/install_pages.cmake)

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Enforces the arrows between the rooms (docs/architecture.md) by reading #include lines.
+"""Enforces the arrows between the rooms (docs/architecture.md) by reading #include lines, and looks for second bodies of what
+the library has once (docs/decisions/0013-one-economy.md).
 
     check_layers.py ROOT        checks include/, src/, examples/ and the top of a source folder; prints each breach, exit 1 if any
     check_layers.py --self-test proves on samples that each rule can fail
@@ -38,6 +39,15 @@ FRONT_DOOR = "include/outrider/outrider.hpp"
 TOP = {"CHANGELOG.md", "CMakeLists.txt", "CMakePresets.json", "CMakeUserPresets.json", "CONTRIBUTING.md", "LICENSE", "README.md",
        "SECURITY.md", "THIRD_PARTY.md", "compile_commands.json"}
 API = "docs/api.md"
+# What stands in one place. A piece is the text between blank lines, without comments: a function, as this code is written.
+BUILDER = re.compile(r"\bTokenTree::Builder\s+\w+\s*[({]")
+ORDERED = re.compile(r"\b(?:(?:stable_|partial_)?sort|nth_element)\b")  # a queue opens nodes that are not there yet
+RENUMBERED = re.compile(r"\.add\(\s*\w+\[(?:[^][;]|\[[^][;]*\])*parent(?:[^][;]|\[[^][;]*\])*\]\s*,")
+TREE_PARTS = {"include/outrider/tree/detail/keep_best.hpp", "include/outrider/tree/detail/subtree.hpp"}
+ECONOMY = re.compile(r"^\s*(?:class|struct)\s+(?:OUTRIDER_API\s+)?"
+                     r"(\w*(?:Cost|Budget|HitRate|Calibrat|Econom|Account|Explor|Kalman|Price)\w*)\s*(?:final\s*)?[:{]", re.M)
+ECONOMY_ROOM = "include/outrider/budget/"
+ECONOMY_VALUES = {"DraftBudget", "ThinkingBudget"}  # what a drafter is told; tokens of thoughts
 
 
 def includes(path):
@@ -163,6 +173,22 @@ def check_source(root, path):
             yield f"the body of <{include}> stands in src/{pathlib.PurePosixPath(name).parent}, not in its header's room"
 
 
+def second_bodies(root, path):
+    """Bodies of `keep_best`, of `subtree` and of the economy beside those that there are."""
+    name = path.relative_to(root).as_posix()
+    text = re.sub(r"//[^\n]*", "", path.read_text(encoding="utf-8"))
+    if name not in TREE_PARTS:
+        for piece in re.split(r"\n\s*\n", text):
+            if BUILDER.search(piece) and ORDERED.search(piece):
+                yield "a tree of the best nodes has its body in tree/detail/keep_best.hpp"
+            if RENUMBERED.search(piece):
+                yield "a part of a tree has its body in tree/detail/subtree.hpp, or keep_best.hpp"
+    if not name.startswith(ECONOMY_ROOM):
+        for kind in ECONOMY.findall(text):
+            if kind not in ECONOMY_VALUES:
+                yield f"{kind}: what drafting costs and brings is known in budget/ alone"
+
+
 def check_api(root):
     """Each public header is in the front door or in docs/api.md, machinery (detail/) apart."""
     door, api = root / FRONT_DOOR, root / API
@@ -186,6 +212,8 @@ def check(root):
     for path in sorted((root / "src").rglob("*.[ch]pp")):
         if path.parent != root / "src":
             breaches += [f"{path.relative_to(root)}: {why}" for why in check_source(root, path)]
+    breaches += [f"{path.relative_to(root)}: {why}" for folder in ("include", "src")
+                 for path in sorted((root / folder).rglob("*.[ch]pp")) for why in second_bodies(root, path)]
     for path in sorted((root / "examples").rglob("*.[ch]pp")):
         breaches += [f"{path.relative_to(root)}: <{name}> is private; examples use what is installed"
                      for name in includes(path)
@@ -215,7 +243,11 @@ GOOD = {
         "draft/drafter.hpp", "draft/ctc/c.hpp", "draft/hydra/h.hpp")),
     "src/kernels/plain.hpp": "#include <outrider/core/a.hpp>\n",
     "src/kernels/plain.cpp": '#include "kernels/plain.hpp"\n',
-    "src/decode/loop.cpp": "#include <ATen/ATen.h>\n#include <outrider/decode/loop.hpp>\n",
+    "src/decode/loop.cpp": "#include <ATen/ATen.h>\n#include <outrider/decode/loop.hpp>\n"
+                           "TokenTree::Builder tree(0);\ntree.add(nodes[i].parent, nodes[i].token, 0);\n\nstd::sort(a, b);\n",
+    "include/outrider/tree/detail/keep_best.hpp": "std::stable_sort(a, b);\nTokenTree::Builder tree(0);\n"
+                                                  "tree.add(place[kept.parent], 0, 0);\n",
+    "include/outrider/budget/detail/cost.hpp": "class PassCost {};\n",
     "examples/01/main.cpp": "#include <outrider/outrider.hpp>\n",
 }
 BAD = {  # file, the line added to it, a word of the expected breach
@@ -245,6 +277,15 @@ BAD = {  # file, the line added to it, a word of the expected breach
     "body elsewhere": ("src/engine/loop.cpp", "#include <outrider/decode/loop.hpp>", "not in its header's room"),
     "source of another": ("src/decode/loop.cpp", '#include "../kernels/private.hpp"', "by its room"),
     "left by a command": ("POSITIVE", "<!doctype html>", "stray"),
+    "second keep_best": ("include/outrider/draft/drafter.hpp",
+                         "TokenTree best() {\n    std::partial_sort(a, b, c);\n    TokenTree::Builder tree(0, 3);\n}", "keep_best"),
+    "second keep_best, by a threshold": ("src/decode/loop.cpp",
+                                         "std::nth_element(a, b, c);\nTokenTree::Builder tree{0};", "keep_best"),
+    "second subtree": ("include/outrider/decode/loop.hpp",
+                       "part.add(place[static_cast<std::size_t>(tree.parents()[i])], tree.tokens()[i], 0);", "subtree"),
+    "second subtree, over lines": ("src/decode/loop.cpp", "part.add(\n    kept[node.parent],\n    node.token, 0);", "subtree"),
+    "second economy": ("include/outrider/draft/drafter.hpp", "class DraftCost {};", "budget/ alone"),
+    "second economy in a source": ("src/decode/loop.cpp", "namespace {\nstruct PassPrices {", "budget/ alone"),
     "private example": ("examples/01/main.cpp", '#include "kernels/plain.hpp"', "private"),
 }
 
@@ -274,7 +315,7 @@ def main():
         self_test()
         return 0
     breaches = check(pathlib.Path(sys.argv[1]).resolve())
-    print("\n".join(breaches) if breaches else "rooms: all arrows hold")
+    print("\n".join(breaches) if breaches else "rooms: all arrows hold, no second bodies")
     return 1 if breaches else 0
 
 

@@ -79,7 +79,6 @@ public:
         return feedback;
     }
 
-    // [verify]
     /// One row a node: what follows the committed text and the path down to that node.
     [[nodiscard]] outrider::TreeOutput verify(std::span<const outrider::SequenceTree> trees) override {
         outrider::TreeOutput output;
@@ -100,7 +99,6 @@ public:
         output.logits = at::from_blob(logits->data(), {rows, MarkovModel::kVocabulary}, [logits](void*) {}, at::kFloat);
         return output;
     }
-    // [verify]
 
     [[nodiscard]] outrider::Feedback commit(std::span<const outrider::SequenceAcceptance> accepted) override {
         outrider::Feedback feedback;

@@ -19,6 +19,7 @@ using outrider::AsyncEngine;
 using outrider::GenerationOptions;
 using outrider::GenerationResult;
 
+// [visit]
 GenerationResult ask(AsyncEngine& engine, int client, outrider::AsyncRequest request = {}) {
     const std::string question = fmt::format("Name {} animals of the sea.", client + 2);
     return engine.submit(engine.model().chat(question), GenerationOptions{.max_tokens = 40}, std::move(request)).get();
@@ -36,6 +37,7 @@ GenerationResult visit(AsyncEngine& engine, int client) {
     request.priority = client % 2;
     return ask(engine, client, std::move(request));
 }
+// [visit]
 
 bool refuses_what_never_fits(AsyncEngine& engine) {
     try {

@@ -17,10 +17,12 @@ constexpr const char* kSchema = R"({"type": "object",
 
 void answer(const char* model_path, const char* question) {
     const auto model = outrider::LlamaModel::load(model_path);
+    // [json]
     const auto tokens = std::make_shared<outrider::TokenTrie>(model.tokenizer(), model.config().vocabulary);
     const auto json = std::make_shared<outrider::GrammarConstraint>(outrider::Grammar::json_schema(kSchema), tokens);
     outrider::SpeculativeDecoder decoder{outrider::NgramDraft{}, outrider::LlamaVerifier{model}};
     const auto result = decoder.generate(model.chat(question), {.max_tokens = 200, .constraint = json});
+    // [json]
     fmt::print("{}\n{} tokens in {} passes of the target\n", result.text, result.stats.tokens, result.stats.rounds);
 }
 

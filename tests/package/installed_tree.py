@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
-"""Installs outrider, moves the installed tree, gives it a LibTorch, and looks for traces of where it was built.
+"""Installs outrider, moves the installed tree, gives it a LibTorch, and looks for traces of where it was built and for links of
+its pages that lead nowhere.
 
     installed_tree.py CMAKE BUILD SOURCE LIBTORCH PREFIX LIBDIR     LIBTORCH is empty for a build without it
 """
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -30,6 +32,30 @@ def traces(prefix, places):
                 yield f"{path} names {place}"
 
 
+LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)\s]*)?\)")
+NOT_INSTALLED = re.compile(r"(\.\./)*(src|tests|cmake|examples/drafters)(/|$)")
+
+
+def links(page):
+    """The relative links of a page, its code apart."""
+    text = re.sub(r"^ *```.*?^ *```", "", page.read_text(encoding="utf-8"), flags=re.S | re.M)
+    return [link for link in LINK.findall(text) if "://" not in link]
+
+
+def lost_links(source, docs):
+    """Links of installed pages that lead nowhere, and links of the source's pages that installing has lost."""
+    for page in sorted(docs.rglob("*.md")):
+        name = page.relative_to(docs)
+        there = links(page)
+        for link in there:
+            if not (page.parent / link).exists():
+                yield f"{name} links to {link}, which is not installed"
+        if (source / name).is_file():
+            expected = [link for link in links(source / name) if not NOT_INSTALLED.match(link)]
+            if len(there) != len(expected):
+                yield f"{name} has {len(there)} links, expected {len(expected)}"
+
+
 def main():
     cmake, build, source, libtorch, prefix, libdir = sys.argv[1:]
     prefix = pathlib.Path(prefix)
@@ -39,7 +65,11 @@ def main():
     subprocess.run([cmake, "--install", build, "--prefix", first], check=True, stdout=subprocess.DEVNULL)
     first.rename(prefix)
     found = list(traces(prefix, (build, source, str(first))))
-    for needed in ("share/doc/outrider/README.md", "share/doc/outrider/examples/CMakeLists.txt",
+    docs = prefix / "share/doc/outrider"
+    found += lost_links(pathlib.Path(source), docs)
+    for needed in (*(f"share/doc/outrider/{page}" for page in (
+                       "README.md", "CONTRIBUTING.md", "SECURITY.md", "THIRD_PARTY.md", "LICENSE", "docs/embedding.md",
+                       "benchmarks/results/drafts.md", "examples/CMakeLists.txt")),
                    f"{libdir}/pkgconfig/outrider-core.pc"):
         if not (prefix / needed).is_file():
             found.append(f"{needed} is not installed")

@@ -129,6 +129,29 @@ static void ages(outrider_engine* engine) {
     outrider_request_free(request);
 }
 
+/* What docs/c_api.md shows. */
+static int answer(const char* model, const char* chat_template) {
+    // [page]
+    outrider_engine_options options;
+    outrider_engine_options_init(&options, sizeof options);
+    options.model = model;
+    options.chat_template = chat_template; /* NULL: the model's own */
+    outrider_engine* engine;
+    if (outrider_open(&options, &engine) != OUTRIDER_OK) return puts(outrider_last_error());
+
+    outrider_request* request;
+    const char* ask = "Why is the sky blue?";
+    if (outrider_generate(engine, OUTRIDER_PROMPT_USER, ask, strlen(ask), NULL, NULL, NULL, &request) == OUTRIDER_OK) {
+        outrider_result result = {.size = sizeof result};
+        outrider_wait(request, 0, &result);
+        puts(result.text);
+        outrider_request_free(request);
+    }
+    outrider_close(engine);
+    // [page]
+    return 0;
+}
+
 int main(int argc, char** argv) {
     CHECK(argc == 2 && outrider_c_version() == OUTRIDER_C_VERSION);
     outrider_engine* engine = open_tiny(argv[1], "ngram");
@@ -136,6 +159,7 @@ int main(int argc, char** argv) {
     texts_and_callbacks(engine, plain);
     errors(engine);
     ages(engine);
+    CHECK(answer(argv[1], "chatml") == 0);
     outrider_stats stats;
     memset(&stats, 0, sizeof stats);
     stats.size = sizeof stats;

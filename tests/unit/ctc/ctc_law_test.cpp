@@ -162,8 +162,10 @@ TEST_CASE("a sampled tree says what was drawn, and where it was cut", "[rules]")
     int cut = 0, ended = 0;
     for (int i = 0; i < 50; ++i) {
         const RandomKey key(5, 0, i, static_cast<std::uint64_t>(RandomPurpose::draft));
+        // [samples]
         const SampledDraft draft = sampler.draw(0, frames, 1, 4, key);
         const DraftSamples samples = samples_of(draft, std::make_shared<CtcLaw>(frames));
+        // [samples]
         std::int32_t point = 0;
         for (const NodeIndex node : draft.chains[0].nodes) {
             REQUIRE(samples.draws(point).size() == 1);

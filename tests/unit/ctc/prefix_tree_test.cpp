@@ -250,6 +250,20 @@ TEST_CASE("equal probabilities are taken in order of parent and index, and scrat
     CHECK(std::equal(first.parents().begin(), first.parents().end(), again.parents().begin(), again.parents().end()));
 }
 
+TEST_CASE("a condition that doubles the scores of tokens that are not there yet, as docs/ctc.md shows it") {
+    Random random(26);
+    const auto frames = random_frames<float>(random, {8, 100, 2.0, 0.0, 0.0});
+    const TokenId pending = 0;
+    // [condition]
+    PrefixTreeSearch search;
+    const TokenTree tree = search.tree(pending, frames, 16, [&](const PrefixContext& l, std::span<float> factors) {
+        for (std::size_t c = 0; c < factors.size(); ++c)  // f_l of the candidate frames.tokens()[c]
+            factors[c] = std::ranges::find(l.tokens, frames.tokens()[c]) == l.tokens.end() ? 2.0F : 1.0F;
+    });
+    // [condition]
+    CHECK(tree.size() == 17);
+}
+
 TEST_CASE("a search that has grown allocates nothing") {
     Random random(24);
     const auto frames = random_frames<float>(random, {8, 100, 2.0, 0.0, 0.0});

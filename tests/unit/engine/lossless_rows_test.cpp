@@ -14,7 +14,9 @@ TEST_CASE("rows of the kernels' pass are the same in every tree") {
     const std::string tiny = OUTRIDER_SOURCE_DIR "/tests/golden/model/tiny-gguf/tiny.gguf";
     LlamaVerifier verifier{LlamaModel::load(tiny, {.threads = 2})};
     const std::vector<std::vector<TokenId>> prompts{{5, 9, 31, 7}, {1}};
+    // [check]
     const LosslessReport report = check_lossless(verifier, prompts, {.tokens = 40});
+    // [check]
     CHECK(report.rows == 80);
     CHECK(report.exact());
     CHECK(report.lossless());

@@ -24,7 +24,8 @@ class Client(unittest.TestCase):
         cls.process = subprocess.Popen([PROGRAM, "serve", "-m", MODEL, "--port", "0", "--name", "tiny", "--template",
                                         "chatml", "--drafter", "ngram", "--nodes", "4", "--threads", "1"], stderr=subprocess.PIPE, text=True)
         port = next(found[1] for found in map(re.compile(r"http://127\.0\.0\.1:(\d+)").search, cls.process.stderr) if found)
-        cls.client = openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=0, timeout=120)
+        cls.url = f"http://127.0.0.1:{port}/v1"
+        cls.client = openai.OpenAI(base_url=cls.url, api_key="none", max_retries=0, timeout=120)
 
     @classmethod
     def tearDownClass(cls):
@@ -36,6 +37,16 @@ class Client(unittest.TestCase):
 
     def chat(self, **more):
         return self.client.chat.completions.create(**ASK, **more)
+
+    def test_what_the_page_shows(self):
+        url, model = self.url, "tiny"
+        # [page]
+        with openai.OpenAI(base_url=url, api_key="none") as client:
+            answer = client.chat.completions.create(
+                model=model, messages=[{"role": "user", "content": "Why is the sky blue?"}], max_tokens=64)
+        print(answer.choices[0].message.content)
+        # [page]
+        self.assertGreater(answer.usage.completion_tokens, 0)
 
     def test_chat_streamed_is_chat_whole(self):
         whole = self.chat(n=2, temperature=0.8)
