@@ -1,4 +1,4 @@
-// The CTC beam's levels as operators of the tensor library: three launches where ATen alone needs eighteen.
+// The CTC beam's levels as operators of the tensor library: three launches where ATen alone needs fourteen.
 #include <outrider/draft/ctc/detail/beam_kernels.hpp>
 
 #include <ATen/ops/empty.h>

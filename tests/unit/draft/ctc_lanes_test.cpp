@@ -19,27 +19,39 @@ using namespace outrider::test;
 
 namespace {
 
-/// Scores by sequence and last two tokens: [S, V + 1, V + 1, V], places one behind the columns.
+/// Scores by sequence and last two tokens: [S, V + 1, V + 1, V], places one behind the columns; for so many nodes.
 class TableScores final : public outrider::detail::CtcBeamScores {
 public:
-    explicit TableScores(at::Tensor table) : table_(std::move(table)) {}
+    TableScores(at::Tensor table, std::int64_t nodes) : table_(std::move(table)), nodes_(nodes) {}
     [[nodiscard]] at::Tensor root() override {
         last_ = at::zeros({table_.size(0), 1}, at::kLong);
         return table_.select(1, 0).select(1, 0);
     }
     [[nodiscard]] at::Tensor longer(const at::Tensor& parent, const at::Tensor& column) override {
-        const std::int64_t P = column.size(1), S = table_.size(0);
-        const at::Tensor second = parent.defined() ? last_.gather(1, parent) : last_.expand({S, P});
+        const at::Tensor second = parent.defined() ? last_.gather(1, parent) : last_.expand_as(column);
         last_ = column + 1;
-        std::vector<at::Tensor> rows;
-        for (std::int64_t s = 0; s < S; ++s)
-            for (std::int64_t p = 0; p < P; ++p)
-                rows.push_back(table_[s][last_[s][p].item<std::int64_t>()][second[s][p].item<std::int64_t>()]);
-        return at::stack(rows);
+        return rows(last_, second);
+    }
+    [[nodiscard]] at::Tensor tokens(std::int64_t length) override {
+        const std::int64_t P = outrider::detail::beam_width(nodes_, table_.size(3), length - 1);
+        return tokens_ = at::empty({table_.size(0), P, length == 1 ? 1 : 2}, at::kLong);
+    }
+    [[nodiscard]] at::Tensor behind(std::int64_t length) override {
+        const at::Tensor last = tokens_.select(2, 0) + 1;
+        return rows(last, length == 1 ? at::zeros_like(last) : tokens_.select(2, 1) - table_.size(3) + 1);
     }
 
 private:
-    at::Tensor table_, last_;
+    [[nodiscard]] at::Tensor rows(const at::Tensor& last, const at::Tensor& second) const {
+        std::vector<at::Tensor> all;
+        for (std::int64_t s = 0; s < last.size(0); ++s)
+            for (std::int64_t p = 0; p < last.size(1); ++p)
+                all.push_back(table_[s][last[s][p].item<std::int64_t>()][second[s][p].item<std::int64_t>()]);
+        return at::stack(all);
+    }
+
+    at::Tensor table_, last_, tokens_;
+    std::int64_t nodes_;
 };
 
 at::Tensor with_gates(const at::Tensor& logits, const at::Tensor& gate) {
@@ -89,7 +101,7 @@ TEST_CASE("CtcBeam finds the tree of CtcSearch, whatever the frames, nodes and s
                              table = noise({S, V + 1, V + 1, V}, seed + 2, 2).to(at::kFloat);
             seed += 3;
             outrider::detail::CtcBeam beam(T, V, at::kCPU);
-            TableScores scores(table);
+            TableScores scores(table, nodes);
             const at::Tensor found = beam.fetched(
                 beam.search(with_gates(logits.view({S * T, V}), gate.view({S * T})), nodes, scores, kernels), nodes);
             for (std::int64_t s = 0; s < S; ++s) {
@@ -108,6 +120,24 @@ TEST_CASE("CtcBeam finds the tree of CtcSearch, whatever the frames, nodes and s
         }
 }
 
+TEST_CASE("CtcBeam: frames that are surely blank or surely not") {
+    const std::int64_t T = 7, V = 30, nodes = 20;
+    std::vector<TokenId> vocabulary(V);
+    for (TokenId c = 0; c < V; ++c) vocabulary[static_cast<std::size_t>(c)] = c;
+    const bool kernels = GENERATE(false, true);
+    const double least = 1e-9;  // as far as forward variables of floats reach everywhere
+    for (std::uint64_t seed = 1; seed < 40; seed += 3) {
+        CAPTURE(seed, kernels);
+        const at::Tensor logits = noise({T, V}, seed, 3).to(at::kFloat), gate = noise({T}, seed + 1, 60).to(at::kFloat),
+                         table = noise({1, V + 1, V + 1, V}, seed + 2, 2).to(at::kFloat);
+        outrider::detail::CtcBeam beam(T, V, at::kCPU);
+        TableScores scores(table, nodes);
+        const at::Tensor found = beam.fetched(beam.search(with_gates(logits, gate), nodes, scores, kernels), nodes);
+        check_same_paths(outrider::detail::beam_tree(floats(found), nodes, T, least, 7, vocabulary),
+                         host_tree(logits, gate, table[0], nodes, least, vocabulary), 1e-4);
+    }
+}
+
 TEST_CASE("CtcBeam: NaN in one sequence drafts nothing there, and leaves the others as they are") {
     const std::int64_t T = 4, V = 20;
     std::vector<TokenId> vocabulary(V);
@@ -116,7 +146,7 @@ TEST_CASE("CtcBeam: NaN in one sequence drafts nothing there, and leaves the oth
     const at::Tensor table = noise({1, V + 1, V + 1, V}, 3, 2).to(at::kFloat);
     const bool kernels = GENERATE(false, true);
     outrider::detail::CtcBeam beam(T, V, at::kCPU);
-    TableScores alone(table), both(at::cat({table, table}));
+    TableScores alone(table, 12), both(at::cat({table, table}), 12);
     const at::Tensor first = beam.fetched(beam.search(frames, 12, alone, kernels), 12);
     const TokenTree wanted = outrider::detail::beam_tree(floats(first), 12, T, 0.0, 7, vocabulary);
     const at::Tensor broken = at::full_like(frames, std::numeric_limits<float>::quiet_NaN());

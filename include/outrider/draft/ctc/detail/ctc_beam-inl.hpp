@@ -3,22 +3,22 @@
 
 #include <outrider/draft/ctc/detail/ctc_beam.hpp>
 
+#include <ATen/ops/add.h>
 #include <ATen/ops/addmm.h>
-#include <ATen/ops/bmm.h>
+#include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
-#include <ATen/ops/floor_divide.h>
+#include <ATen/ops/clamp_max.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/gather.h>
 #include <ATen/ops/linalg_solve_triangular.h>
-#include <ATen/ops/log_sigmoid.h>
 #include <ATen/ops/mul.h>
-#include <ATen/ops/neg.h>
 #include <ATen/ops/remainder.h>
 #include <ATen/ops/softmax.h>
 #include <ATen/ops/topk.h>
 #include <ATen/ops/zeros.h>
 
-#include <cmath>
+#include <tuple>
 
 #include <outrider/draft/ctc/detail/beam_kernels.hpp>
 #include <outrider/draft/nn/detail/beam_tree.hpp>
@@ -28,40 +28,58 @@
 
 namespace outrider::detail {
 
-/// The prefixes of one length, P of each sequence.
+/// The prefixes of one length, P of each sequence. What a child has to know beside its entries, its token and what
+/// stands for the token before it, lies in `joint` in front of the frames: one gather takes everything.
 struct CtcBeam::Level {
-    at::Tensor column;              ///< [S, P] last tokens; undefined for the empty prefix
-    at::Tensor entry;               ///< [S, T, P] probability that the prefix begins to be its last token at a frame
-    at::Tensor cells;               ///< [S, P, T - 1, T - 1] zeros, beside the diagonal what `expand` writes
-    at::Tensor emit;                ///< [S, T] minus the probability that a frame is no blank
-    std::vector<at::Tensor> found;  ///< psi [S, P] and place [S, P] of all levels so far
+    std::int64_t carried = 0;  ///< 2, or 0 where frames know no prefix
+    at::Tensor joint;  ///< [carried + T, S, P, V] column, V + last; P(prefix, then a token that enters at frame t)
+    at::Tensor known;  ///< [carried + 4 T, S, P] the same of the prefix; behind it zeros: right sides
+    at::Tensor cells;  ///< [S, P, 4 T, 4 T] their systems
+    at::Tensor last;   ///< [S, P] last tokens
 };
 
-// Weight at frame t of what was label at s and no longer is since (k = 1: through blanks alone; k = 0: or still is it):
-// emit_t times the blanks from s to t. As logarithms they are sums of log sigmoid(gate) and log sigmoid(-gate), which
-// one product with a matrix of ones takes for all s, k and t.
+// The forward variables of a prefix solve one triangular system. With o_t the odds of a blank, so that a frame emits
+// with 1 / (1 + o_t), share_t that of the last token among all tokens, and entry_t where this token begins:
+//   ends_t    -(1 + o_t) ends_t + share_{t-1} ends_{t-1} = entry_{t-1}   minus P(frame t emits right behind the token)
+//   rests_t   -(1 + o_t) rests_t + o_{t-1} (ends_{t-1} + rests_{t-1}) = 0   minus P(frame t emits behind a blank)
+//   opens_t   opens_t + ends_t + rests_t = 0            weight of all other tokens' shares at t
+//   again_t   again_t + share_t rests_t = 0             entry of the same token: it needs a blank before it
+// Signs are such that shares stand in it as they are. Of the empty prefix the right side of rests_0 is 1.
+// First stand ends_1 .. ends_T, then the others from 0 on, kind by kind.
 OUTRIDER_INLINE CtcBeam::CtcBeam(std::int64_t frames, std::int64_t columns, at::Device device)
     : frames_(frames), columns_(columns) {
-    const std::int64_t T = frames;
-    const at::Tensor sums = at::zeros({2 * T, T * 2 * T}), mask = at::full({T * 2 * T}, -INFINITY);
-    auto one = sums.accessor<float, 2>();
-    auto open = mask.accessor<float, 1>();
-    for (std::int64_t s = 0; s < T; ++s)
-        for (std::int64_t k = 0; k < 2; ++k)
-            for (std::int64_t t = s + k; t < T; ++t) {
-                const std::int64_t cell = (s * 2 + k) * T + t;
-                open[cell] = 0;
-                one[2 * t + 1][cell] = 1;
-                for (std::int64_t u = s; u < t; ++u) one[2 * u][cell] = 1;
-            }
-    sums_ = sums.to(device), mask_ = mask.to(device);
+    const std::int64_t T = frames, n = 4 * T;
+    const at::Tensor fixed = at::zeros({n, n}), by_odds = at::zeros({T, n, n}), empty = at::zeros({n, 1});
+    auto one = fixed.accessor<float, 2>();
+    auto odds = by_odds.accessor<float, 3>();
+    one[T - 1][T - 1] = -1;  // ends_T, which nothing asks for
+    for (std::int64_t t = 0; t < T; ++t) {
+        const std::int64_t ends = t - 1, rests = kRests * T + t, opens = kOpens * T + t, again = kAgain * T + t;
+        one[opens][opens] = one[opens][rests] = one[again][again] = 1;
+        one[rests][rests] = odds[t][rests][rests] = -1;
+        if (t + 1 < T) odds[t][rests + 1][rests] = 1;
+        if (t == 0) continue;
+        one[opens][ends] = 1;
+        one[ends][ends] = odds[t][ends][ends] = -1;
+        if (t + 1 < T) odds[t][rests + 1][ends] = 1;
+    }
+    empty.accessor<float, 2>()[kRests * T][0] = 1;
+    fixed_ = fixed.view({n * n}).to(device), by_odds_ = by_odds.view({T, n * n}).to(device), empty_ = empty.to(device);
+    numbers_ = at::arange(columns, fixed_.options()), behind_ = at::full({1}, columns, fixed_.options());
 }
 
-/// [S, T, 2 T]: of what was label at s, for k = 0, then for k = 1.
-OUTRIDER_INLINE at::Tensor CtcBeam::weights_of(const at::Tensor& frames) const {
-    const std::int64_t T = frames_, S = frames.size(0) / T;
-    const at::Tensor gates = at::log_sigmoid(frames.narrow(1, columns_, 2)).view({S, 2 * T});
-    return at::addmm(mask_, gates, sums_).exp_().view({S, T, 2 * T});
+/// Without shares: [S, 4 T, 4 T].
+OUTRIDER_INLINE at::Tensor CtcBeam::system_of(const at::Tensor& frames) const {
+    const std::int64_t T = frames_;
+    // Larger odds would lose what follows blanks where Psi is small: rests_t is divided by them, then multiplied. What
+    // this adds to a Psi is below 1e-16.
+    const at::Tensor odds = at::clamp_max(frames.select(1, columns_), 40).exp_();
+    return at::addmm(fixed_, odds.view({-1, T}), by_odds_).view({-1, 4 * T, 4 * T});
+}
+
+/// Of one kind, [T, S, P, 1].
+OUTRIDER_INLINE at::Tensor CtcBeam::unknowns(const at::Tensor& solution, std::int64_t which) const {
+    return solution.narrow(2, which * frames_, frames_).permute({2, 0, 1, 3});
 }
 
 OUTRIDER_INLINE at::Tensor CtcBeam::search(const at::Tensor& frames, std::int64_t nodes, CtcBeamScores& scores,
@@ -98,60 +116,79 @@ OUTRIDER_INLINE std::vector<at::Tensor> CtcBeam::by_kernels(const at::Tensor& fr
 
 OUTRIDER_INLINE std::vector<at::Tensor> CtcBeam::by_operations(const at::Tensor& frames, std::int64_t nodes,
                                                                CtcBeamScores& scores) const {
-    const std::int64_t T = frames_, S = frames.size(0) / T, depth = beam_levels(nodes, T);
-    const at::Tensor logits = frames.narrow(1, 0, columns_).view({S, T, 1, columns_}), weights = weights_of(frames);
+    const std::int64_t T = frames_, V = columns_, S = frames.size(0) / T, depth = beam_levels(nodes, T);
+    const at::Tensor logits = frames.view({S, T, V + 2}).narrow(2, 0, V).transpose(0, 1).unsqueeze(2);  // [T, S, 1, V]
+    const auto shares_of = [&](const at::Tensor& added) {
+        const at::Tensor sum = at::empty({T, S, added.size(0) / S, V}, added.options());
+        at::Tensor to = sum;
+        return at::softmax(at::add_out(to, logits, added.view({1, S, -1, V})), -1);
+    };
+    const at::Tensor root = scores.root(), system = system_of(frames);
+    at::Tensor shares = root.defined() ? shares_of(root) : at::softmax(logits, -1);
     Level level;
-    if (depth > 1) level.emit = at::neg(weights.view({S, T, 2, T}).select(2, 0).diagonal(0, 1, 2));
-    expand(level, logits, weights, scores.root());
+    const at::Tensor first = at::linalg_solve_triangular(system, empty_.expand({S, 4 * T, 1}), false);
+    level.joint = shares * unknowns(first.unsqueeze(1), kOpens);
+    std::vector<at::Tensor> found;
     for (std::int64_t d = 0;; ++d) {
-        choose(level, beam_width(nodes, columns_, d));
-        if (d + 1 == depth) return level.found;
-        const at::Tensor place = level.found.back();
-        const bool first = d == 0;  // prefixes of one token
-        const at::Tensor parent = first ? at::Tensor() : at::floor_divide(place, columns_);
-        level.column = first ? place : at::remainder(place, columns_);
-        expand(level, logits, weights, scores.longer(parent, level.column));
+        const at::Tensor joint = level.joint.narrow(0, level.carried, T);
+        auto [psi, place] = joint.sum(0).view({S, -1}).topk(beam_width(nodes, V, d), 1);
+        found.push_back(psi), found.push_back(place);
+        if (d + 1 == depth) return found;
+        if (root.defined()) level.carried = 2;
+        enter(level, place, system);
+        if (root.defined()) {
+            take_tokens(level, place, scores.tokens(d + 1), d + 2 < depth);
+            shares = shares_of(scores.behind(d + 1));
+        } else {
+            level.last = d == 0 ? place : at::remainder(place, V);
+        }
+        expand(level, shares);
     }
 }
 
-/// P(the draft begins with a prefix and goes on with a token, that token entered at a frame), in place of `entry`:
-/// [S, T, P, V].
-OUTRIDER_INLINE void CtcBeam::expand(Level& level, const at::Tensor& logits, const at::Tensor& weights,
-                                     const at::Tensor& scores) const {
-    const std::int64_t S = logits.size(0), T = frames_, V = columns_;
-    const bool empty = !level.column.defined();
-    const std::int64_t P = empty ? 1 : level.column.size(1);
-    at::Tensor shares =
-        at::softmax(scores.defined() ? logits + scores.view({S, 1, P, V}) : logits.expand({S, T, P, V}), -1);
-    if (empty) {
-        level.entry = shares.mul_(weights.select(1, 0).narrow(1, 0, T).view({S, T, 1, 1}));
-        return;
-    }
-    const at::Tensor last = level.column.view({S, 1, P, 1}).expand({S, T, P, 1});
-    const at::Tensor stay = shares.gather(3, last);
-    if (!level.cells.defined() || level.cells.size(1) != P)
-        level.cells = at::zeros({S, P, T - 1, T - 1}, shares.options());
-    if (T > 2) {
-        at::Tensor below = level.cells.diagonal(-1, 2, 3);  // label_{i + 1} = entry_i + stay_i label_i
-        at::mul_out(below, stay.squeeze(3).transpose(1, 2).narrow(2, 1, T - 2),
-                    level.emit.unsqueeze(1).narrow(2, 1, T - 2));
-    }
-    const at::Tensor label = at::linalg_solve_triangular(
-        level.cells, level.entry.transpose(1, 2).narrow(2, 0, T - 1).unsqueeze(3), false, true, true);
-    const at::Tensor both = at::bmm(label.squeeze(3), weights.narrow(1, 1, T - 1));  // [S, P, 2 T]
-    const auto by_frame = [&](std::int64_t k) { return both.narrow(2, k * T, T).transpose(1, 2).unsqueeze(3); };
-    level.entry = shares.mul_(by_frame(0));
-    level.entry.scatter_(3, last, stay * by_frame(1));  // a token that comes again needs a blank before it
+/// Room for prefixes of another number.
+OUTRIDER_INLINE void CtcBeam::make(Level& level, const at::Tensor& system, std::int64_t width) const {
+    const std::int64_t T = frames_, S = system.size(0);
+    level.known = at::zeros({level.carried + 4 * T, S, width}, system.options());
+    level.cells = at::empty({S, width, 4 * T, 4 * T}, system.options());
+    level.cells.copy_(system.unsqueeze(1).expand_as(level.cells));
+    level.joint = at::empty({level.carried + T, S, width, columns_}, system.options());
+    if (level.carried > 0) level.joint.select(0, 0).copy_(numbers_.expand({S, width, columns_}));
 }
 
-/// The best of a level's children: their psi and place, and where they are entered.
-OUTRIDER_INLINE void CtcBeam::choose(Level& level, std::int64_t width) const {
-    const at::Tensor joint = level.entry;
-    const std::int64_t S = joint.size(0), T = frames_, places = joint.size(2) * joint.size(3);
-    const auto [psi, place] = joint.sum(1).view({S, places}).topk(width, 1);
-    level.entry = joint.view({S, T, places}).gather(2, place.unsqueeze(1).expand({S, T, width}));
-    level.found.push_back(psi);
-    level.found.push_back(place);
+/// The chosen children become the level's prefixes.
+OUTRIDER_INLINE void CtcBeam::enter(Level& level, const at::Tensor& place, const at::Tensor& system) const {
+    const at::Tensor joint = level.joint;
+    const std::int64_t rows = joint.size(0), S = place.size(0), width = place.size(1);
+    if (!level.known.defined() || level.known.size(2) != width) make(level, system, width);
+    at::Tensor known = level.known.narrow(0, level.carried + frames_ - rows, rows);
+    at::gather_out(known, joint.view({rows, S, -1}), 2, place.unsqueeze(0).expand({rows, S, width}));
+}
+
+/// For the scores' `tokens`, and, if there is more to come, for the children of these prefixes.
+OUTRIDER_INLINE void CtcBeam::take_tokens(Level& level, const at::Tensor& place, const at::Tensor& tokens,
+                                          bool more) const {
+    const bool first = tokens.size(2) == 1;
+    tokens.copy_(first ? place.unsqueeze(2) : level.known.narrow(0, 0, level.carried).permute({1, 2, 0}));
+    level.last = tokens.select(2, 0);
+    at::Tensor before = level.joint.select(0, 1);
+    if (more) at::add_out(before, level.last.unsqueeze(2), behind_.expand({columns_}));
+}
+
+/// P(the draft begins with a prefix and goes on with a token, that token entered at a frame), from the prefix's
+/// entries.
+OUTRIDER_INLINE void CtcBeam::expand(Level& level, const at::Tensor& shares) const {
+    const std::int64_t T = frames_, n = 4 * T, V = columns_, S = level.last.size(0), P = level.last.size(1);
+    const at::Tensor last = level.last.unsqueeze(0).unsqueeze(3);
+    // share_t, from t = 1 on, twice: at ends_t in the row of ends_{t+1}, and at rests_t in the row of again_t.
+    at::Tensor stays = level.cells.as_strided({T - 1, S, P, 2}, {n + 1, P * n * n, n * n, kAgain * T * n + T + 1},
+                                              level.cells.storage_offset() + n);
+    at::gather_out(stays, shares.narrow(0, 1, T - 1).expand({T - 1, S, P, V}), 3, last.expand({T - 1, S, P, 2}));
+    const at::Tensor sides = level.known.narrow(0, level.carried, n).permute({1, 2, 0}).unsqueeze(3);
+    const at::Tensor solution = at::linalg_solve_triangular(level.cells, sides, false);
+    at::Tensor joint = level.joint.narrow(0, level.carried, T);
+    at::mul_out(joint, shares, unknowns(solution, kOpens));
+    joint.scatter_(3, last.expand({T, S, P, 1}), unknowns(solution, kAgain));
 }
 
 }  // namespace outrider::detail

@@ -15,9 +15,13 @@ public:
     virtual ~CtcBeamScores() = default;
     /// Of every sequence's empty prefix: [S, V]; undefined where frames know no prefix.
     [[nodiscard]] virtual at::Tensor root() = 0;
-    /// Of the prefixes that are one token longer than those of the last call: [S P, V]. `parent` [S, P] int64 places
-    /// among these in their sequence, `column` [S, P] the tokens that were added.
+    /// With kernels: of the prefixes that are one token longer than those of the last call: [S P, V]. `parent` [S, P]
+    /// int64 places among these in their sequence, `column` [S, P] the tokens that were added.
     [[nodiscard]] virtual at::Tensor longer(const at::Tensor& parent, const at::Tensor& column) = 0;
+    /// Without kernels: of the prefixes of `length` tokens [S P, V], after these were written to `tokens(length)`:
+    /// [S, P, 2] int64, the last token's column, then V and the column of the token before it; of length 1 [S, P, 1].
+    [[nodiscard]] virtual at::Tensor tokens(std::int64_t length) = 0;
+    [[nodiscard]] virtual at::Tensor behind(std::int64_t length) = 0;
 };
 
 /// The N largest Psi (see ctc/prefix_forward.hpp), exactly, level by level: of the N best prefixes those of length d
@@ -38,16 +42,21 @@ public:
 
 private:
     struct Level;
+    enum Unknown : std::int64_t { kEnds, kRests, kOpens, kAgain };
     [[nodiscard]] std::vector<at::Tensor> by_kernels(const at::Tensor& frames, std::int64_t nodes,
                                                      CtcBeamScores& scores) const;
     [[nodiscard]] std::vector<at::Tensor> by_operations(const at::Tensor& frames, std::int64_t nodes,
                                                         CtcBeamScores& scores) const;
-    [[nodiscard]] at::Tensor weights_of(const at::Tensor& frames) const;
-    void expand(Level& level, const at::Tensor& logits, const at::Tensor& weights, const at::Tensor& scores) const;
-    void choose(Level& level, std::int64_t width) const;
+    [[nodiscard]] at::Tensor system_of(const at::Tensor& frames) const;
+    [[nodiscard]] at::Tensor unknowns(const at::Tensor& solution, std::int64_t which) const;
+    void make(Level& level, const at::Tensor& system, std::int64_t width) const;
+    void enter(Level& level, const at::Tensor& place, const at::Tensor& system) const;
+    void take_tokens(Level& level, const at::Tensor& place, const at::Tensor& tokens, bool more) const;
+    void expand(Level& level, const at::Tensor& shares) const;
 
     std::int64_t frames_, columns_;
-    at::Tensor sums_, mask_;  // of weights_of
+    at::Tensor fixed_, by_odds_, empty_;  // of the system: [16 T^2], [T, 16 T^2]; its right side for the empty prefix
+    at::Tensor numbers_, behind_;         // f32: [V] 0, 1, ..; [1] V
 };
 
 }  // namespace outrider::detail

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/add.h>
 #include <ATen/ops/addmm.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
@@ -32,6 +33,8 @@ namespace outrider::detail {
 struct PlainFrames final : CtcBeamScores {
     [[nodiscard]] at::Tensor root() override { return {}; }
     [[nodiscard]] at::Tensor longer(const at::Tensor&, const at::Tensor&) override { return {}; }
+    [[nodiscard]] at::Tensor tokens(std::int64_t) override { return {}; }
+    [[nodiscard]] at::Tensor behind(std::int64_t) override { return {}; }
 };
 
 struct LaneCtcCache final : CtcCache {
@@ -142,13 +145,14 @@ private:
         at::Tensor features;  ///< [context, F] f32; in rows that fill the shape up what was there before
     };
 
-    /// What a round is about, on the host: rows but the newest of all sequences, rows that fill the shape up, then the
+    /// What a round is about, on the host: rows that fill the shape up, rows but the newest of all sequences, then the
     /// newest of each sequence. A sequence of which nothing is committed has one row that nobody remembers: its pending
     /// token without a feature.
     struct Plan : LanePlan {
         Shape shape;
-        std::vector<std::int64_t> tokens;         ///< of all rows
-        std::vector<at::Tensor> earlier, newest;  ///< features
+        std::int64_t fill = 0;             ///< rows that fill up
+        std::vector<std::int64_t> tokens;  ///< of all rows
+        std::vector<at::Tensor> features;  ///< of the rows behind those that fill up
         RoundNumbers numbers;
         RoundNumbers::Part token_at;
         LaneLayers::Parts parts;
@@ -158,24 +162,26 @@ private:
         const auto add = [&](std::int64_t token, std::int64_t slot, std::int64_t position) {
             plan.tokens.push_back(token), plan.slot.push_back(slot), plan.position.push_back(position);
         };
+        std::int64_t earlier = 0;
+        for (const CtcRound& round : rounds) earlier += std::max<std::int64_t>(std::ssize(round.next) - 1, 0);
+        plan.fill = filled_rows(earlier) - earlier;
+        for (std::int64_t i = 0; i < plan.fill; ++i) add(0, 0, 0);
         for (const CtcRound& round : rounds) {
             const std::int64_t lane = lane_of(round), rows = std::ssize(round.next), begin = round.committed - rows;
             for (std::int64_t j = 0; j + 1 < rows; ++j)
                 add(round.next[static_cast<std::size_t>(j)], layers_->slot(lane, begin + j), begin + j);
-            if (rows > 1) plan.earlier.push_back(round.features.narrow(0, 0, rows - 1));
+            if (rows > 1) plan.features.push_back(round.features.narrow(0, 0, rows - 1));
         }
-        const std::int64_t filled = filled_rows(std::ssize(plan.slot));
-        while (std::ssize(plan.slot) < filled) add(0, 0, 0);
         for (const CtcRound& round : rounds) {
             const std::int64_t rows = std::ssize(round.next), newest = round.committed - 1;
             if (rows > 0) {
                 add(round.next.back(), layers_->slot(lane_of(round), newest), newest);
-                plan.newest.push_back(round.features.narrow(0, rows - 1, 1));
+                plan.features.push_back(round.features.narrow(0, rows - 1, 1));
                 continue;
             }
             if (!no_feature_.defined())
                 no_feature_ = at::zeros({1, ctc_feature_width(config_)}, options_.dtype(at::kFloat));
-            add(round.pending, 0, 0), plan.newest.push_back(no_feature_);
+            add(round.pending, 0, 0), plan.features.push_back(no_feature_);
         }
         plan.context = std::ssize(plan.slot);
     }
@@ -222,8 +228,7 @@ private:
         plan.numbers.send(options_.device(), inputs.numbers);
         if (!inputs.features.defined())
             inputs.features = at::zeros({plan.context, ctc_feature_width(config_)}, options_.dtype(at::kFloat));
-        fill_rows(inputs.features, plan.earlier);
-        fill_rows(newest(plan, inputs.features), plan.newest);
+        fill_rows(inputs.features.narrow(0, plan.fill, plan.context - plan.fill), plan.features);
     }
 
     /// Takes up the new rows; frames [S T, V + 2] or what the search found, unless these rows are all that is wanted.
@@ -244,8 +249,9 @@ private:
         const LaneLayers::Round round = layers_->begin(plan, plan.parts, numbers);
         const at::Tensor embedded = embedding_.table.index_select(0, numbers[plan.token_at]),
                          features = inputs.features.to(options_);
-        const at::Tensor context =
-            at::mm(embedded.narrow(0, 0, plan.context), by_embedding_.t()).addmm_(features, by_feature_.t());  // u_j
+        const at::Tensor rows = at::empty({plan.context + S * plan.frames, config_.hidden}, options_);
+        at::Tensor context = rows.narrow(0, 0, plan.context);  // u_j
+        at::mm_out(context, embedded.narrow(0, 0, plan.context), by_embedding_.t()).addmm_(features, by_feature_.t());
         if (plan.shape.work == Work::context) {
             for (std::size_t l = 0; l < layers_->size(); ++l) layers_->remember(l, context, round);
             return {};
@@ -254,11 +260,12 @@ private:
         if (search && prefixes_)
             prefixes_->start(embedded.narrow(0, plan.context, 2 * S).to(at::kFloat),
                              newest(plan, inputs.features).narrow(1, 0, config_.hidden), numbers);
-        at::Tensor x = (newest(plan, context).unsqueeze(1) + queries_).view({-1, config_.hidden});
-        for (std::size_t l = 0; l < layers_->size(); ++l) layers_->run(l, at::cat({context, x}), x, round);
-        const at::Tensor rows = fused_rms_norm(x, final_norm_, config_.norm_eps);
-        const at::Tensor frames = options_.dtype() == at::kFloat ? at::addmm(bias_, rows, output_.t())
-                                                                 : product_in_f32(rows, output_).add_(bias_);
+        at::Tensor x = rows.narrow(0, plan.context, S * plan.frames), begun = x.view({S, plan.frames, -1});
+        at::add_out(begun, newest(plan, context).unsqueeze(1), queries_);
+        for (std::size_t l = 0; l < layers_->size(); ++l) layers_->run(l, rows, x, round);
+        const at::Tensor last = fused_rms_norm(x, final_norm_, config_.norm_eps);
+        const at::Tensor frames = options_.dtype() == at::kFloat ? at::addmm(bias_, last, output_.t())
+                                                                 : product_in_f32(last, output_).add_(bias_);
         if (!search) return frames;
         PlainFrames plain;
         return beam_.search(frames, plan.shape.nodes, prefixes_ ? static_cast<CtcBeamScores&>(*prefixes_) : plain,

@@ -10,7 +10,6 @@
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/silu.h>
-#include <ATen/ops/stack.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
@@ -19,6 +18,7 @@
 #include <outrider/draft/ctc/detail/beam_kernels.hpp>
 #include <outrider/draft/ctc/detail/ctc_beam.hpp>
 #include <outrider/draft/ctc/detail/ctc_network.hpp>
+#include <outrider/draft/nn/detail/beam_tree.hpp>
 #include <outrider/draft/nn/detail/device_products.hpp>
 #include <outrider/draft/nn/detail/lane_layers.hpp>
 #include <outrider/draft/nn/detail/operators.hpp>
@@ -33,7 +33,9 @@ public:
     /// `scale`: of the embeddings that `start` is given, in place of the head's. `kernels`: where the device has them.
     CtcPrefixTable(const CtcConfig& config, const CtcWeights& weights, const TargetHead& head, const at::Tensor& output,
                    double scale, bool kernels)
-        : columns_(std::ssize(config.vocabulary)), kernels_(kernels && has_beam_kernels(output.device())) {
+        : columns_(std::ssize(config.vocabulary)),
+          frames_(config.frames),
+          kernels_(kernels && has_beam_kernels(output.device())) {
         const auto floats = [](const at::Tensor& weight) { return weight.detach().to(at::kFloat); };
         const std::int64_t H = config.hidden, R = config.prefix_rank;
         const at::Tensor in = floats(weights.prefix_in), out = floats(weights.prefix_out);
@@ -74,9 +76,14 @@ public:
             before.push_back(known[static_cast<std::size_t>(i)] ? tokens + 2 * S + 2 * i + 1 : texts - 1);
             root.insert(root.end(), {text.back(), last.back(), before.back()});
         }
-        text_at_ = numbers.add(text), last_at_ = numbers.add(last), before_at_ = numbers.add(before);
-        second_at_ = numbers.add(second), root_at_ = numbers.add(root);
         sequences_ = S;
+        if (kernels_) {
+            text_at_ = numbers.add(text), last_at_ = numbers.add(last), before_at_ = numbers.add(before);
+            second_at_ = numbers.add(second);
+        } else {
+            root_at_ = numbers.add(root);
+            plan_tokens(text, second, nodes, numbers);
+        }
         grow(tokens + 4 * S, S * std::max<std::int64_t>(nodes, 1));
     }
 
@@ -86,8 +93,12 @@ public:
         at::Tensor base = table_.narrow(0, texts, S), tokens = table_.narrow(0, texts + S, 4 * S).view({2 * S, 2 * R});
         at::addmm_out(base, bias_, features, by_feature_.t());
         at::mm_out(tokens, embedded, by_token_.t());
-        text_ = numbers[text_at_], root_ = numbers[root_at_];
-        last_ = numbers[last_at_].view({S, 1}), before_ = numbers[before_at_].view({S, 1});
+        if (!kernels_) {
+            root_ = numbers[root_at_], tokens_.clear();
+            for (const RoundNumbers::Part part : tokens_at_) tokens_.push_back(numbers[part].view({S, -1, 3}));
+            return;
+        }
+        text_ = numbers[text_at_], last_ = numbers[last_at_].view({S, 1}), before_ = numbers[before_at_].view({S, 1});
         second_ = numbers[second_at_].view({S, 1}), offset_ = 0;
     }
 
@@ -96,27 +107,39 @@ public:
     }
 
     [[nodiscard]] at::Tensor longer(const at::Tensor& parent, const at::Tensor& column) override {
-        const at::Tensor state =
-            kernels_ ? beam_states(table_, text_, second_, parent, column, offset_) : sums(rows_of(parent, column));
+        const at::Tensor state = beam_states(table_, text_, second_, parent, column, offset_);
         second_ = column, offset_ = columns_;
         return scores(state);
     }
 
+    [[nodiscard]] at::Tensor tokens(std::int64_t length) override {
+        return tokens_[static_cast<std::size_t>(length) - 1].narrow(2, 0, length == 1 ? 1 : 2);
+    }
+    [[nodiscard]] at::Tensor behind(std::int64_t length) override {
+        return scores(sums(tokens_[static_cast<std::size_t>(length) - 1].view({-1})));
+    }
+
 private:
+    /// The three rows of all prefixes of each length. The search writes those of a prefix's own tokens; before the
+    /// first token stands the pending one.
+    void plan_tokens(const std::vector<std::int64_t>& text, const std::vector<std::int64_t>& second, std::int64_t nodes,
+                     RoundNumbers& numbers) {
+        tokens_at_.clear();
+        for (std::int64_t length = 1; length < beam_levels(nodes, frames_); ++length) {
+            std::vector<std::int64_t> rows;
+            for (std::size_t i = 0; i < text.size(); ++i)
+                for (std::int64_t p = 0; p < beam_width(nodes, columns_, length - 1); ++p)
+                    rows.insert(rows.end(), {0, length == 1 ? second[i] : 0, text[i]});
+            tokens_at_.push_back(numbers.add(rows));
+        }
+    }
+
     void grow(std::int64_t rows, std::int64_t states) {
         if (rows > table_.size(0))
             ++generation_,
                 table_ = at::cat({table_, at::zeros({2 * rows - table_.size(0), table_.size(1)}, table_.options())});
         if (!begins_.defined() || states > begins_.size(0))
             ++generation_, begins_ = at::arange(0, 6 * states, 3, table_.options().dtype(at::kLong));
-    }
-
-    /// The three rows of each prefix, one after another [3 S P].
-    [[nodiscard]] at::Tensor rows_of(const at::Tensor& parent, const at::Tensor& column) const {
-        const std::int64_t P = column.size(1);
-        at::Tensor second = parent.defined() ? second_.gather(1, parent) : second_.expand({sequences_, P});
-        if (offset_ > 0) second = second + offset_;
-        return at::stack({text_.unsqueeze(1).expand({sequences_, P}), column, second}, 2).view({-1});
     }
 
     /// silu of sums of three rows of the table each.
@@ -131,7 +154,7 @@ private:
         return product_in_f32(first_.defined() ? at::mm(typed, first_.t()) : typed, rows_);
     }
 
-    std::int64_t columns_, sequences_ = 0, generation_ = 0;
+    std::int64_t columns_, frames_, sequences_ = 0, generation_ = 0;
     bool kernels_;
     at::Tensor by_token_;    // [2 R, H] of the last token, then of the one before
     at::Tensor by_feature_;  // [R, H]
@@ -140,11 +163,16 @@ private:
                              // pending tokens and those before them, [2 S] with two rows each: as last, as one before
     at::Tensor first_, rows_;  // [width, R] or undefined; [V, width]
     at::Tensor begins_;        // 0, 3, 6, ..
-    // Rows of the table, of a round: of the texts [S]; of the empty prefixes [3 S]; of the pending tokens [S, 1], and
-    // of those before them; and of what comes before the last token of the next prefixes [S, P], less the offset.
-    at::Tensor text_, root_, last_, before_, second_;
+    // Rows of the table, of a round. For kernels: of the texts [S]; of the pending tokens [S, 1], and of those before
+    // them; and of what comes before the last token of the next prefixes [S, P], less the offset.
+    at::Tensor text_, last_, before_, second_;
     std::int64_t offset_ = 0;
-    RoundNumbers::Part text_at_, root_at_, last_at_, before_at_, second_at_;
+    RoundNumbers::Part text_at_, last_at_, before_at_, second_at_;
+    // For tensor operations: the three of each prefix. Of the empty ones [3 S], and of those of each length [S, P, 3].
+    at::Tensor root_;
+    std::vector<at::Tensor> tokens_;
+    RoundNumbers::Part root_at_;
+    std::vector<RoundNumbers::Part> tokens_at_;
 };
 
 }  // namespace outrider::detail

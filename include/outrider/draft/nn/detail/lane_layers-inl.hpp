@@ -13,7 +13,6 @@
 #include <ATen/ops/scaled_dot_product_attention.h>
 #include <ATen/ops/silu.h>
 #include <ATen/ops/stack.h>
-#include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
@@ -54,8 +53,6 @@ OUTRIDER_INLINE LaneLayers::LaneLayers(const LayerSizes& sizes, std::span<const 
       weights_(weights.begin(), weights.end()),
       options_(options),
       most_bytes_(most_bytes) {
-    seen_ = at::zeros({}, options);
-    unseen_ = at::full({}, -INFINITY, options);
     grow(2, 256);
 }
 
@@ -104,14 +101,17 @@ OUTRIDER_INLINE void LaneLayers::grow(std::int64_t lanes, std::int64_t capacity)
         rotation_ = at::stack({at::cat({cos, cos}, 1), at::cat({sin.neg(), sin}, 1)}, 1)
                         .unsqueeze(2)
                         .to(options_.device(), options_.dtype().toScalarType());
-        positions_ = at::arange(capacity, options_.dtype(at::kLong));
+        steps_ = at::full({2 * capacity}, -INFINITY, options_);
+        steps_.narrow(0, 0, capacity).zero_();
     }
     for (std::int64_t lane = lanes - 1; lane >= std::max<std::int64_t>(lanes_, 1); --lane) free_.push_back(lane);
     lanes_ = lanes, capacity_ = capacity, ++generation_;
 }
 
 OUTRIDER_INLINE LaneLayers::Parts LaneLayers::add(const LanePlan& plan, RoundNumbers& numbers) const {
-    return {numbers.add(plan.slot), numbers.add(plan.position), numbers.add(plan.lane), numbers.add(plan.limit)};
+    std::vector<std::int64_t> window;
+    for (const std::int64_t limit : plan.limit) window.push_back(capacity_ - limit);
+    return {numbers.add(plan.slot), numbers.add(plan.position), numbers.add(plan.lane), numbers.add(window)};
 }
 
 OUTRIDER_INLINE LaneLayers::Round LaneLayers::begin(const LanePlan& plan, const Parts& parts,
@@ -127,8 +127,8 @@ OUTRIDER_INLINE LaneLayers::Round LaneLayers::begin(const LanePlan& plan, const 
         round.cos = turns.select(1, 0), round.sin = turns.select(1, 1);
     }
     if (round.frames == 0) return round;
-    const at::Tensor looks = positions_.narrow(0, 0, round.longest).lt(numbers[parts.limit].unsqueeze(1));
-    round.bias = at::where(looks, seen_, unseen_).view({round.sequences, 1, 1, round.longest});
+    const at::Tensor windows = steps_.as_strided({capacity_ + 1, round.longest}, {1, 1});
+    round.bias = windows.index_select(0, numbers[parts.window]).view({round.sequences, 1, 1, round.longest});
     return round;
 }
 

@@ -83,7 +83,7 @@ public:
         std::int64_t context = 0, frames = 0, sequences = 0, longest = 0;
     };
     struct Parts {
-        RoundNumbers::Part slot, position, lane, limit;
+        RoundNumbers::Part slot, position, lane, window;
     };
     [[nodiscard]] Parts add(const LanePlan& plan, RoundNumbers& numbers) const;
     [[nodiscard]] Round begin(const LanePlan& plan, const Parts& parts, const RoundNumbers& numbers) const;
@@ -107,10 +107,9 @@ private:
     bool kernels_;  ///< those of device_layer.hpp
     std::vector<LayerWeights> weights_;
     at::TensorOptions options_;
-    at::Tensor store_;      // [layers, lanes, capacity, 2 kv_heads, head_dim] keys, then values
-    at::Tensor rotation_;   // [capacity, 2, 1, head_dim]
-    at::Tensor positions_;  // [capacity] 0, 1, 2, ...
-    at::Tensor seen_, unseen_;
+    at::Tensor store_;     // [layers, lanes, capacity, 2 kv_heads, head_dim] keys, then values
+    at::Tensor rotation_;  // [capacity, 2, 1, head_dim]
+    at::Tensor steps_;  // [2 capacity] 0, then -infinity: from capacity - n on it is the bias of who sees n positions
     std::int64_t most_bytes_, lanes_ = 0, capacity_ = 0, generation_ = 0;
     std::vector<std::int64_t> free_;
 };
