@@ -87,7 +87,10 @@ std::vector<at::Tensor> take_paths(std::span<const at::Tensor> from, std::span<c
 }  // namespace
 
 LlamaVerifier::LlamaVerifier(LlamaModel model, Options options)
-    : model_(std::move(model)), options_(options), pass_(model_.make_pass()), kept_(options.kept_bytes) {
+    : model_(std::move(model)),
+      options_(options),
+      pass_(detail::translate([&] { return model_.make_pass(); })),
+      kept_(options.kept_bytes) {
     require(options_.prefill_rows >= 0, "LlamaVerifier: prefill_rows is {}, expected 0 (by device) or more",
             options_.prefill_rows);
     require(options_.kept_bytes == 0 || pass_->make_cache().pooled() == nullptr, ErrorKind::not_supported,

@@ -8,6 +8,7 @@
 #include <outrider/core/detail/clock.hpp>
 #include <outrider/core/detail/rng.hpp>
 #include <outrider/core/error.hpp>
+#include <outrider/formats/detail/atomic_file.hpp>
 #include <outrider/formats/detail/safetensors.hpp>
 
 namespace outrider {
@@ -68,7 +69,7 @@ FeatureStore::FeatureStore(const std::filesystem::path& root, const std::string&
             root /
             fmt::format("{:016x}", hash_layers(mix64(hash_text(fingerprint) ^ hash_of(conversations, text)), layers_));
         texts_[text].shards.resize((texts_[text].conversations.size() + kShard - 1) / kShard);
-        std::filesystem::create_directories(texts_[text].folder);
+        detail::make_folders(texts_[text].folder);
     }
 }
 

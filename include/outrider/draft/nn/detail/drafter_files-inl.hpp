@@ -170,7 +170,7 @@ OUTRIDER_INLINE double positive_number(const nlohmann::json& object, const char*
 }
 
 OUTRIDER_INLINE void write_drafter_json(const std::filesystem::path& folder, const nlohmann::ordered_json& file) {
-    std::filesystem::create_directories(folder);
+    detail::make_folders(folder);
     const std::filesystem::path path = folder / "config.json";
     std::string text;
     try {
@@ -255,7 +255,7 @@ OUTRIDER_INLINE void read_weights(const std::filesystem::path& folder, std::stri
 
 OUTRIDER_INLINE void write_weights(const std::filesystem::path& folder, std::string_view kind,
                                    const NamedConstWeights& weights) {
-    std::filesystem::create_directories(folder);
+    detail::make_folders(folder);
     std::vector<at::Tensor> kept;
     std::vector<SafeTensorView> views;
     for (const auto& [name, weight] : weights) {
