@@ -23,6 +23,8 @@ EXTERNAL = {"core": SYSTEM, "tree": (), "accept/rules": (), "budget": (), "ctc":
             "formats": ("nlohmann/",) + SYSTEM, "text": ()}
 EXTERNAL_ABOVE = ("Eigen/", "nlohmann/", "ATen/", "c10/")
 TOO_WIDE = {"ATen/ATen.h", "torch/torch.h", "torch/all.h", "torch/extension.h"}
+# Of ATen/ops/ those that do not reach c10/util/Logging.h, whose LOG and CHECK are the host's (draft/nn/detail/aten.hpp).
+NARROW_OPS = re.compile(r"ATen/ops/(\w+_ops|from_blob|tensor)\.h")
 TENSOR_LIBRARY = ("ATen/", "c10/", "torch/")
 PLAIN_SOURCES = ("formats", "text", "kernels", "cuda")  # src/ folders that build without LibTorch, with all that they include
 # The loop names no concrete drafter and no concrete target; of the policies it knows the default.
@@ -104,6 +106,8 @@ def check_header(root, path):
                 yield f"<{include}>: {why}"
         elif include in TOO_WIDE or include.startswith("torch/"):
             yield f"<{include}> in a public header: use <ATen/core/Tensor.h> or narrower; autograd in sources only"
+        elif (include.startswith("ATen/ops/") and not NARROW_OPS.fullmatch(include)) or include == "ATen/TensorOperators.h":
+            yield f"<{include}> defines LOG and CHECK, which are the host's: add the call to draft/nn/detail/aten.hpp"
         elif "/" in include or include.endswith((".h", ".hpp")):
             if not include.startswith(EXTERNAL.get(room, EXTERNAL_ABOVE)):
                 yield f"<{include}>: {room} headers may include std" + "".join(
@@ -226,6 +230,7 @@ BAD = {  # file, the line added to it, a word of the expected breach
     "core uses json": ("include/outrider/core/a.hpp", "#include <nlohmann/json.hpp>", "may include std"),
     "torch.h": ("include/outrider/target/verifier.hpp", "#include <torch/torch.h>", "public header"),
     "ATen.h": ("include/outrider/target/verifier.hpp", "#  include <ATen/ATen.h>", "public header"),
+    "an operation's wide header": ("include/outrider/target/verifier.hpp", "#include <ATen/ops/cat.h>", "the host's"),
     "autograd": ("include/outrider/target/verifier.hpp", "#include <torch/csrc/autograd/autograd.h>", "public header"),
     "formats -> tree": ("include/outrider/formats/f.hpp", "#include <outrider/tree/detail/machine.hpp>", "core only"),
     "draft -> accept": ("include/outrider/draft/drafter.hpp", "#include <outrider/accept/match.hpp>", "siblings"),

@@ -3,26 +3,11 @@
 
 #include <outrider/draft/ctc/detail/ctc_beam.hpp>
 
-#include <ATen/ops/addmm.h>
-#include <ATen/ops/bmm.h>
-#include <ATen/ops/cat.h>
-#include <ATen/ops/floor_divide.h>
-#include <ATen/ops/full.h>
-#include <ATen/ops/gather.h>
-#include <ATen/ops/linalg_solve_triangular.h>
-#include <ATen/ops/log_sigmoid.h>
-#include <ATen/ops/mul.h>
-#include <ATen/ops/neg.h>
-#include <ATen/ops/remainder.h>
-#include <ATen/ops/softmax.h>
-#include <ATen/ops/topk.h>
-#include <ATen/ops/zeros.h>
-
 #include <cmath>
 
 #include <outrider/draft/ctc/detail/beam_kernels.hpp>
+#include <outrider/draft/nn/detail/aten.hpp>
 #include <outrider/draft/nn/detail/beam_tree.hpp>
-#include <outrider/draft/nn/detail/operators.hpp>
 
 #include <outrider/core/detail/bodies.hpp>
 
@@ -43,7 +28,7 @@ struct CtcBeam::Level {
 OUTRIDER_INLINE CtcBeam::CtcBeam(std::int64_t frames, std::int64_t columns, at::Device device)
     : frames_(frames), columns_(columns) {
     const std::int64_t T = frames;
-    const at::Tensor sums = at::zeros({2 * T, T * 2 * T}), mask = at::full({T * 2 * T}, -INFINITY);
+    const at::Tensor sums = aten::zeros({2 * T, T * 2 * T}), mask = aten::full({T * 2 * T}, -INFINITY);
     auto one = sums.accessor<float, 2>();
     auto open = mask.accessor<float, 1>();
     for (std::int64_t s = 0; s < T; ++s)
@@ -60,8 +45,8 @@ OUTRIDER_INLINE CtcBeam::CtcBeam(std::int64_t frames, std::int64_t columns, at::
 /// [S, T, 2 T]: of what was label at s, for k = 0, then for k = 1.
 OUTRIDER_INLINE at::Tensor CtcBeam::weights_of(const at::Tensor& frames) const {
     const std::int64_t T = frames_, S = frames.size(0) / T;
-    const at::Tensor gates = at::log_sigmoid(frames.narrow(1, columns_, 2)).view({S, 2 * T});
-    return at::addmm(mask_, gates, sums_).exp_().view({S, T, 2 * T});
+    const at::Tensor gates = aten::log_sigmoid(frames.narrow(1, columns_, 2)).view({S, 2 * T});
+    return aten::addmm(mask_, gates, sums_).exp_().view({S, T, 2 * T});
 }
 
 OUTRIDER_INLINE at::Tensor CtcBeam::search(const at::Tensor& frames, std::int64_t nodes, CtcBeamScores& scores,
@@ -69,7 +54,7 @@ OUTRIDER_INLINE at::Tensor CtcBeam::search(const at::Tensor& frames, std::int64_
     const std::vector<at::Tensor> found = kernels && has_beam_kernels(frames.device())
                                               ? by_kernels(frames, nodes, scores)
                                               : by_operations(frames, nodes, scores);
-    return at::cat(found, 1);  // as floats, which hold all places
+    return aten::cat(found, 1);  // as floats, which hold all places
 }
 
 OUTRIDER_INLINE at::Tensor CtcBeam::fetched(const at::Tensor& found, std::int64_t nodes) const {
@@ -101,15 +86,15 @@ OUTRIDER_INLINE std::vector<at::Tensor> CtcBeam::by_operations(const at::Tensor&
     const std::int64_t T = frames_, S = frames.size(0) / T, depth = beam_levels(nodes, T);
     const at::Tensor logits = frames.narrow(1, 0, columns_).view({S, T, 1, columns_}), weights = weights_of(frames);
     Level level;
-    if (depth > 1) level.emit = at::neg(weights.view({S, T, 2, T}).select(2, 0).diagonal(0, 1, 2));
+    if (depth > 1) level.emit = weights.view({S, T, 2, T}).select(2, 0).diagonal(0, 1, 2).neg();
     expand(level, logits, weights, scores.root());
     for (std::int64_t d = 0;; ++d) {
         choose(level, beam_width(nodes, columns_, d));
         if (d + 1 == depth) return level.found;
         const at::Tensor place = level.found.back();
         const bool first = d == 0;  // prefixes of one token
-        const at::Tensor parent = first ? at::Tensor() : at::floor_divide(place, columns_);
-        level.column = first ? place : at::remainder(place, columns_);
+        const at::Tensor parent = first ? at::Tensor() : aten::floor_divide(place, columns_);
+        level.column = first ? place : aten::remainder(place, columns_);
         expand(level, logits, weights, scores.longer(parent, level.column));
     }
 }
@@ -122,7 +107,7 @@ OUTRIDER_INLINE void CtcBeam::expand(Level& level, const at::Tensor& logits, con
     const bool empty = !level.column.defined();
     const std::int64_t P = empty ? 1 : level.column.size(1);
     at::Tensor shares =
-        at::softmax(scores.defined() ? logits + scores.view({S, 1, P, V}) : logits.expand({S, T, P, V}), -1);
+        aten::softmax(scores.defined() ? logits + scores.view({S, 1, P, V}) : logits.expand({S, T, P, V}), -1);
     if (empty) {
         level.entry = shares.mul_(weights.select(1, 0).narrow(1, 0, T).view({S, T, 1, 1}));
         return;
@@ -130,15 +115,15 @@ OUTRIDER_INLINE void CtcBeam::expand(Level& level, const at::Tensor& logits, con
     const at::Tensor last = level.column.view({S, 1, P, 1}).expand({S, T, P, 1});
     const at::Tensor stay = shares.gather(3, last);
     if (!level.cells.defined() || level.cells.size(1) != P)
-        level.cells = at::zeros({S, P, T - 1, T - 1}, shares.options());
+        level.cells = aten::zeros({S, P, T - 1, T - 1}, shares.options());
     if (T > 2) {
         at::Tensor below = level.cells.diagonal(-1, 2, 3);  // label_{i + 1} = entry_i + stay_i label_i
-        at::mul_out(below, stay.squeeze(3).transpose(1, 2).narrow(2, 1, T - 2),
-                    level.emit.unsqueeze(1).narrow(2, 1, T - 2));
+        aten::mul_out(below, stay.squeeze(3).transpose(1, 2).narrow(2, 1, T - 2),
+                      level.emit.unsqueeze(1).narrow(2, 1, T - 2));
     }
-    const at::Tensor label = at::linalg_solve_triangular(
+    const at::Tensor label = aten::linalg_solve_triangular(
         level.cells, level.entry.transpose(1, 2).narrow(2, 0, T - 1).unsqueeze(3), false, true, true);
-    const at::Tensor both = at::bmm(label.squeeze(3), weights.narrow(1, 1, T - 1));  // [S, P, 2 T]
+    const at::Tensor both = aten::bmm(label.squeeze(3), weights.narrow(1, 1, T - 1));  // [S, P, 2 T]
     const auto by_frame = [&](std::int64_t k) { return both.narrow(2, k * T, T).transpose(1, 2).unsqueeze(3); };
     level.entry = shares.mul_(by_frame(0));
     level.entry.scatter_(3, last, stay * by_frame(1));  // a token that comes again needs a blank before it
