@@ -30,14 +30,16 @@ OUTRIDER_ALWAYS_INLINE Real exp_row_body(const Stored* row, std::int64_t count, 
 
 }  // namespace
 
-// One vector path per type; see vector_clones.hpp.
-OUTRIDER_CLONES float exp_row(const BFloat16Bits* row, std::int64_t count, std::int64_t padded, float* out) {
+OUTRIDER_VECTOR_LOOP(float, exp_row, (const BFloat16Bits* row, std::int64_t count, std::int64_t padded, float* out),
+                     (row, count, padded, out)) {
     return exp_row_body(row, count, padded, out);
 }
-OUTRIDER_CLONES float exp_row(const float* row, std::int64_t count, std::int64_t padded, float* out) {
+OUTRIDER_VECTOR_LOOP(float, exp_row, (const float* row, std::int64_t count, std::int64_t padded, float* out),
+                     (row, count, padded, out)) {
     return exp_row_body(row, count, padded, out);
 }
-OUTRIDER_CLONES double exp_row(const double* row, std::int64_t count, std::int64_t padded, double* out) {
+OUTRIDER_VECTOR_LOOP(double, exp_row, (const double* row, std::int64_t count, std::int64_t padded, double* out),
+                     (row, count, padded, out)) {
     return exp_row_body(row, count, padded, out);
 }
 

@@ -9,6 +9,7 @@
 
 #include <outrider/accept/detail/gumbel.hpp>
 #include <outrider/accept/detail/warp.hpp>
+#include <outrider/core/detail/vector_level.hpp>
 
 using namespace outrider;
 
@@ -182,4 +183,26 @@ TEST_CASE("the entropy of a row is that of plain loops, whatever the row looks l
                 CHECK(softmax_entropy(row, top, temperature, softmax_total(row, top, temperature), 1e-5) ==
                       Catch::Approx(expected).margin(2e-6));
             }
+}
+
+TEST_CASE("loops agree at every level of vector instructions") {
+    const detail::VectorLevel before = detail::vector_level();
+    std::vector<float> logits(1003);
+    for (std::size_t i = 0; i < logits.size(); ++i) logits[i] = static_cast<float>(RandomKey(7, 0, 0).gumbel(i));
+    const RowMaximum top = row_maximum(logits);
+    const double total = softmax_total(logits, top.value, 0.8);
+    std::vector<TokenId> picks;
+    for (std::uint64_t seed = 0; seed < 50; ++seed)
+        picks.push_back(gumbel_pick(logits, top.value, 0.8, RandomKey(seed, 1, 2)));
+    for (const auto level : {detail::VectorLevel::portable, detail::VectorLevel::v3, detail::VectorLevel::v4}) {
+        detail::set_vector_level(level);
+        CHECK(detail::vector_level() == std::min(level, detail::best_vector_level()));
+        CHECK(row_maximum(logits).value == top.value);
+        CHECK(row_maximum(logits).token == top.token);
+        CHECK(std::abs(softmax_total(logits, top.value, 0.8) / total - 1) < 1e-6);
+        // What may win is scored exactly, so that draws are the same bits.
+        for (std::uint64_t seed = 0; seed < 50; ++seed)
+            CHECK(gumbel_pick(logits, top.value, 0.8, RandomKey(seed, 1, 2)) == picks[seed]);
+    }
+    detail::set_vector_level(before);
 }

@@ -23,8 +23,10 @@ using Lanes = simd::Vector<float>;
 inline constexpr std::int64_t kWide = simd::kLanes<float>;
 
 /// z[t] = sum_c a[t][c] f[c].
-OUTRIDER_INLINE OUTRIDER_CLONES void masses(const float* a, std::int64_t frames, const float* f, std::int64_t stride,
-                                            float* z) {
+OUTRIDER_INLINE OUTRIDER_VECTOR_LOOP(void, masses,
+                                     (const float* a, std::int64_t frames, const float* f, std::int64_t stride,
+                                      float* z),
+                                     (a, frames, f, stride, z)) {
     for (std::int64_t t = 0; t < frames; ++t) {
         Lanes sum{}, more{};
         for (std::int64_t c = 0; c < stride; c += 2 * kWide) {
@@ -39,8 +41,10 @@ OUTRIDER_INLINE OUTRIDER_CLONES void masses(const float* a, std::int64_t frames,
 }
 
 /// q[c] = f[c] sum_t w[t] a[t][c].
-OUTRIDER_INLINE OUTRIDER_CLONES void children(const float* a, std::int64_t frames, const float* f, const float* w,
-                                              std::int64_t stride, float* q) {
+OUTRIDER_INLINE OUTRIDER_VECTOR_LOOP(void, children,
+                                     (const float* a, std::int64_t frames, const float* f, const float* w,
+                                      std::int64_t stride, float* q),
+                                     (a, frames, f, w, stride, q)) {
     for (std::int64_t c = 0; c < stride; c += kWide) {
         Lanes sum{};
         for (std::int64_t t = 0; t < frames; ++t) sum += w[t] * get(a + t * stride + c);
