@@ -227,6 +227,11 @@ void LlamaVerifier::run_prompts(std::span<const Prefill> sequences, Feedback& fe
         }
     }
     flush();
+    join_pieces(sequences, pieces, feedback);
+}
+
+void LlamaVerifier::join_pieces(std::span<const Prefill> sequences, std::span<const std::vector<at::Tensor>> pieces,
+                                Feedback& feedback) const {
     const auto on_device = at::TensorOptions().device(model_.device()).dtype(at::kFloat);
     for (std::size_t s = 0; s < sequences.size(); ++s)
         if (const FeatureRequest& asked = sequences[s].features; asked.wanted && !feedback[s].refused)

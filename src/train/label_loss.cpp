@@ -91,7 +91,7 @@ class Worker {
 public:
     explicit Worker(const Shape& shape)
         : shape_(shape),
-          padded_(padded_row<Real>(shape.columns)),
+          padded_(padded_scores<Real>(shape.columns)),
           a_(static_cast<std::size_t>(padded_)),
           t_(shape.teacher > 0 ? a_.size() : 0) {
         stats.nll.assign(static_cast<std::size_t>(shape.heads), 0.0);
@@ -106,13 +106,13 @@ public:
             std::fill_n(d, V, Stored{});
             return;
         }
-        const double top = static_cast<double>(exp_row(logits, V, padded_, a_.data()));
+        const double top = static_cast<double>(exp_scores(logits, V, padded_, a_.data()));
         const double z = static_cast<double>(sum(a_.data(), padded_)), log_z = std::log(z) + top;
         const double ce = log_z - static_cast<double>(simd::to_real<Stored, Real>(logits[label]));
         const double s = shape_.teacher;
         double kl = 0.0, z_teacher = 1.0;
         if (s > 0) {
-            const double high = static_cast<double>(exp_row(teacher, V, padded_, t_.data()));
+            const double high = static_cast<double>(exp_scores(teacher, V, padded_, t_.data()));
             z_teacher = static_cast<double>(sum(t_.data(), padded_));
             kl = static_cast<double>(difference(t_.data(), teacher, logits, V)) / z_teacher + log_z -
                  (std::log(z_teacher) + high);

@@ -31,13 +31,16 @@ inline void set_vector_level(VectorLevel level) {
     chosen_vector_level.store(static_cast<int>(std::min(level, best_vector_level())), std::memory_order_relaxed);
 }
 
-/// The level in use. Throws Error where OUTRIDER_ISA names no path of this machine.
-[[nodiscard]] inline VectorLevel vector_level() {
-    if (const int level = chosen_vector_level.load(std::memory_order_relaxed); level >= 0)
-        return static_cast<VectorLevel>(level);
+[[nodiscard, gnu::noinline, gnu::cold]] inline VectorLevel first_vector_level() {
     const auto ask = vector_level_of_kernels.load(std::memory_order_relaxed);
     set_vector_level(ask != nullptr ? ask() : best_vector_level());
     return static_cast<VectorLevel>(chosen_vector_level.load(std::memory_order_relaxed));
+}
+
+/// The level in use. Throws Error where OUTRIDER_ISA names no path of this machine.
+[[nodiscard]] inline VectorLevel vector_level() {
+    const int level = chosen_vector_level.load(std::memory_order_relaxed);
+    return level >= 0 ? static_cast<VectorLevel>(level) : first_vector_level();
 }
 
 }  // namespace outrider::detail

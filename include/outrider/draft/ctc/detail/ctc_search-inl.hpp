@@ -7,6 +7,7 @@
 #include <cmath>
 #include <limits>
 
+#include <outrider/core/detail/sigmoid.hpp>
 #include <outrider/core/detail/vector_loops.hpp>
 #include <outrider/draft/nn/detail/score_rows.hpp>
 #include <outrider/tree/detail/keep_best.hpp>
@@ -94,9 +95,7 @@ OUTRIDER_INLINE void CtcSearch::load_frame(std::size_t t, std::span<const float>
         std::fill_n(row, stride_, 0.0F);
         return;
     }
-    const float e = std::exp(-std::abs(gate));
-    blank_[t] = (gate >= 0 ? 1.0F : e) / (1.0F + e);
-    emit_[t] = (gate >= 0 ? e : 1.0F) / (1.0F + e);
+    blank_[t] = detail::sigmoid(gate), emit_[t] = detail::sigmoid(-gate);
 }
 
 /// Room for a level's prefixes: each has a place of its own in everything that is computed for it.
