@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Enforces the arrows between the rooms (docs/architecture.md) by reading #include lines.
 
-    check_layers.py ROOT        checks include/, src/, examples/ and the top of a source folder; prints each breach, exit 1 if any
+    check_layers.py ROOT        checks include/, src/, tests/unit/, examples/ and the top of a source folder; prints each breach, exit 1 if any
     check_layers.py --self-test proves on samples that each rule can fail
 """
 import pathlib
@@ -167,6 +167,28 @@ def check_source(root, path):
             yield f"the body of <{include}> stands in src/{pathlib.PurePosixPath(name).parent}, not in its header's room"
 
 
+def folders_of_names(root):
+    """Names of headers and sources, without their ends, to the rooms' folders that hold one so called."""
+    found = {}
+    for base in ("include/outrider", "src"):
+        for path in (root / base).rglob("*.[chi]pp"):
+            folder = path.parent.relative_to(root / base).as_posix()
+            found.setdefault(path.stem.removesuffix("-inl"), set()).add(re.sub(r"(^|/)detail(?=/|$)", "", folder) or ".")
+    return found
+
+
+def check_tests(root):
+    """tests/unit has the rooms' folders, and a test that is called after a header or a source stands in its folder."""
+    known = folders_of_names(root)
+    for path in sorted((root / "tests/unit").rglob("*_test.cpp")):
+        folder = path.parent.relative_to(root / "tests/unit").as_posix()
+        if not any((root / base / folder).is_dir() for base in ("include/outrider", "src")):
+            yield f"{path.relative_to(root)}: there is no room {folder}"
+        there = known.get(path.stem.removesuffix("_test"), {folder})
+        if folder not in there:
+            yield f"{path.relative_to(root)}: what it tests lies in {', '.join(sorted(there))}; move it to tests/unit/ there"
+
+
 def check_api(root):
     """Each public header is in the front door or in docs/api.md, machinery (detail/) apart."""
     door, api = root / FRONT_DOOR, root / API
@@ -197,7 +219,7 @@ def check(root):
     breaches += [f"{path.name}: a stray file at the top; remove it, or name it in check_layers.py"
                  for path in sorted(root.iterdir())
                  if path.is_file() and not path.name.startswith(".") and path.name not in TOP]
-    return breaches + list(check_api(root))
+    return breaches + list(check_tests(root)) + list(check_api(root))
 
 
 GOOD = {
@@ -221,6 +243,9 @@ GOOD = {
     "src/kernels/plain.cpp": '#include "kernels/plain.hpp"\n',
     "src/decode/loop.cpp": "#include <ATen/ATen.h>\n#include <outrider/decode/loop.hpp>\n",
     "examples/01/main.cpp": "#include <outrider/outrider.hpp>\n",
+    "tests/unit/tree/machine_test.cpp": "",
+    "tests/unit/draft/ctc/c_test.cpp": "",
+    "tests/unit/decode/whole_answers_test.cpp": "",
 }
 BAD = {  # file, the line added to it, a word of the expected breach
     "core -> tree": ("include/outrider/core/a.hpp", "#include <outrider/tree/x.hpp>", "lower rooms"),
@@ -250,6 +275,9 @@ BAD = {  # file, the line added to it, a word of the expected breach
     "body elsewhere": ("src/engine/loop.cpp", "#include <outrider/decode/loop.hpp>", "not in its header's room"),
     "source of another": ("src/decode/loop.cpp", '#include "../kernels/private.hpp"', "by its room"),
     "left by a command": ("POSITIVE", "<!doctype html>", "stray"),
+    "a test elsewhere": ("tests/unit/kernels/machine_test.cpp", "", "lies in tree"),
+    "a test in the room above": ("tests/unit/draft/c_test.cpp", "", "lies in draft/ctc"),
+    "a test of no room": ("tests/unit/misc/new_test.cpp", "", "no room misc"),
     "private example": ("examples/01/main.cpp", '#include "kernels/plain.hpp"', "private"),
 }
 

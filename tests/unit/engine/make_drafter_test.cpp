@@ -8,7 +8,7 @@
 #include <filesystem>
 #include <fstream>
 
-#include "../formats/temporary_folder.hpp"
+#include "../temporary_folder.hpp"
 
 using namespace outrider;
 using Catch::Matchers::ContainsSubstring;

@@ -12,8 +12,8 @@
 #include <outrider/draft/medusa/medusa_draft.hpp>
 #include <outrider/draft/nn/detail/compact_drafter.hpp>
 
-#include "../../formats/temporary_folder.hpp"
-#include "../heads_fixture.hpp"
+#include "../../temporary_folder.hpp"
+#include "heads_fixture.hpp"
 
 using namespace outrider;
 using namespace outrider::test;
