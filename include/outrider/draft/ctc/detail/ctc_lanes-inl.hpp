@@ -29,19 +29,7 @@ struct PlainFrames final : CtcBeamScores {
     [[nodiscard]] at::Tensor longer(const at::Tensor&, const at::Tensor&) override { return {}; }
 };
 
-struct LaneCtcCache final : CtcCache {
-    explicit LaneCtcCache(std::shared_ptr<LaneLayers> of) : layers(std::move(of)), lane(layers->take_lane()) {}
-    ~LaneCtcCache() override { give_back(); }
-    LaneCtcCache(const LaneCtcCache&) = delete;
-    LaneCtcCache& operator=(const LaneCtcCache&) = delete;
-    void give_back() {
-        if (lane != 0) layers->give_lane(lane);
-        lane = 0;
-    }
-
-    std::shared_ptr<LaneLayers> layers;
-    std::int64_t lane;  ///< 0: none
-};
+using LaneCtcCache = LaneCache<CtcCache>;
 
 class LaneCtc final : public CtcBackend {
 public:
@@ -111,13 +99,10 @@ public:
     std::vector<TokenTree> search(std::span<CtcRound> rounds, std::int64_t nodes, double least) override {
         const at::NoGradGuard no_grad;
         const at::Tensor found = beam_.fetched(forward(rounds, Work::search, nodes), nodes);
-        std::vector<TokenTree> trees;
-        const auto each = static_cast<std::size_t>(found.size(1));
-        const std::span<const float> all(found.const_data_ptr<float>(), rounds.size() * each);
-        for (std::size_t i = 0; i < rounds.size(); ++i)
-            trees.push_back(beam_tree(all.subspan(i * each, each), nodes, config_.frames, least, rounds[i].pending,
-                                      config_.vocabulary));
-        return trees;
+        std::vector<TokenId> pending;
+        for (const CtcRound& round : rounds) pending.push_back(round.pending);
+        return beam_trees({found.const_data_ptr<float>(), pending.size() * static_cast<std::size_t>(found.size(1))},
+                          nodes, config_.frames, least, pending, config_.vocabulary);
     }
 
 private:

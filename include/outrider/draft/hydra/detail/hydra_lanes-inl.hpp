@@ -21,20 +21,7 @@
 
 namespace outrider::detail {
 
-struct LaneHydraCache final : HydraCache {
-    explicit LaneHydraCache(std::shared_ptr<LaneLayers> of)
-        : layers(std::move(of)), lane(layers ? layers->take_lane() : 0) {}
-    ~LaneHydraCache() override { give_back(); }
-    LaneHydraCache(const LaneHydraCache&) = delete;
-    LaneHydraCache& operator=(const LaneHydraCache&) = delete;
-    void give_back() {
-        if (lane != 0) layers->give_lane(lane);
-        lane = 0;
-    }
-
-    std::shared_ptr<LaneLayers> layers;
-    std::int64_t lane;  ///< 0: none
-};
+using LaneHydraCache = LaneCache<HydraCache>;
 
 class LaneHydra final : public HydraBackend {
 public:
@@ -245,13 +232,10 @@ private:
     }
 
     [[nodiscard]] std::vector<TokenTree> trees(const at::Tensor& found, std::int64_t nodes, double least) const {
-        std::vector<TokenTree> trees;
-        const auto each = static_cast<std::size_t>(found.size(1));
-        const std::span<const float> all(found.const_data_ptr<float>(), pending_.size() * each);
-        for (std::size_t i = 0; i < pending_.size(); ++i)
-            trees.push_back(beam_tree(all.subspan(i * each, each), nodes, config_.heads, least,
-                                      static_cast<TokenId>(pending_[i]), vocabulary_));
-        return trees;
+        std::vector<TokenId> pending;
+        for (const std::int64_t token : pending_) pending.push_back(static_cast<TokenId>(token));
+        return beam_trees({found.const_data_ptr<float>(), pending.size() * static_cast<std::size_t>(found.size(1))},
+                          nodes, config_.heads, least, pending, vocabulary_);
     }
 
     static constexpr std::int64_t kMostKept = 256;
