@@ -28,6 +28,8 @@ if(TARGET outrider)
     set_target_properties(outrider PROPERTIES INSTALL_RPATH "$ORIGIN/outrider;$ORIGIN/outrider/libtorch/lib")
     install(EXPORT outrider-library NAMESPACE outrider:: FILE outrider-library-targets.cmake
             DESTINATION ${outrider_package_dir})
+    # Where engines look for drafters that nobody named.
+    install(DIRECTORY examples/drafters DESTINATION ${CMAKE_INSTALL_DATADIR}/outrider OPTIONAL)
     install(FILES cmake/OutriderTorch.cmake cmake/OutriderPcre2.cmake cmake/OutriderSentencePiece.cmake
                   cmake/OutriderUtf8proc.cmake
             DESTINATION ${outrider_package_dir})
@@ -62,8 +64,6 @@ if(TARGET outrider_program)
     set_target_properties(outrider_program PROPERTIES INSTALL_RPATH
                           "$ORIGIN/${outrider_lib_from_bin};$ORIGIN/${outrider_lib_from_bin}/outrider;$ORIGIN/${outrider_lib_from_bin}/outrider/libtorch/lib")
     install(TARGETS outrider_program RUNTIME)
-    # Where the program looks for drafters that nobody named.
-    install(DIRECTORY examples/drafters DESTINATION ${CMAKE_INSTALL_DATADIR}/outrider OPTIONAL)
 endif()
 
 configure_package_config_file(cmake/outrider-config.cmake.in ${PROJECT_BINARY_DIR}/outrider-config.cmake

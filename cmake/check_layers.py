@@ -2,7 +2,7 @@
 """Enforces the arrows between the rooms (docs/architecture.md) by reading #include lines, and looks for second bodies of what
 the library has once (docs/decisions/0013-one-economy.md).
 
-    check_layers.py ROOT        checks include/, src/, examples/ and the top of a source folder; prints each breach, exit 1 if any
+    check_layers.py ROOT        checks include/, src/, tests/unit/, examples/ and the top of a source folder; prints each breach, exit 1 if any
     check_layers.py --self-test proves on samples that each rule can fail
 """
 import pathlib
@@ -24,6 +24,8 @@ EXTERNAL = {"core": SYSTEM, "tree": (), "accept/rules": (), "budget": (), "ctc":
             "formats": ("nlohmann/",) + SYSTEM, "text": ()}
 EXTERNAL_ABOVE = ("Eigen/", "nlohmann/", "ATen/", "c10/")
 TOO_WIDE = {"ATen/ATen.h", "torch/torch.h", "torch/all.h", "torch/extension.h"}
+# Of ATen/ops/ those that do not reach c10/util/Logging.h, whose LOG and CHECK are the host's (draft/nn/detail/aten.hpp).
+NARROW_OPS = re.compile(r"ATen/ops/(\w+_ops|from_blob|tensor)\.h")
 TENSOR_LIBRARY = ("ATen/", "c10/", "torch/")
 PLAIN_SOURCES = ("formats", "text", "kernels", "cuda")  # src/ folders that build without LibTorch, with all that they include
 # The loop names no concrete drafter and no concrete target; of the policies it knows the default.
@@ -114,6 +116,8 @@ def check_header(root, path):
                 yield f"<{include}>: {why}"
         elif include in TOO_WIDE or include.startswith("torch/"):
             yield f"<{include}> in a public header: use <ATen/core/Tensor.h> or narrower; autograd in sources only"
+        elif (include.startswith("ATen/ops/") and not NARROW_OPS.fullmatch(include)) or include == "ATen/TensorOperators.h":
+            yield f"<{include}> defines LOG and CHECK, which are the host's: add the call to draft/nn/detail/aten.hpp"
         elif "/" in include or include.endswith((".h", ".hpp")):
             if not include.startswith(EXTERNAL.get(room, EXTERNAL_ABOVE)):
                 yield f"<{include}>: {room} headers may include std" + "".join(
@@ -189,6 +193,28 @@ def second_bodies(root, path):
                 yield f"{kind}: what drafting costs and brings is known in budget/ alone"
 
 
+def folders_of_names(root):
+    """Names of headers and sources, without their ends, to the rooms' folders that hold one so called."""
+    found = {}
+    for base in ("include/outrider", "src"):
+        for path in (root / base).rglob("*.[chi]pp"):
+            folder = path.parent.relative_to(root / base).as_posix()
+            found.setdefault(path.stem.removesuffix("-inl"), set()).add(re.sub(r"(^|/)detail(?=/|$)", "", folder) or ".")
+    return found
+
+
+def check_tests(root):
+    """tests/unit has the rooms' folders, and a test that is called after a header or a source stands in its folder."""
+    known = folders_of_names(root)
+    for path in sorted((root / "tests/unit").rglob("*_test.cpp")):
+        folder = path.parent.relative_to(root / "tests/unit").as_posix()
+        if not any((root / base / folder).is_dir() for base in ("include/outrider", "src")):
+            yield f"{path.relative_to(root)}: there is no room {folder}"
+        there = known.get(path.stem.removesuffix("_test"), {folder})
+        if folder not in there:
+            yield f"{path.relative_to(root)}: what it tests lies in {', '.join(sorted(there))}; move it to tests/unit/ there"
+
+
 def check_api(root):
     """Each public header is in the front door or in docs/api.md, machinery (detail/) apart."""
     door, api = root / FRONT_DOOR, root / API
@@ -221,7 +247,7 @@ def check(root):
     breaches += [f"{path.name}: a stray file at the top; remove it, or name it in check_layers.py"
                  for path in sorted(root.iterdir())
                  if path.is_file() and not path.name.startswith(".") and path.name not in TOP]
-    return breaches + list(check_api(root))
+    return breaches + list(check_tests(root)) + list(check_api(root))
 
 
 GOOD = {
@@ -249,6 +275,9 @@ GOOD = {
                                                   "tree.add(place[kept.parent], 0, 0);\n",
     "include/outrider/budget/detail/cost.hpp": "class PassCost {};\n",
     "examples/01/main.cpp": "#include <outrider/outrider.hpp>\n",
+    "tests/unit/tree/machine_test.cpp": "",
+    "tests/unit/draft/ctc/c_test.cpp": "",
+    "tests/unit/decode/whole_answers_test.cpp": "",
 }
 BAD = {  # file, the line added to it, a word of the expected breach
     "core -> tree": ("include/outrider/core/a.hpp", "#include <outrider/tree/x.hpp>", "lower rooms"),
@@ -258,6 +287,7 @@ BAD = {  # file, the line added to it, a word of the expected breach
     "core uses json": ("include/outrider/core/a.hpp", "#include <nlohmann/json.hpp>", "may include std"),
     "torch.h": ("include/outrider/target/verifier.hpp", "#include <torch/torch.h>", "public header"),
     "ATen.h": ("include/outrider/target/verifier.hpp", "#  include <ATen/ATen.h>", "public header"),
+    "an operation's wide header": ("include/outrider/target/verifier.hpp", "#include <ATen/ops/cat.h>", "the host's"),
     "autograd": ("include/outrider/target/verifier.hpp", "#include <torch/csrc/autograd/autograd.h>", "public header"),
     "formats -> tree": ("include/outrider/formats/f.hpp", "#include <outrider/tree/detail/machine.hpp>", "core only"),
     "draft -> accept": ("include/outrider/draft/drafter.hpp", "#include <outrider/accept/match.hpp>", "siblings"),
@@ -286,6 +316,9 @@ BAD = {  # file, the line added to it, a word of the expected breach
     "second subtree, over lines": ("src/decode/loop.cpp", "part.add(\n    kept[node.parent],\n    node.token, 0);", "subtree"),
     "second economy": ("include/outrider/draft/drafter.hpp", "class DraftCost {};", "budget/ alone"),
     "second economy in a source": ("src/decode/loop.cpp", "namespace {\nstruct PassPrices {", "budget/ alone"),
+    "a test elsewhere": ("tests/unit/kernels/machine_test.cpp", "", "lies in tree"),
+    "a test in the room above": ("tests/unit/draft/c_test.cpp", "", "lies in draft/ctc"),
+    "a test of no room": ("tests/unit/misc/new_test.cpp", "", "no room misc"),
     "private example": ("examples/01/main.cpp", '#include "kernels/plain.hpp"', "private"),
 }
 

@@ -63,7 +63,7 @@ typedef struct outrider_engine_options {
     size_t size;
     const char* model;           /* a GGUF file or a Hugging Face folder */
     const char* drafter;         /* a name as the program takes it; NULL: the best one in `drafters`, else n-grams */
-    const char* drafters;        /* a folder of drafters; NULL: none */
+    const char* drafters;        /* a folder of drafters; NULL: those that are shipped */
     const char* chat_template;   /* name of a built-in one; NULL: the model's own */
     const char* pass_times_file; /* where costs of passes are remembered; NULL: nowhere */
     uint64_t memory;             /* bytes for KV caches; 0: no bound */

@@ -70,7 +70,7 @@ struct EngineOptions {
     /// See make_drafter. Empty: the best drafter for the model in `drafter_places`, joined with n-grams; n-grams alone
     /// where there is none.
     std::string drafter = {};
-    std::vector<std::filesystem::path> drafter_places = {};  ///< those that are shipped: PREFIX/share/outrider/drafters
+    std::vector<std::filesystem::path> drafter_places = {};  ///< empty: shipped_drafters()
     std::string policy = "match";                            ///< see make_policy
     PolicyOptions policy_options = {};
     TreeKind tree = TreeKind::automatic;
@@ -91,6 +91,11 @@ struct EngineOptions {
 /// The drafter of such an engine alone. Throws Error.
 [[nodiscard]] OUTRIDER_API std::unique_ptr<DraftModel> make_drafter(const EngineOptions& options,
                                                                     const LlamaModel& model);
+
+/// Folders of drafters that are there: the one that the environment variable OUTRIDER_DRAFTERS names,
+/// PREFIX/share/outrider/drafters of an installed tree, and examples/drafters of a source folder. The tree is the one
+/// around the program, around this library or around the LibTorch in use. Only looks; writes nothing.
+[[nodiscard]] OUTRIDER_API std::vector<std::filesystem::path> shipped_drafters();
 
 /// The best drafter for the model in these places, joined with n-grams; "ngram" where there is none.
 [[nodiscard]] OUTRIDER_API std::string default_drafter(std::span<const std::filesystem::path> places,

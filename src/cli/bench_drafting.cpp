@@ -11,6 +11,7 @@
 #include <outrider/accept/match.hpp>
 #include <outrider/budget/detail/curve.hpp>
 #include <outrider/core/detail/clock.hpp>
+#include <outrider/core/detail/median.hpp>
 #include <outrider/draft/none.hpp>
 #include <outrider/engine/detail/any_decoder.hpp>
 #include <outrider/target/llama_verifier.hpp>
@@ -94,13 +95,6 @@ Prompt prompt_of(const LlamaModel& model, std::string_view text) {
     }
 }
 
-double median(std::vector<double> values) {
-    if (values.empty()) return 0;
-    const auto middle = values.begin() + std::ssize(values) / 2;
-    std::nth_element(values.begin(), middle, values.end());
-    return *middle;
-}
-
 /// A decoder of one sequence whose rounds are timed.
 class NotedDecoder {
 public:
@@ -136,7 +130,7 @@ public:
         std::vector<double> seconds;
         for (const PassTime& round : rounds_)
             seconds.push_back(round.seconds - (passes.empty() ? 0.0 : budget::read(passes, round.rows)));
-        return median(std::move(seconds));
+        return outrider::detail::median(std::move(seconds));
     }
 
 private:
@@ -162,7 +156,7 @@ DraftingSeen see_drafting(const LlamaModel& model, std::string name, DraftModel&
         few.answer(prompt_of(model, kPrompts[i]), begin + share);
     }
     // A slower moment of the machine while sweeps ran must not make drafts look free.
-    const double draft = median(of_many), small_draft = median(of_few);
+    const double draft = outrider::detail::median(of_many), small_draft = outrider::detail::median(of_few);
     return {.name = std::move(name),
             .kind = std::string(drafter.kind()),
             .counts = many.counts(),

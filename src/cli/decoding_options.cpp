@@ -136,23 +136,10 @@ void add_nodes(CLI::App& app, DecodingArguments& decoding, Conditions& condition
     add_tree(app, decoding, conditions);
 }
 
-void add_policy(CLI::App& app, DecodingArguments& decoding, Conditions& conditions) {
-    std::vector<std::string> names;
-    for (const PolicyInfo& policy : policies()) names.emplace_back(policy.name);
-    PolicyOptions& o = decoding.policy;
-    app.add_option("--accept", decoding.accept,
-                   "Acceptance policy; what begins with lossy changes the text, the others keep the target's law")
-        ->check(CLI::IsMember(names))
-        ->capture_default_str();
-    using Policies = std::vector<std::string_view>;
-    const auto of = [&](Policies own, CLI::Option* option) {
-        conditions.only_if(
-            option, [=, &decoding] { return std::ranges::find(own, decoding.accept) != own.end(); },
-            [=, &decoding] {
-                return fmt::format("belongs to --accept {}, not to {}", fmt::join(own, " or "), decoding.accept);
-            });
-        return option;
-    };
+namespace {
+
+/// `of`: marks an option as that of some policies.
+void add_lossy(CLI::App& app, PolicyOptions& o, const auto& of) {
     of({"lossy_typical"}, app.add_option("--typical-eps", o.typical.eps, "lossy_typical: the largest threshold"))
         ->transform(within(ranges::kTypicalEps))
         ->capture_default_str();
@@ -177,6 +164,28 @@ void add_policy(CLI::App& app, DecodingArguments& decoding, Conditions& conditio
        app.add_option("--minimum-block", o.minimum_block, "Lossy policies: tokens of a round that are not asked about"))
         ->transform(within(ranges::kMinimumBlock))
         ->capture_default_str();
+}
+
+}  // namespace
+
+void add_policy(CLI::App& app, DecodingArguments& decoding, Conditions& conditions) {
+    std::vector<std::string> names;
+    for (const PolicyInfo& policy : policies()) names.emplace_back(policy.name);
+    PolicyOptions& o = decoding.policy;
+    app.add_option("--accept", decoding.accept,
+                   "Acceptance policy; what begins with lossy changes the text, the others keep the target's law")
+        ->check(CLI::IsMember(names))
+        ->capture_default_str();
+    using Policies = std::vector<std::string_view>;
+    const auto of = [&](Policies own, CLI::Option* option) {
+        conditions.only_if(
+            option, [=, &decoding] { return std::ranges::find(own, decoding.accept) != own.end(); },
+            [=, &decoding] {
+                return fmt::format("belongs to --accept {}, not to {}", fmt::join(own, " or "), decoding.accept);
+            });
+        return option;
+    };
+    add_lossy(app, o, of);
 }
 
 }  // namespace outrider::cli

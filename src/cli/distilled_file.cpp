@@ -19,14 +19,14 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
-std::uint64_t hash_text(std::uint64_t hash, std::string_view text) {
+std::uint64_t hash_more(std::uint64_t hash, std::string_view text) {
     hash = mix64(hash ^ text.size());
     for (const char c : text) hash = mix64(hash ^ static_cast<unsigned char>(c));
     return hash;
 }
 
 /// As the line of distilled text has them, the answer left out. A raw text counts as messages_of counts its prompt.
-std::vector<ChatMessage> messages_before_answer(const json& row) {
+std::vector<ChatMessage> messages_but_last(const json& row) {
     if (const auto prompt = row.find("prompt"); prompt != row.end()) return {{"user", prompt->get<std::string>()}};
     std::vector<ChatMessage> messages;
     for (const json& message : row.at("messages"))
@@ -49,7 +49,7 @@ bool begins_a_line(std::string_view text) {
 std::string prompt_id(const PromptRow& row) {
     std::uint64_t hash = mix64(row.sample);
     for (const ChatMessage& message : messages_of(row))
-        hash = hash_text(hash_text(hash, message.role), message.content);
+        hash = hash_more(hash_more(hash, message.role), message.content);
     return fmt::format("prompt-{:016x}", hash);
 }
 
@@ -104,7 +104,7 @@ void DistilledFile::read_line(const std::string& line, std::int64_t number) {
         (void)row.at("completion_ids");
         require(row.contains("prompt") == raw_, "{}:{}: the file holds {}; give another --output, or {}",
                 path_.string(), number, raw_ ? "conversations" : "raw texts", raw_ ? "leave out --raw" : "--raw");
-        ++answers_[key_of(id, messages_before_answer(row), row.value("sample", std::uint64_t{0}))];
+        ++answers_[key_of(id, messages_but_last(row), row.value("sample", std::uint64_t{0}))];
         ids_.insert(id);
         ++size_;
     } catch (const json::exception& error) {

@@ -2,14 +2,12 @@
 
 #include <nlohmann/json.hpp>
 
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <string_view>
 #include <system_error>
 #include <utility>
-#include <vector>
 
 #include <outrider/engine.hpp>
 #include <outrider/engine/make_policy.hpp>
@@ -105,15 +103,7 @@ EngineOptions engine_options(const std::string& drafter, const ModelArguments& m
 }
 
 std::string drafter_or_default(const std::string& drafter, const LlamaModel& model) {
-    if (!drafter.empty()) return drafter;
-    std::vector<std::filesystem::path> places;
-    if (const char* place = std::getenv("OUTRIDER_DRAFTERS"); place && *place) places.emplace_back(place);
-    std::error_code error;
-    const auto program = std::filesystem::read_symlink("/proc/self/exe", error);
-    const auto above = program.parent_path().parent_path();
-    for (const auto& place : {above / "share/outrider/drafters", above.parent_path() / "examples/drafters"})
-        if (!program.empty() && std::filesystem::is_directory(place, error)) places.push_back(place);
-    return default_drafter(places, model);
+    return drafter.empty() ? default_drafter(shipped_drafters(), model) : drafter;
 }
 
 Prompt make_prompt(const LlamaModel& model, const PromptRow& row, bool raw) {

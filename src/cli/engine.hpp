@@ -39,8 +39,6 @@ namespace outrider::cli {
                                                        const DecodingArguments& arguments);
 
 /// `drafter`, or where that is empty the best drafter shipped for the model joined with ngram, or ngram alone.
-/// Looked for in $OUTRIDER_DRAFTERS, beside the program (../share/outrider/drafters), and in the source folder that the
-/// program was built in (../../examples/drafters).
 [[nodiscard]] std::string drafter_or_default(const std::string& drafter, const LlamaModel& model);
 
 /// The row's prompt as the target reads it. Throws Error, with the row's id, for what cannot be one.

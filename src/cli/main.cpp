@@ -1,5 +1,4 @@
 // The program `outrider`. Exit status: 0 done, 1 failed, 2 wrong usage, 128 + number of the signal that stopped it.
-#include <c10/util/Exception.h>
 #include <fmt/format.h>
 
 #include <exception>
@@ -25,8 +24,6 @@ int main(int argc, char** argv) {
     outrider::cli::prepare_streams();
     try {
         return run(argc, argv);
-    } catch (const c10::Error& error) {
-        tell(fmt::format("outrider: {}\n", error.what_without_backtrace()));
     } catch (const std::exception& error) {
         tell(fmt::format("outrider: {}\n", error.what()));
     }

@@ -49,6 +49,12 @@ DrafterOptions drafter_options(const EngineOptions& options, const LlamaModel& m
     return drafter;
 }
 
+/// The one that was asked for, else the best that is found.
+std::string drafter_name(const EngineOptions& options, const LlamaModel& model) {
+    if (!options.drafter.empty()) return options.drafter;
+    return default_drafter(options.drafter_places.empty() ? shipped_drafters() : options.drafter_places, model);
+}
+
 }  // namespace
 
 std::string default_drafter(std::span<const std::filesystem::path> places, const LlamaModel& model) {
@@ -57,8 +63,8 @@ std::string default_drafter(std::span<const std::filesystem::path> places, const
 }
 
 std::unique_ptr<DraftModel> make_drafter(const EngineOptions& options, const LlamaModel& model) {
-    const std::string name = options.drafter.empty() ? default_drafter(options.drafter_places, model) : options.drafter;
-    return make_drafter(name, model.head(options.drafter_device), drafter_options(options, model));
+    return make_drafter(drafter_name(options, model), model.head(options.drafter_device),
+                        drafter_options(options, model));
 }
 
 Engine Engine::open(EngineOptions options) {
@@ -73,7 +79,7 @@ Engine Engine::open(LlamaModel model, EngineOptions options) {
 }
 
 Engine::Engine(LlamaModel model, EngineOptions options) : model_(std::move(model)), options_(std::move(options)) {
-    if (options_.drafter.empty()) options_.drafter = default_drafter(options_.drafter_places, model_);
+    options_.drafter = drafter_name(options_, model_);
     auto drafter = make_drafter(options_, model_);
     auto verifier = std::make_unique<LlamaVerifier>(
         model_, LlamaVerifier::Options{.pass_times_file = options_.pass_times_file, .kept_bytes = options_.kept_bytes});

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include <outrider/core/detail/translate.hpp>
 #include <outrider/core/error.hpp>
 #include <outrider/draft/hydra/hydra_draft.hpp>
 #include <outrider/draft/medusa/medusa_draft.hpp>
@@ -115,10 +116,12 @@ std::optional<double> beta_for(const fs::path& folder, std::string_view fingerpr
 
 std::unique_ptr<DraftModel> make_drafter(std::string_view name, const TargetHead& target,
                                          const DrafterOptions& options) {
-    std::vector<std::unique_ptr<DraftModel>> drafters;
-    for (const std::string_view part : parts_of(name)) drafters.push_back(make_one(part, target, options));
-    if (drafters.size() == 1) return std::move(drafters[0]);
-    return std::make_unique<MergedDraft>(std::move(drafters));
+    return detail::translate([&]() -> std::unique_ptr<DraftModel> {
+        std::vector<std::unique_ptr<DraftModel>> drafters;
+        for (const std::string_view part : parts_of(name)) drafters.push_back(make_one(part, target, options));
+        if (drafters.size() == 1) return std::move(drafters[0]);
+        return std::make_unique<MergedDraft>(std::move(drafters));
+    });
 }
 
 std::optional<fs::path> find_drafter(std::span<const fs::path> places, std::string_view fingerprint) {

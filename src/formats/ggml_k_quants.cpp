@@ -9,8 +9,6 @@ namespace {
 
 using Byte = std::uint8_t;
 
-float half_at(const Byte* p) { return half_to_float(load<std::uint16_t>(p)); }
-
 /// The values of 4-bit codes in IQ4_NL and IQ4_XS.
 constexpr std::array<float, 16> kNonLinear = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
 

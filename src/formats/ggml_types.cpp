@@ -14,12 +14,10 @@ namespace outrider {
 namespace {
 
 using detail::bfloat_to_float;
-using detail::half_to_float;
+using detail::half_at;
 using detail::load;
 
 using Byte = std::uint8_t;
-
-float half_at(const Byte* p) { return half_to_float(load<std::uint16_t>(p)); }
 
 // One block each: `p` the block, `y` its floats.
 

@@ -267,6 +267,18 @@ std::vector<std::string> read_architectures(const Fields& fields) {
     return result;
 }
 
+/// What the file leaves out has the value of the model's configuration class, and null means none.
+void read_heads(const Fields& fields, const ClassDefaults& usual, HfConfig& config) {
+    const std::int64_t kv_heads =
+        usual.kv_heads > 0 && !fields.has("num_key_value_heads") ? usual.kv_heads : config.heads;
+    config.kv_heads = fields.size("num_key_value_heads").value_or(kv_heads);
+    config.head_dim = fields.size("head_dim")
+                          .value_or(usual.head_dim > 0 && !fields.has("head_dim") ? usual.head_dim
+                                                                                  : config.hidden_size / config.heads);
+    require(config.head_dim > 0, ErrorKind::damaged_file, "{}: a hidden_size of {} for {} heads", config.name,
+            config.hidden_size, config.heads);
+}
+
 }  // namespace
 
 bool is_mistral(const HfConfig& config) {
@@ -288,15 +300,7 @@ HfConfig parse_hf_config(std::string_view json, const std::string& name) {
     config.heads = fields.required_size("num_attention_heads");
     config.vocab_size = fields.required_size("vocab_size");
     const ClassDefaults& usual = defaults_of(config);
-    // What the file leaves out has the value of the model's configuration class, and null means none.
-    const std::int64_t kv_heads =
-        usual.kv_heads > 0 && !fields.has("num_key_value_heads") ? usual.kv_heads : config.heads;
-    config.kv_heads = fields.size("num_key_value_heads").value_or(kv_heads);
-    config.head_dim = fields.size("head_dim")
-                          .value_or(usual.head_dim > 0 && !fields.has("head_dim") ? usual.head_dim
-                                                                                  : config.hidden_size / config.heads);
-    require(config.head_dim > 0, ErrorKind::damaged_file, "{}: a hidden_size of {} for {} heads", name,
-            config.hidden_size, config.heads);
+    read_heads(fields, usual, config);
     config.max_positions = fields.size("max_position_embeddings").value_or(usual.positions);
     config.rms_norm_eps = fields.number("rms_norm_eps").value_or(usual.eps);
     read_ropes(fields, usual, config);

@@ -132,13 +132,16 @@ private:
             case '.':
                 check(marks_.empty() && stack_.size() == 1 && at_ == pickle_.size(), "it ends with open values");
                 return false;
-            default:
-                fail(ErrorKind::not_supported,
-                     "{}: opcode {} ({}) at byte {} of its pickle is not allowed; expected a state_dict: tensors "
-                     "by name. Save module.state_dict() with torch.save and its default protocol",
-                     name_, fmt::format("0x{:02X}", opcode), opcode_name(opcode), opcode_at_);
+            default: refuse(opcode);
         }
         return true;
+    }
+
+    [[noreturn]] void refuse(std::uint8_t opcode) const {
+        fail(ErrorKind::not_supported,
+             "{}: opcode {} ({}) at byte {} of its pickle is not allowed; expected a state_dict: tensors "
+             "by name. Save module.state_dict() with torch.save and its default protocol",
+             name_, fmt::format("0x{:02X}", opcode), opcode_name(opcode), opcode_at_);
     }
 
     void check(bool condition, const char* what) const {

@@ -81,28 +81,32 @@ OUTRIDER_ALWAYS_INLINE void widen(const __m256i (&sums)[R][2], std::int16_t fact
         }
 }
 
+// All steps of a block of bytes, in two planes: low + 16 high.
+template <int R>
+OUTRIDER_ALWAYS_INLINE void byte_sums(const std::byte* w, const std::int8_t* x, __m256i (&wide)[R][2]) {
+    const __m256i nibble = _mm256_set1_epi8(15);
+    __m256i sums[R][2];
+    clear(sums);
+    OUTRIDER_UNROLL
+    for (int s = 0; s < 8; ++s)
+        step<R>(sums, _mm256_and_si256(load(w + 64 * s), nibble), _mm256_and_si256(load(w + 64 * s + 32), nibble),
+                x + 4 * s);
+    widen(sums, 1, true, wide);
+    clear(sums);
+    OUTRIDER_UNROLL
+    for (int s = 0; s < 8; ++s)
+        step<R>(sums, _mm256_and_si256(_mm256_srli_epi16(load(w + 64 * s), 4), nibble),
+                _mm256_and_si256(_mm256_srli_epi16(load(w + 64 * s + 32), 4), nibble), x + 4 * s);
+    widen(sums, 16, false, wide);
+}
+
 // Steps kBegin to kEnd - 1 of a block, in 32 bits. Products of 5-bit integers fit 16 bits in fours, of 6-bit ones in
 // twos; bytes are two planes, 16 high + low.
 template <class F, int R, int kBegin, int kEnd>
 OUTRIDER_ALWAYS_INLINE void block_sums(const std::byte* w, const std::byte* low, const std::int8_t* x,
                                        __m256i (&wide)[R][2]) {
+    if constexpr (F::kBytes) return byte_sums<R>(w, x, wide);
     __m256i sums[R][2];
-    if constexpr (F::kBytes) {
-        const __m256i nibble = _mm256_set1_epi8(15);
-        clear(sums);
-        OUTRIDER_UNROLL
-        for (int s = 0; s < 8; ++s)
-            step<R>(sums, _mm256_and_si256(load(w + 64 * s), nibble), _mm256_and_si256(load(w + 64 * s + 32), nibble),
-                    x + 4 * s);
-        widen(sums, 1, true, wide);
-        clear(sums);
-        OUTRIDER_UNROLL
-        for (int s = 0; s < 8; ++s)
-            step<R>(sums, _mm256_and_si256(_mm256_srli_epi16(load(w + 64 * s), 4), nibble),
-                    _mm256_and_si256(_mm256_srli_epi16(load(w + 64 * s + 32), 4), nibble), x + 4 * s);
-        widen(sums, 16, false, wide);
-        return;
-    }
     if constexpr (kPlanes<F>) {
         block_sums<Q40, R, 0, 8>(w, nullptr, x, wide);
         OUTRIDER_UNROLL
@@ -186,6 +190,24 @@ OUTRIDER_ALWAYS_INLINE void load_scales(const std::byte* super, const std::byte*
     }
 }
 
+// The sums of a tile to its rows of y, or on top of them.
+template <int R>
+OUTRIDER_ALWAYS_INLINE void store_tile(const TileArgs& t, const __m256 (&acc)[R][2]) {
+    float* y = t.y;
+    OUTRIDER_UNROLL
+    for (int r = 0; r < R; ++r, y += t.ldy) {
+        if (t.width == kPanel) {
+            for (int j = 0; j < 2; ++j)
+                _mm256_storeu_ps(y + 8 * j, t.add ? _mm256_add_ps(_mm256_loadu_ps(y + 8 * j), acc[r][j]) : acc[r][j]);
+            continue;
+        }
+        alignas(32) float out[kPanel];
+        _mm256_store_ps(out, acc[r][0]);
+        _mm256_store_ps(out + 8, acc[r][1]);
+        for (int c = 0; c < t.width; ++c) y[c] = t.add ? y[c] + out[c] : out[c];
+    }
+}
+
 template <class F, int R>
 void tile(const TileArgs& t) {
     __m256 acc[R][2];
@@ -219,19 +241,7 @@ void tile(const TileArgs& t) {
         }
         values += F::kStepBytes, low += kLowStep, x += 32 * t.group, row += t.group;
     }
-    float* y = t.y;
-    OUTRIDER_UNROLL
-    for (int r = 0; r < R; ++r, y += t.ldy) {
-        if (t.width == kPanel) {
-            for (int j = 0; j < 2; ++j)
-                _mm256_storeu_ps(y + 8 * j, t.add ? _mm256_add_ps(_mm256_loadu_ps(y + 8 * j), acc[r][j]) : acc[r][j]);
-            continue;
-        }
-        alignas(32) float out[kPanel];
-        _mm256_store_ps(out, acc[r][0]);
-        _mm256_store_ps(out + 8, acc[r][1]);
-        for (int c = 0; c < t.width; ++c) y[c] = t.add ? y[c] + out[c] : out[c];
-    }
+    store_tile<R>(t, acc);
 }
 
 constexpr int kMaxTile = 6;  // 12 sums of 16 bits, 2 planes, 1 value, 1 product: all 16 registers

@@ -9,6 +9,7 @@
 #include <cstdlib>
 #include <string>
 
+#include <outrider/core/detail/vector_level.hpp>
 #include <outrider/core/error.hpp>
 
 #include "kernel_table.hpp"
@@ -75,6 +76,21 @@ Isa from_environment() {
 
 std::atomic<int> forced{-1};
 
+/// What a path means for loops that the compiler makes vectors of.
+detail::VectorLevel level_of(Isa isa) {
+    switch (isa) {
+        case Isa::scalar:
+        case Isa::neon: return detail::VectorLevel::portable;
+        case Isa::avx2: return detail::VectorLevel::v3;
+        default: return detail::VectorLevel::v4;
+    }
+}
+
+[[maybe_unused]] const bool asked_for_loops = [] {
+    detail::vector_level_of_kernels.store([] { return level_of(active_isa()); }, std::memory_order_relaxed);
+    return true;
+}();
+
 }  // namespace
 
 std::string_view name(Isa isa) {
@@ -105,6 +121,7 @@ Isa active_isa() {
 void force_isa(Isa isa) {
     require(granted(isa), "force_isa: this machine cannot run {}; it has: {}", name(isa), available_names());
     forced.store(static_cast<int>(isa), std::memory_order_relaxed);
+    detail::set_vector_level(level_of(isa));
 }
 
 namespace kernels {

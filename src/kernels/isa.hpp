@@ -1,4 +1,5 @@
-// Which vector instructions the kernels use, chosen at run time.
+// Which vector instructions the kernels use, and with them every other loop of the compiled part (core's
+// vector_level.hpp), chosen at run time.
 #pragma once
 
 #include <string_view>

@@ -55,7 +55,8 @@ struct RowPick {
 /// cosines and sines [head_dim / 2] are given (of one position). The convention of Hugging Face's Llama.
 void rotate_heads(float* x, std::int64_t heads, std::int64_t head_dim, const float* cosines, const float* sines);
 
-/// y = e^x; both [n]. Relative error below 2e-7; 0 below -87.3, e^88.37 above 88.37. y may be x.
+/// What the other operations take their exponentials from, for tests of its bounds. y = e^x; both [n]. Relative error
+/// below 2e-7; 0 below -87.3, e^88.37 above 88.37. y may be x.
 void exp_row(const float* x, std::int64_t n, float* y);
 
 }  // namespace outrider

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include <outrider/core/detail/translate.hpp>
 #include <outrider/core/error.hpp>
 #include <outrider/core/detail/thread_team.hpp>
 
@@ -83,23 +84,26 @@ void LlamaModel::State::choose_template(const Options& options) {
 }
 
 LlamaModel LlamaModel::load(const std::filesystem::path& path, const Options& options) {
-    open_device(options.device);
-    require(options.context >= 0, "context is {}, expected 0 (all that the checkpoint has) or more", options.context);
-    Checkpoint checkpoint = Checkpoint::open(path, options.context);
-    const auto state = std::make_shared<State>();
-    state->config = std::move(checkpoint.config);
-    state->source = std::move(checkpoint.source);
-    state->tokenizer = std::move(checkpoint.tokenizer);
-    state->device = options.device;
-    state->note = std::move(checkpoint.note);
+    return detail::translate([&] {
+        open_device(options.device);
+        require(options.context >= 0, "context is {}, expected 0 (all that the checkpoint has) or more",
+                options.context);
+        Checkpoint checkpoint = Checkpoint::open(path, options.context);
+        const auto state = std::make_shared<State>();
+        state->config = std::move(checkpoint.config);
+        state->source = std::move(checkpoint.source);
+        state->tokenizer = std::move(checkpoint.tokenizer);
+        state->device = options.device;
+        state->note = std::move(checkpoint.note);
 
-    // Before the matrices are packed, which lets their file pages go.
-    state->fingerprint = state->source->fingerprint(state->config);
-    state->choose_backend(options);
-    state->norm = at::tensor(state->source->floats("norm")).to(options.device);
-    state->end_ids = state->tokenizer->end_ids();
-    state->choose_template(options);
-    return LlamaModel(state);
+        // Before the matrices are packed, which lets their file pages go.
+        state->fingerprint = state->source->fingerprint(state->config);
+        state->choose_backend(options);
+        state->norm = at::tensor(state->source->floats("norm")).to(options.device);
+        state->end_ids = state->tokenizer->end_ids();
+        state->choose_template(options);
+        return LlamaModel(state);
+    });
 }
 
 const ModelConfig& LlamaModel::config() const { return state_->config; }
@@ -182,7 +186,7 @@ TargetHead LlamaModel::head(std::optional<at::Device> asked) const {
             .vocabulary = state_->config.vocabulary,
             .embed = reader("embed", state_->config.embedding_scale),
             .output_rows = reader(state_->config.tied_output ? "embed" : "output"),
-            .final_norm = state_->norm.to(device),
+            .final_norm = detail::translate([&] { return state_->norm.to(device); }),
             .norm_eps = state_->config.norm_eps,
             .tokenizer = tokenizer_fingerprint(tokenizer()),
             .feature_layers = state_->config.layers - 1,

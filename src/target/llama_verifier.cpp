@@ -87,7 +87,10 @@ std::vector<at::Tensor> take_paths(std::span<const at::Tensor> from, std::span<c
 }  // namespace
 
 LlamaVerifier::LlamaVerifier(LlamaModel model, Options options)
-    : model_(std::move(model)), options_(options), pass_(model_.make_pass()), kept_(options.kept_bytes) {
+    : model_(std::move(model)),
+      options_(options),
+      pass_(detail::translate([&] { return model_.make_pass(); })),
+      kept_(options.kept_bytes) {
     require(options_.prefill_rows >= 0, "LlamaVerifier: prefill_rows is {}, expected 0 (by device) or more",
             options_.prefill_rows);
     require(options_.kept_bytes == 0 || pass_->make_cache().pooled() == nullptr, ErrorKind::not_supported,
@@ -224,6 +227,11 @@ void LlamaVerifier::run_prompts(std::span<const Prefill> sequences, Feedback& fe
         }
     }
     flush();
+    join_pieces(sequences, pieces, feedback);
+}
+
+void LlamaVerifier::join_pieces(std::span<const Prefill> sequences, std::span<const std::vector<at::Tensor>> pieces,
+                                Feedback& feedback) const {
     const auto on_device = at::TensorOptions().device(model_.device()).dtype(at::kFloat);
     for (std::size_t s = 0; s < sequences.size(); ++s)
         if (const FeatureRequest& asked = sequences[s].features; asked.wanted && !feedback[s].refused)

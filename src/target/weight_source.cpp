@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <array>
 #include <atomic>
 #include <cstring>
 
@@ -116,31 +117,28 @@ std::uint64_t hash_text(std::uint64_t seed, const std::string& text) {
 
 }  // namespace
 
-// Tells apart what a file holds as one tensor: rows of q, k and v, or of gate and up, one below the other.
+void WeightSource::split(FileTensors& tensors, const std::string& whole, std::span<const Part> parts,
+                         const std::string& file) {
+    const auto found = tensors.find(whole);
+    if (found == tensors.end()) return;
+    const Entry entry = found->second;
+    std::int64_t sum = 0;
+    for (const Part& part : parts) sum += part.rows;
+    require(entry.rows == sum, ErrorKind::damaged_file,
+            "{}: tensor \"{}\" has {} rows, expected {} by the model's configuration", file, whole, entry.rows, sum);
+    tensors.erase(found);
+    std::size_t first = 0;
+    for (const Part& part : parts) {
+        Entry piece = entry;
+        const std::size_t size = static_cast<std::size_t>(part.rows) * entry.row_bytes();
+        piece.rows = part.rows, piece.data = entry.data.subspan(first, size);
+        first += size;
+        tensors.emplace(part.name, std::move(piece));
+    }
+}
+
+// Rows of q, k and v, or of gate and up, one below the other.
 void WeightSource::split_fused(FileTensors& tensors, const ModelConfig& c, bool gguf, const std::string& file) {
-    struct Part {
-        std::string name;
-        std::int64_t rows;
-    };
-    const auto split = [&](const std::string& whole, const std::vector<Part>& parts) {
-        const auto found = tensors.find(whole);
-        if (found == tensors.end()) return;
-        const Entry entry = found->second;
-        std::int64_t sum = 0;
-        for (const Part& part : parts) sum += part.rows;
-        require(entry.rows == sum, ErrorKind::damaged_file,
-                "{}: tensor \"{}\" has {} rows, expected {} by the model's configuration", file, whole, entry.rows,
-                sum);
-        tensors.erase(found);
-        std::size_t first = 0;
-        for (const Part& part : parts) {
-            Entry piece = entry;
-            const std::size_t size = static_cast<std::size_t>(part.rows) * entry.row_bytes();
-            piece.rows = part.rows, piece.data = entry.data.subspan(first, size);
-            first += size;
-            tensors.emplace(part.name, std::move(piece));
-        }
-    };
     const std::int64_t q = c.heads * c.head_dim, kv = c.kv_heads * c.head_dim, f = c.feed_forward;
     for (std::int64_t layer = 0; layer < c.layers; ++layer) {
         const std::string own = fmt::format("{}.{}.", gguf ? "blk" : "model.layers", layer);
@@ -148,14 +146,15 @@ void WeightSource::split_fused(FileTensors& tensors, const ModelConfig& c, bool 
         const std::string end = gguf ? "" : "_proj";
         for (const char* what : {".weight", ".bias"}) {
             const std::string last = end + what;
-            split(attention + "qkv" + last,
-                  {{attention + "q" + last, q}, {attention + "k" + last, kv}, {attention + "v" + last, kv}});
-            const std::vector<Part> gate_up{{mlp + "gate" + last, f}, {mlp + "up" + last, f}};
+            const std::array<Part, 3> qkv{
+                {{attention + "q" + last, q}, {attention + "k" + last, kv}, {attention + "v" + last, kv}}};
+            split(tensors, attention + "qkv" + last, qkv, file);
+            const std::array<Part, 2> gate_up{{{mlp + "gate" + last, f}, {mlp + "up" + last, f}}};
             if (!gguf)
-                split(mlp + "gate_up" + last, gate_up);
+                split(tensors, mlp + "gate_up" + last, gate_up, file);
             else if (!tensors.contains(mlp + "gate" + last))
                 if (const auto up = tensors.find(mlp + "up" + last); up != tensors.end() && up->second.rows == 2 * f)
-                    split(mlp + "up" + last, gate_up);
+                    split(tensors, mlp + "up" + last, gate_up, file);
         }
     }
 }

@@ -69,6 +69,14 @@ private:
 
     using FileTensors = std::map<std::string, Entry>;
 
+    struct Part {
+        std::string name;
+        std::int64_t rows;
+    };
+
+    /// Tells apart what a file holds as one tensor, where it does; all others stay as they are.
+    static void split(FileTensors& tensors, const std::string& whole, std::span<const Part> parts,
+                      const std::string& file);
     static void split_fused(FileTensors& tensors, const ModelConfig& config, bool gguf, const std::string& file);
     void take(FileTensors& tensors, const ModelConfig& config, bool gguf, const std::string& file);
     [[nodiscard]] const Entry& at(const std::string& name) const;

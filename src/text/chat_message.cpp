@@ -5,23 +5,26 @@
 #include <outrider/formats/detail/json_text.hpp>
 #include <outrider/text/chat_template.hpp>
 
+#include "json_object.hpp"
+
 namespace outrider {
-namespace {
 
-using Json = nlohmann::ordered_json;
-
-/// Throws Error unless it is an object.
-Json parse_object(std::string_view text, const char* what) {
-    detail::check_json_depth(text, what);
-    Json json;
+nlohmann::ordered_json detail::parse_object(std::string_view text, const char* what) {
+    check_json_depth(text, what);
+    nlohmann::ordered_json json;
     try {
-        json = Json::parse(text);
-    } catch (const Json::exception& error) {
-        fail("{}: not JSON ({})", what, detail::json_reason(error));
+        json = nlohmann::ordered_json::parse(text);
+    } catch (const nlohmann::ordered_json::exception& error) {
+        fail("{}: not JSON ({})", what, json_reason(error));
     }
     require(json.is_object(), "{}: {}, expected a JSON object", what, json.type_name());
     return json;
 }
+
+namespace {
+
+using detail::parse_object;
+using Json = nlohmann::ordered_json;
 
 ChatMessage message_of(const Json& json) {
     require(json.is_object() && json.contains("role"), "a message is {}; expected an object with `role` and `content`",

@@ -14,6 +14,7 @@
 #include <outrider/text/tokenizer.hpp>
 
 #include "builtin_templates.hpp"
+#include "json_object.hpp"
 #include "jinja/from_json.hpp"
 #include "jinja/template.hpp"
 
@@ -48,23 +49,15 @@ Origin role_origin(std::string_view role) {
     return std::ranges::all_of(role, plain) ? Origin::source : Origin::user;
 }
 
-Json parse_object(std::string_view text, const char* what) {
-    if (text.empty()) return Json::object();
-    detail::check_json_depth(text, what);
-    try {
-        Json json = Json::parse(text);
-        require(json.is_object(), "{}: {}, expected a JSON object", what, json.type_name());
-        return json;
-    } catch (const Json::exception& error) {
-        fail("{}: not JSON ({})", what, detail::json_reason(error));
-    }
+Json object_or_nothing(std::string_view text, const char* what) {
+    return text.empty() ? Json::object() : detail::parse_object(text, what);
 }
 
 /// A message as `transformers` hands it to templates: without keys of the value null, and with the assistant's thoughts
 /// under their usual names.
 Value message_value(const ChatMessage& message, jinja::Meter& meter) {
     auto dict = std::make_shared<jinja::Dict>();
-    const Json more = parse_object(message.more, "the further keys of a message");
+    const Json more = object_or_nothing(message.more, "the further keys of a message");
     const auto set = [&](const char* key, Value value) { dict->set(Value(Text(key)), std::move(value), meter); };
     const Json* thoughts = nullptr;
     for (const char* key : {"reasoning", "thinking", "reasoning_content"})
@@ -108,7 +101,7 @@ Text ChatTemplate::State::render(std::span<const ChatMessage> messages, const To
                                  std::string_view variables) const {
     require(!messages.empty(), "a conversation without messages; expected at least one");
     check_vocabulary(tokenizer);
-    const Json given = parse_object(variables, "the variables of a conversation");
+    const Json given = object_or_nothing(variables, "the variables of a conversation");
     Variables all;
     try {
         jinja::Meter meter{jinja::Limits{}};

@@ -60,6 +60,8 @@ constexpr const char* kDeepSeekLetters =
     R"(\x{ABBF}\x{FB00}-\x{FB06}\x{FB13}-\x{FB17}\x{FF21}-\x{FF3A}\x{FF41}-\x{FF5A}\x{10400}-\x{1044F})"
     R"(\x{104B0}-\x{104D3}\x{104D8}-\x{104FB}\x{10C80}-\x{10CB2}\x{10CC0}-\x{10CF2}\x{118A0}-\x{118DF})"
     R"(\x{1E900}-\x{1E943}]+)";
+constexpr const char* kDeepSeekMarks =
+    R"(\s?[!-/:-~\x{FF01}-\x{FF0F}\x{FF1A}-\x{FF5E}\x{2018}-\x{201F}\x{3000}-\x{3002}]+)";
 constexpr const char* kDeepSeekWords =
     R"([!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|)";
 constexpr const char* kBloomWords = R"( ?[^(\s|.,!?…。，、।۔،)]+)";
@@ -103,13 +105,7 @@ std::vector<Row> make_rows() {
         {{"gpt-4o", "llama4", "kanana2", "talkie", "minimax-m2"},
          {{o200k(fmt::format("{}?", kContraction), R"(\p{N}{1,3})")}}},
         {{"falcon"}, {punctuation, gpt2, {R"(\p{N}+)", {}, true}, {"[0-9][0-9][0-9]", {}, true}}},
-        {{"deepseek-llm"},
-         {line_end,
-          {kDeepSeekLetters},
-          {R"(\s?[!-/:-~\x{FF01}-\x{FF0F}\x{FF1A}-\x{FF5E}\x{2018}-\x{201F}\x{3000}-\x{3002}]+)"},
-          {R"(\s+$)"},
-          han,
-          digit}},
+        {{"deepseek-llm"}, {line_end, {kDeepSeekLetters}, {kDeepSeekMarks}, {R"(\s+$)"}, han, digit}},
         {{"deepseek-coder"}, {line_end, {R"(\s?\p{L}+)"}, {R"(\s?\p{P}+)"}, han, digit}},
         {{"deepseek-v3", "hunyuan-dense", "joyai-llm", "hy_v4"}, deepseek_v3()},
         {{"bloom", "poro-chat", "gpt3-finnish"}, {{kBloomWords}}},

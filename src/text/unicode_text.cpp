@@ -11,10 +11,6 @@
 namespace outrider::detail {
 namespace {
 
-bool is_ascii(std::string_view text) {
-    return std::ranges::all_of(text, [](char c) { return static_cast<unsigned char>(c) < 0x80; });
-}
-
 int combining_class(utf8proc_int32_t point) { return utf8proc_get_property(point)->combining_class; }
 
 /// The full decomposition of every character, marks not in order yet.
@@ -118,6 +114,10 @@ std::size_t last_character(std::string_view text) {
 }
 
 }  // namespace
+
+bool is_ascii(std::string_view text) {
+    return std::ranges::all_of(text, [](char c) { return static_cast<unsigned char>(c) < 0x80; });
+}
 
 Character first_character(std::string_view text) {
     utf8proc_int32_t point = 0;

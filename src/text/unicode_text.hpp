@@ -10,6 +10,8 @@ namespace outrider::detail {
 /// Unicode's normalization forms (UAX #15).
 enum class NormalForm { nfc, nfd, nfkc, nfkd };
 
+[[nodiscard]] bool is_ascii(std::string_view text);
+
 // All texts are valid UTF-8.
 
 [[nodiscard]] std::string normalized(std::string_view text, NormalForm form);

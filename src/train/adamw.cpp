@@ -14,8 +14,10 @@ struct Rates {
     float beta1, beta2, eps, step, decay, keep, scale;  // scale: of the gradient; keep: of the average
 };
 
-OUTRIDER_CLONES void update(float* __restrict w, const float* __restrict g, float* __restrict m, float* __restrict v,
-                            float* __restrict average, std::int64_t count, const Rates& r) {
+OUTRIDER_VECTOR_LOOP(void, update,
+                     (float* __restrict w, const float* __restrict g, float* __restrict m, float* __restrict v,
+                      float* __restrict average, std::int64_t count, const Rates& r),
+                     (w, g, m, v, average, count, r)) {
     const Rates rates = r;
     for (std::int64_t i = 0; i < count; ++i) {
         const float gradient = g[i] * rates.scale;

@@ -59,7 +59,7 @@ public:
     CtcAnchorLoss(const CtcLossShape& shape, const CtcLossOptions& options)
         : shape_(shape),
           options_(options),
-          padded_(padded_row<Real>(shape.columns)),
+          padded_(padded_scores<Real>(shape.columns)),
           a_(static_cast<std::size_t>(shape.frames * padded_)),
           s_(static_cast<std::size_t>(shape.prefixes * padded_), Real(1)),
           a_top_(static_cast<std::size_t>(shape.frames)),
@@ -113,11 +113,11 @@ private:
         const std::int64_t T = shape_.frames, P = shape_.prefixes, V = shape_.columns;
         for (std::int64_t t = 0; t < T; ++t)
             a_top_[static_cast<std::size_t>(t)] =
-                exp_row(logits + t * V, V, padded_, &a_[static_cast<std::size_t>(t * padded_)]);
+                exp_scores(logits + t * V, V, padded_, &a_[static_cast<std::size_t>(t * padded_)]);
         if (shape_.conditioned)
             for (std::int64_t l = 0; l < P; ++l)
                 s_top_[static_cast<std::size_t>(l)] =
-                    exp_row(prefix + l * V, V, padded_, &s_[static_cast<std::size_t>(l * padded_)]);
+                    exp_scores(prefix + l * V, V, padded_, &s_[static_cast<std::size_t>(l * padded_)]);
         normalisers(a_.data(), T, s_.data(), P, padded_, z_.data());
         for (std::size_t i = 0; i < z_.size(); ++i) log_z_[i] = std::log(static_cast<double>(z_[i]));
     }

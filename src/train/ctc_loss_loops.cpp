@@ -51,25 +51,33 @@ OUTRIDER_ALWAYS_INLINE void gradients_body(const Real* a, std::int64_t T, const 
 
 }  // namespace
 
-// The vector paths of the loops; see vector_clones.hpp.
-OUTRIDER_CLONES void normalisers(const float* a, std::int64_t T, const float* s, std::int64_t P, std::int64_t n,
-                                 float* z) {
+// The vector paths of the loops; see vector_loops.hpp.
+OUTRIDER_VECTOR_LOOP(void, normalisers,
+                     (const float* a, std::int64_t T, const float* s, std::int64_t P, std::int64_t n, float* z),
+                     (a, T, s, P, n, z)) {
     normalisers_body(a, T, s, P, n, z);
 }
-OUTRIDER_CLONES void normalisers(const double* a, std::int64_t T, const double* s, std::int64_t P, std::int64_t n,
-                                 double* z) {
+OUTRIDER_VECTOR_LOOP(void, normalisers,
+                     (const double* a, std::int64_t T, const double* s, std::int64_t P, std::int64_t n, double* z),
+                     (a, T, s, P, n, z)) {
     normalisers_body(a, T, s, P, n, z);
 }
-OUTRIDER_CLONES void gradients(const float* a, std::int64_t T, const float* s, std::int64_t P, std::int64_t n,
-                               std::int64_t p, const float* g, BFloat16Bits* x, BFloat16Bits* y) {
+OUTRIDER_VECTOR_LOOP(void, gradients,
+                     (const float* a, std::int64_t T, const float* s, std::int64_t P, std::int64_t n, std::int64_t p,
+                      const float* g, BFloat16Bits* x, BFloat16Bits* y),
+                     (a, T, s, P, n, p, g, x, y)) {
     gradients_body(a, T, s, P, n, p, g, x, y);
 }
-OUTRIDER_CLONES void gradients(const float* a, std::int64_t T, const float* s, std::int64_t P, std::int64_t n,
-                               std::int64_t p, const float* g, float* x, float* y) {
+OUTRIDER_VECTOR_LOOP(void, gradients,
+                     (const float* a, std::int64_t T, const float* s, std::int64_t P, std::int64_t n, std::int64_t p,
+                      const float* g, float* x, float* y),
+                     (a, T, s, P, n, p, g, x, y)) {
     gradients_body(a, T, s, P, n, p, g, x, y);
 }
-OUTRIDER_CLONES void gradients(const double* a, std::int64_t T, const double* s, std::int64_t P, std::int64_t n,
-                               std::int64_t p, const double* g, double* x, double* y) {
+OUTRIDER_VECTOR_LOOP(void, gradients,
+                     (const double* a, std::int64_t T, const double* s, std::int64_t P, std::int64_t n, std::int64_t p,
+                      const double* g, double* x, double* y),
+                     (a, T, s, P, n, p, g, x, y)) {
     gradients_body(a, T, s, P, n, p, g, x, y);
 }
 

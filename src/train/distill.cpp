@@ -49,6 +49,19 @@ std::string_view trimmed(std::string_view text) {
     return text.substr(first, text.find_last_not_of(kSpaces) - first + 1);
 }
 
+struct Job {
+    SequenceId sequence;
+    DistilledText text;
+};
+
+Job begin_job(AnyDecoder& decoder, DistillPrompt prompt, GenerationOptions options) {
+    options.stream = prompt.stream;
+    DistilledText text{
+        std::move(prompt.id), std::move(prompt.messages), std::ssize(prompt.prompt.tokens), options.temperature, {},
+        prompt.sample,        std::move(prompt.raw)};
+    return {decoder.join(std::move(prompt.prompt), std::move(options)), std::move(text)};
+}
+
 }  // namespace
 
 std::string distilled_line(const DistilledText& text) {
@@ -69,10 +82,6 @@ std::string distilled_line(const DistilledText& text) {
 
 DistillTotals distill(AnyDecoder& decoder, const std::function<std::optional<DistillPrompt>()>& next,
                       const std::function<bool(const DistilledText&)>& take, const GenerationOptions& options) {
-    struct Job {
-        SequenceId sequence;
-        DistilledText text;
-    };
     std::vector<Job> jobs;
     DistillTotals totals;
     const auto finish = [&](Job& job) {
@@ -85,16 +94,7 @@ DistillTotals distill(AnyDecoder& decoder, const std::function<std::optional<Dis
             std::optional<DistillPrompt> prompt = next();
             more = prompt.has_value();
             if (!more) break;
-            GenerationOptions own = options;
-            own.stream = prompt->stream;
-            DistilledText text{std::move(prompt->id),
-                               std::move(prompt->messages),
-                               std::ssize(prompt->prompt.tokens),
-                               options.temperature,
-                               {},
-                               prompt->sample,
-                               std::move(prompt->raw)};
-            jobs.push_back({decoder.join(std::move(prompt->prompt), std::move(own)), std::move(text)});
+            jobs.push_back(begin_job(decoder, std::move(*prompt), options));
         }
         if (jobs.empty()) break;
         decoder.step();

@@ -7,7 +7,7 @@ namespace outrider {
 namespace {
 
 template <typename Stored, typename Real>
-OUTRIDER_ALWAYS_INLINE Real exp_row_body(const Stored* row, std::int64_t count, std::int64_t padded, Real* out) {
+OUTRIDER_ALWAYS_INLINE Real exp_scores_body(const Stored* row, std::int64_t count, std::int64_t padded, Real* out) {
     using V = simd::Vector<Real>;
     constexpr std::int64_t L = simd::kLanes<Real>;
     V top = V{} + std::numeric_limits<Real>::lowest();
@@ -30,15 +30,17 @@ OUTRIDER_ALWAYS_INLINE Real exp_row_body(const Stored* row, std::int64_t count, 
 
 }  // namespace
 
-// One vector path per type; see vector_clones.hpp.
-OUTRIDER_CLONES float exp_row(const BFloat16Bits* row, std::int64_t count, std::int64_t padded, float* out) {
-    return exp_row_body(row, count, padded, out);
+OUTRIDER_VECTOR_LOOP(float, exp_scores, (const BFloat16Bits* row, std::int64_t count, std::int64_t padded, float* out),
+                     (row, count, padded, out)) {
+    return exp_scores_body(row, count, padded, out);
 }
-OUTRIDER_CLONES float exp_row(const float* row, std::int64_t count, std::int64_t padded, float* out) {
-    return exp_row_body(row, count, padded, out);
+OUTRIDER_VECTOR_LOOP(float, exp_scores, (const float* row, std::int64_t count, std::int64_t padded, float* out),
+                     (row, count, padded, out)) {
+    return exp_scores_body(row, count, padded, out);
 }
-OUTRIDER_CLONES double exp_row(const double* row, std::int64_t count, std::int64_t padded, double* out) {
-    return exp_row_body(row, count, padded, out);
+OUTRIDER_VECTOR_LOOP(double, exp_scores, (const double* row, std::int64_t count, std::int64_t padded, double* out),
+                     (row, count, padded, out)) {
+    return exp_scores_body(row, count, padded, out);
 }
 
 }  // namespace outrider

@@ -5,9 +5,9 @@
 #include <algorithm>
 #include <numeric>
 
-#include <outrider/core/detail/clock.hpp>
 #include <outrider/core/detail/rng.hpp>
 #include <outrider/core/error.hpp>
+#include <outrider/formats/detail/atomic_file.hpp>
 #include <outrider/formats/detail/safetensors.hpp>
 
 namespace outrider {
@@ -18,7 +18,7 @@ namespace {
 constexpr std::int64_t kTokensPerCall = 4096;
 constexpr SequenceId kFirstSequence = std::int64_t{1} << 40;  // far from a decoder's own ids
 
-std::uint64_t hash_text(const std::string& text) {
+std::uint64_t hash_name(const std::string& text) {
     std::uint64_t hash = 0;
     for (const char c : text) hash = mix64(hash ^ static_cast<unsigned char>(c));
     return hash;
@@ -66,9 +66,9 @@ FeatureStore::FeatureStore(const std::filesystem::path& root, const std::string&
     for (std::size_t text = 0; text < texts_.size(); ++text) {
         texts_[text].folder =
             root /
-            fmt::format("{:016x}", hash_layers(mix64(hash_text(fingerprint) ^ hash_of(conversations, text)), layers_));
+            fmt::format("{:016x}", hash_layers(mix64(hash_name(fingerprint) ^ hash_of(conversations, text)), layers_));
         texts_[text].shards.resize((texts_[text].conversations.size() + kShard - 1) / kShard);
-        std::filesystem::create_directories(texts_[text].folder);
+        detail::make_folders(texts_[text].folder);
     }
 }
 
@@ -149,7 +149,6 @@ void FeatureStore::compute(const Text& text, std::size_t shard) {
     const std::filesystem::path path = text.path_of(shard);
     require(verifier_ != nullptr, "FeatureStore: {} is not there, and there is no target to compute it with",
             path.string());
-    const double began = now_seconds();
     const auto wanted = members(text, shard);
     std::vector<at::Tensor> features;
     std::vector<TokenId> all_tokens;
@@ -174,7 +173,6 @@ void FeatureStore::compute(const Text& text, std::size_t shard) {
                  static_cast<std::size_t>(all.numel())),
             view("tokens", SafeDtype::i32, {count}, all_tokens.data(), all_tokens.size()),
             view("starts", SafeDtype::i64, {static_cast<std::int64_t>(starts.size())}, starts.data(), starts.size())});
-    computed_seconds_ += now_seconds() - began;
 }
 
 at::Tensor KeptFeatures::find(std::size_t conversation) {

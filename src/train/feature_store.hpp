@@ -75,9 +75,8 @@ public:
 
     /// Of a text, in the order of the conversations' `text`.
     [[nodiscard]] const std::filesystem::path& folder(std::size_t text = 0) const;
-    /// Tokens in the shards that this object computed, and the time that took.
+    /// Tokens in the shards that this object computed.
     [[nodiscard]] std::int64_t computed_tokens() const noexcept { return computed_tokens_; }
-    [[nodiscard]] double computed_seconds() const noexcept { return computed_seconds_; }
 
 private:
     struct Shard;
@@ -105,7 +104,6 @@ private:
     std::vector<Place> places_;  // of each conversation
     std::vector<Text> texts_;
     std::int64_t computed_tokens_ = 0;
-    double computed_seconds_ = 0;
 };
 
 }  // namespace outrider

@@ -49,25 +49,32 @@ OUTRIDER_ALWAYS_INLINE void gradient_body(const Real* a, Real p, const Real* t, 
         for (std::int64_t c = 0; c < count; c += L) simd::store<Stored, Real>(d + c, p * simd::get(a + c), count - c);
 }
 
-// One vector path per loop and type; see vector_clones.hpp.
-OUTRIDER_CLONES float sum(const float* a, std::int64_t n) { return sum_body(a, n); }
-OUTRIDER_CLONES double sum(const double* a, std::int64_t n) { return sum_body(a, n); }
-OUTRIDER_CLONES float difference(const float* t, const BFloat16Bits* y, const BFloat16Bits* x, std::int64_t n) {
+// One vector path per loop and type; see vector_loops.hpp.
+OUTRIDER_VECTOR_LOOP(float, sum, (const float* a, std::int64_t n), (a, n)) { return sum_body(a, n); }
+OUTRIDER_VECTOR_LOOP(double, sum, (const double* a, std::int64_t n), (a, n)) { return sum_body(a, n); }
+OUTRIDER_VECTOR_LOOP(float, difference, (const float* t, const BFloat16Bits* y, const BFloat16Bits* x, std::int64_t n),
+                     (t, y, x, n)) {
     return difference_body(t, y, x, n);
 }
-OUTRIDER_CLONES float difference(const float* t, const float* y, const float* x, std::int64_t n) {
+OUTRIDER_VECTOR_LOOP(float, difference, (const float* t, const float* y, const float* x, std::int64_t n),
+                     (t, y, x, n)) {
     return difference_body(t, y, x, n);
 }
-OUTRIDER_CLONES double difference(const double* t, const double* y, const double* x, std::int64_t n) {
+OUTRIDER_VECTOR_LOOP(double, difference, (const double* t, const double* y, const double* x, std::int64_t n),
+                     (t, y, x, n)) {
     return difference_body(t, y, x, n);
 }
-OUTRIDER_CLONES void gradient(const float* a, float p, const float* t, float q, std::int64_t n, BFloat16Bits* d) {
+OUTRIDER_VECTOR_LOOP(void, gradient,
+                     (const float* a, float p, const float* t, float q, std::int64_t n, BFloat16Bits* d),
+                     (a, p, t, q, n, d)) {
     gradient_body(a, p, t, q, n, d);
 }
-OUTRIDER_CLONES void gradient(const float* a, float p, const float* t, float q, std::int64_t n, float* d) {
+OUTRIDER_VECTOR_LOOP(void, gradient, (const float* a, float p, const float* t, float q, std::int64_t n, float* d),
+                     (a, p, t, q, n, d)) {
     gradient_body(a, p, t, q, n, d);
 }
-OUTRIDER_CLONES void gradient(const double* a, double p, const double* t, double q, std::int64_t n, double* d) {
+OUTRIDER_VECTOR_LOOP(void, gradient, (const double* a, double p, const double* t, double q, std::int64_t n, double* d),
+                     (a, p, t, q, n, d)) {
     gradient_body(a, p, t, q, n, d);
 }
 
@@ -84,7 +91,7 @@ class Worker {
 public:
     explicit Worker(const Shape& shape)
         : shape_(shape),
-          padded_(padded_row<Real>(shape.columns)),
+          padded_(padded_scores<Real>(shape.columns)),
           a_(static_cast<std::size_t>(padded_)),
           t_(shape.teacher > 0 ? a_.size() : 0) {
         stats.nll.assign(static_cast<std::size_t>(shape.heads), 0.0);
@@ -99,13 +106,13 @@ public:
             std::fill_n(d, V, Stored{});
             return;
         }
-        const double top = static_cast<double>(exp_row(logits, V, padded_, a_.data()));
+        const double top = static_cast<double>(exp_scores(logits, V, padded_, a_.data()));
         const double z = static_cast<double>(sum(a_.data(), padded_)), log_z = std::log(z) + top;
         const double ce = log_z - static_cast<double>(simd::to_real<Stored, Real>(logits[label]));
         const double s = shape_.teacher;
         double kl = 0.0, z_teacher = 1.0;
         if (s > 0) {
-            const double high = static_cast<double>(exp_row(teacher, V, padded_, t_.data()));
+            const double high = static_cast<double>(exp_scores(teacher, V, padded_, t_.data()));
             z_teacher = static_cast<double>(sum(t_.data(), padded_));
             kl = static_cast<double>(difference(t_.data(), teacher, logits, V)) / z_teacher + log_z -
                  (std::log(z_teacher) + high);

@@ -11,6 +11,7 @@
 #include <outrider/core/detail/translate.hpp>
 #include <outrider/core/error.hpp>
 #include <outrider/core/detail/utf8_stream.hpp>
+#include <outrider/formats/detail/atomic_file.hpp>
 #include <outrider/train/detail/teacher_forcing.hpp>
 
 #include "checkpoint.hpp"
@@ -108,7 +109,7 @@ public:
             if (now - evaluated >= 60 * options_.evaluate_minutes || fraction() >= 1.0)
                 with_memory([&] { evaluate(line); }), evaluated = consumed();
             if (now - saved >= 60 * options_.checkpoint_minutes || fraction() >= 1.0) save(line), saved = consumed();
-            if (options_.progress && !options_.progress(line)) go_on = false;
+            if (!tell(line)) go_on = false;
             if (!go_on && !line.checkpoint) save(line);
             reported = consumed();
             result = {line, fraction() >= 1.0};
@@ -150,9 +151,14 @@ private:
             result.last.fraction = static_cast<double>(i + 1) / static_cast<double>(used().size());
             if (consumed() - reported < options_.report_seconds) continue;
             reported = consumed();
-            if (options_.progress && !options_.progress(result.last)) return {result.last, false};
+            if (!tell(result.last)) return {result.last, false};
         }
         return result;
+    }
+
+    /// Whether the run is to go on. What the callback throws is the host's.
+    [[nodiscard]] bool tell(const TrainProgress& line) const {
+        return !options_.progress || detail::as_host([&] { return options_.progress(line); });
     }
 
     [[nodiscard]] std::filesystem::path checkpoint_path() const { return options_.output / "checkpoint.safetensors"; }
@@ -324,7 +330,7 @@ private:
 
     void save(TrainProgress& line) {
         run_.seconds = consumed();
-        std::filesystem::create_directories(options_.output);
+        detail::make_folders(options_.output);
         const OptimiserState state = step_->state();
         write_checkpoint(checkpoint_path(), learner_->names(), state, run_);
         nlohmann::ordered_json record = learner_->record();
@@ -396,8 +402,10 @@ std::string describe(const TrainProgress& p) {
 
 TrainResult run_training(const TrainOptions& options, const TrainTarget& target, const LearnerMaker& make,
                          const std::vector<std::int64_t>& feature_layers) {
-    check(options, target);
-    return Trainer(options, target, make, feature_layers).run();
+    return detail::translate([&] {
+        check(options, target);
+        return Trainer(options, target, make, feature_layers).run();
+    });
 }
 
 }  // namespace outrider

@@ -15,8 +15,8 @@
 #include <outrider/engine.hpp>
 #include <outrider/target/llama_model.hpp>
 
-#include "../unit/draft/ctc_fixture.hpp"
-#include "../unit/formats/temporary_folder.hpp"
+#include "../unit/draft/ctc/ctc_fixture.hpp"
+#include "../unit/temporary_folder.hpp"
 #include "../unit/target/deep_folder.hpp"
 
 namespace outrider::test {

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Checkpoints in the published forms of Medusa and Hydra, random weights at small sizes, and what plain PyTorch makes of
-them, for tests/unit/draft/published_heads_test.cpp.
+them, for tests/unit/draft/nn/published_heads_test.cpp.
 
     python3 make_heads_golden.py OUTPUT_FOLDER
 

@@ -23,7 +23,7 @@ def macros(compiler, header):
 def main():
     split = sys.argv.index("--")
     header, base, folders = sys.argv[1:split]
-    compiler = sys.argv[split + 1:] + [flag for folder in folders.split(":") if folder for flag in ("-isystem", folder)]
+    compiler = [flag for flag in sys.argv[split + 1:] if flag] + [flag for folder in folders.split(":") if folder for flag in ("-isystem", folder)]
     ours = macros(compiler, header) - macros(compiler, base)
     if not any(name.startswith("OUTRIDER_") for name in ours):
         sys.exit(f"{header} defines nothing of ours: this test looks at the wrong thing")

@@ -14,6 +14,7 @@
 #include <outrider/draft/none.hpp>
 #include <outrider/target/llama_verifier.hpp>
 
+#include "../unit/temporary_folder.hpp"
 #include "fake_target.hpp"
 #include "hostile_drafters.hpp"
 #include "plain_loop.hpp"
@@ -195,8 +196,8 @@ TEST_CASE("a text is saved and loaded, and damage is told", "[property][conversa
     const LlamaModel model = LlamaModel::load(kTiny, {.threads = 1});
     std::mt19937_64 random(8);
     const std::vector<TokenId> talk = random_tokens(random, 60, 280);
-    const std::filesystem::path file =
-        std::filesystem::temp_directory_path() / "outrider_conversation_test.safetensors";
+    const TemporaryFolder folder;
+    const std::filesystem::path file = folder.path() / "text.safetensors";
     const GenerationOptions options{.max_tokens = 12, .logprobs = 1};
     LlamaVerifier writer(model, {.kept_bytes = 1 << 26});
     SpeculativeDecoder first{NoDraft{}, std::ref(writer), {.nodes = 0}};

@@ -16,7 +16,7 @@
 #include <outrider/engine/detail/any_decoder.hpp>
 #include <outrider/engine/make_policy.hpp>
 
-#include "../unit/draft/heads_fixture.hpp"
+#include "../unit/draft/nn/heads_fixture.hpp"
 #include "fake_target.hpp"
 #include "plain_loop.hpp"
 #include "text_law.hpp"
@@ -99,6 +99,7 @@ void check_law(const char* policy, std::unique_ptr<DraftModel> draft, std::int64
     const Texts texts = texts_of(kOptions, std::move(draft), std::unique_ptr<Verifier>(new WideTarget(kLaw)),
                                  make_policy(policy), 5000, nodes);
     CHECK(texts.excess < 3.5);
+    CHECK(texts.control > 10);
     CHECK(texts.accepted > 300);
 }
 

@@ -121,6 +121,7 @@ TEST_CASE("draws of a language model keep the target's law under every rule", "[
         CAPTURE(policy, options.chains, options.top_k);
         const Texts texts = texts_of(o, lm(own, kLaw, options).draft, FakeTarget{kLaw}, make_policy(policy), 5000, 6);
         CHECK(texts.excess < 3.5);
+        CHECK(texts.control > 10);
         CHECK(texts.accepted > 500);
     };
     for (const char* policy : {"rejection", "block", "unified"}) check(policy, kDrawn);

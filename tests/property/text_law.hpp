@@ -44,16 +44,40 @@ inline std::map<std::vector<TokenId>, double> exact_law(const SamplingOptions& o
 /// What many texts were like.
 struct Texts {
     double excess = 0;          ///< (chi2 - df) / sqrt(2 df), near a standard normal when the law is right
+    double control = 0;         ///< the same against the law of another temperature, which it must tell apart
     std::int64_t accepted = 0;  ///< drafted nodes that were accepted
 };
 
-/// Decodes with seeds 0 .. n - 1 and takes Pearson's statistic against the exact law. Rare texts share one cell.
+using TextCounts = std::map<std::vector<TokenId>, double>;
+
+/// Pearson's statistic of `n` texts against a law, as Texts has it. Rare texts share one cell.
+inline double excess_of(const TextCounts& counts, const std::map<std::vector<TokenId>, double>& law, double n) {
+    double chi2 = 0, rare_expected = 0, rare_count = n;
+    std::int64_t cells = 0;
+    for (const auto& [text, p] : law) {
+        const double expected = p * n;
+        if (expected < 8) {
+            rare_expected += expected;
+            continue;
+        }
+        const auto found = counts.find(text);
+        const double count = found == counts.end() ? 0.0 : found->second;
+        rare_count -= count;
+        chi2 += std::pow(count - expected, 2) / expected, ++cells;
+    }
+    if (rare_expected > 1) chi2 += std::pow(rare_count - rare_expected, 2) / rare_expected, ++cells;
+    if (rare_expected <= 1 && rare_count > 5) return 1e9;  // texts that cannot be
+    const auto freedom = static_cast<double>(cells - 1);
+    return (chi2 - freedom) / std::sqrt(2 * freedom);
+}
+
+/// Decodes with seeds 0 .. n - 1.
 template <typename Draft, typename Target, typename Policy>
 Texts texts_of(const GenerationOptions& options, Draft draft, Target target, Policy policy, std::uint64_t n,
                std::int64_t nodes) {
     SpeculativeDecoder decoder{
         std::move(draft), std::move(target), std::move(policy), {.nodes = nodes, .max_batch = 32}};
-    std::map<std::vector<TokenId>, double> count;
+    TextCounts counts;
     std::vector<SequenceId> ids;
     for (std::uint64_t seed = 0; seed < n; ++seed) {
         GenerationOptions o = options;
@@ -65,24 +89,13 @@ Texts texts_of(const GenerationOptions& options, Draft draft, Target target, Pol
     Texts result;
     for (const SequenceId id : ids) {
         const GenerationResult text = decoder.take(id);
-        count[text.tokens] += 1;
+        counts[text.tokens] += 1;
         result.accepted += text.stats.accepted;
     }
-    double chi2 = 0, rare_expected = 0, rare_count = static_cast<double>(n);
-    std::int64_t cells = 0;
-    for (const auto& [text, p] : exact_law(options.sampling())) {
-        const double expected = p * static_cast<double>(n);
-        if (expected < 8) {
-            rare_expected += expected;
-            continue;
-        }
-        rare_count -= count[text];
-        chi2 += std::pow(count[text] - expected, 2) / expected, ++cells;
-    }
-    if (rare_expected > 1) chi2 += std::pow(rare_count - rare_expected, 2) / rare_expected, ++cells;
-    const auto freedom = static_cast<double>(cells - 1);
-    result.excess = (chi2 - freedom) / std::sqrt(2 * freedom);
-    if (rare_expected <= 1 && rare_count > 5) result.excess = 1e9;  // texts that cannot be
+    SamplingOptions warmer = options.sampling();
+    warmer.temperature *= 1.4;
+    result.excess = excess_of(counts, exact_law(options.sampling()), static_cast<double>(n));
+    result.control = excess_of(counts, exact_law(warmer), static_cast<double>(n));
     return result;
 }
 

@@ -11,6 +11,7 @@
 #include <span>
 #include <vector>
 
+#include <outrider/core/detail/sigmoid.hpp>
 #include <outrider/core/detail/top_k.hpp>
 #include <outrider/core/error.hpp>
 #include <outrider/core/types.hpp>
@@ -232,8 +233,8 @@ private:
         for (Eigen::Index c = 0; c < count; ++c) pi[c] = scores[columns_[static_cast<std::size_t>(c)]];
         const bool gated = dense.kind == DenseFrames::Kind::gated_logits;
         const float g = dense.blank[t];
-        const float blank = gated ? sigmoid(g) : std::min(1.0F, std::exp(g));
-        const float emit = gated ? sigmoid(-g) : -std::expm1(std::min(0.0F, g));
+        const float blank = gated ? detail::sigmoid(g) : std::min(1.0F, std::exp(g));
+        const float emit = gated ? detail::sigmoid(-g) : -std::expm1(std::min(0.0F, g));
         const float top = pi.maxCoeff();
         pi = (pi - top).exp();
         float whole = 0;  // mass that `emit` is shared over
@@ -250,11 +251,6 @@ private:
         out.blank_[t] = blank;
         out.other_[t] = options.renormalise ? 0.0F : std::max(0.0F, emit - kept);
         out.emit_[t] = kept + out.other_[t];
-    }
-
-    static float sigmoid(float x) {
-        const float e = std::exp(-std::abs(x));
-        return (x >= 0 ? 1.0F : e) / (1.0F + e);
     }
 
     TopK top_k_;

@@ -24,6 +24,7 @@
 #include <outrider/core/types.hpp>
 #include <outrider/decode/detail/async_queue.hpp>
 #include <outrider/decode/detail/stage.hpp>
+#include <outrider/decode/detail/target_bounds.hpp>
 #include <outrider/decode/request.hpp>
 
 namespace outrider {
@@ -120,15 +121,13 @@ private:
 
     /// What the target says it can hold bounds what the host did not.
     [[nodiscard]] AsyncOptions bounded(AsyncOptions options) {
-        if constexpr (requires { decoder().verifier().limits().tokens; })
-            if (options.tokens == 0) options.tokens = decoder().verifier().limits().tokens;
+        if (options.tokens == 0) options.tokens = detail::tokens_of_target(decoder());
         return options;
     }
 
     /// Prompt and longest text, as far as the target's context goes. Reads what never changes.
     [[nodiscard]] std::int64_t most_tokens(const detail::AsyncTicket& ticket) {
-        std::int64_t context = std::numeric_limits<std::int64_t>::max();
-        if constexpr (requires { decoder().verifier().context(); }) context = decoder().verifier().context();
+        const std::int64_t context = detail::context_of_target(decoder());
         const auto prompt = static_cast<std::int64_t>(ticket.prompt.tokens.size());
         if (prompt >= context) return prompt;  // join tells
         return prompt + std::clamp<std::int64_t>(ticket.generation.max_tokens, 0, context - prompt);

@@ -18,6 +18,7 @@
 #include <outrider/core/detail/rng.hpp>
 #include <outrider/core/error.hpp>
 #include <outrider/core/types.hpp>
+#include <outrider/decode/detail/optional_members.hpp>
 #include <outrider/decode/detail/session.hpp>
 #include <outrider/target/verifier.hpp>
 
@@ -67,9 +68,7 @@ public:
     }
     TestedSequence(const TestedSequence&) = delete;
     TestedSequence& operator=(const TestedSequence&) = delete;
-    ~TestedSequence() {
-        if constexpr (requires { verifier_.release(id_); }) verifier_.release(id_);
-    }
+    ~TestedSequence() { detail::release(verifier_, id_); }
 
     [[nodiscard]] SequenceId id() const noexcept { return id_; }
 

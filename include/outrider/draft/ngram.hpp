@@ -98,7 +98,8 @@ private:
     void follow(History& history, TokenId token) const;
     [[nodiscard]] TokenTree copy(History& history, std::int64_t nodes) const;
     void count_bigram(TokenId first, TokenId second);
-    static void keep_best(std::vector<Continuation>& found, std::size_t most);
+    static void count(std::vector<Continuation>& found, const Continuation& one);
+    static void keep_longest(std::vector<Continuation>& found, std::size_t most);
     void continuations(const History& history, std::span<const TokenId> context, const Continuation* followed,
                        std::vector<Continuation>& found) const;
     [[nodiscard]] double probability(Kind kind) const;

@@ -62,7 +62,6 @@ public:
 
     /// Texts that are kept (Options::kept_bytes).
     [[nodiscard]] const PrefixCache& kept() const noexcept { return kept_; }
-    void forget_kept() { kept_.clear(); }
 
     /// Writes what is known of the longest beginning of `tokens`, kept or of a sequence: a program that is started
     /// again need not read it again. Returns how many tokens that are. Throws Error where there are none.
@@ -83,6 +82,9 @@ private:
     void check_trees(std::span<const SequenceTree> trees) const;
     void check_accepted(std::span<const SequenceAcceptance> accepted) const;
     void run_prompts(std::span<const Prefill> sequences, Feedback& feedback);
+    /// Features of each sequence that asked for them, as one tensor.
+    void join_pieces(std::span<const Prefill> sequences, std::span<const std::vector<at::Tensor>> pieces,
+                     Feedback& feedback) const;
     [[nodiscard]] TreeOutput run_trees(std::span<const SequenceTree> trees, std::span<const Prefill> prompts,
                                        Feedback& feedback);
     void take_rows(std::span<const SequenceTree> trees, std::span<const Prefill> prompts, const at::Tensor& features,

@@ -105,7 +105,7 @@ public:
 
 /// Three calls, and two facts. `release(SequenceId)` or `retire(SequenceId)`, `resumes()` and `resume(Prefill)`,
 /// `extends()`, `mixes()` and `verify_beside(trees, prompts)`, `limits()` and `pass_times()` are called too where they
-/// exist.
+/// exist (decode/detail/optional_members.hpp).
 template <typename V>
 concept TargetVerifier = requires(V verifier, const V& known, std::span<const Prefill> prompts,
                                   std::span<const SequenceTree> trees, std::span<const SequenceAcceptance> accepted) {

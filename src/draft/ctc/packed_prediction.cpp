@@ -41,43 +41,48 @@ PackedPrediction::PackedPrediction(const CtcConfig& config, CtcWeights weights, 
     const auto columns_of = [&](std::int64_t i) {
         return cpu_floats(weights.prefix_in.detach().slice(1, i * hidden_, (i + 1) * hidden_));
     };
-    const auto table = [&](std::int64_t i) {
-        const at::Tensor columns = columns_of(i);
-        Table made;
-        made.resize(config.vocabulary.size() * static_cast<std::size_t>(rank_));
-        for_parts(config.vocabulary, [&](std::size_t first, std::span<const TokenId> tokens) {
-            const at::Tensor rows = cpu_floats(head.embed(tokens)) * embedding_scale_;
-            const at::Tensor part = at::linear(rows, columns);
-            const auto* values = part.const_data_ptr<float>();
-            const auto at = static_cast<std::ptrdiff_t>(first) * rank_;
-            std::transform(values, values + part.numel(), made.begin() + at, [](float x) { return c10::BFloat16(x); });
-        });
-        return made;
-    };
     const WeightFormat packed = output.format();
-    last_ = table(0), second_ = table(1);
+    last_ = table_of(config, columns_of(0)), second_ = table_of(config, columns_of(1));
     by_last_ = pack_as(packed, columns_of(0), team);
     by_second_ = pack_as(packed, columns_of(1), team);
     by_feature_ = pack_as(packed, columns_of(2), team);
     weights.prefix_in.reset();  // and its file's pages: loading holds the most behind here
+    take_output(config, weights, std::move(output));
+    for (std::size_t i = 0; i < config.vocabulary.size(); ++i)
+        column_[static_cast<std::size_t>(config.vocabulary[i])] = static_cast<std::int32_t>(i);
+}
+
+PackedPrediction::Table PackedPrediction::table_of(const CtcConfig& config, const at::Tensor& columns) const {
+    Table made;
+    made.resize(config.vocabulary.size() * static_cast<std::size_t>(rank_));
+    for_parts(config.vocabulary, [&](std::size_t first, std::span<const TokenId> tokens) {
+        const at::Tensor rows = cpu_floats(embed_(tokens)) * embedding_scale_;
+        const at::Tensor part = at::linear(rows, columns);
+        const auto* values = part.const_data_ptr<float>();
+        const auto at = static_cast<std::ptrdiff_t>(first) * rank_;
+        std::transform(values, values + part.numel(), made.begin() + at, [](float x) { return c10::BFloat16(x); });
+    });
+    return made;
+}
+
+void PackedPrediction::take_output(const CtcConfig& config, const CtcWeights& weights, PackedLinear output) {
+    const WeightFormat packed = output.format();
     if (narrow_ || targets_rows_) {
         first_ = floats_of(narrow_ ? weights.prefix_narrow : weights.prefix_out);
-        project_ = pack_as(packed, narrow_ ? weights.prefix_narrow : weights.prefix_out, team);
+        project_ = pack_as(packed, narrow_ ? weights.prefix_narrow : weights.prefix_out, *team_);
     }
     if (narrow_ || !targets_rows_) out_ = floats_of(weights.prefix_out);
     if (narrow_ && targets_rows_) {
-        lift_ = pack_as(packed, weights.prefix_out, team);
+        lift_ = pack_as(packed, weights.prefix_out, *team_);
         const at::Tensor narrow = cpu_floats(weights.prefix_out);
         own_ = pack_rows(
             packed, config.vocabulary,
             [&](std::span<const TokenId> tokens) { return at::matmul(cpu_floats(output_rows_(tokens)), narrow); },
-            team);
+            *team_);
     } else if (!targets_rows_) {
-        own_ = pack_as(packed, weights.prefix_out, team);
+        own_ = pack_as(packed, weights.prefix_out, *team_);
     }
     rows_ = targets_rows_ && !narrow_ ? std::move(output) : own_;
-    for (std::size_t i = 0; i < config.vocabulary.size(); ++i)
-        column_[static_cast<std::size_t>(config.vocabulary[i])] = static_cast<std::int32_t>(i);
 }
 
 std::size_t PackedPrediction::bytes() const {

@@ -68,6 +68,10 @@ private:
     }
     [[nodiscard]] static Part part(const std::vector<float>& numbers) { return {nullptr, numbers.data()}; }
     void add(Part part, float* g) const;
+    /// Products of the draft vocabulary's embeddings with `columns` [R, H].
+    [[nodiscard]] Table table_of(const CtcConfig& config, const at::Tensor& columns) const;
+    /// What gives scores from the sum's state: the last matrices of the network.
+    void take_output(const CtcConfig& config, const CtcWeights& weights, PackedLinear output);
     struct Products;
     void look_up(const Table& table, TokenId token, std::vector<float>& part, Products& otherwise) const;
     void begin(const Text& text, Start& start, Products& of_feature, Products& of_last, Products& of_second) const;

@@ -64,10 +64,6 @@ void append_code_point(std::string& text, char32_t c) {
         text += "\uFFFD";
 }
 
-bool is_ascii(std::string_view text) {
-    return std::ranges::none_of(text, [](char c) { return static_cast<unsigned char>(c) >= 0x80; });
-}
-
 std::size_t code_points(std::string_view text) {
     if (is_ascii(text)) return text.size();
     std::size_t count = 0;

@@ -6,6 +6,8 @@
 #include <string>
 #include <string_view>
 
+#include "text/unicode_text.hpp"
+
 namespace outrider::jinja {
 
 /// The code point at `at`, which moves behind it. Bytes that are not UTF-8 count as U+FFFD, one each.
@@ -19,7 +21,7 @@ void append_code_point(std::string& text, char32_t c);
 /// The byte at which code point `index` begins; text.size() when there are not so many.
 [[nodiscard]] std::size_t byte_of(std::string_view text, std::size_t index);
 
-[[nodiscard]] bool is_ascii(std::string_view text);
+using outrider::detail::is_ascii;
 
 /// str.isspace of one character: what strip(), split() and the template's own white space control take.
 [[nodiscard]] bool is_space(char32_t c);

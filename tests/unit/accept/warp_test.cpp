@@ -9,6 +9,7 @@
 
 #include <outrider/accept/detail/gumbel.hpp>
 #include <outrider/accept/detail/warp.hpp>
+#include <outrider/core/detail/vector_level.hpp>
 
 using namespace outrider;
 
@@ -109,16 +110,21 @@ TEST_CASE("gumbel_pick is the argmax over all tokens, whatever it skips", "[gumb
 
 TEST_CASE("gumbel_pick draws from the softmax", "[gumbel]") {
     const std::vector<float> logits{0.0F, 1.0F, 2.0F, -1.0F};
-    const double temperature = 0.8;
-    std::vector<double> p(4), count(4, 0.0);
-    double total = 0;
-    for (std::size_t t = 0; t < 4; ++t) total += p[t] = std::exp(logits[t] / temperature);
+    std::vector<double> count(4, 0.0);
     constexpr int kDraws = 40000;
     for (int i = 0; i < kDraws; ++i)
-        count[static_cast<std::size_t>(gumbel_pick(logits, 2.0F, temperature, RandomKey(3, 0, i)))] += 1;
-    double chi2 = 0;
-    for (std::size_t t = 0; t < 4; ++t) chi2 += std::pow(count[t] - kDraws * p[t] / total, 2) / (kDraws * p[t] / total);
-    CHECK(chi2 < 16.3);  // 3 degrees of freedom, p = 0.001
+        count[static_cast<std::size_t>(gumbel_pick(logits, 2.0F, 0.8, RandomKey(3, 0, i)))] += 1;
+    const auto chi2_of = [&](double temperature) {
+        double chi2 = 0, total = 0;
+        for (const float x : logits) total += std::exp(x / temperature);
+        for (std::size_t t = 0; t < 4; ++t) {
+            const double expected = kDraws * std::exp(logits[t] / temperature) / total;
+            chi2 += std::pow(count[t] - expected, 2) / expected;
+        }
+        return chi2;
+    };
+    CHECK(chi2_of(0.8) < 16.3);   // 3 degrees of freedom, p = 0.001
+    CHECK(chi2_of(0.85) > 16.3);  // the negative control: another softmax is told apart
 }
 
 TEST_CASE("truncation keeps the tokens that the definition keeps, in order", "[warp]") {
@@ -182,4 +188,26 @@ TEST_CASE("the entropy of a row is that of plain loops, whatever the row looks l
                 CHECK(softmax_entropy(row, top, temperature, softmax_total(row, top, temperature), 1e-5) ==
                       Catch::Approx(expected).margin(2e-6));
             }
+}
+
+TEST_CASE("loops agree at every level of vector instructions") {
+    const detail::VectorLevel before = detail::vector_level();
+    std::vector<float> logits(1003);
+    for (std::size_t i = 0; i < logits.size(); ++i) logits[i] = static_cast<float>(RandomKey(7, 0, 0).gumbel(i));
+    const RowMaximum top = row_maximum(logits);
+    const double total = softmax_total(logits, top.value, 0.8);
+    std::vector<TokenId> picks;
+    for (std::uint64_t seed = 0; seed < 50; ++seed)
+        picks.push_back(gumbel_pick(logits, top.value, 0.8, RandomKey(seed, 1, 2)));
+    for (const auto level : {detail::VectorLevel::portable, detail::VectorLevel::v3, detail::VectorLevel::v4}) {
+        detail::set_vector_level(level);
+        CHECK(detail::vector_level() == std::min(level, detail::best_vector_level()));
+        CHECK(row_maximum(logits).value == top.value);
+        CHECK(row_maximum(logits).token == top.token);
+        CHECK(std::abs(softmax_total(logits, top.value, 0.8) / total - 1) < 1e-6);
+        // What may win is scored exactly, so that draws are the same bits.
+        for (std::uint64_t seed = 0; seed < 50; ++seed)
+            CHECK(gumbel_pick(logits, top.value, 0.8, RandomKey(seed, 1, 2)) == picks[seed]);
+    }
+    detail::set_vector_level(before);
 }

@@ -11,7 +11,7 @@
 #include <nlohmann/json.hpp>
 #include <outrider/core/error.hpp>
 
-#include "temporary_folder.hpp"
+#include "../temporary_folder.hpp"
 
 using namespace outrider;
 using namespace outrider::cli;

@@ -11,7 +11,7 @@
 #include <outrider/core/error.hpp>
 #include <outrider/core/detail/utf8_stream.hpp>
 
-#include "temporary_folder.hpp"
+#include "../temporary_folder.hpp"
 
 using namespace outrider;
 using namespace outrider::cli;
@@ -81,7 +81,7 @@ TEST_CASE("places that cannot be written are told before the work") {
     };
     refused(folder.path().string());
     refused((folder.path() / "none" / "r.json").string());
-    refused(folder.write("file", "") + "/r.json");
+    refused(folder.write("file", "").string() + "/r.json");
     CHECK(folder.files() == 1);
     ReportFile full("--json", "/dev/full", ReportFile::Partial::removed);
     CHECK_THROWS_WITH(full.write_line("x"), ContainsSubstring("/dev/full"));

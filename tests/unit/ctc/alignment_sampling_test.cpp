@@ -62,16 +62,20 @@ TEST_CASE("collapsed samples have the law P, plain and conditioned; a wrong law 
 TEST_CASE("several chains of one draft have the same law and are independent") {
     Random random(42);
     const auto frames = random_frames<float>(random, {3, 2, 1.0, 0.0, 0.0});
-    const Law law = enumerate(frames);
+    const Law law = enumerate(frames), other = enumerate(random_frames<float>(random, {3, 2, 1.0, 0.0, 0.0}));
     AlignmentSampler sampler;
-    std::map<Prefix, double> joint, product;
-    for (const auto& [a, p] : law.exact)
-        for (const auto& [b, q] : law.exact) {
-            Prefix both = a;
-            both.push_back(-7);
-            both.insert(both.end(), b.begin(), b.end());
-            product[both] = p * q;
-        }
+    const auto product_of = [&](const Law& second) {
+        std::map<Prefix, double> product;
+        for (const auto& [a, p] : law.exact)
+            for (const auto& [b, q] : second.exact) {
+                Prefix both = a;
+                both.push_back(-7);
+                both.insert(both.end(), b.begin(), b.end());
+                product[both] = p * q;
+            }
+        return product;
+    };
+    std::map<Prefix, double> joint;
     for (int i = 0; i < 60000; ++i) {
         const SampledDraft draft = sampler.draw(0, frames, 2, 3, RandomKey(43, 0, i, kDraft));
         Prefix both = candidates_of(frames, draft.tree, draft.chains[0]);
@@ -80,7 +84,9 @@ TEST_CASE("several chains of one draft have the same law and are independent") {
         both.insert(both.end(), second.begin(), second.end());
         joint[both] += 1;
     }
-    CHECK(chi_square(joint, product).plausible());
+    CHECK(chi_square(joint, product_of(law)).plausible());
+    CHECK_FALSE(
+        chi_square(joint, product_of(other)).plausible());  // the negative control: the second chain's is another
 }
 
 TEST_CASE("a draft's tree merges equal beginnings, carries exact log_q and marks cut chains") {

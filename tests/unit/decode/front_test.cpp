@@ -11,6 +11,7 @@
 
 #include <outrider/core/detail/translate.hpp>
 #include <outrider/decode/speculative_decoder.hpp>
+#include <outrider/draft/merged.hpp>
 #include <outrider/draft/ngram.hpp>
 #include <outrider/draft/none.hpp>
 
@@ -130,7 +131,7 @@ TEST_CASE("what stages throw comes out as Error, with a kind", "[front][errors]"
     CHECK(decoder.generate({{1}}, {.max_tokens = 3}).tokens.size() == 3);
 }
 
-TEST_CASE("a drafter that reads no features is brought none", "[front][features]") {
+TEST_CASE("a drafter that reads no features is brought none, nor is a merge of such", "[front][features]") {
     struct Asking final : FakeTarget {
         using FakeTarget::FakeTarget;
         std::vector<FeatureRequest> asked;
@@ -139,10 +140,24 @@ TEST_CASE("a drafter that reads no features is brought none", "[front][features]
             return FakeTarget::prefill(prompts);
         }
     };
+    struct Reading final : DraftModel {  // of layer 2, and drafts nothing
+        std::vector<SequenceTree> propose(std::span<const SequenceFeedback> feedback, DraftBudget) override {
+            std::vector<SequenceTree> trees;
+            for (const SequenceFeedback& one : feedback) trees.push_back({one.sequence, TokenTree(one.pending)});
+            return trees;
+        }
+        std::string_view kind() const override { return "reading"; }
+        FeatureRequest features() const override { return {.wanted = true, .layers = {2}}; }
+    };
     Asking target(kLaw);
-    SpeculativeDecoder plain{NoDraft{}, std::ref(target)};
-    (void)plain.generate({{1}}, {.max_tokens = 2});
-    SpeculativeDecoder ngram{NgramDraft{}, std::ref(target)};
-    (void)ngram.generate({{1}}, {.max_tokens = 2});
-    CHECK((target.asked == std::vector<FeatureRequest>(2, FeatureRequest::none())));
+    const auto decode_with = [&](auto draft) {
+        SpeculativeDecoder decoder{std::move(draft), std::ref(target)};
+        (void)decoder.generate({{1}}, {.max_tokens = 2});
+    };
+    decode_with(NoDraft{});
+    decode_with(NgramDraft{});
+    decode_with(MergedDraft{NgramDraft{}, NgramDraft{{.mode = NgramMode::copy}}});
+    CHECK((target.asked == std::vector<FeatureRequest>(3, FeatureRequest::none())));
+    decode_with(MergedDraft{NgramDraft{}, Reading{}});  // the negative control
+    CHECK(target.asked.back() == Reading{}.features());
 }

@@ -4,14 +4,24 @@
 #include <catch2/catch_test_macros.hpp>
 #include <outrider/outrider.hpp>
 
+#include <cstdlib>
+#include <filesystem>
 #include <string>
 #include <vector>
+
+#include "../temporary_folder.hpp"
 
 using namespace outrider;
 
 namespace {
 
 const std::string kTiny = OUTRIDER_SOURCE_DIR "/tests/golden/model/tiny-gguf/tiny.gguf";
+
+/// OUTRIDER_DRAFTERS while it lives.
+struct Drafters {
+    explicit Drafters(const std::string& place) { ::setenv("OUTRIDER_DRAFTERS", place.c_str(), 1); }
+    ~Drafters() { ::unsetenv("OUTRIDER_DRAFTERS"); }
+};
 
 }  // namespace
 
@@ -53,4 +63,30 @@ TEST_CASE("what an engine cannot open says its kind") {
     CHECK(kind({.model = kTiny, .drafter = OUTRIDER_SOURCE_DIR "/examples/drafters/smollm2-135m-ctc"}) ==
           "mismatched drafter");
     CHECK(kind({.model = kTiny, .target = {.device = at::kCUDA}}) == (at::hasCUDA() ? "none" : "not supported"));
+}
+
+TEST_CASE("an engine looks for drafters by itself, or where it is told") {
+    {
+        const Drafters nowhere("");
+        for (const auto& place : shipped_drafters()) CHECK(std::filesystem::is_directory(place));
+        CHECK(Engine::open({.model = kTiny}).drafter() == "ngram");  // those that are shipped are of another model
+    }
+    const test::TemporaryFolder own;
+    const auto drafter = own.path() / "mine";
+    const LlamaModel model = LlamaModel::load(kTiny);
+    std::filesystem::create_directories(drafter);
+    (void)own.write("mine/config.json",
+                    R"({"kind": "oracle", "target": {"fingerprint": ")" + model.fingerprint() + "\"}}");
+    const Drafters place(own.path());
+    CHECK(shipped_drafters().front() == own.path());
+    CHECK(default_drafter(shipped_drafters(), model) == drafter.string() + "+ngram");
+    CHECK_THROWS_AS(Engine::open(model, {}), Error);  // found, and of no kind that there is
+    const test::TemporaryFolder empty;
+    CHECK(Engine::open(model, {.drafter_places = {empty.path()}}).drafter() == "ngram");
+}
+
+TEST_CASE("a folder of drafters that is not there is told, not passed over") {
+    const Drafters place("/no/such/folder");
+    CHECK_THROWS_AS(Engine::open({.model = kTiny}), Error);
+    CHECK(Engine::open({.model = kTiny, .drafter = "ngram"}).drafter() == "ngram");
 }

@@ -15,8 +15,8 @@
 #include <outrider/target/llama_verifier.hpp>
 
 #include "../target/deep_folder.hpp"
-#include "../draft/ctc_fixture.hpp"
-#include "../formats/temporary_folder.hpp"
+#include "../draft/ctc/ctc_fixture.hpp"
+#include "../temporary_folder.hpp"
 
 using namespace outrider;
 using outrider::test::noise;
@@ -129,6 +129,27 @@ TEST_CASE("Medusa and Hydra do not change a word, in a batch, greedy and sampled
         CHECK(none == 0);
         CHECK(accepted > 0);
     }
+}
+
+TEST_CASE("Making drafters leaves a const model's forward as it was, bit by bit", "[features]") {
+    const testing::DeepFolder folder;
+    const LlamaModel model = LlamaModel::load(folder.path(), {.threads = 1});
+    const std::vector<TokenId> text{5, 9, 31, 7, 100, 101, 100, 8};
+    const auto forward = [&](const std::vector<std::int64_t>& layers) {
+        const auto pass = model.make_pass();
+        KvCache cache = pass->make_cache();
+        const RowSegment segment{.cache = &cache, .tokens = text};
+        return pass->forward(std::span(&segment, 1), PassFor::logits, layers);
+    };
+    const auto same = [](const PassOutput& a, const PassOutput& b) {
+        return at::equal(a.logits, b.logits) && at::equal(a.features, b.features);
+    };
+    const PassOutput before = forward({});
+    const auto first = ctc(model.head(), {1, 3}), second = ctc(model.head(), {2});
+    const auto heads = drafters(model.head());
+    CHECK(same(forward({}), before));
+    CHECK_FALSE(same(forward({1, 3}), before));  // the negative control: what a drafter asks for is another forward
+    CHECK(same(forward({}), before));
 }
 
 TEST_CASE("Drafters with feature layers and without stand beside each other, and change no word", "[features]") {

@@ -8,7 +8,7 @@
 #include <filesystem>
 #include <fstream>
 
-#include "../formats/temporary_folder.hpp"
+#include "../temporary_folder.hpp"
 
 using namespace outrider;
 using Catch::Matchers::ContainsSubstring;
@@ -38,6 +38,20 @@ TEST_CASE("drafters by name, alone and joined") {
     CHECK_THROWS_WITH(make_drafter("", nobody), ContainsSubstring("unknown drafter ''"));
     CHECK_THROWS_WITH(make_drafter("ngram+", nobody), ContainsSubstring("unknown drafter ''"));
     CHECK_THROWS_WITH(make_drafter("oracle", nobody), ContainsSubstring("oracle") && ContainsSubstring("ngram"));
+}
+
+TEST_CASE("what the system throws for a drafter's name arrives as an Error") {
+    const std::string far_too_long(5000, 'x');
+    for (const std::string& name : {far_too_long, "lm:" + far_too_long, far_too_long + "+ngram"})
+        CHECK_THROWS_AS(make_drafter(name, TargetHead{}), Error);
+}
+
+TEST_CASE("what LibTorch throws while a drafter is made arrives as an Error") {
+    DrafterOptions options;
+    options.lm_model.device = at::Device(at::kXLA);  // a kind of device that this LibTorch knows by name alone
+    CHECK_THROWS_AS(
+        make_drafter("lm:" OUTRIDER_SOURCE_DIR "/tests/golden/model/tiny-gguf/tiny.gguf", TargetHead{}, options),
+        Error);
 }
 
 TEST_CASE("a folder says its kind") {

@@ -21,7 +21,7 @@
 #include "text/sentencepiece_file.hpp"
 #include "../../mutation.hpp"
 #include "gguf_builder.hpp"
-#include "temporary_folder.hpp"
+#include "../temporary_folder.hpp"
 #include "torch_archive_builder.hpp"
 
 using namespace outrider;

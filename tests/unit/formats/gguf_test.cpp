@@ -16,7 +16,7 @@
 #include "formats/gguf.hpp"
 
 #include "gguf_builder.hpp"
-#include "temporary_folder.hpp"
+#include "../temporary_folder.hpp"
 
 using namespace outrider;
 using Catch::Matchers::ContainsSubstring;

@@ -12,7 +12,7 @@
 #include <outrider/formats/detail/json_text.hpp>
 #include "formats/hf_config.hpp"
 
-#include "temporary_folder.hpp"
+#include "../temporary_folder.hpp"
 
 using namespace outrider;
 using Catch::Matchers::ContainsSubstring;

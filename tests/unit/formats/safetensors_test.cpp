@@ -18,7 +18,7 @@
 #include <outrider/formats/detail/safetensors.hpp>
 
 #include "gguf_builder.hpp"
-#include "temporary_folder.hpp"
+#include "../temporary_folder.hpp"
 
 using namespace outrider;
 using Catch::Matchers::ContainsSubstring;

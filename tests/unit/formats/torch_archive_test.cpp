@@ -15,7 +15,7 @@
 #include "formats/torch_archive.hpp"
 
 #include "gguf_builder.hpp"
-#include "temporary_folder.hpp"
+#include "../temporary_folder.hpp"
 #include "torch_archive_builder.hpp"
 
 using namespace outrider;

@@ -4,11 +4,13 @@
 #include <algorithm>
 #include <array>
 #include <cstdlib>
+#include <string_view>
 
 #if defined(__linux__)
 #include <csignal>
 #endif
 
+#include <outrider/core/detail/vector_level.hpp>
 #include <outrider/core/error.hpp>
 #include "kernels/isa.hpp"
 
@@ -25,7 +27,22 @@ bool has_amx() {
 
 TEST_CASE("OUTRIDER_ISA chooses the path", "[.][chosen]") {
     REQUIRE(std::getenv("OUTRIDER_ISA") != nullptr);
+    if (std::getenv("OUTRIDER_ISA") == std::string_view("scalar"))  // asked first by a loop
+        CHECK(detail::vector_level() == detail::VectorLevel::portable);
     CHECK(name(active_isa()) == std::getenv("OUTRIDER_ISA"));
+}
+
+TEST_CASE("loops that the compiler makes vectors of follow the path") {
+    using detail::VectorLevel;
+    const IsaGuard guard;
+    for (const Isa isa : available_isas()) {
+        if (isa == Isa::amx) continue;  // the system may refuse it
+        force_isa(isa);
+        const VectorLevel wanted = isa == Isa::scalar || isa == Isa::neon ? VectorLevel::portable
+                                   : isa == Isa::avx2                     ? VectorLevel::v3
+                                                                          : VectorLevel::v4;
+        CHECK(detail::vector_level() == std::min(wanted, detail::best_vector_level()));
+    }
 }
 
 TEST_CASE("an OUTRIDER_ISA that names no path of this machine is an error that lists them", "[.][refused]") {

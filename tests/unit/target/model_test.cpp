@@ -37,6 +37,12 @@ TEST_CASE("The fingerprint tells checkpoints apart, not formats") {
     CHECK(stored.fingerprint().size() == 16);
 }
 
+TEST_CASE("What LibTorch throws while a model is loaded arrives as an Error") {
+    // A kind of device that this LibTorch knows by name alone.
+    CHECK_THROWS_AS(LlamaModel::load(kGguf, {.device = at::Device(at::kXLA)}), Error);
+    CHECK_THROWS_AS((void)LlamaModel::load(kGguf).head(at::Device(at::kXLA)), Error);
+}
+
 TEST_CASE("Automatic weights: as stored where there is a fast path, else bf16") {
     CHECK(LlamaModel::load(kGguf).weights() == Weights::stored);
     CHECK(LlamaModel::load(kHf).weights() == Weights::bf16);

@@ -8,7 +8,7 @@
 #include <random>
 
 #include "kernels/isa.hpp"
-#include "../formats/temporary_folder.hpp"
+#include "../temporary_folder.hpp"
 #include <outrider/target/llama_verifier.hpp>
 #include <outrider/target/detail/pass_times.hpp>
 

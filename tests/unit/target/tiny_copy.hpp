@@ -11,7 +11,7 @@
 
 #include <outrider/formats/detail/safetensors.hpp>
 
-#include "../formats/temporary_folder.hpp"
+#include "../temporary_folder.hpp"
 
 namespace outrider::testing {
 

@@ -20,7 +20,7 @@
 #include <outrider/text/chat_template.hpp>
 #include <outrider/text/tokenizer.hpp>
 
-#include "../formats/temporary_folder.hpp"
+#include "../temporary_folder.hpp"
 #include "tiny_vocabulary.hpp"
 
 using namespace outrider;

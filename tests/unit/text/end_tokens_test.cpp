@@ -10,7 +10,7 @@
 #include <outrider/text/tokenizer.hpp>
 
 #include "../formats/gguf_builder.hpp"
-#include "../formats/temporary_folder.hpp"
+#include "../temporary_folder.hpp"
 #include "formats/gguf.hpp"
 #include "tiny_vocabulary.hpp"
 

@@ -16,7 +16,7 @@
 #include <outrider/text/tokenizer.hpp>
 
 #include "../../mutation.hpp"
-#include "../formats/temporary_folder.hpp"
+#include "../temporary_folder.hpp"
 #include "text/jinja/from_json.hpp"
 #include "text/jinja/template.hpp"
 #include "tiny_vocabulary.hpp"

@@ -13,7 +13,7 @@
 
 #include <outrider/text/tokenizer.hpp>
 
-#include "../formats/temporary_folder.hpp"
+#include "../temporary_folder.hpp"
 
 using namespace outrider;
 using nlohmann::json;

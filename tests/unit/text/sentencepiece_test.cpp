@@ -24,7 +24,7 @@
 
 #include "text/sentencepiece_file.hpp"
 #include "../formats/gguf_builder.hpp"
-#include "../formats/temporary_folder.hpp"
+#include "../temporary_folder.hpp"
 
 using namespace outrider;
 using Catch::Matchers::ContainsSubstring;

@@ -22,7 +22,7 @@
 #include <outrider/text/tokenizer.hpp>
 
 #include "../formats/gguf_builder.hpp"
-#include "../formats/temporary_folder.hpp"
+#include "../temporary_folder.hpp"
 #include "tiny_vocabulary.hpp"
 
 using namespace outrider;

@@ -7,7 +7,7 @@
 #include <outrider/core/error.hpp>
 #include "train/label_loss.hpp"
 
-#include "../draft/ctc_fixture.hpp"
+#include "../draft/ctc/ctc_fixture.hpp"
 
 using namespace outrider;
 using namespace outrider::test;

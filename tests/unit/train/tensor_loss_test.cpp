@@ -13,7 +13,7 @@
 #include "train/tensor_adamw.hpp"
 #include "train/tensor_loss.hpp"
 
-#include "../draft/ctc_fixture.hpp"
+#include "../draft/ctc/ctc_fixture.hpp"
 
 using namespace outrider;
 using namespace outrider::test;

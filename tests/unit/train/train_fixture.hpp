@@ -14,8 +14,8 @@
 #include <outrider/core/error.hpp>
 #include <outrider/train/train.hpp>
 
-#include "../draft/ctc_fixture.hpp"
-#include "../formats/temporary_folder.hpp"
+#include "../draft/ctc/ctc_fixture.hpp"
+#include "../temporary_folder.hpp"
 
 namespace outrider::test {
 

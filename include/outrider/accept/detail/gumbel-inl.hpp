@@ -34,9 +34,11 @@ using RandomBlock = std::array<std::uint64_t, kRandomBlock>;
 
 /// Whether one of `count` tokens from `begin` on may win. `complement`: of their random bits; `largest`: the largest
 /// one whose noise can reach what the token needs.
-OUTRIDER_INLINE OUTRIDER_CLONES bool may_win(const RandomKey& key, std::uint64_t begin, const float* row,
-                                             std::size_t count, float top, float maximum, float scale,
-                                             RandomBlock& complement, RandomBlock& largest) {
+OUTRIDER_INLINE OUTRIDER_VECTOR_LOOP(bool, may_win,
+                                     (const RandomKey& key, std::uint64_t begin, const float* row, std::size_t count,
+                                      float top, float maximum, float scale, RandomBlock& complement,
+                                      RandomBlock& largest),
+                                     (key, begin, row, count, top, maximum, scale, complement, largest)) {
     std::array<std::int32_t, kRandomBlock> needed{};
     for (std::size_t j = 0; j < count; ++j) {
         const float k = top + (maximum - row[j]) * scale;

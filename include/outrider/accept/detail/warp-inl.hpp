@@ -58,12 +58,16 @@ OUTRIDER_INLINE double total_weight(std::span<const float> logits, float maximum
     return sum_of_weights(logits, maximum, per_temperature);
 }
 
-OUTRIDER_INLINE OUTRIDER_CLONES double fast_total(std::span<const float> logits, float maximum, float per_temperature) {
+OUTRIDER_INLINE OUTRIDER_VECTOR_LOOP(double, fast_total,
+                                     (std::span<const float> logits, float maximum, float per_temperature),
+                                     (logits, maximum, per_temperature)) {
     return sum_of_weights(logits, maximum, per_temperature);
 }
 
-OUTRIDER_INLINE OUTRIDER_CLONES void weights_of(const float* logits, std::size_t count, float maximum,
-                                                float per_temperature, double scale, double* weights) {
+OUTRIDER_INLINE OUTRIDER_VECTOR_LOOP(void, weights_of,
+                                     (const float* logits, std::size_t count, float maximum, float per_temperature,
+                                      double scale, double* weights),
+                                     (logits, count, maximum, per_temperature, scale, weights)) {
     for (std::size_t i = 0; i < count; ++i) {
         const float x = (logits[i] - maximum) * per_temperature;
         const float weight = exp_negative(x);
@@ -90,7 +94,8 @@ OUTRIDER_ALWAYS_INLINE float log_positive(float x) {
 }
 
 /// -sum p ln(p + epsilon) of `count` entries, a multiple of 16.
-OUTRIDER_INLINE OUTRIDER_CLONES double entropy_terms(const float* p, std::size_t count, float epsilon) {
+OUTRIDER_INLINE OUTRIDER_VECTOR_LOOP(double, entropy_terms, (const float* p, std::size_t count, float epsilon),
+                                     (p, count, epsilon)) {
     constexpr std::size_t kLanes = 16;
     std::array<float, kLanes> lane{};
     for (std::size_t i = 0; i < count; i += kLanes)
@@ -100,8 +105,10 @@ OUTRIDER_INLINE OUTRIDER_CLONES double entropy_terms(const float* p, std::size_t
     return sum;
 }
 
-OUTRIDER_INLINE OUTRIDER_CLONES void block_of_shares(const float* logits, std::size_t count, float maximum,
-                                                     float per_temperature, float scale, float* p) {
+OUTRIDER_INLINE OUTRIDER_VECTOR_LOOP(void, block_of_shares,
+                                     (const float* logits, std::size_t count, float maximum, float per_temperature,
+                                      float scale, float* p),
+                                     (logits, count, maximum, per_temperature, scale, p)) {
     for (std::size_t i = 0; i < count; ++i) p[i] = scale * exp_negative((logits[i] - maximum) * per_temperature);
 }
 
@@ -158,7 +165,7 @@ OUTRIDER_INLINE double softmax_entropy(std::span<const float> logits, float maxi
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wpsabi"  // vectors inside one function
 
-OUTRIDER_INLINE OUTRIDER_CLONES RowMaximum row_maximum(std::span<const float> logits) {
+OUTRIDER_INLINE OUTRIDER_VECTOR_LOOP(RowMaximum, row_maximum, (std::span<const float> logits), (logits)) {
     using Lanes = simd::Vector<float>;
     constexpr std::size_t kLanes = simd::kLanes<float>, kBlock = 1024;
     RowMaximum best{detail::kMinusInfinity, 0, false};

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include <outrider/budget/detail/curve.hpp>
+#include <outrider/core/detail/median.hpp>
 #include <outrider/core/result.hpp>
 
 namespace outrider::budget {
@@ -40,7 +41,7 @@ public:
         std::vector<double> levels;
         for (const std::size_t i : fit.kept) levels.push_back(fit.levels[i]);
         std::vector<double> seconds;
-        for (const double shape : fit.shape) seconds.push_back(std::exp(shape + median(levels)));
+        for (const double shape : fit.shape) seconds.push_back(std::exp(shape + detail::median(levels)));
         never_falling(seconds, std::vector<double>(seconds.size(), 1.0));
         for (std::size_t s = 0; s < rows_.size(); ++s) table.push_back({rows_[s], seconds[s]});
         return table;
@@ -63,7 +64,7 @@ public:
         if (mine.empty() || other.empty()) return false;
         std::vector<double> off;
         for (const PassTime& t : mine) off.push_back(std::log(read(other, t.rows) / t.seconds));
-        const double level = median(off);
+        const double level = detail::median(off);
         return std::all_of(off.begin(), off.end(), [&](double o) { return std::abs(o - level) < kDisagree; });
     }
 
@@ -78,12 +79,6 @@ private:
         std::size_t agreed = 0;
     };
 
-    static double median(std::vector<double> v) {
-        const auto middle = v.begin() + std::ssize(v) / 2;
-        std::nth_element(v.begin(), middle, v.end());
-        return *middle;
-    }
-
     /// Medians over the sweeps `of`, each after its own level was taken off.
     [[nodiscard]] std::vector<double> shape_of(const std::vector<std::size_t>& of,
                                                const std::vector<double>& levels) const {
@@ -91,7 +86,7 @@ private:
         for (std::size_t s = 0; s < rows_.size(); ++s) {
             std::vector<double> logs;
             for (const std::size_t i : of) logs.push_back(sweeps_[i][s] - levels[i]);
-            shape[s] = median(logs);
+            shape[s] = detail::median(logs);
         }
         return shape;
     }
@@ -101,7 +96,7 @@ private:
         std::vector<std::size_t> all;
         for (std::size_t i = 0; i < sweeps_.size(); ++i) {
             all.push_back(i);
-            fit.levels.push_back(median(sweeps_[i]));
+            fit.levels.push_back(detail::median(sweeps_[i]));
         }
         if (all.empty()) return fit;
         for (int pass = 0; pass < 2; ++pass) {
@@ -110,7 +105,7 @@ private:
             for (const std::size_t i : all) {
                 std::vector<double> off;
                 for (std::size_t s = 0; s < rows_.size(); ++s) off.push_back(sweeps_[i][s] - fit.shape[s]);
-                fit.levels[i] = median(off);
+                fit.levels[i] = detail::median(off);
                 double worst = 0;
                 for (const double o : off) worst = std::max(worst, std::abs(o - fit.levels[i]));
                 if (worst < kThrown) fit.kept.push_back(i);

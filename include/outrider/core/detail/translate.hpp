@@ -20,6 +20,22 @@ namespace outrider::detail {
     return ErrorKind::internal;
 }
 
+/// What a host's own callback threw, on its way out through translate(): it arrives as it was thrown. No
+/// std::exception, so that nothing on the way takes it for a failure of the library.
+struct ThrownByHost {
+    std::exception_ptr error;
+};
+
+/// body(), a callback of the host's that runs inside translate().
+template <typename Body>
+decltype(auto) as_host(Body&& body) {
+    try {
+        return std::forward<Body>(body)();
+    } catch (...) {
+        throw ThrownByHost{std::current_exception()};
+    }
+}
+
 /// `error` where it is an Error, else one that says the same. Null stays null. Exceptions that are thrown by a host's
 /// own callbacks never come here: they are the host's.
 [[nodiscard]] inline std::exception_ptr translated(const std::exception_ptr& error) {
@@ -48,6 +64,8 @@ decltype(auto) translate(Body&& body) {
         return std::forward<Body>(body)();
     } catch (const Error&) {
         throw;
+    } catch (const ThrownByHost& host) {
+        std::rethrow_exception(host.error);
     } catch (...) {
         std::rethrow_exception(translated(std::current_exception()));
     }

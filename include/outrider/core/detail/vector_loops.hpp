@@ -1,5 +1,5 @@
-// Loops that the compiler vectorises once per instruction set, chosen at load time; and short vectors of floats. A
-// training step is bound by matrix products, so this is all the vector code that it needs.
+// Loops that the compiler vectorises once per instruction set, and short vectors of floats. A training step is bound by
+// matrix products, so this is all the vector code that it needs.
 #pragma once
 
 #include <cmath>
@@ -8,13 +8,34 @@
 #include <type_traits>
 
 #include <outrider/core/detail/exponential.hpp>
+#include <outrider/core/detail/vector_level.hpp>
 
-// Sanitizers cannot instrument the resolvers that target_clones makes; inline functions get none.
-#if defined(OUTRIDER_COMPILED) && defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && \
-    !defined(__SANITIZE_ADDRESS__)
-#define OUTRIDER_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+// A function that is compiled for each level of vector_level.hpp, which chooses one at every call:
+//
+//     OUTRIDER_VECTOR_LOOP(float, sum, (const float* x, std::int64_t n), (x, n)) { ... }
+//
+// In headers alone there is one, for the instructions that the host compiles with.
+#if defined(OUTRIDER_COMPILED) && defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#define OUTRIDER_VECTOR_LOOP(result, name, parameters, arguments)                     \
+    result name parameters;                                                           \
+    OUTRIDER_ALWAYS_INLINE result name##_on_any parameters;                           \
+    __attribute__((target("arch=x86-64-v4"))) inline result name##_on_v4 parameters { \
+        return name##_on_any arguments;                                               \
+    }                                                                                 \
+    __attribute__((target("arch=x86-64-v3"))) inline result name##_on_v3 parameters { \
+        return name##_on_any arguments;                                               \
+    }                                                                                 \
+    inline result name##_on_portable parameters { return name##_on_any arguments; }   \
+    result name parameters {                                                          \
+        switch (::outrider::detail::vector_level()) {                                 \
+            case ::outrider::detail::VectorLevel::v4: return name##_on_v4 arguments;  \
+            case ::outrider::detail::VectorLevel::v3: return name##_on_v3 arguments;  \
+            default: return name##_on_portable arguments;                             \
+        }                                                                             \
+    }                                                                                 \
+    OUTRIDER_ALWAYS_INLINE result name##_on_any parameters
 #else
-#define OUTRIDER_CLONES
+#define OUTRIDER_VECTOR_LOOP(result, name, parameters, arguments) result name parameters
 #endif
 
 namespace outrider {
@@ -119,11 +140,6 @@ struct FloatsArithmetic {
 };
 
 /// e^x. For float to a relative error of 3e-7, 0 below -87.
-template <typename Real>
-OUTRIDER_ALWAYS_INLINE Real exp_one(Real x) {
-    return std::exp(x);
-}
-
 OUTRIDER_ALWAYS_INLINE Vector<float> exp(Vector<float> x) {
     const Vector<float> low = Vector<float>{} - 87.0F, high = Vector<float>{} + 88.0F;
     const auto vanishes = x < low;

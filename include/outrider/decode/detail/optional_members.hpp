@@ -2,10 +2,12 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include <outrider/core/result.hpp>
 #include <outrider/core/types.hpp>
+#include <outrider/decode/detail/target_bounds.hpp>
 #include <outrider/target/round.hpp>
 #include <outrider/target/verifier.hpp>
 
@@ -36,6 +38,24 @@ template <typename V>
     if constexpr (requires { verifier.limits(); }) return verifier.limits();
     return {};
 }
+
+/// A target that may take up what it kept of texts: `resume` is called where it says that it does.
+template <typename V>
+concept Resumes = requires(V& verifier) { verifier.resumes(); };
+
+/// Whether a target takes prompts in pieces.
+template <typename V>
+[[nodiscard]] bool takes_pieces(V& verifier) {
+    if constexpr (requires { verifier.extends(); }) return verifier.extends();
+    return false;
+}
+
+/// A target that may take prompts and trees in one forward: `verify_beside` is called where it says that it does.
+template <typename V>
+concept Mixes = requires(V& verifier, std::span<const SequenceTree> trees, std::span<const Prefill> beside) {
+    verifier.mixes();
+    verifier.verify_beside(trees, beside);
+};
 
 /// What passes of a target cost; nothing where it does not say.
 template <typename V>

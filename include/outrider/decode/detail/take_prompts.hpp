@@ -10,6 +10,7 @@
 
 #include <outrider/core/options.hpp>
 #include <outrider/core/result.hpp>
+#include <outrider/decode/detail/optional_members.hpp>
 #include <outrider/decode/detail/sequence_book.hpp>
 #include <outrider/decode/detail/stage.hpp>
 #include <outrider/target/round.hpp>
@@ -19,7 +20,7 @@ namespace outrider {
 /// What kept texts hold of prompts need not be read again.
 template <typename V>
 void resume_prompts(Stage<V>& verify, SequenceBook& book, const FeatureRequest& features) {
-    if constexpr (requires { verify.part().resumes(); }) {
+    if constexpr (detail::Resumes<HeldType<V>>) {
         if (!verify.part().resumes()) return;
         book.prompts().begin(
             features, [&](const Prefill& prompt) { return verify->resume(prompt); },
@@ -30,11 +31,7 @@ void resume_prompts(Stage<V>& verify, SequenceBook& book, const FeatureRequest& 
 /// Whether the verifier takes prompts and trees in one forward.
 template <typename V>
 [[nodiscard]] bool mixes(Stage<V>& verify) {
-    if constexpr (requires {
-                      verify.part().mixes();
-                      verify.part().verify_beside(std::span<const SequenceTree>{}, std::span<const Prefill>{});
-                  })
-        return verify.part().mixes();
+    if constexpr (detail::Mixes<HeldType<V>>) return verify.part().mixes();
     return false;
 }
 
@@ -42,9 +39,7 @@ template <typename V>
 /// forward count, as many as there were last, but half of `rows` are the prompts'.
 template <typename V>
 [[nodiscard]] std::int64_t prompt_rows(Stage<V>& verify, const SequenceBook& book, std::int64_t rows) {
-    bool pieces = false;
-    if constexpr (requires { verify.part().extends(); }) pieces = verify.part().extends();
-    if (!pieces) return std::numeric_limits<std::int64_t>::max();
+    if (!detail::takes_pieces(verify.part())) return std::numeric_limits<std::int64_t>::max();
     if (book.active().empty()) return std::max(rows, kRowsAlone);
     if (!mixes(verify)) return rows;
     std::int64_t trees = 0;
@@ -98,7 +93,7 @@ template <typename V>
         times.verify = verify.lap();
         return output;
     }
-    if constexpr (requires { verify.part().verify_beside(trees, beside); }) {
+    if constexpr (detail::Mixes<HeldType<V>>) {
         try {
             MixedOutput output = verify->verify_beside(trees, beside);
             const double took = verify.lap();

@@ -192,11 +192,22 @@ OUTRIDER_INLINE void NgramDraft::append(History& history, TokenId token) const {
 }
 
 /// The longest matches first, of equal ones the most frequent; at most `most` of them.
-OUTRIDER_INLINE void NgramDraft::keep_best(std::vector<Continuation>& found, std::size_t most) {
+OUTRIDER_INLINE void NgramDraft::keep_longest(std::vector<Continuation>& found, std::size_t most) {
     std::stable_sort(found.begin(), found.end(), [](const auto& a, const auto& b) {
         return a.match != b.match ? a.match > b.match : a.votes > b.votes;
     });
     if (found.size() > most) found.resize(most);
+}
+
+/// One that was found, once more or as a new one.
+OUTRIDER_INLINE void NgramDraft::count(std::vector<Continuation>& found, const Continuation& one) {
+    for (Continuation& known : found)
+        if (known.token == one.token) {
+            ++known.votes;
+            if (one.match > known.match) known.match = one.match, known.place = one.place;
+            return;
+        }
+    found.push_back(one);
 }
 
 /// The tokens that followed earlier occurrences of the end of `context`, longest match first, one entry a token.
@@ -206,14 +217,7 @@ OUTRIDER_INLINE void NgramDraft::continuations(const History& history, std::span
     const std::vector<TokenId>& text = history.text;
     found.clear();
     const auto offer = [&](std::int32_t place, std::int32_t match) {
-        const TokenId token = text[static_cast<std::size_t>(place)];
-        for (Continuation& c : found)
-            if (c.token == token) {
-                ++c.votes;
-                if (match > c.match) c.match = match, c.place = place;
-                return;
-            }
-        found.push_back({token, place, match, 1});
+        count(found, {text[static_cast<std::size_t>(place)], place, match, 1});
     };
     std::int32_t followed_place = -1;
     const auto branches =
@@ -237,7 +241,7 @@ OUTRIDER_INLINE void NgramDraft::continuations(const History& history, std::span
         }
         if (found.size() >= branches) break;
     }
-    keep_best(found, branches);
+    keep_longest(found, branches);
     if (!found.empty() || options_.mode != NgramMode::max_gram) return;
     if (const auto it = bigrams_.find(context.back()); it != bigrams_.end())
         found.push_back({it->second.token, -1, 0, 1});

@@ -10,10 +10,20 @@
 #include <cstring>
 #include <filesystem>
 #include <string>
+#include <system_error>
 
 #include <outrider/core/error.hpp>
 
 namespace outrider::detail {
+
+/// The folder and those above it, where they are not there yet. Throws Error where the system refuses.
+inline void make_folders(const std::filesystem::path& folder) {
+    std::error_code error;
+    std::filesystem::create_directories(folder, error);
+    if (!error) return;
+    fail("cannot make the folder '{}': {}; expected a place that can be written to, with no file in its way",
+         folder.string(), error.message());
+}
 
 /// Written beside the old one, which stays until finish() moves the new one into its place. Throws Error where the
 /// system refuses.

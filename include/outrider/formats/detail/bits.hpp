@@ -20,6 +20,9 @@ template <typename T>
     return value;
 }
 
+/// The half-precision number there.
+[[nodiscard]] inline float half_at(const void* from) noexcept { return half_to_float(load<std::uint16_t>(from)); }
+
 [[nodiscard]] inline float bfloat_to_float(std::uint16_t bits) noexcept {
     return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16);
 }

@@ -76,19 +76,27 @@ OUTRIDER_ALWAYS_INLINE void norm_back_body(const float* x, const float* w, const
     }
 }
 
-OUTRIDER_CLONES void norm(const float* x, const float* w, float e, std::int64_t r, std::int64_t n, BFloat16Bits* y,
-                          float* s) {
+OUTRIDER_VECTOR_LOOP(void, norm,
+                     (const float* x, const float* w, float e, std::int64_t r, std::int64_t n, BFloat16Bits* y,
+                      float* s),
+                     (x, w, e, r, n, y, s)) {
     norm_body(x, w, e, r, n, y, s);
 }
-OUTRIDER_CLONES void norm(const float* x, const float* w, float e, std::int64_t r, std::int64_t n, float* y, float* s) {
+OUTRIDER_VECTOR_LOOP(void, norm,
+                     (const float* x, const float* w, float e, std::int64_t r, std::int64_t n, float* y, float* s),
+                     (x, w, e, r, n, y, s)) {
     norm_body(x, w, e, r, n, y, s);
 }
-OUTRIDER_CLONES void norm_back(const float* x, const float* w, const float* s, const BFloat16Bits* g, std::int64_t r,
-                               std::int64_t n, float* dx, float* dw) {
+OUTRIDER_VECTOR_LOOP(void, norm_back,
+                     (const float* x, const float* w, const float* s, const BFloat16Bits* g, std::int64_t r,
+                      std::int64_t n, float* dx, float* dw),
+                     (x, w, s, g, r, n, dx, dw)) {
     norm_back_body(x, w, s, g, r, n, dx, dw);
 }
-OUTRIDER_CLONES void norm_back(const float* x, const float* w, const float* s, const float* g, std::int64_t r,
-                               std::int64_t n, float* dx, float* dw) {
+OUTRIDER_VECTOR_LOOP(void, norm_back,
+                     (const float* x, const float* w, const float* s, const float* g, std::int64_t r, std::int64_t n,
+                      float* dx, float* dw),
+                     (x, w, s, g, r, n, dx, dw)) {
     norm_back_body(x, w, s, g, r, n, dx, dw);
 }
 
@@ -141,15 +149,20 @@ OUTRIDER_ALWAYS_INLINE void gate_back_body(const Stored* x, const Stored* dy, st
         }
 }
 
-OUTRIDER_CLONES void gate(const BFloat16Bits* x, std::int64_t r, std::int64_t n, BFloat16Bits* y) {
+OUTRIDER_VECTOR_LOOP(void, gate, (const BFloat16Bits* x, std::int64_t r, std::int64_t n, BFloat16Bits* y),
+                     (x, r, n, y)) {
     gate_body(x, r, n, y);
 }
-OUTRIDER_CLONES void gate(const float* x, std::int64_t r, std::int64_t n, float* y) { gate_body(x, r, n, y); }
-OUTRIDER_CLONES void gate_back(const BFloat16Bits* x, const BFloat16Bits* g, std::int64_t r, std::int64_t n,
-                               BFloat16Bits* dx) {
+OUTRIDER_VECTOR_LOOP(void, gate, (const float* x, std::int64_t r, std::int64_t n, float* y), (x, r, n, y)) {
+    gate_body(x, r, n, y);
+}
+OUTRIDER_VECTOR_LOOP(void, gate_back,
+                     (const BFloat16Bits* x, const BFloat16Bits* g, std::int64_t r, std::int64_t n, BFloat16Bits* dx),
+                     (x, g, r, n, dx)) {
     gate_back_body(x, g, r, n, dx);
 }
-OUTRIDER_CLONES void gate_back(const float* x, const float* g, std::int64_t r, std::int64_t n, float* dx) {
+OUTRIDER_VECTOR_LOOP(void, gate_back, (const float* x, const float* g, std::int64_t r, std::int64_t n, float* dx),
+                     (x, g, r, n, dx)) {
     gate_back_body(x, g, r, n, dx);
 }
 
@@ -218,20 +231,28 @@ OUTRIDER_ALWAYS_INLINE void softmax_back_body(const Stored* p, Stored* d, std::i
 }
 
 /// Rows of one (key head, anchor): `rows` of them.
-OUTRIDER_CLONES void softmax_rows(BFloat16Bits* c, std::int64_t rows, std::int64_t n, std::int64_t L, BFloat16Bits* o,
-                                  std::int64_t T, float s, float* w) {
+OUTRIDER_VECTOR_LOOP(void, softmax_rows,
+                     (BFloat16Bits * c, std::int64_t rows, std::int64_t n, std::int64_t L, BFloat16Bits* o,
+                      std::int64_t T, float s, float* w),
+                     (c, rows, n, L, o, T, s, w)) {
     for (std::int64_t r = 0; r < rows; ++r) softmax_body(c + r * L, n, L, o + r * T, T, s, w);
 }
-OUTRIDER_CLONES void softmax_rows(float* c, std::int64_t rows, std::int64_t n, std::int64_t L, float* o, std::int64_t T,
-                                  float s, float* w) {
+OUTRIDER_VECTOR_LOOP(void, softmax_rows,
+                     (float* c, std::int64_t rows, std::int64_t n, std::int64_t L, float* o, std::int64_t T, float s,
+                      float* w),
+                     (c, rows, n, L, o, T, s, w)) {
     for (std::int64_t r = 0; r < rows; ++r) softmax_body(c + r * L, n, L, o + r * T, T, s, w);
 }
-OUTRIDER_CLONES void softmax_back_rows(const BFloat16Bits* p, BFloat16Bits* d, std::int64_t rows, std::int64_t L,
-                                       const BFloat16Bits* po, BFloat16Bits* o, std::int64_t T, float s) {
+OUTRIDER_VECTOR_LOOP(void, softmax_back_rows,
+                     (const BFloat16Bits* p, BFloat16Bits* d, std::int64_t rows, std::int64_t L, const BFloat16Bits* po,
+                      BFloat16Bits* o, std::int64_t T, float s),
+                     (p, d, rows, L, po, o, T, s)) {
     for (std::int64_t r = 0; r < rows; ++r) softmax_back_body(p + r * L, d + r * L, L, po + r * T, o + r * T, T, s);
 }
-OUTRIDER_CLONES void softmax_back_rows(const float* p, float* d, std::int64_t rows, std::int64_t L, const float* po,
-                                       float* o, std::int64_t T, float s) {
+OUTRIDER_VECTOR_LOOP(void, softmax_back_rows,
+                     (const float* p, float* d, std::int64_t rows, std::int64_t L, const float* po, float* o,
+                      std::int64_t T, float s),
+                     (p, d, rows, L, po, o, T, s)) {
     for (std::int64_t r = 0; r < rows; ++r) softmax_back_body(p + r * L, d + r * L, L, po + r * T, o + r * T, T, s);
 }
 
@@ -302,12 +323,16 @@ OUTRIDER_ALWAYS_INLINE void rotate_body(const Stored* x, const float* cos, const
             }
 }
 
-OUTRIDER_CLONES void rotate(const BFloat16Bits* x, const float* c, const float* s, float g, std::int64_t r,
-                            std::int64_t h, std::int64_t d, BFloat16Bits* y) {
+OUTRIDER_VECTOR_LOOP(void, rotate,
+                     (const BFloat16Bits* x, const float* c, const float* s, float g, std::int64_t r, std::int64_t h,
+                      std::int64_t d, BFloat16Bits* y),
+                     (x, c, s, g, r, h, d, y)) {
     rotate_body(x, c, s, g, r, h, d, y);
 }
-OUTRIDER_CLONES void rotate(const float* x, const float* c, const float* s, float g, std::int64_t r, std::int64_t h,
-                            std::int64_t d, float* y) {
+OUTRIDER_VECTOR_LOOP(void, rotate,
+                     (const float* x, const float* c, const float* s, float g, std::int64_t r, std::int64_t h,
+                      std::int64_t d, float* y),
+                     (x, c, s, g, r, h, d, y)) {
     rotate_body(x, c, s, g, r, h, d, y);
 }
 

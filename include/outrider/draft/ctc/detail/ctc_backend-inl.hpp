@@ -4,20 +4,13 @@
 #include <outrider/draft/ctc/detail/ctc_backend.hpp>
 
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/arange.h>
-#include <ATen/ops/cat.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/linear.h>
-#include <ATen/ops/stack.h>
-#include <ATen/ops/tensor.h>
-#include <ATen/ops/zeros.h>
 
 #include <utility>
 
 #include <outrider/draft/ctc/detail/ctc_lanes-inl.hpp>
 #include <outrider/draft/ctc/detail/ctc_prediction-inl.hpp>
+#include <outrider/draft/nn/detail/aten.hpp>
 #include <outrider/draft/nn/detail/aten_cache.hpp>
-#include <outrider/draft/nn/detail/operators.hpp>
 #include <outrider/core/detail/bodies.hpp>
 
 namespace outrider {
@@ -65,7 +58,7 @@ public:
             auto& cache = static_cast<TensorCtcCache&>(*round.cache);
             committed.push_back(round.committed);
             fused.push_back(cache.last_fused.defined() ? cache.last_fused : first_fused(round.pending));
-            const at::Tensor empty = at::empty({0, config_.kv_heads, config_.head_dim}, weights_.fuse.options());
+            const at::Tensor empty = aten::empty({0, config_.kv_heads, config_.head_dim}, weights_.fuse.options());
             for (std::size_t l = 0; l < groups.size(); ++l) {
                 const AtenSlots& slots = cache.layers[l];
                 groups[l].push_back({slots.size > 0 ? slots.keys.slice(0, 0, slots.size) : empty,
@@ -73,12 +66,12 @@ public:
             }
         }
         const CtcFrameScores result =
-            ctc_frames(config_, weights_, tables_, at::stack(fused),
+            ctc_frames(config_, weights_, tables_, aten::stack(fused),
                        at::tensor(committed, at::kLong).to(options_.device()), groups, compute_);
         copy(result.gate, scores.gate);
         const at::Tensor states =
             at::tensor(at::ArrayRef<float>(roots.data(), roots.size())).view({-1, config_.hidden});
-        copy(at::cat({result.logits, mixed_linear(states.to(options_.device()), tables_.output, compute_)}),
+        copy(aten::cat({result.logits, mixed_linear(states.to(options_.device()), tables_.output, compute_)}),
              scores.logits);
     }
 
@@ -96,8 +89,8 @@ private:
     /// u_{-1}: nothing is committed yet, so there is no feature.
     [[nodiscard]] at::Tensor first_fused(TokenId pending) const {
         const at::Tensor input =
-            at::cat({embed({pending}), at::zeros({1, ctc_feature_width(config_)}, weights_.fuse.options())}, -1);
-        return at::linear(input, weights_.fuse).squeeze(0);
+            aten::cat({embed({pending}), aten::zeros({1, ctc_feature_width(config_)}, weights_.fuse.options())}, -1);
+        return aten::linear(input, weights_.fuse).squeeze(0);
     }
 
     void take_up(std::span<CtcRound> rounds) {
@@ -114,8 +107,9 @@ private:
         // The rows' own embeddings stand in for the table: row i is token i.
         CtcTables tables{embed(next), {}};
         const auto rows = static_cast<std::int64_t>(next.size());
-        const CtcContext context = ctc_context(config_, weights_, tables, at::arange(rows, options_), at::cat(features),
-                                               at::tensor(positions, at::kLong).to(options_.device()), compute_);
+        const CtcContext context =
+            ctc_context(config_, weights_, tables, aten::arange(rows, options_), aten::cat(features),
+                        at::tensor(positions, at::kLong).to(options_.device()), compute_);
         std::int64_t begin = 0;
         for (const CtcRound& round : rounds) {
             const std::int64_t end = begin + static_cast<std::int64_t>(round.next.size());

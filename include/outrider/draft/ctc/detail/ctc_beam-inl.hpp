@@ -3,26 +3,11 @@
 
 #include <outrider/draft/ctc/detail/ctc_beam.hpp>
 
-#include <ATen/ops/add.h>
-#include <ATen/ops/addmm.h>
-#include <ATen/ops/arange.h>
-#include <ATen/ops/cat.h>
-#include <ATen/ops/clamp_max.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/full.h>
-#include <ATen/ops/gather.h>
-#include <ATen/ops/linalg_solve_triangular.h>
-#include <ATen/ops/mul.h>
-#include <ATen/ops/remainder.h>
-#include <ATen/ops/softmax.h>
-#include <ATen/ops/topk.h>
-#include <ATen/ops/zeros.h>
-
 #include <tuple>
 
 #include <outrider/draft/ctc/detail/beam_kernels.hpp>
+#include <outrider/draft/nn/detail/aten.hpp>
 #include <outrider/draft/nn/detail/beam_tree.hpp>
-#include <outrider/draft/nn/detail/operators.hpp>
 
 #include <outrider/core/detail/bodies.hpp>
 
@@ -49,7 +34,7 @@ struct CtcBeam::Level {
 OUTRIDER_INLINE CtcBeam::CtcBeam(std::int64_t frames, std::int64_t columns, at::Device device)
     : frames_(frames), columns_(columns) {
     const std::int64_t T = frames, n = 4 * T;
-    const at::Tensor fixed = at::zeros({n, n}), by_odds = at::zeros({T, n, n}), empty = at::zeros({n, 1});
+    const at::Tensor fixed = aten::zeros({n, n}), by_odds = aten::zeros({T, n, n}), empty = aten::zeros({n, 1});
     auto one = fixed.accessor<float, 2>();
     auto odds = by_odds.accessor<float, 3>();
     one[T - 1][T - 1] = -1;  // ends_T, which nothing asks for
@@ -65,7 +50,7 @@ OUTRIDER_INLINE CtcBeam::CtcBeam(std::int64_t frames, std::int64_t columns, at::
     }
     empty.accessor<float, 2>()[kRests * T][0] = 1;
     fixed_ = fixed.view({n * n}).to(device), by_odds_ = by_odds.view({T, n * n}).to(device), empty_ = empty.to(device);
-    numbers_ = at::arange(columns, fixed_.options()), behind_ = at::full({1}, columns, fixed_.options());
+    numbers_ = aten::arange(columns, fixed_.options()), behind_ = aten::full({1}, columns, fixed_.options());
 }
 
 /// Without shares: [S, 4 T, 4 T].
@@ -73,8 +58,8 @@ OUTRIDER_INLINE at::Tensor CtcBeam::system_of(const at::Tensor& frames) const {
     const std::int64_t T = frames_;
     // Larger odds would lose what follows blanks where Psi is small: rests_t is divided by them, then multiplied. What
     // this adds to a Psi is below 1e-16.
-    const at::Tensor odds = at::clamp_max(frames.select(1, columns_), 40).exp_();
-    return at::addmm(fixed_, odds.view({-1, T}), by_odds_).view({-1, 4 * T, 4 * T});
+    const at::Tensor odds = aten::clamp_max(frames.select(1, columns_), 40).exp_();
+    return aten::addmm(fixed_, odds.view({-1, T}), by_odds_).view({-1, 4 * T, 4 * T});
 }
 
 /// Of one kind, [T, S, P, 1].
@@ -87,7 +72,7 @@ OUTRIDER_INLINE at::Tensor CtcBeam::search(const at::Tensor& frames, std::int64_
     const std::vector<at::Tensor> found = kernels && has_beam_kernels(frames.device())
                                               ? by_kernels(frames, nodes, scores)
                                               : by_operations(frames, nodes, scores);
-    return at::cat(found, 1);  // as floats, which hold all places
+    return aten::cat(found, 1);  // as floats, which hold all places
 }
 
 OUTRIDER_INLINE at::Tensor CtcBeam::fetched(const at::Tensor& found, std::int64_t nodes) const {
@@ -119,14 +104,14 @@ OUTRIDER_INLINE std::vector<at::Tensor> CtcBeam::by_operations(const at::Tensor&
     const std::int64_t T = frames_, V = columns_, S = frames.size(0) / T, depth = beam_levels(nodes, T);
     const at::Tensor logits = frames.view({S, T, V + 2}).narrow(2, 0, V).transpose(0, 1).unsqueeze(2);  // [T, S, 1, V]
     const auto shares_of = [&](const at::Tensor& added) {
-        const at::Tensor sum = at::empty({T, S, added.size(0) / S, V}, added.options());
+        const at::Tensor sum = aten::empty({T, S, added.size(0) / S, V}, added.options());
         at::Tensor to = sum;
-        return at::softmax(at::add_out(to, logits, added.view({1, S, -1, V})), -1);
+        return aten::softmax(aten::add_out(to, logits, added.view({1, S, -1, V})), -1);
     };
     const at::Tensor root = scores.root(), system = system_of(frames);
-    at::Tensor shares = root.defined() ? shares_of(root) : at::softmax(logits, -1);
+    at::Tensor shares = root.defined() ? shares_of(root) : aten::softmax(logits, -1);
     Level level;
-    const at::Tensor first = at::linalg_solve_triangular(system, empty_.expand({S, 4 * T, 1}), false);
+    const at::Tensor first = aten::linalg_solve_triangular(system, empty_.expand({S, 4 * T, 1}), false);
     level.joint = shares * unknowns(first.unsqueeze(1), kOpens);
     std::vector<at::Tensor> found;
     for (std::int64_t d = 0;; ++d) {
@@ -140,7 +125,7 @@ OUTRIDER_INLINE std::vector<at::Tensor> CtcBeam::by_operations(const at::Tensor&
             take_tokens(level, place, scores.tokens(d + 1), d + 2 < depth);
             shares = shares_of(scores.behind(d + 1));
         } else {
-            level.last = d == 0 ? place : at::remainder(place, V);
+            level.last = d == 0 ? place : aten::remainder(place, V);
         }
         expand(level, shares);
     }
@@ -149,10 +134,10 @@ OUTRIDER_INLINE std::vector<at::Tensor> CtcBeam::by_operations(const at::Tensor&
 /// Room for prefixes of another number.
 OUTRIDER_INLINE void CtcBeam::make(Level& level, const at::Tensor& system, std::int64_t width) const {
     const std::int64_t T = frames_, S = system.size(0);
-    level.known = at::zeros({level.carried + 4 * T, S, width}, system.options());
-    level.cells = at::empty({S, width, 4 * T, 4 * T}, system.options());
+    level.known = aten::zeros({level.carried + 4 * T, S, width}, system.options());
+    level.cells = aten::empty({S, width, 4 * T, 4 * T}, system.options());
     level.cells.copy_(system.unsqueeze(1).expand_as(level.cells));
-    level.joint = at::empty({level.carried + T, S, width, columns_}, system.options());
+    level.joint = aten::empty({level.carried + T, S, width, columns_}, system.options());
     if (level.carried > 0) level.joint.select(0, 0).copy_(numbers_.expand({S, width, columns_}));
 }
 
@@ -162,7 +147,7 @@ OUTRIDER_INLINE void CtcBeam::enter(Level& level, const at::Tensor& place, const
     const std::int64_t rows = joint.size(0), S = place.size(0), width = place.size(1);
     if (!level.known.defined() || level.known.size(2) != width) make(level, system, width);
     at::Tensor known = level.known.narrow(0, level.carried + frames_ - rows, rows);
-    at::gather_out(known, joint.view({rows, S, -1}), 2, place.unsqueeze(0).expand({rows, S, width}));
+    aten::gather_out(known, joint.view({rows, S, -1}), 2, place.unsqueeze(0).expand({rows, S, width}));
 }
 
 /// For the scores' `tokens`, and, if there is more to come, for the children of these prefixes.
@@ -172,7 +157,7 @@ OUTRIDER_INLINE void CtcBeam::take_tokens(Level& level, const at::Tensor& place,
     tokens.copy_(first ? place.unsqueeze(2) : level.known.narrow(0, 0, level.carried).permute({1, 2, 0}));
     level.last = tokens.select(2, 0);
     at::Tensor before = level.joint.select(0, 1);
-    if (more) at::add_out(before, level.last.unsqueeze(2), behind_.expand({columns_}));
+    if (more) aten::add_out(before, level.last.unsqueeze(2), behind_.expand({columns_}));
 }
 
 /// P(the draft begins with a prefix and goes on with a token, that token entered at a frame), from the prefix's
@@ -183,11 +168,11 @@ OUTRIDER_INLINE void CtcBeam::expand(Level& level, const at::Tensor& shares) con
     // share_t, from t = 1 on, twice: at ends_t in the row of ends_{t+1}, and at rests_t in the row of again_t.
     at::Tensor stays = level.cells.as_strided({T - 1, S, P, 2}, {n + 1, P * n * n, n * n, kAgain * T * n + T + 1},
                                               level.cells.storage_offset() + n);
-    at::gather_out(stays, shares.narrow(0, 1, T - 1).expand({T - 1, S, P, V}), 3, last.expand({T - 1, S, P, 2}));
+    aten::gather_out(stays, shares.narrow(0, 1, T - 1).expand({T - 1, S, P, V}), 3, last.expand({T - 1, S, P, 2}));
     const at::Tensor sides = level.known.narrow(0, level.carried, n).permute({1, 2, 0}).unsqueeze(3);
-    const at::Tensor solution = at::linalg_solve_triangular(level.cells, sides, false);
+    const at::Tensor solution = aten::linalg_solve_triangular(level.cells, sides, false);
     at::Tensor joint = level.joint.narrow(0, level.carried, T);
-    at::mul_out(joint, shares, unknowns(solution, kOpens));
+    aten::mul_out(joint, shares, unknowns(solution, kOpens));
     joint.scatter_(3, last.expand({T, S, P, 1}), unknowns(solution, kAgain));
 }
 

@@ -3,12 +3,6 @@
 #pragma once
 
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/add.h>
-#include <ATen/ops/addmm.h>
-#include <ATen/ops/cat.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/mm.h>
-#include <ATen/ops/zeros.h>
 
 #include <algorithm>
 #include <compare>
@@ -19,12 +13,12 @@
 #include <outrider/draft/ctc/detail/ctc_backend.hpp>
 #include <outrider/draft/ctc/detail/ctc_beam.hpp>
 #include <outrider/draft/ctc/detail/ctc_prefix_table-inl.hpp>
+#include <outrider/draft/nn/detail/aten.hpp>
 #include <outrider/draft/nn/detail/beam_tree.hpp>
 #include <outrider/draft/nn/detail/device_products.hpp>
 #include <outrider/draft/nn/detail/floats.hpp>
 #include <outrider/draft/nn/detail/lane_layers.hpp>
 #include <outrider/draft/nn/detail/operation_graphs.hpp>
-#include <outrider/draft/nn/detail/operators.hpp>
 #include <outrider/draft/nn/detail/target_tables.hpp>
 
 namespace outrider::detail {
@@ -37,19 +31,7 @@ struct PlainFrames final : CtcBeamScores {
     [[nodiscard]] at::Tensor behind(std::int64_t) override { return {}; }
 };
 
-struct LaneCtcCache final : CtcCache {
-    explicit LaneCtcCache(std::shared_ptr<LaneLayers> of) : layers(std::move(of)), lane(layers->take_lane()) {}
-    ~LaneCtcCache() override { give_back(); }
-    LaneCtcCache(const LaneCtcCache&) = delete;
-    LaneCtcCache& operator=(const LaneCtcCache&) = delete;
-    void give_back() {
-        if (lane != 0) layers->give_lane(lane);
-        lane = 0;
-    }
-
-    std::shared_ptr<LaneLayers> layers;
-    std::int64_t lane;  ///< 0: none
-};
+using LaneCtcCache = LaneCache<CtcCache>;
 
 class LaneCtc final : public CtcBackend {
 public:
@@ -65,7 +47,7 @@ public:
         const std::int64_t H = config.hidden, V = std::ssize(config.vocabulary);
         const at::Tensor fuse = floats(weights.fuse);
         by_embedding_ = typed(fuse.slice(1, 0, H) * (config.embedding_scale * embedding_.scale));
-        by_feature_ = typed(at::cat({fuse.slice(1, H, 2 * H) * config.feature_scale, fuse.slice(1, 2 * H)}, 1));
+        by_feature_ = typed(aten::cat({fuse.slice(1, H, 2 * H) * config.feature_scale, fuse.slice(1, 2 * H)}, 1));
         std::vector<LayerWeights> layers = weights.layers;
         for (LayerWeights& layer : layers)
             for (at::Tensor* part :
@@ -74,8 +56,8 @@ public:
         layers_ = std::make_shared<LaneLayers>(layer_sizes(config), layers, options_, options.lane_bytes, kernels_);
         queries_ = typed(weights.queries), final_norm_ = typed(weights.final_norm);
         const at::Tensor blank = typed(weights.blank), bias = floats(weights.blank_bias);
-        output_ = at::cat({head.output_rows(config.vocabulary).to(options_), blank, -blank});
-        bias_ = at::cat({at::zeros({V}, bias.options()), bias, -bias});
+        output_ = aten::cat({head.output_rows(config.vocabulary).to(options_), blank, -blank});
+        bias_ = aten::cat({aten::zeros({V}, bias.options()), bias, -bias});
         if (config.conditioning == CtcConditioning::prefix)
             prefixes_ = std::make_unique<CtcPrefixTable>(config, weights, head, output(), embedding_.scale, kernels_);
         for (const at::Tensor& part : {by_embedding_, by_feature_, queries_, final_norm_, output_})
@@ -105,9 +87,9 @@ public:
         scores.gate = floats_of(result.select(1, V));
         at::Tensor logits = result.narrow(1, 0, V);
         if (!roots.empty()) {
-            const at::Tensor states = at::empty({std::ssize(roots) / config_.hidden, config_.hidden}, at::kFloat);
+            const at::Tensor states = aten::empty({std::ssize(roots) / config_.hidden, config_.hidden}, at::kFloat);
             std::copy(roots.begin(), roots.end(), states.mutable_data_ptr<float>());
-            logits = at::cat({logits, product_in_f32(states.to(options_), output())});
+            logits = aten::cat({logits, product_in_f32(states.to(options_), output())});
         }
         scores.logits = floats_of(logits);
     }
@@ -119,13 +101,10 @@ public:
     std::vector<TokenTree> search(std::span<CtcRound> rounds, std::int64_t nodes, double least) override {
         const at::NoGradGuard no_grad;
         const at::Tensor found = beam_.fetched(forward(rounds, Work::search, nodes), nodes);
-        std::vector<TokenTree> trees;
-        const auto each = static_cast<std::size_t>(found.size(1));
-        const std::span<const float> all(found.const_data_ptr<float>(), rounds.size() * each);
-        for (std::size_t i = 0; i < rounds.size(); ++i)
-            trees.push_back(beam_tree(all.subspan(i * each, each), nodes, config_.frames, least, rounds[i].pending,
-                                      config_.vocabulary));
-        return trees;
+        std::vector<TokenId> pending;
+        for (const CtcRound& round : rounds) pending.push_back(round.pending);
+        return beam_trees({found.const_data_ptr<float>(), pending.size() * static_cast<std::size_t>(found.size(1))},
+                          nodes, config_.frames, least, pending, config_.vocabulary);
     }
 
 private:
@@ -180,7 +159,7 @@ private:
                 continue;
             }
             if (!no_feature_.defined())
-                no_feature_ = at::zeros({1, ctc_feature_width(config_)}, options_.dtype(at::kFloat));
+                no_feature_ = aten::zeros({1, ctc_feature_width(config_)}, options_.dtype(at::kFloat));
             add(round.pending, 0, 0), plan.features.push_back(no_feature_);
         }
         plan.context = std::ssize(plan.slot);
@@ -227,7 +206,7 @@ private:
     void send(Plan& plan, Inputs& inputs) const {
         plan.numbers.send(options_.device(), inputs.numbers);
         if (!inputs.features.defined())
-            inputs.features = at::zeros({plan.context, ctc_feature_width(config_)}, options_.dtype(at::kFloat));
+            inputs.features = aten::zeros({plan.context, ctc_feature_width(config_)}, options_.dtype(at::kFloat));
         fill_rows(inputs.features.narrow(0, plan.fill, plan.context - plan.fill), plan.features);
     }
 
@@ -249,9 +228,9 @@ private:
         const LaneLayers::Round round = layers_->begin(plan, plan.parts, numbers);
         const at::Tensor embedded = embedding_.table.index_select(0, numbers[plan.token_at]),
                          features = inputs.features.to(options_);
-        const at::Tensor rows = at::empty({plan.context + S * plan.frames, config_.hidden}, options_);
+        const at::Tensor rows = aten::empty({plan.context + S * plan.frames, config_.hidden}, options_);
         at::Tensor context = rows.narrow(0, 0, plan.context);  // u_j
-        at::mm_out(context, embedded.narrow(0, 0, plan.context), by_embedding_.t()).addmm_(features, by_feature_.t());
+        aten::mm_out(context, embedded.narrow(0, 0, plan.context), by_embedding_.t()).addmm_(features, by_feature_.t());
         if (plan.shape.work == Work::context) {
             for (std::size_t l = 0; l < layers_->size(); ++l) layers_->remember(l, context, round);
             return {};
@@ -261,10 +240,10 @@ private:
             prefixes_->start(embedded.narrow(0, plan.context, 2 * S).to(at::kFloat),
                              newest(plan, inputs.features).narrow(1, 0, config_.hidden), numbers);
         at::Tensor x = rows.narrow(0, plan.context, S * plan.frames), begun = x.view({S, plan.frames, -1});
-        at::add_out(begun, newest(plan, context).unsqueeze(1), queries_);
+        aten::add_out(begun, newest(plan, context).unsqueeze(1), queries_);
         for (std::size_t l = 0; l < layers_->size(); ++l) layers_->run(l, rows, x, round);
         const at::Tensor last = fused_rms_norm(x, final_norm_, config_.norm_eps);
-        const at::Tensor frames = options_.dtype() == at::kFloat ? at::addmm(bias_, last, output_.t())
+        const at::Tensor frames = options_.dtype() == at::kFloat ? aten::addmm(bias_, last, output_.t())
                                                                  : product_in_f32(last, output_).add_(bias_);
         if (!search) return frames;
         PlainFrames plain;

@@ -4,22 +4,13 @@
 #include <outrider/draft/ctc/detail/ctc_network.hpp>
 
 #include <ATen/CPUGeneratorImpl.h>
-#include <ATen/ops/arange.h>
-#include <ATen/ops/cat.h>
-#include <ATen/ops/full.h>
-#include <ATen/ops/linear.h>
-#include <ATen/ops/matmul.h>
-#include <ATen/ops/normal.h>
-#include <ATen/ops/ones.h>
-#include <ATen/ops/silu.h>
-#include <ATen/ops/zeros.h>
 
 #include <cmath>
 #include <outrider/core/error.hpp>
 #include <outrider/draft/ctc/detail/ctc_padded.hpp>
+#include <outrider/draft/nn/detail/aten.hpp>
 #include <outrider/draft/nn/detail/attention.hpp>
 #include <outrider/draft/nn/detail/weight_layout.hpp>
-#include <outrider/draft/nn/detail/operators.hpp>
 #include <outrider/draft/nn/detail/padded_context.hpp>
 
 #include <outrider/core/detail/bodies.hpp>
@@ -29,7 +20,7 @@ namespace outrider {
 namespace detail {
 
 OUTRIDER_INLINE void set_normal(at::Tensor& weight, at::IntArrayRef shape, double deviation, at::Generator& generator) {
-    weight = at::normal(0.0, deviation, shape, generator, at::TensorOptions().dtype(at::kFloat));
+    weight = aten::normal(0.0, deviation, shape, generator, at::TensorOptions().dtype(at::kFloat));
 }
 
 /// What stands before the names of a layer's weights: nothing in a drafter of one layer.
@@ -81,29 +72,29 @@ OUTRIDER_INLINE CtcWeights init_ctc_weights(const CtcConfig& config, const Targe
     const std::int64_t I = config.intermediate, R = config.prefix_rank, F = ctc_feature_width(config);
     const auto by = [](std::int64_t fan_in) { return 0.6 / std::sqrt(static_cast<double>(fan_in)); };
     CtcWeights w;
-    w.fuse = at::zeros({H, H + F});
+    w.fuse = aten::zeros({H, H + F});
     w.fuse.slice(1, H, 2 * H).fill_diagonal_(1.0);
     w.layers.resize(static_cast<std::size_t>(config.layers));
     for (LayerWeights& layer : w.layers) {
         detail::set_normal(layer.qkv, {N + 2 * K, H}, by(H), random);
-        layer.attn_out = at::zeros({H, N});
+        layer.attn_out = aten::zeros({H, N});
         detail::set_normal(layer.gate_up, {2 * I, H}, by(H), random);
-        layer.down = at::zeros({H, I});
-        layer.attn_norm = at::ones({H}), layer.mlp_norm = at::ones({H});
+        layer.down = aten::zeros({H, I});
+        layer.attn_norm = aten::ones({H}), layer.mlp_norm = aten::ones({H});
     }
     detail::set_normal(w.queries, {config.frames, H}, 0.3, random);
-    w.final_norm = at::full({H}, 1.0 / config.feature_scale);  // features come from behind the target's final norm
-    w.blank = at::zeros({1, H}), w.blank_bias = at::full({1}, -1.0);
+    w.final_norm = aten::full({H}, 1.0 / config.feature_scale);  // features come from behind the target's final norm
+    w.blank = aten::zeros({1, H}), w.blank_bias = aten::full({1}, -1.0);
     if (config.conditioning == CtcConditioning::prefix) {
-        w.prefix_in = at::zeros({R, 3 * H});
-        w.prefix_bias = at::zeros({R});
+        w.prefix_in = aten::zeros({R, 3 * H});
+        w.prefix_bias = aten::zeros({R});
         const auto random_product = [&](at::Tensor& weight, std::int64_t rows, std::int64_t columns) {
             detail::set_normal(weight, {rows, columns}, 1.0 / std::sqrt(static_cast<double>(columns)), random);
         };
         if (config.prefix_bottleneck > 0) random_product(w.prefix_narrow, config.prefix_bottleneck, R);
         random_product(w.prefix_out, H, ctc_prefix_columns(config));
         if (config.prefix_output == HeadOutput::own)
-            w.prefix_out = at::matmul(head.output_rows(config.vocabulary).to(at::kCPU, at::kFloat), w.prefix_out);
+            w.prefix_out = aten::matmul(head.output_rows(config.vocabulary).to(at::kCPU, at::kFloat), w.prefix_out);
     }
     return w;
 }
@@ -154,7 +145,7 @@ OUTRIDER_INLINE CtcContext ctc_context(const CtcConfig& config, const CtcWeights
     std::vector<at::Tensor> inputs{embed_tokens(tables, next),
                                    (features.slice(1, 0, H).to(real) * config.feature_scale).to(type)};
     if (!config.feature_layers.empty()) inputs.push_back(features.slice(1, H).to(type));
-    const at::Tensor input = at::cat(inputs, -1);
+    const at::Tensor input = aten::cat(inputs, -1);
     const at::Tensor fused = mixed_linear(input, weights.fuse, compute).to(real);
     CtcContext context{fused, {}};
     for (const LayerWeights& layer : weights.layers)
@@ -170,12 +161,12 @@ CtcFrameScores ctc_frames_by(const CtcConfig& config, const CtcWeights& weights,
                              const at::Tensor& fused, const at::Tensor& committed, at::ScalarType compute,
                              const Rows& rows) {
     const std::int64_t A = fused.size(0), T = config.frames, H = config.hidden;
-    const at::Tensor positions = (committed.unsqueeze(1) + at::arange(T, committed.options()).unsqueeze(0)).flatten();
+    const at::Tensor positions = (committed.unsqueeze(1) + aten::arange(T, committed.options()).unsqueeze(0)).flatten();
     at::Tensor x = (fused.unsqueeze(1) + weights.queries.unsqueeze(0)).reshape({A * T, H});
     for (std::size_t l = 0; l < weights.layers.size(); ++l) x = rows(l, x, positions);
     const at::Tensor y = ctc_rms_norm(x, weights.final_norm, config.norm_eps, compute);
     return {mixed_linear(y, tables.output, compute),
-            (at::linear(y.to(weights.blank.scalar_type()), weights.blank) + weights.blank_bias).flatten()};
+            (aten::linear(y.to(weights.blank.scalar_type()), weights.blank) + weights.blank_bias).flatten()};
 }
 
 }  // namespace detail
@@ -206,12 +197,12 @@ OUTRIDER_INLINE at::Tensor ctc_prefix_scores(const CtcConfig& config, const CtcW
                                              at::ScalarType compute) {
     const std::int64_t A = last.size(0), P = last.size(1), H = config.hidden;
     const auto real = weights.prefix_in.scalar_type();
-    const at::Tensor tokens = at::cat({embed_tokens(tables, last), embed_tokens(tables, last_but_one)}, -1);
+    const at::Tensor tokens = aten::cat({embed_tokens(tables, last), embed_tokens(tables, last_but_one)}, -1);
     const at::Tensor state = mixed_linear(features.slice(1, 0, H).to(real) * config.feature_scale,
                                           weights.prefix_in.slice(1, 2 * H), compute);
     const at::Tensor sum = mixed_linear(tokens, weights.prefix_in.slice(1, 0, 2 * H), compute).view({A, P, -1}) +
                            (state + weights.prefix_bias.to(compute)).unsqueeze(1);
-    at::Tensor scores = at::silu(sum).view({A * P, -1});
+    at::Tensor scores = aten::silu(sum).view({A * P, -1});
     if (config.prefix_bottleneck > 0) scores = mixed_linear(scores, weights.prefix_narrow, compute);
     scores = mixed_linear(scores, weights.prefix_out, compute);
     return config.prefix_output == HeadOutput::target ? mixed_linear(scores, tables.output, compute) : scores;

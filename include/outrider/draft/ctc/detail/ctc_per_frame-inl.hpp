@@ -7,6 +7,7 @@
 #include <cmath>
 #include <limits>
 
+#include <outrider/core/detail/sigmoid.hpp>
 #include <outrider/tree/tree_shape.hpp>
 
 #include <outrider/draft/nn/detail/score_rows.hpp>
@@ -24,7 +25,7 @@ OUTRIDER_INLINE RankedTokens ranked_frame(std::vector<float>& row, float gate, s
     const auto padded = static_cast<std::int64_t>(row.size());
     if (std::isnan(gate) || !probabilities(row.data(), std::ssize(vocabulary), padded)) return ranked;
     rank_row(row.data(), vocabulary, ranks, ranked);
-    const float blank = 1.0F / (1.0F + std::exp(-gate)), log_emit = -std::log1p(std::exp(gate));
+    const float blank = sigmoid(gate), log_emit = -std::log1p(std::exp(gate));
     for (float& log_q : ranked.log_q) log_q += log_emit;
     const auto place = std::ranges::find_if(ranked.log_q, [&](float log_q) { return std::exp(log_q) < blank; });
     const auto at = place - ranked.log_q.begin();

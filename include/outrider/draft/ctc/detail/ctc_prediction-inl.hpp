@@ -5,15 +5,6 @@
 
 #include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/cat.h>
-#include <ATen/ops/from_blob.h>
-#include <ATen/ops/linear.h>
-#include <ATen/ops/matmul.h>
-#include <ATen/ops/silu.h>
-#include <ATen/ops/stack.h>
-#include <ATen/ops/tensor.h>
-#include <ATen/ops/where.h>
-#include <ATen/ops/zeros.h>
 #include <Eigen/Core>
 
 #include <algorithm>
@@ -21,9 +12,9 @@
 #include <utility>
 
 #include <outrider/draft/ctc/detail/ctc_network.hpp>
+#include <outrider/draft/nn/detail/aten.hpp>
 #include <outrider/draft/nn/detail/floats.hpp>
 #include <outrider/target/target_head.hpp>
-#include <outrider/draft/nn/detail/operators.hpp>
 
 namespace outrider::detail {
 
@@ -45,11 +36,11 @@ public:
         by_last_ = in.slice(1, 0, H), by_second_ = in.slice(1, H, 2 * H), by_feature_ = in.slice(1, 2 * H);
         bias_ = floats(weights.prefix_bias);
         const at::Tensor embedded = embed(config.vocabulary);
-        last_ = at::linear(embedded, by_last_), second_ = at::linear(embedded, by_second_);
+        last_ = aten::linear(embedded, by_last_), second_ = aten::linear(embedded, by_second_);
         const bool of_target = config.prefix_output == HeadOutput::target;
         if (config.prefix_bottleneck > 0) {
             first_ = floats(weights.prefix_narrow);
-            rows_ = of_target ? at::matmul(output, out) : out;
+            rows_ = of_target ? aten::matmul(output, out) : out;
             if (of_target) lift_ = out;
         } else if (of_target) {
             first_ = out, rows_ = output;
@@ -72,7 +63,7 @@ public:
         const at::NoGradGuard no_grad;
         std::vector<TokenId> pending, before;
         std::vector<float> known;
-        at::Tensor features = at::zeros({std::ssize(texts), config_.hidden}, at::kFloat);
+        at::Tensor features = aten::zeros({std::ssize(texts), config_.hidden}, at::kFloat);
         for (std::size_t i = 0; i < texts.size(); ++i) {
             pending.push_back(texts[i].pending), before.push_back(std::max<TokenId>(texts[i].before, 0));
             known.push_back(texts[i].before == kNoToken ? 0.0F : 1.0F);
@@ -80,12 +71,12 @@ public:
                               features.mutable_data_ptr<float>() + static_cast<std::int64_t>(i) * config_.hidden);
         }
         const at::Tensor embedded = embed(pending), there = at::tensor(known).to(device_).unsqueeze(1);
-        base_ = at::linear(features.to(device_) * config_.feature_scale, by_feature_) + bias_;
-        pending_last_ = at::linear(embedded, by_last_), pending_second_ = at::linear(embedded, by_second_);
-        before_ = at::linear(embed(before), by_second_) * there;
+        base_ = aten::linear(features.to(device_) * config_.feature_scale, by_feature_) + bias_;
+        pending_last_ = aten::linear(embedded, by_last_), pending_second_ = aten::linear(embedded, by_second_);
+        before_ = aten::linear(embed(before), by_second_) * there;
         if (!root_states || config_.prefix_output != HeadOutput::target) return {};
-        at::Tensor state = at::linear(at::silu(base_ + pending_last_ + before_), first_);
-        if (lift_.defined()) state = at::linear(state, lift_);
+        at::Tensor state = aten::linear(aten::silu(base_ + pending_last_ + before_), first_);
+        if (lift_.defined()) state = aten::linear(state, lift_);
         return floats_of(state);
     }
 
@@ -94,8 +85,8 @@ public:
         if (member.index() != 0) return;  // one call of the tensor library, which has threads of its own
         const at::NoGradGuard no_grad;
         at::Tensor state = states(text, prefixes);
-        if (first_.defined()) state = at::linear(state, first_);
-        const at::Tensor result = at::linear(state, rows_);
+        if (first_.defined()) state = aten::linear(state, first_);
+        const at::Tensor result = aten::linear(state, rows_);
         at::from_blob(out, {std::ssize(prefixes), stride}).slice(1, 0, result.size(1)).copy_(result);
     }
 
@@ -103,7 +94,7 @@ public:
         const at::NoGradGuard no_grad;
         auto& scratch = static_cast<Chosen&>(given);
         const auto i = static_cast<std::int64_t>(text);
-        scratch.parts = floats_of(at::stack({base_[i], pending_last_[i], pending_second_[i], before_[i]}));
+        scratch.parts = floats_of(aten::stack({base_[i], pending_last_[i], pending_second_[i], before_[i]}));
         scratch.root = state(scratch.part(kBase, config_.prefix_rank), scratch.part(kPendingLast, config_.prefix_rank),
                              scratch.part(kBefore, config_.prefix_rank));
         const std::size_t columns = config_.vocabulary.size();
@@ -122,7 +113,7 @@ public:
         for (const TokenId token : candidates) columns.push_back(column_[static_cast<std::size_t>(token)]);
         const at::Tensor index = at::tensor(columns, at::kLong).to(device_);
         const at::Tensor rows = rows_.index_select(0, index);
-        scratch.rows = floats_of(first_.defined() ? at::matmul(rows, first_) : rows);
+        scratch.rows = floats_of(first_.defined() ? aten::matmul(rows, first_) : rows);
         scratch.last = floats_of(last_.index_select(0, index)),
         scratch.second = floats_of(second_.index_select(0, index));
     }
@@ -187,11 +178,11 @@ private:
         const auto of_text = [&](const at::Tensor& part) { return part[static_cast<std::int64_t>(text)].unsqueeze(0); };
         const at::Tensor lengths = on_device(length).unsqueeze(1);
         const at::Tensor newest =
-            at::where(lengths.eq(0), of_text(pending_last_), last_.index_select(0, on_device(last)));
-        const at::Tensor older =
-            at::where(lengths.eq(0), of_text(before_),
-                      at::where(lengths.eq(1), of_text(pending_second_), second_.index_select(0, on_device(second))));
-        return at::silu(of_text(base_) + newest + older);
+            aten::where(lengths.eq(0), of_text(pending_last_), last_.index_select(0, on_device(last)));
+        const at::Tensor older = aten::where(
+            lengths.eq(0), of_text(before_),
+            aten::where(lengths.eq(1), of_text(pending_second_), second_.index_select(0, on_device(second))));
+        return aten::silu(of_text(base_) + newest + older);
     }
 
     CtcConfig config_;

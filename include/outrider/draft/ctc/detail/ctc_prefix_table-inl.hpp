@@ -2,26 +2,16 @@
 // beam search.
 #pragma once
 
-#include <ATen/ops/_embedding_bag_forward_only.h>
-#include <ATen/ops/addmm.h>
-#include <ATen/ops/arange.h>
-#include <ATen/ops/cat.h>
-#include <ATen/ops/linear.h>
-#include <ATen/ops/matmul.h>
-#include <ATen/ops/mm.h>
-#include <ATen/ops/silu.h>
-#include <ATen/ops/zeros.h>
-
 #include <algorithm>
 #include <vector>
 
 #include <outrider/draft/ctc/detail/beam_kernels.hpp>
 #include <outrider/draft/ctc/detail/ctc_beam.hpp>
 #include <outrider/draft/ctc/detail/ctc_network.hpp>
+#include <outrider/draft/nn/detail/aten.hpp>
 #include <outrider/draft/nn/detail/beam_tree.hpp>
 #include <outrider/draft/nn/detail/device_products.hpp>
 #include <outrider/draft/nn/detail/lane_layers.hpp>
-#include <outrider/draft/nn/detail/operators.hpp>
 
 namespace outrider::detail {
 
@@ -39,17 +29,17 @@ public:
         const auto floats = [](const at::Tensor& weight) { return weight.detach().to(at::kFloat); };
         const std::int64_t H = config.hidden, R = config.prefix_rank;
         const at::Tensor in = floats(weights.prefix_in), out = floats(weights.prefix_out);
-        by_token_ = at::cat({in.slice(1, 0, H), in.slice(1, H, 2 * H)}) * config.embedding_scale;
+        by_token_ = aten::cat({in.slice(1, 0, H), in.slice(1, H, 2 * H)}) * config.embedding_scale;
         by_feature_ = in.slice(1, 2 * H) * config.feature_scale;
         bias_ = floats(weights.prefix_bias);
-        const at::Tensor both = at::linear(head.embed(config.vocabulary).to(in.options()), by_token_);  // [V, 2 R]
-        table_ = at::cat({both.slice(1, 0, R), both.slice(1, R), at::zeros({1, R}, in.options())});
+        const at::Tensor both = aten::linear(head.embed(config.vocabulary).to(in.options()), by_token_);  // [V, 2 R]
+        table_ = aten::cat({both.slice(1, 0, R), both.slice(1, R), aten::zeros({1, R}, in.options())});
         by_token_ = by_token_ * scale;
         const auto typed = [&](const at::Tensor& weight) { return weight.to(output.scalar_type()); };
         const bool of_target = config.prefix_output == HeadOutput::target;
         if (config.prefix_bottleneck > 0) {
             first_ = typed(floats(weights.prefix_narrow));
-            rows_ = typed(of_target ? at::matmul(output.to(at::kFloat), out) : out);
+            rows_ = typed(of_target ? aten::matmul(output.to(at::kFloat), out) : out);
         } else {
             if (of_target) first_ = typed(out);
             rows_ = of_target ? output : typed(out);
@@ -91,8 +81,8 @@ public:
     void start(const at::Tensor& embedded, const at::Tensor& features, const RoundNumbers& numbers) {
         const std::int64_t S = sequences_, R = table_.size(1), texts = 2 * columns_ + 1;
         at::Tensor base = table_.narrow(0, texts, S), tokens = table_.narrow(0, texts + S, 4 * S).view({2 * S, 2 * R});
-        at::addmm_out(base, bias_, features, by_feature_.t());
-        at::mm_out(tokens, embedded, by_token_.t());
+        aten::addmm_out(base, bias_, features, by_feature_.t());
+        aten::mm_out(tokens, embedded, by_token_.t());
         if (!kernels_) {
             root_ = numbers[root_at_], tokens_.clear();
             for (const RoundNumbers::Part part : tokens_at_) tokens_.push_back(numbers[part].view({S, -1, 3}));
@@ -137,21 +127,21 @@ private:
     void grow(std::int64_t rows, std::int64_t states) {
         if (rows > table_.size(0))
             ++generation_,
-                table_ = at::cat({table_, at::zeros({2 * rows - table_.size(0), table_.size(1)}, table_.options())});
+                table_ =
+                    aten::cat({table_, aten::zeros({2 * rows - table_.size(0), table_.size(1)}, table_.options())});
         if (!begins_.defined() || states > begins_.size(0))
-            ++generation_, begins_ = at::arange(0, 6 * states, 3, table_.options().dtype(at::kLong));
+            ++generation_, begins_ = aten::arange(0, 6 * states, 3, table_.options().dtype(at::kLong));
     }
 
     /// silu of sums of three rows of the table each.
     [[nodiscard]] at::Tensor sums(const at::Tensor& rows) const {
-        at::Tensor state =
-            std::get<0>(at::_embedding_bag_forward_only(table_, rows, begins_.narrow(0, 0, rows.size(0) / 3)));
-        return at::silu_(state);
+        at::Tensor state = aten::embedding_sums(table_, rows, begins_.narrow(0, 0, rows.size(0) / 3));
+        return aten::silu_(state);
     }
 
     [[nodiscard]] at::Tensor scores(const at::Tensor& state) const {
         const at::Tensor typed = state.to(rows_.scalar_type());
-        return product_in_f32(first_.defined() ? at::mm(typed, first_.t()) : typed, rows_);
+        return product_in_f32(first_.defined() ? aten::mm(typed, first_.t()) : typed, rows_);
     }
 
     std::int64_t columns_, frames_, sequences_ = 0, generation_ = 0;

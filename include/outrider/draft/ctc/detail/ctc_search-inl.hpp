@@ -7,6 +7,7 @@
 #include <cmath>
 #include <limits>
 
+#include <outrider/core/detail/sigmoid.hpp>
 #include <outrider/core/detail/vector_loops.hpp>
 #include <outrider/draft/nn/detail/score_rows.hpp>
 #include <outrider/tree/detail/keep_best.hpp>
@@ -23,8 +24,10 @@ using Lanes = simd::Vector<float>;
 inline constexpr std::int64_t kWide = simd::kLanes<float>;
 
 /// z[t] = sum_c a[t][c] f[c].
-OUTRIDER_INLINE OUTRIDER_CLONES void masses(const float* a, std::int64_t frames, const float* f, std::int64_t stride,
-                                            float* z) {
+OUTRIDER_INLINE OUTRIDER_VECTOR_LOOP(void, masses,
+                                     (const float* a, std::int64_t frames, const float* f, std::int64_t stride,
+                                      float* z),
+                                     (a, frames, f, stride, z)) {
     for (std::int64_t t = 0; t < frames; ++t) {
         Lanes sum{}, more{};
         for (std::int64_t c = 0; c < stride; c += 2 * kWide) {
@@ -39,8 +42,10 @@ OUTRIDER_INLINE OUTRIDER_CLONES void masses(const float* a, std::int64_t frames,
 }
 
 /// q[c] = f[c] sum_t w[t] a[t][c].
-OUTRIDER_INLINE OUTRIDER_CLONES void children(const float* a, std::int64_t frames, const float* f, const float* w,
-                                              std::int64_t stride, float* q) {
+OUTRIDER_INLINE OUTRIDER_VECTOR_LOOP(void, children,
+                                     (const float* a, std::int64_t frames, const float* f, const float* w,
+                                      std::int64_t stride, float* q),
+                                     (a, frames, f, w, stride, q)) {
     for (std::int64_t c = 0; c < stride; c += kWide) {
         Lanes sum{};
         for (std::int64_t t = 0; t < frames; ++t) sum += w[t] * get(a + t * stride + c);
@@ -90,9 +95,7 @@ OUTRIDER_INLINE void CtcSearch::load_frame(std::size_t t, std::span<const float>
         std::fill_n(row, stride_, 0.0F);
         return;
     }
-    const float e = std::exp(-std::abs(gate));
-    blank_[t] = (gate >= 0 ? 1.0F : e) / (1.0F + e);
-    emit_[t] = (gate >= 0 ? e : 1.0F) / (1.0F + e);
+    blank_[t] = detail::sigmoid(gate), emit_[t] = detail::sigmoid(-gate);
 }
 
 /// Room for a level's prefixes: each has a place of its own in everything that is computed for it.

@@ -4,16 +4,12 @@
 #include <outrider/draft/hydra/detail/hydra_backend.hpp>
 
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/cat.h>
-#include <ATen/ops/from_blob.h>
-#include <ATen/ops/stack.h>
-#include <ATen/ops/tensor.h>
 
 #include <utility>
 
 #include <outrider/draft/hydra/detail/hydra_lanes-inl.hpp>
+#include <outrider/draft/nn/detail/aten.hpp>
 #include <outrider/draft/nn/detail/aten_cache.hpp>
-#include <outrider/draft/nn/detail/operators.hpp>
 #include <outrider/core/detail/bodies.hpp>
 
 namespace outrider {
@@ -54,7 +50,7 @@ public:
             const auto& cache = static_cast<const TensorHydraCache&>(*round.cache);
             groups.push_back({cache.keys.slice(0, 0, cache.size - 1), cache.values.slice(0, 0, cache.size - 1), 1});
         }
-        ground_ = hydra_ground(config_, weights_, at::stack(newest), at::tensor(committed, at::kLong).to(device_),
+        ground_ = hydra_ground(config_, weights_, aten::stack(newest), at::tensor(committed, at::kLong).to(device_),
                                groups, at::kFloat);
     }
 
@@ -87,7 +83,7 @@ private:
             for (std::int64_t j = round.committed - round.features.size(0); j < round.committed; ++j)
                 positions.push_back(j);
         }
-        const LayerContext context = hydra_context(config_, weights_, at::cat(features),
+        const LayerContext context = hydra_context(config_, weights_, aten::cat(features),
                                                    at::tensor(positions, at::kLong).to(device_), at::kFloat);
         std::int64_t begin = 0;
         for (const HydraRound& round : rounds) {

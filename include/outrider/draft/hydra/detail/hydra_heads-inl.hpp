@@ -1,17 +1,11 @@
 // Hydra's heads in tensor operations, cut where their inputs meet, for many paths of one text.
 #pragma once
 
-#include <ATen/ops/addmm.h>
-#include <ATen/ops/baddbmm.h>
-#include <ATen/ops/cat.h>
-#include <ATen/ops/mm.h>
-#include <ATen/ops/silu.h>
-
 #include <utility>
 #include <vector>
 
 #include <outrider/draft/hydra/detail/hydra_network.hpp>
-#include <outrider/draft/nn/detail/operators.hpp>
+#include <outrider/draft/nn/detail/aten.hpp>
 
 namespace outrider::detail {
 
@@ -51,26 +45,26 @@ public:
         for (First* first : {&first_, &residual_})
             if (first->bias.defined())
                 first->base =
-                    at::addmm(first->bias, ground, first->by_ground.t()).addmm_(pending, first->by_pending.t());
+                    aten::addmm(first->bias, ground, first->by_ground.t()).addmm_(pending, first->by_pending.t());
         if (joint())
-            base_scores_ = config_.output_bias ? at::addmm(output_bias_[0], ground, output_[0].t())
-                                               : at::mm(ground, output_[0].t());
+            base_scores_ = config_.output_bias ? aten::addmm(output_bias_[0], ground, output_[0].t())
+                                               : aten::mm(ground, output_[0].t());
     }
 
     /// Scores [S P, V] of head `head` after paths of as many drafted tokens, whose embeddings are `path`
     /// [S P, head H]; undefined for the first head, where P = 1.
     [[nodiscard]] at::Tensor scores(std::int64_t head, const at::Tensor& path) const {
-        at::Tensor y = at::silu(of_first(first_, head, path));
+        at::Tensor y = aten::silu(of_first(first_, head, path));
         if (joint()) return sum_of(base_scores_, y, output_[0]);
         if (residual_.bias.defined())
             y.add_(of_first(residual_, head, path));
         else
             y = (y.view({ground_.size(0), -1, config_.hidden}) + ground_.unsqueeze(1)).view({-1, config_.hidden});
         for (const HydraWeights::Block& block : others_[static_cast<std::size_t>(head)])
-            y = y + at::silu(at::addmm(block.bias, y, block.weight.t()));
+            y = y + aten::silu(aten::addmm(block.bias, y, block.weight.t()));
         const auto which = config_.output == HeadOutput::own ? static_cast<std::size_t>(head) : 0;
         const at::Tensor& rows = output_[which];
-        return config_.output_bias ? at::addmm(output_bias_[which], y, rows.t()) : at::mm(y, rows.t());
+        return config_.output_bias ? aten::addmm(output_bias_[which], y, rows.t()) : aten::mm(y, rows.t());
     }
 
 private:
@@ -96,9 +90,9 @@ private:
             biases.push_back(blocks[0].*bias);
             first.by_path.push_back(all.slice(1, 2 * H) * scale_);
         }
-        first.by_ground = at::cat(ground) * config_.feature_scale;
-        first.by_pending = at::cat(pending) * scale_;
-        first.bias = at::cat(biases);
+        first.by_ground = aten::cat(ground) * config_.feature_scale;
+        first.by_pending = aten::cat(pending) * scale_;
+        first.bias = aten::cat(biases);
         return first;
     }
 
@@ -110,8 +104,8 @@ private:
     /// base [S, X] of each sequence + rows [S P, n] weight^T.
     [[nodiscard]] static at::Tensor sum_of(const at::Tensor& base, const at::Tensor& rows, const at::Tensor& weight) {
         const std::int64_t S = base.size(0), X = base.size(1), n = rows.size(1);
-        if (S == 1 || S == rows.size(0)) return at::addmm(base, rows, weight.t());
-        return at::baddbmm(base.unsqueeze(1), rows.view({S, -1, n}), weight.t().expand({S, n, X})).view({-1, X});
+        if (S == 1 || S == rows.size(0)) return aten::addmm(base, rows, weight.t());
+        return aten::baddbmm(base.unsqueeze(1), rows.view({S, -1, n}), weight.t().expand({S, n, X})).view({-1, X});
     }
 
     HydraConfig config_;

@@ -2,18 +2,6 @@
 #pragma once
 
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/cat.h>
-#include <ATen/ops/floor_divide.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/from_blob.h>
-#include <ATen/ops/gather.h>
-#include <ATen/ops/index_select.h>
-#include <ATen/ops/log_softmax.h>
-#include <ATen/ops/mm.h>
-#include <ATen/ops/remainder.h>
-#include <ATen/ops/tensor.h>
-#include <ATen/ops/topk.h>
-#include <ATen/ops/zeros.h>
 
 #include <algorithm>
 #include <compare>
@@ -24,29 +12,16 @@
 
 #include <outrider/draft/hydra/detail/hydra_backend.hpp>
 #include <outrider/draft/hydra/detail/hydra_heads-inl.hpp>
+#include <outrider/draft/nn/detail/aten.hpp>
 #include <outrider/draft/nn/detail/beam_tree.hpp>
 #include <outrider/draft/nn/detail/device_products.hpp>
 #include <outrider/draft/nn/detail/lane_layers.hpp>
 #include <outrider/draft/nn/detail/operation_graphs.hpp>
-#include <outrider/draft/nn/detail/operators.hpp>
 #include <outrider/draft/nn/detail/target_tables.hpp>
 
 namespace outrider::detail {
 
-struct LaneHydraCache final : HydraCache {
-    explicit LaneHydraCache(std::shared_ptr<LaneLayers> of)
-        : layers(std::move(of)), lane(layers ? layers->take_lane() : 0) {}
-    ~LaneHydraCache() override { give_back(); }
-    LaneHydraCache(const LaneHydraCache&) = delete;
-    LaneHydraCache& operator=(const LaneHydraCache&) = delete;
-    void give_back() {
-        if (lane != 0) layers->give_lane(lane);
-        lane = 0;
-    }
-
-    std::shared_ptr<LaneLayers> layers;
-    std::int64_t lane;  ///< 0: none
-};
+using LaneHydraCache = LaneCache<HydraCache>;
 
 class LaneHydra final : public HydraBackend {
 public:
@@ -103,7 +78,7 @@ public:
         RoundNumbers numbers;
         const RoundNumbers::Part pending = numbers.add(pending_);
         numbers.send(options_.device(), text.numbers);
-        at::index_select_out(text.pending, embedding_.table, 0, numbers[pending]);
+        aten::index_select_out(text.pending, embedding_.table, 0, numbers[pending]);
     }
 
     void scores(std::span<const PathRow> rows, float* out, std::int64_t stride) override {
@@ -166,7 +141,8 @@ private:
     Text& text_of(std::int64_t sequences) {
         Text& text = texts_[sequences];
         if (!text.ground.defined())
-            text.ground = at::empty({sequences, config_.hidden}, options_), text.pending = at::empty_like(text.ground);
+            text.ground = aten::empty({sequences, config_.hidden}, options_),
+            text.pending = aten::empty_like(text.ground);
         return text;
     }
 
@@ -204,7 +180,8 @@ private:
         Inputs& inputs = prefix_runs_.inputs(shape);
         numbers.send(options_.device(), inputs.numbers);
         if (!inputs.features.defined())
-            inputs.features = at::zeros({shape.context + shape.sequences, config_.hidden}, options_.dtype(at::kFloat));
+            inputs.features =
+                aten::zeros({shape.context + shape.sequences, config_.hidden}, options_.dtype(at::kFloat));
         std::vector<at::Tensor> earlier, newest;
         for (const HydraRound& round : rounds) {
             const std::int64_t last = round.features.size(0) - 1;
@@ -220,7 +197,7 @@ private:
             at::Tensor last = rows.narrow(0, shape.context, shape.sequences);
             layers_->run(0, rows, last, round);
             text.ground.copy_(fused_rms_norm(last, prefix_norm_, config_.norm_eps));
-            return at::index_select_out(text.pending, embedding_.table, 0, numbers[pending]);
+            return aten::index_select_out(text.pending, embedding_.table, 0, numbers[pending]);
         });
         if (shape.context > kMostKept) prefix_runs_.forget(shape);  // a prompt's
     }
@@ -236,32 +213,29 @@ private:
             const std::int64_t P = d == 0 ? 1 : path.size(1), width = beam_width(nodes, V, d);
             at::Tensor embedded;
             if (d > 0) embedded = rows_.index_select(0, path.view({-1})).view({S * P, d * H});
-            at::Tensor log_psi = at::log_softmax(heads_->scores(d, embedded), -1, at::kFloat).view({S, P, V});
+            at::Tensor log_psi = aten::log_softmax(heads_->scores(d, embedded), -1, at::kFloat).view({S, P, V});
             if (d > 0) log_psi.add_(found[found.size() - 2].unsqueeze(2));
             const auto [best, place] = log_psi.view({S, P * V}).topk(width, 1);
             found.push_back(best), found.push_back(place);
             if (d + 1 < depth) path = longer(path, place);
         }
-        return at::cat(found, 1);
+        return aten::cat(found, 1);
     }
 
     [[nodiscard]] at::Tensor longer(const at::Tensor& path, const at::Tensor& place) const {
         const std::int64_t V = std::ssize(vocabulary_);
         if (!path.defined()) return place.unsqueeze(2);
-        const at::Tensor parent = at::floor_divide(place, V), column = at::remainder(place, V);
+        const at::Tensor parent = aten::floor_divide(place, V), column = aten::remainder(place, V);
         const at::Tensor before =
             path.gather(1, parent.unsqueeze(2).expand({place.size(0), place.size(1), path.size(2)}));
-        return at::cat({before, column.unsqueeze(2)}, 2);
+        return aten::cat({before, column.unsqueeze(2)}, 2);
     }
 
     [[nodiscard]] std::vector<TokenTree> trees(const at::Tensor& found, std::int64_t nodes, double least) const {
-        std::vector<TokenTree> trees;
-        const auto each = static_cast<std::size_t>(found.size(1));
-        const std::span<const float> all(found.const_data_ptr<float>(), pending_.size() * each);
-        for (std::size_t i = 0; i < pending_.size(); ++i)
-            trees.push_back(beam_tree(all.subspan(i * each, each), nodes, config_.heads, least,
-                                      static_cast<TokenId>(pending_[i]), vocabulary_));
-        return trees;
+        std::vector<TokenId> pending;
+        for (const std::int64_t token : pending_) pending.push_back(static_cast<TokenId>(token));
+        return beam_trees({found.const_data_ptr<float>(), pending.size() * static_cast<std::size_t>(found.size(1))},
+                          nodes, config_.heads, least, pending, vocabulary_);
     }
 
     static constexpr std::int64_t kMostKept = 256;

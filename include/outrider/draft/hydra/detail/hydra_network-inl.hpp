@@ -4,20 +4,12 @@
 #include <outrider/draft/hydra/detail/hydra_network.hpp>
 
 #include <ATen/CPUGeneratorImpl.h>
-#include <ATen/ops/cat.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/full.h>
-#include <ATen/ops/normal.h>
-#include <ATen/ops/ones.h>
-#include <ATen/ops/silu.h>
-#include <ATen/ops/stack.h>
-#include <ATen/ops/zeros.h>
 
 #include <cmath>
 #include <outrider/core/error.hpp>
 #include <outrider/draft/hydra/detail/hydra_padded.hpp>
+#include <outrider/draft/nn/detail/aten.hpp>
 #include <outrider/draft/nn/detail/weight_layout.hpp>
-#include <outrider/draft/nn/detail/operators.hpp>
 #include <outrider/draft/nn/detail/padded_context.hpp>
 
 #include <outrider/core/detail/bodies.hpp>
@@ -41,23 +33,23 @@ OUTRIDER_INLINE void init_prefix(const HydraConfig& config, HydraWeights& weight
                        K = config.kv_heads * config.head_dim, I = config.intermediate;
     const double deviation = 0.6 / std::sqrt(static_cast<double>(H));
     const auto normal = [&](at::IntArrayRef shape) {
-        return at::normal(0.0, deviation, shape, random, at::TensorOptions().dtype(at::kFloat));
+        return aten::normal(0.0, deviation, shape, random, at::TensorOptions().dtype(at::kFloat));
     };
-    weights.prefix = {at::ones({H}), normal({N + 2 * K, H}), at::zeros({H, N}),
-                      at::ones({H}), normal({2 * I, H}),     at::zeros({H, I})};
+    weights.prefix = {aten::ones({H}), normal({N + 2 * K, H}), aten::zeros({H, N}),
+                      aten::ones({H}), normal({2 * I, H}),     aten::zeros({H, I})};
     // Behind a residual stream of the scaled features, of unit size, this gives g the size of h.
-    weights.prefix_norm = at::full({H}, 1.0 / config.feature_scale);
+    weights.prefix_norm = aten::full({H}, 1.0 / config.feature_scale);
 }
 
 OUTRIDER_INLINE void init_block(HydraWeights::Block& block, std::int64_t in, std::int64_t H, bool residual,
                                 double feature_scale, at::Generator& random) {
     const double spread = 1.0 / std::sqrt(static_cast<double>(in));
-    block.weight = at::zeros({H, in});
-    block.bias = at::empty({H}).uniform_(-spread, spread, random);
+    block.weight = aten::zeros({H, in});
+    block.bias = aten::empty({H}).uniform_(-spread, spread, random);
     if (!residual) return;
-    block.residual = at::zeros({H, in});
+    block.residual = aten::zeros({H, in});
     block.residual.slice(1, 0, H).fill_diagonal_(1.0 / feature_scale);
-    block.residual_bias = at::zeros({H});
+    block.residual_bias = aten::zeros({H});
 }
 
 }  // namespace detail
@@ -132,7 +124,7 @@ OUTRIDER_INLINE HydraWeights init_hydra_weights(const HydraConfig& config, const
     for (at::Tensor& output : weights.output)
         output = head.output_rows(draft_ids(config.vocabulary, head.vocabulary)).to(at::kCPU, at::kFloat).clone();
     for (std::size_t i = 0; i < weights.output_bias.size(); ++i)
-        weights.output_bias[i] = at::zeros({weights.output[i].size(0)});
+        weights.output_bias[i] = aten::zeros({weights.output[i].size(0)});
     check_hydra_weights(config, weights);
     return weights;
 }
@@ -178,8 +170,8 @@ OUTRIDER_INLINE at::Tensor hydra_ground(const HydraConfig& config, const HydraWe
 OUTRIDER_INLINE at::Tensor hydra_state(const HydraConfig& config, const HydraWeights& weights, std::int64_t head,
                                        const at::Tensor& ground, const at::Tensor& embedded, at::ScalarType compute) {
     const auto& blocks = weights.heads[static_cast<std::size_t>(head)];
-    const at::Tensor x = at::cat({(ground * config.feature_scale).to(embedded.scalar_type()), embedded}, -1);
-    at::Tensor y = at::silu(mixed_linear(x, blocks[0].weight, compute).to(ground.scalar_type()) + blocks[0].bias);
+    const at::Tensor x = aten::cat({(ground * config.feature_scale).to(embedded.scalar_type()), embedded}, -1);
+    at::Tensor y = aten::silu(mixed_linear(x, blocks[0].weight, compute).to(ground.scalar_type()) + blocks[0].bias);
     if (config.residual == HydraResidual::feature)
         y = ground + y;
     else
@@ -209,8 +201,8 @@ OUTRIDER_INLINE at::Tensor hydra_logits(const HydraConfig& config, const HydraWe
         if (config.output == HeadOutput::own)
             parts.back() = hydra_scores(config, weights, tables, i, parts.back(), compute);
     }
-    if (config.output == HeadOutput::own) return at::stack(parts);
-    const at::Tensor logits = hydra_scores(config, weights, tables, 0, at::cat(parts), compute);
+    if (config.output == HeadOutput::own) return aten::stack(parts);
+    const at::Tensor logits = hydra_scores(config, weights, tables, 0, aten::cat(parts), compute);
     return logits.view({K, A, logits.size(1)});
 }
 

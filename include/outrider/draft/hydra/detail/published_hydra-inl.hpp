@@ -3,10 +3,9 @@
 
 #include <outrider/draft/hydra/detail/published_hydra.hpp>
 
-#include <ATen/ops/cat.h>
-
 #include <cmath>
 
+#include <outrider/draft/nn/detail/aten.hpp>
 #include <outrider/draft/nn/detail/published_file.hpp>
 
 #include <outrider/core/detail/bodies.hpp>
@@ -58,8 +57,8 @@ OUTRIDER_INLINE void take_prefix_layer(published::Taker& take, const published::
     for (const at::Tensor& w : {q, k, v, gate, up})
         require(w.dim() == 2 && w.size(1) == config.hidden, ErrorKind::damaged_file,
                 "{}: a matrix of {} has another width than {}", take.file(), layer, config.hidden);
-    weights.prefix = {part("input_layernorm"),          at::cat({q, k, v}),  part("self_attn.o_proj"),
-                      part("post_attention_layernorm"), at::cat({gate, up}), part("mlp.down_proj")};
+    weights.prefix = {part("input_layernorm"),          aten::cat({q, k, v}),  part("self_attn.o_proj"),
+                      part("post_attention_layernorm"), aten::cat({gate, up}), part("mlp.down_proj")};
     weights.prefix_norm = take(std::string(kPrefixLayer) + "norm.weight");
     take_rotation(take, hints, q.size(0), config);
     config.prefix_layer = true;

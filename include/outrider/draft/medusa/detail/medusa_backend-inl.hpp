@@ -2,20 +2,13 @@
 #pragma once
 
 #include <outrider/draft/medusa/detail/medusa_backend.hpp>
+#include <outrider/draft/nn/detail/aten.hpp>
 #include <outrider/draft/nn/detail/device_products.hpp>
 #include <outrider/draft/nn/detail/operation_graphs.hpp>
-#include <outrider/draft/nn/detail/operators.hpp>
 #include <outrider/draft/nn/detail/rank_scores.hpp>
 #include <outrider/draft/nn/detail/target_tables.hpp>
 
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/baddbmm.h>
-#include <ATen/ops/bmm.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/from_blob.h>
-#include <ATen/ops/mm.h>
-#include <ATen/ops/silu.h>
-#include <ATen/ops/stack.h>
 
 #include <utility>
 
@@ -37,12 +30,12 @@ public:
                 weight.push_back(typed(blocks[static_cast<std::size_t>(j)].weight).t());
                 bias.push_back(typed(blocks[static_cast<std::size_t>(j)].bias).unsqueeze(0));
             }
-            blocks_.push_back({at::stack(weight), at::stack(bias)});
+            blocks_.push_back({aten::stack(weight), aten::stack(bias)});
         }
         std::vector<at::Tensor> output;
         for (const at::Tensor& matrix : weights.output) output.push_back(typed(matrix).t());
         if (config.output == HeadOutput::target) output.push_back(shared_output(head, config.vocabulary, options_).t());
-        output_ = output.size() == 1 ? output[0] : at::stack(output);
+        output_ = output.size() == 1 ? output[0] : aten::stack(output);
         const bool lent = head.output.defined() && output_.is_alias_of(head.output);
         bytes_ = lent ? 0 : output_.nbytes();
         for (const Block& block : blocks_) bytes_ += block.weight.nbytes() + block.bias.nbytes();
@@ -62,7 +55,7 @@ public:
         const at::NoGradGuard no_grad;
         const std::pair<std::int64_t, std::int64_t> shape{features.size(0), ranks};
         at::Tensor& rows = runs_.inputs(shape);
-        if (!rows.defined()) rows = at::empty(features.sizes(), options_);
+        if (!rows.defined()) rows = aten::empty(features.sizes(), options_);
         rows.copy_(features, true);
         take_ranked(runs_.run(shape, [&] { return ranked_there(logits(rows), ranks); }), vocabulary, ranked);
         return true;
@@ -83,10 +76,10 @@ private:
     [[nodiscard]] at::Tensor logits(const at::Tensor& features) const {
         const std::int64_t K = blocks_[0].weight.size(0), H = blocks_[0].weight.size(1), S = features.size(0);
         at::Tensor x = features.to(options_).unsqueeze(0).expand({K, S, H});
-        for (const Block& block : blocks_) x = x + at::silu(at::baddbmm(block.bias, x, block.weight));
+        for (const Block& block : blocks_) x = x + aten::silu(aten::baddbmm(block.bias, x, block.weight));
         if (output_.dim() == 2) return product_in_f32(x.transpose(0, 1).reshape({S * K, H}), output_.t());
         const bool sums = x.is_cuda() && x.scalar_type() != at::kFloat;
-        const at::Tensor all = sums ? at::bmm(x, output_, at::kFloat) : at::bmm(x, output_).to(at::kFloat);
+        const at::Tensor all = sums ? aten::bmm(x, output_, at::kFloat) : aten::bmm(x, output_).to(at::kFloat);
         return all.transpose(0, 1).reshape({S * K, all.size(2)});
     }
 

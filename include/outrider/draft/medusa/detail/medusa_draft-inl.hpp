@@ -3,14 +3,13 @@
 
 #include <outrider/draft/medusa/medusa_draft.hpp>
 
-#include <ATen/ops/stack.h>
-
 #include <algorithm>
 #include <memory>
 #include <unordered_map>
 
 #include <outrider/core/error.hpp>
 #include <outrider/draft/medusa/detail/published_medusa.hpp>
+#include <outrider/draft/nn/detail/aten.hpp>
 #include <outrider/draft/nn/detail/published_heads.hpp>
 
 #include <outrider/draft/medusa/detail/medusa_backend.hpp>
@@ -128,10 +127,10 @@ OUTRIDER_INLINE std::vector<SequenceTree> MedusaEngine::propose(std::span<const 
     const bool drafts = !newest.empty() && budget.nodes > 0;
     std::vector<SequenceTree> trees, drawn;
     if (drafts && options_.tree == HeadTree::sampled) {
-        backend_->run(at::stack(newest), static_cast<std::int64_t>(stride), scores_);
+        backend_->run(aten::stack(newest), static_cast<std::int64_t>(stride), scores_);
         drawn = draw(starts_of(feedback), stride, budget);
     } else if (drafts) {
-        rank(at::stack(newest), stride, budget.nodes);
+        rank(aten::stack(newest), stride, budget.nodes);
     }
     std::size_t next = 0;
     for (const SequenceFeedback& it : feedback) {

@@ -4,15 +4,11 @@
 #include <outrider/draft/medusa/detail/medusa_network.hpp>
 
 #include <ATen/CPUGeneratorImpl.h>
-#include <ATen/ops/cat.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/stack.h>
-#include <ATen/ops/zeros.h>
 
 #include <cmath>
 #include <outrider/core/error.hpp>
+#include <outrider/draft/nn/detail/aten.hpp>
 #include <outrider/draft/nn/detail/weight_layout.hpp>
-#include <outrider/draft/nn/detail/operators.hpp>
 
 #include <outrider/core/detail/bodies.hpp>
 
@@ -65,8 +61,8 @@ OUTRIDER_INLINE MedusaWeights init_medusa_weights(const MedusaConfig& config, co
     const double spread = 1.0 / std::sqrt(static_cast<double>(config.hidden));
     for (auto& blocks : weights.heads)
         for (MedusaWeights::Block& block : blocks) {
-            block.weight = at::zeros({config.hidden, config.hidden});
-            block.bias = at::empty({config.hidden}).uniform_(-spread, spread, random);
+            block.weight = aten::zeros({config.hidden, config.hidden});
+            block.bias = aten::empty({config.hidden}).uniform_(-spread, spread, random);
         }
     for (at::Tensor& output : weights.output)
         output = head.output_rows(draft_ids(config.vocabulary, head.vocabulary)).to(at::kCPU, at::kFloat).clone();
@@ -108,8 +104,8 @@ OUTRIDER_INLINE at::Tensor medusa_logits(const MedusaConfig& config, const Medus
         if (config.output == HeadOutput::own)
             parts.back() = mixed_linear(parts.back(), medusa_output(config, weights, tables, i), compute);
     }
-    if (config.output == HeadOutput::own) return at::stack(parts);
-    const at::Tensor logits = mixed_linear(at::cat(parts), medusa_output(config, weights, tables, 0), compute);
+    if (config.output == HeadOutput::own) return aten::stack(parts);
+    const at::Tensor logits = mixed_linear(aten::cat(parts), medusa_output(config, weights, tables, 0), compute);
     return logits.view({config.heads, features.size(0), logits.size(1)});
 }
 

@@ -2,11 +2,10 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/empty_like.h>
 
 #include <algorithm>
 #include <cstdint>
+#include <outrider/draft/nn/detail/aten.hpp>
 
 namespace outrider {
 
@@ -18,8 +17,8 @@ struct AtenSlots {
         const std::int64_t end = size + k.size(0);
         if (!keys.defined() || end > keys.size(0)) {
             const std::int64_t capacity = std::max<std::int64_t>(64, 2 * end);
-            const at::Tensor more_k = at::empty({capacity, k.size(1), k.size(2)}, k.options());
-            const at::Tensor more_v = at::empty_like(more_k);
+            const at::Tensor more_k = aten::empty({capacity, k.size(1), k.size(2)}, k.options());
+            const at::Tensor more_v = aten::empty_like(more_k);
             if (size > 0)
                 more_k.slice(0, 0, size).copy_(keys.slice(0, 0, size)),
                     more_v.slice(0, 0, size).copy_(values.slice(0, 0, size));

@@ -6,8 +6,6 @@
 
 #include <cstdint>
 
-#include <outrider/draft/nn/detail/operators.hpp>
-
 namespace outrider {
 
 /// x / sqrt(mean(x^2) + eps) * weight over the last dimension of x [rows, n], as `type`.
@@ -62,5 +60,6 @@ struct AnchorShape {
 }  // namespace outrider
 
 #ifndef OUTRIDER_COMPILED
+#include <outrider/draft/nn/detail/aten.hpp>
 #include <outrider/draft/nn/detail/attention-inl.hpp>
 #endif

@@ -66,4 +66,16 @@ namespace outrider::detail {
         });
 }
 
+/// One tree for each pending token, of rows of `found` that lie one after another.
+[[nodiscard]] inline std::vector<TokenTree> beam_trees(std::span<const float> found, std::int64_t nodes,
+                                                       std::int64_t depth, double least,
+                                                       std::span<const TokenId> pending,
+                                                       std::span<const TokenId> vocabulary) {
+    std::vector<TokenTree> trees;
+    const std::size_t each = found.size() / std::max<std::size_t>(pending.size(), 1);
+    for (std::size_t i = 0; i < pending.size(); ++i)
+        trees.push_back(beam_tree(found.subspan(i * each, each), nodes, depth, least, pending[i], vocabulary));
+    return trees;
+}
+
 }  // namespace outrider::detail

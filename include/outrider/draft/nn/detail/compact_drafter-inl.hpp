@@ -10,6 +10,7 @@
 #include <outrider/core/error.hpp>
 #include <outrider/draft/nn/detail/drafter_files.hpp>
 #include <outrider/draft/nn/detail/weight_blocks.hpp>
+#include <outrider/formats/detail/atomic_file.hpp>
 #include <outrider/formats/detail/mapped_file.hpp>
 #include <outrider/formats/detail/safetensors.hpp>
 #include <string>
@@ -90,7 +91,7 @@ OUTRIDER_INLINE void compact_drafter(const std::filesystem::path& from, const st
                                                 reinterpret_cast<const char*>(text.span().data()) + text.size());
     config.erase("vocabulary");
     if (config.contains("accuracies")) detail::compact::round_shares(config["accuracies"]);
-    std::filesystem::create_directories(to);
+    detail::make_folders(to);
     detail::compact::write_weights(to, file, kind, vocabulary);
     write_drafter_json(to, config);
 }

@@ -2,21 +2,18 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/cat.h>
-#include <ATen/ops/mm.h>
 
 #include <algorithm>
 #include <cstdint>
 #include <vector>
-
-#include <outrider/draft/nn/detail/operators.hpp>
+#include <outrider/draft/nn/detail/aten.hpp>
 
 namespace outrider::detail {
 
 /// x [n, k] rows^T [m, k] in f32, whatever their type.
 [[nodiscard]] inline at::Tensor product_in_f32(const at::Tensor& x, const at::Tensor& rows) {
-    if (x.scalar_type() == at::kFloat) return at::mm(x, rows.t());
-    return x.is_cuda() ? at::mm(x, rows.t(), at::kFloat) : at::mm(x, rows.t()).to(at::kFloat);
+    if (x.scalar_type() == at::kFloat) return aten::mm(x, rows.t());
+    return x.is_cuda() ? aten::mm(x, rows.t(), at::kFloat) : aten::mm(x, rows.t()).to(at::kFloat);
 }
 
 /// Parts one below the other into the first rows of `to`, which keeps its memory.
@@ -30,7 +27,7 @@ inline void fill_rows(const at::Tensor& to, const std::vector<at::Tensor>& parts
     }
     if (!here || parts.size() == 1) return;
     at::Tensor out = to.narrow(0, 0, rows);
-    at::cat_out(out, parts);
+    aten::cat_out(out, parts);
 }
 
 }  // namespace outrider::detail

@@ -3,15 +3,13 @@
 
 #include <outrider/draft/nn/detail/drafter_files.hpp>
 
-#include <ATen/ops/empty.h>
-#include <ATen/ops/from_blob.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <limits>
 #include <outrider/core/error.hpp>
+#include <outrider/draft/nn/detail/aten.hpp>
 #include <outrider/draft/nn/detail/weight_blocks.hpp>
 #include <outrider/formats/detail/safetensors.hpp>
 #include <system_error>
@@ -77,7 +75,7 @@ OUTRIDER_INLINE void add_stored_vocabulary(const std::filesystem::path& folder, 
 
 /// [rows, columns] f32 of a matrix in blocks.
 OUTRIDER_INLINE at::Tensor from_blocks(const SafeTensor& tensor, BlockFormat format) {
-    const at::Tensor result = at::empty({tensor.shape[0], tensor.shape[1] * kBlockWeights}, at::kFloat);
+    const at::Tensor result = aten::empty({tensor.shape[0], tensor.shape[1] * kBlockWeights}, at::kFloat);
     auto* weights = result.mutable_data_ptr<float>();
     const auto bytes = static_cast<std::size_t>(format);
     for (std::size_t i = 0; i < tensor.data.size() / bytes; ++i)
@@ -170,7 +168,7 @@ OUTRIDER_INLINE double positive_number(const nlohmann::json& object, const char*
 }
 
 OUTRIDER_INLINE void write_drafter_json(const std::filesystem::path& folder, const nlohmann::ordered_json& file) {
-    std::filesystem::create_directories(folder);
+    detail::make_folders(folder);
     const std::filesystem::path path = folder / "config.json";
     std::string text;
     try {
@@ -241,7 +239,7 @@ OUTRIDER_INLINE void read_weights(const std::filesystem::path& folder, std::stri
             *weight = detail::from_blocks(tensor, *blocks);
             continue;
         }
-        *weight = at::empty(tensor.shape, at::TensorOptions().dtype(at::kFloat));
+        *weight = aten::empty(tensor.shape, at::TensorOptions().dtype(at::kFloat));
         to_floats(tensor, {weight->mutable_data_ptr<float>(), static_cast<std::size_t>(weight->numel())});
     }
     for (const std::string& name : file.names())
@@ -255,7 +253,7 @@ OUTRIDER_INLINE void read_weights(const std::filesystem::path& folder, std::stri
 
 OUTRIDER_INLINE void write_weights(const std::filesystem::path& folder, std::string_view kind,
                                    const NamedConstWeights& weights) {
-    std::filesystem::create_directories(folder);
+    detail::make_folders(folder);
     std::vector<at::Tensor> kept;
     std::vector<SafeTensorView> views;
     for (const auto& [name, weight] : weights) {

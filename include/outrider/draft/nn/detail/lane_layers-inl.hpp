@@ -3,24 +3,12 @@
 
 #include <outrider/draft/nn/detail/lane_layers.hpp>
 
-#include <ATen/ops/_fused_rms_norm.h>
-#include <ATen/ops/addcmul.h>
-#include <ATen/ops/arange.h>
-#include <ATen/ops/cat.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/full.h>
-#include <ATen/ops/mm.h>
-#include <ATen/ops/scaled_dot_product_attention.h>
-#include <ATen/ops/silu.h>
-#include <ATen/ops/stack.h>
-#include <ATen/ops/zeros.h>
-
 #include <algorithm>
 #include <cmath>
 
 #include <outrider/core/error.hpp>
+#include <outrider/draft/nn/detail/aten.hpp>
 #include <outrider/draft/nn/detail/device_layer.hpp>
-#include <outrider/draft/nn/detail/operators.hpp>
 
 #include <outrider/core/detail/bodies.hpp>
 
@@ -34,16 +22,16 @@ OUTRIDER_INLINE RoundNumbers::Part RoundNumbers::add(std::span<const std::int64_
 
 OUTRIDER_INLINE void RoundNumbers::send(at::Device device, at::Tensor& block) {
     const auto longs = at::TensorOptions().dtype(at::kLong);
-    if (!block.defined()) block = at::empty({size()}, longs.device(device));
+    if (!block.defined()) block = aten::empty({size()}, longs.device(device));
     OUTRIDER_ASSERT(block.size(0) == size());
-    const at::Tensor staged = at::empty({size()}, longs.pinned_memory(!device.is_cpu()));
+    const at::Tensor staged = aten::empty({size()}, longs.pinned_memory(!device.is_cpu()));
     std::copy(numbers_.begin(), numbers_.end(), staged.mutable_data_ptr<std::int64_t>());
     block.copy_(staged, true);
     sent_ = block;
 }
 
 OUTRIDER_INLINE at::Tensor fused_rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps) {
-    return std::get<0>(at::_fused_rms_norm(x, {x.size(-1)}, weight, eps));
+    return aten::fused_rms_norm(x, {x.size(-1)}, weight, eps);
 }
 
 OUTRIDER_INLINE LaneLayers::LaneLayers(const LayerSizes& sizes, std::span<const LayerWeights> weights,
@@ -90,18 +78,18 @@ OUTRIDER_INLINE std::int64_t LaneLayers::looked_at(std::int64_t longest) const {
 OUTRIDER_INLINE void LaneLayers::grow(std::int64_t lanes, std::int64_t capacity) {
     const std::int64_t D = sizes_.head_dim, half = D / 2, K = sizes_.kv_heads;
     capacity = (capacity + 63) / 64 * 64;
-    const at::Tensor store = at::zeros({std::ssize(weights_), lanes, capacity, 2 * K, D}, options_);
+    const at::Tensor store = aten::zeros({std::ssize(weights_), lanes, capacity, 2 * K, D}, options_);
     if (store_.defined()) store.narrow(1, 0, lanes_).narrow(2, 0, capacity_).copy_(store_);
     store_ = store;
     if (capacity > capacity_) {  // on the host, in doubles: angles of late positions are large
-        const at::Tensor place = at::arange(half, at::kDouble) / static_cast<double>(half);
-        const at::Tensor angle =
-            at::arange(capacity, at::kDouble).unsqueeze(1) * (place * -std::log(sizes_.rope_theta)).exp().unsqueeze(0);
+        const at::Tensor place = aten::arange(half, at::kDouble) / static_cast<double>(half);
+        const at::Tensor angle = aten::arange(capacity, at::kDouble).unsqueeze(1) *
+                                 (place * -std::log(sizes_.rope_theta)).exp().unsqueeze(0);
         const at::Tensor cos = angle.cos(), sin = angle.sin();
-        rotation_ = at::stack({at::cat({cos, cos}, 1), at::cat({sin.neg(), sin}, 1)}, 1)
+        rotation_ = aten::stack({aten::cat({cos, cos}, 1), aten::cat({sin.neg(), sin}, 1)}, 1)
                         .unsqueeze(2)
                         .to(options_.device(), options_.dtype().toScalarType());
-        steps_ = at::full({2 * capacity}, -INFINITY, options_);
+        steps_ = aten::full({2 * capacity}, -INFINITY, options_);
         steps_.narrow(0, 0, capacity).zero_();
     }
     for (std::int64_t lane = lanes - 1; lane >= std::max<std::int64_t>(lanes_, 1); --lane) free_.push_back(lane);
@@ -136,7 +124,7 @@ OUTRIDER_INLINE LaneLayers::Round LaneLayers::begin(const LanePlan& plan, const 
 OUTRIDER_INLINE at::Tensor LaneLayers::project(std::size_t layer, const at::Tensor& rows, const Round& round) {
     const LayerWeights& own = weights_[layer];
     const std::int64_t D = sizes_.head_dim, half = D / 2, K = sizes_.kv_heads, N = sizes_.heads;
-    const at::Tensor qkv = at::mm(fused_rms_norm(rows, own.attn_norm, sizes_.norm_eps), own.qkv.t());
+    const at::Tensor qkv = aten::mm(fused_rms_norm(rows, own.attn_norm, sizes_.norm_eps), own.qkv.t());
     const at::Tensor heads = qkv.view({-1, N + 2 * K, D});
     const at::Tensor store = store_.select(0, static_cast<std::int64_t>(layer)).view({-1, 2 * K, D});
     if (kernels_) {
@@ -145,8 +133,8 @@ OUTRIDER_INLINE at::Tensor LaneLayers::project(std::size_t layer, const at::Tens
     }
     at::Tensor turned = heads.narrow(1, 0, N + K);
     const at::Tensor straight = turned * round.cos;
-    const at::Tensor swapped = at::cat({turned.narrow(2, half, half), turned.narrow(2, 0, half)}, 2);
-    at::addcmul_out(turned, straight, swapped, round.sin);
+    const at::Tensor swapped = aten::cat({turned.narrow(2, half, half), turned.narrow(2, 0, half)}, 2);
+    aten::addcmul_out(turned, straight, swapped, round.sin);
     at::Tensor to = store;
     to.index_copy_(0, round.slot, heads.narrow(1, N, 2 * K));
     return heads;
@@ -165,8 +153,8 @@ OUTRIDER_INLINE at::Tensor LaneLayers::attend(std::size_t layer, const at::Tenso
                                    .view({S, T, K, G, D})
                                    .permute({0, 2, 3, 1, 4})
                                    .reshape({S, K, G * T, D});
-    const at::Tensor mixed = at::scaled_dot_product_attention(queries, seen.narrow(1, 0, K), seen.narrow(1, K, K),
-                                                              round.bias.expand({S, K, G * T, L}));
+    const at::Tensor mixed = aten::scaled_dot_product_attention(queries, seen.narrow(1, 0, K), seen.narrow(1, K, K),
+                                                                round.bias.expand({S, K, G * T, L}));
     return mixed.view({S, K, G, T, D}).permute({0, 3, 1, 2, 4}).reshape({S * T, K * G * D});
 }
 
@@ -174,12 +162,12 @@ OUTRIDER_INLINE void LaneLayers::run(std::size_t layer, const at::Tensor& rows, 
     const LayerWeights& own = weights_[layer];
     const at::Tensor heads = project(layer, rows, round);
     x.addmm_(attend(layer, heads, round), own.attn_out.t());
-    const at::Tensor inner = at::mm(fused_rms_norm(x, own.mlp_norm, sizes_.norm_eps), own.gate_up.t());
+    const at::Tensor inner = aten::mm(fused_rms_norm(x, own.mlp_norm, sizes_.norm_eps), own.gate_up.t());
     const std::int64_t I = inner.size(1) / 2;
     if (kernels_)
         x.addmm_(silu_gate(inner), own.down.t());
     else
-        x.addmm_(at::silu(inner.narrow(1, 0, I)).mul_(inner.narrow(1, I, I)), own.down.t());
+        x.addmm_(aten::silu(inner.narrow(1, 0, I)).mul_(inner.narrow(1, I, I)), own.down.t());
 }
 
 }  // namespace outrider::detail

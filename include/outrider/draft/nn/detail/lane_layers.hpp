@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include <outrider/draft/nn/detail/layers.hpp>
@@ -112,6 +113,23 @@ private:
     at::Tensor steps_;  // [2 capacity] 0, then -infinity: from capacity - n on it is the bias of who sees n positions
     std::int64_t most_bytes_, lanes_ = 0, capacity_ = 0, generation_ = 0;
     std::vector<std::int64_t> free_;
+};
+
+/// A sequence's lane, as what a drafter keeps of a sequence; without layers none is taken.
+template <typename Cache>
+struct LaneCache final : Cache {
+    explicit LaneCache(std::shared_ptr<LaneLayers> of)
+        : layers(std::move(of)), lane(layers ? layers->take_lane() : 0) {}
+    ~LaneCache() override { give_back(); }
+    LaneCache(const LaneCache&) = delete;
+    LaneCache& operator=(const LaneCache&) = delete;
+    void give_back() {
+        if (lane != 0) layers->give_lane(lane);
+        lane = 0;
+    }
+
+    std::shared_ptr<LaneLayers> layers;
+    std::int64_t lane;  ///< 0: none
 };
 
 /// x / sqrt(mean(x^2) + eps) * weight over the last dimension, as one operation where the device has one.

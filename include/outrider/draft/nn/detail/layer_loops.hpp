@@ -3,10 +3,10 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/linear.h>
 #include <c10/core/ScalarType.h>
 
 #include <outrider/core/detail/export.hpp>
+#include <outrider/draft/nn/detail/aten.hpp>
 
 namespace outrider::detail {
 
@@ -25,7 +25,7 @@ namespace outrider::detail {
 
 #ifndef OUTRIDER_COMPILED
 inline at::Tensor mixed_linear_training(const at::Tensor& x, const at::Tensor& weight, at::ScalarType compute) {
-    return at::linear(x.to(compute), weight.to(compute));
+    return aten::linear(x.to(compute), weight.to(compute));
 }
 inline at::Tensor loop_rms_norm(const at::Tensor&, const at::Tensor&, double, at::ScalarType) { return {}; }
 inline at::Tensor loop_silu_gate(const at::Tensor&) { return {}; }

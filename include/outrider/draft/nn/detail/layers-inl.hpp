@@ -3,21 +3,13 @@
 
 #include <outrider/draft/nn/detail/layers.hpp>
 
-#include <ATen/ops/arange.h>
-#include <ATen/ops/cat.h>
-#include <ATen/ops/cos.h>
-#include <ATen/ops/exp.h>
-#include <ATen/ops/linear.h>
-#include <ATen/ops/silu.h>
-#include <ATen/ops/sin.h>
-
 #include <cmath>
 #include <numeric>
 
 #include <outrider/core/error.hpp>
+#include <outrider/draft/nn/detail/aten.hpp>
 #include <outrider/draft/nn/detail/attention.hpp>
 #include <outrider/draft/nn/detail/layer_loops.hpp>
-#include <outrider/draft/nn/detail/operators.hpp>
 
 #include <outrider/core/detail/bodies.hpp>
 
@@ -32,11 +24,11 @@ struct Rotation {
     Rotation(const LayerSizes& sizes, const at::Tensor& positions, const at::Tensor& like) {
         const auto real = like.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
         const std::int64_t half = sizes.head_dim / 2;
-        const at::Tensor exponent = at::arange(half, like.options().dtype(at::kDouble)) / static_cast<double>(half);
-        const at::Tensor rate = at::exp(exponent * -std::log(sizes.rope_theta));
+        const at::Tensor exponent = aten::arange(half, like.options().dtype(at::kDouble)) / static_cast<double>(half);
+        const at::Tensor rate = (exponent * -std::log(sizes.rope_theta)).exp();
         const at::Tensor angle = positions.to(like.device(), at::kDouble).unsqueeze(1) * rate.unsqueeze(0);
-        cos = at::cos(angle).to(real).unsqueeze(1);
-        sin = at::sin(angle).to(real).unsqueeze(1);
+        cos = angle.cos().to(real).unsqueeze(1);
+        sin = angle.sin().to(real).unsqueeze(1);
     }
 
     [[nodiscard]] at::Tensor operator()(const at::Tensor& x) const { return ctc_rotate(x, cos, sin); }
@@ -73,13 +65,13 @@ OUTRIDER_INLINE at::Tensor embed_tokens(const TargetTables& tables, const at::Te
 }
 
 OUTRIDER_INLINE at::Tensor mixed_linear(const at::Tensor& x, const at::Tensor& weight, at::ScalarType compute) {
-    if (!x.requires_grad() && !weight.requires_grad()) return at::linear(x.to(compute), weight.to(compute));
+    if (!x.requires_grad() && !weight.requires_grad()) return aten::linear(x.to(compute), weight.to(compute));
     return detail::mixed_linear_training(x, weight, compute);
 }
 
 OUTRIDER_INLINE at::Tensor residual_block(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                                           at::ScalarType compute) {
-    return x + at::silu(mixed_linear(x, weight, compute).to(x.scalar_type()) + bias);
+    return x + aten::silu(mixed_linear(x, weight, compute).to(x.scalar_type()) + bias);
 }
 
 OUTRIDER_INLINE at::Tensor final_rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps,
@@ -134,7 +126,7 @@ OUTRIDER_INLINE at::Tensor layer_rows(const LayerSizes& sizes, const LayerWeight
             first = end;
         }
         require(first == A, "layer_rows: groups hold {} anchors, the batch {}", first, A);
-        return at::cat(mixed);
+        return aten::cat(mixed);
     };
     return detail::layer_rows_by(sizes, weights, input, positions, A, compute, attend);
 }

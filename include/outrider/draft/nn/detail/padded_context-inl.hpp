@@ -3,13 +3,9 @@
 
 #include <outrider/draft/nn/detail/padded_context.hpp>
 
-#include <ATen/ops/arange.h>
-#include <ATen/ops/bmm.h>
-#include <ATen/ops/cat.h>
-#include <ATen/ops/softmax.h>
-
 #include <cmath>
 
+#include <outrider/draft/nn/detail/aten.hpp>
 #include <outrider/draft/nn/detail/attention.hpp>
 #include <outrider/draft/nn/detail/layers-inl.hpp>
 
@@ -35,20 +31,20 @@ inline at::Tensor padded_attention(const at::Tensor& q, const at::Tensor& k, con
             .reshape({G * kv, L, D});
     };
     const at::Tensor hidden =
-        at::arange(L, seen.options()).ge(seen.index_select(0, all).unsqueeze(1)).view({G, 1, M, 1, L});
-    const at::Tensor by_context = at::bmm(scaled.permute({0, 3, 1, 2, 4, 5}).reshape({G * kv, M * T * n, D}),
-                                          contexts(context.keys).transpose(1, 2))
+        aten::arange(L, seen.options()).ge(seen.index_select(0, all).unsqueeze(1)).view({G, 1, M, 1, L});
+    const at::Tensor by_context = aten::bmm(scaled.permute({0, 3, 1, 2, 4, 5}).reshape({G * kv, M * T * n, D}),
+                                            contexts(context.keys).transpose(1, 2))
                                       .view({G, kv, M, T * n, L})
                                       .masked_fill(hidden, -INFINITY);
-    const at::Tensor by_own = at::bmm(scaled.permute({0, 1, 3, 2, 4, 5}).reshape({B * kv, T * n, D}),
-                                      frames(k).reshape({B * kv, T, D}).transpose(1, 2))
+    const at::Tensor by_own = aten::bmm(scaled.permute({0, 1, 3, 2, 4, 5}).reshape({B * kv, T * n, D}),
+                                        frames(k).reshape({B * kv, T, D}).transpose(1, 2))
                                   .view({G, M, kv, T * n, T})
                                   .permute({0, 2, 1, 3, 4});
-    const at::Tensor p = at::softmax(at::cat({by_context, by_own}, -1), -1);
+    const at::Tensor p = aten::softmax(aten::cat({by_context, by_own}, -1), -1);
     const at::Tensor of_context =
-        at::bmm(p.slice(4, 0, L).reshape({G * kv, M * T * n, L}), contexts(context.values)).view({G, kv, M, T, n, D});
+        aten::bmm(p.slice(4, 0, L).reshape({G * kv, M * T * n, L}), contexts(context.values)).view({G, kv, M, T, n, D});
     const at::Tensor of_own =
-        at::bmm(p.slice(4, L).permute({0, 2, 1, 3, 4}).reshape({B * kv, T * n, T}), frames(v).reshape({B * kv, T, D}))
+        aten::bmm(p.slice(4, L).permute({0, 2, 1, 3, 4}).reshape({B * kv, T * n, T}), frames(v).reshape({B * kv, T, D}))
             .view({G, M, kv, T, n, D});
     return (of_context.permute({0, 2, 3, 1, 4, 5}) + of_own.permute({0, 1, 3, 2, 4, 5}))
         .reshape({B, T * kv * n * D})

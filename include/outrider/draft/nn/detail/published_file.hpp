@@ -2,7 +2,6 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/empty.h>
 #include <nlohmann/json.hpp>
 
 #include <algorithm>
@@ -19,6 +18,7 @@
 
 #include <outrider/core/error.hpp>
 
+#include <outrider/draft/nn/detail/aten.hpp>
 #include <outrider/formats/detail/json_text.hpp>
 #include <outrider/formats/detail/named_tensors.hpp>
 
@@ -106,11 +106,11 @@ public:
         left_.erase(name);
         const SafeTensor& tensor = file_->tensor(name);
         if (tensor.dtype != SafeDtype::f16 && tensor.dtype != SafeDtype::bf16) {
-            at::Tensor out = at::empty(tensor.shape, at::kFloat);
+            at::Tensor out = aten::empty(tensor.shape, at::kFloat);
             to_floats(tensor, {out.mutable_data_ptr<float>(), static_cast<std::size_t>(out.numel())});
             return out;
         }
-        at::Tensor out = at::empty(tensor.shape, tensor.dtype == SafeDtype::f16 ? at::kHalf : at::kBFloat16);
+        at::Tensor out = aten::empty(tensor.shape, tensor.dtype == SafeDtype::f16 ? at::kHalf : at::kBFloat16);
         std::memcpy(out.mutable_data_ptr(), tensor.data.data(), tensor.data.size());
         return out;
     }

@@ -2,8 +2,6 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/cat.h>
-#include <ATen/ops/log_softmax.h>
 
 #include <algorithm>
 #include <cmath>
@@ -13,6 +11,7 @@
 #include <vector>
 
 #include <outrider/core/types.hpp>
+#include <outrider/draft/nn/detail/aten.hpp>
 #include <outrider/tree/tree_shape.hpp>
 
 namespace outrider {
@@ -20,9 +19,9 @@ namespace outrider {
 /// The `ranks` likeliest columns of every row of `scores` [rows, V] f32 on any device, and their log-probabilities:
 /// what take_ranked takes. A softmax and a selection.
 [[nodiscard]] inline at::Tensor ranked_there(const at::Tensor& scores, std::int64_t ranks) {
-    const auto [log_q, column] = at::log_softmax(scores, -1).topk(std::min(ranks, scores.size(1)), -1);
+    const auto [log_q, column] = aten::log_softmax(scores, -1).topk(std::min(ranks, scores.size(1)), -1);
     // Columns are below 2^24, so that floats hold them.
-    return at::cat({log_q, column.to(log_q.scalar_type())}, 1);
+    return aten::cat({log_q, column.to(log_q.scalar_type())}, 1);
 }
 
 /// rank_row (score_rows.hpp) of every row, from one copy to the host of two numbers a token. A row that holds NaN or

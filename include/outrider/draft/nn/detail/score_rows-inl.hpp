@@ -25,7 +25,8 @@ using simd::put;
 using Lanes = simd::Vector<float>;
 inline constexpr std::int64_t kWide = simd::kLanes<float>;
 
-OUTRIDER_INLINE OUTRIDER_CLONES float exponentials_of(float* x, std::int64_t count, std::int64_t padded) {
+OUTRIDER_INLINE OUTRIDER_VECTOR_LOOP(float, exponentials_of, (float* x, std::int64_t count, std::int64_t padded),
+                                     (x, count, padded)) {
     for (std::int64_t i = count; i < padded; ++i) x[i] = -3e38F;
     Lanes top = get(x), check{};
     for (std::int64_t i = 0; i < padded; i += kWide) {
@@ -40,8 +41,9 @@ OUTRIDER_INLINE OUTRIDER_CLONES float exponentials_of(float* x, std::int64_t cou
     return sound == 0.0F ? highest : std::numeric_limits<float>::quiet_NaN();
 }
 
-OUTRIDER_INLINE OUTRIDER_CLONES std::int64_t block_of(const float* q, std::int64_t begin, std::int64_t padded,
-                                                      float least) {
+OUTRIDER_INLINE OUTRIDER_VECTOR_LOOP(std::int64_t, block_of,
+                                     (const float* q, std::int64_t begin, std::int64_t padded, float least),
+                                     (q, begin, padded, least)) {
     for (; begin < padded; begin += kWide) {
         const auto reach = get(q + begin) >= least;
         simd::Ints any = reach;
@@ -53,7 +55,7 @@ OUTRIDER_INLINE OUTRIDER_CLONES std::int64_t block_of(const float* q, std::int64
 }
 
 /// x *= 1 / sum of x.
-OUTRIDER_INLINE OUTRIDER_CLONES void normalise(float* x, std::int64_t padded) {
+OUTRIDER_INLINE OUTRIDER_VECTOR_LOOP(void, normalise, (float* x, std::int64_t padded), (x, padded)) {
     Lanes sum{};
     for (std::int64_t i = 0; i < padded; i += kWide) sum += get(x + i);
     float total = 0;

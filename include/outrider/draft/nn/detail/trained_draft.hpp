@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include <outrider/core/detail/translate.hpp>
 #include <outrider/draft/drafter.hpp>
 #include <outrider/target/target_head.hpp>
 
@@ -41,8 +42,10 @@ public:
     /// checkpoint, keys as its authors wrote them. Throws Error for damaged files and for another target.
     [[nodiscard]] static TrainedDraft load(const std::filesystem::path& folder, const TargetHead& head,
                                            const Options& options = {}) {
-        auto [config, weights] = Kind::read(folder, head);
-        return TrainedDraft(std::move(config), std::move(weights), head, options);
+        return detail::translate([&] {
+            auto [config, weights] = Kind::read(folder, head);
+            return TrainedDraft(std::move(config), std::move(weights), head, options);
+        });
     }
 
     /// The same, for anything that has a head(): a LlamaModel.
@@ -58,7 +61,8 @@ public:
     /// From weights in memory, on their device. Throws Error where sizes, weights and target do not go together. An
     /// empty target fingerprint (Medusa, Hydra: published heads name no target) fits every target of these sizes.
     TrainedDraft(Config config, Weights weights, const TargetHead& head, const Options& options = {})
-        : engine_(Kind::engine(std::move(config), std::move(weights), head, options)) {}
+        : engine_(
+              detail::translate([&] { return Kind::engine(std::move(config), std::move(weights), head, options); })) {}
 
     [[nodiscard]] std::string_view kind() const override { return Kind::kName; }
     [[nodiscard]] DraftDraws draws() const override { return engine_->draws(); }

@@ -1,12 +1,11 @@
 // A drafter's first call, made before it counts.
 #pragma once
 
-#include <ATen/ops/zeros.h>
-
 #include <cstdint>
 #include <limits>
 #include <vector>
 
+#include <outrider/draft/nn/detail/aten.hpp>
 #include <outrider/draft/nn/detail/trained_draft.hpp>
 
 namespace outrider {
@@ -21,7 +20,7 @@ void warm_up(DraftEngine<Config>& engine, std::int64_t width) {
     SequenceFeedback text{.sequence = kNobody, .tokens = {}, .features = {}, .pending = 0, .committed = 0};
     for (const std::int64_t fresh : {kTokens, std::int64_t{1}, std::int64_t{1}}) {  // a prompt, then two rounds
         text.tokens.assign(static_cast<std::size_t>(fresh), TokenId{0});
-        text.features = at::zeros({fresh, width});
+        text.features = aten::zeros({fresh, width});
         text.committed += fresh;
         (void)engine.propose(std::vector<SequenceFeedback>{text}, {.nodes = kNodes});
     }

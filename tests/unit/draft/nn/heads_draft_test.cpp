@@ -15,7 +15,7 @@
 #include <type_traits>
 #include <vector>
 
-#include "../formats/temporary_folder.hpp"
+#include "../../temporary_folder.hpp"
 #include "heads_fixture.hpp"
 #include "paths_fixture.hpp"
 

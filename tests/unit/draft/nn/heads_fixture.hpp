@@ -5,7 +5,7 @@
 #include <outrider/draft/hydra/detail/hydra_network.hpp>
 #include <outrider/draft/medusa/detail/medusa_network.hpp>
 
-#include "ctc_fixture.hpp"
+#include "../ctc/ctc_fixture.hpp"
 
 namespace outrider::test {
 

@@ -11,8 +11,8 @@
 #include <outrider/core/error.hpp>
 #include <string>
 
-#include "../../mutation.hpp"
-#include "../formats/temporary_folder.hpp"
+#include "../../../mutation.hpp"
+#include "../../temporary_folder.hpp"
 #include "heads_fixture.hpp"
 
 using namespace outrider;

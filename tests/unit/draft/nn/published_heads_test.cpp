@@ -15,7 +15,7 @@
 #include <outrider/draft/medusa/medusa_draft.hpp>
 #include <outrider/draft/nn/detail/published_heads.hpp>
 #include <outrider/formats/detail/named_tensors.hpp>
-#include "../formats/temporary_folder.hpp"
+#include "../../temporary_folder.hpp"
 #include <outrider/tree/token_tree.hpp>
 
 using namespace outrider;

@@ -3,11 +3,14 @@
 
 #include <stdlib.h>
 
+#include <cstddef>
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <system_error>
 
 namespace outrider::test {
 
@@ -34,6 +37,16 @@ public:
         std::filesystem::remove(path);
         std::ofstream(path, std::ios::binary).write(text.data(), static_cast<std::streamsize>(text.size()));
         return path;
+    }
+
+    [[nodiscard]] std::string read(std::string_view name) const {
+        std::ifstream in(path_ / name, std::ios::binary);
+        return {std::istreambuf_iterator<char>(in), {}};
+    }
+
+    /// How many files and folders lie in it.
+    [[nodiscard]] std::ptrdiff_t files() const {
+        return std::distance(std::filesystem::directory_iterator(path_), std::filesystem::directory_iterator());
     }
 
 private:

@@ -14,7 +14,7 @@
 #include <outrider/draft/nn/detail/compact_drafter.hpp>
 #include <outrider/draft/nn/detail/weight_blocks.hpp>
 
-#include "../formats/temporary_folder.hpp"
+#include "../../temporary_folder.hpp"
 #include "heads_fixture.hpp"
 
 using namespace outrider;

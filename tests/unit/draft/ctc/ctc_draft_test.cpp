@@ -13,7 +13,7 @@
 
 #include <outrider/draft/ctc/detail/ctc_per_frame.hpp>
 #include <outrider/draft/nn/detail/row_team.hpp>
-#include "../formats/temporary_folder.hpp"
+#include "../../temporary_folder.hpp"
 #include "ctc_fixture.hpp"
 
 using namespace outrider;
