@@ -78,7 +78,11 @@ Json random_schema(Dice& dice, int depth) {
         case 2: return {{"anyOf", {random_schema(dice, depth + 1), random_schema(dice, depth + 1)}}};
         case 3: return {{"type", "integer"}};
         case 4: return {{"type", "boolean"}};
-        case 5: return {{"enum", {"red", "green blue", 7, nullptr}}};
+        case 5: {
+            Json schema{{"enum", {"red", "green blue", 7, nullptr}}};
+            if (dice(0, 1) == 0) schema["type"] = dice(0, 1) == 0 ? Json("string") : Json{"integer", "null"};
+            return schema;
+        }
         case 6: return {{"const", {{"a", 1}}}};
         case 7: return {{"type", {"number", "null"}}};
         default: return {{"type", "string"}, {"minLength", dice(0, 2)}, {"maxLength", dice(2, 9)}};
@@ -89,7 +93,11 @@ Json random_schema(Dice& dice, int depth) {
 bool valid(const Json& schema, const Json& value) {
     if (schema.contains("anyOf"))
         return std::ranges::any_of(schema["anyOf"], [&](const Json& s) { return valid(s, value); });
-    if (schema.contains("enum")) return std::ranges::find(schema["enum"], value) != schema["enum"].end();
+    if (schema.contains("enum")) {
+        const Json type = schema.value("type", Json());
+        return std::ranges::find(schema["enum"], value) != schema["enum"].end() &&
+               (type.is_null() || value.is_string() == type.is_string());
+    }
     if (schema.contains("const")) return schema["const"] == value;
     if (schema["type"].is_array()) return value.is_number() || value.is_null();
     const auto type = schema["type"].get<std::string>();
@@ -187,6 +195,28 @@ TEST_CASE("a drafter that is right below the constraint is accepted", "[property
     const GenerationResult result = drafted.generate({{5}, {}, std::make_shared<JsonWords>()}, options);
     CHECK(result.tokens == expected.tokens);
     CHECK(result.stats.beta() > 4);
+}
+
+TEST_CASE("an answer that is whole before it begins is empty", "[property][constraint]") {
+    const FakeLaw law{.vocabulary = kVocabulary};
+    for (const bool thinks : {false, true}) {
+        std::shared_ptr<const Constraint> nothing =
+            std::make_shared<const GrammarConstraint>(Grammar::parse("root ::= \"\""), trie());
+        if (thinks)
+            nothing = std::make_shared<const ThinkingBudget>(
+                ThinkingBudget::Options{.close = {60}, .budget = 2, .answer = nothing});
+        for (const std::int64_t nodes : {0, 6}) {
+            SpeculativeDecoder decoder{RandomDraft{law, 2, 0.4}, FakeTarget{law}, Match{}, {.nodes = nodes}};
+            const GenerationResult result =
+                decoder.generate({{1}}, {.max_tokens = 20, .end_ids = {0}, .constraint = nothing});
+            CHECK(result.finish == FinishReason::stop);
+            if (thinks)
+                CHECK(result.tokens.back() == 60);
+            else
+                CHECK(result.tokens.empty());
+            CHECK(decoder.generate({{1}}, {.max_tokens = 5}).tokens.size() == 5);
+        }
+    }
 }
 
 TEST_CASE("nothing forbidden is verified", "[property][constraint]") {

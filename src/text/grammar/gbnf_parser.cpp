@@ -198,6 +198,7 @@ private:
         }
         ++at_;
         Sequence one = builder_.one_of(std::move(ranges), negated);
+        if (builder_.empty(one)) refuse("no character is of this class; expected at least one");
         sync();
         return one;
     }
