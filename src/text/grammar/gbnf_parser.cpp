@@ -109,6 +109,7 @@ private:
             const std::optional<Sequence> one = item();
             if (!one) return all;
             const Sequence times = repetition(*one, nested);
+            builder_.reserve(all.size() + times.size());
             all.insert(all.end(), times.begin(), times.end());
         }
     }

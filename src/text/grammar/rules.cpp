@@ -52,8 +52,22 @@ std::int32_t RuleBuilder::add_rule() {
     return static_cast<std::int32_t>(rules_.size()) - 1;
 }
 
+void RuleBuilder::reserve(std::size_t symbols) const {
+    require(
+        symbols <= kMostSymbols - std::min(symbols_, kMostSymbols), ErrorKind::not_supported,
+        "grammar: more than {} symbols, repetitions written out; expected fewer: shorten its lists, or its repetitions",
+        kMostSymbols);
+}
+
 void RuleBuilder::add_alternative(std::int32_t rule, Sequence sequence) {
-    rules_[static_cast<std::size_t>(rule)].push_back(std::move(sequence));
+    std::vector<Sequence>& alternatives = rules_[static_cast<std::size_t>(rule)];
+    require(alternatives.size() < kMostAlternatives, ErrorKind::not_supported,
+            "grammar: a rule (or the enum of a schema) has more than {} alternatives; expected fewer: group those that "
+            "begin alike, or allow any text",
+            kMostAlternatives);
+    reserve(sequence.size() + 1);
+    symbols_ += sequence.size() + 1;
+    alternatives.push_back(std::move(sequence));
 }
 
 RuleBuilder::Sequence RuleBuilder::literal(std::string_view bytes) {
@@ -87,6 +101,7 @@ RuleBuilder::Sequence RuleBuilder::one_of(std::vector<std::pair<char32_t, char32
 }
 
 RuleBuilder::Sequence RuleBuilder::repeated(const Sequence& what, std::int64_t least, std::int64_t most) {
+    reserve(what.size() * static_cast<std::size_t>(std::max(least, most)));
     Sequence all;
     for (std::int64_t i = 0; i < least; ++i) all.insert(all.end(), what.begin(), what.end());
     if (most < 0) {

@@ -24,10 +24,13 @@ struct Grammar::Rules {
     std::int32_t root = 0;
 };
 
-/// Collects rules. Rules may be named before they are defined.
+/// Collects rules. Rules may be named before they are defined. Throws Error for a grammar beyond kMostSymbols or a rule
+/// beyond kMostAlternatives: both cost memory, and time for each token, that whoever sends a grammar does not pay.
 class RuleBuilder {
 public:
     using Sequence = std::vector<GrammarSymbol>;
+    static constexpr std::size_t kMostSymbols = std::size_t{1} << 19;  ///< an alternative counts for one more
+    static constexpr std::size_t kMostAlternatives = 16'384;           ///< of one rule
 
     [[nodiscard]] std::int32_t add_rule();
     [[nodiscard]] std::size_t rules() const noexcept { return rules_.size(); }
@@ -43,6 +46,8 @@ public:
     [[nodiscard]] bool empty(const Sequence& one) const {
         return rules_[static_cast<std::size_t>(one.front().rule)].empty();
     }
+    /// Throws Error where so many more symbols are too many.
+    void reserve(std::size_t symbols) const;
     /// `least` to `most` times, most < 0: without bound.
     [[nodiscard]] Sequence repeated(const Sequence& what, std::int64_t least, std::int64_t most);
 
@@ -59,6 +64,7 @@ private:
     void check_left_recursion(const std::vector<std::string>& names) const;
 
     std::vector<std::vector<Sequence>> rules_;
+    std::size_t symbols_ = 0;
 };
 
 }  // namespace outrider

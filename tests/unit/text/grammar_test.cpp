@@ -165,6 +165,66 @@ TEST_CASE("the mask says what allows says, token by token", "[grammar]") {
     }
 }
 
+TEST_CASE("what a constraint remembers is bounded, also while one text runs", "[grammar]") {
+    // Every bracket makes a state of its own, and every state a mask.
+    const GrammarConstraint constraint(Grammar::parse(R"g(root ::= "(" root ")" root | "[" root "]" root | "")g"),
+                                       trie());
+    Constraint::State state = constraint.begin({.vocabulary = kVocabulary, .end_ids = {kEnd}});
+    std::vector<TokenId> open;
+    std::size_t most = 0, before = 0;
+    int fresh = 0;  // machines
+    std::mt19937 random(5);
+    for (int step = 0; step < 120'000; ++step) {
+        const bool closes = !open.empty() && random() % 100 < 45;
+        const TokenId token = closes ? open.back() : random() % 2 == 0 ? '(' : '[';
+        REQUIRE(constraint.allows(state, token));
+        if (closes)
+            open.pop_back();
+        else
+            open.push_back(token == '(' ? ')' : ']');
+        if (step % 50 == 0) {
+            std::vector<float> row(kVocabulary, 1.0F);
+            constraint.mask(state, row);
+            REQUIRE((row[')'] == 1.0F) == constraint.allows(state, ')'));
+        }
+        state = constraint.next(state, token);
+        most = std::max(most, constraint.bytes());
+        fresh += constraint.bytes() < before ? 1 : 0;
+        before = constraint.bytes();
+    }
+    CHECK(most < GrammarConstraint::kMostBytes + (std::size_t{1} << 20));
+    while (!open.empty()) {
+        REQUIRE(constraint.allows(state, open.back()));
+        REQUIRE_FALSE(constraint.allows(state, kEnd));
+        state = constraint.next(state, open.back());
+        open.pop_back();
+    }
+    CHECK(constraint.allows(state, kEnd));
+    CHECK(fresh > 0);
+}
+
+TEST_CASE("a grammar is bounded, however it is written", "[grammar][schema]") {
+    std::string many = "root ::= \"a\"";
+    for (int i = 0; i < 17'000; ++i) many += " | \"" + std::to_string(i) + '"';
+    CHECK_THROWS_WITH(Grammar::parse(many), ContainsSubstring("alternatives"));
+    CHECK_THROWS_WITH(Grammar::parse("root ::= \"" + std::string(1000, 'a') + "\"{4096}"),
+                      ContainsSubstring("symbols"));
+    CHECK_THROWS_WITH(Grammar::parse("root ::= \"" + std::string(1000, 'a') + "\"{0,4096}"),
+                      ContainsSubstring("symbols"));
+    std::string one_after_another = "root ::=";
+    for (int i = 0; i < 1000; ++i) one_after_another += " \"" + std::string(100, 'a') + "\"{4096}";
+    CHECK_THROWS_WITH(Grammar::parse(one_after_another), ContainsSubstring("symbols"));
+    Json schema{{"enum", Json::array()}};
+    for (int i = 0; i < 16'000; ++i) schema["enum"].push_back(100'000 + 7 * i);
+    CHECK(derives(Grammar::json_schema(schema.dump()), "100007"));
+    for (int i = 0; i < 1000; ++i) schema["enum"].push_back(i);
+    CHECK_THROWS_WITH(Grammar::json_schema(schema.dump()), ContainsSubstring("enum"));
+    Json wide{{"type", "object"}, {"properties", Json::object()}};
+    for (int i = 0; i < 2000; ++i)
+        wide["properties"]["k" + std::to_string(i)] = {{"type", "string"}, {"maxLength", 4096}};
+    CHECK_THROWS_WITH(Grammar::json_schema(wide.dump()), ContainsSubstring("symbols"));
+}
+
 TEST_CASE("what the grammar leaves no choice of is expected in the longest tokens", "[grammar]") {
     const GrammarConstraint constraint(Grammar::parse("root ::= \"ab\" \"abc\" [xy]"), trie());
     const Constraint::State state = constraint.begin({.vocabulary = kVocabulary, .end_ids = {kEnd}});
