@@ -297,6 +297,39 @@ TEST_CASE("biases, penalties and a least length are a plain loop's, with any dra
     CHECK(accepted > 1000);
 }
 
+TEST_CASE("an answer without thoughts obeys its grammar too, where that is asked for", "[property][constraint]") {
+    int thought = 0;
+    for (std::uint64_t seed = 0; seed < 200; ++seed) {
+        CAPTURE(seed);
+        const FakeLaw law{.vocabulary = kVocabulary, .order = 2, .seed = seed};
+        ThinkingBudget::Options thinking{.close = {60, 61}, .budget = 9, .open = {50, 51}, .answer_at_once = true};
+        thinking.answer = std::make_shared<const GrammarConstraint>(Grammar::parse("root ::= [a-f]{3}"), trie());
+        const GenerationOptions options{.max_tokens = 100,
+                                        .temperature = 1.0,
+                                        .seed = seed,
+                                        .end_ids = {0},
+                                        .logit_bias = {{50, 2.0F}},
+                                        .constraint = std::make_shared<const ThinkingBudget>(thinking)};
+        SpeculativeDecoder plain{NoDraft{}, FakeTarget{law}, Match{}, {.nodes = 0}};
+        SpeculativeDecoder drafted{RandomDraft{law, seed, 0.5}, FakeTarget{law}, Match{}, {.nodes = 6}};
+        const GenerationResult expected = plain.generate({{1}}, options), result = drafted.generate({{1}}, options);
+        REQUIRE(result.tokens == expected.tokens);
+        REQUIRE(result.finish == FinishReason::stop);
+        auto answer = result.tokens.begin();
+        if (*answer == 50) {
+            ++thought;
+            REQUIRE(answer[1] == 51);
+            answer = std::ranges::search(result.tokens, thinking.close).end();
+        }
+        std::string text;
+        for (; answer != result.tokens.end(); ++answer) text += JsonWords{}.bytes(*answer);
+        REQUIRE(text.size() == 3);
+        REQUIRE(text.find_first_not_of("abcdef") == std::string::npos);
+    }
+    CHECK(thought > 10);
+    CHECK(thought < 190);
+}
+
 TEST_CASE("thoughts end within their budget, and the answer behind them obeys its grammar", "[property][constraint]") {
     int cut = 0;
     for (std::uint64_t seed = 0; seed < 200; ++seed) {
