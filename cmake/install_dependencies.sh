@@ -7,18 +7,19 @@
 #   clang-format, of one version        into .deps/lint, only with --lint or --ci
 #   OpenAI's client, for a test          into .deps/openai, only with --ci
 #   a compiler for ARM                  from Debian, only with --ci
+#   Chromium, for a test                from Debian, only with --ci; Ubuntu has none but a snap
 #   Google Benchmark                    from Debian, only with --bench
 #   what runs on NVIDIA's GPUs, beside LibTorch: cuBLAS, cuDNN, NCCL and others, up to 2.6 GB, only with --cuda
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 deps=$PWD/.deps
-want_model=no want_gemma=no want_lint=no want_client=no want_cuda=no extra=()
+want_model=no want_gemma=no want_lint=no want_client=no want_browser=no want_cuda=no extra=()
 while [ $# -gt 0 ]; do
     case $1 in
         --model)
             if [ "${2:-}" = gemma ]; then want_gemma=yes; shift; else want_model=yes; fi ;;
         --lint) want_lint=yes ;;
-        --ci) want_lint=yes want_client=yes extra+=(g++-aarch64-linux-gnu) ;;
+        --ci) want_lint=yes want_client=yes want_browser=yes extra+=(g++-aarch64-linux-gnu) ;;
         --bench) extra+=(libbenchmark-dev) ;;
         --cuda) want_cuda=yes ;;
         *) echo "usage: $0 [--model [gemma]] [--lint] [--ci] [--bench] [--cuda]" >&2; exit 2 ;;
@@ -29,9 +30,15 @@ done
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
 installed() { dpkg-query -W -f='${Status}' "$1" 2>/dev/null | grep -q 'install ok installed'; }
 
+# The test of the page of `inspect --html` takes any of these; it is skipped where there is none.
+browser_missing() {
+    ! command -v chromium chromium-browser google-chrome >/dev/null && [ "$(. /etc/os-release && echo "$ID")" = debian ]
+}
+
 install_debian_packages() {
     command -v apt-get >/dev/null || return 0  # another system: its own packages, found by CMake
     local missing=() package
+    [ "$want_browser" = no ] || ! browser_missing || extra+=(chromium)
     for package in g++ python3 cmake ninja-build ccache libfmt-dev libeigen3-dev nlohmann-json3-dev pkg-config libcli11-dev libpcre2-dev \
                    libsentencepiece-dev libutf8proc-dev libcpp-httplib-dev libgomp1 python3-pip "${extra[@]}"; do
         installed "$package" || { [ "$package" = python3-pip ] && python3 -m pip --version >/dev/null 2>&1; } ||

@@ -16,6 +16,7 @@
 #include <utility>
 
 #include <outrider/core/error.hpp>
+#include <outrider/decode/detail/async_queue.hpp>
 #include <outrider/engine/async_engine.hpp>
 #include <outrider/text/chat_template.hpp>
 
@@ -31,9 +32,14 @@ struct RequestState {
     std::optional<GenerationResult> result;
     std::stop_source stop;
 
-    void end(const GenerationResult& ended) {
+    /// Whoever waits must hear of it: where memory is too short for the result, the request has failed for that.
+    void end(const GenerationResult& ended) noexcept {
         const std::scoped_lock lock(mutex);
-        result = ended;
+        try {
+            result = ended;
+        } catch (...) {
+            result = outrider::detail::failure(std::current_exception());
+        }
         news.notify_all();
     }
 };
@@ -99,14 +105,21 @@ outrider_status guarded(Body&& body) noexcept {
     }
 }
 
+/// Sizes beyond any structure of a later version come from memory that was never initialised.
+void check_size(size_t size, const char* name) {
+    constexpr size_t kMost = 4096;
+    require(size >= sizeof(size_t) && size <= kMost,
+            "{} says that its size is {}, expected at most {}; call its init function first, or set its size", name,
+            size, kMost);
+}
+
 /// A structure of the caller's age in this library's form: fields that it does not have keep their defaults, fields
 /// that are not known here must ask for nothing.
 template <typename T>
-T read_struct(const T* given, const T& defaults) {
+T read_struct(const T* given, const T& defaults, const char* name) {
     T known = defaults;
     if (!given) return known;
-    require(given->size >= sizeof(size_t), "a structure says that its size is {}; call its init function first",
-            given->size);
+    check_size(given->size, name);
     const auto* bytes = reinterpret_cast<const unsigned char*>(given);
     for (size_t i = sizeof(T); i < given->size; ++i)
         require(bytes[i] == 0, ErrorKind::not_supported,
@@ -226,7 +239,7 @@ std::unique_ptr<outrider_request> submit(outrider_engine* engine, outrider_promp
                                          const outrider_generation_options* options, outrider_text_callback callback,
                                          void* user) {
     require(engine && (text || bytes == 0), "outrider_submit: the engine or the text is NULL");
-    const auto known = read_struct(options, generation_defaults());
+    const auto known = read_struct(options, generation_defaults(), "outrider_generation_options");
     Prompt prompt = prompt_of(engine->engine.model(), kind, {text ? text : "", bytes});
     GenerationOptions generation = options_of(known, prompt);
     if (known.json_schema) generation.constraint = engine->schemas.of(known.json_schema);
@@ -268,7 +281,7 @@ outrider_status outrider_open(const outrider_engine_options* options, outrider_e
     return guarded([&] {
         require(options && engine, "outrider_open: the options or the place for the engine are NULL");
         *engine = nullptr;
-        const auto known = read_struct(options, engine_defaults());
+        const auto known = read_struct(options, engine_defaults(), "outrider_engine_options");
         require(known.model, "outrider_open: no model; expected a GGUF file or a Hugging Face folder");
         *engine = new outrider_engine(open_engine(known));
         return OUTRIDER_OK;
@@ -304,7 +317,7 @@ outrider_status outrider_generate(outrider_engine* engine, outrider_prompt kind,
 outrider_status outrider_wait(outrider_request* request, int64_t milliseconds, outrider_result* result) {
     return guarded([&] {
         require(request, "outrider_wait: the request is NULL");
-        require(!result || result->size >= sizeof(size_t), "outrider_wait: set outrider_result::size to its size");
+        if (result) check_size(result->size, "outrider_result");
         return wait(*request, milliseconds, result);
     });
 }
@@ -322,9 +335,8 @@ void outrider_request_free(outrider_request* request) {
 
 outrider_status outrider_get_stats(outrider_engine* engine, outrider_stats* stats) {
     return guarded([&] {
-        require(
-            engine && stats && stats->size >= sizeof(size_t),
-            "outrider_get_stats: the engine or the place for the stats is NULL, or outrider_stats::size is not set");
+        require(engine && stats, "outrider_get_stats: the engine or the place for the stats is NULL");
+        check_size(stats->size, "outrider_stats");
         const AsyncMetrics now = engine->engine.metrics();
         outrider_stats told{};
         told.submitted = now.submitted, told.refused = now.refused, told.stopped = now.stopped;

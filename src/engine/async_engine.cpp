@@ -9,7 +9,8 @@
 namespace outrider {
 namespace {
 
-// Caches grow by half, and hold the old content and the new while they do.
+// Caches grow by half, so that up to a half of one stands empty: each token counts for one and a half. While one grows,
+// its old content stands beside the new: of what it counts for, two thirds more.
 AsyncOptions async_options(const AsyncEngineOptions& options, const LlamaModel& model) {
     if (options.memory == 0) return {.queue = options.queue};
     KvCache cache = model.make_pass()->make_cache();
@@ -18,8 +19,10 @@ AsyncOptions async_options(const AsyncEngineOptions& options, const LlamaModel& 
     require(options.memory >= each, ErrorKind::out_of_memory,
             "AsyncEngine: {} bytes of memory for KV caches, and the smallest cache takes {}; give more", options.memory,
             each);
-    return {
-        .queue = options.queue, .tokens = static_cast<std::int64_t>(options.memory / token), .least = cache.capacity()};
+    return {.queue = options.queue,
+            .tokens = static_cast<std::int64_t>(options.memory / token),
+            .least = cache.capacity(),
+            .growing = 2.0 / 3.0};
 }
 
 }  // namespace

@@ -294,6 +294,11 @@ HfConfig parse_hf_config(std::string_view json, const std::string& name) {
     config.name = name;
     config.model_type = fields.text("model_type", "");
     config.architectures = read_architectures(fields);
+    require(
+        !root.contains("text_config"), ErrorKind::not_supported,
+        "{}: \"{}\" is a text model with a part for images (or sound) beside it, under text_config, and such folders "
+        "are not supported; take its GGUF file, which holds the text model alone, or a folder of a text model",
+        name, config.model_type);
     config.hidden_size = fields.required_size("hidden_size");
     config.intermediate_size = fields.required_size("intermediate_size");
     config.layers = fields.required_size("num_hidden_layers");

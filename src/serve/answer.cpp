@@ -1,15 +1,35 @@
 #include "serve/answer.hpp"
 
+#include <exception>
 #include <utility>
+
+#include <outrider/decode/detail/async_queue.hpp>
 
 #include "engine/prompt_stream.hpp"
 
 namespace outrider::serve {
 
 void Answer::Channel::push(AnswerEvent event) {
+    std::list<AnswerEvent> one;
+    one.push_back(std::move(event));
     {
         const std::scoped_lock lock(mutex);
-        events.push_back(std::move(event));
+        events.splice(events.end(), one);
+    }
+    news.notify_one();
+}
+
+void Answer::Channel::end(std::size_t choice, const GenerationResult& result) noexcept {
+    {
+        const std::scoped_lock lock(mutex);
+        AnswerEvent& event = ends.front();
+        event.choice = choice;
+        try {
+            event.result = result;
+        } catch (...) {
+            event.result = outrider::detail::failure(std::current_exception());
+        }
+        events.splice(events.end(), ends, ends.begin());
     }
     news.notify_one();
 }
@@ -32,6 +52,10 @@ Answer::Answer(Served& served, std::vector<Prompt> prompts, const GenerationOpti
 }
 
 AsyncRequest Answer::request(std::size_t choice, std::chrono::steady_clock::time_point deadline, bool with_text) const {
+    {
+        const std::scoped_lock lock(channel_->mutex);
+        channel_->ends.emplace_back();
+    }
     AsyncRequest request;
     if (with_text)
         request.sink = [channel = channel_, choice](const EmittedToken& emitted) {
@@ -42,9 +66,7 @@ AsyncRequest Answer::request(std::size_t choice, std::chrono::steady_clock::time
         };
     request.stop = stop_.get_token();
     request.deadline = deadline;
-    request.ended = [channel = channel_, choice](const GenerationResult& result) {
-        channel->push({.choice = choice, .text = {}, .result = result});
-    };
+    request.ended = [channel = channel_, choice](const GenerationResult& result) { channel->end(choice, result); };
     return request;
 }
 

@@ -4,7 +4,7 @@
 #include <chrono>
 #include <condition_variable>
 #include <cstddef>
-#include <deque>
+#include <list>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -31,7 +31,8 @@ struct AnswerEvent {
 };
 
 /// Events go through a queue of their own, so that a slow reader never holds up the decoding thread; it grows to the
-/// longest text at most. What is still decoded when the answer is destroyed is stopped.
+/// longest text at most. An end comes whatever happens: room for it is made before its request is submitted. What is
+/// still decoded when the answer is destroyed is stopped.
 class Answer {
 public:
     /// Submits `n` choices of every prompt. Throws RequestRefused; then nothing of it is decoded. Without `with_text`,
@@ -52,9 +53,12 @@ private:
     struct Channel {
         std::mutex mutex;
         std::condition_variable news;
-        std::deque<AnswerEvent> events;
+        std::list<AnswerEvent> events;
+        std::list<AnswerEvent> ends;  ///< room for one of every choice
 
         void push(AnswerEvent event);
+        /// Where memory is too short for the result, the choice has failed for that.
+        void end(std::size_t choice, const GenerationResult& result) noexcept;
     };
 
     [[nodiscard]] AsyncRequest request(std::size_t choice, std::chrono::steady_clock::time_point deadline,

@@ -5,10 +5,14 @@
 #include <netinet/in.h>
 #include <sys/socket.h>
 
+#include <algorithm>
+#include <array>
 #include <atomic>
+#include <cstdint>
+#include <cstdlib>
 #include <ctime>
 #include <exception>
-#include <functional>
+#include <string_view>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -19,7 +23,8 @@
 #include "serve/api_error.hpp"
 #include "serve/api_logprobs.hpp"
 #include "serve/api_response.hpp"
-#include "serve/peer.hpp"
+#include "serve/connection.hpp"
+#include "serve/http_server.hpp"
 #include "serve/secret.hpp"
 
 namespace outrider::serve {
@@ -27,6 +32,9 @@ namespace {
 
 using namespace std::chrono_literals;
 constexpr const char* kJson = "application/json";
+constexpr std::array<std::pair<const char*, Endpoint>, 2> kEndpoints{
+    {{"/v1/chat/completions", Endpoint::chat}, {"/v1/completions", Endpoint::text}}};
+constexpr std::array<std::string_view, 3> kPages{"/health", "/v1/models", "/metrics"};
 constexpr auto kLook = 50ms;  // between two looks at whether a client is still there
 
 /// Nobody is left to answer.
@@ -68,7 +76,29 @@ std::optional<ApiError> trouble(const GenerationResult& result) {
 
 void respond(httplib::Response& response, const ApiError& error) {
     response.status = error.status();
+    if (!Connection::current().whole()) response.set_header("Connection", "close");  // what is unread is no request
     response.set_content(error.body().dump(-1, ' ', false, nlohmann::json::error_handler_t::replace), kJson);
+}
+
+ApiError too_large(std::size_t most) {
+    return {413, "request_too_large",
+            fmt::format("the body is larger than {} bytes; send less, or raise --max-body", most)};
+}
+
+ApiError too_slow() { return {408, "timeout", "the request did not arrive in time; send it faster"}; }
+
+bool has_body(const httplib::Request& request) {
+    return request.has_header("Content-Length") || request.has_header("Transfer-Encoding");
+}
+
+ConnectionLimits limits_of(const ServerOptions& options) {
+    ConnectionLimits limits;
+    limits.head = options.max_head;
+    limits.body = 2 * options.max_body + options.max_head;  // the marks of chunks are counted
+    limits.stalled = options.socket_time;
+    limits.arrival = options.arrival_time;
+    limits.answer = options.request_time + options.socket_time;
+    return limits;
 }
 
 /// Not SO_REUSEPORT, with which a second server would take half of the first one's connections.
@@ -76,6 +106,8 @@ void reuse_address(int socket) {
     const int yes = 1;
     ::setsockopt(socket, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
 }
+
+bool is_loopback(std::string_view host) { return host == "127.0.0.1" || host == "::1" || host == "localhost"; }
 
 bool names_this_machine(std::string host) {
     if (const std::size_t colon = host.rfind(':'); colon != std::string::npos && host.back() != ']') host.resize(colon);
@@ -185,19 +217,13 @@ struct Server::State {
 
     void set_up();
     void route();
-    httplib::Server::Handler guarded(void (State::*handler)(const httplib::Request&, httplib::Response&));
+    void admit(const httplib::Request& request) const;
     void check_client(const httplib::Request& request) const;
+    void check_body(const httplib::Request& request) const;
+    [[nodiscard]] std::string body_of(const httplib::ContentReader& reader) const;
 
-    void chat(const httplib::Request& request, httplib::Response& response) {
-        complete(Endpoint::chat, request, response);
-    }
-    void text(const httplib::Request& request, httplib::Response& response) {
-        complete(Endpoint::text, request, response);
-    }
-    void models(const httplib::Request& request, httplib::Response& response);
-    void metrics(const httplib::Request& request, httplib::Response& response);
-
-    void complete(Endpoint endpoint, const httplib::Request& request, httplib::Response& response);
+    void models(httplib::Response& response);
+    void complete(Endpoint endpoint, const std::string& body, httplib::Response& response);
     std::vector<Prompt> prompts_of(const ApiRequest& request) const;
     TokenNames names() const {
         return [&source = served](TokenId token) { return source.name(token); };
@@ -205,7 +231,7 @@ struct Server::State {
 
     Served& served;
     ServerOptions options;
-    httplib::Server http;
+    HttpServer http{limits_of(options), options.connections};
     std::int64_t started = static_cast<std::int64_t>(std::time(nullptr));
     int port = 0;
     std::atomic<bool> ended = false;
@@ -216,20 +242,23 @@ void Server::State::set_up() {
     http.set_socket_options(reuse_address);
     http.set_tcp_nodelay(true);
     http.set_payload_max_length(options.max_body);
-    http.set_read_timeout(options.socket_time);
-    http.set_write_timeout(options.socket_time);
-    http.new_task_queue = [threads = options.connections] { return new httplib::ThreadPool(threads); };
+    // Before anything of a body is read.
+    http.set_pre_routing_handler([this](const httplib::Request& request, httplib::Response&) {
+        admit(request);
+        Connection& connection = Connection::current();
+        if (has_body(request))
+            connection.begin_body();
+        else
+            connection.end_request();
+        return httplib::Server::HandlerResponse::Unhandled;
+    });
     http.set_exception_handler([](const httplib::Request&, httplib::Response& response, std::exception_ptr error) {
         respond(response, api_error(error));
     });
     http.set_error_handler([](const httplib::Request& request, httplib::Response& response) {
-        if (!response.body.empty()) return;
-        const int status = response.status;
-        const char* what = status == 404   ? "there is nothing at {} {}"
-                           : status == 413 ? "the body of {} {} is too large"
-                                           : "{} {} was not understood";
-        respond(response, ApiError(status, status == 404 ? "not_found" : "bad_request",
-                                   fmt::format(fmt::runtime(what), request.method, request.path)));
+        if (response.body.empty())
+            respond(response, ApiError(response.status, "bad_request",
+                                       fmt::format("{} {} was not understood", request.method, request.path)));
     });
     route();
 }
@@ -238,26 +267,64 @@ void Server::State::route() {
     http.Get("/health", [](const httplib::Request&, httplib::Response& response) {
         response.set_content(R"({"status":"ok"})", kJson);
     });
-    http.Get("/v1/models", guarded(&State::models));
-    http.Get("/metrics", guarded(&State::metrics));
-    http.Post("/v1/chat/completions", guarded(&State::chat));
-    http.Post("/v1/completions", guarded(&State::text));
+    http.Get("/v1/models", [this](const httplib::Request&, httplib::Response& response) { models(response); });
+    http.Get("/metrics", [this](const httplib::Request&, httplib::Response& response) {
+        response.set_content(metrics_text(served.metrics()), "text/plain; version=0.0.4");
+    });
+    for (const auto& [path, endpoint] : kEndpoints)
+        http.Post(path, [this, endpoint = endpoint](const httplib::Request&, httplib::Response& response,
+                                                    const httplib::ContentReader& reader) {
+            try {
+                complete(endpoint, body_of(reader), response);
+            } catch (const ClientGone&) {
+                response.status = 499;  // for the record: nobody reads it
+            }
+        });
 }
 
-httplib::Server::Handler Server::State::guarded(void (State::*handler)(const httplib::Request&, httplib::Response&)) {
-    return [this, handler](const httplib::Request& request, httplib::Response& response) {
-        try {
-            check_client(request);
-            (this->*handler)(request, response);
-        } catch (const ClientGone&) {
-            response.status = 499;  // for the record: nobody reads it
-        }
-    };
+/// Throws ApiError for a request that is refused whatever its body says.
+void Server::State::admit(const httplib::Request& request) const {
+    const bool reads = request.method == "GET" || request.method == "HEAD";
+    if (!(reads && request.path == "/health")) check_client(request);
+    const bool completes = std::ranges::any_of(kEndpoints, [&](const auto& one) { return request.path == one.first; });
+    if (completes ? request.method != "POST" : !reads || std::ranges::find(kPages, request.path) == kPages.end())
+        throw ApiError(404, "not_found", fmt::format("there is nothing at {} {}", request.method, request.path));
+    if (completes) check_body(request);
+}
+
+void Server::State::check_body(const httplib::Request& request) const {
+    if (!request.get_header_value("Content-Type").starts_with(kJson))
+        throw ApiError(415, "unsupported_media_type", "send the body as Content-Type: application/json");
+    if (request.has_header("Content-Encoding"))
+        throw ApiError(415, "unsupported_media_type", "the body is compressed; send it without a Content-Encoding");
+    const bool chunked = request.has_header("Transfer-Encoding");
+    if (chunked == request.has_header("Content-Length") || request.get_header_value_count("Content-Length") > 1)
+        throw ApiError(chunked ? 400 : 411, "bad_request",
+                       "the length of the body is not clear; send one Content-Length, or chunks");
+    if (chunked && request.get_header_value("Transfer-Encoding") != "chunked")
+        throw ApiError(501, "bad_request", "of Transfer-Encoding, chunked alone is known here");
+    if (!chunked && std::strtoull(request.get_header_value("Content-Length").c_str(), nullptr, 10) > options.max_body)
+        throw too_large(options.max_body);
+}
+
+std::string Server::State::body_of(const httplib::ContentReader& reader) const {
+    std::string body;
+    const bool whole = reader([&](const char* bytes, std::size_t size) {
+        if (size > options.max_body - body.size()) throw too_large(options.max_body);
+        body.append(bytes, size);
+        return true;
+    });
+    Connection& connection = Connection::current();
+    if (connection.fault() == Connection::Fault::long_body) throw too_large(options.max_body);
+    if (connection.fault() == Connection::Fault::slow) throw too_slow();
+    if (!whole) throw ApiError(400, "bad_request", "the body ended before its length, or its chunks are none");
+    connection.end_request();
+    return body;
 }
 
 void Server::State::check_client(const httplib::Request& request) const {
     if (options.key.empty()) {
-        if (options.host == "127.0.0.1" && !names_this_machine(request.get_header_value("Host")))
+        if (is_loopback(options.host) && !names_this_machine(request.get_header_value("Host")))
             throw ApiError(403, "wrong_host", "the Host of the request is not this machine");
         return;
     }
@@ -267,15 +334,11 @@ void Server::State::check_client(const httplib::Request& request) const {
         throw ApiError(401, "invalid_api_key", "give the server's key as Authorization: Bearer KEY");
 }
 
-void Server::State::models(const httplib::Request&, httplib::Response& response) {
+void Server::State::models(httplib::Response& response) {
     const nlohmann::ordered_json one = {
         {"id", options.model}, {"object", "model"}, {"created", started}, {"owned_by", "outrider"}};
     const nlohmann::ordered_json list = {{"object", "list"}, {"data", {one}}};
     response.set_content(list.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace), kJson);
-}
-
-void Server::State::metrics(const httplib::Request&, httplib::Response& response) {
-    response.set_content(metrics_text(served.metrics()), "text/plain; version=0.0.4");
 }
 
 std::vector<Prompt> Server::State::prompts_of(const ApiRequest& request) const {
@@ -296,11 +359,9 @@ std::vector<Prompt> Server::State::prompts_of(const ApiRequest& request) const {
     return prompts;
 }
 
-void Server::State::complete(Endpoint endpoint, const httplib::Request& request, httplib::Response& response) {
+void Server::State::complete(Endpoint endpoint, const std::string& body, httplib::Response& response) {
     const Counted counted(open);
-    if (!request.get_header_value("Content-Type").starts_with(kJson))
-        throw ApiError(415, "unsupported_media_type", "send the body as Content-Type: application/json");
-    ApiRequest wanted = parse_request(endpoint, request.body, options.limits);
+    ApiRequest wanted = parse_request(endpoint, body, options.limits);
     if (!wanted.model.empty() && wanted.model != options.model)
         throw ApiError(404, "model_not_found",
                        fmt::format("there is no model '{}' here; this is '{}'", wanted.model, options.model), "model");
@@ -308,11 +369,11 @@ void Server::State::complete(Endpoint endpoint, const httplib::Request& request,
     auto answer = std::make_unique<Answer>(served, prompts_of(wanted), wanted.generation, wanted.n,
                                            options.request_time, wanted.stream);
     AnswerHead head = answer_head(endpoint, options.model, static_cast<std::int64_t>(std::time(nullptr)));
-    const Peer peer(request.remote_addr, request.remote_port, port);
+    const Connection& connection = Connection::current();
     const auto wait = [&] {
         while (true) {
             if (auto event = answer->next(kLook)) return *std::move(event);
-            if (peer.gone()) throw ClientGone();
+            if (connection.gone()) throw ClientGone();
         }
     };
     std::vector<GenerationResult> results(answer->choices());

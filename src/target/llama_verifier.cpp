@@ -57,7 +57,8 @@ at::Tensor take_path(const at::Tensor& from, std::span<const NodeIndex> path) {
 
 /// Keys and values are of one checkpoint, one arithmetic and one order of slots.
 ReaderName reader_of(const LlamaModel& model, const KvCache& cache) {
-    return {model.fingerprint(), model.weights_description() + (cache.key_panels() ? ", panels" : ", rows")};
+    return {model.fingerprint(), model.weights_description() + (cache.key_panels() ? ", panels" : ", rows"),
+            model.config().hidden, model.config().layers};
 }
 
 /// The same of several trees on a device: one operation for all that are equally wide, and no index that would have to

@@ -4,7 +4,9 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <cstring>
+#include <functional>
 #include <map>
 #include <utility>
 
@@ -101,9 +103,16 @@ ReadText read_read_text(const std::filesystem::path& path, KvCache empty, const 
     text.asked = {.wanted = true, .layers = layers_from(file)};
     text.features.push_back(tensor_from(file, file.tensor("features"), text.cache.options().dtype(at::kFloat)));
     const at::Tensor& rows = text.features.back();
-    const std::int64_t parts = 1 + std::ssize(text.asked.layers);
-    require(rows.dim() == 2 && rows.size(0) == ids.elements() && rows.size(1) % parts == 0, ErrorKind::damaged_file,
-            "{}: features must be [{}, a multiple of {}]", file.name(), ids.elements(), parts);
+    const std::vector<std::int64_t>& layers = text.asked.layers;
+    const bool known = std::ranges::all_of(layers, [&](auto layer) { return layer >= 1 && layer <= reader.layers; });
+    require(known && std::ranges::adjacent_find(layers, std::greater_equal<>()) == layers.end(),
+            ErrorKind::damaged_file, "{}: feature_layers is \"{}\", expected numbers from 1 to {}, ascending",
+            file.name(), metadata_of(file, "feature_layers"), reader.layers);
+    const std::int64_t width = text.asked.width(reader.hidden);
+    require(rows.dim() == 2 && rows.size(0) == ids.elements() && rows.size(1) == width, ErrorKind::damaged_file,
+            "{}: features are {}, expected [{}, {}], a row of this model's {} for each token and layer; save the text "
+            "again",
+            file.name(), fmt::format("[{}]", fmt::join(rows.sizes(), ", ")), ids.elements(), width, reader.hidden);
     return text;
 }
 

@@ -1,6 +1,7 @@
 // A text as a target has read it, in a file.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <string>
 
@@ -12,6 +13,8 @@ namespace outrider {
 struct ReaderName {
     std::string fingerprint;  ///< of the checkpoint
     std::string arithmetic;   ///< of its weights as held, and of the cache
+    std::int64_t hidden;      ///< width of its features, one layer's
+    std::int64_t layers;      ///< whose features it may be asked for
 };
 
 /// Writes the first `tokens` tokens of a text with all that is known of them: safetensors, whole or not at all.

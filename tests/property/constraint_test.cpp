@@ -78,7 +78,11 @@ Json random_schema(Dice& dice, int depth) {
         case 2: return {{"anyOf", {random_schema(dice, depth + 1), random_schema(dice, depth + 1)}}};
         case 3: return {{"type", "integer"}};
         case 4: return {{"type", "boolean"}};
-        case 5: return {{"enum", {"red", "green blue", 7, nullptr}}};
+        case 5: {
+            Json schema{{"enum", {"red", "green blue", 7, nullptr}}};
+            if (dice(0, 1) == 0) schema["type"] = dice(0, 1) == 0 ? Json("string") : Json{"integer", "null"};
+            return schema;
+        }
         case 6: return {{"const", {{"a", 1}}}};
         case 7: return {{"type", {"number", "null"}}};
         default: return {{"type", "string"}, {"minLength", dice(0, 2)}, {"maxLength", dice(2, 9)}};
@@ -89,7 +93,11 @@ Json random_schema(Dice& dice, int depth) {
 bool valid(const Json& schema, const Json& value) {
     if (schema.contains("anyOf"))
         return std::ranges::any_of(schema["anyOf"], [&](const Json& s) { return valid(s, value); });
-    if (schema.contains("enum")) return std::ranges::find(schema["enum"], value) != schema["enum"].end();
+    if (schema.contains("enum")) {
+        const Json type = schema.value("type", Json());
+        return std::ranges::find(schema["enum"], value) != schema["enum"].end() &&
+               (type.is_null() || value.is_string() == type.is_string());
+    }
     if (schema.contains("const")) return schema["const"] == value;
     if (schema["type"].is_array()) return value.is_number() || value.is_null();
     const auto type = schema["type"].get<std::string>();
@@ -189,6 +197,28 @@ TEST_CASE("a drafter that is right below the constraint is accepted", "[property
     CHECK(result.stats.beta() > 4);
 }
 
+TEST_CASE("an answer that is whole before it begins is empty", "[property][constraint]") {
+    const FakeLaw law{.vocabulary = kVocabulary};
+    for (const bool thinks : {false, true}) {
+        std::shared_ptr<const Constraint> nothing =
+            std::make_shared<const GrammarConstraint>(Grammar::parse("root ::= \"\""), trie());
+        if (thinks)
+            nothing = std::make_shared<const ThinkingBudget>(
+                ThinkingBudget::Options{.close = {60}, .budget = 2, .answer = nothing});
+        for (const std::int64_t nodes : {0, 6}) {
+            SpeculativeDecoder decoder{RandomDraft{law, 2, 0.4}, FakeTarget{law}, Match{}, {.nodes = nodes}};
+            const GenerationResult result =
+                decoder.generate({{1}}, {.max_tokens = 20, .end_ids = {0}, .constraint = nothing});
+            CHECK(result.finish == FinishReason::stop);
+            if (thinks)
+                CHECK(result.tokens.back() == 60);
+            else
+                CHECK(result.tokens.empty());
+            CHECK(decoder.generate({{1}}, {.max_tokens = 5}).tokens.size() == 5);
+        }
+    }
+}
+
 TEST_CASE("nothing forbidden is verified", "[property][constraint]") {
     struct Watching final : FakeTarget {
         using FakeTarget::FakeTarget;
@@ -265,6 +295,39 @@ TEST_CASE("biases, penalties and a least length are a plain loop's, with any dra
         accepted += result.stats.accepted;
     }
     CHECK(accepted > 1000);
+}
+
+TEST_CASE("an answer without thoughts obeys its grammar too, where that is asked for", "[property][constraint]") {
+    int thought = 0;
+    for (std::uint64_t seed = 0; seed < 200; ++seed) {
+        CAPTURE(seed);
+        const FakeLaw law{.vocabulary = kVocabulary, .order = 2, .seed = seed};
+        ThinkingBudget::Options thinking{.close = {60, 61}, .budget = 9, .open = {50, 51}, .answer_at_once = true};
+        thinking.answer = std::make_shared<const GrammarConstraint>(Grammar::parse("root ::= [a-f]{3}"), trie());
+        const GenerationOptions options{.max_tokens = 100,
+                                        .temperature = 1.0,
+                                        .seed = seed,
+                                        .end_ids = {0},
+                                        .logit_bias = {{50, 2.0F}},
+                                        .constraint = std::make_shared<const ThinkingBudget>(thinking)};
+        SpeculativeDecoder plain{NoDraft{}, FakeTarget{law}, Match{}, {.nodes = 0}};
+        SpeculativeDecoder drafted{RandomDraft{law, seed, 0.5}, FakeTarget{law}, Match{}, {.nodes = 6}};
+        const GenerationResult expected = plain.generate({{1}}, options), result = drafted.generate({{1}}, options);
+        REQUIRE(result.tokens == expected.tokens);
+        REQUIRE(result.finish == FinishReason::stop);
+        auto answer = result.tokens.begin();
+        if (*answer == 50) {
+            ++thought;
+            REQUIRE(answer[1] == 51);
+            answer = std::ranges::search(result.tokens, thinking.close).end();
+        }
+        std::string text;
+        for (; answer != result.tokens.end(); ++answer) text += JsonWords{}.bytes(*answer);
+        REQUIRE(text.size() == 3);
+        REQUIRE(text.find_first_not_of("abcdef") == std::string::npos);
+    }
+    CHECK(thought > 10);
+    CHECK(thought < 190);
 }
 
 TEST_CASE("thoughts end within their budget, and the answer behind them obeys its grammar", "[property][constraint]") {

@@ -2,6 +2,7 @@
 #include <ATen/ATen.h>
 #include <catch2/catch_all.hpp>
 
+#include <cmath>
 #include <filesystem>
 #include <fstream>
 #include <map>
@@ -12,6 +13,7 @@
 #include <outrider/decode/speculative_decoder.hpp>
 #include <outrider/draft/ngram.hpp>
 #include <outrider/draft/none.hpp>
+#include <outrider/formats/detail/safetensors.hpp>
 #include <outrider/target/llama_verifier.hpp>
 
 #include "../unit/temporary_folder.hpp"
@@ -190,6 +192,73 @@ TEST_CASE("kept texts go along with the features that a drafter reads", "[proper
     }
     const Prefill wider{.sequence = 7, .tokens = text, .pending = 5, .features = {.wanted = true, .layers = {1, 2}}};
     CHECK(keeping.resume(wider).committed == 0);  // what was not noted cannot be handed out
+}
+
+namespace {
+
+/// Drafts by the features alone, and notes what it was given.
+class FeatureReader final : public DraftModel {
+public:
+    [[nodiscard]] std::string_view kind() const override { return "reads"; }
+    [[nodiscard]] FeatureRequest features() const override { return {.wanted = true, .layers = {1}}; }
+    std::vector<SequenceTree> propose(std::span<const SequenceFeedback> feedback, DraftBudget budget) override {
+        std::vector<SequenceTree> trees;
+        for (const SequenceFeedback& f : feedback) {
+            if (f.features.size(0) > 0) seen.push_back(f.features.clone());
+            TokenTree::Builder tree(f.pending);
+            const float read = at::cat(seen).select(0, -1).abs().sum().item<float>();
+            if (budget.nodes > 0) (void)tree.add(0, static_cast<TokenId>(std::fmod(read, 280.0F)), 0.0F);
+            trees.push_back({f.sequence, std::move(tree).build()});
+        }
+        return trees;
+    }
+    std::vector<at::Tensor> seen;
+};
+
+}  // namespace
+
+TEST_CASE("a saved text brings the features that a drafter reads", "[property][conversation]") {
+    const LlamaModel model = LlamaModel::load(kTiny, {.threads = 1});
+    std::mt19937_64 random(9);
+    const std::vector<TokenId> talk = random_tokens(random, 60, 280);
+    const std::filesystem::path folder = std::filesystem::temp_directory_path(),
+                                file = folder / "outrider_features_test.safetensors",
+                                other = folder / "outrider_features_test_2.safetensors";
+    LlamaVerifier writer(model, {.kept_bytes = 1 << 26}), reader(model, {.kept_bytes = 1 << 26});
+    FeatureReader fresh, resumed;
+    SpeculativeDecoder first{std::ref(fresh), std::ref(writer), {.nodes = 1}};
+    SpeculativeDecoder second{std::ref(resumed), std::ref(reader), {.nodes = 1}};
+    const GenerationOptions options{.max_tokens = 12, .logprobs = 1};
+    const GenerationResult before = first.generate({talk}, options);
+    CHECK(writer.save(talk, file) == 60);
+    CHECK(reader.load(file) == talk);
+    const GenerationResult after = second.generate({talk}, options);
+    CHECK(after.stats.resumed == 59);
+    CHECK(after.tokens == before.tokens);
+    CHECK((after.logprobs == before.logprobs));
+    CHECK(after.stats.rounds == before.stats.rounds);
+    CHECK(at::equal(at::cat(fresh.seen), at::cat(resumed.seen)));
+    const auto rewritten = [&](std::int64_t rows, std::int64_t width, const std::string& layers) {
+        const SafeTensors stored = SafeTensors::open(file);
+        std::vector<SafeTensorView> views;
+        for (const char* name : {"tokens", "slots"}) {
+            const SafeTensor& one = stored.tensor(name);
+            views.push_back({name, one.dtype, one.shape, one.data});
+        }
+        const std::vector<float> numbers(static_cast<std::size_t>(rows * width));
+        views.push_back({"features", SafeDtype::f32, {rows, width}, std::as_bytes(std::span(numbers))});
+        auto metadata = stored.metadata();
+        metadata["feature_layers"] = layers;
+        write_safetensors(other, views, {metadata.begin(), metadata.end()});
+        return other;
+    };
+    const std::int64_t width = 2 * model.config().hidden;
+    CHECK(reader.load(rewritten(60, width, "1")) == talk);
+    CHECK_THROWS_AS(reader.load(rewritten(60, width - 2, "1")), Error);
+    CHECK_THROWS_AS(reader.load(rewritten(59, width, "1")), Error);
+    CHECK_THROWS_AS(reader.load(rewritten(60, width, "99")), Error);
+    CHECK_THROWS_AS(reader.load(rewritten(60, 3 * width / 2, "1,1")), Error);
+    std::filesystem::remove(file), std::filesystem::remove(other);
 }
 
 TEST_CASE("a text is saved and loaded, and damage is told", "[property][conversation]") {

@@ -100,8 +100,9 @@ public:
 
     /// Waits until no request is left, but not longer than this. Whether none is left.
     bool wait_idle(std::chrono::nanoseconds patience) {
+        constexpr std::chrono::nanoseconds kLongest = std::chrono::hours(24 * 365);  // now + more would overflow
         std::unique_lock lock(mutex_);
-        return idle_.wait_for(lock, patience, [&] { return unsettled_ == 0; });
+        return idle_.wait_for(lock, std::min(patience, kLongest), [&] { return unsettled_ == 0; });
     }
 
     [[nodiscard]] AsyncMetrics metrics() const {

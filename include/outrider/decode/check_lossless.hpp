@@ -11,6 +11,8 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
+#include <optional>
 #include <span>
 #include <utility>
 #include <vector>
@@ -27,7 +29,7 @@ namespace outrider {
 struct LosslessOptions {
     std::int64_t tokens = 64;  ///< of each text
     std::int64_t nodes = 12;   ///< of each tree at most, its root apart
-    bool chains_only = false;  ///< for verifiers that take no branches
+    bool chains_only = false;  ///< no branches
     bool companions = true;    ///< verify a second sequence beside each, so that rows of others come before its own
     double near_tie = 1e-3;    ///< gap of the two largest logits below which a place is reported
     std::uint64_t seed = 0;    ///< of the trees
@@ -92,9 +94,9 @@ inline std::pair<TokenId, TokenId> best_two(const std::vector<float>& row) {
     return {static_cast<TokenId>(best - row.begin()), static_cast<TokenId>(second - row.begin())};
 }
 
-/// A tree below text[at] that holds some of what follows there, and branches beside it.
+/// A tree below text[at] that holds some of what follows there, and branches beside it, with so many leaves at most.
 inline TokenTree test_tree(std::span<const TokenId> text, std::size_t at, std::int64_t vocabulary,
-                           const LosslessOptions& options, std::vector<NodeIndex>& path) {
+                           const LosslessOptions& options, std::int64_t leaves, std::vector<NodeIndex>& path) {
     const RandomKey dice(options.seed, text.size(), static_cast<std::int64_t>(at));
     const auto below = [&](std::uint64_t draw, std::int64_t n) {
         return static_cast<std::int64_t>(dice.bits(draw) % static_cast<std::uint64_t>(n));
@@ -105,9 +107,11 @@ inline TokenTree test_tree(std::span<const TokenId> text, std::size_t at, std::i
     NodeIndex last = 0;
     for (std::int64_t d = 0; d < deep; ++d) {
         // A branch before the path's own node, so that the path is no chain of neighbouring rows.
-        const bool room = static_cast<std::int64_t>(tree.size()) + (deep - d) < options.nodes;
-        if (!options.chains_only && room && below(2 * static_cast<std::uint64_t>(d) + 1, 2) == 0)
+        const bool room = static_cast<std::int64_t>(tree.size()) + (deep - d) < options.nodes && leaves > 1;
+        if (room && below(2 * static_cast<std::uint64_t>(d) + 1, 2) == 0) {
             (void)tree.add(last, static_cast<TokenId>(below(2 * static_cast<std::uint64_t>(d) + 2, vocabulary)), 0.0F);
+            --leaves;
+        }
         last = tree.add(last, text[at + static_cast<std::size_t>(d) + 1], 0.0F);
         path.push_back(last);
     }
@@ -120,11 +124,23 @@ inline TokenTree test_tree(std::span<const TokenId> text, std::size_t at, std::i
 template <TargetVerifier V>
 class LosslessCheck {
 public:
-    LosslessCheck(V& verifier, const LosslessOptions& options) : verifier_(verifier), options_(options) {}
+    LosslessCheck(V& verifier, const LosslessOptions& options)
+        : verifier_(verifier), options_(options), limits_(limits_of(verifier)) {
+        if (limits_.sequences == 1 || limits_.leaves == 1 || (limits_.rows > 0 && limits_.rows < 3))
+            options_.companions = false;
+        const std::int64_t others = options_.companions ? 1 : 0;  // rows, leaves
+        if (limits_.rows > 0) options_.nodes = std::min(options_.nodes, limits_.rows - 1 - others);
+        leaves_ = limits_.leaves > 0 ? limits_.leaves - others : std::numeric_limits<std::int64_t>::max();
+        if (options_.chains_only || limits_.chains_only) leaves_ = 1;
+    }
 
     void run(std::size_t which, std::span<const TokenId> prompt) {
-        const auto room = static_cast<std::int64_t>(verifier_.context()) - std::ssize(prompt);
-        plain(which, prompt, std::min(options_.tokens, room));
+        auto room = static_cast<std::int64_t>(verifier_.context());
+        if (limits_.tokens > 0) room = std::min(room, limits_.tokens / (options_.companions ? 2 : 1));
+        require(std::ssize(prompt) < room,
+                "check_lossless: prompt {} has {} tokens, expected fewer than the {} that the target holds of it",
+                which, prompt.size(), room);
+        plain(which, prompt, std::min(options_.tokens, room - std::ssize(prompt)));
         drafted(which, prompt);
     }
 
@@ -151,14 +167,16 @@ private:
 
     /// The same text with trees, whatever they say, so that one difference does not hide the next.
     void drafted(std::size_t which, std::span<const TokenId> prompt) {
-        TestedSequence<V> other(verifier_, prompt), sequence(verifier_, prompt);
+        std::optional<TestedSequence<V>> other;
+        if (options_.companions) other.emplace(verifier_, prompt);
+        TestedSequence<V> sequence(verifier_, prompt);
         TokenId beside = text_[0];
         for (std::size_t at = 0; at < rows_.size();) {
             std::vector<NodeIndex> path;
             const std::span<const TokenId> said(text_.data(), rows_.size());
             std::vector<SequenceTree> trees;
-            if (options_.companions) trees.push_back({other.id(), TokenTree::root_only(beside)});
-            trees.push_back({sequence.id(), test_tree(said, at, verifier_.vocabulary(), options_, path)});
+            if (options_.companions) trees.push_back({other->id(), TokenTree::root_only(beside)});
+            trees.push_back({sequence.id(), test_tree(said, at, verifier_.vocabulary(), options_, leaves_, path)});
             const TreeOutput output = none_refused(verifier_.verify(trees));
             const std::int64_t first = output.offsets[trees.size() - 1];
             compare(which, at, row_of(output.logits, first));
@@ -167,7 +185,7 @@ private:
             std::vector<SequenceAcceptance> kept;
             if (options_.companions) {
                 beside = best_two(row_of(output.logits, 0)).first;
-                kept.push_back(kept_of(other.id(), trees[0].tree, {{}, beside}));
+                kept.push_back(kept_of(other->id(), trees[0].tree, {{}, beside}));
             }
             const std::size_t next = at + path.size() + 1;
             kept.push_back(kept_of(sequence.id(), trees.back().tree, {std::move(path), text_[next]}));
@@ -196,6 +214,8 @@ private:
 
     V& verifier_;
     LosslessOptions options_;
+    VerifierLimits limits_;
+    std::int64_t leaves_ = 1;  ///< of a tree
     LosslessReport report_;
     std::vector<TokenId> text_;
     std::vector<std::vector<float>> rows_;
@@ -204,9 +224,9 @@ private:
 }  // namespace detail
 
 /// Decodes each prompt greedily row by row, and once more with random trees that hold its text beside wrong branches,
-/// and compares every row with its row alone. Sequences are its own and are released; end tokens do not end a text.
-/// Memory: `tokens` rows of logits. Throws Error for an empty prompt and for one that fills the context, and what the
-/// verifier throws.
+/// and compares every row with its row alone, as far as the verifier's limits go. Sequences are its own and are
+/// released; end tokens do not end a text. Memory: `tokens` rows of logits. Throws Error for an empty prompt and for
+/// one that fills the context, and what the verifier throws.
 template <TargetVerifier V>
 [[nodiscard]] LosslessReport check_lossless(V& verifier, std::span<const std::vector<TokenId>> prompts,
                                             const LosslessOptions& options = {}) {

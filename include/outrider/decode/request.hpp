@@ -87,6 +87,9 @@ struct AsyncOptions {
     /// target says (VerifierLimits::tokens), else no bound.
     std::int64_t tokens = 0;
     std::int64_t least = 0;  ///< tokens that each sequence counts for at least: a cache's smallest size
+    /// Of the tokens of a sequence, what its cache takes beside them while it grows. One grows at a time: room for the
+    /// largest one's is left free.
+    double growing = 0;
 };
 
 /// Callbacks run on the decoding thread, so a slow one holds up every text. They may call `submit`; they must not

@@ -167,6 +167,7 @@ private:
 
     /// Trees of the sequences that draft, the root alone for the others, all in the order of the active ones.
     [[nodiscard]] std::vector<SequenceTree> draft(budget::DraftPlan plan) {
+        plan = limits_.within(std::move(plan), book_.active().size());
         plan.budget.draws = detail::reads_draws(policy_.part()), plan.budget.owed_tokens = options_.owed_tokens;
         std::vector<SequenceTree> trees = ask_drafter(draft_, book_, plan, verify_.part().vocabulary());
         const double asked = draft_.lap();

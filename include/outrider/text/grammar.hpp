@@ -1,6 +1,7 @@
 // Answers by a grammar: GBNF, as llama.cpp writes it, or the JSON of a schema.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -20,7 +21,8 @@ public:
     struct Rules;
 
     /// GBNF: `name ::= alternatives`, literals, character classes, groups, `* + ? {m,n}`, comments; the text begins at
-    /// `root`. Throws Error with line and column for what is none, for unknown rules, and for left recursion.
+    /// `root`. Throws Error with line and column for what is none, for unknown rules, for left recursion, and for more
+    /// than 524,288 symbols or 16,384 alternatives of a rule.
     [[nodiscard]] static Grammar parse(std::string_view gbnf);
 
     /// The JSON texts that a schema allows, properties in the order given: type, properties, required, items, minItems,
@@ -73,9 +75,12 @@ private:
 };
 
 /// An answer that the grammar derives. It may end where a derivation is whole; where nothing may follow, it does. What
-/// the grammar leaves no choice of is drafted. Serves any number of requests and threads.
+/// the grammar leaves no choice of is drafted. Serves any number of requests and threads. What it works out is
+/// remembered in kMostBytes about, a forward's worth beyond; what a text that runs stands on comes on top.
 class OUTRIDER_API GrammarConstraint final : public Constraint {
 public:
+    static constexpr std::size_t kMostBytes = std::size_t{16} << 20;
+
     /// `tokens`: of the target's tokenizer.
     GrammarConstraint(const Grammar& grammar, std::shared_ptr<const TokenTrie> tokens);
     ~GrammarConstraint() override;
@@ -86,6 +91,9 @@ public:
     [[nodiscard]] bool allows(const State& state, TokenId token) const override;
     [[nodiscard]] std::vector<TokenId> expected(const State& state) const override;
     [[nodiscard]] bool finished(const State& state) const override;
+
+    /// Memory taken by what is remembered, about.
+    [[nodiscard]] std::size_t bytes() const;
 
 private:
     struct Shared;

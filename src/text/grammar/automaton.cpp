@@ -9,16 +9,30 @@ namespace outrider {
 using Kind = GrammarSymbol::Kind;
 
 GrammarAutomaton::GrammarAutomaton(std::shared_ptr<const Grammar::Rules> rules) : rules_(std::move(rules)) {
+    find_classes();
     State first;
     for (const std::int32_t start : rules_->starts[static_cast<std::size_t>(rules_->root)]) expand(start, kNone, first);
     start_ = intern(std::move(first));
+}
+
+void GrammarAutomaton::find_classes() {
+    std::array<bool, 257> begins{};
+    for (const GrammarSymbol& each : rules_->symbols)
+        if (each.kind == Kind::bytes) begins[each.low] = begins[std::size_t{each.high} + 1] = true;
+    for (std::size_t byte = 1; byte < 256; ++byte) {
+        classes_ += begins[byte] ? 1 : 0;
+        class_of_[byte] = static_cast<std::uint8_t>(classes_ - 1);
+    }
 }
 
 std::int32_t GrammarAutomaton::stack(std::int32_t position, std::int32_t below) {
     const std::uint64_t key =
         std::uint64_t{static_cast<std::uint32_t>(position)} << 32 | static_cast<std::uint32_t>(below);
     const auto [found, fresh] = stack_ids_.emplace(key, static_cast<std::int32_t>(stacks_.size()));
-    if (fresh) stacks_.push_back({position, below});
+    if (fresh) {
+        stacks_.push_back({position, below});
+        bytes_ += sizeof(Stack) + 48;  // with its place among the ids
+    }
     return found->second;
 }
 
@@ -55,17 +69,37 @@ GrammarAutomaton::StateId GrammarAutomaton::intern(State state) {
     if (state.stacks.empty() && !state.accepts) return kDead;
     const auto [found, fresh] =
         state_ids_.emplace(std::pair(state.accepts, state.stacks), static_cast<StateId>(states_.size()));
-    if (fresh) states_.push_back(std::move(state));
+    if (fresh) {
+        bytes_ += sizeof(State) + 96 + 2 * sizeof(std::int32_t) * state.stacks.size();
+        states_.push_back(std::move(state));
+    }
     return found->second;
+}
+
+GrammarAutomaton::StateId GrammarAutomaton::adopt(const GrammarAutomaton& other, StateId state) {
+    const State& from = other.states_[static_cast<std::size_t>(state)];
+    State own;
+    own.accepts = from.accepts;
+    for (std::int32_t each : from.stacks) {
+        std::vector<std::int32_t> positions;  // from the top down
+        for (; each != kNone; each = other.stacks_[static_cast<std::size_t>(each)].below)
+            positions.push_back(other.stacks_[static_cast<std::size_t>(each)].position);
+        std::int32_t below = kNone;
+        for (auto at = positions.rbegin(); at != positions.rend(); ++at) below = stack(*at, below);
+        own.stacks.push_back(below);
+    }
+    return intern(std::move(own));
 }
 
 GrammarAutomaton::StateId GrammarAutomaton::next(StateId from, std::uint8_t byte) {
     auto& after = states_[static_cast<std::size_t>(from)].after;
     if (!after) {
-        after = std::make_unique<std::array<StateId, 256>>();
-        after->fill(kUnknown);
+        after = std::make_unique<StateId[]>(classes_);
+        std::fill_n(after.get(), classes_, kUnknown);
+        bytes_ += classes_ * sizeof(StateId) + 16;
     }
-    if (const StateId known = (*after)[byte]; known != kUnknown) return known;
+    const std::size_t kind = class_of_[byte];
+    if (const StateId known = after[kind]; known != kUnknown) return known;
     State reached;
     for (std::size_t i = 0; i < states_[static_cast<std::size_t>(from)].stacks.size(); ++i) {
         const Stack at = stacks_[static_cast<std::size_t>(states_[static_cast<std::size_t>(from)].stacks[i])];
@@ -73,7 +107,7 @@ GrammarAutomaton::StateId GrammarAutomaton::next(StateId from, std::uint8_t byte
         if (here.low <= byte && byte <= here.high) expand(at.position + 1, at.below, reached);
     }
     const StateId to = intern(std::move(reached));
-    (*states_[static_cast<std::size_t>(from)].after)[byte] = to;
+    states_[static_cast<std::size_t>(from)].after[kind] = to;
     return to;
 }
 

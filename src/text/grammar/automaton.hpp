@@ -33,7 +33,11 @@ public:
     /// The only byte that may follow; -1: there is none, or more than one, or the text may end.
     [[nodiscard]] int only_byte(StateId state) const;
 
-    [[nodiscard]] std::size_t states() const noexcept { return states_.size(); }
+    /// A state of another automaton of the same rules, as one of this.
+    [[nodiscard]] StateId adopt(const GrammarAutomaton& other, StateId state);
+
+    /// Memory taken by what it has worked out, about.
+    [[nodiscard]] std::size_t bytes() const noexcept { return bytes_; }
 
 private:
     /// Where a derivation stands: the symbol to read, and what follows the rule that it stands in.
@@ -44,12 +48,13 @@ private:
     struct State {
         std::vector<std::int32_t> stacks;  ///< ascending; each stands before bytes
         bool accepts = false;
-        std::unique_ptr<std::array<StateId, 256>> after;
+        std::unique_ptr<StateId[]> after;  ///< [classes]
     };
     static constexpr std::int32_t kNone = -1;
     static constexpr StateId kUnknown = -2;
 
     [[nodiscard]] std::int32_t stack(std::int32_t position, std::int32_t below);
+    void find_classes();
     void expand(std::int32_t position, std::int32_t below, State& state);
     [[nodiscard]] StateId intern(State state);
     [[nodiscard]] const GrammarSymbol& symbol(std::int32_t position) const {
@@ -62,6 +67,8 @@ private:
     std::vector<State> states_;
     std::map<std::pair<bool, std::vector<std::int32_t>>, StateId> state_ids_;
     StateId start_ = kDead;
+    std::array<std::uint8_t, 256> class_of_{};  ///< bytes that no symbol tells apart are one class
+    std::size_t classes_ = 1, bytes_ = 0;
 };
 
 }  // namespace outrider

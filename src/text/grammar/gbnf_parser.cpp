@@ -109,6 +109,7 @@ private:
             const std::optional<Sequence> one = item();
             if (!one) return all;
             const Sequence times = repetition(*one, nested);
+            builder_.reserve(all.size() + times.size());
             all.insert(all.end(), times.begin(), times.end());
         }
     }
@@ -198,6 +199,7 @@ private:
         }
         ++at_;
         Sequence one = builder_.one_of(std::move(ranges), negated);
+        if (builder_.empty(one)) refuse("no character is of this class; expected at least one");
         sync();
         return one;
     }

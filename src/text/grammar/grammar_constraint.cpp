@@ -13,16 +13,15 @@
 namespace outrider {
 namespace {
 
-constexpr std::size_t kMostMasks = 512;       // remembered; each a bit a token
-constexpr std::size_t kMostForced = 256;      // bytes drafted ahead
-constexpr std::size_t kMostStates = 200'000;  // of an automaton before it is made anew
+constexpr std::size_t kHalf = GrammarConstraint::kMostBytes / 2;  // of masks, and of an automaton
+constexpr std::size_t kMostForced = 256;                          // bytes drafted ahead
 
 using Mask = std::vector<std::uint64_t>;
 
 }  // namespace
 
-/// What requests share: the machine and the masks of its states. Texts of deep nesting make ever new states; when there
-/// are too many, later requests begin with a fresh machine.
+/// What requests share: the machine and the masks of its states. Texts of deep nesting make ever new states; when they
+/// take too much memory, a fresh machine takes its place, and running texts go over to it with their next token.
 struct GrammarConstraint::Shared {
     struct Machine {
         explicit Machine(std::shared_ptr<const Grammar::Rules> rules) : automaton(std::move(rules)) {}
@@ -38,6 +37,10 @@ struct GrammarConstraint::Shared {
             return state;
         }
         [[nodiscard]] const Mask& mask(GrammarAutomaton::StateId state, const TokenTrie& tokens);
+        [[nodiscard]] std::size_t mask_bytes() const {
+            return masks.empty() ? 0 : masks.size() * (masks.begin()->second.size() * sizeof(std::uint64_t) + 64);
+        }
+        [[nodiscard]] bool full() const { return automaton.bytes() > kHalf; }
     };
     struct Place {
         std::shared_ptr<Machine> machine;
@@ -46,6 +49,19 @@ struct GrammarConstraint::Shared {
 
         [[nodiscard]] bool is_end(TokenId token) const { return std::ranges::find(*end_ids, token) != end_ids->end(); }
     };
+
+    /// The machine for the next token; another one where that is full. Locks.
+    [[nodiscard]] std::shared_ptr<Machine> fresh_machine() {
+        const std::scoped_lock lock(mutex);
+        bool full = machine == nullptr;
+        if (!full) {
+            const std::scoped_lock machine_lock(machine->mutex);
+            full = machine->full();
+        }
+        if (full) machine = std::make_shared<Machine>(rules);
+        return machine;
+    }
+    void move_over(Place& place);
 
     static const Place& place(const State& state) { return *static_cast<const Place*>(state.get()); }
 
@@ -57,9 +73,10 @@ struct GrammarConstraint::Shared {
 
 const Mask& GrammarConstraint::Shared::Machine::mask(GrammarAutomaton::StateId state, const TokenTrie& tokens) {
     if (const auto known = masks.find(state); known != masks.end()) return known->second;
-    if (masks.size() >= kMostMasks) masks.clear();
+    const auto words = static_cast<std::size_t>(tokens.vocabulary() + 63) / 64;
+    if (mask_bytes() + words * sizeof(std::uint64_t) > kHalf) masks.clear();
     Mask& mask = masks[state];
-    mask.resize(static_cast<std::size_t>(tokens.vocabulary() + 63) / 64);
+    mask.resize(words);
     const std::vector<TokenTrie::Node>& nodes = tokens.nodes();
     std::vector<GrammarAutomaton::StateId> path{state};  // [depth]
     for (std::size_t i = 1; i < nodes.size();) {
@@ -78,6 +95,18 @@ const Mask& GrammarConstraint::Shared::Machine::mask(GrammarAutomaton::StateId s
     return mask;
 }
 
+void GrammarConstraint::Shared::move_over(Place& place) {
+    {
+        const std::scoped_lock lock(place.machine->mutex);
+        if (!place.machine->full()) return;
+    }
+    const std::shared_ptr<Machine> to = fresh_machine();
+    if (to == place.machine) return;
+    const std::scoped_lock both(place.machine->mutex, to->mutex);
+    place.state = to->automaton.adopt(place.machine->automaton, place.state);
+    place.machine = to;
+}
+
 GrammarConstraint::GrammarConstraint(const Grammar& grammar, std::shared_ptr<const TokenTrie> tokens)
     : shared_(std::make_unique<Shared>()) {
     require(tokens != nullptr, "GrammarConstraint: no tokens; expected a TokenTrie of the target's tokenizer");
@@ -91,17 +120,22 @@ Constraint::State GrammarConstraint::begin(const ConstraintScope& scope) const {
     require(scope.vocabulary == shared_->tokens->vocabulary(),
             "GrammarConstraint: its tokens are {}, the target's vocabulary is {}; make the TokenTrie of this target",
             shared_->tokens->vocabulary(), scope.vocabulary);
-    const std::scoped_lock lock(shared_->mutex);
-    if (shared_->machine == nullptr || shared_->machine->automaton.states() > kMostStates)
-        shared_->machine = std::make_shared<Shared::Machine>(shared_->rules);
-    const std::scoped_lock machine_lock(shared_->machine->mutex);
+    std::shared_ptr<Shared::Machine> machine = shared_->fresh_machine();
+    const GrammarAutomaton::StateId start = machine->automaton.start();  // which never changes
     return std::make_shared<const Shared::Place>(
-        Shared::Place{shared_->machine, std::make_shared<const std::vector<TokenId>>(scope.end_ids),
-                      shared_->machine->automaton.start()});
+        Shared::Place{std::move(machine), std::make_shared<const std::vector<TokenId>>(scope.end_ids), start});
+}
+
+std::size_t GrammarConstraint::bytes() const {
+    const std::scoped_lock lock(shared_->mutex);
+    if (shared_->machine == nullptr) return 0;
+    const std::scoped_lock machine_lock(shared_->machine->mutex);
+    return shared_->machine->automaton.bytes() + shared_->machine->mask_bytes();
 }
 
 Constraint::State GrammarConstraint::next(const State& state, TokenId token) const {
     Shared::Place place = Shared::place(state);
+    shared_->move_over(place);
     const std::scoped_lock lock(place.machine->mutex);
     const std::string& bytes = shared_->tokens->bytes(token);
     place.state = bytes.empty() ? GrammarAutomaton::kDead : place.machine->after(place.state, bytes);

@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
+#include <cstdint>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -17,6 +19,9 @@ namespace outrider {
 namespace {
 
 using Json = nlohmann::ordered_json;
+
+constexpr int kMostDepth = 256;                  // of schemas inside each other, references followed
+constexpr std::int64_t kMostRepetitions = 4096;  // what GBNF takes
 
 // Numbers are bounded, so that every one of them is finite and every text comes to an end.
 constexpr std::string_view kPrimitives = R"gbnf(
@@ -35,6 +40,8 @@ array ::= "[" space (value space ("," space value space)*)? "]"
 
 constexpr std::array kNotes{"title", "description", "default",  "examples",   "$schema",  "$id",
                             "$defs", "definitions", "readOnly", "deprecated", "$comment", "writeOnly"};
+
+constexpr std::array<std::string_view, 7> kTypes{"object", "array", "string", "integer", "number", "boolean", "null"};
 
 std::string literal_of(std::string_view text) {
     std::string literal = "\"";
@@ -63,14 +70,23 @@ private:
 
     /// A schema's rule; `where`: its place, for messages.
     std::string rule_of(const Json& schema, const std::string& where) {
+        // Each step takes stack, and a chain of references is as long as its document.
+        require(
+            depth_ < kMostDepth, ErrorKind::not_supported,
+            "JSON schema, {}: {} schemas inside each other, references followed, expected at most {}; write it flatter",
+            where, depth_ + 1, kMostDepth);
+        ++depth_;
+        std::string rule = rule_here(schema, where);
+        --depth_;
+        return rule;
+    }
+
+    std::string rule_here(const Json& schema, const std::string& where) {
         if (schema.is_boolean() && schema.get<bool>()) return "value";
         require(schema.is_object(), "JSON schema, {}: expected an object or true", where);
         if (schema.contains("$ref")) return reference(schema, where);
-        if (schema.contains("const")) {
-            allow(schema, where, {"const", "type"});
-            return add(literal_of(schema["const"].dump()));
-        }
-        if (schema.contains("enum")) return enumeration(schema, where);
+        if (schema.contains("const")) return values(schema, "const", where);
+        if (schema.contains("enum")) return values(schema, "enum", where);
         if (schema.contains("anyOf")) return any_of(schema, where);
         if (!schema.contains("type")) {
             if (schema.contains("properties")) return object(schema, where);
@@ -78,15 +94,40 @@ private:
             allow(schema, where, {});
             return "value";
         }
-        const Json& type = schema["type"];
-        if (type.is_string()) return typed(schema, type.get<std::string>(), where);
-        require(type.is_array() && !type.empty(), "JSON schema, {}: type must be a name or a list of names", where);
+        const std::vector<std::string> types = types_of(schema, where);
+        if (types.size() == 1) return typed(schema, types[0], where);
         std::vector<std::string> rules;
-        for (const Json& each : type) {
-            require(each.is_string(), "JSON schema, {}: type must be a name or a list of names", where);
-            rules.push_back(typed(schema, each.get<std::string>(), where, type.size() > 1));
-        }
+        for (const std::string& type : types) rules.push_back(typed(schema, type, where, true));
         return add(fmt::format("{}", fmt::join(rules, " | ")));
+    }
+
+    /// The names that `type` gives, each once: a name that came again would write all that is inside again, at every
+    /// level.
+    static std::vector<std::string> types_of(const Json& schema, const std::string& where) {
+        const Json& given = schema["type"];
+        const Json list = given.is_array() ? given : Json::array({given});
+        require(!list.empty(), "JSON schema, {}: type must be a name or a list of names", where);
+        std::vector<std::string> types;
+        for (const Json& each : list) {
+            require(each.is_string(), "JSON schema, {}: type must be a name or a list of names", where);
+            auto type = each.get<std::string>();
+            require(std::ranges::find(kTypes, type) != kTypes.end(),
+                    "JSON schema, {}: unknown type {}, expected one of {}", where, type,
+                    fmt::format("{}", fmt::join(kTypes, ", ")));
+            require(std::ranges::find(types, type) == types.end(), "JSON schema, {}: type names {} twice", where, type);
+            types.push_back(std::move(type));
+        }
+        return types;
+    }
+
+    static bool is_of(const Json& value, const std::string& type) {
+        if (type == "object") return value.is_object();
+        if (type == "array") return value.is_array();
+        if (type == "string") return value.is_string();
+        if (type == "boolean") return value.is_boolean();
+        if (type == "null") return value.is_null();
+        if (type == "number") return value.is_number();
+        return value.is_number_integer() || (value.is_number_float() && std::trunc(value.get<double>()) == value);
     }
 
     /// Throws Error for keywords beside these that restrict the text.
@@ -116,9 +157,7 @@ private:
         if (type == "array") return array(schema, where);
         if (type == "string") return string(schema, where);
         allow(schema, where, {"type"});
-        require(type == "integer" || type == "number" || type == "boolean" || type == "null",
-                "JSON schema, {}: unknown type {}", where, type);
-        return type;
+        return type;  // the rule's name too
     }
 
     std::string reference(const Json& schema, const std::string& where) {
@@ -137,12 +176,22 @@ private:
         return name;
     }
 
-    std::string enumeration(const Json& schema, const std::string& where) {
-        allow(schema, where, {"enum", "type"});
-        require(schema["enum"].is_array() && !schema["enum"].empty(), "JSON schema, {}: enum must be a list of values",
-                where);
+    /// The values of `enum` or `const`, as far as they are of the types that stand beside it.
+    std::string values(const Json& schema, const char* key, const std::string& where) {
+        allow(schema, where, {key, "type"});
+        const Json& given = schema[key];
+        const bool one = std::string_view(key) == "const";
+        require(one || (given.is_array() && !given.empty()), "JSON schema, {}: enum must be a list of values", where);
+        const Json list = one ? Json::array({given}) : given;
+        const std::vector<std::string> types =
+            schema.contains("type") ? types_of(schema, where) : std::vector<std::string>{};
         std::vector<std::string> words;
-        for (const Json& value : schema["enum"]) words.push_back(literal_of(value.dump()));
+        for (const Json& value : list)
+            if (types.empty() || std::ranges::any_of(types, [&](const auto& type) { return is_of(value, type); }))
+                words.push_back(literal_of(value.dump()));
+        require(!words.empty(),
+                "JSON schema, {}: no value of {} is of type {}, so nothing is allowed; change one of them", where, key,
+                fmt::format("{}", fmt::join(types, " or ")));
         return add(fmt::format("{}", fmt::join(words, " | ")));
     }
 
@@ -157,9 +206,14 @@ private:
 
     static std::int64_t number(const Json& schema, const char* key, std::int64_t otherwise, const std::string& where) {
         if (!schema.contains(key)) return otherwise;
-        require(schema[key].is_number_integer() && schema[key].get<std::int64_t>() >= 0,
+        require(schema[key].is_number_integer() &&
+                    (schema[key].is_number_unsigned() || schema[key].get<std::int64_t>() >= 0),
                 "JSON schema, {}: {} must be a whole number", where, key);
-        return schema[key].get<std::int64_t>();
+        const auto value = schema[key].get<std::uint64_t>();
+        require(value <= std::uint64_t{kMostRepetitions}, ErrorKind::not_supported,
+                "JSON schema, {}: {} is {}, expected at most {}; leave it out, or give a smaller number", where, key,
+                value, kMostRepetitions);
+        return static_cast<std::int64_t>(value);
     }
 
     std::string string(const Json& schema, const std::string& where) {
@@ -233,7 +287,7 @@ private:
     const Json& document_;
     std::string rules_;
     std::map<std::string, std::string> references_;
-    int count_ = 0;
+    int count_ = 0, depth_ = 0;
 };
 
 }  // namespace

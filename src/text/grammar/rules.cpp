@@ -52,8 +52,22 @@ std::int32_t RuleBuilder::add_rule() {
     return static_cast<std::int32_t>(rules_.size()) - 1;
 }
 
+void RuleBuilder::reserve(std::size_t symbols) const {
+    require(
+        symbols <= kMostSymbols - std::min(symbols_, kMostSymbols), ErrorKind::not_supported,
+        "grammar: more than {} symbols, repetitions written out; expected fewer: shorten its lists, or its repetitions",
+        kMostSymbols);
+}
+
 void RuleBuilder::add_alternative(std::int32_t rule, Sequence sequence) {
-    rules_[static_cast<std::size_t>(rule)].push_back(std::move(sequence));
+    std::vector<Sequence>& alternatives = rules_[static_cast<std::size_t>(rule)];
+    require(alternatives.size() < kMostAlternatives, ErrorKind::not_supported,
+            "grammar: a rule (or the enum of a schema) has more than {} alternatives; expected fewer: group those that "
+            "begin alike, or allow any text",
+            kMostAlternatives);
+    reserve(sequence.size() + 1);
+    symbols_ += sequence.size() + 1;
+    alternatives.push_back(std::move(sequence));
 }
 
 RuleBuilder::Sequence RuleBuilder::literal(std::string_view bytes) {
@@ -87,6 +101,7 @@ RuleBuilder::Sequence RuleBuilder::one_of(std::vector<std::pair<char32_t, char32
 }
 
 RuleBuilder::Sequence RuleBuilder::repeated(const Sequence& what, std::int64_t least, std::int64_t most) {
+    reserve(what.size() * static_cast<std::size_t>(std::max(least, most)));
     Sequence all;
     for (std::int64_t i = 0; i < least; ++i) all.insert(all.end(), what.begin(), what.end());
     if (most < 0) {
@@ -111,21 +126,36 @@ RuleBuilder::Sequence RuleBuilder::repeated(const Sequence& what, std::int64_t l
     return all;
 }
 
-std::vector<bool> RuleBuilder::nullable() const {
-    std::vector<bool> empty(rules_.size());
-    for (bool changed = true; changed;) {
-        changed = false;
-        for (std::size_t r = 0; r < rules_.size(); ++r) {
-            if (empty[r]) continue;
-            empty[r] = std::ranges::any_of(rules_[r], [&](const Sequence& sequence) {
-                return std::ranges::all_of(sequence, [&](const GrammarSymbol& symbol) {
-                    return symbol.kind == Kind::rule && empty[static_cast<std::size_t>(symbol.rule)];
-                });
-            });
-            changed = changed || empty[r];
+// Each rule is looked at again only when a rule that it names has been marked, so that long chains cost no more.
+std::vector<bool> RuleBuilder::closed_under(bool bytes_too) const {
+    struct Open {
+        std::size_t rule;
+        std::size_t missing;  // places of rules that are not marked yet
+    };
+    std::vector<Open> open;
+    std::vector<std::vector<std::size_t>> waiting(rules_.size());  // alternatives that name a rule
+    std::vector<std::size_t> ready;
+    for (std::size_t r = 0; r < rules_.size(); ++r)
+        for (const Sequence& sequence : rules_[r]) {
+            if (!bytes_too && std::ranges::any_of(sequence, [](auto& s) { return s.kind == Kind::bytes; })) continue;
+            open.push_back({r, 0});
+            for (const GrammarSymbol& symbol : sequence)
+                if (symbol.kind == Kind::rule) {
+                    waiting[static_cast<std::size_t>(symbol.rule)].push_back(open.size() - 1);
+                    ++open.back().missing;
+                }
+            if (open.back().missing == 0) ready.push_back(r);
         }
+    std::vector<bool> marked(rules_.size());
+    while (!ready.empty()) {
+        const std::size_t rule = ready.back();
+        ready.pop_back();
+        if (marked[rule]) continue;
+        marked[rule] = true;
+        for (const std::size_t each : waiting[rule])
+            if (--open[each].missing == 0) ready.push_back(open[each].rule);
     }
-    return empty;
+    return marked;
 }
 
 void RuleBuilder::check_left_recursion(const std::vector<std::string>& names) const {
@@ -163,11 +193,19 @@ void RuleBuilder::check_left_recursion(const std::vector<std::string>& names) co
 
 Grammar::Rules RuleBuilder::build(std::int32_t root, const std::vector<std::string>& names) && {
     check_left_recursion(names);
+    const std::vector<bool> ends = productive();
+    require(ends[static_cast<std::size_t>(root)],
+            "grammar: no text ends by it: every alternative of root leads back to a rule that needs itself, or to a "
+            "class without characters; give one a way out");
     Grammar::Rules built;
     built.root = root;
     for (std::vector<Sequence>& alternatives : rules_) {
         std::vector<std::int32_t>& starts = built.starts.emplace_back();
         for (Sequence& sequence : alternatives) {
+            if (std::ranges::any_of(sequence, [&](const GrammarSymbol& symbol) {
+                    return symbol.kind == Kind::rule && !ends[static_cast<std::size_t>(symbol.rule)];
+                }))
+                continue;
             starts.push_back(static_cast<std::int32_t>(built.symbols.size()));
             built.symbols.insert(built.symbols.end(), sequence.begin(), sequence.end());
             built.symbols.emplace_back();

@@ -22,7 +22,7 @@ public:
 
     /// Throws Error as Grammar::json_schema does.
     [[nodiscard]] std::shared_ptr<const Constraint> of(const std::string& schema) {
-        constexpr std::size_t kMostSchemas = 64;
+        constexpr std::size_t kMostSchemas = 16;  // times GrammarConstraint::kMostBytes
         const std::scoped_lock lock(mutex_);
         if (const auto found = known_.find(schema); found != known_.end()) return found->second;
         const Grammar grammar = Grammar::json_schema(schema);

@@ -207,6 +207,24 @@ class Texts(unittest.TestCase):
         with self.assertRaisesRegex(RuntimeError, "memory"):
             Engine(drafter=b"none", memory=1)
 
+    def test_structures_that_were_never_initialised(self):
+        request = ctypes.c_void_p()
+        for size in (0, 3, 4097, 2**63):
+            options = GenerationOptions()
+            options.size = size
+            status = C.outrider_submit(self.engine.handle, 0, b"hello", 5, ctypes.byref(options), None, None,
+                                       ctypes.byref(request))
+            self.assertEqual(status, BAD_REQUEST)
+            self.assertIn(b"outrider_generation_options", C.outrider_last_error())
+            stats = Stats()
+            stats.size = size
+            self.assertEqual(C.outrider_get_stats(self.engine.handle, ctypes.byref(stats)), BAD_REQUEST)
+        _, request = self.engine.submit("hello", max_tokens=2)
+        result = Result()
+        result.size = 2**40
+        self.assertEqual(C.outrider_wait(request, -1, ctypes.byref(result)), BAD_REQUEST)
+        C.outrider_request_free(request)
+
     def test_errors_are_of_their_thread(self):
         self.assertEqual(self.engine.submit("{", kind=1)[0], BAD_REQUEST)
         here, there = C.outrider_last_error(), []

@@ -59,6 +59,36 @@ Refusal refusal_of(const std::function<void()>& call) {
 
 }  // namespace
 
+TEST_CASE("waiting as long as there is comes to its end, and does not end at once", "[async]") {
+    ToyDecoder toy;
+    toy.pause = std::chrono::microseconds(500);
+    AsyncDecoder decoder{std::ref(toy)};
+    auto answer = decoder.submit({{1}}, {.max_tokens = 60});
+    CHECK(decoder.wait_idle(std::chrono::nanoseconds::max()));
+    CHECK(answer.wait_for(std::chrono::seconds(0)) == std::future_status::ready);
+}
+
+TEST_CASE("room is left for the cache that grows", "[async]") {
+    detail::AsyncQueue queue({.queue = 9, .tokens = 99, .least = 10, .growing = 0.5});
+    const auto ticket = [](std::int64_t tokens) {
+        auto one = std::make_unique<detail::AsyncTicket>();
+        one->tokens = tokens;
+        return one;
+    };
+    CHECK_THROWS_WITH(queue.push(ticket(70)), ContainsSubstring("memory for 66"));
+    queue.push(ticket(60)), queue.push(ticket(9));
+    const auto large = queue.pop();
+    REQUIRE(large);
+    CHECK_FALSE(queue.pop());  // 60, 10 and 30 for the growth of the first
+    queue.release(*large);
+    const auto small = queue.pop();
+    REQUIRE(small);
+    CHECK(queue.held() == 10);
+    for (int i = 0; i < 3; ++i) queue.push(ticket(30));
+    const auto first = queue.pop(), second = queue.pop(), third = queue.pop();
+    CHECK((first && second && !third));  // 10, 60 and 15; one more would be 115
+}
+
 TEST_CASE("requests of many threads get the texts that they get alone", "[async]") {
     AsyncDecoder decoder{ToyDecoder{5}, {.queue = 10'000}};
     std::atomic<int> wrong = 0;

@@ -7,9 +7,11 @@
 #include <future>
 #include <span>
 #include <stdexcept>
+#include <utility>
 #include <vector>
 
 #include <outrider/decode/async_decoder.hpp>
+#include <outrider/decode/check_lossless.hpp>
 #include <outrider/decode/detail/tree_limits.hpp>
 #include <outrider/decode/speculative_decoder.hpp>
 #include <outrider/draft/none.hpp>
@@ -21,24 +23,23 @@ using namespace outrider::test;
 
 namespace {
 
-/// Drafts bushes that no limit lets through: a full binary tree of three levels.
+/// Drafts bushes with branches everywhere: a full binary tree of three levels, or its first nodes.
 class Bushes final : public DraftModel {
 public:
     [[nodiscard]] std::string_view kind() const override { return "bushes"; }
 
-    std::vector<SequenceTree> propose(std::span<const SequenceFeedback> feedback, DraftBudget) override {
+    std::vector<SequenceTree> propose(std::span<const SequenceFeedback> feedback, DraftBudget budget) override {
         std::vector<SequenceTree> trees;
-        for (const auto& f : feedback) trees.push_back({f.sequence, bush(f.pending)});
+        for (const auto& f : feedback) trees.push_back({f.sequence, bush(f.pending, budget.nodes)});
         return trees;
     }
 
 public:
-    static TokenTree bush(TokenId root) {
+    static TokenTree bush(TokenId root, std::int64_t nodes = 14) {
         TokenTree::Builder tree(root);
-        for (NodeIndex node = 0; node < 7; ++node) {
-            (void)tree.add(node, (root + node) % 12, 0.0F);
-            (void)tree.add(node, (root + node + 1) % 12, 0.0F);
-        }
+        for (std::int64_t node = 0; node < nodes; ++node)
+            (void)tree.add(static_cast<NodeIndex>(node / 2), static_cast<TokenId>((root + node / 2 + node % 2) % 12),
+                           0.0F);
         return std::move(tree).build();
     }
 };
@@ -112,6 +113,58 @@ TEST_CASE("a target's limits are kept, and texts stay the same", "[decode]") {
                   plain.generate({{i, 1}}, {.max_tokens = 25}).tokens);
         }
     }
+}
+
+TEST_CASE("a verifier is checked within its limits", "[decode]") {
+    const std::vector<std::vector<TokenId>> prompts{{1, 2, 3}, {4}};
+    for (const VerifierLimits limits :
+         {VerifierLimits{.sequences = 1}, VerifierLimits{.rows = 1}, VerifierLimits{.rows = 2},
+          VerifierLimits{.rows = 3}, VerifierLimits{.rows = 7, .leaves = 3}, VerifierLimits{.leaves = 1},
+          VerifierLimits{.leaves = 2}, VerifierLimits{.chains_only = true}, VerifierLimits{.tokens = 30},
+          VerifierLimits{.rows = 5, .leaves = 2, .sequences = 1, .chains_only = true}}) {
+        CAPTURE(limits.rows, limits.leaves, limits.sequences, limits.tokens, limits.chains_only);
+        Limited target(FakeLaw{}, limits);
+        const LosslessReport report = check_lossless(target, prompts, {.tokens = 12});
+        CHECK(report.exact());
+        CHECK(report.tokens == 2 * 12);
+        CHECK(report.rows == 2 * 12);
+        CHECK(target.held() == 0);
+    }
+    Limited small(FakeLaw{}, {.tokens = 6});
+    CHECK_THROWS_AS(check_lossless(small, prompts), Error);
+    Limited one(FakeLaw{}, {.sequences = 1});  // no companion is wanted, so none is made
+    CHECK(check_lossless(one, prompts, {.tokens = 5, .companions = false}).exact());
+}
+
+TEST_CASE("a drafter is asked for no more than a target takes", "[decode]") {
+    /// Notes what it is asked for.
+    class Asked final : public DraftModel {
+    public:
+        [[nodiscard]] std::string_view kind() const override { return "asked"; }
+        std::vector<SequenceTree> propose(std::span<const SequenceFeedback> feedback, DraftBudget budget) override {
+            most = std::max(most, budget.nodes * std::ssize(feedback));
+            chains = chains || budget.chains;
+            CHECK((budget.tree_prices.empty() || std::ssize(budget.tree_prices) == budget.nodes + 1));
+            std::vector<SequenceTree> trees;
+            for (const auto& f : feedback) trees.push_back({f.sequence, TokenTree::root_only(f.pending)});
+            return trees;
+        }
+        std::int64_t most = 0;
+        bool chains = false;
+    };
+    const auto ask = [](VerifierLimits limits, std::int64_t nodes) {
+        Limited target(FakeLaw{}, limits);
+        Asked draft;
+        SpeculativeDecoder decoder{std::ref(draft), std::ref(target), {.nodes = nodes}};
+        for (TokenId i = 0; i < 3; ++i) (void)decoder.join({{i, 1}}, {.max_tokens = 9});
+        decoder.run();
+        return std::pair(draft.most, draft.chains);
+    };
+    CHECK(ask({}, 14) == std::pair(std::int64_t{42}, false));
+    CHECK(ask({.rows = 12}, 14) == std::pair(std::int64_t{9}, false));  // three roots
+    CHECK(ask({.rows = 3}, 14) == std::pair(std::int64_t{0}, false));   // the roots alone: not at all
+    CHECK(ask({.chains_only = true}, 14) == std::pair(std::int64_t{42}, true));
+    CHECK(ask({.rows = 12}, kAutoNodes).first <= 12);
 }
 
 TEST_CASE("requests wait for the tokens that a target says it can hold", "[decode][async]") {

@@ -52,6 +52,15 @@ TEST_CASE("config: the defaults of Llama") {
     CHECK(config.eos_ids.empty());
 }
 
+TEST_CASE("config: a text model beside a part for images is named as that") {
+    for (const char* type : {"gemma3", "mistral3"}) {
+        json root{{"model_type", type}, {"text_config", least()}, {"vision_config", json::object()}};
+        CHECK_THROWS_MATCHES(parse(root), Error, MessageMatches(ContainsSubstring("part for images")));
+        root.update(least());
+        CHECK_THROWS_MATCHES(parse(root), Error, MessageMatches(ContainsSubstring(std::string(type))));
+    }
+}
+
 TEST_CASE("config: every field") {
     json root = least();
     root.update(json::parse(R"({"model_type": "mistral", "architectures": ["MistralForCausalLM"],

@@ -17,23 +17,31 @@
 
 namespace outrider::test {
 
-/// One request on a connection of its own to this machine. Closes it when it is destroyed.
+/// A connection of its own to this machine, and what is said on it. Closes it when it is destroyed.
 class RawClient {
 public:
     /// `missing`: bytes that are announced and never sent.
-    RawClient(int port, const std::string& path, const std::string& body, std::size_t missing = 0)
-        : socket_(::socket(AF_INET, SOCK_STREAM, 0)) {
+    RawClient(int port, const std::string& path, const std::string& body, std::size_t missing = 0) : RawClient(port) {
+        send("POST " + path +
+             " HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n" +
+             "Content-Length: " + std::to_string(body.size() + missing) + "\r\n\r\n" + body);
+    }
+    /// A connection alone; `six`: to ::1.
+    explicit RawClient(int port, bool six = false) : socket_(::socket(six ? AF_INET6 : AF_INET, SOCK_STREAM, 0)) {
         sockaddr_in place{};
         place.sin_family = AF_INET;
         place.sin_port = htons(static_cast<std::uint16_t>(port));
         place.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-        if (::connect(socket_, reinterpret_cast<sockaddr*>(&place), sizeof place) != 0) {
+        sockaddr_in6 place6{};
+        place6.sin6_family = AF_INET6;
+        place6.sin6_port = place.sin_port;
+        place6.sin6_addr = in6addr_loopback;
+        const auto* address =
+            six ? reinterpret_cast<const sockaddr*>(&place6) : reinterpret_cast<const sockaddr*>(&place);
+        if (::connect(socket_, address, six ? sizeof place6 : sizeof place) != 0) {
             ::close(socket_);
             throw std::runtime_error("nobody listens");
         }
-        send("POST " + path +
-             " HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n" +
-             "Content-Length: " + std::to_string(body.size() + missing) + "\r\n\r\n" + body);
     }
     RawClient(const RawClient&) = delete;
     RawClient& operator=(const RawClient&) = delete;
@@ -70,15 +78,17 @@ public:
         return joined;
     }
 
-private:
-    void send(const std::string& bytes) const {
+    /// Whether all of it was taken; a server that had enough takes no more, and `read` tells why.
+    bool send(const std::string& bytes) const {
         for (std::size_t sent = 0; sent < bytes.size();) {
             const auto size = ::send(socket_, bytes.data() + sent, bytes.size() - sent, MSG_NOSIGNAL);
-            if (size <= 0) return;  // a server that had enough: `read` tells
+            if (size <= 0) return false;
             sent += static_cast<std::size_t>(size);
         }
+        return true;
     }
 
+private:
     int socket_;
     std::string all_;
 };

@@ -16,13 +16,8 @@
 #include <thread>
 #include <vector>
 
-#include <outrider/decode/async_decoder.hpp>
-
 #include "raw_client.hpp"
-#include "serve/api_error.hpp"
-#include "serve/constraints.hpp"
-#include "serve/server.hpp"
-#include "unit/decode/toy_decoder.hpp"
+#include "toy_server.hpp"
 
 using namespace outrider;
 using namespace outrider::serve;
@@ -32,77 +27,12 @@ using Json = nlohmann::json;
 
 namespace {
 
-constexpr std::int64_t kMemory = 60'000, kEndless = 20'000;
+constexpr std::int64_t kMemory = kToyMemory, kEndless = 20'000;
 const std::string kSchema = R"({"type": "object", "properties": {"a": {"type": "string", "maxLength": 9},
     "b": {"enum": [1, 22, 333]}}, "required": ["a", "b"]})";
-const ToyDetokenizer& toy_detokenizer() {
-    static const ToyDetokenizer text;
-    return text;
-}
+using Running = ToyServer<>;
 
-std::vector<TokenId> tokens_of(std::string_view text) { return {text.begin(), text.end()}; }
-
-/// The toy behind the server. A prompt's tokens are its characters.
-class ToyServed final : public Served {
-public:
-    explicit ToyServed(std::size_t queue = 400) : decoder_(toy(), {.queue = queue, .tokens = kMemory}) {}
-
-    [[nodiscard]] Prompt chat(const Chat& chat) const override { return text(chat.messages.back().content); }
-    [[nodiscard]] Prompt text(std::string_view text) const override {
-        if (text.starts_with("broken")) return {{ToyDecoder::kBreaks}};
-        if (text.starts_with("refused")) return {{ToyDecoder::kBadPrompt}};
-        return {tokens_of(text)};
-    }
-    [[nodiscard]] std::int64_t context() const override { return ToyDecoder::kContext; }
-    [[nodiscard]] TokenName name(TokenId token) const override { return {toy_detokenizer().bytes(token), {}}; }
-    [[nodiscard]] std::shared_ptr<const Constraint> json(const std::string& schema) override {
-        return constraints_.of(schema);
-    }
-    void submit(Prompt prompt, GenerationOptions options, AsyncRequest request) override {
-        (void)decoder_.submit(std::move(prompt), std::move(options), std::move(request));
-    }
-    [[nodiscard]] AsyncMetrics metrics() const override { return decoder_.metrics(); }
-    void stop() { decoder_.stop(); }
-    bool wait_idle() { return decoder_.wait_idle(60s); }
-
-private:
-    static ToyDecoder toy() {
-        ToyDecoder toy{8};
-        toy.pause = 20us;
-        return toy;
-    }
-    Constraints constraints_{toy_detokenizer(), kToyVocabulary};
-    AsyncDecoder<ToyDecoder> decoder_;
-};
-
-class Running {
-public:
-    explicit Running(std::size_t queue = 400) : served(queue), server_(served, options()) {
-        thread_ = std::thread([this] { server_.run(); });
-    }
-    ~Running() {
-        served.stop();
-        server_.stop();
-        thread_.join();
-    }
-    [[nodiscard]] int port() const { return server_.port(); }
-
-    ToyServed served;
-
-private:
-    static ServerOptions options() {
-        ServerOptions options;
-        options.port = 0, options.model = "toy", options.max_body = 50'000, options.connections = 24;
-        options.end_time = 60s;
-        return options;
-    }
-    Server server_;
-    std::thread thread_;
-};
-
-Json ask(const std::string& content, std::int64_t tokens, bool stream) {
-    return {{"messages", {{{"role", "user"}, {"content", content}}}}, {"max_tokens", tokens}, {"stream", stream}};
-}
+Json ask(const std::string& content, std::int64_t tokens, bool stream) { return toy_ask(content, tokens, stream); }
 
 /// Of a whole answer or of a stream. What is no such thing is no text.
 std::string text_of(const std::string& body, bool stream) {
@@ -243,7 +173,7 @@ TEST_CASE("200 requests of 16 threads and of all kinds get what they get alone, 
 
 TEST_CASE("a full queue refuses, and takes again when there is room", "[serve][load]") {
     warm_up();
-    Running server(3);
+    Running server(Running::options(), 3);
     std::atomic<int> served = 0, refused = 0, other = 0;
     std::vector<std::jthread> clients;
     for (int c = 0; c < 16; ++c)

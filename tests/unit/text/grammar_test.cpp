@@ -1,6 +1,7 @@
 // Grammars: what they accept, byte by byte, and what they refuse with a reason.
 #include <catch2/catch_all.hpp>
 
+#include <algorithm>
 #include <limits>
 #include <memory>
 #include <random>
@@ -108,6 +109,32 @@ TEST_CASE("GBNF: what is none is refused, with its place", "[grammar]") {
     because("root ::= \"a\"{99999}", "up to 4096");
 }
 
+TEST_CASE("GBNF: what no text derives is refused, and paths without an end are not entered", "[grammar]") {
+    for (const char* text : {"root ::= []", "root ::= \"a\" | []", "root ::= [^\\x00-\\U0010FFFF]"})
+        CHECK_THROWS_WITH(Grammar::parse(text), ContainsSubstring("no character is of this class"));
+    CHECK_THROWS_WITH(Grammar::parse("root ::= \"a\" root"), ContainsSubstring("no text ends"));
+    CHECK_THROWS_WITH(Grammar::parse("root ::= \"a\" x\nx ::= \"b\" y\ny ::= \"c\" x"),
+                      ContainsSubstring("no text ends"));
+    CHECK_THROWS_WITH(
+        Grammar::json_schema(R"({"type": "object", "properties": {"n": {"$ref": "#"}}, "required": ["n"]})"),
+        ContainsSubstring("no text ends"));
+    const Grammar grammar = Grammar::parse("root ::= \"a\" | \"b\" x\nx ::= \"c\" x");
+    CHECK(derives(grammar, "a"));
+    const GrammarConstraint constraint(grammar, trie());
+    CHECK_FALSE(constraint.allows(constraint.begin({.vocabulary = kVocabulary, .end_ids = {kEnd}}), 'b'));
+}
+
+TEST_CASE("GBNF: a text that is whole before it begins", "[grammar]") {
+    const GrammarConstraint constraint(Grammar::parse("root ::= \"\""), trie());
+    const Constraint::State state = constraint.begin({.vocabulary = kVocabulary, .end_ids = {kEnd}});
+    CHECK(constraint.finished(state));
+    CHECK(constraint.allows(state, kEnd));
+    CHECK_FALSE(constraint.allows(state, 'a'));
+    std::vector<float> row(kVocabulary, 1.0F);
+    constraint.mask(state, row);
+    CHECK(std::ranges::count(row, 1.0F) == 1);
+}
+
 TEST_CASE("the mask says what allows says, token by token", "[grammar]") {
     std::mt19937 random(3);
     const GrammarConstraint constraint(
@@ -136,6 +163,66 @@ TEST_CASE("the mask says what allows says, token by token", "[grammar]") {
             state = constraint.next(state, allowed[random() % allowed.size()]);
         }
     }
+}
+
+TEST_CASE("what a constraint remembers is bounded, also while one text runs", "[grammar]") {
+    // Every bracket makes a state of its own, and every state a mask.
+    const GrammarConstraint constraint(Grammar::parse(R"g(root ::= "(" root ")" root | "[" root "]" root | "")g"),
+                                       trie());
+    Constraint::State state = constraint.begin({.vocabulary = kVocabulary, .end_ids = {kEnd}});
+    std::vector<TokenId> open;
+    std::size_t most = 0, before = 0;
+    int fresh = 0;  // machines
+    std::mt19937 random(5);
+    for (int step = 0; step < 120'000; ++step) {
+        const bool closes = !open.empty() && random() % 100 < 45;
+        const TokenId token = closes ? open.back() : random() % 2 == 0 ? '(' : '[';
+        REQUIRE(constraint.allows(state, token));
+        if (closes)
+            open.pop_back();
+        else
+            open.push_back(token == '(' ? ')' : ']');
+        if (step % 50 == 0) {
+            std::vector<float> row(kVocabulary, 1.0F);
+            constraint.mask(state, row);
+            REQUIRE((row[')'] == 1.0F) == constraint.allows(state, ')'));
+        }
+        state = constraint.next(state, token);
+        most = std::max(most, constraint.bytes());
+        fresh += constraint.bytes() < before ? 1 : 0;
+        before = constraint.bytes();
+    }
+    CHECK(most < GrammarConstraint::kMostBytes + (std::size_t{1} << 20));
+    while (!open.empty()) {
+        REQUIRE(constraint.allows(state, open.back()));
+        REQUIRE_FALSE(constraint.allows(state, kEnd));
+        state = constraint.next(state, open.back());
+        open.pop_back();
+    }
+    CHECK(constraint.allows(state, kEnd));
+    CHECK(fresh > 0);
+}
+
+TEST_CASE("a grammar is bounded, however it is written", "[grammar][schema]") {
+    std::string many = "root ::= \"a\"";
+    for (int i = 0; i < 17'000; ++i) many += " | \"" + std::to_string(i) + '"';
+    CHECK_THROWS_WITH(Grammar::parse(many), ContainsSubstring("alternatives"));
+    CHECK_THROWS_WITH(Grammar::parse("root ::= \"" + std::string(1000, 'a') + "\"{4096}"),
+                      ContainsSubstring("symbols"));
+    CHECK_THROWS_WITH(Grammar::parse("root ::= \"" + std::string(1000, 'a') + "\"{0,4096}"),
+                      ContainsSubstring("symbols"));
+    std::string one_after_another = "root ::=";
+    for (int i = 0; i < 1000; ++i) one_after_another += " \"" + std::string(100, 'a') + "\"{4096}";
+    CHECK_THROWS_WITH(Grammar::parse(one_after_another), ContainsSubstring("symbols"));
+    Json schema{{"enum", Json::array()}};
+    for (int i = 0; i < 16'000; ++i) schema["enum"].push_back(100'000 + 7 * i);
+    CHECK(derives(Grammar::json_schema(schema.dump()), "100007"));
+    for (int i = 0; i < 1000; ++i) schema["enum"].push_back(i);
+    CHECK_THROWS_WITH(Grammar::json_schema(schema.dump()), ContainsSubstring("enum"));
+    Json wide{{"type", "object"}, {"properties", Json::object()}};
+    for (int i = 0; i < 2000; ++i)
+        wide["properties"]["k" + std::to_string(i)] = {{"type", "string"}, {"maxLength", 4096}};
+    CHECK_THROWS_WITH(Grammar::json_schema(wide.dump()), ContainsSubstring("symbols"));
 }
 
 TEST_CASE("what the grammar leaves no choice of is expected in the longest tokens", "[grammar]") {
@@ -182,4 +269,68 @@ TEST_CASE("JSON schemas allow what they should, and name what they cannot", "[gr
     because(R"({"type": "object", "properties": {}, "required": ["x"]})", "no property");
     because(R"({"$ref": "#/nowhere"})", "leads nowhere");
     because(R"({"type": "date"})", "unknown type");
+}
+
+TEST_CASE("JSON schemas: chains and nests have a depth, whatever they are made of", "[grammar][schema]") {
+    for (const bool nested : {false, true}) {
+        const auto chain = [&](int links) {
+            Json document{{"$ref", "#/$defs/0"}, {"$defs", Json::array()}};
+            for (int i = 1; i <= links; ++i) {
+                const Json next{{"$ref", "#/$defs/" + std::to_string(i)}};
+                document["$defs"].push_back(nested ? Json{{"anyOf", {next}}} : next);
+            }
+            document["$defs"].push_back(true);
+            return document.dump();
+        };
+        CHECK(derives(Grammar::json_schema(chain(100)), "[1]"));
+        for (const int links : {300, 3000, 30'000})
+            CHECK_THROWS_WITH(Grammar::json_schema(chain(links)), ContainsSubstring("at most 256"));
+    }
+    // Each level names its type twice: written out, that would be 2^60 rules.
+    std::string twice = "true";
+    for (int i = 0; i < 60; ++i) twice = R"({"type": ["object", "object"], "properties": {"a": )" + twice + "}}";
+    CHECK_THROWS_WITH(Grammar::json_schema(twice), ContainsSubstring("twice"));
+}
+
+TEST_CASE("JSON schemas: a type beside values holds for them", "[grammar][schema]") {
+    const auto held = [](const char* schema) {
+        std::string all;
+        const Grammar grammar = Grammar::json_schema(schema);
+        for (const char* text : {"\"a\"", "1", "1.0", "1.5", "true", "null", "[1]", "{\"a\":1}"})
+            all += derives(grammar, text) ? '1' : '0';
+        return all;
+    };
+    const auto with = [&](const std::string& type) {
+        return held((R"({"enum": ["a", 1, 1.0, 1.5, true, null, [1], {"a": 1}])" + type + "}").c_str());
+    };
+    CHECK(with("") == "11111111");
+    CHECK(with(R"(, "type": "string")") == "10000000");
+    CHECK(with(R"(, "type": "integer")") == "01100000");
+    CHECK(with(R"(, "type": "number")") == "01110000");
+    CHECK(with(R"(, "type": "boolean")") == "00001000");
+    CHECK(with(R"(, "type": "null")") == "00000100");
+    CHECK(with(R"(, "type": "array")") == "00000010");
+    CHECK(with(R"(, "type": "object")") == "00000001");
+    CHECK(with(R"(, "type": ["string", "null"])") == "10000100");
+    CHECK(held(R"({"const": 1, "type": "integer"})") == "01000000");
+    const auto because = [](const char* schema, const char* why) {
+        CHECK_THROWS_WITH(Grammar::json_schema(schema), ContainsSubstring(why));
+    };
+    because(R"({"type": "string", "const": 1})", "no value of const is of type string");
+    because(R"({"type": ["string", "null"], "enum": [1, 2]})", "no value of enum is of type string or null");
+    because(R"({"type": "text", "enum": [1, 2]})", "unknown type text");
+    because(R"({"type": 7, "enum": [1, 2]})", "type must be a name");
+}
+
+TEST_CASE("JSON schemas: a count beyond what is supported is named with its place", "[grammar][schema]") {
+    for (const std::string key : {"minLength", "maxLength", "minItems", "maxItems"})
+        for (const std::string value : {"5000", "18446744073709551615"}) {
+            const std::string type = key.ends_with("Length") ? "string" : "array";
+            const std::string schema =
+                R"({"properties": {"a": {"type": ")" + type + R"(", ")" + key + "\": " + value + "}}}";
+            CHECK_THROWS_WITH(Grammar::json_schema(schema),
+                              ContainsSubstring("#/properties/a: " + key + " is " + value + ", expected at most 4096"));
+        }
+    CHECK(
+        derives(Grammar::json_schema(R"({"type": "string", "maxLength": 4096})"), '"' + std::string(4096, 'a') + '"'));
 }

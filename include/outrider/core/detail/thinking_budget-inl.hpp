@@ -22,7 +22,8 @@ struct Place {
     std::int64_t thoughts = 0;       // tokens
     std::vector<TokenId> last = {};  // as many as the longer of open and close has
     std::size_t closed = 0;          // closing: tokens of close that stand there
-    Constraint::State answer = {};   // behind, where there is a constraint
+    std::size_t opened = 0;          // before, with answer_at_once: tokens of open that are all the text so far
+    Constraint::State answer = {};   // behind, where there is a constraint; before, while the text may be the answer
     std::shared_ptr<const ConstraintScope> scope = {};
 };
 
@@ -49,12 +50,15 @@ OUTRIDER_INLINE ThinkingBudget::ThinkingBudget(Options options) : options_(std::
 }
 
 OUTRIDER_INLINE Constraint::State ThinkingBudget::begin(const ConstraintScope& scope) const {
-    for (const TokenId token : options_.close)
-        require(token >= 0 && token < scope.vocabulary, "ThinkingBudget: token {} is outside the vocabulary of {}",
-                token, scope.vocabulary);
+    for (const auto* word : {&options_.close, &options_.open})
+        for (const TokenId token : *word)
+            require(token >= 0 && token < scope.vocabulary, "ThinkingBudget: token {} is outside the vocabulary of {}",
+                    token, scope.vocabulary);
     detail::thinking::Place start{.scope = std::make_shared<const ConstraintScope>(scope)};
     if (options_.open.empty())
         start.phase = options_.budget == 0 ? detail::thinking::Phase::closing : detail::thinking::Phase::thinking;
+    else if (options_.answer && options_.answer_at_once)
+        start.answer = options_.answer->begin(scope);
     return std::make_shared<const detail::thinking::Place>(std::move(start));
 }
 
@@ -64,12 +68,23 @@ OUTRIDER_INLINE Constraint::State ThinkingBudget::next(const State& state, Token
         if (options_.answer) now.answer = options_.answer->next(now.answer, token);
         return std::make_shared<const detail::thinking::Place>(std::move(now));
     }
+    const bool at_once = options_.answer && options_.answer_at_once;
+    if (now.phase == detail::thinking::Phase::before && at_once) {
+        const bool answers = now.answer && options_.answer->allows(now.answer, token);
+        now.answer = answers ? options_.answer->next(now.answer, token) : nullptr;
+        if (token != options_.open[now.opened]) {
+            require(answers, "ThinkingBudget: token {} neither opens thoughts nor begins the answer", token);
+            now.phase = detail::thinking::Phase::behind;
+            return std::make_shared<const detail::thinking::Place>(std::move(now));
+        }
+        ++now.opened;
+    }
     now.last.push_back(token);
     if (now.last.size() > std::max(options_.open.size(), options_.close.size())) now.last.erase(now.last.begin());
     if (now.phase == detail::thinking::Phase::before) {
         if (!detail::thinking::ends_with(now.last, options_.open))
             return std::make_shared<const detail::thinking::Place>(std::move(now));
-        now.phase = detail::thinking::Phase::thinking, now.last.clear();
+        now.phase = detail::thinking::Phase::thinking, now.last.clear(), now.answer = nullptr;
     } else {
         ++now.thoughts;
     }
@@ -95,6 +110,14 @@ OUTRIDER_INLINE void ThinkingBudget::mask(const State& state, std::span<float> l
         for (const TokenId end : now.scope->end_ids)
             if (std::ranges::find(options_.close, end) == options_.close.end())
                 logits[static_cast<std::size_t>(end)] = kNever;
+    } else if (now.phase == detail::thinking::Phase::before && options_.answer && options_.answer_at_once) {
+        const auto opens = static_cast<std::size_t>(options_.open[now.opened]);
+        const float logit = logits[opens];
+        if (now.answer)
+            options_.answer->mask(now.answer, logits);
+        else
+            std::ranges::fill(logits, kNever);
+        logits[opens] = logit;
     } else if (now.answer) {
         options_.answer->mask(now.answer, logits);
     }
@@ -103,6 +126,8 @@ OUTRIDER_INLINE void ThinkingBudget::mask(const State& state, std::span<float> l
 OUTRIDER_INLINE bool ThinkingBudget::allows(const State& state, TokenId token) const {
     const detail::thinking::Place& now = detail::thinking::place(state);
     if (now.phase == detail::thinking::Phase::closing) return token == options_.close[now.closed];
+    if (now.phase == detail::thinking::Phase::before && options_.answer && options_.answer_at_once)
+        return token == options_.open[now.opened] || (now.answer && options_.answer->allows(now.answer, token));
     if (now.answer) return options_.answer->allows(now.answer, token);
     const auto& ends = now.scope->end_ids;
     return now.phase != detail::thinking::Phase::thinking || std::ranges::find(ends, token) == ends.end() ||

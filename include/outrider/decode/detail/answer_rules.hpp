@@ -25,6 +25,9 @@ public:
     /// Whether there is anything to ask.
     [[nodiscard]] bool any() const noexcept { return any_; }
 
+    /// Whether the answer is whole before its first token.
+    [[nodiscard]] bool finished() const { return constraint_ && constraint_->finished(state_); }
+
     /// Edits the row of the token that follows `answer`, which begins with what `advance` was told. Rows behind a token
     /// that may not stand there, or behind a whole answer, stay as they are: nothing of them is ever emitted.
     void edit(std::span<const TokenId> answer, std::span<float> logits);

@@ -78,11 +78,12 @@ public:
     /// Throws RequestRefused.
     void push(AsyncTicketPtr ticket) {
         ticket->tokens = std::max(ticket->tokens, options_.least);
-        if (options_.tokens > 0 && ticket->tokens > options_.tokens)
-            refuse<std::int64_t>(Refusal::too_large,
-                                 "the request may come to hold {} tokens, prompt and text, and there is memory for {}; "
-                                 "shorten the prompt or ask for fewer tokens",
-                                 ticket->tokens, options_.tokens);
+        if (options_.tokens > 0 && ticket->tokens + growth_of(ticket->tokens) > options_.tokens)
+            refuse<std::int64_t>(
+                Refusal::too_large,
+                "the request may come to hold {} tokens, prompt and text, and there is memory for {} of one text; "
+                "shorten the prompt or ask for fewer tokens",
+                ticket->tokens, static_cast<std::int64_t>(double(options_.tokens) / (1 + options_.growing)));
         if (waiting_.size() >= options_.queue)
             refuse<std::size_t>(Refusal::queue_full, "{} requests wait, as many as may; try again later",
                                 waiting_.size());
@@ -97,13 +98,19 @@ public:
     [[nodiscard]] AsyncTicketPtr pop() {
         if (waiting_.empty()) return nullptr;
         const std::int64_t tokens = waiting_.front()->tokens;
-        if (options_.tokens > 0 && held_ + tokens > options_.tokens) return nullptr;
+        std::int64_t growing = growth_of(tokens);
+        for (const std::int64_t other : each_held_) growing = std::max(growing, growth_of(other));
+        if (options_.tokens > 0 && held_ + tokens + growing > options_.tokens) return nullptr;
+        each_held_.push_back(tokens);
         held_ += tokens;
         return take(waiting_.begin());
     }
 
     /// Gives back the memory of one that `pop` gave.
-    void release(const AsyncTicket& ticket) { held_ -= ticket.tokens; }
+    void release(const AsyncTicket& ticket) noexcept {
+        held_ -= ticket.tokens;
+        each_held_.erase(std::find(each_held_.begin(), each_held_.end(), ticket.tokens));
+    }
 
     /// One that has to end before its turn; null: none.
     [[nodiscard]] AsyncTicketPtr pop_lapsed() {
@@ -124,6 +131,11 @@ private:
         throw RequestRefused(why, "AsyncDecoder: " + written<Args...>(text, args...));
     }
 
+    /// A cache that is never larger than the smallest does not grow.
+    [[nodiscard]] std::int64_t growth_of(std::int64_t tokens) const {
+        return tokens > options_.least ? static_cast<std::int64_t>(options_.growing * double(tokens)) : 0;
+    }
+
     AsyncTicketPtr take(std::vector<AsyncTicketPtr>::iterator it) {
         AsyncTicketPtr ticket = std::move(*it);
         waiting_.erase(it);
@@ -133,6 +145,7 @@ private:
     AsyncOptions options_;
     std::vector<AsyncTicketPtr> waiting_;  // urgent first
     std::int64_t held_ = 0;
+    std::vector<std::int64_t> each_held_;  // tokens of those that `pop` gave
 };
 
 }  // namespace outrider::detail

@@ -31,7 +31,7 @@ OUTRIDER_INLINE void SequenceBook::wait(std::unique_ptr<Session> session) {
 
 OUTRIDER_INLINE void SequenceBook::admit(const Release& release) {
     while (!waiting_.empty() && active_.size() + prompts_.size() < max_batch_) {
-        if (waiting_.front()->ended())  // max_tokens is 0
+        if (waiting_.front()->ended())  // max_tokens is 0, or a constraint lets nothing follow
             retire(*waiting_.front(), release);
         else
             prompts_.add(waiting_.front());

@@ -52,6 +52,7 @@ OUTRIDER_INLINE Session::Session(SequenceId id, Prompt prompt, const GenerationO
               std::move(sink)) {
     text_ = std::move(prompt.tokens);
     stats_.prompt_tokens = static_cast<std::int64_t>(text_.size());
+    if (rules_.finished()) stream_.end(FinishReason::stop);
     if (options.logprobs) logprobs_ = LogprobRequest{*options.logprobs, options.logprob_law};
     if (!sampling_.logit_hook && !rules_.any()) return;
     // Acceptance may walk on below a drafted token that ends the text. Nothing of it is emitted, and a hook need not

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include <outrider/budget/detail/tree_budget.hpp>
 #include <outrider/target/verifier.hpp>
 #include <outrider/tree/detail/subtree.hpp>
 
@@ -23,6 +24,18 @@ public:
         for (const std::int64_t bound : {limits_.sequences, limits_.rows, limits_.leaves})
             if (bound > 0) most = std::min(most, static_cast<std::size_t>(bound));
         return most;
+    }
+
+    /// What a drafter is asked for where so many sequences share a round: more would be found in vain.
+    [[nodiscard]] budget::DraftPlan within(budget::DraftPlan plan, std::size_t sequences) const {
+        const auto many = static_cast<std::int64_t>(sequences);
+        DraftBudget& budget = plan.budget;
+        budget.nodes = std::min(budget.nodes, share(limits_.rows, many) - 1);
+        budget.chains = limits_.chains_only || share(limits_.leaves, many) == 1;
+        if (std::ssize(budget.tree_prices) > budget.nodes + 1)
+            budget.tree_prices = budget.tree_prices.first(static_cast<std::size_t>(budget.nodes) + 1);
+        if (budget.nodes == 0) plan.drafting.clear();
+        return plan;
     }
 
     /// The trees with as many of their first nodes as fit. One that was drawn and does not fit is left out: which of
