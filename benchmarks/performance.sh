@@ -31,7 +31,7 @@ drafters=none,ngram
 # Day, processor, vector instructions, and how busy the machine was before.
 machine() {
     local vectors
-    vectors=$(grep -m 1 '^flags' /proc/cpuinfo | grep -o -w -E 'avx2|avx512f|avx512_vnni|avx512_bf16' | sort -u | paste -s -d ' ')
+    vectors=$(grep -m 1 '^flags' /proc/cpuinfo | grep -o -w -E 'avx2|avx512f|avx512_vnni|avx512_bf16|amx_bf16' | sort -u | paste -s -d ' ')
     echo "$(date -u +%Y-%m-%d), $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1), $(nproc) cores," \
          "${vectors:-no known vector instructions}, load average $(cut -d ' ' -f 1 /proc/loadavg) at the start"
 }

@@ -289,7 +289,7 @@ def processor():
     fields = dict(line.split(":", 1) for line in info.split("\n\n")[0].splitlines() if ":" in line)
     fields = {key.strip(): value.strip() for key, value in fields.items()}
     flags = set(fields.get("flags", fields.get("Features", "")).split())
-    vector = [name for name in ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "asimd", "asimddp") if name in flags]
+    vector = [name for name in ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd", "asimddp") if name in flags]
     return f"{fields.get('model name', platform.machine())}, {os.cpu_count()} cores, {', '.join(vector)}"
 
 
