@@ -5,12 +5,14 @@
     <rule>/tokenizer.json  a small vocabulary for each pre-tokeniser, trained here on the strings
     <rule>/ids.json        {"plain": [...], "parse": [...]}: ids with special tokens read as text, and as tokens
     smollm2.json           the same for the vocabulary of SmolLM2's GGUF file
+    gemma3.json            the same for the vocabulary of Gemma 3's GGUF file, as transformers reads it
     smollm2_chat.json      conversations, and the ids of the file's own template, rendered by Jinja
 
 The rule of SmolLM2 is pre_tokenizer Sequence[Digits(individual), ByteLevel]; `transformers` leaves the digits out when it
 reads the GGUF file, so the tokenizer is put together here.
 
-Needs the packages tokenizers, gguf and jinja2. Usage: make_tokenizer_golden.py MODEL.gguf"""
+Needs the packages tokenizers, gguf and jinja2, for Gemma transformers and torch as well.
+Usage: make_tokenizer_golden.py SMOLLM2.gguf [GEMMA3.gguf]"""
 import json
 import pathlib
 import random
@@ -146,6 +148,11 @@ def smollm2(path):
     return tokenizer, lambda messages: template.render(messages=messages, add_generation_prompt=True)
 
 
+def gemma3(path):
+    from transformers import AutoTokenizer
+    return AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name).backend_tokenizer
+
+
 def chats():
     user = {"role": "user", "content": "What is a tide?"}
     system = {"role": "system", "content": "Answer in verse.\n"}
@@ -165,6 +172,8 @@ def main():
         small(name, rule, texts)
     tokenizer, render = smollm2(sys.argv[1])
     write_ids(FOLDER / "smollm2.json", ids(tokenizer, texts))
+    if len(sys.argv) > 2:
+        write_ids(FOLDER / "gemma3.json", ids(gemma3(pathlib.Path(sys.argv[2])), texts))
     rows = [{"messages": messages, "ids": tokenizer.encode(render(messages), add_special_tokens=False).ids}
             for messages in chats()]
     (FOLDER / "smollm2_chat.json").write_text("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n")
