@@ -191,7 +191,7 @@ TEST_CASE("the entropy of a row is that of plain loops, whatever the row looks l
 }
 
 TEST_CASE("loops agree at every level of vector instructions") {
-    const detail::VectorLevel before = detail::vector_level();
+    const outrider::detail::VectorLevel before = outrider::detail::vector_level();
     std::vector<float> logits(1003);
     for (std::size_t i = 0; i < logits.size(); ++i) logits[i] = static_cast<float>(RandomKey(7, 0, 0).gumbel(i));
     const RowMaximum top = row_maximum(logits);
@@ -199,9 +199,10 @@ TEST_CASE("loops agree at every level of vector instructions") {
     std::vector<TokenId> picks;
     for (std::uint64_t seed = 0; seed < 50; ++seed)
         picks.push_back(gumbel_pick(logits, top.value, 0.8, RandomKey(seed, 1, 2)));
-    for (const auto level : {detail::VectorLevel::portable, detail::VectorLevel::v3, detail::VectorLevel::v4}) {
-        detail::set_vector_level(level);
-        CHECK(detail::vector_level() == std::min(level, detail::best_vector_level()));
+    for (const auto level : {outrider::detail::VectorLevel::portable, outrider::detail::VectorLevel::v3,
+                             outrider::detail::VectorLevel::v4}) {
+        outrider::detail::set_vector_level(level);
+        CHECK(outrider::detail::vector_level() == std::min(level, outrider::detail::best_vector_level()));
         CHECK(row_maximum(logits).value == top.value);
         CHECK(row_maximum(logits).token == top.token);
         CHECK(std::abs(softmax_total(logits, top.value, 0.8) / total - 1) < 1e-6);
@@ -209,5 +210,5 @@ TEST_CASE("loops agree at every level of vector instructions") {
         for (std::uint64_t seed = 0; seed < 50; ++seed)
             CHECK(gumbel_pick(logits, top.value, 0.8, RandomKey(seed, 1, 2)) == picks[seed]);
     }
-    detail::set_vector_level(before);
+    outrider::detail::set_vector_level(before);
 }

@@ -143,7 +143,8 @@ TEST_CASE("a drafter that reads no features is brought none, nor is a merge of s
     struct Reading final : DraftModel {  // of layer 2, and drafts nothing
         std::vector<SequenceTree> propose(std::span<const SequenceFeedback> feedback, DraftBudget) override {
             std::vector<SequenceTree> trees;
-            for (const SequenceFeedback& one : feedback) trees.push_back({one.sequence, TokenTree(one.pending)});
+            for (const SequenceFeedback& one : feedback)
+                trees.push_back({one.sequence, TokenTree::root_only(one.pending)});
             return trees;
         }
         std::string_view kind() const override { return "reading"; }

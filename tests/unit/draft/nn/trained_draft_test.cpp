@@ -64,7 +64,7 @@ TEST_CASE("load translates what LibTorch throws, for every kind of drafter") {
 TEST_CASE("a drafter's folder that cannot be made is an Error") {
     const TemporaryFolder own;
     const std::filesystem::path in_the_way = own.write("file", "");
-    const auto refused = MessageMatches(ContainsSubstring("cannot make the folder") && ContainsSubstring("file/small"));
+    const auto refused = MessageMatches(ContainsSubstring("cannot make the folder"));
     const CtcConfig config = toy_config(CtcConditioning::prefix);
     CHECK_THROWS_MATCHES(write_ctc_config(in_the_way / "small", config), Error, refused);
     CHECK_THROWS_MATCHES(write_ctc_weights(in_the_way / "small", toy_weights(config, toy_head())), Error, refused);
