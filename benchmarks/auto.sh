@@ -108,7 +108,8 @@ for weights, load, start, kind, nodes in sorted(middle):
     auto = middle[weights, load, start, kind, nodes]
     fixed = {n: g for (w, l, s, k, n), g in middle.items() if (w, l, s, k) == (weights, load, "cold", kind) and n != "auto"}
     best = max(fixed, key=fixed.get) if fixed else None
-    parts = [middle[weights, load, start, part, "auto"] for part in kind.split("+") if "+" in kind]
+    keys = [(weights, load, start, part, "auto") for part in kind.split("+") if "+" in kind]
+    parts = [middle[key] for key in keys if key in middle]
     print(f"| {weights} | {load} | {start} | {kind} | {auto:.3f} | " + (f"{fixed[best]:.3f} ({best}) | {auto / fixed[best]:.2f}" if best else "- | -") +
           f" | {auto:.2f} | " + (f"{auto / max(parts):.2f} |" if parts else "- |"))
 PYTHON

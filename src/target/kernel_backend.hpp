@@ -79,6 +79,9 @@ public:
                 rotations.push_back({rope->frequencies(config.rotated), static_cast<float>(rope->magnitude)});
         for (std::int64_t i = 0; i < config.layers; ++i) layers.push_back(read_layer(i));
         output = group({config.tied_output ? "embed" : "output"}, bytes());
+        // A team that has waited for the file takes that for other work on its cores, and would begin with fewer
+        // threads.
+        team = std::make_shared<ThreadTeam>(threads);
     }
 
     std::unique_ptr<TargetPass> make_pass(std::shared_ptr<const ModelBackend> self) const override;
