@@ -59,6 +59,8 @@ def families():
     sliding = ["sliding_attention", "full_attention"]
     gemma = dict(hidden_size=60, head_dim=16, tie_word_embeddings=True, sliding_window=7, layer_types=sliding)
     return {
+        "llama": (t.LlamaConfig, dict(hidden_size=48, head_dim=16, attention_bias=True, mlp_bias=True), "llama",
+                  keys(key_length=16, value_length=16), short),  # with every bias that there is
         "qwen2": (t.Qwen2Config, dict(head_dim=16, rope_parameters={"rope_type": "default", "rope_theta": 1e6}),
                   "qwen2", keys(rope_freq_base=1e6, key_length=16, value_length=16), short),
         "qwen3": (t.Qwen3Config, dict(head_dim=32, num_attention_heads=2, tie_word_embeddings=True,

@@ -74,8 +74,8 @@ GenerationOptions options_of(std::uint64_t seed) {
 }  // namespace
 
 TEST_CASE("every family's text is that of plain decoding, under random trees, batches and seeds", "[property]") {
-    const std::string name = GENERATE("qwen2", "qwen3", "gemma3", "gemma2", "smollm3", "mistral", "mistral3", "phi3",
-                                      "glm4", "granite", "olmo2", "olmo3");
+    const std::string name = GENERATE("llama", "qwen2", "qwen3", "gemma3", "gemma2", "smollm3", "mistral", "mistral3",
+                                      "phi3", "glm4", "granite", "olmo2", "olmo3");
     const Weights weights = GENERATE(Weights::bf16, Weights::int8);
     CAPTURE(name, name_of(weights));
     const LlamaModel model = LlamaModel::load(std::string(OUTRIDER_SOURCE_DIR "/tests/golden/families/") + name + "/hf",

@@ -19,8 +19,8 @@ namespace {
 
 const std::filesystem::path kFamilies = OUTRIDER_SOURCE_DIR "/tests/golden/families";
 
-const std::vector<std::string> kNames = {"qwen2",    "qwen3", "gemma3", "gemma2",  "smollm3", "mistral",
-                                         "mistral3", "phi3",  "glm4",   "granite", "olmo2",   "olmo3"};
+const std::vector<std::string> kNames = {"llama",    "qwen2", "qwen3", "gemma3",  "gemma2", "smollm3", "mistral",
+                                         "mistral3", "phi3",  "glm4",  "granite", "olmo2",  "olmo3"};
 
 /// Largest logit of the record, the scale of what may differ.
 double scale_of(const nlohmann::json& golden) {
