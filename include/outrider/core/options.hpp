@@ -84,8 +84,8 @@ inline constexpr std::int64_t kAutoNodes = -1;
 /// Tokens of prompts that a step takes where nobody waits for a round.
 inline constexpr std::int64_t kRowsAlone = 192;
 
-/// Tokens whose features wait for a drafter: see DecoderOptions::owed_tokens.
-inline constexpr std::int64_t kOwedTokens = 1024;
+/// Tokens that wait for a drafter: see DecoderOptions::owed_tokens.
+inline constexpr std::int64_t kOwedTokens = 256;
 
 /// What holds for all sequences of a decoder.
 struct DecoderOptions {
@@ -96,9 +96,10 @@ struct DecoderOptions {
     /// smoother texts and slower prompts. Where the target takes both in one forward, rows of trees count among them,
     /// up to half. Where nobody is decoded, kRowsAlone at least. The texts do not depend on it.
     std::int64_t prefill_rows = 48;
-    /// Tokens whose features are kept for a drafter that is not asked, in each sequence. When there are more it is
-    /// given them, and drafts nothing. What it costs to hold is so many rows of FeatureRequest::width floats. Drafters
-    /// that read no features are owed token ids alone, which have no bound.
+    /// Tokens whose features wait for a drafter that is not asked, in each sequence, of its prompt too. When there are
+    /// more it is given them, and drafts nothing; where others are decoded meanwhile, about so many a step, so that
+    /// nobody waits for one long prompt to be taken up. What waits costs so many rows of FeatureRequest::width floats.
+    /// Drafters that read no features are owed token ids alone, which wait without a bound.
     std::int64_t owed_tokens = kOwedTokens;
 };
 

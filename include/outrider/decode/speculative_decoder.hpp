@@ -39,10 +39,9 @@ namespace outrider {
 /// `step` and may call join, cancel and take.
 ///
 /// Errors. An exception of a sequence's callback or of the policy ends that sequence alone (FinishReason::failed); one
-/// of prefill ends the sequences whose prompts were entering; one of propose, verify or commit ends all that were
-/// decoding. A verifier may refuse one sequence instead (SequenceFeedback::refused), which ends it alone. The caches of
-/// ended sequences are released, the others are decoded on, and `step` throws the first exception once the round is
-/// over: call it again to go on. Not thread-safe; one decoder belongs to one thread.
+/// of a prompt those that were entering; one of propose, verify or commit all that were decoding. A verifier may refuse
+/// one sequence instead (SequenceFeedback::refused). The caches of ended sequences are released, the others are decoded
+/// on, and `step` throws the first exception once the round is over: call it again to go on. Not thread-safe.
 template <typename D, typename V, typename A = Match>
     requires Drafter<HeldType<D>> && TargetVerifier<HeldType<V>> && Acceptor<HeldType<A>> &&
              Fits<HeldType<D>, HeldType<A>>
@@ -82,8 +81,7 @@ public:
         return id;
     }
 
-    /// One round of every active sequence; pieces of the prompts that enter come first. False when nothing is left to
-    /// decode.
+    /// One round of all active sequences, pieces of entering prompts first. False when nothing is left to decode.
     bool step() {
         advance();
         if (const std::exception_ptr error = book_.first_error()) std::rethrow_exception(error);
@@ -157,7 +155,7 @@ public:
 private:
     /// `beside`: pieces of prompts that the forward takes along.
     void round(std::span<const Prefill> beside) {
-        const auto trees = usable(draft(budget_.plan(book_.owed().tokens())));
+        const auto trees = usable(drafted());
         const auto output = run_forward(verify_, book_, trees, beside, times_);
         const auto accepted = accept_each(trees, output);
         if (accepted.empty()) return;  // the policy threw for every one
@@ -166,14 +164,15 @@ private:
     }
 
     /// Trees of the sequences that draft, the root alone for the others, all in the order of the active ones.
-    [[nodiscard]] std::vector<SequenceTree> draft(budget::DraftPlan plan) {
-        plan = limits_.within(std::move(plan), book_.active().size());
+    [[nodiscard]] std::vector<SequenceTree> drafted() {
+        const std::int64_t most = taken_up(draft_, book_.active().size() > 1, options_.owed_tokens);
+        auto plan = limits_.within(budget_.plan(book_.owed().tokens(), most), book_.active().size());
         plan.budget.draws = detail::reads_draws(policy_.part()), plan.budget.owed_tokens = options_.owed_tokens;
-        std::vector<SequenceTree> trees = ask_drafter(draft_, book_, plan, verify_.part().vocabulary());
-        const double asked = draft_.lap();
-        const std::vector<std::size_t> late = book_.owed().beyond(options_.owed_tokens);
-        if (!late.empty() && features().wanted) bring_up_to_date(draft_, book_, late, verify_.part().vocabulary());
-        times_.draft = asked, caught_up_ = draft_.lap();
+        auto trees = ask_drafter(draft_, book_, plan, verify_.part().vocabulary());
+        times_.draft = draft_.lap();
+        if (features().wanted) plan.late = book_.owed().beyond(options_.owed_tokens);
+        take_up(draft_, book_.owed().take(plan.late, share_of(most, std::ssize(plan.late))), options_.owed_tokens);
+        caught_up_ = draft_.lap();
         return trees;
     }
 
@@ -184,8 +183,7 @@ private:
         return told_what_is_read(limits_.fit(std::move(trees)), book_, policy_.part());
     }
 
-    /// Sequences for which the policy throws leave, those that the target refuses, and those that a logit hook
-    /// cancelled; the others stay in step with the result.
+    /// Sequences that fail, are refused or cancelled here leave; the others stay in step with the result.
     [[nodiscard]] std::vector<SequenceAcceptance> accept_each(const std::vector<SequenceTree>& trees,
                                                               const TreeOutput& output) {
         const std::int64_t vocabulary = verify_.part().vocabulary();
@@ -221,11 +219,12 @@ private:
         check_not_stepping();
         const Marked mark(stepping_);
         std::vector<Prefill> beside;
+        if (book_.waiting() > 0 && features().wanted) take_up_prompts(draft_, book_, options_.owed_tokens);
         if (book_.waiting() > 0) beside = take_prompts(verify_, book_, features(), options_.prefill_rows, release());
         if (book_.active().empty()) return;
         look_at_costs();
         const double start = now_seconds();
-        draft_.lap(), verify_.lap(), policy_.lap();  // what a round that failed may have left
+        draft_.lap(), verify_.lap(), policy_.lap();  // what others may have left
         try {
             round(beside);
             account(now_seconds() - start, beside.empty());
@@ -246,12 +245,13 @@ private:
         if (looked_ || !budget_.automatic()) return;
         looked_ = true;
         if (detail::never_drafts(draft_.part())) return;
+        std::vector<PassTime> times;
         try {
-            budget_.measured(detail::pass_times_of(verify_.part()), rests_by_itself(draft_.part()));
+            times = detail::pass_times_of(verify_.part());
         } catch (...) {
             book_.note_error();
-            budget_.measured({}, rests_by_itself(draft_.part()));
         }
+        budget_.measured(times, rests_by_itself(draft_.part()));
     }
 
     /// Shares the round's time among its sequences, and tells the budget what came of it, unless prompts were in it.

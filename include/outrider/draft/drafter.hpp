@@ -14,11 +14,11 @@ namespace outrider {
 
 /// Proposes trees. Protocol: `propose` is called at most once a round with the feedback of every sequence that drafts,
 /// in any order, and returns one tree for each, in that order. A round may leave sequences out; what they commit
-/// meanwhile comes with their next feedback. Where that is much, they are handed in with a budget of 0 nodes, apart
-/// from those that draft (DecoderOptions::owed_tokens). A sequence's first feedback begins with its prompt; the drafter
-/// makes its state then, and drops it in `forget`. A drafter whose state does not fit the feedback (a gap between what
-/// it saw and feedback.committed) throws Error: a stale state is never quietly a bad draft.
-/// A host's own drafter need not derive from this class: any type with a matching `propose` satisfies Drafter.
+/// meanwhile comes with their next feedback. Where that is much, as while a long prompt enters, they are handed in with
+/// a budget of 0 nodes, apart from those that draft (DecoderOptions::owed_tokens). A sequence's first feedback begins
+/// with its prompt; the drafter makes its state then, and drops it in `forget`. A drafter whose state does not fit the
+/// feedback (a gap between what it saw and feedback.committed) throws Error: a stale state is never quietly a bad
+/// draft. A host's own drafter need not derive from this class: any type with a matching `propose` satisfies Drafter.
 class OUTRIDER_API DraftModel {
 public:
     virtual ~DraftModel() = default;

@@ -79,6 +79,8 @@ private:
     static void keep_draws(const SequenceTree& tree, Draws& draws);
     void extend(SequenceId sequence, DraftTrie& trie, std::int64_t nodes);
 
+    [[nodiscard]] std::vector<SequenceTree> take_up(std::span<const SequenceFeedback> feedback,
+                                                    const DraftBudget& budget);
     void cheapest_first();
     [[nodiscard]] std::vector<std::size_t> whom_to_draft(std::size_t drafter,
                                                          std::span<const SequenceFeedback> feedback,
@@ -97,6 +99,16 @@ private:
         TreeExtender* extender = nullptr;                        ///< the drafter, where it is one
         budget::Part asking = {};                                ///< beside those before it in order_
         std::unordered_map<SequenceId, OwedSequence> owed = {};  ///< of sequences for which it rests
+
+        /// Tokens of a sequence that it has not seen, those of this feedback included.
+        [[nodiscard]] std::int64_t unseen(const SequenceFeedback& now) const {
+            const auto late = owed.find(now.sequence);
+            return std::ssize(now.tokens) + (late == owed.end() ? 0 : late->second.tokens());
+        }
+        /// Whether the features of so many are too many to keep.
+        [[nodiscard]] bool has_waiting(std::int64_t tokens, const DraftBudget& budget) const {
+            return drafter->features().wanted && tokens > budget.owed_tokens;
+        }
     };
 
     std::vector<Part> parts_;

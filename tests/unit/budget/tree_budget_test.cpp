@@ -303,6 +303,19 @@ TEST_CASE("no drafter is run where not even a perfect one could gain", "[budget]
     CHECK(play(world, measured(world), 8, 500).drafts == 0);
 }
 
+TEST_CASE("a table that says that nothing could gain does not end drafting for good", "[budget]") {
+    for (const auto& [pass, share] : {std::pair{&flat_then_linear, 0.95}, std::pair{&nearly_flat, 0.65}}) {
+        const World world{pass, 2e-4, always({0.7, 0.15, 0.05})};
+        World wrong = world;
+        wrong.pass = [&](std::int64_t n) { return double(n) * world.pass(1); };
+        const double warm = play(world, measured(world), 1, 12000, 1, 8000).speed;
+        const double found = play(world, measured(wrong), 1, 12000, 1, 8000).speed;
+        CAPTURE(share, found / warm);
+        REQUIRE(share * warm > 1.1 * play(world, TreeBudget(0), 1, 2000).speed);
+        CHECK(found > share * warm);
+    }
+}
+
 TEST_CASE("auto takes up drafting again when it starts to pay", "[budget]") {
     World world{small_cpu, 2e-4, [](int round) { return round < 2000 ? std::vector{0.02} : std::vector{0.85}; }};
     const std::int64_t before = play(world, measured(world), 1, 2000).drafts;

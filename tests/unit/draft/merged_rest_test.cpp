@@ -151,6 +151,23 @@ TEST_CASE("a part of a merged drafter that rests is given what waits for it befo
     CHECK(drafters.dear->calls < 100);
 }
 
+TEST_CASE("merged that drafts nothing hands what it is told to its parts once that is much", "[merged]") {
+    Pair drafters = pair(0.8F, 0.05F, 1e-4);
+    Text text{1, 1};
+    const DraftBudget nothing{.nodes = 0, .owed_tokens = 5};
+    const auto told = [&](const DraftBudget& budget) {
+        return drafters.merged.propose(std::vector{text.next()}, budget).front().tree.drafted();
+    };
+    CHECK(told(nothing) == 0);
+    CHECK(drafters.dear->seen[1] == 0);
+    CHECK(told(nothing) == 0);
+    CHECK(drafters.dear->seen[1] == 6);
+    CHECK(told(nothing) == 0);
+    CHECK(drafters.dear->seen[1] == 6);
+    CHECK(told({.nodes = 4}) > 0);
+    CHECK(drafters.dear->seen[1] == 12);
+}
+
 TEST_CASE("merged starts with its cheap part whatever the order, and learns what others cost", "[merged]") {
     // Neither says that it is cheap: the first is asked first, until it is known to be slow.
     Pair drafters = pair(Kind{1, 0.5F, 2e-3, false}, Kind{2, 0.5F, 1e-5, false});

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <numeric>
 #include <span>
 #include <vector>
@@ -33,7 +34,9 @@ public:
     explicit Asking(bool always = false) : always_(always) {}
 
     /// Indices of the sequences to draft for, ascending; `owed`: for each, the tokens that the drafter has not seen.
-    [[nodiscard]] std::vector<std::size_t> ask(std::span<const std::int64_t> owed, const PassCost& cost) {
+    /// None with more than `most` of them.
+    [[nodiscard]] std::vector<std::size_t> ask(std::span<const std::int64_t> owed, const PassCost& cost,
+                                               std::int64_t most = std::numeric_limits<std::int64_t>::max()) {
         const auto sequences = static_cast<std::int64_t>(owed.size());
         asked_now_ = owed_now_ = 0;
         if (sequences == 0) return {};
@@ -44,6 +47,8 @@ public:
             std::stable_sort(asked.begin(), asked.end(), [&](auto a, auto b) { return owed[a] < owed[b]; });
             asked.resize(static_cast<std::size_t>(std::min(asked_, sequences)));
         }
+        std::erase_if(asked, [&](std::size_t i) { return owed[i] > most; });
+        if (asked.empty()) return {};
         for (const std::size_t i : asked) owed_now_ += owed[i];
         const auto count = static_cast<std::int64_t>(asked.size());
         const double plain = std::max(cost(sequences), 1e-12);

@@ -48,6 +48,7 @@ public:
 
     /// A round went by, in which plain decoding would have made `rounds` of its own.
     void pass(double rounds = 1) {
+        ++rested_;
         early_ *= 1 - std::min(rounds, 10.0) / kEarlyRounds;
         steady_.earn((kShare + early_) * rounds), once_.earn((kShare + early_) * rounds);
     }
@@ -57,7 +58,7 @@ public:
     [[nodiscard]] bool wants(double price, double once) {
         if (open()) return true;
         const double again = double(kTrial) * (cost_ - kept_) / rounds_;
-        if (++rested_ < interval_ || steady_.balance() < std::min(std::max(price, again), kEnough) ||
+        if (rested_ < interval_ || steady_.balance() < std::min(std::max(price, again), kEnough) ||
             once_.balance() < std::min(once, kEnoughOnce))
             return false;
         trial_ = kTrial, rested_ = 0, kept_ = cost_ = 0, rounds_ = 1;

@@ -43,6 +43,9 @@ public:
         return look(best, worth, cost, sequences, rate);
     }
 
+    /// A round went by, with a choice or without.
+    void pass() { looking_.earn(Exploration::kShare); }
+
     /// Tokens that verifying was expected to gain over a plain pass at the best size, by the corrected chances and by
     /// what the drafter states.
     [[nodiscard]] double value() const noexcept { return value_; }
@@ -55,7 +58,6 @@ private:
     std::size_t look(std::size_t best, const std::vector<double>& worth, const PassCost& cost, std::int64_t sequences,
                      double rate) {
         const double plain = cost(sequences);
-        looking_.earn(Exploration::kShare);
         const auto rows = sequences + static_cast<std::int64_t>(best);
         const bool up = best == 0 || looks_ % 2 == 0;
         const std::int64_t other =
@@ -63,13 +65,15 @@ private:
         const auto n = static_cast<std::size_t>(other);
         if (n == best || n >= worth.size()) return ++looks_, best;
         const double price = std::max(0.0, worth[best] - worth[n]) / (rate * plain) + 8 * Exploration::kShare;
-        if (price > looking_.balance()) return best;
-        looking_.pay(price), ++looks_;
+        if (std::min(price, kMostSaved) > looking_.balance()) return best;
+        looking_.pay(price, kMostOwed), ++looks_;
         return n;
     }
 
     double value_ = 0, hope_ = 0;
-    Account looking_{0, 2};
+    static constexpr double kMostSaved = 2, kMostOwed = 4;  ///< plain rounds
+
+    Account looking_{0, kMostSaved};
     std::int64_t looks_ = 0;
 };
 

@@ -5,7 +5,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <numeric>
+#include <limits>
 #include <span>
 #include <utility>
 #include <vector>
@@ -25,6 +25,7 @@ namespace outrider::budget {
 struct DraftPlan {
     std::vector<std::size_t> drafting;
     DraftBudget budget;
+    std::vector<std::size_t> late = {};  ///< those that would, but have more to catch up with than they may
 };
 
 /// `plan` before the drafter, `trim` after it, `saw` for each verified tree, `learn` at the end of the round.
@@ -47,18 +48,25 @@ public:
         cost_ = PassCost(times), asking_ = Asking(rests);
     }
 
-    /// `owed`: for each sequence, the tokens that the drafter has not seen yet.
-    [[nodiscard]] DraftPlan plan(std::span<const std::int64_t> owed) {
+    /// `owed`: for each sequence, the tokens that the drafter has not seen yet; `most`: more than a draft waits for.
+    [[nodiscard]] DraftPlan plan(std::span<const std::int64_t> owed,
+                                 std::int64_t most = std::numeric_limits<std::int64_t>::max()) {
+        if (nodes_ == 0) return {};
+        DraftPlan plan{{}, {.nodes = nodes_}};
         if (automatic()) {
             const auto sequences = static_cast<std::int64_t>(owed.size());
-            DraftPlan plan{asking_.ask(plain_now(sequences) ? owed.first(0) : owed, cost_), {}};
+            const bool plain = plain_now(sequences);
+            plan.drafting = asking_.ask(plain ? owed.first(0) : owed, cost_, most);
             if (!plan.drafting.empty()) plan.budget = prices(sequences, std::ssize(plan.drafting));
-            return plan;
+            if (plain || !asking_.open()) return plan;
         }
-        if (nodes_ == 0) return {};
-        DraftPlan all{std::vector<std::size_t>(owed.size()), {.nodes = nodes_}};
-        std::iota(all.drafting.begin(), all.drafting.end(), std::size_t{0});
-        return all;
+        for (std::size_t i = 0; i < owed.size(); ++i) {
+            if (owed[i] > most)
+                plan.late.push_back(i);
+            else if (!automatic())
+                plan.drafting.push_back(i);
+        }
+        return plan;
     }
 
     /// Trees of all sequences of the round; those that do not draft have their root alone. What is kept of a sampled
@@ -88,6 +96,7 @@ public:
         cost_.learn(static_cast<std::int64_t>(report.sequences) + report.drafted, report.verify_seconds,
                     asking_.usual(report.draft_seconds));
         asking_.learn(report, choice_.value(), choice_.hope(), cost_);
+        choice_.pass();
     }
 
     /// Estimated speed of drafting rounds over plain ones; 1 before anything is known.
@@ -98,12 +107,14 @@ public:
 private:
     static constexpr std::int64_t kUnknownRounds = 2;                  ///< plain, where nothing was measured beforehand
     static constexpr std::int64_t kFirstPlain = 16, kPlainEvery = 64;  ///< drafting rounds between plain ones
+    static constexpr std::int64_t kDoubtEvery = 512;                   ///< rounds
 
-    /// A plain round now and then tells what plain decoding takes; soon after the start, and more seldom later.
+    /// A plain round now and then tells what plain decoding takes; soon after the start, and more seldom later. Where
+    /// costs say that nothing could gain, a drafting one now and then tells whether they are right.
     bool plain_now(std::int64_t sequences) {
         ++rounds_;
         if (!cost_.measured() && rounds_ <= kUnknownRounds) return true;
-        if (!could_gain(cost_, sequences, most_, asking_.steady(1))) return true;
+        if (!could_gain(cost_, sequences, most_, asking_.steady(1))) return rounds_ % kDoubtEvery != 0;
         if (!asking_.open() || --next_plain_ > 0) return false;
         plain_every_ = std::min(2 * plain_every_, kPlainEvery), next_plain_ = plain_every_;
         return true;

@@ -1,8 +1,10 @@
 // What a round asks of the drafter, and what is left of its trees.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <span>
 #include <utility>
 #include <vector>
@@ -12,6 +14,7 @@
 #include <outrider/decode/detail/round_checks.hpp>
 #include <outrider/decode/detail/sequence_book.hpp>
 #include <outrider/decode/detail/stage.hpp>
+#include <outrider/draft/detail/draft_checks.hpp>
 #include <outrider/target/round.hpp>
 
 namespace outrider {
@@ -30,12 +33,34 @@ template <typename D>
     return trees;
 }
 
-/// Sequences (indices) that have not drafted for long: the drafter takes up what the target committed, and proposes
-/// nothing.
+/// The drafter takes up what the target committed, and proposes nothing. `owed_tokens`: as DraftBudget's.
 template <typename D>
-void bring_up_to_date(Stage<D>& draft, SequenceBook& book, std::span<const std::size_t> late, std::int64_t vocabulary) {
-    const std::vector<SequenceTree> roots = draft->propose(book.owed().take(late), DraftBudget{.nodes = 0});
-    check_trees(roots, book.active(), late, 0, vocabulary);
+void take_up(Stage<D>& draft, const Feedback& committed, std::int64_t owed_tokens) {
+    if (committed.empty()) return;
+    const auto roots = draft->propose(committed, DraftBudget{.nodes = 0, .owed_tokens = owed_tokens});
+    check_drafts("Drafter", roots, committed, 0);
+}
+
+/// How many tokens a drafter takes up in a step: all, unless it works on them and others wait meanwhile.
+template <typename D>
+[[nodiscard]] std::int64_t taken_up(Stage<D>& draft, bool others, std::int64_t owed_tokens) {
+    return others && !detail::is_cheap(draft.part()) ? owed_tokens : std::numeric_limits<std::int64_t>::max();
+}
+
+/// `take_up` for prompts on their way in of which the target told more than `owed_tokens`. Throws nothing: a fault here
+/// ends those that enter.
+template <typename D>
+void take_up_prompts(Stage<D>& draft, SequenceBook& book, std::int64_t owed_tokens) {
+    try {
+        const bool others = book.active().size() + book.waiting() > 1;
+        const Feedback told = book.prompts().beyond(owed_tokens, taken_up(draft, others, owed_tokens));
+        draft.lap();
+        take_up(draft, told, owed_tokens);
+        const double share = draft.lap() / double(std::max<std::size_t>(told.size(), 1));
+        for (const SequenceFeedback& one : told) book.prompts().find(one.sequence)->stats().seconds.draft += share;
+    } catch (...) {
+        book.fail_intake();
+    }
 }
 
 /// The trees of all active ones without nodes that the texts could not use: Session::usable.

@@ -27,6 +27,13 @@ template <typename D>
     return false;
 }
 
+/// Whether a drafter says that what it does costs next to nothing.
+template <typename D>
+[[nodiscard]] bool is_cheap(const D& drafter) {
+    if constexpr (requires { drafter.cheap(); }) return drafter.cheap();
+    return false;
+}
+
 template <typename D>
 void forget(D& drafter, SequenceId id) {
     if constexpr (requires { drafter.forget(id); }) drafter.forget(id);

@@ -3,6 +3,7 @@
 
 #include <outrider/decode/detail/owed_feedback.hpp>
 
+#include <limits>
 #include <utility>
 
 #include <outrider/core/error.hpp>
@@ -32,14 +33,18 @@ OUTRIDER_INLINE std::vector<std::int64_t> OwedFeedback::tokens() const {
 OUTRIDER_INLINE std::vector<std::size_t> OwedFeedback::beyond(std::int64_t bound) const {
     std::vector<std::size_t> late;
     for (std::size_t i = 0; i < owed_.size(); ++i)
-        if (owed_[i].features() > bound) late.push_back(i);
+        if (owed_[i].tokens() > bound) late.push_back(i);
     return late;
 }
 
 OUTRIDER_INLINE Feedback OwedFeedback::take(std::span<const std::size_t> which) {
+    return take(which, std::numeric_limits<std::int64_t>::max());
+}
+
+OUTRIDER_INLINE Feedback OwedFeedback::take(std::span<const std::size_t> which, std::int64_t most) {
     Feedback taken;
     taken.reserve(which.size());
-    for (const std::size_t i : which) taken.push_back(owed_[i].take());
+    for (const std::size_t i : which) taken.push_back(owed_[i].take(most));
     return taken;
 }
 

@@ -24,11 +24,13 @@ public:
     /// Tokens owed, for each sequence.
     [[nodiscard]] std::vector<std::int64_t> tokens() const;
 
-    /// Indices of the sequences with more than so many tokens whose features are kept.
+    /// Indices of the sequences that are owed more than so many tokens.
     [[nodiscard]] std::vector<std::size_t> beyond(std::int64_t bound) const;
 
     /// The whole feedback of these sequences (indices, in the order given); nothing is owed to them any more.
     [[nodiscard]] Feedback take(std::span<const std::size_t> which);
+    /// The same, but of each no more than its first `most` tokens.
+    [[nodiscard]] Feedback take(std::span<const std::size_t> which, std::int64_t most);
 
     /// Forgets one (its index); those after it move up.
     void drop(std::size_t which) noexcept;

@@ -85,6 +85,15 @@ OUTRIDER_INLINE void PromptIntake::took(Feedback told, double seconds) {
     }
 }
 
+OUTRIDER_INLINE Feedback PromptIntake::beyond(std::int64_t bound, std::int64_t most) {
+    const auto late = [&](const Entry& entry) { return entry.told.tokens() > bound && !entry.session->ended(); };
+    const std::int64_t share = share_of(most, std::ranges::count_if(entries_, late));
+    Feedback told;
+    for (Entry& entry : entries_)
+        if (late(entry)) told.push_back(entry.told.take(share));
+    return told;
+}
+
 OUTRIDER_INLINE Session* PromptIntake::find(SequenceId id) {
     const auto it = std::ranges::find_if(entries_, [id](const Entry& entry) { return entry.session->id() == id; });
     return it == entries_.end() ? nullptr : it->session.get();

@@ -52,8 +52,12 @@ public:
     /// refuses have ended. Throws Error where it does not fit them.
     void took(Feedback told, double seconds);
 
-    /// The sequences whose prompts are through leave by `ready(session, feedback)`, each with all its feedback. Where
-    /// it throws, the session stays and fails, through `fail`; `ready` has then not taken it.
+    /// What the target told of the prompts of which it told more than `bound` tokens, for a drafter to take up: the
+    /// first ones, about `most` of all together.
+    [[nodiscard]] Feedback beyond(std::int64_t bound, std::int64_t most);
+
+    /// The sequences whose prompts are through leave by `ready(session, feedback)`, each with the feedback that nobody
+    /// took yet. Where it throws, the session stays and fails, through `fail`; `ready` has then not taken it.
     template <typename Ready, typename Fail>
     void through(Ready&& ready, Fail&& fail) {
         for (Entry& entry : entries_) {
@@ -97,7 +101,7 @@ public:
 private:
     struct Entry {
         std::unique_ptr<Session> session;
-        OwedSequence told = {};   ///< what the target committed so far
+        OwedSequence told = {};   ///< what the target committed and nobody took yet
         std::int64_t done = 0;    ///< tokens committed
         std::int64_t taking = 0;  ///< of the piece at hand
         bool taken = false;       ///< it has been in a step, and nothing is left

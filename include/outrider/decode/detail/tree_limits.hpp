@@ -34,7 +34,7 @@ public:
         budget.chains = limits_.chains_only || share(limits_.leaves, many) == 1;
         if (std::ssize(budget.tree_prices) > budget.nodes + 1)
             budget.tree_prices = budget.tree_prices.first(static_cast<std::size_t>(budget.nodes) + 1);
-        if (budget.nodes == 0) plan.drafting.clear();
+        if (budget.nodes == 0) plan.drafting.clear(), plan.late.clear();
         return plan;
     }
 

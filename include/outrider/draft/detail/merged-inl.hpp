@@ -65,8 +65,30 @@ OUTRIDER_INLINE void MergedDraft::forget(SequenceId sequence) {
     }
 }
 
+/// Nothing is drafted, so parts that read no features learn of it when they are asked.
+OUTRIDER_INLINE std::vector<SequenceTree> MergedDraft::take_up(std::span<const SequenceFeedback> feedback,
+                                                               const DraftBudget& budget) {
+    std::vector<SequenceTree> roots;
+    for (const SequenceFeedback& f : feedback) {
+        Stages& stages = proposed_[f.sequence];
+        for (const DraftTrie& trie : stages) trie.learn(f, hit_rates_);
+        stages.clear();
+        roots.push_back({f.sequence, TokenTree::root_only(f.pending)});
+    }
+    for (std::size_t d = 0; d < parts_.size(); ++d) {
+        std::vector<std::size_t> full;
+        for (std::size_t i = 0; i < feedback.size(); ++i)
+            if (parts_[d].has_waiting(parts_[d].unseen(feedback[i]), budget)) full.push_back(i);
+        const Feedback told = owed(d, feedback, full);
+        if (told.empty()) continue;
+        check_drafts("MergedDraft", parts_[d].drafter->propose(told, budget), told, 0);
+    }
+    return roots;
+}
+
 OUTRIDER_INLINE std::vector<SequenceTree> MergedDraft::propose(std::span<const SequenceFeedback> feedback,
                                                                DraftBudget budget) {
+    if (budget.nodes == 0) return take_up(feedback, budget);
     std::size_t emitted = 0;
     for (const SequenceFeedback& f : feedback) {
         Stages& stages = proposed_[f.sequence];
@@ -112,12 +134,10 @@ OUTRIDER_INLINE std::vector<std::size_t> MergedDraft::whom_to_draft(std::size_t 
     Part& part = parts_[drafter];
     std::vector<std::size_t> asked;
     for (std::size_t i = 0; i < feedback.size(); ++i) {
-        const auto owed = part.owed.find(feedback[i].sequence);
-        const auto fresh = static_cast<std::int64_t>(feedback[i].tokens.size());
-        const std::int64_t tokens = fresh + (owed == part.owed.end() ? 0 : owed->second.tokens());
-        const bool full = part.drafter->features().wanted && tokens > budget.owed_tokens;
+        const std::int64_t tokens = part.unseen(feedback[i]);
         const double before = proposed_[feedback[i].sequence].back().worth(budget);
-        if (part.asking.ask(before, tokens, budget.second_price) || full) asked.push_back(i);
+        const bool wanted = part.asking.ask(before, tokens, budget.second_price);
+        if (wanted || part.has_waiting(tokens, budget)) asked.push_back(i);
     }
     return asked;
 }

@@ -3,6 +3,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <utility>
 #include <vector>
@@ -11,6 +13,11 @@
 #include <outrider/target/round.hpp>
 
 namespace outrider {
+
+/// How many of `tokens` each of so many sequences takes up: two at least, since a round may add one.
+[[nodiscard]] inline std::int64_t share_of(std::int64_t tokens, std::ptrdiff_t sequences) {
+    return std::max<std::int64_t>(tokens / std::max<std::ptrdiff_t>(sequences, 1), 2);
+}
 
 /// Gathers the feedback of the rounds between and gives it as one.
 class OwedSequence {
@@ -23,21 +30,39 @@ public:
 
     [[nodiscard]] std::int64_t tokens() const { return static_cast<std::int64_t>(feedback_.tokens.size()); }
 
-    /// Of these, tokens whose features are kept.
-    [[nodiscard]] std::int64_t features() const { return features_.empty() ? 0 : tokens(); }
-
     /// All of it; nothing is owed any more.
     [[nodiscard]] SequenceFeedback take() {
         SequenceFeedback whole = feedback_;
         feedback_.tokens.clear();
-        if (features_.size() > 1)  // an empty prompt has no rows to join
-            std::erase_if(features_, [](const at::Tensor& piece) { return piece.size(0) == 0; });
-        if (!features_.empty()) whole.features = features_.size() == 1 ? std::move(features_[0]) : join_rows(features_);
+        whole.features = joined();
         features_.clear();
         return whole;
     }
 
+    /// Its first `most` tokens, or all of it. The pending token is then the next of those that are left.
+    [[nodiscard]] SequenceFeedback take(std::int64_t most) {
+        if (most >= tokens()) return take();
+        const auto end = feedback_.tokens.begin() + static_cast<std::ptrdiff_t>(most);
+        SequenceFeedback piece;
+        piece.sequence = feedback_.sequence, piece.pending = *end;
+        piece.committed = feedback_.committed - (tokens() - most);
+        piece.tokens.assign(feedback_.tokens.begin(), end);
+        feedback_.tokens.erase(feedback_.tokens.begin(), end);
+        if (features_.empty()) return piece;
+        const at::Tensor all = joined();
+        piece.features = all.slice(0, 0, most);
+        features_.assign(1, all.slice(0, most));
+        return piece;
+    }
+
 private:
+    [[nodiscard]] at::Tensor joined() {
+        if (features_.size() > 1)  // an empty prompt has no rows to join
+            std::erase_if(features_, [](const at::Tensor& piece) { return piece.size(0) == 0; });
+        if (features_.empty()) return {};
+        return features_.size() == 1 ? features_[0] : join_rows(features_);
+    }
+
     SequenceFeedback feedback_;         ///< `features` apart
     std::vector<at::Tensor> features_;  ///< round by round
 };
