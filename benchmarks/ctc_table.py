@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Prints the table of docs/ctc.md from the benchmark's JSON.
+"""Prints the table of benchmarks/results/ctc_search.md from the benchmark's JSON.
 
     build/bench/ctc_search --benchmark_repetitions=9 --benchmark_report_aggregates_only=true \\
         --benchmark_format=json | python3 benchmarks/ctc_table.py [REGULAR EXPRESSION]

@@ -20,5 +20,5 @@
 #include <outrider/draft/ngram.hpp>                // look-ups in the text itself
 #include <outrider/draft/none.hpp>                 // plain decoding
 
-#include <outrider/target/llama_model.hpp>     // checkpoints of the Llama family
+#include <outrider/target/llama_model.hpp>     // checkpoints of dense decoders
 #include <outrider/target/llama_verifier.hpp>  // the target pass over them

@@ -5,7 +5,7 @@
 
 namespace outrider {
 
-/// See docs/acceptance.md; the mathematics is in tree/node_rules.hpp and tree/path_rules.hpp.
+/// See docs/acceptance.md; the mathematics is in accept/rules/node_rules.hpp and path_rules.hpp.
 enum class DrawRule {
     rejection,   ///< rule V2: one chain, token by token
     multi_step,  ///< recursive rejection of several draws, independent or without replacement

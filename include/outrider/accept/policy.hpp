@@ -29,7 +29,7 @@ public:
     /// Throws Error for a request that it could not serve. A decoder asks when a sequence joins.
     virtual void check_request(const SamplingOptions&) const {}
 
-    /// Throws Error where it could decide for no tree of such a drafter. A decoder asks once, before the first round.
+    /// Throws Error where it could decide for no tree of such a drafter. A decoder asks when it is made.
     virtual void check_draws(DraftDraws) const {}
 };
 

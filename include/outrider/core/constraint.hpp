@@ -52,7 +52,7 @@ protected:
 };
 
 /// A bound on what a model thinks before it answers. Tokens between `open` and `close` (as "<think>" and "</think>" are
-/// cut by the tokenizer) are counted; when there are `budget` of them, `close` is all that may follow. Behind it stands
+/// cut by the tokenizer) are counted; when there are `budget` of them, `close` is all that may follow. After it stands
 /// whatever `answer` allows; without it, anything. With `open`, a text that does not open thoughts is free, `answer` or
 /// not, unless `answer_at_once` says that it must be the answer then.
 class OUTRIDER_API ThinkingBudget final : public Constraint {
@@ -61,7 +61,7 @@ public:
         std::vector<TokenId> close;      ///< at least one token
         std::int64_t budget = 1024;      ///< tokens before `close`
         std::vector<TokenId> open = {};  ///< empty: the prompt has opened it, and the answer begins with thoughts
-        std::shared_ptr<const Constraint> answer = nullptr;  ///< what stands behind `close`; null: anything
+        std::shared_ptr<const Constraint> answer = nullptr;  ///< what stands after `close`; null: anything
         bool answer_at_once = false;  ///< with `open`: the text begins with it, or is `answer` from its first token on
     };
 

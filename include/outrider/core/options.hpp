@@ -70,7 +70,8 @@ struct GenerationOptions {
     double presence_penalty = 0.0;   ///< taken off the logits of all tokens that the answer holds
     double frequency_penalty = 0.0;  ///< and so much for each time that it does
     std::int64_t min_tokens = 0;     ///< no end token before the answer has so many
-    /// What the answer must be, such as JSON of a schema: see Constraint. Applied before everything else; empty: none.
+    /// What the answer must be, such as JSON of a schema: see Constraint; empty: none. Applied after the four above,
+    /// and before logit_hook, the repetition penalty and the warpers.
     std::shared_ptr<const Constraint> constraint = {};
 
     [[nodiscard]] SamplingOptions sampling() const {

@@ -134,7 +134,7 @@ public:
     /// Sequences that have ended and whose results nobody has taken yet, in no order.
     [[nodiscard]] std::vector<SequenceId> ended() const { return book_.ended(); }
 
-    /// Queues a sequence that goes on behind another one's prompt and text so far, with the tokens of `more`, if any.
+    /// Queues a sequence that goes on after another one's prompt and text so far, with the tokens of `more`, if any.
     /// The other may be decoded or have ended, and not been taken. Where the verifier keeps texts (Verifier::resumes),
     /// nothing of it is read again.
     SequenceId fork(SequenceId from, Prompt more, GenerationOptions options = {}, Sink sink = {}) {

@@ -34,7 +34,7 @@ public:
     /// Short name for reports: "none", "ngram", "ctc", "ctc+ngram", ...
     [[nodiscard]] virtual std::string_view kind() const = 0;
 
-    /// What its trees bring for policies that need draws. A decoder asks once, before the first round.
+    /// What its trees bring for policies that need draws. A decoder asks when it is made.
     [[nodiscard]] virtual DraftDraws draws() const { return DraftDraws::unknown; }
 
     /// What it reads of the target's inner states; the same as long as it lives. A decoder asks for it with each

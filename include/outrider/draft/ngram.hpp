@@ -19,7 +19,7 @@ namespace outrider {
 
 enum class NgramMode : unsigned char {
     lookup,  ///< a tree of what followed the longest matches, in the prompt or in the output (Saxena 2023)
-    copy,  ///< the prompt from the place that the output follows; after a divergence, from behind the only place where
+    copy,  ///< the prompt from the place that the output follows; after a divergence, what follows the only place where
            ///< the output's newest tokens stand in the prompt (Sun et al. 2021, for texts that are edited)
     max_gram,  ///< a chain of what followed the longest match, then by bigrams (Max-Gram of cascade drafting, Chen et
                ///< al. 2023); the bigrams are those of every text that this drafter saw

@@ -13,7 +13,7 @@
 
 namespace outrider {
 
-/// Holds one KV cache a sequence. A forward writes rows behind what a cache holds; `keep` makes the first of them stay,
+/// Holds one KV cache a sequence. A forward writes rows after what a cache holds; `keep` makes the first of them stay,
 /// `truncate` drops what was kept. Unknown sequences begin empty.
 class OUTRIDER_API CausalModel {
 public:

@@ -86,7 +86,7 @@ public:
     /// The conversation up to where the user's words come next: what follows, the target writes as the user (see
     /// train/distill.hpp). Throws Error like chat.
     [[nodiscard]] UserTurn user_turn() const;
-    /// The text itself, special tokens in it read as such, behind the begin token where the model has one.
+    /// The text itself, special tokens in it read as such, after the begin token where the model has one.
     [[nodiscard]] Prompt raw(std::string_view text) const;
 
     /// What a text begins with, nothing more: what raw() puts first, or for models without such tokens the one that

@@ -22,7 +22,7 @@ namespace outrider {
 
 /// What a drafter reads of each committed token. The decoder hands its drafter's request to the verifier with each
 /// prompt (Prefill::features); SequenceFeedback::features is then [tokens, width(H)]: the hidden states after the final
-/// norm, behind them those after each of `layers`, in order. Nothing is gathered for a drafter that reads none.
+/// norm, then those after each of `layers`, in order. Nothing is gathered for a drafter that reads none.
 struct FeatureRequest {
     bool wanted = true;  ///< false: the drafter reads tokens alone, and features stay undefined
     /// Layers of the target (1 to TargetHead::feature_layers) whose residual streams are read as well, ascending, each
@@ -42,7 +42,7 @@ struct FeatureRequest {
 /// A sequence that enters: the verifier commits `tokens` (the prompt without its last token; may be empty). The
 /// prompt's last token is the first pending token, so that the first round is like every other. A prompt may come in
 /// pieces, where the verifier takes them (Verifier::extends): `tokens` are then the next ones, `pending` the one
-/// behind.
+/// after.
 struct Prefill {
     SequenceId sequence = 0;
     std::span<const TokenId> tokens;  ///< owned by the caller, read during the call

@@ -50,7 +50,7 @@ public:
     struct Node {
         std::uint8_t byte = 0;
         std::int32_t depth = 0;
-        std::int32_t end = 0;      ///< behind the last node below it
+        std::int32_t end = 0;      ///< after the last node below it
         TokenId token = kNoToken;  ///< that ends here, the lowest id; kNoToken: none
     };
 

@@ -25,7 +25,7 @@ struct TokenizerState;  // src/text/tokenizer_state.hpp
 /// always `plain`, so that no user can close a turn.
 enum class SpecialText { plain, parse };
 
-/// Whether a text begins here or goes on behind other tokens. It matters to SentencePiece vocabularies alone: they put
+/// Whether a text begins here or goes on after other tokens. It matters to SentencePiece vocabularies alone: they put
 /// a space before a text.
 enum class TextPlace { start, middle };
 
@@ -37,7 +37,7 @@ struct TextSpan {
 /// Immutable and safe to share between threads.
 ///
 /// SentencePiece and spaces: the vocabularies of Llama 2 and its kin write "Hello" as "\u2581Hello", a space before the
-/// text. In texts with special tokens every part behind one gets it too, as in Llama's own code, llama.cpp and
+/// text. In texts with special tokens every part after one gets it too, as in Llama's own code, llama.cpp and
 /// `transformers` (legacy); only the first part does where the files say so (prepend_scheme "first", or "legacy": false
 /// without a tokenizer.json). bytes() always spells it out, so the bytes of tokens can be joined in any pieces and no
 /// space is lost or doubled; decode() leaves the first one out, being the inverse of encode().

@@ -189,7 +189,7 @@ OUTRIDER_API TrainResult train_ctc(const TrainOptions& options, const CtcTrainOp
 
 /// Sizes and objective of Hydra's heads (Ankner et al. 2024, arXiv 2402.05109).
 struct HydraTrainOptions {
-    std::int64_t heads = 4;   ///< head i learns the token i + 1 places behind the pending one
+    std::int64_t heads = 4;   ///< head i learns the token i + 1 places after the pending one
     std::int64_t blocks = 1;  ///< of each head
     HydraResidual residual = HydraResidual::feature;
     HeadOutput output = HeadOutput::target;
@@ -206,13 +206,13 @@ struct HydraTrainOptions {
 
 /// See train_ctc. Every head sees the true tokens before its own (teacher forcing). The loss is the heads'
 /// cross-entropy, weighted by label_decay. A label outside the draft vocabulary ends an anchor's labels: no draft can
-/// go through it, so that what heads behind it learnt would serve no one.
+/// go through it, so that what heads after it learnt would serve no one.
 OUTRIDER_API TrainResult train_hydra(const TrainOptions& options, const HydraTrainOptions& hydra,
                                      const TrainTarget& target);
 
 /// Sizes and objective of Medusa's heads (Medusa-1 of Cai et al. 2024, arXiv 2401.10774).
 struct MedusaTrainOptions {
-    std::int64_t heads = 5;   ///< head i learns the token i + 1 places behind the pending one
+    std::int64_t heads = 5;   ///< head i learns the token i + 1 places after the pending one
     std::int64_t blocks = 1;  ///< residual blocks of each head
     HeadOutput output = HeadOutput::shared;
     double teacher = 0.0;  ///< share of the target's own distribution in the loss (label_loss.hpp), the rest is the

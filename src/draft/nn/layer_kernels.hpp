@@ -49,7 +49,7 @@ void for_parts(std::span<const TokenId> vocabulary, F take) {
 
 /// Of the matrices of a drafter's decoder layer and of what leads into it. Guesses lose nothing that was measured by 4
 /// bits there, and a draft that comes behind a pass over all of the target's weights reads its own from memory
-/// (docs/performance.md).
+/// (docs/decisions/0012-a-drafts-matrices-in-4-bits.md).
 [[nodiscard]] constexpr WeightFormat layer_format(bool eight_bits) noexcept {
     return eight_bits ? WeightFormat::int8 : WeightFormat::q4_1;
 }
