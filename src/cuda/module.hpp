@@ -46,6 +46,8 @@ public:
     virtual ~Module() = default;
     /// Why there is no device, in CUDA's words; empty: there is one.
     [[nodiscard]] virtual std::string why_none() const = 0;
+    /// What the card is: its name, multiprocessors and memory in MiB.
+    [[nodiscard]] virtual std::string card(int device) const = 0;
     /// Whether nvcc compiled the kernels.
     [[nodiscard]] virtual bool has_kernels() const = 0;
     /// See launch in kernels.hpp; on the current stream.
@@ -60,6 +62,6 @@ public:
 /// The module's one function: outrider_cuda_module(kModuleInterface). Null where it was built for another interface.
 inline constexpr const char* kModuleEntry = "outrider_cuda_module";
 using ModuleEntry = const Module* (*)(const char* interface);
-inline constexpr const char* kModuleInterface = "0.1.0 1";
+inline constexpr const char* kModuleInterface = "0.1.0 2";
 
 }  // namespace outrider::cuda

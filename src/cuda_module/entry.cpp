@@ -1,12 +1,14 @@
 // The shared library outrider_cuda: kernels, CUDA graphs, products. See cuda/module.hpp.
 #include "cuda/module.hpp"
 
+#include <ATen/cuda/CUDAContext.h>
 #include <ATen/cuda/CUDAGraph.h>
 #include <c10/cuda/CUDAFunctions.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 
 #include <exception>
+#include <string>
 #include <string_view>
 
 #include "cuda/kernels.hpp"
@@ -65,6 +67,11 @@ public:
         } catch (const c10::Error& error) {
             return error.what_without_backtrace();
         }
+    }
+    [[nodiscard]] std::string card(int device) const override {
+        const cudaDeviceProp& is = *at::cuda::getDeviceProperties(static_cast<c10::DeviceIndex>(device));
+        return std::string(is.name) + ", " + std::to_string(is.multiProcessorCount) + " multiprocessors, " +
+               std::to_string(is.totalGlobalMem >> 20) + " MiB";
     }
     [[nodiscard]] std::unique_ptr<GraphPool> make_graph_pool() const override {
         return std::make_unique<RecordedPool>();

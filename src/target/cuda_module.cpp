@@ -117,4 +117,9 @@ void open_device(at::Device device) {
 
 const cuda::Module* cuda_module() { return opened_module; }
 
+std::string card(at::Device device) {
+    const cuda::Module* module = device.is_cuda() ? cuda_module() : nullptr;
+    return module == nullptr ? device.str() : module->card(device.has_index() ? device.index() : 0);
+}
+
 }  // namespace outrider

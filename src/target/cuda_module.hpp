@@ -3,6 +3,8 @@
 
 #include <c10/core/Device.h>
 
+#include <string>
+
 #include "cuda/module.hpp"
 
 namespace outrider {
@@ -14,5 +16,8 @@ void open_device(at::Device device);
 
 /// Null where there is none, or where no CUDA device was opened.
 [[nodiscard]] const cuda::Module* cuda_module();
+
+/// What a device is, for figures that hold for it alone: see cuda::Module::card; its name where that is not known.
+[[nodiscard]] std::string card(at::Device device);
 
 }  // namespace outrider

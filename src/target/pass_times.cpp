@@ -18,6 +18,7 @@
 #include <outrider/core/detail/clock.hpp>
 #include <outrider/core/detail/cores.hpp>
 #include <outrider/core/detail/version.hpp>
+#include "cuda_module.hpp"
 #include "kernels/isa.hpp"
 #include <outrider/core/detail/thread_team.hpp>
 
@@ -146,7 +147,7 @@ bool agrees_with_passes(const std::vector<PassTime>& table, const LlamaModel& mo
 std::string pass_times_key(const LlamaModel& model) {
     const bool cpu = model.device().is_cpu();
     return fmt::format("{} | {} | {} | {} threads | {}", model.fingerprint(), model.weights_description(),
-                       cpu ? fmt::format("{}, {}", detail::processor_name(), name(active_isa())) : model.device().str(),
+                       cpu ? fmt::format("{}, {}", detail::processor_name(), name(active_isa())) : card(model.device()),
                        cpu ? model.threads() : 0, kVersion);
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <outrider/accept/policy.hpp>
+#include <outrider/core/detail/export.hpp>
 
 namespace outrider {
 
@@ -26,5 +27,4 @@ public:
 
 #ifndef OUTRIDER_COMPILED
 #include <outrider/accept/detail/match-inl.hpp>
-#include <outrider/core/detail/export.hpp>
 #endif
