@@ -72,7 +72,7 @@ private:
     void run(TeamMember& member, float* features, float* logits);
     void embed(TeamMember& member);
     void capture(TeamMember& member, std::int64_t layer, float* features);
-    void attention(TeamMember& member, const KernelLayer& weights);
+    void attention(TeamMember& member, std::int64_t layer);
     void feed_forward(TeamMember& member, const KernelLayer& weights);
     void read_stream(TeamMember& member, std::int64_t rows, const std::vector<float>& norm, WeightFormat format);
     void multiply_branch(TeamMember& member, const Branch& branch, const PackedRows& rows);
@@ -179,7 +179,7 @@ void KernelPass::run(TeamMember& member, float* features, float* logits) {
     embed(member);
     for (std::int64_t i = 0; i < model_->config.layers; ++i) {
         capture(member, i, features);
-        attention(member, model_->layers[static_cast<std::size_t>(i)]);
+        attention(member, i);
         feed_forward(member, model_->layers[static_cast<std::size_t>(i)]);
     }
     finish(member, features, logits);
@@ -221,7 +221,8 @@ void KernelPass::embed(TeamMember& member) {
     if (each_alone_) std::copy_n(x_.data(), n_ * hidden(), stream(member));
 }
 
-void KernelPass::attention(TeamMember& member, const KernelLayer& weights) {
+void KernelPass::attention(TeamMember& member, std::int64_t layer) {
+    const KernelLayer& weights = model_->layers[static_cast<std::size_t>(layer)];
     read_stream(member, n_, weights.attention_norm, weights.qkv.format());
     const TeamMember::Range heads = multiply_heads(member, weights);
     finish_heads(weights, whole_norm() ? member.range(n_) : TeamMember::Range{0, n_}, heads);
@@ -237,7 +238,7 @@ void KernelPass::attention(TeamMember& member, const KernelLayer& weights) {
         packed_heads_.assign(member, attended_.data(), n_, q_size(), q_size(), format);
         member.barrier();
     }
-    rows_.next_layer(member);
+    if (layer + 1 < model_->config.layers) rows_.enter(member, layer + 1);
     multiply_branch(member, weights.o, packed_heads_);
 }
 

@@ -20,26 +20,14 @@ std::int64_t PassRows::lay_out(std::span<const RowSegment> segments) {
 void PassRows::add_segment(const RowSegment& segment) {
     KvCache& cache = *segment.cache;
     cache.reserve(static_cast<std::int64_t>(segment.tokens.size()));
-    const std::size_t element = static_cast<std::size_t>(element_bytes(shape_.format));
-    const std::size_t slot_bytes = static_cast<std::size_t>(shape_.head_dim) * element;
-    const std::size_t head_bytes = static_cast<std::size_t>(cache.capacity()) * slot_bytes;
-    const std::size_t value_bytes = static_cast<std::size_t>(shape_.kv_heads) * head_bytes;
-    auto* base = static_cast<std::byte*>(cache.data());
-    const CacheView view{.keys = base,
-                         .values = base + value_bytes,
-                         .slot_stride = shape_.head_dim,
-                         .head_stride = cache.capacity() * shape_.head_dim,
-                         .layout = KeyLayout::panels};
     const std::vector<std::int64_t> position = row_positions(segment);
     const std::size_t begin = rows_.size();
     for (std::size_t i = 0; i < segment.tokens.size(); ++i) {
         const std::int64_t slot = cache.committed() + static_cast<std::int64_t>(i);
         PassRow row{.token = segment.tokens[i],
                     .position = position[i],
-                    .keys = base,
+                    .cache = &cache,
                     .slot = slot,
-                    .head_bytes = head_bytes,
-                    .value_bytes = value_bytes,
                     .first_slot = slots_.size()};
         const NodeIndex parent = segment.parents.empty() ? static_cast<NodeIndex>(i) - 1 : segment.parents[i];
         const std::size_t above = begin + static_cast<std::size_t>(std::max(parent, 0));
@@ -51,8 +39,8 @@ void PassRows::add_segment(const RowSegment& segment) {
         else
             slots_.push_back(static_cast<std::int32_t>(slot));
         row.slots = slots_.size() - row.first_slot;
+        seen_.push_back({.cache = view(row, 0), .committed = run});
         rows_.push_back(row);
-        seen_.push_back({.cache = view, .committed = run});
     }
 }
 
@@ -70,18 +58,25 @@ AttentionRow PassRows::narrow(AttentionRow seen, std::int64_t first) {
     return seen;
 }
 
-void PassRows::next_layer(TeamMember& member) {
+// Where the row's cache has the layer.
+CacheView PassRows::view(PassRow& row, std::int64_t layer) const {
+    const auto [data, capacity] = row.cache->layer(layer);
+    row.keys = data;
+    row.head_bytes = static_cast<std::size_t>(capacity * shape_.head_dim * element_bytes(shape_.format));
+    row.value_bytes = static_cast<std::size_t>(shape_.kv_heads) * row.head_bytes;
+    return {.keys = data,
+            .values = data + row.value_bytes,
+            .slot_stride = shape_.head_dim,
+            .head_stride = capacity * shape_.head_dim,
+            .layout = KeyLayout::panels};
+}
+
+void PassRows::enter(TeamMember& member, std::int64_t layer) {
     const TeamMember::Range share = member.range(std::ssize(rows_));
     for (std::int64_t i = share.begin; i < share.end; ++i) {
         const auto at = static_cast<std::size_t>(i);
-        PassRow& row = rows_[at];
-        row.keys += 2 * row.value_bytes;
-        const auto advance = [&](CacheView& view) {
-            view.keys = static_cast<const std::byte*>(view.keys) + 2 * row.value_bytes;
-            view.values = static_cast<const std::byte*>(view.values) + 2 * row.value_bytes;
-        };
-        advance(seen_[at].cache);
-        if (!near_.empty()) advance(near_[at].cache);
+        seen_[at].cache = view(rows_[at], layer);
+        if (!near_.empty()) near_[at].cache = seen_[at].cache;
     }
 }
 

@@ -17,10 +17,11 @@ namespace outrider::kernel_target {
 struct PassRow {
     TokenId token = 0;
     std::int64_t position = 0;
+    const KvCache* cache = nullptr;
     std::byte* keys = nullptr;              // of KV head 0, slot 0 in the layer at hand
     std::int64_t slot = 0;                  // its own
-    std::size_t head_bytes = 0;             // from one KV head to the next
-    std::size_t value_bytes = 0;            // from keys to values of a layer, half of a layer
+    std::size_t head_bytes = 0;             // from one KV head to the next in the layer at hand
+    std::size_t value_bytes = 0;            // from its keys to its values
     std::size_t first_slot = 0, slots = 0;  // its part of slots_
     float query_scale = 1;
 };
@@ -33,8 +34,9 @@ public:
     /// Returns how many rows there are. Reserves them in their caches.
     std::int64_t lay_out(std::span<const RowSegment> segments);
 
-    /// On to the next layer's part of the caches: each member's share of the rows.
-    void next_layer(TeamMember& member);
+    /// On to a layer's part of the caches, from the one before it: each member's share of the rows. They are laid out
+    /// in the first layer's.
+    void enter(TeamMember& member, std::int64_t layer);
 
     [[nodiscard]] PassRow& operator[](std::int64_t i) { return rows_[static_cast<std::size_t>(i)]; }
     [[nodiscard]] const PassRow& operator[](std::int64_t i) const { return rows_[static_cast<std::size_t>(i)]; }
@@ -43,6 +45,7 @@ public:
 
 private:
     void add_segment(const RowSegment& segment);
+    [[nodiscard]] CacheView view(PassRow& row, std::int64_t layer) const;
     static AttentionRow narrow(AttentionRow seen, std::int64_t first);
 
     AttentionShape shape_;

@@ -1,9 +1,11 @@
 #include <ATen/ATen.h>
 #include <catch2/catch_test_macros.hpp>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <utility>
+#include <vector>
 
 #include <outrider/target/detail/kv_cache.hpp>
 
@@ -44,7 +46,9 @@ TEST_CASE("A cache grows geometrically and keeps what was committed") {
     CHECK(growths < 12);
     CHECK(cache.committed() == 2000);
     for (std::int64_t slot = 0; slot < 2000; slot += 37) REQUIRE(holds(cache, slot, static_cast<float>(slot)));
-    CHECK(cache.bytes() == static_cast<std::size_t>(2 * 2 * 3 * 4 * 4 * capacity));
+    const std::size_t settled = static_cast<std::size_t>(2 * 2 * 3 * 4 * 4 * capacity);
+    CHECK(cache.bytes() >= settled);
+    CHECK(cache.bytes() <= settled * 3 / 2);
 }
 
 TEST_CASE("A cache of several large pages begins at one, and grows and is copied as a small one is") {
@@ -59,9 +63,11 @@ TEST_CASE("A cache of several large pages begins at one, and grows and is copied
             cache.append(1);
         }
         REQUIRE(cache.bytes() > kHugePage);
-        REQUIRE(cache.bytes() == static_cast<std::size_t>(2 * 2 * 3 * 64 * cache.capacity()) * c10::elementSize(dtype));
+        const auto settled = static_cast<std::size_t>(2 * 2 * 3 * 64 * cache.capacity()) * c10::elementSize(dtype);
+        REQUIRE(cache.bytes() >= settled);
+        REQUIRE(cache.bytes() <= settled * 3 / 2);
 #if defined(__linux__)
-        CHECK(reinterpret_cast<std::uintptr_t>(cache.data()) % kHugePage == 0);
+        CHECK(reinterpret_cast<std::uintptr_t>(cache.layer(0).data) % kHugePage == 0);
 #endif
         KvCache twin = cache.copy(1500);
         KvCache moved = std::move(cache);
@@ -72,13 +78,52 @@ TEST_CASE("A cache of several large pages begins at one, and grows and is copied
     }
 }
 
+TEST_CASE("A cache grows layer by layer while its last slots fill") {
+    const std::int64_t layers = 12;
+    KvCache cache({.layers = layers, .kv_heads = 1, .head_dim = 16}, at::kHalf);
+    std::int64_t most_at_once = 0, partly = 0;
+    std::vector<std::int64_t> before(layers, 0);
+    for (std::int64_t slot = 0; slot < 3000; ++slot) {
+        cache.reserve(1);
+        std::int64_t moved = 0, larger = 0;
+        for (std::int64_t l = 0; l < layers; ++l) {
+            const auto at = static_cast<std::size_t>(l);
+            const std::int64_t capacity = cache.layer(l).capacity;
+            REQUIRE(capacity > slot);
+            REQUIRE(capacity % 32 == 0);
+            REQUIRE(cache.keys(l).size(1) == capacity);
+            REQUIRE(cache.keys(l).data_ptr() == cache.layer(l).data);
+            moved += capacity != before[at] ? 1 : 0;
+            larger += capacity > cache.capacity() ? 1 : 0;
+            before[at] = capacity;
+            cache.values(l).select(1, slot).fill_(static_cast<float>((slot * 7 + l) % 1000));
+        }
+        if (slot > 0) most_at_once = std::max(most_at_once, moved);
+        partly += larger > 0 && larger < layers ? 1 : 0;
+        cache.append(1);
+    }
+    CHECK(most_at_once <= 1);  // 12 layers in 32 slots and more
+    CHECK(partly > 200);
+    const KvCache twin = cache.copy(2990);
+    for (std::int64_t l = 0; l < layers; ++l)
+        for (std::int64_t slot = 0; slot < 2990; slot += 13) {
+            const auto want = static_cast<float>((slot * 7 + l) % 1000);
+            REQUIRE(cache.values(l).select(1, slot).eq(want).all().item<bool>());
+            REQUIRE(twin.values(l).select(1, slot).eq(want).all().item<bool>());
+        }
+    cache.truncate(10);  // while it grows or not, more at once than it has planned for
+    cache.reserve(20000);
+    CHECK(cache.capacity() >= 20010);
+    CHECK(cache.values(3).select(1, 9).eq(static_cast<float>(9 * 7 + 3)).all().item<bool>());
+}
+
 TEST_CASE("Keys in panels move, grow and stay as keys in slots do") {
     for (const at::ScalarType dtype : {at::kFloat, at::kHalf}) {
         KvCache panels({.layers = 2, .kv_heads = 3, .head_dim = 4, .key_panels = true}, dtype);
         KvCache slots({.layers = 2, .kv_heads = 3, .head_dim = 4}, dtype);
         // One head's keys [capacity, head_dim] of a layer.
         const auto keys_of = [](const KvCache& cache, std::int64_t layer, std::int64_t head) {
-            return cache.keys(layer)[head].view({cache.capacity() / 16, 4, 16}).transpose(1, 2).reshape({-1, 4});
+            return cache.keys(layer)[head].view({-1, 4, 16}).transpose(1, 2).reshape({-1, 4});
         };
         const auto write = [&](std::int64_t slot) {
             for (std::int64_t layer = 0; layer < 2; ++layer)
