@@ -10,7 +10,7 @@ drafter=examples/drafters/smollm2-135m-ctc
 
 echo "building (some minutes the first time)" >&2
 cmake --preset release >/dev/null
-cmake --build --preset release --target outrider_program >&2
+cmake --build --preset release --target outrider_program outrider_c >&2  # and with it all that is installed
 
 drafters=none,ngram
 if [ -f "$drafter/model.safetensors" ]; then

@@ -1,9 +1,7 @@
 // Answers one prompt, drafting with a trained CTC drafter and n-grams merged:
 //     01_generate MODEL.gguf DRAFTER_FOLDER+ngram "Why is the sky blue?"
-#include <fmt/format.h>
+#include <iostream>
 #include <outrider/outrider.hpp>
-
-#include <cstdio>
 
 namespace {
 
@@ -11,8 +9,8 @@ void answer(const char* model_path, const char* drafter, const char* question) {
     // [readme]
     auto engine = outrider::Engine::open({.model = model_path, .drafter = drafter});
     const auto result =
-        engine.chat(question, {.max_tokens = 128}, [](std::string_view text) { fmt::print("{}", text); });
-    fmt::print("\n{} tokens in {} passes of the target\n", result.stats.tokens, result.stats.rounds);
+        engine.chat(question, {.max_tokens = 128}, [](std::string_view text) { std::cout << text << std::flush; });
+    std::cout << '\n' << result.stats.tokens << " tokens in " << result.stats.rounds << " passes of the target\n";
     // [readme]
 }
 
@@ -20,13 +18,13 @@ void answer(const char* model_path, const char* drafter, const char* question) {
 
 int main(int argc, char** argv) {
     if (argc != 4) {
-        fmt::print(stderr, "usage: {} MODEL.gguf DRAFTER PROMPT\n", argv[0]);
+        std::cerr << "usage: " << argv[0] << " MODEL.gguf DRAFTER PROMPT\n";
         return 2;
     }
     try {
         answer(argv[1], argv[2], argv[3]);
     } catch (const outrider::Error& error) {
-        fmt::print(stderr, "{}\n", error.what());
+        std::cerr << error.what() << '\n';
         return 1;
     }
     return 0;
