@@ -8,7 +8,6 @@
 #include <ATen/ops/_embedding_bag_forward_only_ops.h>
 #include <ATen/ops/_fused_rms_norm_ops.h>
 #include <ATen/ops/add_ops.h>
-#include <ATen/ops/addcmul_ops.h>
 #include <ATen/ops/addmm_ops.h>
 #include <ATen/ops/arange_ops.h>
 #include <ATen/ops/baddbmm_ops.h>
@@ -145,9 +144,6 @@ inline Tensor remainder(const Tensor& x, const Scalar& y) { return at::_ops::rem
 inline Tensor clamp_max(const Tensor& x, const Scalar& most) { return at::_ops::clamp_max::call(x, most); }
 inline Tensor& add_out(Tensor& out, const Tensor& x, const Tensor& y) { return at::_ops::add_out::call(x, y, 1, out); }
 inline Tensor& mul_out(Tensor& out, const Tensor& x, const Tensor& y) { return at::_ops::mul_out::call(x, y, out); }
-inline Tensor& addcmul_out(Tensor& out, const Tensor& x, const Tensor& y, const Tensor& z) {
-    return at::_ops::addcmul_out::call(x, y, z, 1, out);
-}
 inline Tensor& gather_out(Tensor& out, const Tensor& x, std::int64_t dim, const Tensor& index) {
     return at::_ops::gather_out::call(x, dim, index, false, out);
 }
