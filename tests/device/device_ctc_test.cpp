@@ -60,11 +60,12 @@ void check_same_paths(const TokenTree& got, const TokenTree& wanted) {
 
 }  // namespace
 
-TEST_CASE("Operations of a CTC draft without kernels: at most 60 where frames know no prefix", "[budget]") {
+TEST_CASE("Operations of a CTC draft without kernels: at most 48 where frames know no prefix, 72 where they do",
+          "[budget]") {
     const LlamaModel model = load(kTrap);
     const trap::Trapping trapping;
     const std::pair<const char*, std::int64_t> all[] = {
-        {"ctc_plain", 59}, {"ctc", 84}, {"ctc_narrow", 88}, {"ctc_eight", 140}};
+        {"ctc_plain", 48}, {"ctc", 72}, {"ctc_narrow", 76}, {"ctc_eight", 128}};
     for (const auto& [name, most] : all)
         for (const std::int64_t sequences : {1, 3}) {
             Rounds rounds(model, name, sequences, false);
@@ -73,7 +74,7 @@ TEST_CASE("Operations of a CTC draft without kernels: at most 60 where frames kn
             (void)rounds.next();
             const trap::Counts counts = trap::counts_of("outside");
             CAPTURE(name, sequences, counts.operations);
-            CHECK(counts.operations <= most);
+            CHECK(counts.operations <= most - (sequences == 1));
             CHECK(counts.to_host == 1);
             CHECK(counts.to_device == 1);
             CHECK(counts.blocking_to_device == 0);

@@ -37,8 +37,8 @@ public:
         return tokens_ = at::empty({table_.size(0), P, length == 1 ? 1 : 2}, at::kLong);
     }
     [[nodiscard]] at::Tensor behind(std::int64_t length) override {
-        const at::Tensor last = tokens_.select(2, 0) + 1;
-        return rows(last, length == 1 ? at::zeros_like(last) : tokens_.select(2, 1) - table_.size(3) + 1);
+        const at::Tensor last = tokens_.select(2, length == 1 ? 0 : 1) + 1;
+        return rows(last, length == 1 ? at::zeros_like(last) : tokens_.select(2, 0) - table_.size(3) + 1);
     }
 
 private:

@@ -3,6 +3,8 @@
 
 #include <outrider/draft/ctc/detail/ctc_beam.hpp>
 
+#include <algorithm>
+#include <cmath>
 #include <tuple>
 
 #include <outrider/draft/ctc/detail/beam_kernels.hpp>
@@ -13,62 +15,88 @@
 
 namespace outrider::detail {
 
-/// The prefixes of one length, P of each sequence. What a child has to know beside its entries, its token and what
-/// stands for the token before it, lies in `joint` in front of the frames: one gather takes everything.
+/// The prefixes of one length, P of each sequence.
 struct CtcBeam::Level {
-    std::int64_t carried = 0;  ///< 2, or 0 where frames know no prefix
-    at::Tensor joint;  ///< [carried + T, S, P, V] column, V + last; P(prefix, then a token that enters at frame t)
-    at::Tensor known;  ///< [carried + 4 T, S, P] the same of the prefix; behind it zeros: right sides
-    at::Tensor cells;  ///< [S, P, 4 T, 4 T] their systems
-    at::Tensor last;   ///< [S, P] last tokens
+    std::int64_t length = 0, carried = 0;  ///< carried: 2, or 0 where frames know no prefix
+    at::Tensor logs;                       ///< [S, n^2] logarithms of the systems without shares
+    at::Tensor known;                      ///< [n, S, P] right sides
+    at::Tensor cells;                      ///< [S, P, n, n] systems
+    at::Tensor joint;                      ///< [T + 2, S, P, V] P(prefix, then a token that enters at frame t), for the
+                                           ///< t that are late enough; V + last, column
+    at::Tensor last;                       ///< [S, P] last tokens
 };
 
-// The forward variables of a prefix solve one triangular system. With o_t the odds of a blank, so that a frame emits
-// with 1 / (1 + o_t), share_t that of the last token among all tokens, and entry_t where this token begins:
-//   ends_t    -(1 + o_t) ends_t + share_{t-1} ends_{t-1} = entry_{t-1}   minus P(frame t emits right behind the token)
-//   rests_t   -(1 + o_t) rests_t + o_{t-1} (ends_{t-1} + rests_{t-1}) = 0   minus P(frame t emits behind a blank)
-//   opens_t   opens_t + ends_t + rests_t = 0            weight of all other tokens' shares at t
-//   again_t   again_t + share_t rests_t = 0             entry of the same token: it needs a blank before it
-// Signs are such that shares stand in it as they are. Of the empty prefix the right side of rests_0 is 1.
-// First stand ends_1 .. ends_T, then the others from 0 on, kind by kind.
+// The forward variables of a prefix solve one triangular system of ones on its diagonal. With b_t and e_t = 1 - b_t the
+// probabilities that a frame is blank and that it emits, share_t that of the last token among all tokens, and entry_t
+// where this token begins:
+//   ends_t   e_t n_{t-1}                   frame t emits right behind the token
+//   n_t      entry_t + share_t ends_t      the token is what frame t emits
+//   k_t      b_t w_{t-1}                   frame t is blank
+//   w_t      n_t + k_t
+//   opens_t  e_t w_{t-1}                   weight of all other tokens' shares at t
+//   rests_t  e_t k_{t-1}                   frame t emits behind a blank
+//   again_t  share_t rests_t               entry of the same token: it needs a blank before it
+// A solution subtracts: ends, w and rests come out negative, so that all coefficients are positive, and shares stand in
+// the system as they are. Coefficients are powers of e: sums of log b_t and log e_t. Two places, which nothing reads,
+// take what a child has to know beside its entries: V + the token before its last, and the last. One gather fills the
+// right side, entries and tokens, because they are each second place from n_0 on.
+struct CtcBeam::Places {
+    std::int64_t T;
+    [[nodiscard]] std::int64_t n(std::int64_t t) const { return 2 * t; }
+    [[nodiscard]] std::int64_t ends(std::int64_t t) const { return 2 * t - 1; }
+    [[nodiscard]] std::int64_t tokens() const { return 2 * T; }
+    [[nodiscard]] std::int64_t w(std::int64_t t) const { return 2 * T + 3 + 2 * t; }
+    [[nodiscard]] std::int64_t k(std::int64_t t) const { return w(t) - 1; }
+    [[nodiscard]] std::int64_t opens(std::int64_t t) const { return 4 * T + t - 1; }
+    [[nodiscard]] std::int64_t rests(std::int64_t t) const { return 5 * T + 2 * t - 3; }
+    [[nodiscard]] std::int64_t again(std::int64_t t) const { return rests(t) + 1; }
+    [[nodiscard]] std::int64_t all() const { return 7 * T - 3; }
+    /// Above the diagonal, which no solution reads, stands the empty prefix's: rows 0 .. T, columns from here on.
+    [[nodiscard]] std::int64_t empty() const { return all() - T; }
+};
+
 OUTRIDER_INLINE CtcBeam::CtcBeam(std::int64_t frames, std::int64_t columns, at::Device device)
     : frames_(frames), columns_(columns) {
-    const std::int64_t T = frames, n = 4 * T;
-    const at::Tensor fixed = aten::zeros({n, n}), by_odds = aten::zeros({T, n, n}), empty = aten::zeros({n, 1});
-    auto one = fixed.accessor<float, 2>();
-    auto odds = by_odds.accessor<float, 3>();
-    one[T - 1][T - 1] = -1;  // ends_T, which nothing asks for
-    for (std::int64_t t = 0; t < T; ++t) {
-        const std::int64_t ends = t - 1, rests = kRests * T + t, opens = kOpens * T + t, again = kAgain * T + t;
-        one[opens][opens] = one[opens][rests] = one[again][again] = 1;
-        one[rests][rests] = odds[t][rests][rests] = -1;
-        if (t + 1 < T) odds[t][rests + 1][rests] = 1;
-        if (t == 0) continue;
-        one[opens][ends] = 1;
-        one[ends][ends] = odds[t][ends][ends] = -1;
-        if (t + 1 < T) odds[t][rests + 1][ends] = 1;
+    const std::int64_t T = frames, n = Places{T}.all();
+    const Places at{T};
+    const at::Tensor fixed = aten::full({n, n}, -INFINITY), by_gates = aten::zeros({2 * T, n, n});
+    auto logs = fixed.accessor<float, 2>();
+    auto by = by_gates.accessor<float, 3>();
+    const auto one = [&](std::int64_t row, std::int64_t column) { logs[row][column] = 0; };
+    const auto blank = [&](std::int64_t t, std::int64_t row, std::int64_t column) {
+        one(row, column), by[2 * t][row][column] = 1;
+    };
+    const auto emits = [&](std::int64_t t, std::int64_t row, std::int64_t column) {
+        one(row, column), by[2 * t + 1][row][column] = 1;
+    };
+    for (std::int64_t t = 1; t < T; ++t) {
+        emits(t, at.ends(t), at.n(t - 1)), emits(t, at.opens(t), at.w(t - 1)), one(at.w(t - 1), at.n(t - 1));
+        if (t > 1) emits(t, at.rests(t), at.k(t - 1)), one(at.w(t - 1), at.k(t - 1));
+        if (t + 1 < T) blank(t, at.k(t), at.w(t - 1));
     }
-    empty.accessor<float, 2>()[kRests * T][0] = 1;
-    fixed_ = fixed.view({n * n}).to(device), by_odds_ = by_odds.view({T, n * n}).to(device), empty_ = empty.to(device);
+    // A token enters at t behind blanks alone: on a diagonal, and in a row below it, which adds over the frames.
+    for (std::int64_t t = 0; t < T; ++t)
+        for (const std::int64_t row : {t, T}) {
+            emits(t, row, at.empty() + t);
+            for (std::int64_t r = 0; r < t; ++r) blank(r, row, at.empty() + t);
+        }
+    fixed_ = fixed.view({n * n}).to(device), by_gates_ = by_gates.view({2 * T, n * n}).to(device);
     numbers_ = aten::arange(columns, fixed_.options()), behind_ = aten::full({1}, columns, fixed_.options());
 }
 
-/// Without shares: [S, 4 T, 4 T].
-OUTRIDER_INLINE at::Tensor CtcBeam::system_of(const at::Tensor& frames) const {
-    const std::int64_t T = frames_;
-    // Larger odds would lose what follows blanks where Psi is small: rests_t is divided by them, then multiplied. What
-    // this adds to a Psi is below 1e-16.
-    const at::Tensor odds = aten::clamp_max(frames.select(1, columns_), 40).exp_();
-    return aten::addmm(fixed_, odds.view({-1, T}), by_odds_).view({-1, 4 * T, 4 * T});
-}
-
-/// Of one kind, [T, S, P, 1].
-OUTRIDER_INLINE at::Tensor CtcBeam::unknowns(const at::Tensor& solution, std::int64_t which) const {
-    return solution.narrow(2, which * frames_, frames_).permute({2, 0, 1, 3});
+/// Right sides are zero where no gather writes, and tokens' numbers stand there for good. All shapes use the same
+/// memory.
+OUTRIDER_INLINE void CtcBeam::reserve(std::int64_t prefixes) {
+    if (room_ >= prefixes) return;
+    for (room_ = std::max<std::int64_t>(room_, 16); room_ < prefixes;) room_ *= 2;
+    known_ = aten::zeros({frames_, Places{frames_}.all(), room_}, fixed_.options());
+    joint_ = aten::empty({frames_ + 2, room_, columns_}, fixed_.options());
+    joint_.select(0, frames_ + 1).copy_(numbers_.expand({room_, columns_}));
+    ++generation_;
 }
 
 OUTRIDER_INLINE at::Tensor CtcBeam::search(const at::Tensor& frames, std::int64_t nodes, CtcBeamScores& scores,
-                                           bool kernels) const {
+                                           bool kernels) {
     const std::vector<at::Tensor> found = kernels && has_beam_kernels(frames.device())
                                               ? by_kernels(frames, nodes, scores)
                                               : by_operations(frames, nodes, scores);
@@ -100,80 +128,97 @@ OUTRIDER_INLINE std::vector<at::Tensor> CtcBeam::by_kernels(const at::Tensor& fr
 }
 
 OUTRIDER_INLINE std::vector<at::Tensor> CtcBeam::by_operations(const at::Tensor& frames, std::int64_t nodes,
-                                                               CtcBeamScores& scores) const {
+                                                               CtcBeamScores& scores) {
     const std::int64_t T = frames_, V = columns_, S = frames.size(0) / T, depth = beam_levels(nodes, T);
+    reserve(S * nodes);
     const at::Tensor logits = frames.view({S, T, V + 2}).narrow(2, 0, V).transpose(0, 1).unsqueeze(2);  // [T, S, 1, V]
-    const auto shares_of = [&](const at::Tensor& added) {
-        const at::Tensor sum = aten::empty({T, S, added.size(0) / S, V}, added.options());
+    const auto shares_of = [&](const at::Tensor& added, std::int64_t first) {  // of frames from the first on
+        const at::Tensor sum = aten::empty({T - first, S, added.size(0) / S, V}, added.options());
         at::Tensor to = sum;
-        return aten::softmax(aten::add_out(to, logits, added.view({1, S, -1, V})), -1);
+        return aten::softmax(aten::add_out(to, logits.narrow(0, first, T - first), added.view({1, S, -1, V})), -1);
     };
-    const at::Tensor root = scores.root(), system = system_of(frames);
-    at::Tensor shares = root.defined() ? shares_of(root) : aten::softmax(logits, -1);
+    const at::Tensor root = scores.root();
+    at::Tensor shares = root.defined() ? shares_of(root, 0) : aten::softmax(logits, -1);
     Level level;
-    const at::Tensor first = aten::linalg_solve_triangular(system, empty_.expand({S, 4 * T, 1}), false);
-    level.joint = shares * unknowns(first.unsqueeze(1), kOpens);
+    level.carried = root.defined() ? 2 : 0;
+    level.logs = aten::addmm(fixed_, aten::log_sigmoid(frames.narrow(1, V, 2)).view({S, 2 * T}), by_gates_);
+    at::Tensor psi = begin(level, shares, beam_width(nodes, V, 0));
     std::vector<at::Tensor> found;
-    for (std::int64_t d = 0;; ++d) {
-        const at::Tensor joint = level.joint.narrow(0, level.carried, T);
-        auto [psi, place] = joint.sum(0).view({S, -1}).topk(beam_width(nodes, V, d), 1);
-        found.push_back(psi), found.push_back(place);
-        if (d + 1 == depth) return found;
-        if (root.defined()) level.carried = 2;
-        enter(level, place, system);
+    for (;;) {
+        auto [best, place] = psi.view({S, -1}).topk(beam_width(nodes, V, level.length), 1);
+        found.push_back(best), found.push_back(place);
+        if (level.length + 1 == depth) return found;
+        enter(level, place);
         if (root.defined()) {
-            take_tokens(level, place, scores.tokens(d + 1), d + 2 < depth);
-            shares = shares_of(scores.behind(d + 1));
+            take_tokens(level, place, scores.tokens(level.length), level.length + 1 < depth);
+            shares = shares_of(scores.behind(level.length), level.length);
         } else {
-            level.last = d == 0 ? place : aten::remainder(place, V);
+            level.last = level.length == 1 ? place : aten::remainder(place, V);
+            shares = shares.narrow(0, 1, T - level.length);
         }
-        expand(level, shares);
+        psi = expand(level, shares);
     }
 }
 
-/// Room for prefixes of another number.
-OUTRIDER_INLINE void CtcBeam::make(Level& level, const at::Tensor& system, std::int64_t width) const {
-    const std::int64_t T = frames_, S = system.size(0);
-    level.known = aten::zeros({level.carried + 4 * T, S, width}, system.options());
-    level.cells = aten::empty({S, width, 4 * T, 4 * T}, system.options());
-    level.cells.copy_(system.unsqueeze(1).expand_as(level.cells));
-    level.joint = aten::empty({level.carried + T, S, width, columns_}, system.options());
-    if (level.carried > 0) level.joint.select(0, 0).copy_(numbers_.expand({S, width, columns_}));
+/// Psi of the first tokens [S, V].
+OUTRIDER_INLINE at::Tensor CtcBeam::begin(Level& level, const at::Tensor& shares, std::int64_t width) const {
+    const std::int64_t T = frames_;
+    make(level, width);
+    const at::Tensor opens = level.cells.select(1, 0).narrow(1, 0, T + 1).narrow(2, Places{T}.empty(), T);
+    const at::Tensor all = aten::bmm(opens, shares.squeeze(2).transpose(0, 1));  // [S, T + 1, V]
+    level.joint = all.narrow(1, 0, T).transpose(0, 1).unsqueeze(2);
+    return all.select(1, T);
+}
+
+/// Systems for prefixes of another number.
+OUTRIDER_INLINE void CtcBeam::make(Level& level, std::int64_t width) const {
+    const std::int64_t S = level.logs.size(0), n = Places{frames_}.all();
+    level.cells = aten::empty({S, width, n, n}, level.logs.options());
+    at::Tensor cells = level.cells.view({S, width, n * n});
+    aten::exp_out(cells, level.logs.unsqueeze(1).expand({S, width, n * n}));
 }
 
 /// The chosen children become the level's prefixes.
-OUTRIDER_INLINE void CtcBeam::enter(Level& level, const at::Tensor& place, const at::Tensor& system) const {
-    const at::Tensor joint = level.joint;
-    const std::int64_t rows = joint.size(0), S = place.size(0), width = place.size(1);
-    if (!level.known.defined() || level.known.size(2) != width) make(level, system, width);
-    at::Tensor known = level.known.narrow(0, level.carried + frames_ - rows, rows);
-    aten::gather_out(known, joint.view({rows, S, -1}), 2, place.unsqueeze(0).expand({rows, S, width}));
+OUTRIDER_INLINE void CtcBeam::enter(Level& level, const at::Tensor& place) const {
+    const std::int64_t T = frames_, n = Places{T}.all(), S = place.size(0), P = place.size(1), first = level.length;
+    const std::int64_t rows = T - first + (first > 0 ? level.carried : 0);
+    level.known = known_.select(0, first).as_strided({n, S, P}, {room_, P, 1}, known_.stride(0) * first);
+    at::Tensor known = level.known.slice(0, Places{T}.n(first), Places{T}.n(first + rows), 2);
+    const at::Tensor joint = level.joint.narrow(0, first, rows).flatten(2);
+    aten::gather_out(known, joint, 2, place.unsqueeze(0).expand({rows, S, P}));
+    if (level.cells.size(1) != P) make(level, P);
+    level.joint = joint_.as_strided({T + 2, S, P, columns_}, {room_ * columns_, P * columns_, columns_, 1}, 0);
+    ++level.length;
 }
 
 /// For the scores' `tokens`, and, if there is more to come, for the children of these prefixes.
 OUTRIDER_INLINE void CtcBeam::take_tokens(Level& level, const at::Tensor& place, const at::Tensor& tokens,
                                           bool more) const {
-    const bool first = tokens.size(2) == 1;
-    tokens.copy_(first ? place.unsqueeze(2) : level.known.narrow(0, 0, level.carried).permute({1, 2, 0}));
-    level.last = tokens.select(2, 0);
-    at::Tensor before = level.joint.select(0, 1);
+    const std::int64_t T = frames_, at = Places{T}.tokens();
+    tokens.copy_(level.length == 1 ? place.unsqueeze(2) : level.known.slice(0, at, at + 3, 2).permute({1, 2, 0}));
+    level.last = tokens.select(2, tokens.size(2) - 1);
+    at::Tensor before = level.joint.select(0, T);
     if (more) aten::add_out(before, level.last.unsqueeze(2), behind_.expand({columns_}));
 }
 
 /// P(the draft begins with a prefix and goes on with a token, that token entered at a frame), from the prefix's
-/// entries.
-OUTRIDER_INLINE void CtcBeam::expand(Level& level, const at::Tensor& shares) const {
-    const std::int64_t T = frames_, n = 4 * T, V = columns_, S = level.last.size(0), P = level.last.size(1);
+/// entries and the shares of the frames that are late enough. Returns Psi [S, P, V].
+OUTRIDER_INLINE at::Tensor CtcBeam::expand(Level& level, const at::Tensor& shares) const {
+    const std::int64_t T = frames_, n = Places{T}.all(), V = columns_, first = level.length, rows = T - first;
+    const std::int64_t S = level.last.size(0), P = level.last.size(1);
+    const Places at{T};
     const at::Tensor last = level.last.unsqueeze(0).unsqueeze(3);
-    // share_t, from t = 1 on, twice: at ends_t in the row of ends_{t+1}, and at rests_t in the row of again_t.
-    at::Tensor stays = level.cells.as_strided({T - 1, S, P, 2}, {n + 1, P * n * n, n * n, kAgain * T * n + T + 1},
-                                              level.cells.storage_offset() + n);
-    aten::gather_out(stays, shares.narrow(0, 1, T - 1).expand({T - 1, S, P, V}), 3, last.expand({T - 1, S, P, 2}));
-    const at::Tensor sides = level.known.narrow(0, level.carried, n).permute({1, 2, 0}).unsqueeze(3);
-    const at::Tensor solution = aten::linalg_solve_triangular(level.cells, sides, false);
-    at::Tensor joint = level.joint.narrow(0, level.carried, T);
-    aten::mul_out(joint, shares, unknowns(solution, kOpens));
-    joint.scatter_(3, last.expand({T, S, P, 1}), unknowns(solution, kAgain));
+    if (rows > 1) {  // no token of the longest prefixes stays, and none comes again
+        const std::int64_t once = at.n(first) * n + at.ends(first), twice = at.again(first) * n + at.rests(first);
+        at::Tensor stays = level.cells.as_strided({rows, S, P, 2}, {2 * (n + 1), P * n * n, n * n, twice - once}, once);
+        aten::gather_out(stays, shares.expand({rows, S, P, V}), 3, last.expand({rows, S, P, 2}));
+    }
+    const at::Tensor sides = level.known.permute({1, 2, 0}).unsqueeze(3);
+    const at::Tensor solution = aten::linalg_solve_triangular(level.cells, sides, false, true, true);
+    at::Tensor joint = level.joint.narrow(0, first, rows);
+    aten::mul_out(joint, shares, solution.narrow(2, at.opens(first), rows).permute({2, 0, 1, 3}));
+    joint.scatter_(3, last.expand({rows, S, P, 1}), solution.slice(2, at.again(first), n, 2).permute({2, 0, 1, 3}));
+    return rows > 1 ? joint.sum(0) : joint.select(0, 0);
 }
 
 }  // namespace outrider::detail

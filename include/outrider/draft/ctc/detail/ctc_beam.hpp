@@ -19,7 +19,7 @@ public:
     /// int64 places among these in their sequence, `column` [S, P] the tokens that were added.
     [[nodiscard]] virtual at::Tensor longer(const at::Tensor& parent, const at::Tensor& column) = 0;
     /// Without kernels: of the prefixes of `length` tokens [S P, V], after these were written to `tokens(length)`:
-    /// [S, P, 2] int64, the last token's column, then V and the column of the token before it; of length 1 [S, P, 1].
+    /// [S, P, 2] int64, V and the column of the token before the last, then the last's; of length 1 [S, P, 1].
     [[nodiscard]] virtual at::Tensor tokens(std::int64_t length) = 0;
     [[nodiscard]] virtual at::Tensor behind(std::int64_t length) = 0;
 };
@@ -36,27 +36,32 @@ public:
     /// takes, on the device, for nodes that fit (beam_fits). `kernels`: with those of the compiled library where the
     /// device has them (beam_kernels.hpp), else by tensor operations alone; the trees are the same up to rounding.
     [[nodiscard]] at::Tensor search(const at::Tensor& frames, std::int64_t nodes, CtcBeamScores& scores,
-                                    bool kernels = true) const;
+                                    bool kernels = true);
     /// What `beam_tree` takes, [S, n] on the host: the one copy.
     [[nodiscard]] at::Tensor fetched(const at::Tensor& found, std::int64_t nodes) const;
 
+    /// Memory that searches by tensor operations keep: for so many prefixes of one length, of all sequences together.
+    void reserve(std::int64_t prefixes);
+    /// Changes whenever that memory has moved.
+    [[nodiscard]] std::int64_t generation() const { return generation_; }
+
 private:
     struct Level;
-    enum Unknown : std::int64_t { kEnds, kRests, kOpens, kAgain };
+    struct Places;
     [[nodiscard]] std::vector<at::Tensor> by_kernels(const at::Tensor& frames, std::int64_t nodes,
                                                      CtcBeamScores& scores) const;
     [[nodiscard]] std::vector<at::Tensor> by_operations(const at::Tensor& frames, std::int64_t nodes,
-                                                        CtcBeamScores& scores) const;
-    [[nodiscard]] at::Tensor system_of(const at::Tensor& frames) const;
-    [[nodiscard]] at::Tensor unknowns(const at::Tensor& solution, std::int64_t which) const;
-    void make(Level& level, const at::Tensor& system, std::int64_t width) const;
-    void enter(Level& level, const at::Tensor& place, const at::Tensor& system) const;
+                                                        CtcBeamScores& scores);
+    [[nodiscard]] at::Tensor begin(Level& level, const at::Tensor& shares, std::int64_t width) const;
+    void make(Level& level, std::int64_t width) const;
+    void enter(Level& level, const at::Tensor& place) const;
     void take_tokens(Level& level, const at::Tensor& place, const at::Tensor& tokens, bool more) const;
-    void expand(Level& level, const at::Tensor& shares) const;
+    [[nodiscard]] at::Tensor expand(Level& level, const at::Tensor& shares) const;
 
-    std::int64_t frames_, columns_;
-    at::Tensor fixed_, by_odds_, empty_;  // of the system: [16 T^2], [T, 16 T^2]; its right side for the empty prefix
-    at::Tensor numbers_, behind_;         // f32: [V] 0, 1, ..; [1] V
+    std::int64_t frames_, columns_, room_ = 0, generation_ = 0;
+    at::Tensor fixed_, by_gates_;  // logarithms of a system: [n^2], and what gates add, [2 T, n^2]
+    at::Tensor numbers_, behind_;  // f32: [V] 0, 1, ..; [1] V
+    at::Tensor known_, joint_;     // [T, n, room] right sides of each length; [T + 2, room, V] of children
 };
 
 }  // namespace outrider::detail

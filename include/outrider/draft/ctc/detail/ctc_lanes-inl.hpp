@@ -46,8 +46,9 @@ public:
         const auto typed = [&](const at::Tensor& weight) { return weight.detach().to(options_); };
         const std::int64_t H = config.hidden, V = std::ssize(config.vocabulary);
         const at::Tensor fuse = floats(weights.fuse);
-        by_embedding_ = typed(fuse.slice(1, 0, H) * (config.embedding_scale * embedding_.scale));
-        by_feature_ = typed(aten::cat({fuse.slice(1, H, 2 * H) * config.feature_scale, fuse.slice(1, 2 * H)}, 1));
+        fuse_ = typed(aten::cat({fuse.slice(1, 0, H) * (config.embedding_scale * embedding_.scale),
+                                 fuse.slice(1, H, 2 * H) * config.feature_scale, fuse.slice(1, 2 * H)},
+                                1));
         std::vector<LayerWeights> layers = weights.layers;
         for (LayerWeights& layer : layers)
             for (at::Tensor* part :
@@ -60,8 +61,7 @@ public:
         bias_ = aten::cat({aten::zeros({V}, bias.options()), bias, -bias});
         if (config.conditioning == CtcConditioning::prefix)
             prefixes_ = std::make_unique<CtcPrefixTable>(config, weights, head, output(), embedding_.scale, kernels_);
-        for (const at::Tensor& part : {by_embedding_, by_feature_, queries_, final_norm_, output_})
-            bytes_ += part.nbytes();
+        for (const at::Tensor& part : {fuse_, queries_, final_norm_, output_}) bytes_ += part.nbytes();
         if (!shares_tables(head, options_.device())) bytes_ += embedding_.table.nbytes();
     }
 
@@ -121,7 +121,9 @@ private:
     };
     struct Inputs {
         at::Tensor numbers;   ///< of the round, int64
-        at::Tensor features;  ///< [context, F] f32; in rows that fill the shape up what was there before
+        at::Tensor fused;     ///< [context + 2 S, H + F] what goes into `fuse`: embeddings, features
+        at::Tensor features;  ///< [context, F] f32; in rows that fill the shape up what was there before. In f32 a view
+                              ///< of these
     };
 
     /// What a round is about, on the host: rows that fill the shape up, rows but the newest of all sequences, then the
@@ -205,15 +207,21 @@ private:
     /// Numbers and features to where the operations of this shape read them.
     void send(Plan& plan, Inputs& inputs) const {
         plan.numbers.send(options_.device(), inputs.numbers);
-        if (!inputs.features.defined())
-            inputs.features = aten::zeros({plan.context, ctc_feature_width(config_)}, options_.dtype(at::kFloat));
+        if (!inputs.features.defined()) {
+            const std::int64_t rows = std::ssize(plan.tokens), H = config_.hidden, F = ctc_feature_width(config_);
+            inputs.fused = aten::zeros({rows, H + F}, options_);
+            inputs.features = inputs.fused.narrow(0, 0, plan.context).narrow(1, H, F).to(at::kFloat);
+        }
         fill_rows(inputs.features.narrow(0, plan.fill, plan.context - plan.fill), plan.features);
     }
 
     /// Takes up the new rows; frames [S T, V + 2] or what the search found, unless these rows are all that is wanted.
     at::Tensor forward(std::span<CtcRound> rounds, Work work, std::int64_t nodes) {
         Plan plan = plan_of(rounds, work, nodes);
-        const std::int64_t moved = layers_->generation() + (prefixes_ ? prefixes_->generation() : 0);
+        if (work == Work::search && !(kernels_ && has_beam_kernels(options_.device())))
+            beam_.reserve(std::ssize(rounds) * nodes);
+        const std::int64_t moved =
+            layers_->generation() + beam_.generation() + (prefixes_ ? prefixes_->generation() : 0);
         if (moved != std::exchange(moved_, moved)) runs_.clear();
         Inputs& inputs = runs_.inputs(plan.shape);
         send(plan, inputs);
@@ -226,11 +234,13 @@ private:
         const RoundNumbers& numbers = plan.numbers;
         const std::int64_t S = plan.shape.sequences;
         const LaneLayers::Round round = layers_->begin(plan, plan.parts, numbers);
-        const at::Tensor embedded = embedding_.table.index_select(0, numbers[plan.token_at]),
-                         features = inputs.features.to(options_);
         const at::Tensor rows = aten::empty({plan.context + S * plan.frames, config_.hidden}, options_);
-        at::Tensor context = rows.narrow(0, 0, plan.context);  // u_j
-        aten::mm_out(context, embedded.narrow(0, 0, plan.context), by_embedding_.t()).addmm_(features, by_feature_.t());
+        const at::Tensor fused = inputs.fused.narrow(0, 0, plan.context);
+        at::Tensor embedded = inputs.fused.narrow(1, 0, config_.hidden), context = rows.narrow(0, 0, plan.context);
+        aten::index_select_out(embedded, embedding_.table, 0, numbers[plan.token_at]);
+        if (!inputs.features.is_alias_of(fused))
+            fused.narrow(1, config_.hidden, inputs.features.size(1)).copy_(inputs.features);
+        aten::mm_out(context, fused, fuse_.t());  // u_j
         if (plan.shape.work == Work::context) {
             for (std::size_t l = 0; l < layers_->size(); ++l) layers_->remember(l, context, round);
             return {};
@@ -264,10 +274,10 @@ private:
     SharedEmbedding embedding_;
     CtcBeam beam_;
     std::shared_ptr<LaneLayers> layers_;
-    at::Tensor by_embedding_, by_feature_;  // [H, H] and [H, F], scales in them
-    at::Tensor queries_, final_norm_;       // [T, H], [H]
-    at::Tensor output_, bias_;              // [V + 2, H], and [V + 2] f32: tokens, blank, and its negative
-    at::Tensor no_feature_;                 // [1, F] zeros
+    at::Tensor fuse_;                  // [H, H + F], scales in it
+    at::Tensor queries_, final_norm_;  // [T, H], [H]
+    at::Tensor output_, bias_;         // [V + 2, H], and [V + 2] f32: tokens, blank, and its negative
+    at::Tensor no_feature_;            // [1, F] zeros
     std::unique_ptr<CtcPrefixTable> prefixes_;
     ShapedRuns<Shape, Inputs, at::Tensor> runs_;
     std::int64_t moved_ = 0;

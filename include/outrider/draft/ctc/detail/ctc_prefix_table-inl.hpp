@@ -103,7 +103,8 @@ public:
     }
 
     [[nodiscard]] at::Tensor tokens(std::int64_t length) override {
-        return tokens_[static_cast<std::size_t>(length) - 1].narrow(2, 0, length == 1 ? 1 : 2);
+        const at::Tensor& rows = tokens_[static_cast<std::size_t>(length) - 1];
+        return length == 1 ? rows.narrow(2, 1, 1) : rows.narrow(2, 0, 2);
     }
     [[nodiscard]] at::Tensor behind(std::int64_t length) override {
         return scores(sums(tokens_[static_cast<std::size_t>(length) - 1].view({-1})));
@@ -119,7 +120,7 @@ private:
             std::vector<std::int64_t> rows;
             for (std::size_t i = 0; i < text.size(); ++i)
                 for (std::int64_t p = 0; p < beam_width(nodes, columns_, length - 1); ++p)
-                    rows.insert(rows.end(), {0, length == 1 ? second[i] : 0, text[i]});
+                    rows.insert(rows.end(), {length == 1 ? second[i] : 0, 0, text[i]});
             tokens_at_.push_back(numbers.add(rows));
         }
     }

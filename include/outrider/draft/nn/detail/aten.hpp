@@ -8,15 +8,14 @@
 #include <ATen/ops/_embedding_bag_forward_only_ops.h>
 #include <ATen/ops/_fused_rms_norm_ops.h>
 #include <ATen/ops/add_ops.h>
-#include <ATen/ops/addcmul_ops.h>
 #include <ATen/ops/addmm_ops.h>
 #include <ATen/ops/arange_ops.h>
 #include <ATen/ops/baddbmm_ops.h>
 #include <ATen/ops/bmm_ops.h>
-#include <ATen/ops/clamp_max_ops.h>
 #include <ATen/ops/concat_ops.h>
 #include <ATen/ops/empty_like_ops.h>
 #include <ATen/ops/empty_ops.h>
+#include <ATen/ops/exp_ops.h>
 #include <ATen/ops/floor_divide_ops.h>
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/full_ops.h>
@@ -132,6 +131,7 @@ inline Tensor scaled_dot_product_attention(const Tensor& query, const Tensor& ke
 // Element by element and row by row.
 inline Tensor silu(const Tensor& x) { return at::_ops::silu::call(x); }
 inline Tensor& silu_(Tensor& x) { return at::_ops::silu_::call(x); }
+inline Tensor& exp_out(Tensor& out, const Tensor& x) { return at::_ops::exp_out::call(x, out); }
 inline Tensor log_sigmoid(const Tensor& x) { return at::_ops::log_sigmoid::call(x); }
 inline Tensor softmax(const Tensor& x, std::int64_t dim) { return at::_ops::softmax_int::call(x, dim, std::nullopt); }
 inline Tensor log_softmax(const Tensor& x, std::int64_t dim, std::optional<at::ScalarType> type = std::nullopt) {
@@ -142,12 +142,8 @@ inline Tensor where(const Tensor& condition, const Tensor& x, const Tensor& y) {
 }
 inline Tensor floor_divide(const Tensor& x, const Scalar& y) { return at::_ops::floor_divide_Scalar::call(x, y); }
 inline Tensor remainder(const Tensor& x, const Scalar& y) { return at::_ops::remainder_Scalar::call(x, y); }
-inline Tensor clamp_max(const Tensor& x, const Scalar& most) { return at::_ops::clamp_max::call(x, most); }
 inline Tensor& add_out(Tensor& out, const Tensor& x, const Tensor& y) { return at::_ops::add_out::call(x, y, 1, out); }
 inline Tensor& mul_out(Tensor& out, const Tensor& x, const Tensor& y) { return at::_ops::mul_out::call(x, y, out); }
-inline Tensor& addcmul_out(Tensor& out, const Tensor& x, const Tensor& y, const Tensor& z) {
-    return at::_ops::addcmul_out::call(x, y, z, 1, out);
-}
 inline Tensor& gather_out(Tensor& out, const Tensor& x, std::int64_t dim, const Tensor& index) {
     return at::_ops::gather_out::call(x, dim, index, false, out);
 }

@@ -24,6 +24,8 @@ public:
     };
 
     Part add(std::span<const std::int64_t> numbers);
+    /// An even number of floats, two in the place of a number.
+    Part add(std::span<const float> numbers);
     [[nodiscard]] std::int64_t size() const { return static_cast<std::int64_t>(numbers_.size()); }
     /// Into `block`, which is made [size()] on the device where it is undefined.
     void send(at::Device device, at::Tensor& block);
@@ -57,7 +59,7 @@ struct LanePlan {
 /// overwritten by the rows that come next.
 class LaneLayers {
 public:
-    /// `weights` as they are stored, on the device and of the type of `options`.
+    /// `weights` as files have them, on the device and of the type of `options`.
     LaneLayers(const LayerSizes& sizes, std::span<const LayerWeights> weights, const at::TensorOptions& options,
                std::int64_t most_bytes, bool kernels = true);
 
@@ -77,14 +79,15 @@ public:
     /// What the layers of one round share.
     struct Round {
         at::Tensor slot, lane;  ///< [rows], [S] int64
-        at::Tensor position;    ///< [rows] int64
-        at::Tensor cos, sin;    ///< [rows, 1, head_dim], the sine with the sign of its half; not with kernels
+        at::Tensor position;    ///< [rows] int64; with kernels
+        at::Tensor turns;       ///< [rows, 1, head_dim / 2] complex numbers of length 1; without kernels
         at::Tensor bias;        ///< [S, 1, 1, L] 0, or -infinity where a frame does not look
         std::int64_t only = 0;  ///< the lane where S = 1
         std::int64_t context = 0, frames = 0, sequences = 0, longest = 0;
     };
     struct Parts {
-        RoundNumbers::Part slot, position, lane, window;
+        RoundNumbers::Part slot, lane, window;
+        RoundNumbers::Part turn;  ///< positions, or without kernels the turns of all rows
     };
     [[nodiscard]] Parts add(const LanePlan& plan, RoundNumbers& numbers) const;
     [[nodiscard]] Round begin(const LanePlan& plan, const Parts& parts, const RoundNumbers& numbers) const;
@@ -102,14 +105,16 @@ private:
     [[nodiscard]] bool fits(std::int64_t lanes, std::int64_t capacity) const;
     at::Tensor project(std::size_t layer, const at::Tensor& rows, const Round& round);
     [[nodiscard]] at::Tensor attend(std::size_t layer, const at::Tensor& heads, const Round& round) const;
+    [[nodiscard]] at::Tensor in_pairs(const at::Tensor& qkv) const;
     void grow(std::int64_t lanes, std::int64_t capacity);
 
     LayerSizes sizes_;
-    bool kernels_;  ///< those of device_layer.hpp
-    std::vector<LayerWeights> weights_;
+    bool kernels_;                       ///< those of device_layer.hpp
+    std::vector<LayerWeights> weights_;  // queries, keys and heads in orders of their own: see in_pairs, attend
     at::TensorOptions options_;
     at::Tensor store_;     // [layers, lanes, capacity, 2 kv_heads, head_dim] keys, then values
-    at::Tensor rotation_;  // [capacity, 2, 1, head_dim]
+    at::Tensor rotation_;  // [capacity, 2, 1, head_dim] for kernels; else cosine and sine of each pair on the host,
+                           // [capacity, head_dim / 2, 2] f32
     at::Tensor steps_;  // [2 capacity] 0, then -infinity: from capacity - n on it is the bias of who sees n positions
     std::int64_t most_bytes_, lanes_ = 0, capacity_ = 0, generation_ = 0;
     std::vector<std::int64_t> free_;
