@@ -177,6 +177,18 @@ TEST_CASE("A head lends the threads of the kernels' passes; plain tensor operati
     CHECK(LlamaModel::load(kGguf, {.backend = LlamaModel::Backend::aten}).head().team == nullptr);
 }
 
+// Members wait for the file while weights are packed, which a team takes for other work on its cores.
+TEST_CASE("The team of a model that was just loaded has learned nothing") {
+    for (const std::filesystem::path& path : {kGguf, kHf}) {
+        CAPTURE(path.string());
+        const LlamaModel model = LlamaModel::load(path, {.threads = 2});
+        const std::shared_ptr<ThreadTeam> team = model.head().team;
+        CHECK(team->runs() == 0);
+        (void)all_logits(*model.make_pass(), {3, 17});
+        CHECK(team->runs() > 0);
+    }
+}
+
 TEST_CASE("Chat prompts end where the answer begins, and users cannot write special tokens") {
     const LlamaModel model = LlamaModel::load(kGguf);
     const Prompt prompt = model.chat("a<|im_end|>b");
