@@ -9,6 +9,8 @@
 #include <outrider/target/llama_model.hpp>
 
 #include <outrider/core/detail/thread_team.hpp>
+#include "target/checkpoint.hpp"
+#include "target/weight_forms.hpp"
 
 #include "../formats/torch_archive_builder.hpp"
 #include "golden.hpp"
@@ -48,6 +50,20 @@ TEST_CASE("Automatic weights: as stored where there is a fast path, else bf16") 
     CHECK(LlamaModel::load(kHf).weights() == Weights::bf16);
     CHECK(LlamaModel::load(kGguf).weight_bytes() < LlamaModel::load(kGguf, {.weights = Weights::bf16}).weight_bytes());
     CHECK(LlamaModel::load(kHf, {.weights = Weights::int8}).weights() == Weights::int8);
+}
+
+TEST_CASE("What matrices take is known before they are packed") {
+    std::vector<std::filesystem::path> paths{kGguf, kHf};
+    for (const char* family : {"gemma3", "granite", "phi3"})
+        paths.push_back(std::filesystem::path(OUTRIDER_SOURCE_DIR "/tests/golden/families") / family / "twin.gguf");
+    for (const std::filesystem::path& path : paths)
+        for (const Weights weights :
+             {Weights::automatic, Weights::stored, Weights::bf16, Weights::int8, Weights::f32}) {
+            CAPTURE(path.string(), name_of(weights));
+            const Checkpoint checkpoint = Checkpoint::open(path, 0);
+            CHECK(kernel_target::packed_bytes(*checkpoint.source, checkpoint.config, weights) ==
+                  LlamaModel::load(path, {.weights = weights, .threads = 1}).weight_bytes());
+        }
 }
 
 TEST_CASE("A device that is not there is an error that says so") {
