@@ -26,7 +26,7 @@ extern "C" {
 #endif
 
 /* Grows with every change of this header; outrider_c_version() tells that of the library. */
-#define OUTRIDER_C_VERSION 2
+#define OUTRIDER_C_VERSION 3
 
 typedef enum outrider_status {
     OUTRIDER_OK = 0,
@@ -116,7 +116,7 @@ typedef struct outrider_stats {
 } outrider_stats;
 
 /* New text of a request, whole UTF-8 characters, on the decoding thread: be quick. Not 0: end the text. It may submit and
- * cancel; it must not wait, free or close. */
+ * cancel; it must not wait, save, load, free or close. */
 typedef int (*outrider_text_callback)(void* user, const char* text, size_t bytes);
 
 OUTRIDER_C_API uint32_t outrider_c_version(void);
@@ -155,6 +155,18 @@ OUTRIDER_C_API void outrider_cancel(outrider_request* request);
 
 /* Cancels, waits for the end, and frees: afterwards the callback is not called. NULL: nothing. */
 OUTRIDER_C_API void outrider_request_free(outrider_request* request);
+
+/* Writes what is known of the longest beginning of this prompt, of a text that is kept (kept_bytes) or decoded, to a file:
+ * a program that is started again need not read it again. The prompt is that of outrider_submit, a conversation so far,
+ * say. `tokens`: how many of its tokens the file holds; may be NULL. Waits for the round that runs; the texts wait for it.
+ * OUTRIDER_BAD_REQUEST where nothing is known of the prompt. */
+OUTRIDER_C_API outrider_status outrider_save(outrider_engine* engine, outrider_prompt kind, const char* text,
+                                             size_t bytes, const char* file, int64_t* tokens);
+
+/* Keeps what outrider_save wrote, so that prompts which begin so are not read again. `tokens` as there. OUTRIDER_DAMAGED_FILE
+ * for one that is not there or cut short; OUTRIDER_BAD_REQUEST for one of another model, and where kept_bytes is too
+ * small. */
+OUTRIDER_C_API outrider_status outrider_load(outrider_engine* engine, const char* file, int64_t* tokens);
 
 OUTRIDER_C_API outrider_status outrider_get_stats(outrider_engine* engine, outrider_stats* stats);
 

@@ -29,6 +29,7 @@
 #include <outrider/engine/detail/any_decoder.hpp>
 #include <outrider/engine/make_policy.hpp>
 #include <outrider/target/llama_model.hpp>
+#include <outrider/target/llama_verifier.hpp>
 #include <outrider/target/target_head.hpp>
 
 namespace outrider {
@@ -127,12 +128,21 @@ public:
     /// The text's continuation; special tokens in it are read as such.
     GenerationResult complete(std::string_view text, GenerationOptions options = {}, Sink sink = {});
 
+    /// Writes what is known of the longest beginning of `tokens` (model().chat(messages).tokens, say), of a text that
+    /// is kept (EngineOptions::kept_bytes) or decoded: a program that is started again need not read it again. Returns
+    /// how many tokens that are. Throws Error where nothing is known of them, and for a file that cannot be written.
+    std::int64_t save(std::span<const TokenId> tokens, const std::filesystem::path& file);
+    /// Keeps what `save` wrote, and returns its tokens. Throws Error for a file that is not there or damaged, of
+    /// another checkpoint or of weights held otherwise, and where kept_bytes does not hold it.
+    std::vector<TokenId> load(const std::filesystem::path& file);
+
 private:
     Engine(LlamaModel model, EngineOptions options);
 
     LlamaModel model_;
     EngineOptions options_;
     std::unique_ptr<AnyDecoder> decoder_;
+    LlamaVerifier* verifier_ = nullptr;  ///< the decoder's
 };
 
 }  // namespace outrider

@@ -174,7 +174,7 @@ Prompt prompt_of(const LlamaModel& model, outrider_prompt kind, std::string_view
         }
         case OUTRIDER_PROMPT_TEXT: return model.raw(text);
     }
-    fail("outrider_submit: the kind of prompt is {}, expected one of outrider_prompt", static_cast<int>(kind));
+    fail("the kind of prompt is {}, expected one of outrider_prompt", static_cast<int>(kind));
 }
 
 GenerationOptions options_of(const outrider_generation_options& given, const Prompt& prompt) {
@@ -331,6 +331,26 @@ void outrider_request_free(outrider_request* request) {
     outrider_cancel(request);
     (void)outrider_wait(request, -1, nullptr);
     delete request;
+}
+
+outrider_status outrider_save(outrider_engine* engine, outrider_prompt kind, const char* text, size_t bytes,
+                              const char* file, int64_t* tokens) {
+    return guarded([&] {
+        require(engine && file && (text || bytes == 0), "outrider_save: the engine, the text or the file is NULL");
+        Prompt prompt = prompt_of(engine->engine.model(), kind, {text ? text : "", bytes});
+        const int64_t saved = engine->engine.save(std::move(prompt.tokens), file).get();
+        if (tokens) *tokens = saved;
+        return OUTRIDER_OK;
+    });
+}
+
+outrider_status outrider_load(outrider_engine* engine, const char* file, int64_t* tokens) {
+    return guarded([&] {
+        require(engine && file, "outrider_load: the engine or the file is NULL");
+        const auto loaded = static_cast<int64_t>(engine->engine.load(file).get().size());
+        if (tokens) *tokens = loaded;
+        return OUTRIDER_OK;
+    });
 }
 
 outrider_status outrider_get_stats(outrider_engine* engine, outrider_stats* stats) {

@@ -15,6 +15,9 @@
 #include "engine.hpp"
 #include "formats/gguf.hpp"
 #include "model_facts.hpp"
+#include "target/checkpoint.hpp"
+#include "target/model_backend.hpp"
+#include "target/weight_forms.hpp"
 #include "text.hpp"
 
 namespace outrider::cli {
@@ -98,17 +101,31 @@ std::string template_line(const ModelArguments& arguments, const Tokenizer* toke
     return fmt::format("template: the model's own, {} bytes, supported{}\n", tokenizer->chat_template().size(), more);
 }
 
-std::string memory_lines(const ModelFacts& facts) {
+/// What the CPU's kernels hold of the matrices, and a token's keys and values, for each value of --weights.
+std::string held_table(const std::filesystem::path& path, std::int64_t cache_values) {
+    const Checkpoint checkpoint = Checkpoint::open(path, 0);
+    if (!kernels_fit(checkpoint.config)) return {};
+    std::vector<std::vector<std::string>> rows = {{"  --weights", "matrices", "a token in the cache"}};
+    for (const Weights weights : {Weights::automatic, Weights::stored, Weights::bf16, Weights::int8, Weights::f32}) {
+        const std::size_t bytes = kernel_target::packed_bytes(*checkpoint.source, checkpoint.config, weights);
+        const std::int64_t value = weights == Weights::f32 ? 4 : 2;  // f16 elsewhere
+        rows.push_back({"  " + std::string(name_of(weights)), readable_bytes(static_cast<std::int64_t>(bytes)),
+                        readable_bytes(value * cache_values)});
+    }
+    return table(rows);
+}
+
+/// `held`: see held_table; empty where the model cannot be run.
+std::string memory_lines(const ModelFacts& facts, const std::string& held) {
     constexpr std::int64_t kCacheBytes = 2;  // f16, but with --weights f32
     std::string lines = fmt::format("memory\n  weights as stored: {}\n", readable_bytes(facts.bytes()));
     if (!facts.cache_values) return lines + "  cache of keys and values: not known\n";
     const std::int64_t token = *facts.cache_values * kCacheBytes;
-    lines +=
-        fmt::format("  cache of keys and values: {} a token (twice that with --weights f32)", readable_bytes(token));
+    lines += fmt::format("  cache of keys and values: {} a token", readable_bytes(token));
     if (facts.context)
         lines +=
             fmt::format(", {} for the whole context of {}", readable_bytes(token * *facts.context), *facts.context);
-    return lines + '\n';
+    return lines + '\n' + held;
 }
 
 std::string drafter_lines(const ModelFacts& facts, bool runs) {
@@ -134,6 +151,8 @@ std::string describe_model(const ModelArguments& arguments) {
     Missing missing;
     check_target(path, facts, missing);
     const auto tokenizer = load_tokenizer(path, missing);
+    std::string held;
+    if (missing.empty()) try_part("tensors", missing, [&] { held = held_table(path, facts.cache_values.value_or(0)); });
     std::string text = fmt::format("model: {}, {}\n", quote(arguments.path), facts.format);
     if (!facts.name.empty()) text += fmt::format("name: {}\n", quote(facts.name));
     text += fmt::format("family: {}\n", facts.family.empty() ? "not said" : quote(facts.family));
@@ -143,7 +162,7 @@ std::string describe_model(const ModelArguments& arguments) {
     text += fmt::format("tensors: {}, {} parameters, {}\n{}", facts.count(), facts.parameters(),
                         readable_bytes(facts.bytes()), tensor_table(facts));
     return text + tokenizer_lines(facts, tokenizer.get()) + template_line(arguments, tokenizer.get()) +
-           memory_lines(facts) + drafter_lines(facts, missing.empty());
+           memory_lines(facts, held) + drafter_lines(facts, missing.empty());
 }
 
 }  // namespace outrider::cli

@@ -61,4 +61,14 @@ void AsyncEngine::stop() { state_->decoder.stop(); }
 bool AsyncEngine::wait_idle(std::chrono::nanoseconds patience) { return state_->decoder.wait_idle(patience); }
 AsyncMetrics AsyncEngine::metrics() const { return state_->decoder.metrics(); }
 
+std::future<std::int64_t> AsyncEngine::save(std::vector<TokenId> tokens, std::filesystem::path file) {
+    return state_->decoder.between_rounds([engine = &state_->engine, tokens = std::move(tokens),
+                                           file = std::move(file)](AnyDecoder&) { return engine->save(tokens, file); });
+}
+
+std::future<std::vector<TokenId>> AsyncEngine::load(std::filesystem::path file) {
+    return state_->decoder.between_rounds(
+        [engine = &state_->engine, file = std::move(file)](AnyDecoder&) { return engine->load(file); });
+}
+
 }  // namespace outrider

@@ -5,7 +5,6 @@
 
 #include <outrider/core/detail/translate.hpp>
 #include <outrider/core/error.hpp>
-#include <outrider/target/llama_verifier.hpp>
 
 namespace outrider {
 
@@ -83,6 +82,7 @@ Engine::Engine(LlamaModel model, EngineOptions options) : model_(std::move(model
     auto drafter = make_drafter(options_, model_);
     auto verifier = std::make_unique<LlamaVerifier>(
         model_, LlamaVerifier::Options{.pass_times_file = options_.pass_times_file, .kept_bytes = options_.kept_bytes});
+    verifier_ = verifier.get();
     decoder_ = std::make_unique<AnyDecoder>(std::move(drafter), std::move(verifier),
                                             make_policy(options_.policy, options_.policy_options), options_.decoder);
 }
@@ -97,6 +97,14 @@ GenerationResult Engine::chat(std::span<const ChatMessage> messages, GenerationO
 
 GenerationResult Engine::complete(std::string_view text, GenerationOptions options, Sink sink) {
     return decoder_->generate(model_.raw(text), std::move(options), std::move(sink));
+}
+
+std::int64_t Engine::save(std::span<const TokenId> tokens, const std::filesystem::path& file) {
+    return detail::translate([&] { return verifier_->save(tokens, file); });
+}
+
+std::vector<TokenId> Engine::load(const std::filesystem::path& file) {
+    return detail::translate([&] { return verifier_->load(file); });
 }
 
 }  // namespace outrider

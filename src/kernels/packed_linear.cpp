@@ -25,8 +25,7 @@ std::shared_ptr<const std::byte> pack_panels(WeightFormat format, std::int64_t o
                                              ThreadTeam* team, F pack) {
     const std::int64_t bytes = kernels::panel_bytes(format, blocks);
     const std::int64_t panels = (out + PackedLinear::kPanel - 1) / PackedLinear::kPanel;
-    std::shared_ptr<std::byte> data =
-        kernels::weight_memory(static_cast<std::size_t>(panels * bytes + low_bytes(format, panels, blocks)));
+    std::shared_ptr<std::byte> data = kernels::weight_memory(PackedLinear::bytes_of(format, out, 32 * blocks));
     const auto body = [&](TeamMember& member) {
         const auto range = member.range(panels);
         for (std::int64_t p = range.begin; p < range.end; ++p) {
@@ -161,12 +160,14 @@ PackedLinear PackedLinear::stack(const std::vector<PackedLinear>& matrices) {
 }
 
 std::size_t PackedLinear::bytes() const noexcept {
-    const std::int64_t blocks = (in_ + 31) / 32;
     std::size_t sum = 0;
-    for (const Part& part : parts_)
-        sum += static_cast<std::size_t>(part.panels * kernels::panel_bytes(part.format, blocks) +
-                                        low_bytes(part.format, part.panels, blocks));
+    for (const Part& part : parts_) sum += bytes_of(part.format, part.out, in_);
     return sum;
+}
+
+std::size_t PackedLinear::bytes_of(WeightFormat format, std::int64_t out, std::int64_t in) {
+    const std::int64_t blocks = (in + 31) / 32, panels = (out + kPanel - 1) / kPanel;
+    return static_cast<std::size_t>(panels * kernels::panel_bytes(format, blocks) + low_bytes(format, panels, blocks));
 }
 
 namespace {

@@ -163,6 +163,8 @@ public:
     [[nodiscard]] std::int64_t in() const noexcept { return in_; }
     [[nodiscard]] std::int64_t out() const noexcept { return out_; }
     [[nodiscard]] std::size_t bytes() const noexcept;
+    /// What a matrix [out, in] takes that is packed so.
+    [[nodiscard]] static std::size_t bytes_of(WeightFormat format, std::int64_t out, std::int64_t in);
     /// Of the first matrix of a stack; row_form(format()) holds for all of them.
     [[nodiscard]] WeightFormat format() const noexcept { return format_; }
 

@@ -6,7 +6,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <optional>
 #include <set>
 #include <span>
 #include <string>
@@ -19,6 +18,7 @@
 #include <outrider/core/detail/thread_team.hpp>
 
 #include "model_backend.hpp"
+#include "weight_forms.hpp"
 
 namespace outrider::kernel_target {
 
@@ -45,21 +45,6 @@ struct Rotation {
     float magnitude = 1;
 };
 
-/// How ggml's type is multiplied as it is stored; empty: no fast path.
-inline std::optional<WeightFormat> fast_format(GgmlType type) {
-    switch (type) {
-        case GgmlType::q4_0: return WeightFormat::q4_0;
-        case GgmlType::q4_1: return WeightFormat::q4_1;
-        case GgmlType::q5_0: return WeightFormat::q5_0;
-        case GgmlType::q5_1: return WeightFormat::q5_1;
-        case GgmlType::q8_0: return WeightFormat::q8_0;
-        case GgmlType::q4_k: return WeightFormat::q4_k;
-        case GgmlType::q5_k: return WeightFormat::q5_k;
-        case GgmlType::q6_k: return WeightFormat::q6_k;
-        default: return {};
-    }
-}
-
 class KernelBackend final : public ModelBackend {
 public:
     KernelBackend(std::shared_ptr<const WeightSource> weight_source, const ModelConfig& model, Weights weights,
@@ -78,7 +63,7 @@ public:
             if (rope != nullptr)
                 rotations.push_back({rope->frequencies(config.rotated), static_cast<float>(rope->magnitude)});
         for (std::int64_t i = 0; i < config.layers; ++i) layers.push_back(read_layer(i));
-        output = group({config.tied_output ? "embed" : "output"}, bytes());
+        output = group({output_name(config)}, bytes());
         // A team that has waited for the file takes that for other work on its cores, and would begin with fewer
         // threads.
         team = std::make_shared<ThreadTeam>(threads);
@@ -150,43 +135,24 @@ private:
             .windowed = c.window_of(index) > 0};
     }
 
-    /// Matrices that multiply the same rows. As stored when every one of them has a fast path; a group that has not is
-    /// held in f32 when the file does and `stored` was asked for, else in bf16.
+    /// Matrices that multiply the same rows.
     PackedLinear group(const std::vector<std::string>& names, std::size_t layer_bytes = kNoOutput) {
-        bool all_fast = true, all_f32 = true;
-        for (const std::string& name : names) {
-            all_fast = all_fast && fast_format(source->type(name)).has_value();
-            all_f32 = all_f32 && source->type(name) == GgmlType::f32;
-        }
-        const bool stored = (wanted_ == Weights::stored || wanted_ == Weights::automatic) && all_fast;
-        WeightFormat format = WeightFormat::bf16;
-        if (wanted_ == Weights::f32 || (wanted_ == Weights::stored && all_f32)) format = WeightFormat::f32;
-        if (wanted_ == Weights::int8) format = WeightFormat::int8;
+        const GroupForm form = form_of(*source, names, wanted_);
         std::vector<PackedLinear> parts;
-        for (const std::string& name : names) parts.push_back(pack(name, stored, format, layer_bytes));
+        for (const std::string& name : names) parts.push_back(pack(name, form, layer_bytes));
         return parts.size() == 1 ? parts[0] : PackedLinear::stack(parts);
     }
 
-    /// Whether the output matrix is held so that the largest logit is found without most of it. That gains where it is
-    /// most of what a pass reads: a few rows more are dearer then. What becomes of logits behind the product could make
-    /// two of them equal: there all are computed.
-    bool chosen_from(WeightFormat format, std::int64_t weights, std::size_t layer_bytes) const {
-        return (format == WeightFormat::q8_0 || format == WeightFormat::int8) && PackedLinear::path_chooses() &&
-               static_cast<std::size_t>(weights) > layer_bytes && config.logit_scale == 1 && config.logit_cap == 0;
-    }
-
-    PackedLinear pack(const std::string& tensor, bool stored, WeightFormat format, std::size_t layer_bytes) {
+    PackedLinear pack(const std::string& tensor, const GroupForm& form, std::size_t layer_bytes) {
         const std::int64_t out = source->rows(tensor), in = source->columns(tensor);
-        if (stored) {
-            format = *fast_format(source->type(tensor));
-            any_stored_ = true;
-        }
+        WeightFormat format = form.of(source->type(tensor));
+        any_stored_ = any_stored_ || form.stored;
         formats_.insert(std::string(name(format)));
-        if (chosen_from(format, out * in, layer_bytes)) format = WeightFormat::q8_planes;
+        if (chosen_from(config, format, out * in, layer_bytes)) format = WeightFormat::q8_planes;
         std::vector<std::byte> scratch;
         PackedLinear packed =
-            stored ? PackedLinear::pack_blocks(format, source->blocks(tensor, scratch), out, in, team.get())
-                   : PackedLinear::pack(format, source->floats(tensor), out, in, team.get());
+            form.stored ? PackedLinear::pack_blocks(format, source->blocks(tensor, scratch), out, in, team.get())
+                        : PackedLinear::pack(format, source->floats(tensor), out, in, team.get());
         source->drop_pages(tensor);
         return packed;
     }

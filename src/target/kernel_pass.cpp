@@ -86,7 +86,7 @@ private:
     void merge_picks(std::int64_t* argmax) const;
     void choose_output(TeamMember& member);
     bool chooses();
-    void look_at_left();
+    std::int64_t look_at_left();
 
     Own& own(const TeamMember& member) { return own_[static_cast<std::size_t>(member.index())]; }
     float* stream(const TeamMember& member) { return each_alone_ ? own(member).x.data() : x_.data(); }
@@ -170,7 +170,7 @@ PassOutput KernelPass::forward(std::span<const RowSegment> segments, PassFor use
     float* features = output.features.data_ptr<float>();
     float* logits = use_ == PassFor::logits ? output.logits.data_ptr<float>() : nullptr;
     model_->team->run([&](TeamMember& member) { run(member, features, logits); });
-    if (bounds_) look_at_left();
+    if (bounds_) output.panels_left = look_at_left();
     if (use_ != PassFor::features) merge_picks(output.argmax.data_ptr<std::int64_t>());
     return output;
 }
@@ -438,11 +438,12 @@ void KernelPass::choose_output(TeamMember& member) {
 // computed then. Picks are the same either way.
 bool KernelPass::chooses() { return model_->output.chooses(logit_rows_) && --undecided_ < 0; }
 
-void KernelPass::look_at_left() {
+std::int64_t KernelPass::look_at_left() {
     constexpr std::int64_t kMostLeft = 5, kPause = 7;  // a fifth of the panels
     std::int64_t left = 0;
     for (int share = 0; share < shares_; ++share) left += std::ssize(own_[static_cast<std::size_t>(share)].choice.left);
     undecided_ = left * kMostLeft > model_->output.panels() ? kPause : 0;
+    return left;
 }
 
 void KernelPass::merge_picks(std::int64_t* argmax) const {

@@ -20,6 +20,7 @@ namespace outrider::test {
 /// so that two decodes can be compared.
 struct CountedDraft {
     std::unique_ptr<DraftModel> inner;
+    bool chains = false;  ///< asks for them, whatever the target takes
     std::map<SequenceId, SequenceId> names = {};
     std::vector<TokenTree> drafted = {};  ///< all trees, in order
 
@@ -28,6 +29,7 @@ struct CountedDraft {
         std::vector<SequenceFeedback> named(feedback.begin(), feedback.end());
         for (SequenceFeedback& it : named)
             it.sequence = names.emplace(it.sequence, static_cast<SequenceId>(names.size()) + 1).first->second;
+        budget.chains = budget.chains || chains;
         std::vector<SequenceTree> trees = inner->propose(named, budget);
         for (std::size_t i = 0; i < trees.size(); ++i) trees[i].sequence = feedback[i].sequence;
         for (const SequenceTree& tree : trees) drafted.push_back(tree.tree);

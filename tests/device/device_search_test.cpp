@@ -4,6 +4,7 @@
 #include <catch2/catch_test_macros.hpp>
 #include <cmath>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <outrider/draft/ctc/detail/ctc_beam.hpp>
@@ -17,13 +18,14 @@ TEST_CASE("Trees that are found on the device are the host search's") {
     const LlamaModel cpu = load(at::kCPU), device = load(kTrap);
     const trap::Trapping trapping;
     for (const char* name : {"ctc", "ctc_eight", "ctc_plain", "ctc_narrow", "hydra"})
-        for (const std::size_t sequences : {1, 3}) {
-            CAPTURE(name, sequences);
-            Way way{.drafter = name, .nodes = 16, .sequences = sequences};
+        for (const auto& [sequences, chains] : {std::pair<std::size_t, bool>{1, false}, {3, false}, {3, true}}) {
+            CAPTURE(name, sequences, chains);
+            Way way{.drafter = name, .nodes = 16, .sequences = sequences, .chains = chains};
             way.options.ctc.top_k = 1000;  // the host's search of plain frames looks at all tokens, too
             const Decoded expected = decode(cpu, way), got = decode(device, way);
             REQUIRE(got.trees.size() == expected.trees.size());
             for (std::size_t i = 0; i < got.trees.size(); ++i) {
+                if (chains) CHECK(static_cast<std::size_t>(got.trees[i].height()) == got.trees[i].drafted());
                 const auto a = paths_of(got.trees[i]), b = paths_of(expected.trees[i]);
                 CHECK(a.size() == b.size());
                 for (const auto& [path, log_psi] : b) {

@@ -42,6 +42,7 @@ struct Way {
     std::size_t sequences = 3;
     std::int64_t tokens = 12;
     std::optional<at::Device> drafter_device = {};
+    bool chains = false;  ///< the drafter is asked for them
 };
 
 struct Decoded {
@@ -53,9 +54,10 @@ struct Decoded {
 
 /// Counts of the trap device are those of the rounds after the first.
 inline Decoded decode(const LlamaModel& model, const Way& way) {
-    SpeculativeDecoder decoder{CountedDraft{folders().drafter(way.drafter, model, way.options, way.drafter_device)},
-                               CountedVerifier{std::make_unique<LlamaVerifier>(model)},
-                               CountedPolicy{make_policy(way.policy)}, DecoderOptions{.nodes = way.nodes}};
+    SpeculativeDecoder decoder{
+        CountedDraft{folders().drafter(way.drafter, model, way.options, way.drafter_device), way.chains},
+        CountedVerifier{std::make_unique<LlamaVerifier>(model)}, CountedPolicy{make_policy(way.policy)},
+        DecoderOptions{.nodes = way.nodes}};
     const std::vector<std::vector<TokenId>> prompts{{5, 9, 31, 7}, {12}, {100, 101, 100, 101, 100, 101, 100}};
     std::vector<SequenceId> ids;
     for (std::size_t i = 0; i < way.sequences; ++i) {

@@ -43,7 +43,7 @@ def main():
     for place in (drafters, ask("--variable=drafters").strip()):
         if not (pathlib.Path(place) / "smollm2-135m-ctc/config.json").is_file():
             sys.exit(f"no drafters in {place}")
-    return max(subprocess.run([program, model], env=environment).returncode
+    return max(subprocess.run([program, model, folder], env=environment).returncode
                for program in (folder / "by_pkg_config", folder / "build/by_cmake"))
 
 

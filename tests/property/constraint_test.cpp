@@ -126,6 +126,31 @@ std::unique_ptr<OracleDraft> oracle(const FakeLaw& law, std::uint64_t seed, doub
     return std::make_unique<OracleDraft>(law, seed, right, true);
 }
 
+/// Thoughts, and an answer of three letters: the same text with drafts and without, which its grammar ends.
+std::vector<TokenId> thought_over(const FakeLaw& law, ThinkingBudget::Options thinking,
+                                  std::vector<std::pair<TokenId, float>> bias = {}) {
+    thinking.answer = std::make_shared<const GrammarConstraint>(Grammar::parse("root ::= [a-f]{3}"), trie());
+    const GenerationOptions options{.max_tokens = 100,
+                                    .temperature = 1.0,
+                                    .seed = law.seed,
+                                    .end_ids = {0},
+                                    .logit_bias = std::move(bias),
+                                    .constraint = std::make_shared<const ThinkingBudget>(std::move(thinking))};
+    SpeculativeDecoder plain{NoDraft{}, FakeTarget{law}, Match{}, {.nodes = 0}};
+    SpeculativeDecoder drafted{RandomDraft{law, law.seed, 0.5}, FakeTarget{law}, Match{}, {.nodes = 6}};
+    GenerationResult result = drafted.generate({{1}}, options);
+    REQUIRE(result.tokens == plain.generate({{1}}, options).tokens);
+    REQUIRE(result.finish == FinishReason::stop);
+    return std::move(result.tokens);
+}
+
+void require_answer(std::span<const TokenId> tokens) {
+    std::string text;
+    for (const TokenId token : tokens) text += JsonWords{}.bytes(token);
+    REQUIRE(text.size() == 3);
+    REQUIRE(text.find_first_not_of("abcdef") == std::string::npos);
+}
+
 }  // namespace
 
 TEST_CASE("random schemas: JSON is valid, and the same with and without drafts", "[property][constraint]") {
@@ -301,30 +326,17 @@ TEST_CASE("an answer without thoughts obeys its grammar too, where that is asked
     int thought = 0;
     for (std::uint64_t seed = 0; seed < 200; ++seed) {
         CAPTURE(seed);
-        const FakeLaw law{.vocabulary = kVocabulary, .order = 2, .seed = seed};
-        ThinkingBudget::Options thinking{.close = {60, 61}, .budget = 9, .open = {50, 51}, .answer_at_once = true};
-        thinking.answer = std::make_shared<const GrammarConstraint>(Grammar::parse("root ::= [a-f]{3}"), trie());
-        const GenerationOptions options{.max_tokens = 100,
-                                        .temperature = 1.0,
-                                        .seed = seed,
-                                        .end_ids = {0},
-                                        .logit_bias = {{50, 2.0F}},
-                                        .constraint = std::make_shared<const ThinkingBudget>(thinking)};
-        SpeculativeDecoder plain{NoDraft{}, FakeTarget{law}, Match{}, {.nodes = 0}};
-        SpeculativeDecoder drafted{RandomDraft{law, seed, 0.5}, FakeTarget{law}, Match{}, {.nodes = 6}};
-        const GenerationResult expected = plain.generate({{1}}, options), result = drafted.generate({{1}}, options);
-        REQUIRE(result.tokens == expected.tokens);
-        REQUIRE(result.finish == FinishReason::stop);
-        auto answer = result.tokens.begin();
+        const ThinkingBudget::Options thinking{
+            .close = {60, 61}, .budget = 9, .open = {50, 51}, .answer_at_once = true};
+        const std::vector<TokenId> text =
+            thought_over({.vocabulary = kVocabulary, .order = 2, .seed = seed}, thinking, {{50, 2.0F}});
+        auto answer = text.begin();
         if (*answer == 50) {
             ++thought;
             REQUIRE(answer[1] == 51);
-            answer = std::ranges::search(result.tokens, thinking.close).end();
+            answer = std::ranges::search(text, thinking.close).end();
         }
-        std::string text;
-        for (; answer != result.tokens.end(); ++answer) text += JsonWords{}.bytes(*answer);
-        REQUIRE(text.size() == 3);
-        REQUIRE(text.find_first_not_of("abcdef") == std::string::npos);
+        require_answer({answer, text.end()});
     }
     CHECK(thought > 10);
     CHECK(thought < 190);
@@ -335,29 +347,16 @@ TEST_CASE("thoughts end within their budget, and the answer behind them obeys it
     for (std::uint64_t seed = 0; seed < 200; ++seed) {
         CAPTURE(seed);
         Dice dice(seed);
-        const FakeLaw law{.vocabulary = kVocabulary, .order = dice(1, 3), .seed = seed};
-        ThinkingBudget::Options thinking{.close = {60, 61, 62}, .budget = dice(0, 30)};
-        thinking.answer = std::make_shared<const GrammarConstraint>(Grammar::parse("root ::= [a-f]{3}"), trie());
-        const std::int64_t budget = thinking.budget;
-        const GenerationOptions options{.max_tokens = 100,
-                                        .temperature = 1.0,
-                                        .seed = seed,
-                                        .end_ids = {0},
-                                        .constraint = std::make_shared<const ThinkingBudget>(thinking)};
-        SpeculativeDecoder plain{NoDraft{}, FakeTarget{law}, Match{}, {.nodes = 0}};
-        SpeculativeDecoder drafted{RandomDraft{law, seed, 0.5}, FakeTarget{law}, Match{}, {.nodes = 6}};
-        const GenerationResult expected = plain.generate({{1}}, options), result = drafted.generate({{1}}, options);
-        REQUIRE(result.tokens == expected.tokens);
-        REQUIRE(result.finish == FinishReason::stop);
-        const std::vector<TokenId> close{60, 61, 62};
-        const auto end = std::ranges::search(result.tokens, close);
+        const std::int64_t order = dice(1, 3);
+        const ThinkingBudget::Options thinking{.close = {60, 61, 62}, .budget = dice(0, 30)};
+        const std::vector<TokenId> text =
+            thought_over({.vocabulary = kVocabulary, .order = order, .seed = seed}, thinking);
+        const auto end = std::ranges::search(text, thinking.close);
         REQUIRE_FALSE(end.empty());
-        const auto thoughts = end.begin() - result.tokens.begin();
-        REQUIRE(thoughts <= budget);
-        cut += thoughts == budget ? 1 : 0;
-        std::string answer;
-        for (auto at = end.end(); at != result.tokens.end(); ++at) answer += JsonWords{}.bytes(*at);
-        REQUIRE(answer.size() == 3);
+        const auto thoughts = end.begin() - text.begin();
+        REQUIRE(thoughts <= thinking.budget);
+        cut += thoughts == thinking.budget ? 1 : 0;
+        require_answer({end.end(), text.end()});
     }
     CHECK(cut > 100);
 }

@@ -60,6 +60,26 @@ TEST_CASE("best-first trees of the target's own law hold its choice", "[property
     CHECK(stats.drafted_per_depth.size() == 4);
 }
 
+TEST_CASE("a chain that is asked for is the model's own greedy text, one new row a level", "[property][lm]") {
+    const FakeLaw law{.vocabulary = 20};
+    const SequenceFeedback f{.sequence = 1, .tokens = {1, 2, 3}, .features = {}, .pending = 4, .committed = 3};
+    for (const std::int64_t nodes : {1, 3, 9}) {
+        const DraftBudget budget{.nodes = nodes, .chains = true};
+        const auto chain = lm(law, law, kChain).draft->propose(std::span(&f, 1), budget)[0].tree;
+        auto [model, draft] = lm(law, law, kTree);
+        const auto tree = draft->propose(std::span(&f, 1), budget)[0].tree;
+        CHECK(std::ranges::equal(tree.tokens(), chain.tokens()));
+        CHECK(static_cast<std::int64_t>(tree.drafted()) == std::min<std::int64_t>(nodes, 4));
+        CHECK(static_cast<std::size_t>(tree.height()) == tree.drafted());
+        CHECK(model->rows_run == 3 + static_cast<std::int64_t>(tree.drafted()));  // the text, and but for the last one
+        const auto drawn = lm(law, law, kTwo).draft->propose(std::span(&f, 1), budget)[0];
+        CHECK(static_cast<std::int64_t>(drawn.tree.drafted()) == std::min<std::int64_t>(nodes, 3));
+        CHECK(static_cast<std::size_t>(drawn.tree.height()) == drawn.tree.drafted());
+        REQUIRE(drawn.samples != nullptr);
+        CHECK(drawn.samples->is_chain());
+    }
+}
+
 TEST_CASE("texts do not depend on a language model that drafts, in batches, near the end, with a small context",
           "[property][lm]") {
     std::mt19937 engine(3);

@@ -112,7 +112,8 @@ struct DraftBudget {
     std::span<const double> tree_prices = {};  ///< [nodes + 1] tokens that n nodes have to bring, for the time that
                                                ///< verifying them takes; owned by who asks, for the call
     std::int64_t owed_tokens = kOwedTokens;    ///< for drafters made of several: see DecoderOptions
-    bool chains = false;  ///< the target takes no branches: what a tree has beside its first path is cut off
+    bool chains = false;  ///< the target takes no branches: one path of up to `nodes` nodes is asked for, and what a
+                          ///< tree has beside its first path is cut off
     bool draws = true;    ///< whether anybody reads SequenceTree::samples; false: they may be left out
 
     /// A path probability below which a node is not worth finding: half of what a node has to bring at least, on

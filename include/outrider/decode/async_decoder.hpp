@@ -23,6 +23,7 @@
 
 #include <outrider/core/types.hpp>
 #include <outrider/decode/detail/async_queue.hpp>
+#include <outrider/decode/detail/decoder_jobs.hpp>
 #include <outrider/decode/detail/stage.hpp>
 #include <outrider/decode/detail/target_bounds.hpp>
 #include <outrider/decode/request.hpp>
@@ -83,6 +84,16 @@ public:
         }
         wake_.notify_all();
         return future;
+    }
+
+    /// A future of f(decoder), called on the decoding thread between two rounds, which wait for it. Throws
+    /// RequestRefused after `stop`.
+    template <typename F>
+    auto between_rounds(F f) {
+        const std::scoped_lock lock(mutex_);
+        if (ending_) throw RequestRefused(Refusal::closed, "AsyncDecoder: it is stopped and calls nothing more");
+        wake_.notify_all();
+        return jobs_.add(std::move(f));
     }
 
     /// Takes no more requests; those that were taken go on.
@@ -156,17 +167,23 @@ private:
         }
         while (Ticket ticket = next([](detail::AsyncQueue& queue) { return queue.pop_any(); }))
             settle(*ticket, detail::ended_as(FinishReason::cancelled));
+        run_jobs();
+    }
+
+    void run_jobs() {
+        for (const auto& job : next([&](detail::AsyncQueue&) { return jobs_.take(); })) job(decoder());
     }
 
     /// False when the decoder is being destroyed.
     [[nodiscard]] bool wait_for_work() {
         std::unique_lock lock(mutex_);
-        wake_.wait(lock, [&] { return ending_ || !live_.empty() || queue_.size() > 0; });
+        wake_.wait(lock, [&] { return ending_ || !live_.empty() || !jobs_.empty() || queue_.size() > 0; });
         return !ending_;
     }
 
     /// One round, and what comes before and after it.
     void turn() {
+        run_jobs();
         while (Ticket ticket = next([](detail::AsyncQueue& queue) { return queue.pop_lapsed(); }))
             settle(*ticket, detail::ended_as(ticket->lapsed().value_or(FinishReason::cancelled)));
         admit();
@@ -232,7 +249,7 @@ private:
     }
 
     template <typename Pop>
-    [[nodiscard]] Ticket next(Pop pop) {
+    [[nodiscard]] auto next(Pop pop) {
         const std::scoped_lock lock(mutex_);
         return pop(queue_);
     }
@@ -264,9 +281,10 @@ private:
     }
 
     T held_;
-    mutable std::mutex mutex_;  // of the queue, the metrics and the two marks
+    mutable std::mutex mutex_;  // of the queue, the jobs, the metrics and the two marks
     std::condition_variable wake_, idle_;
     detail::AsyncQueue queue_;
+    detail::DecoderJobs<Decoder> jobs_;
     AsyncMetrics metrics_;
     std::int64_t unsettled_ = 0;  // requests taken whose futures are not ready
     bool closed_ = false, ending_ = false;

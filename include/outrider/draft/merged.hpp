@@ -38,8 +38,12 @@ namespace outrider {
 /// Each has an account of its own of what finding out may lose. Such trees depend on what time the drafters take.
 /// Without prices, and where a drafter samples, every drafter is asked every round.
 ///
+/// Where the target takes chains alone, every drafter proposes one, and the path stays along which most tokens are
+/// expected.
+///
 /// Of the drafters that sample, the first one's draws are the merged tree's (SequenceTree::samples), and all other
-/// nodes stand beside them; where none samples, but one is certain of a path, the merged tree's likeliest path.
+/// nodes stand beside them, but where there is room for one chain; where none samples, but one is certain of a path,
+/// the merged tree's likeliest path.
 class OUTRIDER_API MergedDraft final : public DraftModel, public SelfPriced {
 public:
     /// At least one drafter, at most 16, none null. The clock tells what drafts cost where time has a price.
@@ -77,7 +81,8 @@ private:
 
     using Draws = std::unordered_map<SequenceId, std::shared_ptr<const DraftSamples>>;
     static void keep_draws(const SequenceTree& tree, Draws& draws);
-    void extend(SequenceId sequence, DraftTrie& trie, std::int64_t nodes);
+    [[nodiscard]] bool drawn_alone(const DraftBudget& budget) const;
+    void extend(SequenceId sequence, DraftTrie& trie, const DraftBudget& budget);
 
     [[nodiscard]] std::vector<SequenceTree> take_up(std::span<const SequenceFeedback> feedback,
                                                     const DraftBudget& budget);

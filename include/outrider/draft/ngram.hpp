@@ -34,10 +34,11 @@ struct NgramOptions {
 };
 
 /// Prompt lookup (Saxena 2023) as a best-first tree: each node is continued by the tokens that followed the longest
-/// matches of its context, and the nodes of largest path probability are kept. The probability of a continuation is the
-/// share of its kind (length of the match, rank, whether the places agree) that came true so far, in every sequence
-/// that this drafter saw, so log_q is calibrated and a function of the history alone. Indexing a token is O(1).
-/// Any path can be continued like that, so the paths of other drafters are as well (TreeExtender; `copy` does not).
+/// matches of its context, and the nodes of largest path probability are kept. As a chain (DraftBudget::chains), each
+/// node is continued by the likeliest token. The probability of a continuation is the share of its kind (length of the
+/// match, rank, whether the places agree) that came true so far, in every sequence that this drafter saw, so log_q is
+/// calibrated and a function of the history alone. Indexing a token is O(1). Any path can be continued like that, so
+/// the paths of other drafters are as well (TreeExtender; `copy` does not).
 class OUTRIDER_API NgramDraft final : public DraftModel, public TreeExtender {
 public:
     explicit NgramDraft(NgramOptions options = {});
@@ -49,7 +50,7 @@ public:
     [[nodiscard]] FeatureRequest features() const override { return FeatureRequest::none(); }
     [[nodiscard]] bool cheap() const override { return true; }
 
-    [[nodiscard]] TokenTree extend(SequenceId sequence, const TokenTree& drafted, std::int64_t nodes) override;
+    [[nodiscard]] TokenTree extend(SequenceId sequence, const TokenTree& drafted, const DraftBudget& budget) override;
 
     [[nodiscard]] std::vector<SequenceTree> propose(std::span<const SequenceFeedback> feedback,
                                                     DraftBudget budget) override;

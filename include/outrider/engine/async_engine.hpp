@@ -7,9 +7,11 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <filesystem>
 #include <future>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include <outrider/core/detail/export.hpp>
 #include <outrider/core/options.hpp>
@@ -50,6 +52,11 @@ public:
     void stop();
     bool wait_idle(std::chrono::nanoseconds patience);
     [[nodiscard]] AsyncMetrics metrics() const;
+
+    /// Engine::save and Engine::load on the decoding thread: rounds wait for the file. What they throw comes through
+    /// the future, which a callback must not wait for. Throw RequestRefused after `stop`.
+    std::future<std::int64_t> save(std::vector<TokenId> tokens, std::filesystem::path file);
+    std::future<std::vector<TokenId>> load(std::filesystem::path file);
 
 private:
     struct State;

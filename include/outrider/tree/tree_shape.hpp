@@ -143,6 +143,13 @@ struct RankedTokens {
         });
 }
 
+/// The likeliest choice, again and again.
+[[nodiscard]] inline TreeTemplate chain_template(std::int64_t depth) {
+    std::vector<TreeTemplate::Choice> choices;
+    for (std::int64_t d = 1; d <= depth; ++d) choices.emplace_back(static_cast<std::size_t>(d), 0);
+    return TreeTemplate(std::move(choices), 1, static_cast<int>(depth));
+}
+
 /// The shape of at most `nodes` nodes that keeps most tokens by measured accuracies (Cai et al. 2024, section 2.3.3):
 /// accuracies[t][r] is the probability that depth t + 1's token of rank r is right, depths taken as independent; the
 /// value of a node is the product along its path, and the nodes of largest value form the tree. Zeros are left out.

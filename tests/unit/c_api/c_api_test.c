@@ -1,4 +1,4 @@
-/* The C interface in the hands of a C program: c_api_test TINY_GGUF */
+/* The C interface in the hands of a C program: c_api_test TINY_GGUF FOLDER */
 #include <outrider_c.h>
 
 #include <stdio.h>
@@ -129,6 +129,47 @@ static void ages(outrider_engine* engine) {
     outrider_request_free(request);
 }
 
+static outrider_engine* open_keeping(const char* model) {
+    outrider_engine_options options;
+    outrider_engine_options_init(&options, sizeof options);
+    options.model = model, options.drafter = "ngram", options.chat_template = "chatml";
+    options.threads = 1, options.kept_bytes = 1 << 24;
+    outrider_engine* engine = NULL;
+    CHECK(outrider_open(&options, &engine) == OUTRIDER_OK);
+    return engine;
+}
+
+/* What one engine has read another one need not read. */
+static void conversations(const char* model, const char* folder) {
+    char file[1024], none[1024];
+    CHECK(snprintf(file, sizeof file, "%s/c_api_test.talk", folder) < (int)sizeof file);
+    CHECK(snprintf(none, sizeof none, "%s/c_api_test.none", folder) < (int)sizeof none);
+    const outrider_prompt user = OUTRIDER_PROMPT_USER;
+    outrider_engine *writer = open_keeping(model), *reader = open_keeping(model);
+    int64_t saved = 0, loaded = 0;
+    CHECK(outrider_save(writer, user, "count", 5, file, &saved) == OUTRIDER_BAD_REQUEST && saved == 0);
+    char* expected = text_of(writer, NULL);
+    CHECK(outrider_save(writer, user, "count", 5, file, &saved) == OUTRIDER_OK && saved > 5);
+    CHECK(outrider_load(reader, none, &loaded) == OUTRIDER_DAMAGED_FILE && loaded == 0);
+    CHECK(strstr(outrider_last_error(), "c_api_test.none") != NULL);
+    CHECK(outrider_load(reader, file, &loaded) == OUTRIDER_OK && loaded == saved);
+    outrider_request* request = NULL;
+    CHECK(outrider_generate(reader, user, "count", 5, NULL, NULL, NULL, &request) == OUTRIDER_OK);
+    outrider_result result;
+    memset(&result, 0, sizeof result);
+    result.size = sizeof result;
+    CHECK(outrider_wait(request, 0, &result) == OUTRIDER_OK);
+    CHECK(strcmp(result.text, expected) == 0 && result.resumed == saved - 1);
+    outrider_request_free(request);
+    CHECK(outrider_save(writer, user, "count", 5, file, NULL) == OUTRIDER_OK);
+    CHECK(outrider_load(NULL, file, NULL) == OUTRIDER_BAD_REQUEST);
+    CHECK(outrider_save(writer, user, "count", 5, NULL, NULL) == OUTRIDER_BAD_REQUEST);
+    free(expected);
+    outrider_close(writer);
+    outrider_close(reader);
+    remove(file);
+}
+
 /* What docs/c_api.md shows. */
 static int answer(const char* model, const char* chat_template) {
     // [page]
@@ -153,12 +194,13 @@ static int answer(const char* model, const char* chat_template) {
 }
 
 int main(int argc, char** argv) {
-    CHECK(argc == 2 && outrider_c_version() == OUTRIDER_C_VERSION);
+    CHECK(argc == 3 && outrider_c_version() == OUTRIDER_C_VERSION);
     outrider_engine* engine = open_tiny(argv[1], "ngram");
     outrider_engine* plain = open_tiny(argv[1], "none");
     texts_and_callbacks(engine, plain);
     errors(engine);
     ages(engine);
+    conversations(argv[1], argv[2]);
     CHECK(answer(argv[1], "chatml") == 0);
     outrider_stats stats;
     memset(&stats, 0, sizeof stats);

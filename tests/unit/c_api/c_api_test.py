@@ -8,6 +8,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import tempfile
 import threading
 import unittest
 
@@ -44,7 +45,9 @@ C.outrider_close.argtypes = C.outrider_cancel.argtypes = C.outrider_request_free
 C.outrider_wait.argtypes = [ctypes.c_void_p, I64, ctypes.c_void_p]
 C.outrider_submit.argtypes = [ctypes.c_void_p, ctypes.c_int, TEXT, SIZE, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p,
                               ctypes.c_void_p]
-OK, BAD_REQUEST, NOT_SUPPORTED, OUT_OF_MEMORY, BUSY, PENDING = 0, 1, 3, 5, 7, 8
+C.outrider_save.argtypes = [ctypes.c_void_p, ctypes.c_int, TEXT, SIZE, TEXT, ctypes.POINTER(I64)]
+C.outrider_load.argtypes = [ctypes.c_void_p, TEXT, ctypes.POINTER(I64)]
+OK, BAD_REQUEST, DAMAGED_FILE, NOT_SUPPORTED, OUT_OF_MEMORY, BUSY, PENDING = 0, 1, 2, 3, 5, 7, 8
 STOP, LENGTH, CANCELLED, DEADLINE = range(4)
 FOREVER = {"max_tokens": 3000, "stop": [b"\x01 never"]}
 
@@ -177,6 +180,32 @@ class Texts(unittest.TestCase):
             self.assertEqual(result.text, expected)
             self.assertEqual(result.resumed > 0, kept)
             C.outrider_request_free(request)
+
+    def test_a_conversation_outlives_its_engine(self):
+        talk = [{"role": "user", "content": "hello"}]
+        with tempfile.TemporaryDirectory() as folder:
+            file = f"{folder}/talk".encode()
+            first = Engine(drafter=b"ngram", kept_bytes=1 << 24)
+            talk.append({"role": "assistant", "content": self.text(first, json.dumps({"messages": talk}), kind=1, max_tokens=9).decode()})
+            chat, saved, loaded = json.dumps({"messages": talk}).encode(), I64(), I64()
+            self.assertEqual(C.outrider_save(first.handle, 1, chat, len(chat), file, ctypes.byref(saved)), OK)
+            first.close()
+            talk.append({"role": "user", "content": "and then?"})
+            expected = self.text(self.engine, json.dumps({"messages": talk}), kind=1, max_tokens=9)
+            second = Engine(drafter=b"ngram", kept_bytes=1 << 24)
+            self.addCleanup(second.close)
+            self.assertEqual(C.outrider_load(second.handle, file, ctypes.byref(loaded)), OK)
+            self.assertEqual(loaded.value, saved.value)
+            status, request = second.submit(json.dumps({"messages": talk}), kind=1, max_tokens=9)
+            self.assertEqual(status, OK)
+            _, result = ended(request)
+            self.assertEqual((result.text, result.resumed), (expected, saved.value))
+            C.outrider_request_free(request)
+            with open(file, "r+b") as cut:
+                cut.truncate(200)
+            self.assertEqual(C.outrider_load(second.handle, file, None), DAMAGED_FILE)
+            self.assertEqual(C.outrider_load(self.engine.handle, file, None), BAD_REQUEST)
+            self.assertIn(b"kept_bytes", C.outrider_last_error())
 
     def test_cancel_poll_and_deadline(self):
         _, request = self.engine.submit("hello", **FOREVER)

@@ -250,6 +250,22 @@ class Inspect(Case):
         kinds = [line.split() for line in text.split("format\n")[1].split("\ntokenizer:")[0].splitlines()]
         self.assertEqual(sum(int(kind[2]) for kind in kinds), total)
 
+    def test_memory_is_told_for_every_way_of_holding_weights(self):
+        def held(model):
+            lines = outrider("inspect", "--model", model)[0].decode().split("a token in the cache\n")[1].splitlines()[:5]
+            return {row[0]: row[1:] for row in (line.split() for line in lines)}
+        for model in (MODEL, pathlib.Path(MODEL).parent.parent / "tiny-hf"):
+            table = held(model)
+            self.assertEqual(list(table), ["auto", "stored", "bf16", "int8", "f32"])
+            kilobytes = {}
+            for weights, (size, unit, token, token_unit) in table.items():
+                self.assertEqual((unit, token_unit), ("KB", "bytes"))
+                self.assertEqual(int(token), 512 if weights == "f32" else 256)
+                kilobytes[weights] = float(size)
+            self.assertEqual(kilobytes["auto"], kilobytes["stored" if model == MODEL else "bf16"])
+            self.assertAlmostEqual(kilobytes["f32"], 2 * kilobytes["bf16"], delta=0.2)
+            self.assertAlmostEqual(kilobytes["int8"] / kilobytes["bf16"], 34 / 64, delta=0.02)
+
     def changed(self, name, *changes):
         """The model with bytes replaced by as many others."""
         data = pathlib.Path(MODEL).read_bytes()
@@ -266,7 +282,8 @@ class Inspect(Case):
         for path, words in ((self.changed("family.gguf", (b"llama", b"lambs")), ("architecture: ", "lambs")),
                             (self.changed("words.gguf", (b"tokenizer.ggml.pre" + pre[:12] + name,
                                                          b"tokenizer.ggml.pre" + pre[:12] + b"?" * len(name))),
-                             ("tokenizer: ", "?" * len(name)))):
+                             ("tokenizer: ", "?" * len(name))),
+                            (self.changed("tensors.gguf", (b"blk.1.attn_q.weight", b"blk.1.attn_z.weight")), ("tensors: ", "attn_"))):
             text = outrider("inspect", "--model", path)[0].decode()
             self.assertIn("supported: no", text)
             self.assertIn("drafters: none", text)

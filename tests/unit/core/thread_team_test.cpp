@@ -158,6 +158,7 @@ TEST_CASE("several callers take turns") {
     for (std::thread& caller : callers) caller.join();
     CHECK(wrong == 0);
     CHECK(calls == 300);
+    CHECK(team.runs() == 150);
 }
 
 TEST_CASE("idle threads sleep") {

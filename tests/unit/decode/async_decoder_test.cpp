@@ -8,6 +8,7 @@
 #include <memory>
 #include <optional>
 #include <random>
+#include <stdexcept>
 #include <thread>
 #include <vector>
 
@@ -268,6 +269,31 @@ TEST_CASE("a decoder that is stopped ends everything, and takes no more", "[asyn
     for (auto& future : futures) CHECK(future.get().finish == FinishReason::cancelled);
     CHECK(decoder.wait_idle(10s));
     CHECK(decoder.metrics().cancelled == 9);
+}
+
+TEST_CASE("what is to be done between rounds waits for the one that runs, and is done before the thread ends",
+          "[async]") {
+    ToyDecoder toy{2};
+    std::future<std::thread::id> last;
+    Gate gate;
+    {
+        AsyncDecoder decoder{std::ref(toy)};
+        const auto thread = [](ToyDecoder&) { return std::this_thread::get_id(); };
+        CHECK(decoder.between_rounds(thread).get() != std::this_thread::get_id());
+        auto text = decoder.submit({{1}}, {.max_tokens = 4}, gate.request());
+        gate.wait_reached();
+        auto batch = decoder.between_rounds([](ToyDecoder& one) { return one.max_batch(); });
+        auto fails = decoder.between_rounds([](ToyDecoder&) { throw std::domain_error("its own"); });
+        CHECK(batch.wait_for(5ms) == std::future_status::timeout);
+        gate.open();
+        CHECK(batch.get() == toy.max_batch());
+        CHECK_THROWS_AS(fails.get(), std::domain_error);
+        CHECK(text.get().tokens == toy_text({1}, 4));
+        last = decoder.between_rounds(thread);
+        decoder.stop();
+        CHECK(refusal_of([&] { (void)decoder.between_rounds(thread); }) == Refusal::closed);
+    }
+    CHECK(last.get() != std::this_thread::get_id());
 }
 
 TEST_CASE("a callback may submit", "[async]") {

@@ -274,7 +274,7 @@ TEST_CASE("ngram goes on where other drafters' paths end, and has a say on them"
     NgramDraft drafter;
     REQUIRE(drafter.propose(std::vector<SequenceFeedback>{counted(1)}, {8}).front().tree.drafted() == 0);
     const TokenTree others = drafted_by_others();
-    const TokenTree all = drafter.extend(1, others, 12);
+    const TokenTree all = drafter.extend(1, others, {12});
     REQUIRE(all.size() > others.size());
     CHECK(all.size() <= others.size() + 12);
     for (std::size_t i = 1; i < others.size(); ++i) {
@@ -291,16 +291,16 @@ TEST_CASE("ngram goes on where other drafters' paths end, and has a say on them"
         CHECK(std::isfinite(all.log_q()[static_cast<std::size_t>(at)]));
     }
     for (std::size_t i = others.size(); i < all.size(); ++i) CHECK(std::isfinite(all.log_q()[i]));
-    CHECK(drafter.extend(1, others, 0).size() == others.size());
-    CHECK_THROWS_WITH(drafter.extend(2, others, 6), ContainsSubstring("propose for it first"));
-    CHECK_THROWS_WITH(drafter.extend(1, TokenTree::root_only(3), 6), ContainsSubstring("propose for it first"));
+    CHECK(drafter.extend(1, others, {0}).size() == others.size());
+    CHECK_THROWS_WITH(drafter.extend(2, others, {6}), ContainsSubstring("propose for it first"));
+    CHECK_THROWS_WITH(drafter.extend(1, TokenTree::root_only(3), {6}), ContainsSubstring("propose for it first"));
 }
 
 TEST_CASE("ngram learns from what it said about other drafters' paths", "[ngram]") {
     NgramDraft drafter;
     const auto say = [&](SequenceId id) {
         (void)drafter.propose(std::vector<SequenceFeedback>{counted(id)}, {8});
-        return drafter.extend(id, drafted_by_others(), 6).log_q()[3];
+        return drafter.extend(id, drafted_by_others(), {6}).log_q()[3];
     };
     float before = say(1);
     for (SequenceId id = 1; id < 20; ++id) {
@@ -319,7 +319,7 @@ TEST_CASE("ngram learns from what it said about other drafters' paths", "[ngram]
 TEST_CASE("ngram:copy leaves the paths of others as they are", "[ngram]") {
     NgramDraft drafter({.mode = NgramMode::copy});
     (void)drafter.propose(std::vector<SequenceFeedback>{counted(1)}, {8});
-    const TokenTree all = drafter.extend(1, drafted_by_others(), 6);
+    const TokenTree all = drafter.extend(1, drafted_by_others(), {6});
     CHECK(all.size() == drafted_by_others().size());
     for (std::size_t i = 1; i < all.size(); ++i) CHECK(std::isinf(all.log_q()[i]));
 }

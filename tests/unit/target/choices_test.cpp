@@ -2,12 +2,19 @@
 #include <ATen/ATen.h>
 #include <catch2/catch_test_macros.hpp>
 
+#include <algorithm>
 #include <bit>
 #include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
 #include <random>
 
 #include "kernels/isa.hpp"
+#include "kernels/packed_linear.hpp"
 #include <outrider/target/llama_verifier.hpp>
+#include "target/checkpoint.hpp"
+#include "target/model_backend.hpp"
 
 #include "tiny_copy.hpp"
 
@@ -52,6 +59,24 @@ TokenTree random_tree(std::mt19937& random, std::size_t nodes) {
     for (std::size_t i = 1; i < nodes; ++i)
         builder.add(static_cast<NodeIndex>(random() % i), static_cast<TokenId>(random() % kVocabulary), -1.0F);
     return std::move(builder).build();
+}
+
+/// The pass of the kernels over a model whose configuration is changed after its files were read.
+std::unique_ptr<TargetPass> pass_of(
+    const std::filesystem::path& folder, Weights weights,
+    const std::function<void(ModelConfig&)>& change = [](ModelConfig&) {}) {
+    Checkpoint checkpoint = Checkpoint::open(folder, 0);
+    change(checkpoint.config);
+    const auto backend = make_kernel_backend(checkpoint.source, checkpoint.config, weights, 2);
+    return backend->make_pass(backend);
+}
+
+/// One forward over a text of its own.
+PassOutput forward(TargetPass& pass, std::span<const TokenId> tokens, PassFor use) {
+    KvCache cache = pass.make_cache();
+    cache.reserve(std::ssize(tokens));
+    const RowSegment segment{.cache = &cache, .tokens = tokens};
+    return pass.forward(std::span(&segment, 1), use);
 }
 
 }  // namespace
@@ -100,4 +125,53 @@ TEST_CASE("Where one tree's logits are read they are there for all") {
     const TreeOutput output = verifier.verify(trees);
     REQUIRE(output.logits.defined());
     CHECK(at::equal(output.argmax, output.logits.argmax(-1)));
+}
+
+// The choice is right without bounds too, so it says nothing of them.
+TEST_CASE("Few rows are chosen for by bounds that leave few panels, on every vector path that has them") {
+    constexpr std::int64_t kPanels = (kVocabulary + PackedLinear::kPanel - 1) / PackedLinear::kPanel;
+    const WideFolder folder;
+    const Isa before = active_isa();
+    for (const Isa isa : available_isas()) {
+        force_isa(isa);
+        CAPTURE(name(isa));
+        std::mt19937 random(29);
+        const auto pass = pass_of(folder.path(), Weights::int8), whole = pass_of(folder.path(), Weights::int8);
+        std::int64_t bounded = 0, left = 0;
+        int pause = 0;  // forwards without bounds, after one where they left much
+        for (std::size_t i = 0; i < 60; ++i) {
+            const std::vector<TokenId> tokens = random_tokens(random, 1 + i % 4);
+            const PassOutput output = forward(*pass, tokens, PassFor::choices);
+            REQUIRE(at::equal(output.argmax, forward(*whole, tokens, PassFor::logits).argmax));
+            REQUIRE(output.panels_left.has_value() == (PackedLinear::path_chooses() && pause == 0));
+            pause = std::max(pause - 1, 0);
+            if (!output.panels_left) continue;
+            ++bounded, left += *output.panels_left;
+            pause = *output.panels_left > kPanels / 5 ? 7 : 0;
+        }
+        if (!PackedLinear::path_chooses()) continue;
+        CHECK(bounded > 20);
+        CHECK(left >= bounded);
+        CHECK(left < bounded * kPanels / 4);
+    }
+    force_isa(before);
+}
+
+TEST_CASE("No bounds where all logits are needed, or could be changed behind the product, or few would be saved") {
+    const WideFolder wide;
+    const TinyCopy small;
+    const std::vector<TokenId> four{1, 2, 3, 4}, five{1, 2, 3, 4, 5};
+    const auto bounds = [](TargetPass& pass, std::span<const TokenId> tokens, PassFor use) {
+        return forward(pass, tokens, use).panels_left.has_value();
+    };
+    const auto pass = pass_of(wide.path(), Weights::int8);
+    CHECK_FALSE(bounds(*pass, four, PassFor::logits));
+    CHECK_FALSE(bounds(*pass, four, PassFor::features));
+    CHECK_FALSE(bounds(*pass, five, PassFor::choices));
+    CHECK(bounds(*pass, four, PassFor::choices) == PackedLinear::path_chooses());
+    const auto scaled = pass_of(wide.path(), Weights::int8, [](ModelConfig& config) { config.logit_scale = 0.5; });
+    const auto capped = pass_of(wide.path(), Weights::int8, [](ModelConfig& config) { config.logit_cap = 30; });
+    const auto rounded = pass_of(wide.path(), Weights::bf16), few = pass_of(small.path(), Weights::int8);
+    for (TargetPass* other : {scaled.get(), capped.get(), rounded.get(), few.get()})
+        CHECK_FALSE(bounds(*other, four, PassFor::choices));
 }

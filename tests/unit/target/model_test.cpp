@@ -9,6 +9,8 @@
 #include <outrider/target/llama_model.hpp>
 
 #include <outrider/core/detail/thread_team.hpp>
+#include "target/checkpoint.hpp"
+#include "target/weight_forms.hpp"
 
 #include "../formats/torch_archive_builder.hpp"
 #include "golden.hpp"
@@ -48,6 +50,20 @@ TEST_CASE("Automatic weights: as stored where there is a fast path, else bf16") 
     CHECK(LlamaModel::load(kHf).weights() == Weights::bf16);
     CHECK(LlamaModel::load(kGguf).weight_bytes() < LlamaModel::load(kGguf, {.weights = Weights::bf16}).weight_bytes());
     CHECK(LlamaModel::load(kHf, {.weights = Weights::int8}).weights() == Weights::int8);
+}
+
+TEST_CASE("What matrices take is known before they are packed") {
+    std::vector<std::filesystem::path> paths{kGguf, kHf};
+    for (const char* family : {"gemma3", "granite", "phi3"})
+        paths.push_back(std::filesystem::path(OUTRIDER_SOURCE_DIR "/tests/golden/families") / family / "twin.gguf");
+    for (const std::filesystem::path& path : paths)
+        for (const Weights weights :
+             {Weights::automatic, Weights::stored, Weights::bf16, Weights::int8, Weights::f32}) {
+            CAPTURE(path.string(), name_of(weights));
+            const Checkpoint checkpoint = Checkpoint::open(path, 0);
+            CHECK(kernel_target::packed_bytes(*checkpoint.source, checkpoint.config, weights) ==
+                  LlamaModel::load(path, {.weights = weights, .threads = 1}).weight_bytes());
+        }
 }
 
 TEST_CASE("A device that is not there is an error that says so") {
@@ -175,6 +191,18 @@ TEST_CASE("A head lends the threads of the kernels' passes; plain tensor operati
     REQUIRE(head.team != nullptr);
     CHECK(head.team->size() == 2);
     CHECK(LlamaModel::load(kGguf, {.backend = LlamaModel::Backend::aten}).head().team == nullptr);
+}
+
+// Members wait for the file while weights are packed, which a team takes for other work on its cores.
+TEST_CASE("The team of a model that was just loaded has learned nothing") {
+    for (const std::filesystem::path& path : {kGguf, kHf}) {
+        CAPTURE(path.string());
+        const LlamaModel model = LlamaModel::load(path, {.threads = 2});
+        const std::shared_ptr<ThreadTeam> team = model.head().team;
+        CHECK(team->runs() == 0);
+        (void)all_logits(*model.make_pass(), {3, 17});
+        CHECK(team->runs() > 0);
+    }
 }
 
 TEST_CASE("Chat prompts end where the answer begins, and users cannot write special tokens") {

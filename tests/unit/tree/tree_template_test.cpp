@@ -59,6 +59,16 @@ TEST_CASE("random prefix-closed sets are taken in any order and sorted breadth f
     }
 }
 
+TEST_CASE("a chain's shape is the first rank again and again") {
+    CHECK(chain_template(0).size() == 0);
+    const TreeTemplate chain = chain_template(4);
+    REQUIRE(chain.size() == 4);
+    for (std::size_t i = 0; i < 4; ++i) {
+        CHECK(chain.choices()[i] == TreeTemplate::Choice(i + 1, 0));
+        CHECK(chain.parent(i) == static_cast<NodeIndex>(i));
+    }
+}
+
 TEST_CASE("sets that are no trees are refused") {
     CHECK_NOTHROW(TreeTemplate({{0}, {0, 1}}, 2, 2));
     CHECK_THROWS_AS(TreeTemplate({{0, 1}}, 2, 2), Error);                  // no parent

@@ -61,6 +61,7 @@ struct ThreadTeam::State {
     std::mutex error_mutex, run_mutex;
     std::vector<std::thread> workers;
     int size = 1;
+    std::atomic<std::int64_t> runs{0};
 
     int members = 1;  // that begin the run
 
@@ -84,8 +85,8 @@ struct ThreadTeam::State {
     /// Wakes the workers. The number of members is a part of the epoch: a worker that is not among them may look at it
     /// when the run is over already, and the next one has begun.
     void begin(std::int32_t count) {
-        const auto runs = static_cast<std::uint32_t>(epoch.value()) / 2048 + 1;
-        epoch.set(static_cast<std::int32_t>(runs * 2048 + static_cast<std::uint32_t>(count)));
+        const auto next = static_cast<std::uint32_t>(epoch.value()) / 2048 + 1;
+        epoch.set(static_cast<std::int32_t>(next * 2048 + static_cast<std::uint32_t>(count)));
     }
 
     void count_work() {
@@ -213,12 +214,15 @@ OUTRIDER_INLINE ThreadTeam::~ThreadTeam() { state_->stop(); }
 
 OUTRIDER_INLINE int ThreadTeam::size() const noexcept { return state_->size; }
 
+OUTRIDER_INLINE std::int64_t ThreadTeam::runs() const noexcept { return state_->runs.load(std::memory_order_relaxed); }
+
 OUTRIDER_INLINE void ThreadTeam::run_erased(Body body, void* argument) {
     State& s = *state_;
     require(detail::team::current_team != &s,
             "ThreadTeam: run called from inside a run of the same team; pass the TeamMember down");
     const std::lock_guard lock(s.run_mutex);
     const void* outer = std::exchange(detail::team::current_team, &s);
+    s.runs.fetch_add(1, std::memory_order_relaxed);
     s.body = body, s.argument = argument;
     s.error = nullptr;
     s.aborted.store(false, std::memory_order_relaxed);

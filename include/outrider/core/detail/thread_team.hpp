@@ -65,6 +65,9 @@ public:
 
     [[nodiscard]] int size() const noexcept;
 
+    /// That were begun so far. A team without any knows nothing of other work on its cores. From any thread.
+    [[nodiscard]] std::int64_t runs() const noexcept;
+
     /// Calls body(TeamMember&) on every member and returns when all have returned. Calls from several threads take
     /// turns; a call from inside a run of the same team throws Error. If a member throws, the others are released from
     /// their barriers and the first exception comes out here.

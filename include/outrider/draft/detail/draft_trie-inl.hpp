@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
+#include <limits>
 
 #include <outrider/tree/detail/keep_best.hpp>
 
@@ -87,9 +88,27 @@ OUTRIDER_INLINE TokenTree DraftTrie::whole() const {
     return std::move(tree).build();
 }
 
-OUTRIDER_INLINE TokenTree DraftTrie::best(std::int64_t nodes) const {
+/// Of every node, whether it may stay: all of them, or those of the best path.
+OUTRIDER_INLINE std::vector<bool> DraftTrie::eligible(const DraftBudget& budget) const {
+    if (!budget.chains) return std::vector<bool>(nodes_.size(), true);
+    std::vector<double> expected(nodes_.size(), 0.0);  // tokens below each node, along its best path
+    std::vector<std::size_t> next(nodes_.size(), 0);
+    for (std::size_t n = nodes_.size() - 1; n > 0; --n) {
+        const auto parent = static_cast<std::size_t>(nodes_[n].parent);
+        const double brings = std::exp(nodes_[n].path) + expected[n];
+        if (nodes_[n].depth > budget.nodes || brings < expected[parent]) continue;
+        expected[parent] = brings, next[parent] = n;
+    }
+    std::vector<bool> on_path(nodes_.size(), false);
+    for (std::size_t n = next[0]; n != 0; n = next[n]) on_path[n] = true;
+    return on_path;
+}
+
+OUTRIDER_INLINE TokenTree DraftTrie::best(const DraftBudget& budget) const {
+    const std::vector<bool> stays = eligible(budget);
     return keep_best(
-        nodes_.front().token, nodes_.size(), nodes, [&](std::size_t n) { return nodes_[n].path; },
+        nodes_.front().token, nodes_.size(), budget.nodes,
+        [&](std::size_t n) { return stays[n] ? nodes_[n].path : -std::numeric_limits<double>::infinity(); },
         [&](std::size_t n) {
             return DraftNode{nodes_[n].parent, nodes_[n].token, static_cast<float>(std::log(nodes_[n].given_parent))};
         });
@@ -97,7 +116,9 @@ OUTRIDER_INLINE TokenTree DraftTrie::best(std::int64_t nodes) const {
 
 OUTRIDER_INLINE double DraftTrie::worth(const DraftBudget& budget) const {
     std::vector<double> chances;
-    for (std::size_t n = 1; n < nodes_.size(); ++n) chances.push_back(std::exp(nodes_[n].path));
+    const std::vector<bool> stays = eligible(budget);
+    for (std::size_t n = 1; n < nodes_.size(); ++n)
+        if (stays[n]) chances.push_back(std::exp(nodes_[n].path));
     std::sort(chances.begin(), chances.end(), std::greater<>());
     double best = 0, sum = 0;
     for (std::size_t n = 1; n <= chances.size() && n < budget.tree_prices.size(); ++n) {

@@ -43,10 +43,11 @@ public:
     /// All nodes in order, with their chances. The trie has to be weighed, as for the two below.
     [[nodiscard]] TokenTree whole() const;
 
-    /// The nodes of largest path probability, at most so many.
-    [[nodiscard]] TokenTree best(std::int64_t nodes) const;
+    /// The nodes of largest path probability, at most so many; with `chains`, the path along which most tokens are
+    /// expected.
+    [[nodiscard]] TokenTree best(const DraftBudget& budget) const;
 
-    /// Tokens that a tree of the best nodes is expected to bring beyond its price, at its best size.
+    /// Tokens that a tree of the best nodes, or the best path, is expected to bring beyond its price, at its best size.
     [[nodiscard]] double worth(const DraftBudget& budget) const;
 
 private:
@@ -62,6 +63,7 @@ private:
 
     [[nodiscard]] NodeIndex child(NodeIndex parent, TokenId token);
     [[nodiscard]] std::vector<Drafters> voices() const;
+    [[nodiscard]] std::vector<bool> eligible(const DraftBudget& budget) const;
 
     Drafters asked_ = 0;
     std::vector<Node> nodes_;  ///< node 0 is the root; parents come first

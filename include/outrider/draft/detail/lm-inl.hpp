@@ -75,14 +75,15 @@ OUTRIDER_INLINE std::vector<SequenceTree> LmDraft::propose(std::span<const Seque
     for (const SequenceFeedback& f : feedback) {
         Known& known = known_.at(f.sequence);
         const std::int64_t chains =
-            options_.tree == LmTree::sampled
+            options_.tree == LmTree::sampled && !budget.chains
                 ? std::clamp(options_.chains, std::int64_t{1}, std::max<std::int64_t>(budget.nodes, 1))
                 : 1;
         const auto room = model_->context() - static_cast<std::int64_t>(known.text.size());
         Growing one;
         one.sequence = f.sequence, one.known = &known, one.committed = f.committed, one.nodes = budget.nodes;
         one.depth = std::min({options_.max_depth, budget.nodes / chains, room});
-        one.is_chain = options_.tree == LmTree::chain || (options_.tree == LmTree::sampled && chains == 1);
+        one.is_chain =
+            budget.chains || options_.tree == LmTree::chain || (options_.tree == LmTree::sampled && chains == 1);
         one.tree.push_back({f.pending, kNoNode, 0, 0.0, 0.0, -1});
         if (options_.tree == LmTree::sampled && one.depth > 0) {
             one.chains.resize(static_cast<std::size_t>(chains), {{}, true});
@@ -187,7 +188,7 @@ OUTRIDER_INLINE void LmDraft::expand(Growing& one, const float* logits) {
 
 OUTRIDER_INLINE void LmDraft::choose(Growing& one, NodeIndex node, std::span<const TokenId> tokens,
                                      std::span<const double> q) {
-    const std::size_t count = options_.tree == LmTree::chain ? 1 : tokens.size();
+    const std::size_t count = one.is_chain ? 1 : tokens.size();
     for (std::size_t c = 0; c < count; ++c)
         if (q[c] > 0) one.add(node, tokens[c], std::log(q[c]));
 }

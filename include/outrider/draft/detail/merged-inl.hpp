@@ -57,6 +57,11 @@ OUTRIDER_INLINE void MergedDraft::keep_draws(const SequenceTree& tree, Draws& dr
     if (kept == nullptr || (kept->is_chosen() && !tree.samples->is_chosen())) kept = tree.samples;
 }
 
+/// Of one chain, whose nodes may stay must not depend on draws: it is the drawn one.
+OUTRIDER_INLINE bool MergedDraft::drawn_alone(const DraftBudget& budget) const {
+    return budget.chains && budget.draws && draws_nodes_;
+}
+
 OUTRIDER_INLINE void MergedDraft::forget(SequenceId sequence) {
     proposed_.erase(sequence);
     for (Part& part : parts_) {
@@ -103,15 +108,17 @@ OUTRIDER_INLINE std::vector<SequenceTree> MergedDraft::propose(std::span<const S
     Draws draws;
     for (std::size_t i = 0; i < parts_.size(); ++i) ask(priced ? order_[i] : i, feedback, budget, priced, draws);
     if (priced && budget.draws) ask_certain(feedback, budget, draws);
+    DraftBudget room = budget;
+    room.chains = budget.chains && !drawn_alone(budget);
     std::vector<SequenceTree> merged;
     merged.reserve(feedback.size());
     for (const SequenceFeedback& f : feedback) {
         DraftTrie& trie = proposed_[f.sequence].back();
         if (!priced) {
             trie.weigh(hit_rates_);
-            extend(f.sequence, trie, budget.nodes);
+            extend(f.sequence, trie, budget);
         }
-        merged.push_back({f.sequence, trie.best(budget.nodes), std::move(draws[f.sequence])});
+        merged.push_back({f.sequence, trie.best(room), std::move(draws[f.sequence])});
         SequenceTree& last = merged.back();
         if (last.samples != nullptr && last.samples->is_chosen())
             last.samples = std::make_shared<const DraftSamples>(DraftSamples::chosen(last.tree));
@@ -210,6 +217,8 @@ OUTRIDER_INLINE void MergedDraft::draft(std::size_t drafter, std::span<const Seq
     const auto who = static_cast<Drafters>(1U << drafter);
     for (const SequenceTree& t : trees) {
         keep_draws(t, draws);
+        if (drawn_alone(budget) && (t.samples == nullptr || t.samples->is_chosen() || draws[t.sequence] != t.samples))
+            continue;
         Stages& stages = proposed_[t.sequence];
         if (priced && stages.back().asked() != 0) stages.push_back(stages.back());
         DraftTrie& trie = stages.back();
@@ -217,18 +226,18 @@ OUTRIDER_INLINE void MergedDraft::draft(std::size_t drafter, std::span<const Seq
         trie.join(t.tree, who);
         if (!priced) continue;
         trie.weigh(hit_rates_);
-        extend(t.sequence, trie, budget.nodes);
+        extend(t.sequence, trie, budget);
         part.asking.added(before, trie.worth(budget) - before);
     }
 }
 
 /// Lets those that can do it go on from what the others drafted. The trie has to be weighed, and is afterwards.
-OUTRIDER_INLINE void MergedDraft::extend(SequenceId sequence, DraftTrie& trie, std::int64_t nodes) {
+OUTRIDER_INLINE void MergedDraft::extend(SequenceId sequence, DraftTrie& trie, const DraftBudget& budget) {
     if (draws_nodes_) return;
     for (std::size_t d = 0; d < parts_.size(); ++d) {
         const auto who = static_cast<Drafters>(1U << d);
         if (parts_[d].extender == nullptr || (trie.asked() & who) == 0 || trie.asked() == who) continue;
-        trie.join(parts_[d].extender->extend(sequence, trie.whole(), nodes), who);
+        trie.join(parts_[d].extender->extend(sequence, trie.whole(), budget), who);
         trie.weigh(hit_rates_);
     }
 }

@@ -76,9 +76,8 @@ OUTRIDER_INLINE std::vector<SequenceTree> NgramDraft::propose(std::span<const Se
         History& history = histories_[f.sequence];
         update(history, f);
         const TokenTree root = TokenTree::root_only(f.pending);
-        trees.push_back({f.sequence, options_.mode == NgramMode::copy
-                                         ? copy(history, budget.nodes)
-                                         : Growth(*this, history, root).grow(budget.nodes)});
+        trees.push_back({f.sequence, options_.mode == NgramMode::copy ? copy(history, budget.nodes)
+                                                                      : Growth(*this, history, root).grow(budget)});
         const TokenTree& tree = trees.back().tree;
         if (budget.draws && tree.drafted() > 0)
             trees.back().samples = std::make_shared<const DraftSamples>(DraftSamples::chosen(tree));
@@ -253,13 +252,15 @@ OUTRIDER_INLINE double NgramDraft::probability(Kind kind) const {
     return std::clamp(came_true_[index(kind)](share, detail::ngram::kPriorTrials), 1e-4, 0.999);
 }
 
-OUTRIDER_INLINE TokenTree NgramDraft::extend(SequenceId sequence, const TokenTree& drafted, std::int64_t nodes) {
+OUTRIDER_INLINE TokenTree NgramDraft::extend(SequenceId sequence, const TokenTree& drafted, const DraftBudget& budget) {
     const auto it = histories_.find(sequence);
     const bool asked = it != histories_.end() && it->second.text.back() == drafted.token(0);
     require(asked,
             "NgramDraft: the tree to extend is that of sequence {} with the pending token {}; propose for it first",
             sequence, drafted.token(0));
-    return Growth(*this, it->second, drafted).grow(options_.mode == NgramMode::copy ? 0 : nodes);
+    DraftBudget further = budget;
+    if (options_.mode == NgramMode::copy) further.nodes = 0;
+    return Growth(*this, it->second, drafted).grow(further);
 }
 
 }  // namespace outrider

@@ -22,7 +22,7 @@ public:
     Growth(const NgramDraft& drafter, History& history, const TokenTree& drafted);
 
     /// The answer of TreeExtender::extend.
-    [[nodiscard]] TokenTree grow(std::int64_t nodes);
+    [[nodiscard]] TokenTree grow(const DraftBudget& budget);
 
 private:
     struct Open {
@@ -64,16 +64,17 @@ OUTRIDER_INLINE NgramDraft::Growth::Growth(const NgramDraft& drafter, History& h
     for (std::size_t i = 1; i < drafted.size(); ++i) tree_.add(drafted.parents()[i], drafted.tokens()[i], 0);
 }
 
-OUTRIDER_INLINE TokenTree NgramDraft::Growth::grow(std::int64_t nodes) {
-    if (nodes > 0) {
+OUTRIDER_INLINE TokenTree NgramDraft::Growth::grow(const DraftBudget& budget) {
+    if (budget.nodes > 0) {
         history_.drafted.clear();
         for (std::size_t i = 1; i < drafted_.size(); ++i)
             history_.drafted.push_back({drafted_.tokens()[i], drafted_.parents()[i], std::nullopt});
         expand(0, 0.0, nullptr);
     }
-    for (std::int64_t taken = 0; !open_.empty() && taken < nodes; ++taken) {
+    for (std::int64_t taken = 0; !open_.empty() && taken < budget.nodes; ++taken) {
         const Open best = open_.top();
         open_.pop();
+        if (budget.chains) open_ = {};  // a chain turns back nowhere
         NodeIndex node = best.node;
         if (node == kNoNode) {
             node = tree_.add(best.parent, best.what.token, 0);

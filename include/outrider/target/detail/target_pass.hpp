@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -47,6 +48,8 @@ struct PassOutput {
     at::Tensor logits;    ///< [rows that get them, V] float32; undefined where not asked for, or not computed
     at::Tensor
         argmax;  ///< [the same] int64 on the CPU, the lowest id among equals, -1 for NaN; undefined: not computed
+    /// Where `argmax` was found by bounds: panels of the output matrix that they left to be computed. Else nothing.
+    std::optional<std::int64_t> panels_left = {};
 };
 
 /// Weights are shared, scratch memory is not: one pass serves one caller at a time.

@@ -87,6 +87,32 @@ TEST_CASE("CtcDraft: rounds one by one give the draft of the whole text at once"
         }
 }
 
+TEST_CASE("CtcDraft: a chain goes on as far as nodes and frames last, the likeliest token each time") {
+    const Text text(30);
+    const auto check = [](const TokenTree& chain, std::int64_t nodes, const TokenTree& larger) {
+        check_chain(chain, chain.drafted(), larger);
+        std::int64_t frames = std::ssize(chain.tokens()) - 1;
+        for (std::size_t i = 2; i < chain.size(); ++i) frames += chain.tokens()[i] == chain.tokens()[i - 1];  // a blank
+        CHECK((static_cast<std::int64_t>(chain.drafted()) == nodes || frames == 4));
+    };
+    for (const CtcConditioning conditioning : {CtcConditioning::none, CtcConditioning::prefix})
+        for (const bool kernels : {false, true})
+            for (const std::int64_t nodes : {1, 2, 4, 9}) {
+                CAPTURE(static_cast<int>(conditioning), kernels, nodes);
+                CtcDraft draft = toy_draft(conditioning, {.threads = 2, .kernels = kernels}),
+                         wide = toy_draft(conditioning, {.threads = 2, .kernels = kernels});
+                check(chain_of(draft, text.feedback(0, 20), nodes), nodes, one(wide, text.feedback(0, 20), 3000));
+                // The next round, and several texts at once.
+                check(chain_of(draft, text.feedback(20, 22), nodes), nodes, one(wide, text.feedback(20, 22), 3000));
+                const std::vector<SequenceFeedback> both{text.feedback(0, 9, 2), text.feedback(0, 13, 3)};
+                const auto chains = draft.propose(both, {.nodes = nodes, .chains = true});
+                for (std::size_t i = 0; i < both.size(); ++i) check(chains[i].tree, nodes, one(wide, both[i], 3000));
+            }
+    CtcDraft drawn = toy_draft(CtcConditioning::prefix, {.tree = CtcTree::sampled, .chains = 3, .threads = 1});
+    const TokenTree one_chain = chain_of(drawn, text.feedback(0, 20), 9);
+    CHECK(static_cast<std::size_t>(one_chain.height()) == one_chain.drafted());
+}
+
 TEST_CASE("CtcDraft: kernels follow tensor operations") {
     const Text text(40);
     const TargetHead head = toy_head();

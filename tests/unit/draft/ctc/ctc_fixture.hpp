@@ -113,6 +113,31 @@ inline std::map<std::vector<TokenId>, double> paths_of(const TokenTree& tree) {
     return paths;
 }
 
+/// One path of so many nodes, each the likeliest behind the one before: of the nodes of `larger`, a tree of the same
+/// drafter, none that stands beside it is likelier.
+inline void check_chain(const TokenTree& chain, std::size_t nodes, const TokenTree& larger) {
+    REQUIRE(chain.drafted() == nodes);
+    REQUIRE(chain.height() == static_cast<NodeIndex>(nodes));
+    const std::vector<TokenId> whole(chain.tokens().begin() + 1, chain.tokens().end());
+    const auto mine = paths_of(chain);
+    std::size_t shared = 0;
+    for (const auto& [path, log_psi] : paths_of(larger)) {
+        if (path.size() > nodes || !std::equal(path.begin(), path.end() - 1, whole.begin())) continue;
+        const auto end = whole.begin() + static_cast<std::ptrdiff_t>(path.size());
+        const double best = mine.at({whole.begin(), end});
+        CHECK(log_psi < best + 1e-4);
+        if (path.back() != end[-1]) continue;
+        CHECK(std::abs(log_psi - best) < 1e-4);
+        ++shared;
+    }
+    CHECK(shared >= std::min<std::size_t>(nodes, 3));
+}
+
+/// What a drafter proposes where the target takes no branches.
+inline TokenTree chain_of(DraftModel& draft, const SequenceFeedback& feedback, std::int64_t nodes) {
+    return draft.propose(std::span(&feedback, 1), {.nodes = nodes, .chains = true}).at(0).tree;
+}
+
 /// Each 32 weights of a row as the nearest of `steps` + 1 values from the least to the largest one.
 inline at::Tensor rounded(const at::Tensor& matrix, int steps) {
     at::Tensor result = matrix.clone();

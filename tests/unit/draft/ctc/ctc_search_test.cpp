@@ -48,6 +48,18 @@ TEST_CASE("CtcSearch finds the tree of the exact prefix search over all tokens")
         CHECK(std::ranges::equal(shared.parents(), tree.parents()));
         CHECK(std::ranges::equal(shared.log_q(), tree.log_q()));
 
+        search.run(alone, a, g, 4000, 0.0, score);
+        const TokenTree all = search.tree(7, vocabulary);
+        for (const std::int64_t nodes : {1, 3, 5, 12}) {
+            search.run(alone, a, g, nodes, 0.0, score, true);
+            const TokenTree chain = search.tree(7, vocabulary);
+            check_chain(chain, static_cast<std::size_t>(std::min(nodes, T)), all);
+            three.run([&](TeamMember& member) { search.run(member, a, g, nodes, 0.0, score, true); });
+            CHECK(same(search.tree(7, vocabulary), chain));
+        }
+        search.run(alone, a, g, 5, 2.0, score, true);
+        CHECK(search.tree(7, vocabulary).drafted() == 0);  // nothing is likely enough
+
         for (const std::int64_t nodes : {1, 2, 3, 5, 8, 13, 23}) {  // the beginning of a larger tree
             search.run(alone, a, g, nodes, 0.0, score);
             const TokenTree small = search.tree(7, vocabulary);
@@ -78,16 +90,16 @@ TEST_CASE("CtcSearch finds the tree of the exact prefix search over all tokens")
         std::sort(falling.begin(), falling.end(), std::greater<>());
         const double bar = 0.5 * (falling[8] + falling[9]);
         REQUIRE(falling[8] > falling[9]);
-        std::int64_t all = 0, some = 0;
+        std::int64_t every = 0, some = 0;
         const auto counted = [&](std::int64_t& count) {
             return [&](TeamMember& member, std::span<const CtcPrefix> prefixes, float* out, std::int64_t stride) {
                 count += std::ssize(prefixes);
                 score(member, prefixes, out, stride);
             };
         };
-        search.run(alone, a, g, 24, 0.0, counted(all));
+        search.run(alone, a, g, 24, 0.0, counted(every));
         search.run(alone, a, g, 24, bar, counted(some));
-        CHECK(some < all);
+        CHECK(some < every);
         const auto best = paths_of(search.tree(7, vocabulary));
         CHECK(best.size() == 9);
         for (const auto& [path, log_psi] : best) CHECK((got.at(path) == log_psi && std::exp(log_psi) > bar));

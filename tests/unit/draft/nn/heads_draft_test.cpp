@@ -170,6 +170,26 @@ TEST_CASE("heads: rounds one by one give the draft of the whole text at once") {
         }
 }
 
+TEST_CASE("heads: a chain has a node of every head that the budget allows, the likeliest each time") {
+    const Text text(20);
+    for (const Kind& kind : kinds())
+        for (const bool kernels : {false, true}) {
+            const auto wide = kind.make({.threads = 1, .kernels = kernels});
+            const TokenTree larger = one(*wide, text.feedback(0, 12), 3000);
+            for (const HeadTree tree : {HeadTree::best_first, HeadTree::static_tree, HeadTree::measured})
+                for (const std::int64_t nodes : {1, 2, 3, 7}) {
+                    INFO(kind.name << ", kernels " << kernels << ", " << nodes << " nodes");
+                    const auto draft = kind.make({.tree = tree, .threads = 1, .kernels = kernels});
+                    check_chain(chain_of(*draft, text.feedback(0, 12), nodes),
+                                static_cast<std::size_t>(std::min<std::int64_t>(nodes, 3)), larger);
+                }
+            const auto drawn = kind.make({.tree = HeadTree::sampled, .chains = 2, .threads = 1, .kernels = kernels});
+            const TokenTree chain = chain_of(*drawn, text.feedback(0, 12), 6);
+            CHECK(chain.drafted() == 3);
+            CHECK(chain.height() == 3);
+        }
+}
+
 TEST_CASE("Hydra does not draft what is too unlikely for its price") {
     const Text text(20);
     const std::vector<double> prices{0.0, 0.1, 0.2,
@@ -184,6 +204,10 @@ TEST_CASE("Hydra does not draft what is too unlikely for its price") {
         CHECK(some.size() < all.size());
         for (const auto& [path, log_psi] : all)
             if (std::abs(log_psi - std::log(0.05)) > 1e-6) CHECK(some.contains(path) == (log_psi > std::log(0.05)));
+        const auto chain = kind.make({.threads = 1, .kernels = false});
+        for (const auto& [path, log_psi] :
+             paths_of(chain->propose(std::span(&feedback, 1), {25, 10.0, prices, kOwedTokens, true}).at(0).tree))
+            CHECK(log_psi > std::log(0.05));
     }
 }
 

@@ -70,7 +70,9 @@ private:
     };
 
     /// Whether trees come from the search over the whole draft vocabulary.
-    [[nodiscard]] bool searches() const { return with_.prediction && options_.tree == CtcTree::best_first; }
+    [[nodiscard]] bool searches(const DraftBudget& budget) const {
+        return options_.tree == CtcTree::best_first && (with_.prediction || budget.chains);
+    }
 
     /// Checks all feedback before any state changes, then takes it up. Returns the rounds of those that there is memory
     /// for, whose feedback is left in `drafted`. `fetch`: the prediction network will ask for the newest features on
@@ -91,13 +93,7 @@ private:
                 round.next.assign(it.tokens.begin() + 1, it.tokens.end());
                 round.next.push_back(it.pending);
                 known.before = it.tokens.back();
-                if (fetch) {
-                    const std::int64_t rows = it.features.size(0), width = it.features.size(1);
-                    const bool at_hand = it.features.device().is_cpu();  // on a device one row is enough to fetch
-                    const at::Tensor features = cpu_floats(at_hand ? it.features : it.features.slice(0, rows - 1));
-                    const float* last = features.const_data_ptr<float>() + (features.size(0) - 1) * width;
-                    known.feature.assign(last, last + config_.hidden);
-                }
+                if (fetch) known.feature = last_row(it.features, config_.hidden);
             }
             known.committed = it.committed;
             known.pending = it.pending;
@@ -116,7 +112,8 @@ private:
             case CtcTree::static_tree:
                 return {it.sequence, mine.static_tree.tree(it.pending, mine.frames, medusa63(), nodes, condition)};
             case CtcTree::sampled: {
-                const auto chains = static_cast<std::size_t>(std::clamp<std::int64_t>(options_.chains, 1, nodes));
+                const auto chains =
+                    static_cast<std::size_t>(std::clamp<std::int64_t>(options_.chains, 1, budget.chains ? 1 : nodes));
                 const RandomKey key(options_.seed, static_cast<std::uint64_t>(it.sequence), it.committed,
                                     static_cast<std::uint64_t>(RandomPurpose::draft));
                 SampledDraft drawn = mine.sampler.draw(it.pending, mine.frames, chains,
@@ -133,14 +130,14 @@ private:
     }
 
     /// Tells the prediction network what it begins from, for every sequence; see CtcPrediction::start.
-    std::vector<float> start(std::span<const SequenceFeedback> feedback) {
+    std::vector<float> start(std::span<const SequenceFeedback> feedback, const DraftBudget& budget) {
         if (!with_.prediction) return {};
         std::vector<CtcPrediction::Text> texts;
         for (const SequenceFeedback& it : feedback) {
             const CtcKnown& known = sequences_.at(it.sequence);
             texts.push_back({known.feature, known.before, it.pending});
         }
-        return with_.prediction->start(texts, searches());
+        return with_.prediction->start(texts, searches(budget));
     }
 
     std::span<float> logits_of(std::size_t index) {
@@ -161,9 +158,13 @@ private:
                 if (by.index() == 0) std::copy_n(scores_.logits.data() + roots + index * V, V, out);
                 return;
             }
-            with_.prediction->scores(by, index, prefixes, out, stride, *mine.prediction);
+            if (with_.prediction)
+                with_.prediction->scores(by, index, prefixes, out, stride, *mine.prediction);
+            else if (by.index() == 0)
+                std::fill_n(out, std::ssize(prefixes) * stride, 0.0F);  // whatever the prefix
         };
-        mine.search.run(member, logits_of(index), gate_of(index), budget.nodes, budget.least_chance(), score);
+        mine.search.run(member, logits_of(index), gate_of(index), budget.nodes, budget.least_chance(), score,
+                        budget.chains);
     }
 
     /// The tree of sequence `index` of the round from its frames, by the calling thread alone.
@@ -171,7 +172,7 @@ private:
         const std::size_t V = config_.vocabulary.size();
         const auto logits = logits_of(index);
         const auto gate = gate_of(index);
-        if (searches()) {
+        if (searches(budget)) {
             TeamMember alone;
             search(alone, mine, index, budget);
             return {it.sequence, mine.search.tree(it.pending, config_.vocabulary)};
@@ -194,7 +195,7 @@ private:
         std::vector<std::optional<SequenceTree>> trees(feedback.size());
         while (std::ssize(searchers_) < team_->size())
             searchers_.emplace_back().prediction = with_.prediction ? with_.prediction->make_scratch() : nullptr;
-        if (feedback.size() == 1 && searches()) {
+        if (feedback.size() == 1 && searches(budget)) {
             Searcher& mine = searchers_[0];
             team_->run([&](TeamMember& member) { search(member, mine, 0, budget); });
             trees[0] = {feedback[0].sequence, mine.search.tree(feedback[0].pending, config_.vocabulary)};
@@ -254,7 +255,7 @@ OUTRIDER_INLINE CtcEngine::CtcEngine(CtcConfig config, CtcWeights weights, const
 OUTRIDER_INLINE std::vector<SequenceTree> CtcEngine::propose(std::span<const SequenceFeedback> feedback,
                                                              DraftBudget budget) {
     if (feedback.empty()) return {};
-    const bool alone = options_.tree == CtcTree::best_first && with_.backend->searches(budget.nodes);
+    const bool alone = options_.tree == CtcTree::best_first && !budget.chains && with_.backend->searches(budget.nodes);
     std::vector<SequenceFeedback> drafted;
     std::vector<CtcRound> rounds = take_up(feedback, with_.prediction && !alone, drafted);
     std::vector<SequenceTree> trees;
@@ -272,7 +273,7 @@ OUTRIDER_INLINE std::vector<SequenceTree> CtcEngine::of_rounds(std::vector<CtcRo
         std::vector<TokenTree> found = with_.backend->search(rounds, budget.nodes, budget.least_chance());
         for (std::size_t i = 0; i < feedback.size(); ++i) trees.push_back({feedback[i].sequence, std::move(found[i])});
     } else if (budget.nodes > 0) {
-        with_.backend->run(rounds, true, start(feedback), scores_);
+        with_.backend->run(rounds, true, start(feedback, budget), scores_);
         trees = drafts(feedback, budget);
     } else {
         with_.backend->run(rounds, false, {}, scores_);

@@ -56,9 +56,9 @@ OUTRIDER_INLINE OUTRIDER_VECTOR_LOOP(void, children,
 }  // namespace detail::ctc_search
 
 OUTRIDER_INLINE void CtcSearch::run(TeamMember& member, std::span<const float> logits, std::span<const float> gate,
-                                    std::int64_t nodes, double least, const Score& score) {
+                                    std::int64_t nodes, double least, const Score& score, bool chain) {
     const bool first = member.index() == 0;
-    if (first) clear(gate.size(), gate.empty() ? 0 : logits.size() / gate.size(), nodes, least);
+    if (first) clear(gate.size(), gate.empty() ? 0 : logits.size() / gate.size(), nodes, least, chain);
     member.barrier();
     if (level_.empty()) return;
     for (auto t = static_cast<std::size_t>(member.index()); t < frames_; t += static_cast<std::size_t>(member.size()))
@@ -74,8 +74,11 @@ OUTRIDER_INLINE void CtcSearch::run(TeamMember& member, std::span<const float> l
     }
 }
 
-OUTRIDER_INLINE void CtcSearch::clear(std::size_t frames, std::size_t columns, std::int64_t nodes, double least) {
-    limit_ = nodes > 0 ? static_cast<std::size_t>(nodes) : 0, least_ = least;
+OUTRIDER_INLINE void CtcSearch::clear(std::size_t frames, std::size_t columns, std::int64_t nodes, double least,
+                                      bool chain) {
+    limit_ = nodes > 0 ? static_cast<std::size_t>(nodes) : 0, least_ = least, chain_ = chain;
+    rivals_ = chain ? 1 : limit_;
+    deepest_ = static_cast<std::int32_t>(std::min(frames, limit_));
     frames_ = frames, columns_ = columns, stride_ = padded_row(columns);
     nodes_.assign(1, Node{});
     best_.clear(), level_.clear();
@@ -130,18 +133,30 @@ OUTRIDER_INLINE void CtcSearch::expand(std::size_t place) {
 /// Children enter in the order of the level, whoever computed them; the next level are those that may have some.
 OUTRIDER_INLINE void CtcSearch::take_level() {
     next_.clear();
+    if (chain_) best_.clear();  // of the level before
     for (std::size_t i = 0; i < level_.size(); ++i) {
         const NodeIndex at = level_[i];
         // Scores grew the bar while this level was walked: what no longer beats it has no child that does.
         if (at > 0 && nodes_[static_cast<std::size_t>(at)].psi < threshold()) continue;
         take_children(at, &factors_[i * stride_], &q_[i * stride_]);
     }
+    if (chain_) keep_best_child();
     level_.clear();
     for (const NodeIndex node : next_)
         if (nodes_[static_cast<std::size_t>(node)].psi >= threshold() &&
-            nodes_[static_cast<std::size_t>(node)].depth < static_cast<std::int32_t>(frames_))
+            nodes_[static_cast<std::size_t>(node)].depth < deepest_)
             level_.push_back(node);
     open_level();
+}
+
+/// Of a chain: each child that entered was likelier than the one before, so the last one is the best.
+OUTRIDER_INLINE void CtcSearch::keep_best_child() {
+    if (next_.empty()) return;
+    const std::size_t last = nodes_.size() - 1, first = nodes_.size() - next_.size();
+    nodes_[first] = nodes_[last];
+    std::copy_n(&entry_[last * frames_], frames_, &entry_[first * frames_]);
+    nodes_.resize(first + 1), entry_.resize(nodes_.size() * frames_);
+    next_.assign(1, static_cast<NodeIndex>(first));
 }
 
 /// The forward variables of one prefix, divided by its Psi, as weights of its detail::ctc_search::children.
@@ -196,7 +211,7 @@ OUTRIDER_INLINE void CtcSearch::take_children(NodeIndex parent, const float* fac
             const double psi = above.psi * static_cast<double>(q);
             if (!(psi > threshold())) continue;
             best_.insert(std::upper_bound(best_.begin(), best_.end(), psi, std::greater<>{}), psi);
-            if (best_.size() > limit_) best_.pop_back();
+            if (best_.size() > rivals_) best_.pop_back();
             next_.push_back(static_cast<NodeIndex>(nodes_.size()));
             nodes_.push_back({psi, q, parent, static_cast<std::int32_t>(c), above.depth + 1, -1});
             entry_.resize(nodes_.size() * frames_);

@@ -31,10 +31,10 @@ public:
                                      std::int64_t stride)>;
 
     /// `logits` [T, V], `gate` [T]; prefixes below the Psi `least` are left out. A frame that holds NaN or +inf says
-    /// nothing: it is blank. Every member of a team calls it inside one run; the tree depends neither on their number
-    /// nor on their order.
+    /// nothing: it is blank. `chain`: one path of up to `nodes` nodes, each the likeliest behind the one before. Every
+    /// member of a team calls it inside one run; the tree depends neither on their number nor on their order.
     void run(TeamMember& member, std::span<const float> logits, std::span<const float> gate, std::int64_t nodes,
-             double least, const Score& score);
+             double least, const Score& score, bool chain = false);
 
     /// The tree that was found; `vocabulary` [V] target ids.
     [[nodiscard]] TokenTree tree(TokenId pending, std::span<const TokenId> vocabulary) const;
@@ -47,17 +47,21 @@ private:
         std::int32_t column = -1, depth = 0, state = -1;
     };
 
-    void clear(std::size_t frames, std::size_t columns, std::int64_t nodes, double least);
+    void clear(std::size_t frames, std::size_t columns, std::int64_t nodes, double least, bool chain);
     void load_frame(std::size_t t, std::span<const float> logits, float gate);
     void open_level();
     void expand(std::size_t place);
     void complete(const Node& node, std::size_t place, const float* factors);
     void children_of(const Node& above, const float* factors, float* q) const;
     void take_level();
+    void keep_best_child();
     void take_children(NodeIndex parent, const float* factors, const float* q);
-    [[nodiscard]] double threshold() const { return best_.size() < limit_ ? least_ : std::max(least_, best_.back()); }
+    [[nodiscard]] double threshold() const { return best_.size() < rivals_ ? least_ : std::max(least_, best_.back()); }
 
     std::size_t frames_ = 0, columns_ = 0, stride_ = 0, limit_ = 0;
+    std::size_t rivals_ = 0;  // nodes that a new one has to be among: N, and 1 of a chain's level
+    std::int32_t deepest_ = 0;
+    bool chain_ = false;
     double least_ = 0;
     std::vector<float> a_;                // [T, stride] exp(logits - row maximum)
     std::vector<float> blank_, emit_;     // [T]
@@ -65,7 +69,7 @@ private:
     std::vector<float> fresh_, repeat_;   // [states, T] weights of a_t(c) f_l(c) in q(c | l); of c = last(l)
     std::vector<float> entry_;  // [states, T] a_t(c) f_parent(c) weight / q: where the prefix's last label enters
     std::vector<Node> nodes_;
-    std::vector<double> best_;  // the N largest psi, descending
+    std::vector<double> best_;  // the largest psi, descending, at most rivals_
     std::vector<NodeIndex> level_, next_;
     std::vector<CtcPrefix> prefixes_;
 };

@@ -3,6 +3,7 @@
 
 #include <outrider/draft/hydra/hydra_draft.hpp>
 
+#include <algorithm>
 #include <memory>
 #include <unordered_map>
 
@@ -51,7 +52,9 @@ private:
         std::vector<TokenId> pending;
         for (const PathSampler::Start& start : starts) pending.push_back(start.pending);
         std::vector<TokenTree> found =
-            options_.tree == HeadTree::best_first && backend_->searches(nodes)
+            budget.chains ? search_.ranked(pending, vocabulary_, chain_template(std::min(nodes, config_.heads)), nodes,
+                                           score, budget.least_chance())
+            : options_.tree == HeadTree::best_first && backend_->searches(nodes)
                 ? backend_->search(nodes, budget.least_chance())
             : options_.tree == HeadTree::best_first
                 ? search_.best_first(pending, vocabulary_, config_.heads, nodes, budget.least_chance(), score)

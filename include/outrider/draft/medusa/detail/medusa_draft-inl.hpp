@@ -53,12 +53,17 @@ private:
                              });
     }
 
+    /// Also a chain: it is the best-first tree of each head's likeliest token.
+    [[nodiscard]] bool best_first(const DraftBudget& budget) const {
+        return options_.tree == HeadTree::best_first || budget.chains;
+    }
+
     /// The likeliest tokens of every head, heads within sequences, for trees that are not sampled.
-    void rank(const at::Tensor& features, std::size_t stride, std::int64_t nodes) {
-        std::size_t ranks = static_cast<std::size_t>(nodes);
-        if (options_.tree != HeadTree::best_first) {
+    void rank(const at::Tensor& features, std::size_t stride, const DraftBudget& budget) {
+        std::size_t ranks = budget.chains ? 1 : static_cast<std::size_t>(budget.nodes);
+        if (!best_first(budget)) {
             ranks = 0;
-            for (const TreeTemplate::Choice& choice : shape_.of(nodes).choices())
+            for (const TreeTemplate::Choice& choice : shape_.of(budget.nodes).choices())
                 ranks = std::max(ranks, static_cast<std::size_t>(choice.back()) + 1);
         }
         if (backend_->rank(features, static_cast<std::int64_t>(ranks), vocabulary_, ranked_)) return;
@@ -72,11 +77,11 @@ private:
     }
 
     /// The tree of the `index`-th sequence that drafts, once its rows are ranked.
-    TokenTree tree(TokenId pending, std::size_t index, std::int64_t nodes) {
+    TokenTree tree(TokenId pending, std::size_t index, const DraftBudget& budget) {
         const auto heads = static_cast<std::size_t>(config_.heads);
         const auto mine = std::span(ranked_).subspan(index * heads, heads);
-        return options_.tree == HeadTree::best_first ? product_tree(pending, mine, nodes)
-                                                     : template_tree(pending, mine, shape_.of(nodes), nodes);
+        return best_first(budget) ? product_tree(pending, mine, budget.nodes)
+                                  : template_tree(pending, mine, shape_.of(budget.nodes), budget.nodes);
     }
 
     MedusaConfig config_;
@@ -130,7 +135,7 @@ OUTRIDER_INLINE std::vector<SequenceTree> MedusaEngine::propose(std::span<const 
         backend_->run(aten::stack(newest), static_cast<std::int64_t>(stride), scores_);
         drawn = draw(starts_of(feedback), stride, budget);
     } else if (drafts) {
-        rank(aten::stack(newest), stride, budget.nodes);
+        rank(aten::stack(newest), stride, budget);
     }
     std::size_t next = 0;
     for (const SequenceFeedback& it : feedback) {
@@ -140,8 +145,7 @@ OUTRIDER_INLINE std::vector<SequenceTree> MedusaEngine::propose(std::span<const 
             trees.push_back(std::move(drawn[next++]));
             continue;
         }
-        trees.push_back(
-            {it.sequence, draft ? tree(it.pending, next++, budget.nodes) : TokenTree::root_only(it.pending)});
+        trees.push_back({it.sequence, draft ? tree(it.pending, next++, budget) : TokenTree::root_only(it.pending)});
     }
     return trees;
 }

@@ -3,6 +3,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <cstdint>
 #include <vector>
 
 namespace outrider {
@@ -17,6 +18,13 @@ namespace outrider {
 [[nodiscard]] inline std::vector<float> floats_of(const at::Tensor& tensor) {
     const at::Tensor flat = cpu_floats(tensor);
     return {flat.const_data_ptr<float>(), flat.const_data_ptr<float>() + flat.numel()};
+}
+
+/// The first `columns` values of the last of x's rows. On a device one row is enough to fetch.
+[[nodiscard]] inline std::vector<float> last_row(const at::Tensor& x, std::int64_t columns) {
+    const at::Tensor rows = cpu_floats(x.device().is_cpu() ? x : x.slice(0, x.size(0) - 1));
+    const float* last = rows.const_data_ptr<float>() + (rows.size(0) - 1) * rows.size(1);
+    return {last, last + columns};
 }
 
 }  // namespace outrider

@@ -68,7 +68,8 @@ OUTRIDER_INLINE std::vector<SequenceTree> PathSampler::draw(std::span<const Star
                                                             std::span<const TokenId> vocabulary, std::int64_t heads,
                                                             const DraftBudget& budget, const HeadDraftOptions& options,
                                                             const PathSearch::Score& score) {
-    const std::int64_t chains = std::clamp<std::int64_t>(options.chains, 1, std::max<std::int64_t>(budget.nodes, 1));
+    const std::int64_t most = budget.chains ? 1 : std::max<std::int64_t>(budget.nodes, 1);
+    const std::int64_t chains = std::clamp<std::int64_t>(options.chains, 1, most);
     const std::int64_t depth = std::min(heads, budget.nodes / chains);
     std::vector<Growing> growing;
     for (const Start& start : starts) {

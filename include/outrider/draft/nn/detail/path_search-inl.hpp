@@ -106,7 +106,7 @@ OUTRIDER_INLINE std::vector<TokenTree> PathSearch::best_first(std::span<const To
 OUTRIDER_INLINE std::vector<TokenTree> PathSearch::ranked(std::span<const TokenId> pending,
                                                           std::span<const TokenId> vocabulary,
                                                           const TreeTemplate& shape, std::int64_t nodes,
-                                                          const Score& score) {
+                                                          const Score& score, double least) {
     start(pending);
     std::vector<std::vector<std::size_t>> children(shape.size() + 1);  // choices below each node of the template
     for (std::size_t i = 0; i < shape.size(); ++i) children[static_cast<std::size_t>(shape.parent(i))].push_back(i);
@@ -126,9 +126,10 @@ OUTRIDER_INLINE std::vector<TokenTree> PathSearch::ranked(std::span<const TokenI
             for (const std::size_t i : below) {
                 const auto rank = static_cast<std::size_t>(shape.choices()[i].back());
                 if (rank >= list.tokens.size()) continue;
+                const double psi = above.psi * std::exp(static_cast<double>(list.log_q[rank]));
+                if (least > 0 && !(psi > least)) continue;
                 if (!children[i + 1].empty()) next.emplace_back(at.first, static_cast<NodeIndex>(growth.nodes.size()));
-                growth.nodes.push_back({above.psi * std::exp(static_cast<double>(list.log_q[rank])), list.log_q[rank],
-                                        list.tokens[rank], at.second, above.depth + 1,
+                growth.nodes.push_back({psi, list.log_q[rank], list.tokens[rank], at.second, above.depth + 1,
                                         static_cast<std::int32_t>(i) + 1});
             }
         });

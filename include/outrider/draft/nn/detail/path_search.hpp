@@ -37,9 +37,10 @@ public:
                                                     std::int64_t nodes, double least, const Score& score);
 
     /// The nodes of a static shape, each rank taken in its parent's own list; one pass per depth. Where the shape has
-    /// more than `nodes`, the likeliest stay.
+    /// more than `nodes`, the likeliest stay. Paths of a probability up to `least` are left out.
     [[nodiscard]] std::vector<TokenTree> ranked(std::span<const TokenId> pending, std::span<const TokenId> vocabulary,
-                                                const TreeTemplate& shape, std::int64_t nodes, const Score& score);
+                                                const TreeTemplate& shape, std::int64_t nodes, const Score& score,
+                                                double least = 0);
 
     static constexpr std::size_t kWave = 8;
 
