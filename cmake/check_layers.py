@@ -48,6 +48,7 @@ RENUMBERED = re.compile(r"\.add\(\s*\w+\[(?:[^][;]|\[[^][;]*\])*parent(?:[^][;]|
 TREE_PARTS = {"include/outrider/tree/detail/keep_best.hpp", "include/outrider/tree/detail/subtree.hpp"}
 ECONOMY = re.compile(r"^\s*(?:class|struct)\s+(?:OUTRIDER_API\s+)?"
                      r"(\w*(?:Cost|Budget|HitRate|Calibrat|Econom|Account|Explor|Kalman|Price)\w*)\s*(?:final\s*)?[:{]", re.M)
+TYPE = re.compile(r"^(?:class|struct|enum class)(?: OUTRIDER_\w+)? (\w+)(?: final)?(?: : [^\n]*)? *\{", re.M)  # outside others
 ECONOMY_ROOM = "include/outrider/budget/"
 ECONOMY_VALUES = {"DraftBudget", "ThinkingBudget"}  # what a drafter is told; tokens of thoughts
 
@@ -215,6 +216,17 @@ def check_tests(root):
             yield f"{path.relative_to(root)}: what it tests lies in {', '.join(sorted(there))}; move it to tests/unit/ there"
 
 
+def check_names(root):
+    """No two headers' types share a name, whatever their namespaces: internal ones stand beside public ones."""
+    first = {}
+    for base in ("include", "src"):
+        for path in sorted((root / base).rglob("*.hpp")):
+            name = path.relative_to(root).as_posix()
+            for kind in TYPE.findall(path.read_text(encoding="utf-8")):
+                if first.setdefault(kind, name) != name:
+                    yield f"{name}: {kind} is in {first[kind]} too; a name is of one thing"
+
+
 def check_api(root):
     """Each public header is in the front door or in docs/api.md, machinery (detail/) apart."""
     door, api = root / FRONT_DOOR, root / API
@@ -247,7 +259,7 @@ def check(root):
     breaches += [f"{path.name}: a stray file at the top; remove it, or name it in check_layers.py"
                  for path in sorted(root.iterdir())
                  if path.is_file() and not path.name.startswith(".") and path.name not in TOP]
-    return breaches + list(check_tests(root)) + list(check_api(root))
+    return breaches + list(check_tests(root)) + list(check_api(root)) + list(check_names(root))
 
 
 GOOD = {
@@ -316,6 +328,7 @@ BAD = {  # file, the line added to it, a word of the expected breach
     "second subtree, over lines": ("src/decode/loop.cpp", "part.add(\n    kept[node.parent],\n    node.token, 0);", "subtree"),
     "second economy": ("include/outrider/draft/drafter.hpp", "class DraftCost {};", "budget/ alone"),
     "second economy in a source": ("src/decode/loop.cpp", "namespace {\nstruct PassPrices {", "budget/ alone"),
+    "a name of two things": ("include/outrider/core/a.hpp", "struct PassCost : Base {", "one thing"),
     "a test elsewhere": ("tests/unit/kernels/machine_test.cpp", "", "lies in tree"),
     "a test in the room above": ("tests/unit/draft/c_test.cpp", "", "lies in draft/ctc"),
     "a test of no room": ("tests/unit/misc/new_test.cpp", "", "no room misc"),

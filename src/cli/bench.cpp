@@ -90,7 +90,7 @@ void see_drafter(const BenchArguments& arguments, const LlamaModel& model, Bench
 
 BenchReport measure(const BenchArguments& arguments) {
     const double start = now_seconds(), passes = kPasses * arguments.seconds;
-    Progress progress("bench", 4);
+    ProgressLine progress("bench", 4);
     BenchReport report;
     report.model = arguments.model.path, report.device = arguments.model.device;
     std::vector<std::string> further;

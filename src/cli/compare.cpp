@@ -112,7 +112,7 @@ nlohmann::ordered_json settings(const CompareArguments& a, const LlamaModel& mod
 
 void run_all(std::vector<Contender>& contenders, const Questions& questions, const DecodingArguments& arguments) {
     warm_up(contenders, questions.prompts.front());
-    Progress progress("compare", std::ssize(questions.prompts));
+    ProgressLine progress("compare", std::ssize(questions.prompts));
     const auto batch = static_cast<std::size_t>(arguments.batch), count = questions.prompts.size();
     // Batches as they run in earnest: who ends makes room for the next. Only a group's end runs with fewer.
     const std::size_t together = batch == 1 ? 1 : 4 * batch;

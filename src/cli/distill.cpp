@@ -92,7 +92,7 @@ public:
 
 private:
     DistilledFile& output_;
-    Progress progress_;
+    ProgressLine progress_;
     std::int64_t texts_ = 0, tokens_ = 0;
 };
 

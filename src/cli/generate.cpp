@@ -65,7 +65,7 @@ int run(const GenerateArguments& arguments) {
         ids.push_back(join(decoder, rows[i].id, prompts[i], options_for(arguments.decoding, prompts[i], rows[i].sample),
                            streaming ? Sink(stream) : Sink()));
 
-    std::optional<Progress> progress;
+    std::optional<ProgressLine> progress;
     if (rows.size() > 1) progress.emplace("generate", std::ssize(rows));
     for (std::size_t done = 0; done < rows.size(); ++done) {  // in the prompts' order, each as soon as it can
         while (!decoder.finished(ids[done])) decoder.step();

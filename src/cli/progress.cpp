@@ -9,18 +9,18 @@
 
 namespace outrider::cli {
 
-Progress::Progress(std::string title, std::int64_t total)
+ProgressLine::ProgressLine(std::string title, std::int64_t total)
     : title_(std::move(title)),
       total_(total),
       terminal_(isatty(STDERR_FILENO) == 1),
       start_(Clock::now()),
       next_(start_ + std::chrono::seconds(terminal_ ? 0 : 10)) {}
 
-Progress::~Progress() {
+ProgressLine::~ProgressLine() {
     if (terminal_ && written_) tell("\r\x1b[K");
 }
 
-void Progress::update(std::int64_t done, std::string_view note) {
+void ProgressLine::update(std::int64_t done, std::string_view note) {
     const Clock::time_point now = Clock::now();
     if (now < next_) return;
     next_ = now + (terminal_ ? std::chrono::milliseconds(200) : std::chrono::milliseconds(10000));

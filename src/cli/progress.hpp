@@ -8,13 +8,13 @@
 
 namespace outrider::cli {
 
-class Progress {
+class ProgressLine {
 public:
     /// `total`: steps expected.
-    Progress(std::string title, std::int64_t total);
-    Progress(const Progress&) = delete;
-    Progress& operator=(const Progress&) = delete;
-    ~Progress();
+    ProgressLine(std::string title, std::int64_t total);
+    ProgressLine(const ProgressLine&) = delete;
+    ProgressLine& operator=(const ProgressLine&) = delete;
+    ~ProgressLine();
 
     /// `done` of the steps are done; `note` says more.
     void update(std::int64_t done, std::string_view note = {});

@@ -10,7 +10,7 @@ inline constexpr std::int64_t kSplit = 256;
 
 /// Which positions a row sees: those of its sequence's text from `first` on, and behind `committed` the rows of its
 /// tree whose bit is set.
-struct TreeRows {
+struct SeenRows {
     const std::int64_t* place;      ///< [rows] sequence tree_rows + row in it
     const std::int64_t* lane;       ///< [sequences] row of the table
     const std::int64_t* committed;  ///< [sequences]
@@ -32,7 +32,7 @@ struct TreeRows {
 /// top), the sum of these shares, and the top.
 template <typename T>
 struct TreeAttend {
-    TreeRows rows;
+    SeenRows rows;
     const T* qkv;    ///< [rows, heads + 2 kv_heads, head_dim]
     const T* store;  ///< [slots, 2 kv_heads, head_dim]
     float* partial;  ///< [rows, heads, splits, head_dim + 2]

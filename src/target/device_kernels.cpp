@@ -101,7 +101,7 @@ Tensor attend_on(const Tensor& qkv, const Tensor& store, at::TensorList rows, st
                  std::int64_t words, std::int64_t splits, double scale, double cap) {
     const std::int64_t kv_heads = store.size(1) / 2, heads = qkv.size(1) - 2 * kv_heads, N = qkv.size(0);
     const Tensor partial = at::empty({N, heads, splits, qkv.size(2) + 2}, qkv.options().dtype(at::kFloat));
-    const cuda::TreeRows seen{.place = longs(rows[0]),
+    const cuda::SeenRows seen{.place = longs(rows[0]),
                               .lane = longs(rows[1]),
                               .committed = longs(rows[2]),
                               .count = longs(rows[3]),

@@ -30,7 +30,7 @@ struct PlacedRows {
 /// slots of `store` [slots, 2 kv_heads, D].
 void place_rows(const at::Tensor& qkv, const at::Tensor& store, const PlacedRows& rows);
 
-/// The rows of a forward and what each sees, int64 each; see cuda::TreeRows.
+/// The rows of a forward and what each sees, int64 each; see cuda::SeenRows.
 struct AttendedRows {
     at::Tensor place, lane, committed, count, first, bits, table;
     std::int64_t tree_rows = 0, words = 0;

@@ -40,7 +40,7 @@ struct KernelLayer {
 };
 
 /// Cosines and sines of one rotary embedding.
-struct Rotation {
+struct RopeTable {
     std::vector<float> frequencies;  // [rotated / 2]
     float magnitude = 1;
 };
@@ -98,8 +98,8 @@ public:
     std::shared_ptr<const WeightSource> source;
     std::shared_ptr<ThreadTeam> team;
     PackedLinear output;
-    std::vector<float> norm, ones;    // ones [H]: the weight of a norm without one
-    std::vector<Rotation> rotations;  // of all layers, or of those without and with a window
+    std::vector<float> norm, ones;     // ones [H]: the weight of a norm without one
+    std::vector<RopeTable> rotations;  // of all layers, or of those without and with a window
     std::vector<KernelLayer> layers;
 
 private:

@@ -207,7 +207,7 @@ void KernelPass::embed(TeamMember& member) {
         if (c.embedding_scale != 1) scale_row(x, hidden(), static_cast<float>(c.embedding_scale));
         row.query_scale = static_cast<float>(c.scale_of_queries(row.position));
         for (std::size_t k = 0; k < model_->rotations.size(); ++k) {
-            const Rotation& rotation = model_->rotations[k];
+            const RopeTable& rotation = model_->rotations[k];
             const std::size_t pairs = rotation.frequencies.size();
             for (std::size_t d = 0; d < pairs; ++d) {
                 const float angle = static_cast<float>(row.position) * rotation.frequencies[d];

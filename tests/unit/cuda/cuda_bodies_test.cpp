@@ -155,7 +155,7 @@ TEMPLATE_TEST_CASE("Tree attention over slots, in splits", "", float, Bf16) {
     const at::Tensor qkv = random({4, heads + 2 * kv, D}, type), store = random({1000, 2 * kv, D}, type);
     const at::Tensor table = at::randperm(1000).slice(0, 0, 999).repeat(3).slice(0, 0, 3 * columns).contiguous();
     const std::int64_t splits = 3;
-    const TreeRows rows{.place = place.data(),
+    const SeenRows rows{.place = place.data(),
                         .lane = lane.data(),
                         .committed = committed.data(),
                         .count = count.data(),
