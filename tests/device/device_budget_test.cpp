@@ -5,6 +5,7 @@
 #include <catch2/catch_test_macros.hpp>
 #include <cstddef>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "device_ways.hpp"
@@ -94,10 +95,10 @@ TEST_CASE("CTC and Hydra draft in at most 60 operations, and copy nothing back b
 
 TEST_CASE("Drafts of one shape are one graph: nothing in them waits, and their addresses are the same", "[budget]") {
     const LlamaModel model = load(kTrap);
-    const std::int64_t nodes = 12;
     for (const char* name : {"ctc", "ctc_plain", "ctc_narrow", "hydra", "medusa"})
-        for (const SequenceId sequences : {1, 2}) {
-            CAPTURE(name, sequences);
+        for (const auto& [sequences, nodes] :
+             {std::pair<SequenceId, std::int64_t>{1, 12}, {2, 12}, {1, 1}, {3, 40}, {5, 16}}) {
+            CAPTURE(name, sequences, nodes);
             const auto drafter = folders().drafter(name, model, {});
             const std::int64_t H = model.config().hidden, width = H * (1 + std::ssize(drafter->features().layers));
             const at::Tensor features = noise({40, width}, 5, 1.0).to(at::kFloat).to(kTrap);

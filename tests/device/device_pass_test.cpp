@@ -181,22 +181,36 @@ TEST_CASE("In bfloat16 kernels are as near to f32 as tensor operations are") {
     CHECK(with < 1.5 * operations);
 }
 
-TEST_CASE("Forwards of one shape are one graph", "[budget]") {
-    const LlamaModel device = load(kTrap);
-    const auto pass = device.make_pass();
-    const trap::Trapping trapping;
-    KvCache cache = pass->make_cache();
-    const std::vector<TokenId> prompt{5, 9, 31, 7}, tokens{8, 20, 21, 22, 23};
-    const std::vector<NodeIndex> parents{kNoNode, 0, 0, 1, 2}, path{2, 4};
-    const RowSegment first{.cache = &cache, .tokens = prompt};
-    (void)pass->forward(std::span(&first, 1), PassFor::features);
-    cache.append(std::ssize(prompt));
+namespace {
+
+/// Sequences with so many committed tokens, and a tree of so many rows for each.
+struct Round {
+    std::size_t sequences = 1;
+    std::int64_t committed = 4, rows = 5;
+};
+
+/// What each of four rounds of one shape did, of which each commits three tokens where the trees have as many.
+std::vector<std::vector<std::string>> traces_of(TargetPass& pass, const Round& shape) {
+    const std::vector<TokenId> prompt(static_cast<std::size_t>(shape.committed), TokenId{9}),
+        tokens(static_cast<std::size_t>(shape.rows), TokenId{20});
+    std::vector<NodeIndex> parents, path;
+    for (NodeIndex i = 0; i < static_cast<NodeIndex>(shape.rows); ++i)  // the root has two children
+        parents.push_back(i == 0 ? kNoNode : i < 3 ? 0 : i - 1);
+    if (shape.rows > 3) path = {2, 3};
+    std::vector<KvCache> caches;
+    for (std::size_t s = 0; s < shape.sequences; ++s) {
+        caches.push_back(pass.make_cache());
+        const RowSegment first{.cache = &caches.back(), .tokens = prompt};
+        (void)pass.forward(std::span(&first, 1), PassFor::features);
+        caches.back().append(shape.committed);
+    }
     std::vector<std::vector<std::string>> traces;
     for (int i = 0; i < 4; ++i) {
+        std::vector<RowSegment> segments;
+        for (KvCache& cache : caches) segments.push_back({.cache = &cache, .tokens = tokens, .parents = parents});
         trap::CaptureLint lint;
-        const RowSegment segment{.cache = &cache, .tokens = tokens, .parents = parents};
-        (void)pass->forward(std::span(&segment, 1), PassFor::logits);
-        cache.keep(path);
+        (void)pass.forward(segments, PassFor::logits);
+        for (KvCache& cache : caches) cache.keep(path);
         traces.push_back(std::move(lint.trace));
         if (i == 0) continue;  // makes its memory
         // The tokens go back when the graph has ended: the last thing that happens.
@@ -204,9 +218,24 @@ TEST_CASE("Forwards of one shape are one graph", "[budget]") {
         CHECK(lint.faults[0].find("a copy to the host") != std::string::npos);
         CHECK(traces.back().back().starts_with("copy"));
     }
-    CHECK(traces[1].size() > 80);
-    CHECK(traces[1] == traces[2]);
-    CHECK(traces[2] == traces[3]);
+    return traces;
+}
+
+}  // namespace
+
+TEST_CASE("Forwards of one shape are one graph, whatever the shape", "[budget]") {
+    const LlamaModel device = load(kTrap);
+    const auto pass = device.make_pass();
+    const trap::Trapping trapping;
+    for (const std::size_t sequences : {1, 2, 3, 5})
+        for (const std::int64_t committed : {4, 70, 200})
+            for (const std::int64_t rows : {1, 5, 12, 20, 40, 100}) {
+                CAPTURE(sequences, committed, rows);
+                const auto traces = traces_of(*pass, {sequences, committed, rows});
+                CHECK(traces[1].size() > 80);
+                CHECK(traces[1] == traces[2]);
+                CHECK(traces[2] == traces[3]);
+            }
 }
 
 TEST_CASE("A cache that is full refuses a sequence, says why, and decodes the others on", "[memory]") {
