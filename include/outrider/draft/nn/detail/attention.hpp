@@ -45,8 +45,8 @@ struct AnchorShape {
     }
     /// Both back to [M, T, kv, G, D], added.
     [[nodiscard]] at::Tensor joined(const at::Tensor& head, const at::Tensor& anchor) const {
-        return head.view({kv, M, T, G, D}).permute({1, 2, 0, 3, 4}) +
-               anchor.view({M, kv, T, G, D}).permute({0, 2, 1, 3, 4});
+        const at::Tensor from_heads = head.view({kv, M, T, G, D}).permute({1, 2, 0, 3, 4});
+        return from_heads.add(anchor.view({M, kv, T, G, D}).permute({0, 2, 1, 3, 4}));
     }
     /// [M, T, kv, D] to [M * kv, T, D] and back.
     [[nodiscard]] at::Tensor frames(const at::Tensor& x) const {
