@@ -165,7 +165,8 @@ TEST_CASE("what a kept text brings is taken up in pieces too", "[decode]") {
 }
 
 TEST_CASE("a drafter that breaks while it takes up a prompt ends that sequence alone", "[decode]") {
-    Told told{.throws_at = 60};
+    Told told;
+    told.throws_at = 60;
     FakeTarget target(kLaw);
     SpeculativeDecoder decoder{
         ListeningDraft{told}, std::ref(target), {.nodes = 4, .prefill_rows = 12, .owed_tokens = 30}};
