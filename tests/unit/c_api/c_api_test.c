@@ -39,14 +39,20 @@ static outrider_engine* open_tiny(const char* model, const char* drafter) {
     return engine;
 }
 
-/* The text of a request, which the caller frees. */
-static char* text_of(outrider_engine* engine, const outrider_generation_options* generation) {
-    outrider_request* request = NULL;
-    CHECK(outrider_generate(engine, OUTRIDER_PROMPT_USER, "count", 5, generation, NULL, NULL, &request) == OUTRIDER_OK);
+/* What came of a request; it lives as long as the request. */
+static outrider_result result_of(outrider_request* request) {
     outrider_result result;
     memset(&result, 0, sizeof result);
     result.size = sizeof result;
     CHECK(outrider_wait(request, 0, &result) == OUTRIDER_OK);
+    return result;
+}
+
+/* The text of a request, which the caller frees. */
+static char* text_of(outrider_engine* engine, const outrider_generation_options* generation) {
+    outrider_request* request = NULL;
+    CHECK(outrider_generate(engine, OUTRIDER_PROMPT_USER, "count", 5, generation, NULL, NULL, &request) == OUTRIDER_OK);
+    const outrider_result result = result_of(request);
     char* copy = malloc(result.text_bytes + 1);
     memcpy(copy, result.text, result.text_bytes + 1);
     outrider_request_free(request);
@@ -121,10 +127,7 @@ static void ages(outrider_engine* engine) {
     } older = {sizeof older, 2};
     CHECK(outrider_generate(engine, OUTRIDER_PROMPT_TEXT, "a", 1, (const outrider_generation_options*)(void*)&older, NULL,
                             NULL, &request) == OUTRIDER_OK);
-    outrider_result result;
-    memset(&result, 0, sizeof result);
-    result.size = sizeof result;
-    CHECK(outrider_wait(request, 0, &result) == OUTRIDER_OK);
+    const outrider_result result = result_of(request);
     CHECK(result.token_count == 2 || (result.token_count == 1 && result.finish == OUTRIDER_FINISH_STOP));
     outrider_request_free(request);
 }
@@ -155,10 +158,7 @@ static void conversations(const char* model, const char* folder) {
     CHECK(outrider_load(reader, file, &loaded) == OUTRIDER_OK && loaded == saved);
     outrider_request* request = NULL;
     CHECK(outrider_generate(reader, user, "count", 5, NULL, NULL, NULL, &request) == OUTRIDER_OK);
-    outrider_result result;
-    memset(&result, 0, sizeof result);
-    result.size = sizeof result;
-    CHECK(outrider_wait(request, 0, &result) == OUTRIDER_OK);
+    const outrider_result result = result_of(request);
     CHECK(strcmp(result.text, expected) == 0 && result.resumed == saved - 1);
     outrider_request_free(request);
     CHECK(outrider_save(writer, user, "count", 5, file, NULL) == OUTRIDER_OK);

@@ -88,9 +88,9 @@ OUTRIDER_INLINE TokenTree DraftTrie::whole() const {
     return std::move(tree).build();
 }
 
-/// Of every node, whether it may stay: all of them, or those of the best path.
+/// Empty: all of them; else those of the best path.
 OUTRIDER_INLINE std::vector<bool> DraftTrie::eligible(const DraftBudget& budget) const {
-    if (!budget.chains) return std::vector<bool>(nodes_.size(), true);
+    if (!budget.chains) return {};
     std::vector<double> expected(nodes_.size(), 0.0);  // tokens below each node, along its best path
     std::vector<std::size_t> next(nodes_.size(), 0);
     for (std::size_t n = nodes_.size() - 1; n > 0; --n) {
@@ -108,7 +108,9 @@ OUTRIDER_INLINE TokenTree DraftTrie::best(const DraftBudget& budget) const {
     const std::vector<bool> stays = eligible(budget);
     return keep_best(
         nodes_.front().token, nodes_.size(), budget.nodes,
-        [&](std::size_t n) { return stays[n] ? nodes_[n].path : -std::numeric_limits<double>::infinity(); },
+        [&](std::size_t n) {
+            return stays.empty() || stays[n] ? nodes_[n].path : -std::numeric_limits<double>::infinity();
+        },
         [&](std::size_t n) {
             return DraftNode{nodes_[n].parent, nodes_[n].token, static_cast<float>(std::log(nodes_[n].given_parent))};
         });
@@ -118,7 +120,7 @@ OUTRIDER_INLINE double DraftTrie::worth(const DraftBudget& budget) const {
     std::vector<double> chances;
     const std::vector<bool> stays = eligible(budget);
     for (std::size_t n = 1; n < nodes_.size(); ++n)
-        if (stays[n]) chances.push_back(std::exp(nodes_[n].path));
+        if (stays.empty() || stays[n]) chances.push_back(std::exp(nodes_[n].path));
     std::sort(chances.begin(), chances.end(), std::greater<>());
     double best = 0, sum = 0;
     for (std::size_t n = 1; n <= chances.size() && n < budget.tree_prices.size(); ++n) {

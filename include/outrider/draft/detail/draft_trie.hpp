@@ -63,6 +63,7 @@ private:
 
     [[nodiscard]] NodeIndex child(NodeIndex parent, TokenId token);
     [[nodiscard]] std::vector<Drafters> voices() const;
+    /// Of the nodes, those that may stay; empty: all.
     [[nodiscard]] std::vector<bool> eligible(const DraftBudget& budget) const;
 
     Drafters asked_ = 0;

@@ -48,14 +48,29 @@ public:
         piece.committed = feedback_.committed - (tokens() - most);
         piece.tokens.assign(feedback_.tokens.begin(), end);
         feedback_.tokens.erase(feedback_.tokens.begin(), end);
-        if (features_.empty()) return piece;
-        const at::Tensor all = joined();
-        piece.features = all.slice(0, 0, most);
-        features_.assign(1, all.slice(0, most));
+        piece.features = first_rows(most);
         return piece;
     }
 
 private:
+    /// What is left is not copied, however much it is.
+    [[nodiscard]] at::Tensor first_rows(std::int64_t rows) {
+        std::vector<at::Tensor> pieces;
+        std::size_t taken = 0;
+        for (; taken < features_.size() && rows > 0; ++taken) {
+            at::Tensor& piece = features_[taken];
+            const std::int64_t some = std::min(piece.size(0), rows);
+            if (some > 0) pieces.push_back(piece.slice(0, 0, some));
+            rows -= some;
+            if (some == piece.size(0)) continue;
+            piece = piece.slice(0, some);
+            break;
+        }
+        features_.erase(features_.begin(), features_.begin() + static_cast<std::ptrdiff_t>(taken));
+        if (pieces.empty()) return {};
+        return pieces.size() == 1 ? pieces[0] : join_rows(pieces);
+    }
+
     [[nodiscard]] at::Tensor joined() {
         if (features_.size() > 1)  // an empty prompt has no rows to join
             std::erase_if(features_, [](const at::Tensor& piece) { return piece.size(0) == 0; });
