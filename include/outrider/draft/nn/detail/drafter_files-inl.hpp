@@ -221,6 +221,10 @@ OUTRIDER_INLINE void check_weights(std::string_view drafter, const std::vector<W
         require(detail::fits_shape(weight->sizes(), shape), ErrorKind::damaged_file,
                 "{}: weight {} is [{}], its config asks for [{}]", drafter, name, detail::listed(weight->sizes()),
                 detail::listed(shape));
+        const at::Tensor& first = *wanted.front().weight;
+        require(weight->device() == first.device(),
+                "{}: weight {} lies on {}, weight {} on {}; move all to one device (move_weights)", drafter, name,
+                weight->device().str(), wanted.front().name, first.device().str());
     }
 }
 

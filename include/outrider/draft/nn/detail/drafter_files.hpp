@@ -95,6 +95,7 @@ struct WantedWeight {
     std::vector<std::int64_t> shape;
 };
 
+/// All there, of their shapes, and on one device.
 void check_weights(std::string_view drafter, const std::vector<WantedWeight>& wanted);
 
 /// Fills all of `wanted`; matrices in blocks become f32. Throws Error that names what is missing, left over or

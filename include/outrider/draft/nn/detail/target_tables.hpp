@@ -16,7 +16,7 @@ namespace outrider::detail {
 
 /// Whether the head's tables lie on the device.
 [[nodiscard]] inline bool shares_tables(const TargetHead& head, c10::Device device) {
-    return head.embedding.defined() && head.embedding.device().type() == device.type();
+    return head.embedding.defined() && head.embedding.device() == device;
 }
 
 /// What a drafter computes in: f32 on the CPU; on a device the type of the target's tables, f32 where the head has
