@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Measures the device path on a machine with a GPU, one step a call or all of them; docs/gpu.md says what is expected.
-#     benchmarks/device.sh [--into FOLDER] MODEL [text|speed|batch|kernels|launches]...
+#     benchmarks/device.sh [--into FOLDER] MODEL [text|speed|sampled|batch|kernels|launches]...
 # MODEL: a Hugging Face folder or a GGUF file. DEVICE (cuda), DRAFTERS (none,ngram), PROMPTS (examples/prompts.jsonl) and N
 # (128 tokens a prompt) are taken from the environment. Needs the program of the preset cuda, or OUTRIDER_BUILD.
 #   text      the texts of every drafter on the device against plain decoding there, and against the CPU's in f32
 #   speed     tokens a second of every drafter, one prompt at a time
+#   sampled   the same at temperature 0.8, of all tokens and of those that top-p 0.9 keeps
 #   batch     the same for 8 and 32 sequences
 #   kernels   speed again with the library's kernels and products (OUTRIDER_KERNELS=1), without graphs, and with drafters on the CPU
 #   launches  kernels and copies of 32 tokens, by nsys where it is installed
@@ -12,7 +13,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 out=benchmarks/results/device
 if [ "${1:-}" = --into ]; then out=$2; shift 2; fi
-[ $# -gt 0 ] || { sed -n '2,10p' "$0" | sed 's/^# \{0,1\}//' >&2; exit 2; }
+[ $# -gt 0 ] || { sed -n '2,11p' "$0" | sed 's/^# \{0,1\}//' >&2; exit 2; }
 model=$1
 shift
 program=${OUTRIDER_BUILD:-build/cuda}/outrider
@@ -62,6 +63,9 @@ step() {
             compare text_drafters ;;
         speed)
             compare speed --batch 1 ;;
+        sampled)
+            compare sampled --batch 1 --temperature 0.8
+            compare sampled_top_p --batch 1 --temperature 0.8 --top-p 0.9 ;;
         batch)
             for size in 8 32; do compare "batch_$size" --batch "$size"; done ;;
         kernels)
@@ -74,10 +78,10 @@ step() {
                 --device "$device" --drafter none --prompt "Why is the sky blue?" -n 32 >/dev/null
             nsys stats --report cuda_gpu_kern_sum,cuda_gpu_mem_time_sum "$out/launches.nsys-rep" | tee "$out/launches.txt" ;;
         *)
-            echo "unknown step $1: expected text, speed, batch, kernels or launches" >&2
+            echo "unknown step $1: expected text, speed, sampled, batch, kernels or launches" >&2
             exit 2 ;;
     esac
 }
 
-[ $# -gt 0 ] || set -- text speed batch kernels launches
+[ $# -gt 0 ] || set -- text speed sampled batch kernels launches
 for name in "$@"; do step "$name"; done

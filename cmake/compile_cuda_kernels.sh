@@ -9,7 +9,7 @@ nvcc=${NVCC:-$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)}
 [ -x "$nvcc" ] || { echo "no nvcc: install the CUDA toolkit, or name it in NVCC" >&2; exit 2; }
 mkdir -p "$out"
 for arch in 80 90a; do
-    "$nvcc" -std=c++20 -O3 -lineinfo -Wno-deprecated-gpu-targets -Xcompiler=-fPIC -Werror=all-warnings \
+    "$nvcc" -std=c++20 -O3 -lineinfo --expt-relaxed-constexpr -Iinclude -Wno-deprecated-gpu-targets -Xcompiler=-fPIC -Werror=all-warnings \
         -gencode="arch=compute_$arch,code=sm_$arch" -Xptxas=-v -c src/cuda/kernels.cu -o "$out/kernels_sm_$arch.o" \
         2>"$out/ptxas_sm_$arch.txt" || { cat "$out/ptxas_sm_$arch.txt" >&2; exit 1; }
     python3 - "$arch" "$out/ptxas_sm_$arch.txt" <<'TABLE'

@@ -32,16 +32,18 @@ struct Bf16 {
 };
 
 /// The larger value, of equals the lower place; NaN is larger than all.
-struct Best {
-    float value = -INFINITY;
+template <typename T>
+struct BestOf {
+    T value = -INFINITY;
     std::int64_t place = INT64_MAX;
 
-    [[nodiscard]] OUTRIDER_BODY bool beats(const Best& other) const {
+    [[nodiscard]] OUTRIDER_BODY bool beats(const BestOf& other) const {
         const bool nan = value != value, theirs = other.value != other.value;
         if (nan != theirs) return nan;
         return (!nan && value != other.value) ? value > other.value : place < other.place;
     }
 };
+using Best = BestOf<float>;
 
 // A block has: thread(), threads(); sync(); shared(), floats that all its threads see, as many as the body's
 // `shared_floats` says; sum, max and best of what the threads bring, in an order that depends on nothing but threads().
@@ -56,7 +58,10 @@ public:
     OUTRIDER_BODY void sync() const {}
     [[nodiscard]] OUTRIDER_BODY float sum(float x) const { return x; }
     [[nodiscard]] OUTRIDER_BODY float max(float x) const { return x; }
-    [[nodiscard]] OUTRIDER_BODY Best best(Best x) const { return x; }
+    template <typename T>
+    [[nodiscard]] OUTRIDER_BODY BestOf<T> best(BestOf<T> x) const {
+        return x;
+    }
 
 private:
     float* shared_;

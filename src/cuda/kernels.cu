@@ -11,7 +11,7 @@ constexpr int kThreads = 256, kWarps = kThreads / 32;
 /// The block of a kernel. Reductions go by shuffles, then over the warps in their order, the same in every launch.
 class ThreadBlock {
 public:
-    __device__ ThreadBlock(float* shared, Best* parts) : shared_(shared), parts_(parts) {}
+    __device__ ThreadBlock(float* shared, unsigned char* parts) : shared_(shared), parts_(parts) {}
     [[nodiscard]] __device__ int thread() const { return static_cast<int>(threadIdx.x); }
     [[nodiscard]] __device__ int threads() const { return kThreads; }
     [[nodiscard]] __device__ float* shared() const { return shared_; }
@@ -25,40 +25,43 @@ public:
         for (int o = 16; o > 0; o >>= 1) x = fmaxf(x, __shfl_xor_sync(~0U, x, o));
         return over_warps(x, [](float a, float b) { return fmaxf(a, b); });
     }
-    [[nodiscard]] __device__ Best best(Best x) const {
+    template <typename T>
+    [[nodiscard]] __device__ BestOf<T> best(BestOf<T> x) const {
+        auto* const parts = reinterpret_cast<BestOf<T>*>(parts_);
         for (int o = 16; o > 0; o >>= 1) {
-            const Best other{__shfl_xor_sync(~0U, x.value, o),
+            const BestOf<T> other{__shfl_xor_sync(~0U, x.value, o),
                              static_cast<std::int64_t>(__shfl_xor_sync(~0U, static_cast<long long>(x.place), o))};
             if (other.beats(x)) x = other;
         }
         __syncthreads();
-        if (threadIdx.x % 32 == 0) parts_[threadIdx.x / 32] = x;
+        if (threadIdx.x % 32 == 0) parts[threadIdx.x / 32] = x;
         __syncthreads();
         for (int w = 0; w < kWarps; ++w)
-            if (parts_[w].beats(x)) x = parts_[w];
+            if (parts[w].beats(x)) x = parts[w];
         return x;
     }
 
 private:
     template <typename Join>
     [[nodiscard]] __device__ float over_warps(float x, Join join) const {
+        auto* const parts = reinterpret_cast<float*>(parts_);
         __syncthreads();
-        if (threadIdx.x % 32 == 0) parts_[threadIdx.x / 32].value = x;
+        if (threadIdx.x % 32 == 0) parts[threadIdx.x / 32] = x;
         __syncthreads();
-        float all = parts_[0].value;
-        for (int w = 1; w < kWarps; ++w) all = join(all, parts_[w].value);
+        float all = parts[0];
+        for (int w = 1; w < kWarps; ++w) all = join(all, parts[w]);
         return all;
     }
 
     float* shared_;
-    Best* parts_;  // [kWarps]
+    unsigned char* parts_;  // a value of each warp
 };
 
 template <typename Body>
 __global__ void __launch_bounds__(kThreads) run(const Body body) {
     extern __shared__ float shared[];
-    __shared__ __align__(16) unsigned char parts[kWarps * sizeof(Best)];
-    const ThreadBlock block(shared, reinterpret_cast<Best*>(parts));
+    __shared__ __align__(16) unsigned char parts[kWarps * sizeof(BestOf<double>)];
+    const ThreadBlock block(shared, parts);
     body(block, static_cast<std::int64_t>(blockIdx.x));
 }
 

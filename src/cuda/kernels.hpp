@@ -26,7 +26,7 @@ struct BodyList {
 
 using Kernels = BodyList<NormAdd<float>, NormAdd<Bf16>, RopeStore<float>, RopeStore<Bf16>, TreeAttend<float>,
                          TreeAttend<Bf16>, TreeJoin<float>, TreeJoin<Bf16>, Gate<float>, Gate<Bf16>, ArgmaxRow<float>,
-                         ArgmaxRow<Bf16>, BeamStates, BeamExpand, BeamMerge>;
+                         ArgmaxRow<Bf16>, PickRow, BeamStates, BeamExpand, BeamMerge>;
 
 /// Runs `blocks` blocks of a body, the one at this place in Kernels, on `stream` (a cudaStream_t), and returns at once.
 /// Returns an empty string, or what CUDA says of a launch that failed.

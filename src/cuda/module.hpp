@@ -62,6 +62,6 @@ public:
 /// The module's one function: outrider_cuda_module(kModuleInterface). Null where it was built for another interface.
 inline constexpr const char* kModuleEntry = "outrider_cuda_module";
 using ModuleEntry = const Module* (*)(const char* interface);
-inline constexpr const char* kModuleInterface = "0.1.0 2";
+inline constexpr const char* kModuleInterface = "0.1.0 3";
 
 }  // namespace outrider::cuda

@@ -1,5 +1,7 @@
-// The gate of a feed-forward, and the likeliest token of a row of logits.
+// The gate of a feed-forward, and the token of a row of logits: the likeliest one, or the one that sampling picks.
 #pragma once
+
+#include <outrider/core/detail/rng.hpp>
 
 #include "block.hpp"
 
@@ -42,6 +44,35 @@ struct ArgmaxRow {
         }
         const Best all = block.best(mine);
         if (block.thread() == 0) token[row] = all.value != all.value ? -1 : all.place;
+    }
+    [[nodiscard]] std::int64_t shared_floats() const { return 0; }
+};
+
+/// The token that Match picks of a row at a temperature: of the largest logit / temperature + Gumbel noise, as
+/// gumbel_pick (accept/detail/gumbel.hpp); -1 where that is not finite.
+struct PickRow {
+    const float* logits;        ///< [rows, columns]
+    const std::int64_t* key;    ///< [rows] RandomKey::value
+    const double* temperature;  ///< [rows]
+    std::int64_t* token;        ///< [rows]
+    std::int64_t columns;
+
+    template <typename Block>
+    OUTRIDER_BODY void operator()(const Block& block, std::int64_t row) const {
+        const RandomKey random = RandomKey::of(static_cast<std::uint64_t>(key[row]));
+        BestOf<double> mine;
+        for (std::int64_t c = block.thread(); c < columns; c += block.threads()) {
+            const double scaled = static_cast<double>(logits[row * columns + c]) / temperature[row];
+            // Whether the noise can reach what is needed, by the bits of it: see gumbel-inl.hpp. One bit of slack.
+            const double needed = (mine.value - scaled) * 1.4426950408889634 - 1.0;
+            const auto place = static_cast<std::uint64_t>(c);
+            if (needed >= 1.0 && ~random.bits(place) > ~std::uint64_t{0} >> static_cast<int>(needed < 53 ? needed : 53))
+                continue;
+            const BestOf<double> here{scaled - log(-log(random.uniform(place))), c};
+            if (here.beats(mine)) mine = here;
+        }
+        const BestOf<double> all = block.best(mine);
+        if (block.thread() == 0) token[row] = all.value - all.value == 0 ? all.place : -1;
     }
     [[nodiscard]] std::int64_t shared_floats() const { return 0; }
 };

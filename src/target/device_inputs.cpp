@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
 #include <utility>
 #include <vector>
 
+#include <outrider/core/detail/rng.hpp>
 #include <outrider/core/error.hpp>
 
 #include "kv_pool.hpp"
@@ -68,17 +70,18 @@ DeviceShape device_shape(std::span<const RowSegment> segments, std::int64_t colu
             .context = rounded_context(context, columns)};
 }
 
-DeviceInputs::DeviceInputs(const DeviceShape& shape, std::int64_t kv_heads, std::int64_t group,
+DeviceInputs::DeviceInputs(const DeviceShape& shape, std::int64_t kv_heads, std::int64_t group, std::int64_t vocabulary,
                            std::vector<std::int64_t> windows)
-    : shape_(shape), kv_heads_(kv_heads), group_(group), windows_(std::move(windows)) {
+    : shape_(shape), kv_heads_(kv_heads), group_(group), vocabulary_(vocabulary), windows_(std::move(windows)) {
     const std::int64_t N = shape.rows, S = shape.sequences, SR = S * shape.tree_rows, W = std::ssize(windows_);
-    const std::array<std::int64_t, kParts> sizes{
-        N, N, N, 2 * N, 2 * N, S, S, S, SR, N, N, W * SR, W * SR * shape.words()};
+    const std::array<std::int64_t, kParts> sizes{N, N, N, 2 * N, 2 * N, S, S, S,      SR,
+                                                 N, N, N, N,     N,     N, N, W * SR, W * SR * shape.words()};
     for (std::size_t i = 0; i < sizes.size(); ++i) begin_[i + 1] = begin_[i] + sizes[i];
 }
 
 at::Tensor DeviceInputs::part(const at::Tensor& block, Part which) const {
-    return block.narrow(0, begin_[which], begin_[which + 1] - begin_[which]);
+    const at::Tensor own = block.narrow(0, begin_[which], begin_[which + 1] - begin_[which]);
+    return which == temperature || which == top_p || which == min_p ? own.view(at::kDouble) : own;
 }
 
 /// Where a sequence stands in the forward.
@@ -127,8 +130,22 @@ void DeviceInputs::fill_rows(const RowSegment& segment, Place& place, std::int64
         block[begin_[padded_row] + begin + r] = place.row;
         block[begin_[padded_place] + place.row] = begin + r;
         block[begin_[attended_row] + place.row] = (begin * group_ + r) * kv_heads_;
+        if (segment.picks != nullptr) fill_pick(*segment.picks, positions[i] + 1, place.row, block);
     }
     for (std::size_t w = 0; w < windows_.size(); ++w) fill_seen(segment, w, place.sequence, positions, block);
+}
+
+/// PickNumbers of the token at this position of the text.
+void DeviceInputs::fill_pick(const SamplingOptions& options, std::int64_t of_token, std::int64_t row,
+                             std::int64_t* block) const {
+    const RandomKey key(options.seed, options.stream, of_token, static_cast<std::uint64_t>(RandomPurpose::pick));
+    const auto bits_of = [](double x) { return std::bit_cast<std::int64_t>(x); };
+    block[begin_[pick_key] + row] = static_cast<std::int64_t>(key.value());
+    block[begin_[temperature] + row] = bits_of(options.temperature);
+    block[begin_[top_k] + row] = options.top_k > 0 ? std::min(options.top_k, vocabulary_) : vocabulary_;
+    block[begin_[top_p] + row] = bits_of(options.top_p < 1.0 ? options.top_p : 2.0);
+    block[begin_[min_p] + row] =
+        bits_of(options.min_p > 0.0 ? options.temperature * std::log(options.min_p) : -INFINITY);
 }
 
 void DeviceInputs::fill_seen(const RowSegment& segment, std::size_t window, std::int64_t sequence,

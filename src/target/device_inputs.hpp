@@ -45,13 +45,18 @@ public:
         padded_row,    ///< [S R] which row stands at (s, r)
         padded_place,  ///< [N] the other way round: s R + r
         attended_row,  ///< [N] where a row's first head stands in what attention returns, [S, group R, kv_heads]
+        pick_key,      ///< [N] PickNumbers, and the next four; doubles by their bits
+        temperature,   ///< [N]
+        top_k,         ///< [N]
+        top_p,         ///< [N]
+        min_p,         ///< [N]
         first,         ///< [windows, S R] position of the oldest token that the row sees
         bits,          ///< [windows, S R words] rows of its sequence that the row sees
         kParts,
     };
 
     /// `group`: heads of a key head. `windows`: those of the model's layers, each once; 0: all tokens are seen.
-    DeviceInputs(const DeviceShape& shape, std::int64_t kv_heads, std::int64_t group,
+    DeviceInputs(const DeviceShape& shape, std::int64_t kv_heads, std::int64_t group, std::int64_t vocabulary,
                  std::vector<std::int64_t> windows);
 
     [[nodiscard]] std::int64_t size() const { return begin_[kParts]; }
@@ -59,18 +64,19 @@ public:
     /// Fills the block for these rows, and marks the pool's table as brought up to them.
     void fill(std::span<const RowSegment> segments, std::int64_t columns, std::int64_t* block) const;
 
-    /// A part of the block [size()] on the device.
+    /// A part of the block [size()] on the device; of doubles as such.
     [[nodiscard]] at::Tensor part(const at::Tensor& block, Part which) const;
 
 private:
     struct Place;
     void fill_sequence(const RowSegment& segment, Place& place, std::int64_t columns, std::int64_t* block) const;
     void fill_rows(const RowSegment& segment, Place& place, std::int64_t* block) const;
+    void fill_pick(const SamplingOptions& options, std::int64_t of_token, std::int64_t row, std::int64_t* block) const;
     void fill_seen(const RowSegment& segment, std::size_t window, std::int64_t sequence,
                    const std::vector<std::int64_t>& positions, std::int64_t* block) const;
 
     DeviceShape shape_;
-    std::int64_t kv_heads_, group_;
+    std::int64_t kv_heads_, group_, vocabulary_;
     std::vector<std::int64_t> windows_;
     std::array<std::int64_t, kParts + 1> begin_{};
 };

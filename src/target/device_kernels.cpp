@@ -97,6 +97,18 @@ Tensor largest_on(const Tensor& logits) {
 }
 
 template <typename On>
+Tensor pick_on(const Tensor& logits, const Tensor& key, const Tensor& temperature) {
+    const Tensor token = at::empty({logits.size(0)}, key.options());
+    On{}(cuda::PickRow{.logits = data<float>(logits),
+                       .key = longs(key),
+                       .temperature = data<double>(temperature),
+                       .token = data<std::int64_t>(token),
+                       .columns = logits.size(1)},
+         logits.size(0));
+    return token;
+}
+
+template <typename On>
 Tensor attend_on(const Tensor& qkv, const Tensor& store, at::TensorList rows, std::int64_t tree_rows,
                  std::int64_t words, std::int64_t splits, double scale, double cap) {
     const std::int64_t kv_heads = store.size(1) / 2, heads = qkv.size(1) - 2 * kv_heads, N = qkv.size(0);
@@ -155,6 +167,7 @@ void implement(torch::Library& library) {
     library.impl("place_rows", &place_on<On>);
     library.impl("norm_add", &norm_add_on<On>);
     library.impl("largest_columns", &largest_on<On>);
+    library.impl("picked_columns", &pick_on<On>);
     library.impl("tree_attend", &attend_on<On>);
     library.impl("tree_join", &join_on<On>);
     library.impl("gate", &gate_on<On>);
@@ -168,6 +181,7 @@ void define(torch::Library& library) {
         "norm_add(Tensor(a!) stream, Tensor? branch, Tensor? branch_norm, Tensor? weight, float scale, float eps) -> "
         "Tensor");
     library.def("largest_columns(Tensor logits) -> Tensor");
+    library.def("picked_columns(Tensor logits, Tensor key, Tensor temperature) -> Tensor");
     library.def(
         "tree_attend(Tensor qkv, Tensor store, Tensor[] rows, int tree_rows, int words, int splits, float scale, "
         "float cap) -> Tensor");
@@ -220,6 +234,11 @@ Tensor norm_add(Tensor& stream, const Tensor& branch, const Tensor& branch_norm,
 Tensor largest_columns(const Tensor& logits) {
     static const auto run = operator_named<Tensor(const Tensor&)>("largest_columns");
     return run.call(logits);
+}
+
+Tensor picked_columns(const Tensor& logits, const Tensor& key, const Tensor& temperature) {
+    static const auto run = operator_named<Tensor(const Tensor&, const Tensor&, const Tensor&)>("picked_columns");
+    return run.call(logits, key, temperature);
 }
 
 Tensor tree_attention(const Tensor& qkv, const Tensor& store, const AttendedRows& rows, double scale, double cap) {

@@ -53,4 +53,7 @@ struct AttendedRows {
 /// The column [N] int64 of each row's largest logit, of equals the lowest; -1 where the row holds NaN. f32 [N, V].
 [[nodiscard]] at::Tensor largest_columns(const at::Tensor& logits);
 
+/// What sampling picks of each row [N] int64, of all tokens: see cuda::PickRow. `key` [N] int64, `temperature` [N] f64.
+[[nodiscard]] at::Tensor picked_columns(const at::Tensor& logits, const at::Tensor& key, const at::Tensor& temperature);
+
 }  // namespace outrider

@@ -13,6 +13,7 @@
 #include "cuda_module.hpp"
 #include "device_backend.hpp"
 #include "device_kernels.hpp"
+#include "device_picks.hpp"
 #include "device_rounds.hpp"
 #include "graph_replay.hpp"
 
@@ -23,7 +24,14 @@ namespace {
 struct Made {
     at::Tensor features;  // [N, F]
     at::Tensor logits;    // [N, V]
-    at::Tensor tokens;    // [N] of the largest logits, -1 for NaN
+    at::Tensor tokens;    // [N] of the largest logits, -1 for NaN; where picks are wanted [2, N], these behind them
+};
+
+/// What a forward makes beside the rows' features.
+struct Wanted {
+    bool logits = false;
+    Picks picks = Picks::none;
+    std::span<const std::int64_t> feature_layers = {};
 };
 
 /// What the operations of one shape work on.
@@ -33,7 +41,7 @@ struct Bucket {
         Made made;
     };
     DeviceBlock block;
-    std::map<std::vector<std::int64_t>, Recorded> recorded;  // by feature layers
+    std::map<std::vector<std::int64_t>, Recorded> recorded;  // by what is picked, and feature layers
 };
 
 /// A product that the module outrider_cuda makes, so that rows do not depend on how many stand beside them. `rows` [in,
@@ -56,6 +64,14 @@ void multiply(const at::Tensor& y, const at::Tensor& x, const at::Tensor& rows, 
             "cuBLASLt has no product of {} x {}: {}; OUTRIDER_KERNELS=0 does without it", x.size(1), rows.size(1), why);
 }
 
+PickNumbers pick_numbers(const DeviceBlock& block) {
+    return {.key = block.part(DeviceInputs::pick_key),
+            .temperature = block.part(DeviceInputs::temperature),
+            .top_k = block.part(DeviceInputs::top_k),
+            .top_p = block.part(DeviceInputs::top_p),
+            .min_p = block.part(DeviceInputs::min_p)};
+}
+
 class DevicePass final : public TargetPass {
 public:
     explicit DevicePass(std::shared_ptr<const DeviceBackend> model)
@@ -63,6 +79,7 @@ public:
           kernels_(device_kernels_wanted(model_->options.device())),
           products_(kernels_ && model_->options.device().is_cuda() && cuda_module()->has_products()),
           rounds_(model_, kernels_),
+          picks_(model_->config.vocabulary, model_->options.device(), kernels_),
           graphs_(make_graph_pool(model_->options.device())) {}
 
     PassOutput forward(std::span<const RowSegment> segments, PassFor use,
@@ -78,8 +95,7 @@ private:
         at::Tensor made, norm;  // [N, H], [H]; undefined: nothing
     };
 
-    Made compute(const DeviceShape& shape, const DeviceBlock& block, bool with_logits,
-                 std::span<const std::int64_t> feature_layers) const;
+    Made compute(const DeviceShape& shape, const DeviceBlock& block, const Wanted& wanted) const;
     void place(const at::Tensor& heads, const at::Tensor& store, const DeviceLayer& own,
                const RoundTensors& round) const;
     at::Tensor normed(const at::Tensor& x, const std::optional<at::Tensor>& weight) const;
@@ -100,6 +116,7 @@ private:
     bool kernels_;
     bool products_;  ///< by the module, for so many rows as it takes
     DeviceRounds rounds_;
+    DevicePicks picks_;
     std::unique_ptr<cuda::GraphPool> graphs_;  // null: operations are launched one by one
     std::map<DeviceShape, Bucket> buckets_;
     at::Tensor zero_ = at::zeros({}, model_->options);
@@ -266,8 +283,8 @@ at::Tensor DevicePass::largest(const at::Tensor& logits) const {
 }
 
 /// All that happens between the copy to the device and the copy back: what a graph holds.
-Made DevicePass::compute(const DeviceShape& shape, const DeviceBlock& block, bool with_logits,
-                         std::span<const std::int64_t> feature_layers) const {
+Made DevicePass::compute(const DeviceShape& shape, const DeviceBlock& block, const Wanted& wanted) const {
+    const std::span<const std::int64_t> feature_layers = wanted.feature_layers;
     const RoundTensors round = rounds_.prepare(shape, block);
     at::Tensor x = model_->embedding.index_select(0, block.part(DeviceInputs::token));
     if (config().embedding_scale != 1) x.mul_(config().embedding_scale);
@@ -284,15 +301,19 @@ Made DevicePass::compute(const DeviceShape& shape, const DeviceBlock& block, boo
     const at::Tensor features = joined(x, branch, model_->norm);
     columns[0] = features.to(at::kFloat);
     Made made{.features = columns.size() == 1 ? columns[0] : at::cat(columns, 1), .logits = {}, .tokens = {}};
-    if (!with_logits) return made;
+    if (!wanted.logits) return made;
     made.logits = logits_of(features);
     made.tokens = largest(made.logits);
+    if (wanted.picks != Picks::none)
+        made.tokens = at::stack({made.tokens, picks_(made.logits, pick_numbers(block), wanted.picks)});
     return made;
 }
 
 PassOutput DevicePass::forward(std::span<const RowSegment> segments, PassFor use,
                                std::span<const std::int64_t> feature_layers) {
-    const bool with_logits = use != PassFor::features;
+    const Wanted wanted{.logits = use != PassFor::features,
+                        .picks = use == PassFor::logits ? picks_wanted(segments) : Picks::none,
+                        .feature_layers = feature_layers};
     std::int64_t rows = 0;
     for (const RowSegment& segment : segments) {
         segment.cache->reserve(static_cast<std::int64_t>(segment.tokens.size()));
@@ -305,18 +326,22 @@ PassOutput DevicePass::forward(std::span<const RowSegment> segments, PassFor use
                       : buckets_.emplace(shape, Bucket{rounds_.make_block(shape), {}}).first->second;
     rounds_.send(own.block, segments);
     Made made;
-    if (graphs_ && with_logits) {
-        Bucket::Recorded& recorded = own.recorded[{feature_layers.begin(), feature_layers.end()}];
-        recorded.graph.run(*graphs_, [&] { recorded.made = compute(shape, own.block, true, feature_layers); });
+    if (graphs_ && wanted.logits) {
+        std::vector<std::int64_t> kind{static_cast<std::int64_t>(wanted.picks)};
+        kind.insert(kind.end(), feature_layers.begin(), feature_layers.end());
+        Bucket::Recorded& recorded = own.recorded[std::move(kind)];
+        recorded.graph.run(*graphs_, [&] { recorded.made = compute(shape, own.block, wanted); });
         made = recorded.made;
     } else {
-        made = compute(shape, own.block, with_logits, feature_layers);
+        made = compute(shape, own.block, wanted);
     }
-    PassOutput output{.features = made.features.narrow(0, 0, rows), .logits = {}, .argmax = {}};
-    if (!with_logits) return output;
+    PassOutput output{.features = made.features.narrow(0, 0, rows), .logits = {}, .argmax = {}, .picks = {}};
+    if (!wanted.logits) return output;
     output.logits = made.logits.narrow(0, 0, rows);
     // The copy waits for the pass, so that whoever times a forward times all of it.
-    output.argmax = made.tokens.to(at::kCPU).narrow(0, 0, rows);
+    const at::Tensor tokens = made.tokens.to(at::kCPU).narrow(-1, 0, rows);
+    output.argmax = wanted.picks == Picks::none ? tokens : tokens[0];
+    if (wanted.picks != Picks::none) output.picks = tokens[1];
     return output;
 }
 

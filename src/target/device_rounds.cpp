@@ -33,7 +33,7 @@ DeviceBlock DeviceRounds::make_block(const DeviceShape& shape) {
     const bool by_head =
         config().score_cap > 0;  // how attention leaves its rows: heads outermost, or key heads innermost
     const DeviceInputs inputs(shape, by_head ? 1 : config().kv_heads, by_head ? config().heads : group(),
-                              model_->windows);
+                              config().vocabulary, model_->windows);
     const at::Tensor block = at::empty({inputs.size()}, model_->options.dtype(at::kLong));
     if (!head_places_.contains(shape.tree_rows)) {
         const std::int64_t K = config().kv_heads, G = group(), R = shape.tree_rows;

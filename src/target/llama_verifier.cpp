@@ -293,7 +293,8 @@ TreeOutput LlamaVerifier::run_trees(std::span<const SequenceTree> trees, std::sp
         result.offsets.push_back(result.offsets.back() + (result.refused.back() ? 0 : nodes));
         if (result.refused.back()) continue;
         all = both(all, sequence.read.asked);
-        segments.push_back({.cache = &cache, .tokens = one.tree.tokens(), .parents = one.tree.parents()});
+        segments.push_back(
+            {.cache = &cache, .tokens = one.tree.tokens(), .parents = one.tree.parents(), .picks = one.picks});
     }
     for (std::size_t i = 0; i < prompts.size(); ++i) {
         if (feedback[i].refused) continue;
@@ -310,6 +311,7 @@ TreeOutput LlamaVerifier::run_trees(std::span<const SequenceTree> trees, std::sp
     PassOutput output = pass_->forward(segments, read ? PassFor::logits : PassFor::choices, all.layers);
     result.logits = std::move(output.logits);
     result.argmax = std::move(output.argmax);
+    result.picks = std::move(output.picks);
     take_rows(trees, prompts, output.features, all, result, feedback);
     return result;
 }

@@ -72,6 +72,8 @@ struct CountedPolicy {
         const trap::Stage stage("accept");
         return inner->accept(tree, rows, context);
     }
+    [[nodiscard]] bool reads_logits(const SamplingOptions& sampling) const { return inner->reads_logits(sampling); }
+    [[nodiscard]] bool takes_picks(const SamplingOptions& sampling) const { return inner->takes_picks(sampling); }
     void check_draws(DraftDraws draws) const { inner->check_draws(draws); }
 };
 

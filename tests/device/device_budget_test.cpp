@@ -65,6 +65,25 @@ TEST_CASE("A round is one copy to the device and two back, and asks for no new m
         }
 }
 
+TEST_CASE("Sampling copies no row of logits to the host: the device picks", "[budget]") {
+    const LlamaModel device = load(kTrap);
+    const trap::Trapping trapping;
+    for (const bool truncates : {false, true})
+        for (const std::size_t sequences : {1, 3}) {
+            CAPTURE(truncates, sequences);
+            Way way{.drafter = "ctc", .temperature = 0.8, .sequences = sequences};
+            if (truncates) way.request = [](std::size_t, GenerationOptions& options) { options.top_k = 40; };
+            (void)decode(device, way);
+            const Decoded all = decode(device, way);
+            const Share verify("verify", all.rounds), accept("accept", all.rounds);
+            CHECK(accept.operations + accept.to_host + accept.to_device == 0);
+            CHECK(verify.to_device == 1);
+            CHECK(verify.to_host == 1);
+            CHECK(verify.to_host_bytes <= 2 * 8 * 64);
+            CHECK(verify.fresh == 0);
+        }
+}
+
 TEST_CASE("Medusa drafts in at most 25 operations, and copies no row of scores", "[budget]") {
     const LlamaModel device = load(kTrap);
     const trap::Trapping trapping;

@@ -74,6 +74,33 @@ TEST_CASE("Every policy decodes on the device, the CPU's tokens") {
     }
 }
 
+TEST_CASE("Every request is sampled on the device, or by its rows where something edits them: the CPU's tokens") {
+    const LlamaModel cpu = load(at::kCPU), device = load(kTrap);
+    const trap::Trapping trapping;
+    Way way{.temperature = 0.8, .sequences = 9};
+    way.request = [](std::size_t sequence, GenerationOptions& options) {
+        switch (sequence) {
+            case 0: options.top_k = 5; break;
+            case 1: options.top_p = 0.7; break;
+            case 2: options.min_p = 0.2; break;
+            case 3: options.top_k = 30, options.top_p = 0.9, options.min_p = 0.01; break;
+            case 4: options.repetition_penalty = 1.3; break;
+            case 5: options.temperature = 0; break;
+            case 6: options.logprobs = 2; break;
+            case 7: options.temperature = 5; break;
+            default: break;
+        }
+    };
+    for (const char* name : {"none", "ctc", "ngram"}) {
+        CAPTURE(name);
+        way.drafter = name;
+        const Decoded expected = decode(cpu, way);
+        CHECK(decode(device, way) == expected);
+        const WithKernels kernels;
+        CHECK(decode(device, way) == expected);
+    }
+}
+
 TEST_CASE("With kernels every drafter decodes the CPU's tokens") {
     const LlamaModel cpu = load(at::kCPU), device = load(kTrap);
     const trap::Trapping trapping;
@@ -107,6 +134,46 @@ TEST_CASE("Drafters on the CPU beside a target on the device leave it alone, and
         CHECK(propose.to_device == 0);
         CHECK(propose.operations <= 6);  // where only rows of them are wanted
     }
+}
+
+TEST_CASE("Drafters on a device beside a target on the CPU: the same tokens, and features travel") {
+    const LlamaModel cpu = load(at::kCPU);
+    const trap::Trapping trapping;
+    for (const char* name : {"ctc", "ctc_plain", "ctc_narrow", "medusa", "hydra"}) {
+        CAPTURE(name);
+        const Decoded expected = decode(cpu, {name});
+        const Decoded got = decode(cpu, {.drafter = name, .drafter_device = kTrap});
+        CHECK(got == expected);
+        CHECK(got.accepted == expected.accepted);
+        CHECK(Share("propose", got.rounds).to_device >= 1);
+    }
+}
+
+TEST_CASE("Weights that lie on two devices are refused by name", "[errors]") {
+    const LlamaModel device = load(kTrap);
+    const TargetHead head = device.head();
+    const auto refused = [](auto&& make) {
+        try {
+            make();
+            FAIL("it was taken");
+        } catch (const Error& error) {
+            CHECK(error.kind() == ErrorKind::bad_request);
+            const std::string said = error.what();
+            CHECK(said.find("lies on cpu") != std::string::npos);
+            CHECK(said.find("move all to one device") != std::string::npos);
+        }
+    };
+    const CtcConfig config = read_ctc_config(folders().path("ctc"));
+    CtcWeights weights = read_ctc_weights(folders().path("ctc"), config);
+    for (auto& [name, weight] : weights.named())
+        if (name != "queries") *weight = weight->to(kTrap);
+    refused([&] { (void)CtcDraft(config, weights, head); });
+    const HydraConfig hydra = read_hydra_config(folders().path("hydra"));
+    HydraWeights heads = read_hydra_weights(folders().path("hydra"), hydra);
+    const std::string last = heads.named().back().first;
+    for (auto& [name, weight] : heads.named())
+        if (name != last) *weight = weight->to(kTrap);
+    refused([&] { (void)HydraDraft(hydra, heads, head); });
 }
 
 namespace {

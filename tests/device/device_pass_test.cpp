@@ -187,6 +187,7 @@ namespace {
 struct Round {
     std::size_t sequences = 1;
     std::int64_t committed = 4, rows = 5;
+    const SamplingOptions* picks = nullptr;
 };
 
 /// What each of four rounds of one shape did, of which each commits three tokens where the trees have as many.
@@ -207,7 +208,8 @@ std::vector<std::vector<std::string>> traces_of(TargetPass& pass, const Round& s
     std::vector<std::vector<std::string>> traces;
     for (int i = 0; i < 4; ++i) {
         std::vector<RowSegment> segments;
-        for (KvCache& cache : caches) segments.push_back({.cache = &cache, .tokens = tokens, .parents = parents});
+        for (KvCache& cache : caches)
+            segments.push_back({.cache = &cache, .tokens = tokens, .parents = parents, .picks = shape.picks});
         trap::CaptureLint lint;
         (void)pass.forward(segments, PassFor::logits);
         for (KvCache& cache : caches) cache.keep(path);
@@ -236,6 +238,23 @@ TEST_CASE("Forwards of one shape are one graph, whatever the shape", "[budget]")
                 CHECK(traces[1] == traces[2]);
                 CHECK(traces[2] == traces[3]);
             }
+}
+
+TEST_CASE("Forwards that pick tokens are one graph too", "[budget]") {
+    const LlamaModel device = load(kTrap);
+    const SamplingOptions all{.temperature = 0.8, .seed = 3}, some{.temperature = 0.8, .top_p = 0.9, .seed = 3};
+    const auto pass = device.make_pass();
+    const trap::Trapping trapping;
+    for (const SamplingOptions* picks : {&all, &some})
+        for (const std::size_t sequences : {1, 3}) {
+            const auto plain = traces_of(*pass, {sequences, 70, 12}),
+                       traces = traces_of(*pass, {sequences, 70, 12, picks});
+            CAPTURE(sequences, plain[1].size(), traces[1].size());
+            CHECK(traces[1].size() > plain[1].size());
+            CHECK(traces[1].size() <= plain[1].size() + (picks == &all ? 30 : 50));
+            CHECK(traces[1] == traces[2]);
+            CHECK(traces[2] == traces[3]);
+        }
 }
 
 TEST_CASE("A cache that is full refuses a sequence, says why, and decodes the others on", "[memory]") {

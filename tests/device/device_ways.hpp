@@ -4,6 +4,7 @@
 #include <ATen/Parallel.h>
 
 #include <cstdlib>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -42,7 +43,8 @@ struct Way {
     std::size_t sequences = 3;
     std::int64_t tokens = 12;
     std::optional<at::Device> drafter_device = {};
-    bool chains = false;  ///< the drafter is asked for them
+    bool chains = false;                                                ///< the drafter is asked for them
+    std::function<void(std::size_t, GenerationOptions&)> request = {};  ///< further options of a sequence
 };
 
 struct Decoded {
@@ -63,6 +65,7 @@ inline Decoded decode(const LlamaModel& model, const Way& way) {
     for (std::size_t i = 0; i < way.sequences; ++i) {
         GenerationOptions options{.max_tokens = way.tokens, .stop_at_end = false};
         options.temperature = way.temperature, options.seed = 7, options.stream = i;
+        if (way.request) way.request(i, options);
         ids.push_back(decoder.join({prompts[i % prompts.size()]}, options));
     }
     decoder.step();

@@ -21,6 +21,9 @@ public:
     [[nodiscard]] bool reads_logits(const SamplingOptions& options) const override {
         return options.temperature != 0.0 || options.edits_logits();
     }
+    [[nodiscard]] bool takes_picks(const SamplingOptions& options) const override {
+        return options.temperature != 0.0 && !options.edits_logits();
+    }
 };
 
 }  // namespace outrider

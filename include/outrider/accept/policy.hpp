@@ -26,6 +26,10 @@ public:
     /// what it need not compute for that.
     [[nodiscard]] virtual bool reads_logits(const SamplingOptions&) const { return true; }
 
+    /// Whether it takes the target's word for what Match picks of a row (TreeRows::picks). True spares a target that
+    /// picks where its logits are the copies of rows; it needs not.
+    [[nodiscard]] virtual bool takes_picks(const SamplingOptions&) const { return false; }
+
     /// Throws Error for a request that it could not serve. A decoder asks when a sequence joins.
     virtual void check_request(const SamplingOptions&) const {}
 
@@ -34,7 +38,7 @@ public:
 };
 
 /// One call on one tree. `check_draws(DraftDraws)`, `check_request(SamplingOptions)`, `reads_draws()` and
-/// `reads_logits(SamplingOptions)` are called too where they exist.
+/// `reads_logits(SamplingOptions)` and `takes_picks(SamplingOptions)` are called too where they exist.
 template <typename A>
 concept Acceptor =
     requires(const A& policy, const TokenTree& tree, const TreeRows& rows, const SequenceContext& context) {

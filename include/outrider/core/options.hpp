@@ -43,6 +43,8 @@ struct SamplingOptions {
 
     /// Whether logits are changed before anything is chosen by them. Otherwise a row is the target's own.
     [[nodiscard]] bool edits_logits() const { return logit_hook || repetition_penalty != 1.0; }
+    /// Whether top-k, top-p or min-p may drop tokens.
+    [[nodiscard]] bool truncates() const { return top_k > 0 || top_p < 1.0 || min_p > 0.0; }
 };
 
 class Constraint;  // core/constraint.hpp

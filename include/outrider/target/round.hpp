@@ -69,6 +69,9 @@ using Feedback = std::vector<SequenceFeedback>;
 struct TreeOutput {
     at::Tensor logits;  ///< [rows, V] float32, on the verifier's device; undefined: see Verifier::verify
     at::Tensor argmax;  ///< [rows] int64 on the CPU, -1 for NaN; undefined: policies compute it
+    /// [rows] int64 on the CPU: the token that Match picks of a row under SequenceTree::picks, position committed +
+    /// depth + 1; -1 where nobody asked or nothing can be picked, and logits tell. Undefined: policies pick.
+    at::Tensor picks = {};
     std::vector<std::int64_t> offsets;  ///< [sequences + 1] rows of tree i are [offsets[i], offsets[i + 1])
     /// [sequences] as SequenceFeedback::refused: such a tree has no rows. Empty: none is refused.
     std::vector<std::exception_ptr> refused = {};
@@ -98,14 +101,19 @@ struct MixedOutput {
 
 /// The part of a TreeOutput that belongs to one tree. Views, no copies.
 struct TreeRows {
-    at::Tensor logits;  ///< [nodes, V], or undefined; see TreeOutput
-    at::Tensor argmax;  ///< [nodes] int64 on the CPU, or undefined
+    at::Tensor logits;      ///< [nodes, V], or undefined; see TreeOutput
+    at::Tensor argmax;      ///< [nodes] int64 on the CPU, or undefined
+    at::Tensor picks = {};  ///< the same; see TreeOutput
+
+    [[nodiscard]] TreeRows slice(std::int64_t begin, std::int64_t end) const {
+        const auto own = [&](const at::Tensor& rows) { return rows.defined() ? rows.slice(0, begin, end) : rows; };
+        return {own(logits), own(argmax), own(picks)};
+    }
 };
 
 [[nodiscard]] inline TreeRows rows_of(const TreeOutput& output, std::size_t tree) {
-    const std::int64_t begin = output.offsets[tree], end = output.offsets[tree + 1];
-    const auto own = [&](const at::Tensor& rows) { return rows.defined() ? rows.slice(0, begin, end) : rows; };
-    return {own(output.logits), own(output.argmax)};
+    const TreeRows all{output.logits, output.argmax, output.picks};
+    return all.slice(output.offsets[tree], output.offsets[tree + 1]);
 }
 
 /// What a policy may know of the sequence it decides for.

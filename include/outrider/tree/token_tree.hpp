@@ -101,14 +101,18 @@ private:
 
 inline TokenTree TokenTree::root_only(TokenId pending) { return Builder(pending, 0).build(); }
 
-class DraftSamples;  // accept/rules/draft_samples.hpp
+class DraftSamples;      // accept/rules/draft_samples.hpp
+struct SamplingOptions;  // core/options.hpp
 
 /// One sequence's draft. A drafter that samples says what it drew; its other nodes must not depend on the draws.
 struct SequenceTree {
     SequenceId sequence = 0;
     TokenTree tree;
     std::shared_ptr<const DraftSamples> samples = nullptr;  ///< null: every node was chosen, none drawn
-    bool logits = true;  ///< false: nobody reads its rows of logits, their argmax is enough. Set by the decoder
+    // What is read of the target's answer, set by the decoder.
+    bool logits = true;                      ///< false: nobody reads its rows of logits, their argmax is enough
+    const SamplingOptions* picks = nullptr;  ///< else the token that Match picks of a row will do where the target
+                                             ///< tells it (TreeOutput::picks); owned by the caller, for the call
 };
 
 /// Position of each node in the text: committed + depth (the root sits at `committed`). [size]

@@ -69,6 +69,29 @@ TEST_CASE("a given argmax is used, and stands for the logits", "[accept]") {
                       ContainsSubstring("outside the vocabulary"));
 }
 
+TEST_CASE("given picks stand for the logits where sampling asks for them, and nowhere else", "[accept]") {
+    const TokenTree tree = small_tree();
+    Request request;
+    const TreeRows rows{rows_picking({1, 1, 1, 1}) * 100, {}, at::tensor(std::vector<std::int64_t>{3, 0, 5, 0})};
+    CHECK(Match{}.accept(tree, rows, request.context()).path == std::vector<NodeIndex>{1});  // greedy
+    request.sampling.temperature = 1.0;
+    const Acceptance a = Match{}.accept(tree, rows, request.context());
+    CHECK((a.path == std::vector<NodeIndex>{2} && a.pending == 5));
+    // Where the verifier says nothing of a row, its logits tell.
+    const TreeRows silent{rows.logits, {}, at::tensor(std::vector<std::int64_t>{-1, 4, 0, 0})};
+    const Acceptance b = Match{}.accept(tree, silent, request.context());
+    CHECK((b.path == std::vector<NodeIndex>{1} && b.pending == 4));
+    CHECK_THROWS_WITH(Match{}.accept(tree, {rows.logits, {}, rows.picks + 10}, request.context()),
+                      ContainsSubstring("outside the vocabulary"));
+    CHECK_THROWS_WITH(Match{}.accept(tree, {rows.logits, {}, rows.picks.slice(0, 0, 1)}, request.context()),
+                      ContainsSubstring("no pick for node 2"));
+    request.sampling.repetition_penalty = 1.5;
+    CHECK(Match{}.accept(tree, rows, request.context()).path == std::vector<NodeIndex>{1});
+    request.sampling = {.temperature = 1.0};
+    request.sampling.logit_hook = [](std::span<const TokenId>, std::span<float> logits) { logits[1] = -kInf; };
+    CHECK(Match{}.accept(tree, rows, request.context()).pending != 5);
+}
+
 TEST_CASE("rows are read in any dtype and layout", "[accept]") {
     const TokenTree tree = small_tree();
     const Request request;

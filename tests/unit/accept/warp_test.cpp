@@ -141,7 +141,7 @@ TEST_CASE("truncation keeps the tokens that the definition keeps, in order", "[w
         if (trial % 4 == 0) o.top_k = static_cast<std::int64_t>(1 + trial % 50);
         if (trial % 2 == 0) o.top_p = std::vector<double>{0.05, 0.5, 0.9, 0.999}[trial / 2 % 4];
         if (trial % 5 < 2) o.min_p = std::vector<double>{0.01, 0.3, 0.9}[trial % 3];
-        if (Truncation::is_idle(o)) continue;
+        if (!o.truncates()) continue;
         double border = 1.0;
         const std::vector<TokenId> expected = plain_truncation(logits, o, border);
         const auto kept = truncation.keep(logits, *std::max_element(logits.begin(), logits.end()), o);

@@ -189,13 +189,17 @@ TEST_CASE("generate throws what ended its own sequence", "[decode][errors]") {
     CHECK_THROWS_WITH(decoder.run(), "the other broke");
 }
 
-TEST_CASE("logits of another width than the vocabulary are refused", "[decode][errors]") {
+TEST_CASE("logits of another width than the vocabulary are refused, and too few picks", "[decode][errors]") {
     struct Narrow {
         FakeTarget target{kLaw};
+        bool picks = false;
         Feedback prefill(std::span<const Prefill> prompts) { return target.prefill(prompts); }
         TreeOutput verify(std::span<const SequenceTree> trees) {
             TreeOutput output = target.verify(trees);
-            output.logits = output.logits.slice(1, 0, 3);
+            if (picks)
+                output.picks = output.logits.argmax(-1).slice(0, 1);
+            else
+                output.logits = output.logits.slice(1, 0, 3);
             return output;
         }
         Feedback commit(std::span<const SequenceAcceptance> accepted) { return target.commit(accepted); }
@@ -204,4 +208,6 @@ TEST_CASE("logits of another width than the vocabulary are refused", "[decode][e
     };
     SpeculativeDecoder decoder{NoDraft{}, Narrow{}, Match{}};
     CHECK_THROWS_WITH(decoder.generate({{1}}), ContainsSubstring("[1, 12]"));
+    decoder.verifier().picks = true;
+    CHECK_THROWS_WITH(decoder.generate({{1}}), ContainsSubstring("picks must be [1]"));
 }

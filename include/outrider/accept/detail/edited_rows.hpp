@@ -29,6 +29,8 @@ public:
     [[nodiscard]] bool edits() const { return options_.edits_logits(); }
     /// The target's largest logit after `node`, unedited: see LogitRows::argmax.
     [[nodiscard]] TokenId argmax(NodeIndex node) { return rows_.argmax(node); }
+    /// See LogitRows::pick.
+    [[nodiscard]] TokenId pick(NodeIndex node) const { return rows_.pick(node); }
 
     /// The row after `node`: where it lies ready and nothing changes it the verifier's, else in `memory`. Throws Error
     /// for logits that are not finite, or that forbid every token.

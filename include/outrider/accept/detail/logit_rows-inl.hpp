@@ -23,8 +23,17 @@ namespace detail {
 
 }  // namespace detail
 
-OUTRIDER_INLINE LogitRows::LogitRows(const TreeRows& rows) : logits_(rows.logits), argmax_(rows.argmax) {
-    require(logits_.defined() || argmax_.defined(), "TreeRows: neither logits nor argmax are there to choose from");
+OUTRIDER_INLINE LogitRows::Tokens::Tokens(const at::Tensor& given) : all(given) {
+    if (!all.defined()) return;
+    if (!all.is_cpu() || all.scalar_type() != at::kLong || !all.is_contiguous())
+        all = all.to(at::kCPU, at::kLong).contiguous();
+    data = all.const_data_ptr<std::int64_t>();
+}
+
+OUTRIDER_INLINE LogitRows::LogitRows(const TreeRows& rows)
+    : logits_(rows.logits), argmax_(rows.argmax), picks_(rows.picks) {
+    require(logits_.defined() || argmax_.data != nullptr,
+            "TreeRows: neither logits nor argmax are there to choose from");
     if (logits_.defined()) {
         require(logits_.dim() == 2 && logits_.size(1) > 0, "TreeRows: logits must be [nodes, vocabulary]");
         width_ = logits_.size(1);
@@ -32,11 +41,6 @@ OUTRIDER_INLINE LogitRows::LogitRows(const TreeRows& rows) : logits_(rows.logits
             base_ = logits_.const_data_ptr<float>();
             stride_ = logits_.stride(0);
         }
-    }
-    if (argmax_.defined()) {
-        if (!argmax_.is_cpu() || argmax_.scalar_type() != at::kLong || !argmax_.is_contiguous())
-            argmax_ = argmax_.to(at::kCPU, at::kLong).contiguous();
-        picks_ = argmax_.const_data_ptr<std::int64_t>();
     }
 }
 
@@ -50,16 +54,26 @@ OUTRIDER_INLINE std::span<const float> LogitRows::row(NodeIndex node) {
 }
 
 OUTRIDER_INLINE TokenId LogitRows::argmax(NodeIndex node) {
-    if (picks_ == nullptr) return checked_argmax(row(node), node);
-    require(node >= 0 && node < argmax_.numel() && (!logits_.defined() || node < logits_.size(0)),
+    if (argmax_.data == nullptr) return checked_argmax(row(node), node);
+    require(node >= 0 && node < argmax_.all.numel() && (!logits_.defined() || node < logits_.size(0)),
             "TreeRows: no logits or no argmax for node {}; return a row for every node of the tree", node);
-    const std::int64_t pick = picks_[node];
+    const std::int64_t pick = argmax_.data[node];
     if (pick == -1) detail::fail_nan(node);
     if (logits_.defined()) {
         require(pick >= 0 && pick < width_, "TreeRows: argmax {} of node {} is outside the vocabulary of {}", pick,
                 node, width_);
         if (base_ != nullptr && std::isnan(base_[node * stride_ + pick])) detail::fail_nan(node);
     }
+    return static_cast<TokenId>(pick);
+}
+
+OUTRIDER_INLINE TokenId LogitRows::pick(NodeIndex node) const {
+    if (picks_.data == nullptr) return kNoToken;
+    require(node >= 0 && node < picks_.all.numel(),
+            "TreeRows: no pick for node {} among {}; return one for every node of the tree", node, picks_.all.numel());
+    const std::int64_t pick = picks_.data[node];
+    require(pick >= -1 && (!logits_.defined() || pick < width_),
+            "TreeRows: pick {} of node {} is outside the vocabulary of {}", pick, node, width_);
     return static_cast<TokenId>(pick);
 }
 

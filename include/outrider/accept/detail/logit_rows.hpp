@@ -26,12 +26,22 @@ public:
     /// Error when the row holds NaN (a given argmax says so by -1, or names a logit on the CPU that is NaN).
     [[nodiscard]] TokenId argmax(NodeIndex node);
 
+    /// What the verifier says that Match picks (TreeRows::picks); kNoToken where it does not say. Throws Error for a
+    /// token outside the vocabulary.
+    [[nodiscard]] TokenId pick(NodeIndex node) const;
+
 private:
+    /// A token a row, on the CPU.
+    struct Tokens {
+        at::Tensor all;
+        const std::int64_t* data = nullptr;  ///< null: the verifier gave none
+        explicit Tokens(const at::Tensor& given);
+    };
+
     at::Tensor logits_;
     const float* base_ = nullptr;  ///< first row when the rows lie ready on the CPU
     std::int64_t stride_ = 0, width_ = 0;
-    at::Tensor argmax_;
-    const std::int64_t* picks_ = nullptr;
+    Tokens argmax_, picks_;
     at::Tensor copy_;
 };
 

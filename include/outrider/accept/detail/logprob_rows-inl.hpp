@@ -25,7 +25,7 @@ public:
     }
 
     [[nodiscard]] TokenLogprobs read(const EditedRow& row, TokenId chosen, std::int64_t most) {
-        const bool whole = Truncation::is_idle(warp_);
+        const bool whole = !warp_.truncates();
         std::span<const TokenId> kept;
         double total = 0;
         if (whole) {

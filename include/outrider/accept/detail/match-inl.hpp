@@ -29,7 +29,7 @@ OUTRIDER_INLINE TokenId pick_token(const EditedRow& row, const SamplingOptions& 
                                    Truncation& truncation) {
     if (options.temperature == 0.0) return row.top.token;
     const RandomKey key(options.seed, options.stream, position, static_cast<std::uint64_t>(RandomPurpose::pick));
-    if (Truncation::is_idle(options)) return gumbel_pick(row.logits, row.top.value, options.temperature, key);
+    if (!options.truncates()) return gumbel_pick(row.logits, row.top.value, options.temperature, key);
     return gumbel_pick(row.logits, truncation.keep(row.logits, row.top.value, options), options.temperature, key);
 }
 
@@ -46,6 +46,7 @@ OUTRIDER_INLINE Acceptance Match::accept(const TokenTree& tree, const TreeRows& 
     thread_local detail::MatchScratch idle;
     detail::MatchScratch scratch = std::exchange(idle, {});
     Acceptance accepted = accept_walk(tree, [&](NodeIndex node) {
+        if (const TokenId told = takes_picks(options) ? edited.pick(node) : kNoToken; told != kNoToken) return told;
         const auto position = static_cast<std::int64_t>(context.text.size()) + tree.depth(node);
         return detail::pick_token(edited.row(node, scratch.logits), options, position, scratch.truncation);
     });

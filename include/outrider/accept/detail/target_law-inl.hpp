@@ -84,7 +84,7 @@ OUTRIDER_INLINE TargetRow TargetLaw::operator()(NodeIndex node) {
     row.best_ = edited.top.token;
     row.top_ = edited.top.value;
     row.temperature_ = temperature_;
-    if (temperature_ > 0.0 && Truncation::is_idle(rows_.options()))
+    if (temperature_ > 0.0 && !rows_.options().truncates())
         row.sum_ = softmax_total(row.logits_, row.top_, temperature_);
     else if (temperature_ > 0.0)
         truncate(held);

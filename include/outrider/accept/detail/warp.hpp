@@ -41,11 +41,6 @@ OUTRIDER_API void penalise_repetition(std::span<float> logits, double penalty, s
 /// The tokens that top-k, top-p and min-p keep.
 class OUTRIDER_API Truncation {
 public:
-    /// True when the options keep every token.
-    [[nodiscard]] static bool is_idle(const SamplingOptions& options) {
-        return options.top_k == 0 && options.top_p >= 1.0 && options.min_p == 0.0;
-    }
-
     /// Sorted by logit, largest first, equal logits by id. `maximum` is the row's largest logit. With k, p and m in
     /// this order: the k largest; of these the fewest whose renormalised probability at `temperature` reaches p; of
     /// these the ones with at least m times the largest probability. Never empty. Valid until the next call.

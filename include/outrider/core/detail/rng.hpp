@@ -22,6 +22,10 @@ public:
                         std::uint64_t purpose = 0) noexcept
         : key_(mix64(mix64(mix64(mix64(seed) ^ stream) ^ static_cast<std::uint64_t>(position)) ^ purpose)) {}
 
+    /// Of what `value` says.
+    [[nodiscard]] static constexpr RandomKey of(std::uint64_t value) noexcept { return RandomKey(value); }
+    [[nodiscard]] constexpr std::uint64_t value() const noexcept { return key_; }
+
     /// 64 random bits of draw `index`.
     [[nodiscard]] constexpr std::uint64_t bits(std::uint64_t index) const noexcept {
         return mix64(key_ ^ mix64(index));
@@ -36,6 +40,8 @@ public:
     [[nodiscard]] double gumbel(std::uint64_t index) const noexcept { return -std::log(-std::log(uniform(index))); }
 
 private:
+    explicit constexpr RandomKey(std::uint64_t value) noexcept : key_(value) {}
+
     std::uint64_t key_;
 };
 

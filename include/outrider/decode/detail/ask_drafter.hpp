@@ -77,13 +77,15 @@ void take_up_prompts(Stage<D>& draft, SequenceBook& book, std::int64_t owed_toke
     return trees;
 }
 
-/// The same with what is read of the target's answer: SequenceTree::logits.
+/// The same with what is read of the target's answer: SequenceTree::logits and ::picks.
 template <typename A>
 [[nodiscard]] std::vector<SequenceTree> told_what_is_read(std::vector<SequenceTree> trees, SequenceBook& book,
                                                           const A& policy) {
     for (std::size_t i = 0; i < trees.size(); ++i) {
         const Session& session = *book.active()[i];
-        trees[i].logits = session.reads_logprobs() || detail::reads_logits(policy, *session.context().sampling);
+        const SamplingOptions& sampling = *session.context().sampling;
+        trees[i].logits = session.reads_logprobs() || detail::reads_logits(policy, sampling);
+        trees[i].picks = detail::takes_picks(policy, sampling) ? &sampling : nullptr;
     }
     return trees;
 }

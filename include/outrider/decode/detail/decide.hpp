@@ -45,9 +45,8 @@ template <typename A>
         if (draft.tree.drafted() == 0) throw;
     }
     context.samples = nullptr;
-    const TreeRows first{rows.logits.defined() ? rows.logits.slice(0, 0, 1) : rows.logits,
-                         rows.argmax.defined() ? rows.argmax.slice(0, 0, 1) : rows.argmax};
-    return choose(policy, session, TokenTree::root_only(draft.tree.token(0)), first, context, vocabulary, sound);
+    return choose(policy, session, TokenTree::root_only(draft.tree.token(0)), rows.slice(0, 1), context, vocabulary,
+                  sound);
 }
 
 /// Asks the policy tree by tree; `saw(tree, acceptance)` is told of each. A sequence for which it throws, and one that

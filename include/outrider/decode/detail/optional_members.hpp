@@ -115,6 +115,13 @@ template <typename A, typename Sampling>
     return true;
 }
 
+/// Whether a policy takes the target's picks; it does not where it does not say.
+template <typename A, typename Sampling>
+[[nodiscard]] bool takes_picks(const A& policy, const Sampling& sampling) {
+    if constexpr (requires { policy.takes_picks(sampling); }) return policy.takes_picks(sampling);
+    return false;
+}
+
 template <typename A, typename Sampling>
 void check_policy(const A& policy, const Sampling& sampling) {
     if constexpr (requires { policy.check_request(sampling); }) policy.check_request(sampling);

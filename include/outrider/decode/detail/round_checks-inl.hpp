@@ -44,8 +44,9 @@ OUTRIDER_INLINE void check_output(const TreeOutput& output, const std::vector<Se
                 ? output.logits.dim() == 2 && output.logits.size(0) >= rows && output.logits.size(1) == vocabulary
                 : enough,
             "Verifier: the logits must be [{}, {}], a row for each node, as wide as the vocabulary", rows, vocabulary);
-    require(!output.argmax.defined() || (output.argmax.dim() == 1 && output.argmax.size(0) >= rows),
-            "Verifier: the argmax must be [{}], a value for each node", rows);
+    for (const auto& [tokens, name] : {std::pair{output.argmax, "argmax"}, std::pair{output.picks, "picks"}})
+        require(!tokens.defined() || (tokens.dim() == 1 && tokens.size(0) >= rows),
+                "Verifier: {} must be [{}], a token for each node", name, rows);
 }
 
 OUTRIDER_INLINE void check_feedback(const Feedback& feedback, const std::vector<std::unique_ptr<Session>>& sessions) {

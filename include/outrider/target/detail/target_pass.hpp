@@ -9,6 +9,7 @@
 #include <vector>
 
 #include <outrider/core/detail/export.hpp>
+#include <outrider/core/options.hpp>
 #include <outrider/core/types.hpp>
 #include <outrider/target/detail/kv_cache.hpp>
 
@@ -22,6 +23,7 @@ struct RowSegment {
     /// Parent row of each row, kNoNode for the first, parents come first; empty: a chain, as in a prompt.
     std::span<const NodeIndex> parents = {};
     bool logits = true;  ///< whether its rows get logits, where any do; segments without them come last
+    const SamplingOptions* picks = nullptr;  ///< see SequenceTree
 };
 
 /// What a forward is made for, each with all before it.
@@ -48,6 +50,7 @@ struct PassOutput {
     at::Tensor logits;    ///< [rows that get them, V] float32; undefined where not asked for, or not computed
     at::Tensor
         argmax;  ///< [the same] int64 on the CPU, the lowest id among equals, -1 for NaN; undefined: not computed
+    at::Tensor picks = {};  ///< [the same] int64 on the CPU: see TreeOutput; undefined: nobody asked, or not computed
     /// Where `argmax` was found by bounds: panels of the output matrix that they left to be computed. Else nothing.
     std::optional<std::int64_t> panels_left = {};
 };
