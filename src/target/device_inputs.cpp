@@ -2,11 +2,9 @@
 
 #include <algorithm>
 #include <bit>
-#include <cmath>
 #include <utility>
 #include <vector>
 
-#include <outrider/core/detail/rng.hpp>
 #include <outrider/core/error.hpp>
 
 #include "kv_pool.hpp"
@@ -130,22 +128,19 @@ void DeviceInputs::fill_rows(const RowSegment& segment, Place& place, std::int64
         block[begin_[padded_row] + begin + r] = place.row;
         block[begin_[padded_place] + place.row] = begin + r;
         block[begin_[attended_row] + place.row] = (begin * group_ + r) * kv_heads_;
-        if (segment.picks != nullptr) fill_pick(*segment.picks, positions[i] + 1, place.row, block);
+        if (segment.picks != nullptr)
+            fill_pick(pick_number(*segment.picks, positions[i] + 1, vocabulary_), place.row, block);
     }
     for (std::size_t w = 0; w < windows_.size(); ++w) fill_seen(segment, w, place.sequence, positions, block);
 }
 
-/// PickNumbers of the token at this position of the text.
-void DeviceInputs::fill_pick(const SamplingOptions& options, std::int64_t of_token, std::int64_t row,
-                             std::int64_t* block) const {
-    const RandomKey key(options.seed, options.stream, of_token, static_cast<std::uint64_t>(RandomPurpose::pick));
+void DeviceInputs::fill_pick(const PickNumber& pick, std::int64_t row, std::int64_t* block) const {
     const auto bits_of = [](double x) { return std::bit_cast<std::int64_t>(x); };
-    block[begin_[pick_key] + row] = static_cast<std::int64_t>(key.value());
-    block[begin_[temperature] + row] = bits_of(options.temperature);
-    block[begin_[top_k] + row] = options.top_k > 0 ? std::min(options.top_k, vocabulary_) : vocabulary_;
-    block[begin_[top_p] + row] = bits_of(options.top_p < 1.0 ? options.top_p : 2.0);
-    block[begin_[min_p] + row] =
-        bits_of(options.min_p > 0.0 ? options.temperature * std::log(options.min_p) : -INFINITY);
+    block[begin_[pick_key] + row] = pick.key;
+    block[begin_[temperature] + row] = bits_of(pick.temperature);
+    block[begin_[top_k] + row] = pick.top_k;
+    block[begin_[top_p] + row] = bits_of(pick.top_p);
+    block[begin_[min_p] + row] = bits_of(pick.min_p);
 }
 
 void DeviceInputs::fill_seen(const RowSegment& segment, std::size_t window, std::int64_t sequence,

@@ -13,6 +13,8 @@
 
 #include <outrider/target/detail/target_pass.hpp>
 
+#include "device_picks.hpp"
+
 namespace outrider {
 
 /// Sizes of a forward, rounded up: forwards of one shape are the same operations on the same sizes.
@@ -71,7 +73,7 @@ private:
     struct Place;
     void fill_sequence(const RowSegment& segment, Place& place, std::int64_t columns, std::int64_t* block) const;
     void fill_rows(const RowSegment& segment, Place& place, std::int64_t* block) const;
-    void fill_pick(const SamplingOptions& options, std::int64_t of_token, std::int64_t row, std::int64_t* block) const;
+    void fill_pick(const PickNumber& pick, std::int64_t row, std::int64_t* block) const;
     void fill_seen(const RowSegment& segment, std::size_t window, std::int64_t sequence,
                    const std::vector<std::int64_t>& positions, std::int64_t* block) const;
 

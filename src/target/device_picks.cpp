@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <cmath>
 #include <vector>
 
 #include <outrider/core/detail/rng.hpp>
@@ -44,6 +45,15 @@ Picks picks_wanted(std::span<const RowSegment> segments) {
         if (segment.picks != nullptr)
             wanted = std::max(wanted, segment.picks->truncates() ? Picks::of_some : Picks::of_all);
     return wanted;
+}
+
+PickNumber pick_number(const SamplingOptions& options, std::int64_t position, std::int64_t vocabulary) {
+    const RandomKey key(options.seed, options.stream, position, static_cast<std::uint64_t>(RandomPurpose::pick));
+    return {.key = signed_bits(key.value()),
+            .temperature = options.temperature,
+            .top_k = options.top_k > 0 ? std::min(options.top_k, vocabulary) : vocabulary,
+            .top_p = options.top_p < 1.0 ? options.top_p : 2.0,
+            .min_p = options.min_p > 0.0 ? options.temperature * std::log(options.min_p) : -INFINITY};
 }
 
 DevicePicks::DevicePicks(std::int64_t vocabulary, at::Device device, bool kernels, std::int64_t numbers)

@@ -16,13 +16,21 @@ enum class Picks : unsigned char { none, of_all, of_some };  // of_some: top-k, 
 
 [[nodiscard]] Picks picks_wanted(std::span<const RowSegment> segments);
 
-/// How the token behind each row is picked, [N] each, on the device. Zeros: nobody asks.
+/// How one token is picked. Zeros: nobody asks.
+struct PickNumber {
+    std::int64_t key = 0;  ///< RandomKey::value
+    double temperature = 0;
+    std::int64_t top_k = 0;  ///< at most V
+    double top_p = 0;        ///< 2: all
+    double min_p = 0;        ///< temperature ln(min_p); -infinity: all
+};
+
+/// Of the token at this position of the text.
+[[nodiscard]] PickNumber pick_number(const SamplingOptions& options, std::int64_t position, std::int64_t vocabulary);
+
+/// The same of the token behind each row, [N] each, on the device: int64, and f64 for doubles.
 struct PickNumbers {
-    at::Tensor key;          ///< int64 RandomKey::value
-    at::Tensor temperature;  ///< f64
-    at::Tensor top_k;        ///< int64, at most V
-    at::Tensor top_p;        ///< f64; 2: all
-    at::Tensor min_p;        ///< f64 temperature ln(min_p); -infinity: all
+    at::Tensor key, temperature, top_k, top_p, min_p;
 };
 
 class DevicePicks {

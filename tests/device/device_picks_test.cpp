@@ -35,11 +35,9 @@ struct Rows {
                         .top_p = at::empty({N}, at::kDouble),
                         .min_p = at::empty({N}, at::kDouble)};
         for (std::int64_t i = 0; i < N; ++i) {
-            const SamplingOptions& o = options[static_cast<std::size_t>(i)];
-            const RandomKey key(o.seed, o.stream, position(i), static_cast<std::uint64_t>(RandomPurpose::pick));
-            how.key[i] = static_cast<std::int64_t>(key.value()), how.temperature[i] = o.temperature;
-            how.top_k[i] = o.top_k > 0 ? o.top_k : kVocabulary, how.top_p[i] = o.top_p < 1 ? o.top_p : 2.0;
-            how.min_p[i] = o.min_p > 0 ? o.temperature * std::log(o.min_p) : -INFINITY;
+            const PickNumber one = pick_number(options[static_cast<std::size_t>(i)], position(i), kVocabulary);
+            how.key[i] = one.key, how.temperature[i] = one.temperature, how.top_k[i] = one.top_k;
+            how.top_p[i] = one.top_p, how.min_p[i] = one.min_p;
         }
         return how;
     }

@@ -26,8 +26,8 @@ public:
     /// what it need not compute for that.
     [[nodiscard]] virtual bool reads_logits(const SamplingOptions&) const { return true; }
 
-    /// Whether it takes the target's word for what Match picks of a row (TreeRows::picks). True spares a target that
-    /// picks where its logits are the copies of rows; it needs not.
+    /// Whether it takes the target's word for what Match picks of a row (TreeRows::picks). True lets a target pick
+    /// where its logits lie, so that no row is copied; a target need not.
     [[nodiscard]] virtual bool takes_picks(const SamplingOptions&) const { return false; }
 
     /// Throws Error for a request that it could not serve. A decoder asks when a sequence joins.
@@ -37,7 +37,7 @@ public:
     virtual void check_draws(DraftDraws) const {}
 };
 
-/// One call on one tree. `check_draws(DraftDraws)`, `check_request(SamplingOptions)`, `reads_draws()` and
+/// One call on one tree. `check_draws(DraftDraws)`, `check_request(SamplingOptions)`, `reads_draws()`,
 /// `reads_logits(SamplingOptions)` and `takes_picks(SamplingOptions)` are called too where they exist.
 template <typename A>
 concept Acceptor =

@@ -4,6 +4,7 @@
 #include <outrider/decode/detail/round_checks.hpp>
 
 #include <algorithm>
+#include <utility>
 
 #include <outrider/core/error.hpp>
 #include <outrider/draft/detail/draft_checks.hpp>
