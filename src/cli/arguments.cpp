@@ -110,7 +110,7 @@ void add_compare(CLI::App& app, CompareArguments& a) {
     app.add_option("--prompts", a.prompts, kPromptsHelp)->required();
     add_limit(app, a.limit);
     add_sampling(app, a.decoding, 128);
-    add_nodes(app, a.decoding, conditions);
+    add_nodes_list(app, a, conditions);
     add_policy(app, a.decoding, conditions);
     add_batch(app, a.decoding);
     app.add_option("--json", a.json,

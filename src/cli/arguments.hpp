@@ -46,10 +46,12 @@ struct GenerateArguments {
     std::string json;  ///< "-": standard output, instead of the texts
 };
 
+/// Each drafter runs once with each of `nodes`, which takes the place of `decoding.nodes`.
 struct CompareArguments {
     ModelArguments model;
     DecodingArguments decoding;
     std::vector<std::string> drafters;
+    std::vector<std::optional<std::int64_t>> nodes = {std::nullopt};  ///< none twice
     std::string prompts;
     std::int64_t limit = 0;  ///< 0: all
     std::string json;

@@ -27,9 +27,10 @@ struct Questions {
     std::vector<std::uint64_t> samples;
 };
 
-/// One drafter with its own decoder and caches; the model's weights are shared.
+/// One drafter at one size of its trees, with its own decoder and caches; the model's weights are shared.
 struct Contender {
     std::string name;
+    std::optional<std::int64_t> nodes;  ///< nullopt: auto
     AnyDecoder decoder;
     std::vector<Outcome> outcomes = {};
 };
@@ -83,8 +84,9 @@ void add_logit_gaps(Row& row, const LlamaModel& model, const Questions& question
 
 nlohmann::ordered_json settings(const CompareArguments& a, const LlamaModel& model, std::size_t prompts) {
     const GenerationOptions& g = a.decoding.generation;
-    nlohmann::ordered_json nodes = "auto";
-    if (a.decoding.nodes) nodes = *a.decoding.nodes;
+    nlohmann::ordered_json nodes = nlohmann::ordered_json::array();
+    for (const auto& size : a.nodes) nodes.push_back(nodes_to_json(size));
+    if (a.nodes.size() == 1) nodes = nodes_to_json(a.nodes.front());
     return {{"version", kVersion},
             {"model", a.model.path},
             {"weights", model.weights_description()},
@@ -128,14 +130,18 @@ std::vector<Contender> load_contenders(const CompareArguments& arguments, const 
     std::vector<std::string> names = arguments.drafters;
     if (std::find(names.begin(), names.end(), "none") == names.end()) names.insert(names.begin(), "none");
     std::vector<Contender> contenders;
-    contenders.reserve(names.size());
+    contenders.reserve(names.size() * arguments.nodes.size());
     std::string kinds;
     for (const std::string& name : names) {
-        auto drafter = load_drafter(name, model, arguments.model, arguments.decoding);
-        (kinds += kinds.empty() ? "" : "+") += drafter->kind();
-        DecodingArguments decoding = arguments.decoding;
-        if (name == "none") decoding.accept = "match";  // the target's own text, whatever is compared with it
-        contenders.push_back({name, make_decoder(model, std::move(drafter), decoding)});
+        for (const std::optional<std::int64_t>& nodes : arguments.nodes) {
+            auto drafter = load_drafter(name, model, arguments.model, arguments.decoding);
+            (kinds += kinds.empty() ? "" : "+") += drafter->kind();
+            DecodingArguments decoding = arguments.decoding;
+            decoding.nodes = nodes;
+            if (name == "none") decoding.accept = "match";  // the target's own text, whatever is compared with it
+            contenders.push_back({name, nodes, make_decoder(model, std::move(drafter), decoding)});
+            if (name == "none") break;  // has no trees, of whatever size
+        }
     }
     check_tree(arguments.decoding.tree, kinds);
     return contenders;
@@ -168,12 +174,15 @@ int run(const CompareArguments& arguments) {
         rows.push_back(summarise(contender.name, std::string(contender.decoder.drafter().kind()), questions.ids,
                                  plain.outcomes, contender.outcomes));
         Row& row = rows.back();
+        row.nodes = contender.nodes;
+        if (contender.name == "none") row.nodes = 0;
         if (contender.name != "none") row.promise = promise;
         if (row.promise == TextPromise::same_law) row.differences.clear();  // other draws, not differences
         if (row.promise == TextPromise::same_text && arguments.decoding.generation.temperature == 0.0)
             add_logit_gaps(row, model, questions, plain, contender);
         report["rows"].push_back(to_json(row));
         report["rows"].back()["weight_bytes"] = contender.decoder.drafter().weight_bytes();
+        report["rows"].back()["prompts"] = prompts_to_json(questions.ids, contender.outcomes);
     }
     json.write_line(to_text(std::move(report), 2));
     json.finish();  // before the table: a terminal that is gone loses no report

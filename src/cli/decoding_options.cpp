@@ -118,22 +118,50 @@ void add_tree(CLI::App& app, DecodingArguments& decoding, Conditions& conditions
         });
 }
 
-void add_nodes(CLI::App& app, DecodingArguments& decoding, Conditions& conditions) {
+namespace {
+
+CLI::Option* nodes_checked(CLI::Option* option) {
     const auto check = [](std::string& text) {
         std::optional<std::int64_t> nodes;
         return nodes_or_auto(text, nodes);
     };
-    app.add_option_function<std::string>(
-           "--nodes", [&decoding](const std::string& text) { (void)nodes_or_auto(text, decoding.nodes); },
-           "Nodes of a draft tree; auto: as many as pay on this machine, none where drafting does not")
-        ->check(CLI::Validator(check, ""))
-        ->type_name("N|auto")
-        ->default_str("auto");
+    return option->check(CLI::Validator(check, ""))->type_name("N|auto")->default_str("auto");
+}
+
+void add_pass_times(CLI::App& app, DecodingArguments& decoding) {
     app.add_option("--pass-times", decoding.pass_times,
                    "File where auto remembers what passes cost here; default: in the user's cache folder; none")
         ->type_name("FILE")
         ->capture_default_str();
+}
+
+constexpr const char* kNodesHelp =
+    "Nodes of a draft tree; auto: as many as pay on this machine, none where drafting does not";
+
+}  // namespace
+
+void add_nodes(CLI::App& app, DecodingArguments& decoding, Conditions& conditions) {
+    nodes_checked(app.add_option_function<std::string>(
+        "--nodes", [&decoding](const std::string& text) { (void)nodes_or_auto(text, decoding.nodes); }, kNodesHelp));
+    add_pass_times(app, decoding);
     add_tree(app, decoding, conditions);
+}
+
+void add_nodes_list(CLI::App& app, CompareArguments& a, Conditions& conditions) {
+    const auto read = [&a](const std::vector<std::string>& texts) {
+        a.nodes.clear();
+        for (const std::string& text : texts) {
+            std::optional<std::int64_t> nodes;
+            (void)nodes_or_auto(text, nodes);
+            if (std::ranges::find(a.nodes, nodes) == a.nodes.end()) a.nodes.push_back(nodes);
+        }
+    };
+    nodes_checked(app.add_option_function<std::vector<std::string>>(
+                      "--nodes", read, std::string(kNodesHelp) + "; several, with commas between, for a row each"))
+        ->take_all()
+        ->delimiter(',');
+    add_pass_times(app, a.decoding);
+    add_tree(app, a.decoding, conditions);
 }
 
 namespace {

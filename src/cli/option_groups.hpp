@@ -19,6 +19,8 @@ void add_logprobs(CLI::App& app, DecodingArguments& decoding);
 void add_batch(CLI::App& app, DecodingArguments& decoding);
 /// How large trees are, and of which shape.
 void add_nodes(CLI::App& app, DecodingArguments& decoding, Conditions& conditions);
+/// The same for a command that takes several sizes.
+void add_nodes_list(CLI::App& app, CompareArguments& a, Conditions& conditions);
 /// Of which shape alone.
 void add_tree(CLI::App& app, DecodingArguments& decoding, Conditions& conditions);
 void add_policy(CLI::App& app, DecodingArguments& decoding, Conditions& conditions);

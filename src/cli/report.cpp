@@ -97,6 +97,22 @@ Row summarise(std::string drafter, std::string kind, std::span<const std::string
     return row;
 }
 
+ordered_json nodes_to_json(const std::optional<std::int64_t>& nodes) {
+    return nodes ? ordered_json(*nodes) : ordered_json("auto");
+}
+
+ordered_json prompts_to_json(std::span<const std::string> ids, std::span<const Outcome> outcomes) {
+    ordered_json list = ordered_json::array();
+    for (std::size_t i = 0; i < outcomes.size(); ++i) {
+        const DecodeStats& stats = outcomes[i].stats;
+        list.push_back({{"id", ids[i]},
+                        {"tokens", stats.tokens},
+                        {"rounds", stats.rounds},
+                        {"seconds", stats.seconds.decoding()}});
+    }
+    return list;
+}
+
 ordered_json to_json(const DecodeStats& stats) {
     const StageSeconds& s = stats.seconds;
     return {{"prompt_tokens", stats.prompt_tokens},
@@ -123,7 +139,7 @@ ordered_json to_json(const Row& row) {
         differences.push_back({{"id", difference.id}, {"position", difference.position}});
         if (difference.logit_gap) differences.back()["logit_gap"] = *difference.logit_gap;
     }
-    ordered_json result = {{"drafter", row.drafter}, {"kind", row.kind}};
+    ordered_json result = {{"drafter", row.drafter}, {"kind", row.kind}, {"nodes", nodes_to_json(row.nodes)}};
     result.update(to_json(row.total));
     ordered_json seconds = std::move(result["seconds"]);
     result.erase("seconds");
@@ -142,6 +158,9 @@ ordered_json to_json(const Row& row) {
 std::string to_table(std::span<const Row> rows) {
     std::vector<std::vector<std::string>> cells = {{"drafter", "kind", "tokens", "rounds", "beta", "nodes/round",
                                                     "tokens/s", "gamma", "95 % interval", "host", "same text"}};
+    bool sizes = false;  // several of one drafter
+    for (std::size_t i = 1; i < rows.size(); ++i) sizes = sizes || rows[i].drafter == rows[i - 1].drafter;
+    if (sizes) cells.front().insert(cells.front().begin() + 2, "nodes");
     for (const Row& row : rows) {
         const DecodeStats& total = row.total;
         const double nodes =
@@ -151,6 +170,7 @@ std::string to_table(std::span<const Row> rows) {
                          fmt::format("{:.1f}", tokens_per_second(total)), fmt::format("{:.2f}", row.gain.gamma),
                          fmt::format("{:.2f} - {:.2f}", row.gain.low, row.gain.high),
                          fmt::format("{:.1f} %", 100 * host_share(total.seconds)), verdict(row)});
+        if (sizes) cells.back().insert(cells.back().begin() + 2, row.nodes ? fmt::format("{}", *row.nodes) : "auto");
     }
     return table(cells);
 }

@@ -42,6 +42,7 @@ struct Row {
     Gain gain;
     std::vector<Difference> differences;
     TextPromise promise = TextPromise::same_text;  ///< only such a text must be the plain one; see to_table
+    std::optional<std::int64_t> nodes = {};        ///< as asked for; nullopt: auto
 };
 
 /// First position at which the two differ (the length of the shorter one when it is a beginning of the other), or
@@ -55,11 +56,19 @@ struct Row {
 [[nodiscard]] Row summarise(std::string drafter, std::string kind, std::span<const std::string> ids,
                             std::span<const Outcome> plain, std::span<const Outcome> drafted);
 
+/// A size of trees as options have it: a number, or "auto".
+[[nodiscard]] nlohmann::ordered_json nodes_to_json(const std::optional<std::int64_t>& nodes);
+
+/// Tokens, rounds and seconds of decoding by prompt, for who compares rows prompt by prompt.
+[[nodiscard]] nlohmann::ordered_json prompts_to_json(std::span<const std::string> ids,
+                                                     std::span<const Outcome> outcomes);
+
 [[nodiscard]] nlohmann::ordered_json to_json(const DecodeStats& stats);
 [[nodiscard]] nlohmann::ordered_json to_json(const Row& row);
 
-/// The table that people read. Its last column: "yes" or "no, N differ" where the texts must be the same; "same law"
-/// where they are other draws from the target's law; "lossy, N differ".
+/// The table that people read, with the sizes of trees where rows differ in them. Its last column: "yes" or "no, N
+/// differ" where the texts must be the same; "same law" where they are other draws from the target's law; "lossy, N
+/// differ".
 [[nodiscard]] std::string to_table(std::span<const Row> rows);
 
 }  // namespace outrider::cli

@@ -5,6 +5,7 @@
 """
 import json
 import pathlib
+import re
 import sys
 import tempfile
 import unittest
@@ -12,6 +13,7 @@ import unittest
 ROOT = pathlib.Path(sys.argv.pop(1)).resolve()
 sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "benchmarks/peers")]
 sys.dont_write_bytecode = True
+import auto_table  # noqa: E402
 import compare_peers  # noqa: E402
 import compare_sets  # noqa: E402
 import performance_page  # noqa: E402
@@ -110,6 +112,28 @@ class Sets(unittest.TestCase):
             page.write_text("<!-- drafts c -->\n<!-- /drafts -->\n", encoding="utf-8")
             with self.assertRaises(SystemExit):
                 compare_sets.write_page(options)
+
+
+class Auto(unittest.TestCase):
+    def test_auto_is_held_against_the_fastest_size_and_a_merge_against_its_better_part(self):
+        def row(kind, nodes, *seconds):
+            return {"kind": kind, "nodes": nodes, "prompts": [{"seconds": s, "tokens": 10} for s in seconds]}
+        rows = [row("none", 0, 4, 4), row("ngram", "auto", 2, 2), row("ngram", 0, 4, 4), row("ngram", 2, 1, 1),
+                row("ngram", 8, 0.5, 3), row("ctc", "auto", 1, 1), row("ctc+ngram", "auto", 2, 2)]
+        with tempfile.TemporaryDirectory() as folder:
+            for repeat in range(2):
+                path = pathlib.Path(folder) / f"bf16-1-cold-{repeat}.json"
+                path.write_text(json.dumps({"rows": rows}), encoding="utf-8")
+            (key, arms), = auto_table.read(folder).items()
+        self.assertEqual(key, ("bf16", 1, "cold"))
+        self.assertEqual(arms["ngram", 8], [(0.5, 10), (3, 10)] * 2)
+        steady = "0.50 (0.50 - 0.50)"
+        self.assertEqual(auto_table.line(key, "ngram", arms),
+                         f"| bf16 | 1 | cold | ngram | 2.00 (2.00 - 2.00) | 4.00 (2) | {steady} | - |")
+        self.assertEqual(auto_table.line(key, "ctc", arms), "| bf16 | 1 | cold | ctc | 4.00 (4.00 - 4.00) | - | - | - |")
+        self.assertTrue(auto_table.line(key, "ctc+ngram", arms).endswith(f"| - | - | {steady} |"))
+        value, low, high = map(float, re.findall(r"[0-9.]+", auto_table.ratio(arms["ngram", 8], arms["ngram", 2])))
+        self.assertEqual((value, low, high), (1.75, 0.5, 3))
 
 
 class Page(unittest.TestCase):

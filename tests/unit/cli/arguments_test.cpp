@@ -108,11 +108,19 @@ TEST_CASE("compare splits drafters at commas, distill has its own defaults") {
                                                     "--prompts", "p", "--limit", "5", "--nodes", "0"});
     CHECK(compare.drafters == std::vector<std::string>{"none", "ngram", "a/b+ngram"});
     CHECK(compare.limit == 5);
-    CHECK(compare.decoding.nodes == 0);
+    using Sizes = std::vector<std::optional<std::int64_t>>;
+    CHECK(compare.nodes == Sizes{0});
     const auto twice = command<CompareArguments>({"compare", "--model", "m", "--drafters", "none", "--prompts", "p",
                                                   "--json", "first", "--drafters", "ngram", "--json", "second"});
     CHECK(twice.json == "second");
     CHECK(twice.drafters == std::vector<std::string>{"none", "ngram"});
+    CHECK(twice.nodes == Sizes{std::nullopt});
+    const auto sized = [](const char* nodes) {
+        return std::vector<const char*>{"compare",   "--model", "m",       "--drafters", "ngram",
+                                        "--prompts", "p",       "--nodes", nodes};
+    };
+    CHECK(command<CompareArguments>(sized("auto,2,16,2")).nodes == Sizes{std::nullopt, 2, 16});
+    for (const char* wrong : {"2,many", "2,-1", "auto,1025"}) CHECK(status(sized(wrong)) == 2);
     const auto distill = command<DistillArguments>({"distill", "--model", "m", "--prompts", "p", "--output", "o"});
     CHECK(distill.decoding.batch == 32);
     CHECK(distill.decoding.generation.max_tokens == 256);

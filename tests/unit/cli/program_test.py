@@ -111,6 +111,17 @@ class Compare(Case):
                           "--json", "-", *more)
         return json.loads(out)["rows"]
 
+    def test_compare_takes_several_sizes_of_trees(self):
+        rows = self.rows("--drafters", f"none,ngram,lm:{MODEL}", "--nodes", "auto,0,3")
+        self.assertEqual([(row["kind"], row["nodes"]) for row in rows],
+                         [("none", 0)] + [(kind, nodes) for kind in ("ngram", "lm") for nodes in ("auto", 0, 3)])
+        self.assertEqual([row["drafted"] for row in rows if row["nodes"] == 0], [0, 0, 0])
+        for row in rows:
+            self.assertTrue(row["identical"])
+            self.assertEqual(sum(prompt["tokens"] for prompt in row["prompts"]), row["tokens"])
+            self.assertEqual(len(row["prompts"]), 2)
+        self.assertGreater(rows[-1]["accepted"], 0)
+
     def test_a_policy_is_held_to_what_it_promises(self):
         for accept in ("unified", "block", "rejection"):
             for row in self.rows("--drafters", f"ngram,lm:{MODEL}", "--accept", accept):

@@ -98,6 +98,26 @@ TEST_CASE("a row has the fields of the design, sums and differences") {
     CHECK(text.find("yes") != std::string::npos);
 }
 
+TEST_CASE("rows of one drafter say how large its trees are, and each row what it made of each prompt") {
+    const std::vector<std::string> ids = {"a", "b"};
+    const std::vector<Outcome> plain = {outcome({1, 2}, 2, 2), outcome({3}, 1, 1)};
+    Row automatic = summarise("ngram", "ngram", ids, plain, plain), fixed = automatic;
+    fixed.nodes = 12;
+    CHECK(to_json(automatic)["nodes"] == "auto");
+    CHECK(to_json(fixed)["nodes"] == 12);
+    const auto has_column = [](const std::vector<Row>& rows) {
+        const std::string text = to_table(rows);
+        return text.substr(0, text.find('\n')).find(" nodes ") != std::string::npos;
+    };
+    CHECK(has_column({automatic, fixed}));
+    fixed.drafter = "ctc";
+    CHECK_FALSE(has_column({automatic, fixed}));
+    const auto prompts = prompts_to_json(ids, plain);
+    REQUIRE(prompts.size() == 2);
+    CHECK(prompts[0] == nlohmann::ordered_json({{"id", "a"}, {"tokens", 2}, {"rounds", 2}, {"seconds", 2.0}}));
+    CHECK(prompts[1]["tokens"] == 1);
+}
+
 TEST_CASE("quoted text stays on one line and loses nothing") {
     CHECK(quote("a\n\"b\\\t\r") == R"("a\n\"b\\\t\r")");
     CHECK(quote("\x01\x7F") == R"("\u0001\u007f")");
