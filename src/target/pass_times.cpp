@@ -31,7 +31,7 @@ constexpr std::int64_t kContext = 256, kCheckedContext = 64;
 constexpr std::array<std::int64_t, 9> kSmall{1, 2, 3, 4, 5, 6, 8, 12, 16};  // one draft's, swept again and again
 constexpr std::array<std::int64_t, 9> kLarge{16, 24, 32, 48, 64, 96, 128, 192, 256};  // a batch's
 constexpr std::array<std::int64_t, 5> kChecked{1, 2, 4, 8, 16};
-constexpr int kLeastSweeps = 3, kMostSweeps = 15, kCheckSweeps = 5;
+constexpr double kLeastPasses = 20;    // of one row that measuring may take of a large model, whatever the time given
 constexpr std::size_t kMostKeys = 64;  // a file that has more is begun afresh
 constexpr std::size_t kMostBytes = 1 << 20;
 constexpr int kFormat = 1;
@@ -64,59 +64,47 @@ namespace {
 /// Forwards of any size over a context of real keys and values: their kind decides how fast arithmetic is.
 class Stopwatch {
 public:
-    Stopwatch(const LlamaModel& model, TargetPass& pass, std::int64_t context)
+    /// The context is shorter where reading it would go on after `until`: of a large model a pass is its weights.
+    Stopwatch(const LlamaModel& model, TargetPass& pass, std::int64_t context, double until)
         : model_(model),
           pass_(pass),
           cache_(pass.make_cache()),
           tokens_(static_cast<std::size_t>(kLarge.back()), TokenId{0}) {
         const std::int64_t wanted = std::min(context, model.config().context / 2);
-        while (cache_.committed() < wanted) {
-            const std::int64_t rows = std::min<std::int64_t>(wanted - cache_.committed(), 64);
-            (void)seconds(rows);
+        for (std::int64_t rows = 8; cache_.committed() < wanted && now_seconds() < until; rows = 64) {
+            rows = std::min(wanted - cache_.committed(), rows);
+            (void)forward(rows, PassFor::features);
             cache_.append(rows);
         }
     }
 
     [[nodiscard]] double seconds(std::int64_t rows) {
-        cache_.reserve(rows);
-        const RowSegment segment{
-            .cache = &cache_, .tokens = std::span(tokens_).first(static_cast<std::size_t>(rows)), .parents = {}};
         const double start = now_seconds();
-        const PassOutput output = pass_.forward(std::span(&segment, 1), PassFor::choices);  // as greedy rounds do
-        if (!model_.device().is_cpu()) (void)output.logits.sum().item<float>();             // waits for the device
+        const PassOutput output = forward(rows, PassFor::choices);               // as greedy rounds do
+        if (!model_.device().is_cpu()) (void)output.logits.sum().item<float>();  // waits for the device
         return now_seconds() - start;
     }
 
     [[nodiscard]] bool fits(std::int64_t rows) const { return cache_.committed() + rows < model_.config().context; }
 
 private:
+    [[nodiscard]] PassOutput forward(std::int64_t rows, PassFor use) {
+        cache_.reserve(rows);
+        const RowSegment segment{
+            .cache = &cache_, .tokens = std::span(tokens_).first(static_cast<std::size_t>(rows)), .parents = {}};
+        return pass_.forward(std::span(&segment, 1), use);
+    }
+
     const LlamaModel& model_;
     TargetPass& pass_;
     KvCache cache_;
     std::vector<TokenId> tokens_;
 };
 
-/// Sweeps over as many of the sizes as fit into the context and a sweep's time; every other one downwards, so that no
-/// size always follows the same one.
-budget::Sweeps sweep(Stopwatch& watch, std::span<const std::int64_t> sizes, int most, double until) {
-    std::vector<std::int64_t> rows;
-    std::vector<double> first;
-    for (const std::int64_t n : sizes) {
-        if (!watch.fits(n) ||
-            (first.size() >= 2 && now_seconds() + first.back() * double(n) / double(rows.back()) > until))
-            break;
-        rows.push_back(n), first.push_back(watch.seconds(n));
-    }
-    budget::Sweeps sweeps(rows);
-    std::vector<double> seconds(rows.size());
-    for (int i = 0; i < most && (i < kLeastSweeps || now_seconds() < until) && !rows.empty(); ++i) {
-        for (std::size_t k = 0; k < rows.size(); ++k) {
-            const std::size_t s = i % 2 == 0 ? k : rows.size() - 1 - k;
-            seconds[s] = watch.seconds(rows[s]);
-        }
-        sweeps.add(seconds);
-    }
-    return sweeps;
+/// Of the sizes that the model's context holds.
+budget::Sweeps sweep(Stopwatch& watch, std::span<const std::int64_t> sizes, const budget::SweepTime& time) {
+    while (!sizes.empty() && !watch.fits(sizes.back())) sizes = sizes.first(sizes.size() - 1);
+    return budget::run_sweeps(sizes, time, now_seconds, [&](std::int64_t rows) { return watch.seconds(rows); });
 }
 
 }  // namespace
@@ -124,12 +112,13 @@ budget::Sweeps sweep(Stopwatch& watch, std::span<const std::int64_t> sizes, int 
 MeasuredPasses measure_pass_times(const LlamaModel& model, TargetPass& pass, double seconds) {
     const at::NoGradGuard no_grad;
     const double start = now_seconds();
-    Stopwatch watch(model, pass, kContext);
-    const budget::Sweeps small = sweep(watch, kSmall, kMostSweeps, start + 0.7 * seconds);
+    Stopwatch watch(model, pass, kContext, start + 0.2 * seconds);
+    const budget::Sweeps small = sweep(watch, kSmall, {.until = start + 0.7 * seconds, .passes = kLeastPasses});
     MeasuredPasses measured{small.table(), small.steady()};
-    const budget::Sweeps large = sweep(watch, kLarge, kLeastSweeps, start + 0.85 * seconds);
+    if (measured.times.empty() || measured.times.back().rows != kLarge.front()) return measured;
+    const budget::Sweeps large = sweep(watch, kLarge, {.until = start + 0.85 * seconds, .enough = 3, .most = 3});
     const std::vector<PassTime> more = large.table();
-    if (more.size() < 2 || measured.times.empty() || measured.times.back().rows != more.front().rows) return measured;
+    if (more.size() < 2) return measured;
     // The two kinds of sweeps meet in one size.
     const double scale = measured.times.back().seconds / more.front().seconds;
     for (const PassTime& t : std::span(more).subspan(1)) measured.times.push_back({t.rows, scale * t.seconds});
@@ -138,8 +127,9 @@ MeasuredPasses measure_pass_times(const LlamaModel& model, TargetPass& pass, dou
 
 bool agrees_with_passes(const std::vector<PassTime>& table, const LlamaModel& model, TargetPass& pass) {
     const at::NoGradGuard no_grad;
-    Stopwatch watch(model, pass, kCheckedContext);
-    const budget::Sweeps sweeps = sweep(watch, kChecked, kCheckSweeps, now_seconds() + 0.25);
+    const double start = now_seconds();
+    Stopwatch watch(model, pass, kCheckedContext, start + 0.1);
+    const budget::Sweeps sweeps = sweep(watch, kChecked, {.until = start + 0.35, .enough = 3, .most = 5});
     // A busy moment cannot refute what was measured in a quiet one.
     return sweeps.agrees(table) || !sweeps.steady();
 }

@@ -20,9 +20,9 @@
 namespace outrider {
 
 struct MeasureOptions {
-    std::vector<std::int64_t> rows = {1, 2, 3, 4, 6, 8, 12, 16};  ///< of a pass, ascending; cut to what a round takes
+    std::vector<std::int64_t> rows = {1, 2, 3, 4, 6, 8, 12, 16};  ///< of a pass, ascending; fewer where passes are slow
     std::int64_t context = 128;                                   ///< tokens before them
-    double seconds = 0.5;                                         ///< after which no more sweeps begin
+    double seconds = 0.5;                                         ///< or twenty times the smallest pass
 };
 
 namespace detail {
@@ -46,35 +46,27 @@ template <TargetVerifier V>
 
 }  // namespace detail
 
-/// Sweeps over the sizes, at least three, of a sequence of its own that is released. Other sequences may be known to
+/// Sweeps over the sizes, three to fifteen, of a sequence of its own that is released. Other sequences may be known to
 /// the verifier, between their rounds. Empty where the context is too short, or where the target refuses the sequence.
 template <TargetVerifier V>
 [[nodiscard]] std::vector<PassTime> measure_passes(V& verifier, const MeasureOptions& options = {}) {
-    constexpr int kLeast = 3, kMost = 15;
     const VerifierLimits limits = detail::limits_of(verifier);
     std::vector<std::int64_t> rows;
     for (const std::int64_t size : options.rows)
         if (size >= 1 && (limits.rows == 0 || size <= limits.rows)) rows.push_back(size);
-    const std::int64_t passes = (1 + kMost) * std::ssize(rows);
+    budget::SweepTime time{.until = 0, .passes = 20};
+    const std::int64_t passes = (2 + time.most) * std::ssize(rows);
     if (rows.empty() || options.context + passes + rows.back() > verifier.context()) return {};
-    budget::Sweeps sweeps(rows);
     try {
         const std::vector<TokenId> prompt(static_cast<std::size_t>(std::max<std::int64_t>(options.context, 1)), 0);
         const detail::TestedSequence<V> sequence(verifier, prompt);
-        for (const std::int64_t size : rows) (void)detail::time_pass(verifier, sequence.id(), size);  // warms it up
-        const double end = now_seconds() + options.seconds;
-        std::vector<double> seconds(rows.size());
-        for (int i = 0; i < kMost && (i < kLeast || now_seconds() < end); ++i) {
-            for (std::size_t k = 0; k < rows.size(); ++k) {
-                const std::size_t s = i % 2 == 0 ? k : rows.size() - 1 - k;  // no size always follows the same one
-                seconds[s] = detail::time_pass(verifier, sequence.id(), rows[s]);
-            }
-            sweeps.add(seconds);
-        }
+        time.until = now_seconds() + options.seconds;
+        const auto seconds = [&](std::int64_t n) { return detail::time_pass(verifier, sequence.id(), n); };
+        return budget::run_sweeps(rows, time, now_seconds, seconds).table();
     } catch (const Error& error) {
         if (error.kind() != ErrorKind::out_of_memory) throw;
     }
-    return sweeps.table();
+    return {};
 }
 
 }  // namespace outrider

@@ -99,3 +99,67 @@ TEST_CASE("times that are none are no sweep", "[budget]") {
     CHECK(sweeps.table().size() == 2);
     CHECK_FALSE(sweeps.steady());
 }
+
+namespace {
+
+/// Sweeps over kRows by a clock of its own, and what they took.
+struct Timed {
+    double now = 0, level = 1, noise = 0;
+    std::vector<std::int64_t> made;
+    std::mt19937_64 engine{5};
+
+    Sweeps run(double seconds, double passes) {
+        const auto pass = [&](std::int64_t rows) {
+            const double taken = level * truth(rows) * (1 + noise * std::uniform_real_distribution<>(0, 1)(engine));
+            made.push_back(rows), now += taken;
+            return taken;
+        };
+        return run_sweeps(kRows, {.until = now + seconds, .passes = passes}, [&] { return now; }, pass);
+    }
+    [[nodiscard]] bool has(std::int64_t rows) const { return std::ranges::count(made, rows) > 0; }
+};
+
+}  // namespace
+
+TEST_CASE("sweeps end where enough of them agree, and with the time where they do not", "[budget]") {
+    Timed quiet;
+    const Sweeps few = quiet.run(10, 20);
+    CHECK(few.size() == 6);
+    check_ratios(few.table(), 1e-9);
+    CHECK(quiet.made.size() == 1 + 7 * kRows.size());  // the first pass twice, then each size once before the sweeps
+    CHECK(std::vector(quiet.made.end() - 16, quiet.made.end() - 8) == kRows);
+    CHECK(quiet.made.back() == 1);  // every other sweep goes downwards
+
+    Timed busy;
+    busy.noise = 3;
+    CHECK(busy.run(10, 20).size() == 15);
+    Timed late;
+    late.noise = 3;
+    const double whole = 15 * 8 * truth(8);
+    CHECK(late.run(whole / 2, 20).size() < 15);
+    CHECK(late.now < whole);
+}
+
+TEST_CASE("slow passes are swept over few sizes, wide apart, within so many of the smallest", "[budget]") {
+    Timed slow;
+    slow.level = 100;  // a pass of one row takes longer than the time given
+    const Sweeps sweeps = slow.run(0.2, 20);
+    CHECK(sweeps.size() == 3);
+    CHECK(slow.now <= (20 + 2) * slow.level * truth(1));
+    const std::vector<PassTime> table = sweeps.table();
+    REQUIRE(table.size() == 3);
+    CHECK((table[0].rows == 1 && table[1].rows == 2 && table[2].rows == 4));
+    CHECK(table[2].seconds / table[0].seconds == Catch::Approx(truth(4) / truth(1)));
+
+    Timed between;
+    between.level = 10;
+    CHECK(between.run(1.2, 0).table().size() == 5);
+    CHECK((between.has(16) && !between.has(3) && !between.has(12)));
+}
+
+TEST_CASE("no time, no sweep", "[budget]") {
+    Timed machine;
+    CHECK(machine.run(0, 0).table().empty());
+    CHECK(machine.made.empty());
+    CHECK(run_sweeps({}, {.until = 1}, [] { return 0.0; }, [](std::int64_t) { return 1.0; }).table().empty());
+}

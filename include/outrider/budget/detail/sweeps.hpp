@@ -10,6 +10,7 @@
 #include <vector>
 
 #include <outrider/budget/detail/curve.hpp>
+#include <outrider/core/detail/clock.hpp>
 #include <outrider/core/detail/median.hpp>
 #include <outrider/core/result.hpp>
 
@@ -20,7 +21,7 @@ namespace outrider::budget {
 /// the time disagrees with the others and is thrown away.
 class Sweeps {
 public:
-    /// Sizes in rows, ascending, at least one.
+    /// Sizes in rows, ascending.
     explicit Sweeps(std::vector<std::int64_t> rows) : rows_(std::move(rows)) {}
 
     /// Seconds of each size. Sweeps with a time that is none are ignored.
@@ -122,5 +123,58 @@ private:
     std::vector<std::int64_t> rows_;
     std::vector<std::vector<double>> sweeps_;  ///< [sweep][size] log seconds
 };
+
+/// How long sweeps may go on. They end before where enough of them agree.
+struct SweepTime {
+    double until = 0;   ///< by the clock
+    double passes = 0;  ///< so many times the smallest size's seconds in any case, over two sizes at least
+    int least = 3, enough = 6, most = 15;  ///< sweeps
+};
+
+/// Those of the sizes that a sweep can be afforded over, each measured once: ascending while they fit, and each at
+/// least double the one before where not all can be expected to.
+template <typename Seconds>
+[[nodiscard]] std::vector<std::int64_t> affordable(std::span<const std::int64_t> sizes, const SweepTime& time,
+                                                   const Clock& clock, const Seconds& seconds) {
+    if (sizes.empty() || (clock() >= time.until && time.passes <= 0)) return {};
+    (void)seconds(sizes.front());  // touches memory for the first time
+    const double first = seconds(sizes.front());
+    const double share = std::max(time.until - clock(), time.passes * first) / (1 + time.least);  // of one sweep
+    const auto growth = [&](std::int64_t n) { return 0.75 + 0.25 * double(n) / double(sizes.front()); };  // or less
+    double all = 0;
+    for (const std::int64_t n : sizes) all += first * growth(n);
+    std::vector<std::int64_t> rows{sizes.front()};
+    double spent = first, last = first;
+    for (const std::int64_t n : sizes.subspan(1)) {
+        if (all > share && n < 2 * rows.back()) continue;
+        if (spent + last * double(n) / double(rows.back()) > share && (rows.size() > 1 || time.passes <= 0)) break;
+        last = seconds(n), spent += last;
+        rows.push_back(n);
+    }
+    return rows;
+}
+
+/// Sweeps over what can be afforded of the sizes (rows, ascending), by `seconds(rows)`, which makes one pass. Every
+/// other one goes downwards, so that no size always follows the same one.
+template <typename Seconds>
+[[nodiscard]] Sweeps run_sweeps(std::span<const std::int64_t> sizes, const SweepTime& time, const Clock& clock,
+                                const Seconds& seconds) {
+    const std::vector<std::int64_t> rows = affordable(sizes, time, clock, seconds);
+    Sweeps sweeps(rows);
+    std::vector<double> taken(rows.size());
+    const auto more = [&](int made) {
+        if (rows.empty() || made >= time.most) return false;
+        if (made < time.least) return true;
+        return clock() < time.until && !(made >= time.enough && sweeps.steady());
+    };
+    for (int i = 0; more(i); ++i) {
+        for (std::size_t k = 0; k < rows.size(); ++k) {
+            const std::size_t s = i % 2 == 0 ? k : rows.size() - 1 - k;
+            taken[s] = seconds(rows[s]);
+        }
+        sweeps.add(taken);
+    }
+    return sweeps;
+}
 
 }  // namespace outrider::budget

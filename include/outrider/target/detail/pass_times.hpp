@@ -20,8 +20,9 @@ struct MeasuredPasses {
     bool steady = false;
 };
 
-/// Sweeps over 1, 2, 3, 4, 5, 6, 8, 12 and 16 rows, then over larger ones, with a context of 256, until `seconds` are
-/// spent or the model's context is full; see budget::Sweeps.
+/// Sweeps over 1, 2, 3, 4, 5, 6, 8, 12 and 16 rows, then over larger ones, with a context of 256, until they agree or
+/// `seconds` are spent; see budget::Sweeps. Where passes are slow, over fewer sizes after fewer tokens, in twenty
+/// times the seconds of a row.
 [[nodiscard]] OUTRIDER_API MeasuredPasses measure_pass_times(const LlamaModel& model, TargetPass& pass,
                                                              double seconds = 1.0);
 
