@@ -235,7 +235,7 @@ inline Speed run_merged(const std::map<std::string, Positions>& all, const std::
                     tree = tree_of(both[t][at], sequence, plan.budget.nodes);
                     report.draft_seconds += took, times = &both_times;
                     now = worth(tree, plan.budget);
-                    second.added(before, now - before);
+                    second.added(before, std::max(0.0, now - before));  // to contradict a promise loses nothing
                 }
             }
             std::vector<SequenceTree> trees;

@@ -135,6 +135,44 @@ TEST_CASE("merged asks a dear drafter that pays, and everybody where time has no
     CHECK(free.dear->calls == 60);
 }
 
+TEST_CASE("what a drafter adds is beside the choice made without it, so that contradicting loses nothing", "[merged]") {
+    std::mt19937 engine(3);
+    std::vector<double> trees;
+    for (int n = 0; n <= 40; ++n) trees.push_back(0.02 * n);
+    const auto chain = [](TokenId token, double q, int length) {
+        TokenTree::Builder tree(7);
+        NodeIndex last = 0;
+        for (int i = 0; i < length; ++i) last = tree.add(last, token, static_cast<float>(std::log(q)));
+        return std::move(tree).build();
+    };
+    for (const bool chains : {false, true}) {
+        const DraftBudget budget{.nodes = 40, .tree_prices = trees, .chains = chains};
+        DraftTrie trie(7);
+        CHECK(trie.choice(budget).empty());
+        trie.join(chain(1, 0.99, 40), 1);
+        trie.weigh({});
+        const std::vector<NodeIndex> chosen = trie.choice(budget);
+        CHECK(chosen.size() == 40);
+        const double promised = trie.worth(chosen, budget);
+        CHECK(promised > 30);
+        trie.join(chain(2, 0.7, 1), 2);  // and half of that promise is gone
+        trie.weigh({});
+        CHECK(trie.worth(chosen, budget) < 0.7 * promised);
+        const double added = trie.worth(trie.choice(budget), budget) - trie.worth(chosen, budget);
+        CHECK((added >= 0 && added < 1));
+
+        // Whatever joins, the choice made before it is none better than the one after it.
+        for (int step = 0; step < 200; ++step) {
+            const std::vector<NodeIndex> before = trie.choice(budget);
+            const auto token = static_cast<TokenId>(engine() % 5);
+            trie.join(chain(token, 0.05 + 0.9 * double(engine() % 100) / 100, 1 + static_cast<int>(engine() % 4)),
+                      static_cast<DraftTrie::Drafters>(1U << engine() % 3));
+            trie.weigh({});
+            CHECK(trie.worth(trie.choice(budget), budget) >= trie.worth(before, budget) - 1e-12);
+        }
+    }
+}
+
 TEST_CASE("a part of a merged drafter that rests is given what waits for it before that is much", "[merged]") {
     Pair drafters = pair(0.3F, 0.6F, 1e-3);
     const std::vector<double> trees{0.0, 0.05, 0.1, 0.15, 0.2};

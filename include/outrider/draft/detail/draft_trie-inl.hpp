@@ -116,18 +116,28 @@ OUTRIDER_INLINE TokenTree DraftTrie::best(const DraftBudget& budget) const {
         });
 }
 
-OUTRIDER_INLINE double DraftTrie::worth(const DraftBudget& budget) const {
-    std::vector<double> chances;
+OUTRIDER_INLINE std::vector<NodeIndex> DraftTrie::choice(const DraftBudget& budget) const {
+    std::vector<NodeIndex> nodes;
     const std::vector<bool> stays = eligible(budget);
     for (std::size_t n = 1; n < nodes_.size(); ++n)
-        if (stays.empty() || stays[n]) chances.push_back(std::exp(nodes_[n].path));
-    std::sort(chances.begin(), chances.end(), std::greater<>());
+        if (stays.empty() || stays[n]) nodes.push_back(static_cast<NodeIndex>(n));
+    const auto path = [&](NodeIndex n) { return nodes_[static_cast<std::size_t>(n)].path; };
+    std::stable_sort(nodes.begin(), nodes.end(), [&](NodeIndex a, NodeIndex b) { return path(a) > path(b); });
     double best = 0, sum = 0;
-    for (std::size_t n = 1; n <= chances.size() && n < budget.tree_prices.size(); ++n) {
-        sum += chances[n - 1];
-        best = std::max(best, sum - budget.tree_prices[n]);
+    std::size_t size = 0;
+    for (std::size_t n = 1; n <= nodes.size() && n < budget.tree_prices.size(); ++n) {
+        sum += std::exp(path(nodes[n - 1]));
+        if (sum - budget.tree_prices[n] > best) best = sum - budget.tree_prices[n], size = n;
     }
-    return best;
+    nodes.resize(size);
+    return nodes;
+}
+
+OUTRIDER_INLINE double DraftTrie::worth(std::span<const NodeIndex> chosen, const DraftBudget& budget) const {
+    if (chosen.empty()) return 0;
+    double sum = 0;
+    for (const NodeIndex n : chosen) sum += std::exp(nodes_[static_cast<std::size_t>(n)].path);
+    return sum - budget.tree_prices[chosen.size()];
 }
 
 }  // namespace outrider

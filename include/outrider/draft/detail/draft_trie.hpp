@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <map>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -40,15 +41,18 @@ public:
     /// Walks along what the target chose; every child on the way is an outcome, kept in the tree or not.
     void learn(const SequenceFeedback& feedback, Rates& rates) const;
 
-    /// All nodes in order, with their chances. The trie has to be weighed, as for the two below.
+    /// All nodes in order, with their chances. The trie has to be weighed, as for all below.
     [[nodiscard]] TokenTree whole() const;
 
     /// The nodes of largest path probability, at most so many; with `chains`, the path along which most tokens are
     /// expected.
     [[nodiscard]] TokenTree best(const DraftBudget& budget) const;
 
-    /// Tokens that a tree of the best nodes, or the best path, is expected to bring beyond its price, at its best size.
-    [[nodiscard]] double worth(const DraftBudget& budget) const;
+    /// The nodes of the tree, or path, that is expected to bring most tokens beyond its price.
+    [[nodiscard]] std::vector<NodeIndex> choice(const DraftBudget& budget) const;
+
+    /// Tokens that these nodes are expected to bring beyond their price. Nodes keep their places when others join.
+    [[nodiscard]] double worth(std::span<const NodeIndex> chosen, const DraftBudget& budget) const;
 
 private:
     struct Node {

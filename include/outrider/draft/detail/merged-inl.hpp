@@ -142,7 +142,8 @@ OUTRIDER_INLINE std::vector<std::size_t> MergedDraft::whom_to_draft(std::size_t 
     std::vector<std::size_t> asked;
     for (std::size_t i = 0; i < feedback.size(); ++i) {
         const std::int64_t tokens = part.unseen(feedback[i]);
-        const double before = proposed_[feedback[i].sequence].back().worth(budget);
+        const DraftTrie& trie = proposed_[feedback[i].sequence].back();
+        const double before = trie.worth(trie.choice(budget), budget);
         const bool wanted = part.asking.ask(before, tokens, budget.second_price);
         if (wanted || part.has_waiting(tokens, budget)) asked.push_back(i);
     }
@@ -222,12 +223,15 @@ OUTRIDER_INLINE void MergedDraft::draft(std::size_t drafter, std::span<const Seq
         Stages& stages = proposed_[t.sequence];
         if (priced && stages.back().asked() != 0) stages.push_back(stages.back());
         DraftTrie& trie = stages.back();
-        const double before = priced ? trie.worth(budget) : 0.0;
+        std::vector<NodeIndex> chosen;
+        if (priced) chosen = trie.choice(budget);
+        const double before = trie.worth(chosen, budget);
         trie.join(t.tree, who);
         if (!priced) continue;
         trie.weigh(hit_rates_);
         extend(t.sequence, trie, budget);
-        part.asking.added(before, trie.worth(budget) - before);
+        // Beside what would have been verified without it, as that looks now: to contradict a promise loses nothing.
+        part.asking.added(before, trie.worth(trie.choice(budget), budget) - trie.worth(chosen, budget));
     }
 }
 
