@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <limits>
+#include <new>
 
 #include <outrider/core/error.hpp>
 
@@ -40,8 +41,7 @@ Segment next_segment(std::span<const AttentionRow> rows, std::size_t begin) {
     const CacheView& cache = rows[begin].cache;
     std::size_t end = begin;
     std::int64_t positions = 0;
-    for (; end < rows.size() && rows[end].cache.keys == cache.keys && rows[end].cache.layout == cache.layout; ++end)
-        positions += rows[end].positions();
+    for (; end < rows.size() && rows[end].cache.keys == cache.keys; ++end) positions += rows[end].positions();
     return {rows.subspan(begin, end - begin), static_cast<std::int64_t>(begin), positions};
 }
 
@@ -61,13 +61,12 @@ public:
           ldq_(ldq),
           ldo_(ldo) {
         packed_q_ = scratch, scores_ = packed_q_ + kScoreQueries * shape.head_dim;
-        tail_ = scores_ + kScoreQueries * stride_, panel_ = tail_ + kScoreQueries * kKeyPanel;
-        key_ = panel_ + kKeyPanel * shape.head_dim;
+        tail_ = scores_ + kScoreQueries * stride_;
+        joined_ = new (tail_ + kScoreQueries * kKeyPanel) std::int32_t[static_cast<std::size_t>(positions)];
     }
 
     static std::int64_t scratch(const AttentionShape& shape, std::int64_t positions) {
-        return kScoreQueries * (shape.head_dim + most_scores(positions) + 2 * kKeyPanel) +
-               (kKeyPanel + 1) * shape.head_dim;
+        return kScoreQueries * (shape.head_dim + most_scores(positions) + 2 * kKeyPanel) + positions;
     }
 
     // The queries begin to end - 1, in even parts.
@@ -133,8 +132,8 @@ private:
         for (std::int64_t d = 0; d < shape_.head_dim; ++d) packed_q_[d * kScoreQueries + i] = from[d] * shape_.scale;
     }
 
-    // Scores of all queries over panels first to last - 1. Slots from `end` on may have no memory.
-    void score_panels(std::int64_t first, std::int64_t last, std::int64_t end, float* scores, std::int64_t stride) {
+    // Scores of all queries over panels first to last - 1.
+    void score_panels(std::int64_t first, std::int64_t last, float* scores, std::int64_t stride) {
         kernels::ScoreArgs args{.format = shape_.format,
                                 .panels = last - first,
                                 .head_dim = shape_.head_dim,
@@ -142,28 +141,16 @@ private:
                                 .queries = static_cast<int>(count_),
                                 .scores = scores,
                                 .stride = stride};
-        const CacheView& cache = segment_.rows[0].cache;
         const std::int64_t panel_size = kKeyPanel * shape_.head_dim;
-        if (cache.layout == KeyLayout::panels) {
-            args.keys = advance(shape_.format, keys_, first * panel_size);
-            args.then = {advance(shape_.format, keys_, last * panel_size),
-                         advance(shape_.format, values_, row(0).first * cache.slot_stride)};
-            return table_.score_panels(args);
-        }
-        args.format = CacheFormat::f32, args.panels = 1, args.keys = panel_;
-        for (std::int64_t panel = first; panel < last; ++panel, args.scores += kKeyPanel) {
-            for (std::int64_t s = panel * kKeyPanel; s < std::min(end, (panel + 1) * kKeyPanel); ++s) {
-                const void* key = advance(shape_.format, keys_, s * cache.slot_stride);
-                table_.from_cache(shape_.format, key, shape_.head_dim, key_);
-                for (std::int64_t d = 0; d < shape_.head_dim; ++d) panel_[d * kKeyPanel + s % kKeyPanel] = key_[d];
-            }
-            table_.score_panels(args);
-        }
+        args.keys = advance(shape_.format, keys_, first * panel_size);
+        args.then = {advance(shape_.format, keys_, last * panel_size),
+                     advance(shape_.format, values_, row(0).first * segment_.rows[0].cache.slot_stride)};
+        table_.score_panels(args);
     }
 
     // The scores of each query in text order: the run's as they lie, then those of single slots.
     void score() {
-        score_panels(first_panel_, last_panel_, run_end_, scores_, stride_);
+        score_panels(first_panel_, last_panel_, scores_, stride_);
         std::int64_t low = -1, high = -1;  // single slots
         for (std::int64_t i = 0; i < count_; ++i)
             for (const std::int32_t slot : row(i).slots) {
@@ -176,7 +163,7 @@ private:
             for (std::int64_t i = 0; i < count_ && !used; ++i)
                 used = std::any_of(row(i).slots.begin(), row(i).slots.end(), inside);
             if (!used) continue;
-            score_panels(panel, panel + 1, high + 1, tail_, kKeyPanel);
+            score_panels(panel, panel + 1, tail_, kKeyPanel);
             for (std::int64_t i = 0; i < count_; ++i) {
                 float* to = scores(i) + row(i).committed;
                 for (const std::int32_t slot : row(i).slots) {
@@ -197,7 +184,8 @@ private:
         }
     }
 
-    // What all rows see first, together; then what each sees alone.
+    // What all rows see first, together; then what each sees alone. All but a row's last part are of whole pairs of
+    // positions.
     void mix() {
         for (std::int64_t i = 0; i < count_; ++i) outputs_[i] = output(i);
         std::int64_t common = row(0).committed;
@@ -208,13 +196,16 @@ private:
         }
         if (!same_start) common = 0;
         for (std::int64_t i = 0; i < count_; ++i) all_done = all_done && row(i).positions() == common;
-        if (common > 0) mix_some(0, count_, 0, common, false, all_done);
+        if (!all_done) common -= common % 2;
+        if (common > 0) mix_run(0, count_, 0, common, all_done);
         if (all_done) return;
         for (std::int64_t i = 0, next = 0; i < count_; i = next) {
             next = std::min(count_, ((begin_ + i) / group_ + 1) * group_ - begin_);  // the row's last query
-            const std::int64_t run = row(i).committed, all = row(i).positions();
-            if (run > common || all == common) mix_some(i, next, common, run, common > 0, all == run);
-            if (all > run) mix_some(i, next, run, all, run > 0, true);
+            const std::int64_t all = row(i).positions();
+            std::int64_t run = row(i).committed;
+            if (all > run) run -= run % 2;
+            if (run > common || all == common) mix_run(i, next, common, run, all == run);
+            if (all > run) mix_behind(i, next, run);
         }
     }
 
@@ -226,22 +217,38 @@ private:
         }
     }
 
-    // Queries i to end - 1, positions from to to - 1: of the run, or behind it.
-    void mix_some(std::int64_t i, std::int64_t end, std::int64_t from, std::int64_t to, bool resume, bool finish) {
+    // Queries i to end - 1, positions from to to - 1 of the run.
+    void mix_run(std::int64_t i, std::int64_t end, std::int64_t from, std::int64_t to, bool finish) {
+        mix_some(i, end, from, to - from, nullptr, finish);
+    }
+
+    // All from position `from` on, at most one of which is the run's.
+    void mix_behind(std::int64_t i, std::int64_t end, std::int64_t from) {
         const AttentionRow& seen = row(i);
-        const bool listed = from >= seen.committed && to > from;
+        const std::int32_t* slots = seen.slots.data();
+        if (from < seen.committed) {
+            joined_[0] = static_cast<std::int32_t>(seen.first + from);
+            std::copy(seen.slots.begin(), seen.slots.end(), joined_ + 1);
+            slots = joined_;
+        }
+        mix_some(i, end, from, seen.positions() - from, slots, true);
+    }
+
+    void mix_some(std::int64_t i, std::int64_t end, std::int64_t from, std::int64_t positions,
+                  const std::int32_t* slots, bool finish) {
+        const AttentionRow& seen = row(i);
         table_.mix_values({.format = shape_.format,
                            .values = values_,
                            .slot_stride = seen.cache.slot_stride,
                            .head_dim = shape_.head_dim,
                            .first = seen.first + from,
-                           .slots = listed ? seen.slots.data() + (from - seen.committed) : nullptr,
-                           .positions = to - from,
+                           .slots = slots,
+                           .positions = positions,
                            .weights = scores(i) + from,
                            .stride = stride_,
                            .queries = static_cast<int>(end - i),
                            .out = outputs_ + i,
-                           .resume = resume,
+                           .resume = from > 0,
                            .factors = finish ? factors_ + i : nullptr,
                            .then = {advance(shape_.format, values_, run_end_ * seen.cache.slot_stride), next_keys_}});
     }
@@ -253,7 +260,8 @@ private:
     float* out_;
     const PackedRows::Parts* parts_;
     std::int64_t ldq_, ldo_;
-    float *packed_q_, *scores_, *tail_, *panel_, *key_;  // parts of the scratch memory
+    float *packed_q_, *scores_, *tail_;  // parts of the scratch memory
+    std::int32_t* joined_;               // slots
     Segment segment_;
     std::int64_t kv_ = 0, begin_ = 0, count_ = 0;  // the queries at hand
     std::int64_t first_panel_ = 0, last_panel_ = 0, run_end_ = 0;
@@ -263,6 +271,8 @@ private:
 };
 
 }  // namespace
+
+CacheFormat narrow_format() { return kernels::active_table().narrow; }
 
 void to_cache(CacheFormat format, const float* x, std::int64_t n, void* elements) {
     if (format == CacheFormat::f32) {

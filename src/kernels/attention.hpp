@@ -16,24 +16,23 @@ enum class CacheFormat : unsigned char { f32, f16, bf16 };
 /// Bytes of one element.
 [[nodiscard]] constexpr std::int64_t element_bytes(CacheFormat format) { return format == CacheFormat::f32 ? 4 : 2; }
 
+/// The format of two bytes that the active path's attention reads fastest: bf16 where pairs of it are multiplied at
+/// once, else f16.
+[[nodiscard]] CacheFormat narrow_format();
+
 /// Converts n floats into cache elements, rounding to nearest even.
 void to_cache(CacheFormat format, const float* x, std::int64_t n, void* elements);
 
-/// How the keys of one KV head lie in memory. Values always lie as `slots` says.
-enum class KeyLayout : unsigned char {
-    slots,   ///< a slot's elements side by side, slot_stride from one slot to the next
-    panels,  ///< [slots / 16][head_dim][16]: the same element of 16 slots side by side, which attention reads fastest
-};
 inline constexpr std::int64_t kKeyPanel = 16;  ///< slots of a panel; memory is there for whole panels
 
-/// One layer of one sequence's cache. Element d of KV head h in slot s is at keys[s * slot_stride + h * head_stride +
-/// d], or, in panels, at keys[h * head_stride + (s / 16 * head_dim + d) * 16 + s % 16].
+/// One layer of one sequence's cache. Element d of KV head h in slot s is at values[s * slot_stride + h * head_stride +
+/// d]; keys lie in panels, the same element of 16 slots side by side: at keys[h * head_stride + (s / 16 * head_dim + d)
+/// * 16 + s % 16].
 struct CacheView {
     const void* keys = nullptr;
-    const void* values = nullptr;  ///< the same strides
+    const void* values = nullptr;
     std::int64_t slot_stride = 0;  ///< in elements
     std::int64_t head_stride = 0;  ///< in elements
-    KeyLayout layout = KeyLayout::slots;
 };
 
 /// Writes a key [head_dim] into `slot` of the panels at `keys` (one KV head's).
@@ -71,8 +70,8 @@ struct AttentionShape {
 /// each query's output is packed there too; head_dim must be a multiple of 32 then.
 ///
 /// A row's result depends on its query and on the keys and values it sees in text order, bit for bit: not on the other
-/// rows, not on threads, not on the keys' layout, and not on which of its positions are committed and which are tree
-/// rows. So a tree's node has the bits that plain decoding would give it.
+/// rows, not on threads, and not on which of its positions are committed and which are tree rows. So a tree's node has
+/// the bits that plain decoding would give it.
 void attend(TeamMember& member, const AttentionShape& shape, std::span<const AttentionRow> rows, const float* q,
             std::int64_t ldq, float* out, std::int64_t ldo, float* scratch, const PackedRows::Parts* parts = nullptr);
 

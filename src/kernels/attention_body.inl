@@ -2,6 +2,8 @@
 // unnamed namespace of one path. Every score is one chain of sums over the head's elements, every output one chain over
 // the positions, so neither depends on how many queries or panels share a tile.
 
+#include "attention_walk.inl"
+
 template <CacheFormat kFormat>
 OUTRIDER_ALWAYS_INLINE Vec load_cache(const void* elements, std::int64_t index) {
     if constexpr (kFormat == CacheFormat::f32)
@@ -10,29 +12,6 @@ OUTRIDER_ALWAYS_INLINE Vec load_cache(const void* elements, std::int64_t index) 
         return Vec::load_f16(static_cast<const std::uint16_t*>(elements) + index);
     else
         return Vec::load_bf16(static_cast<const std::uint16_t*>(elements) + index);
-}
-
-// How far ahead of their use keys and values are asked for: a cache lies in memory as cold as the weights, and a head's
-// share of a layer is short enough for the processor's own prefetching to be always just starting.
-constexpr std::int64_t kCachePrefetch = 8192;
-
-template <CacheFormat kFormat>
-OUTRIDER_ALWAYS_INLINE void prefetch_cache(const void* elements, std::int64_t index, std::int64_t count,
-                                           const ReadNext& then) {
-    constexpr std::int64_t kBytes = element_bytes(kFormat);
-    const char* ahead = static_cast<const char*>(elements) + index * kBytes + kCachePrefetch;
-    if (then.next != nullptr && ahead >= then.end)
-        ahead = static_cast<const char*>(then.next) + (ahead - static_cast<const char*>(then.end));
-    for (std::int64_t i = 0; i < count * kBytes; i += 64) __builtin_prefetch(ahead + i);
-}
-
-// A run-time number of queries, 1 to kMost, as a constant.
-template <int kMost, typename F>
-OUTRIDER_ALWAYS_INLINE void with_count(int count, F f) {
-    if constexpr (kMost > 1) {
-        if (count < kMost) return with_count<kMost - 1>(count, f);
-    }
-    f(std::integral_constant<int, kMost>{});
 }
 
 template <CacheFormat kFormat, int Q, int kPanels>
@@ -146,12 +125,4 @@ void mix_values(const MixArgs& a) {
         case CacheFormat::f16: return mix_any<CacheFormat::f16>(a);
         case CacheFormat::bf16: return mix_any<CacheFormat::bf16>(a);
     }
-}
-
-void from_cache(CacheFormat format, const void* elements, std::int64_t n, float* x) {
-    for (std::int64_t i = 0; i < n; i += Vec::kLanes)
-        (format == CacheFormat::f32   ? load_cache<CacheFormat::f32>(elements, i)
-         : format == CacheFormat::f16 ? load_cache<CacheFormat::f16>(elements, i)
-                                      : load_cache<CacheFormat::bf16>(elements, i))
-            .store(x + i);
 }

@@ -99,6 +99,7 @@ const Table& bf16_table() {
         t.isa = Isa::bf16;
         t.multiply[static_cast<std::size_t>(WeightFormat::bf16)] = multiply;
         t.to_halves = to_halves, t.round_pairs = round_pairs;
+        t.narrow = CacheFormat::bf16, t.score_panels = score_panels_bf16, t.mix_values = mix_values_bf16;
         return t;
     }();
     return kTable;

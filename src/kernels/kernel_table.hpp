@@ -79,7 +79,8 @@ struct ScoreArgs {
     ReadNext then = {};
 };
 
-/// Values of one KV head, weighted and summed in the order of their positions for some queries.
+/// Values of one KV head, weighted and summed in the order of their positions for some queries. A path may take two
+/// positions at once: a row's calls but the last are of an even number.
 struct MixArgs {
     CacheFormat format = CacheFormat::f32;
     const void* values = nullptr;  ///< slot 0 of the KV head
@@ -88,7 +89,7 @@ struct MixArgs {
     std::int64_t first = 0;               ///< the positions' slots are first, first + 1, ...
     const std::int32_t* slots = nullptr;  ///< or these, where it is set
     std::int64_t positions = 0;
-    const float* weights = nullptr;  ///< [queries][positions], `stride` floats from one query to the next
+    float* weights = nullptr;  ///< [queries][positions], `stride` floats from one query to the next; may be overwritten
     std::int64_t stride = 0;
     int queries = 0;
     float* const* out = nullptr;     ///< [head_dim] of each query
@@ -149,10 +150,10 @@ struct Table {
     std::int64_t (*argmax_row)(const float* x, std::int64_t n) = nullptr;
     void (*rotate_heads)(float* x, std::int64_t heads, std::int64_t head_dim, const float* cosines,
                          const float* sines) = nullptr;
+    CacheFormat narrow = CacheFormat::f16;  ///< see narrow_format
     void (*score_panels)(const ScoreArgs&) = nullptr;
     float (*exponentials)(float* x, std::int64_t n) = nullptr;  ///< x = e^(x - largest); returns the sum
     void (*mix_values)(const MixArgs&) = nullptr;
-    void (*from_cache)(CacheFormat format, const void* elements, std::int64_t n, float* x) = nullptr;  ///< n % 16 == 0
     void (*to_halves)(CacheFormat format, const float* x, std::int64_t n, std::uint16_t* halves) = nullptr;
 };
 
@@ -164,8 +165,7 @@ struct Table {
     (t).rms_norm_row = rms_norm_row, (t).silu_gate_row = silu_gate_row, (t).gelu_gate_row = gelu_gate_row,    \
     (t).soft_cap_row = soft_cap_row, (t).scale_row = scale_row, (t).add_row = add_row, (t).exp_row = exp_row, \
     (t).softmax_row = softmax_row, (t).argmax_row = argmax_row, (t).rotate_heads = rotate_heads,              \
-    (t).exponentials = exponentials, (t).score_panels = score_panels, (t).mix_values = mix_values,            \
-    (t).from_cache = from_cache
+    (t).exponentials = exponentials, (t).score_panels = score_panels, (t).mix_values = mix_values
 
 [[nodiscard]] const Table& table(Isa isa);  ///< of an available path
 [[nodiscard]] inline const Table& active_table() { return table(active_isa()); }
@@ -187,6 +187,8 @@ struct Table {
 [[nodiscard]] const Table& avx512_table();
 [[nodiscard]] const Table& vnni_table();
 [[nodiscard]] const Table& bf16_table();
+void score_panels_bf16(const ScoreArgs& args);  ///< of the paths that multiply pairs of bf16; other formats as vnni
+void mix_values_bf16(const MixArgs& args);
 [[nodiscard]] const Table& amx_table();
 #endif
 #if defined(__aarch64__)

@@ -36,7 +36,7 @@ class KernelPass final : public TargetPass {
 public:
     explicit KernelPass(std::shared_ptr<const KernelBackend> model)
         : model_(std::move(model)),
-          shape_{.format = model_->wide_cache() ? CacheFormat::f32 : CacheFormat::f16,
+          shape_{.format = model_->wide_cache() ? CacheFormat::f32 : narrow_format(),
                  .heads = model_->config.heads,
                  .kv_heads = model_->config.kv_heads,
                  .head_dim = model_->config.head_dim,
@@ -53,8 +53,11 @@ public:
 
     KvCache make_cache() const override {
         const ModelConfig& c = model_->config;
+        const at::ScalarType type = shape_.format == CacheFormat::f32   ? at::kFloat
+                                    : shape_.format == CacheFormat::f16 ? at::kHalf
+                                                                        : at::kBFloat16;
         return KvCache({.layers = c.layers, .kv_heads = c.kv_heads, .head_dim = c.head_dim, .key_panels = true},
-                       at::TensorOptions().dtype(model_->wide_cache() ? at::kFloat : at::kHalf));
+                       at::TensorOptions().dtype(type));
     }
 
 private:

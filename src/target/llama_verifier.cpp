@@ -1,5 +1,7 @@
 #include <outrider/target/llama_verifier.hpp>
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cstring>
 #include <exception>
@@ -55,9 +57,11 @@ at::Tensor take_path(const at::Tensor& from, std::span<const NodeIndex> path) {
     return result;
 }
 
-/// Keys and values are of one checkpoint, one arithmetic and one order of slots.
+/// Keys and values are of one checkpoint, one arithmetic, one type and one order of slots.
 ReaderName reader_of(const LlamaModel& model, const KvCache& cache) {
-    return {model.fingerprint(), model.weights_description() + (cache.key_panels() ? ", panels" : ", rows"),
+    return {model.fingerprint(),
+            fmt::format("{}, {} of {}", model.weights_description(), cache.key_panels() ? "panels" : "rows",
+                        c10::toString(c10::typeMetaToScalarType(cache.options().dtype()))),
             model.config().hidden, model.config().layers};
 }
 

@@ -67,8 +67,7 @@ CacheView PassRows::view(PassRow& row, std::int64_t layer) const {
     return {.keys = data,
             .values = data + row.value_bytes,
             .slot_stride = shape_.head_dim,
-            .head_stride = capacity * shape_.head_dim,
-            .layout = KeyLayout::panels};
+            .head_stride = capacity * shape_.head_dim};
 }
 
 void PassRows::enter(TeamMember& member, std::int64_t layer) {

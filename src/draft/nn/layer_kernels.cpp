@@ -72,10 +72,10 @@ void LayerKernels::prepare(std::span<const LayerRow> context, std::span<const La
     attention_.clear();
     for (const LayerRow& row : rows) {
         longest = std::max(longest, row.visible);
-        attention_.push_back({{row.slots->keys.data(), row.slots->values.data(), sizes_.head_dim,
-                               row.slots->capacity * sizes_.head_dim, KeyLayout::panels},
-                              row.visible,
-                              {}});
+        attention_.push_back(
+            {{row.slots->keys.data(), row.slots->values.data(), sizes_.head_dim, row.slots->capacity * sizes_.head_dim},
+             row.visible,
+             {}});
     }
     for (std::vector<float>& scratch : scratch_) grow(scratch, attention_scratch(shape_, longest));
 }

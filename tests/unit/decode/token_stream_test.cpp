@@ -123,6 +123,16 @@ TEST_CASE("characters are never cut", "[utf8]") {
     CHECK(stop.text == "x");
 }
 
+TEST_CASE("a stop string that the last words complete ends the text as any other", "[stop]") {
+    // The limit falls inside a character, whose replacement completes the stop string.
+    const Run run = stream({"a", "b\xC3", "x"}, {.max_tokens = 2, .stop = {"b\xEF\xBF\xBD"}});
+    CHECK(run.text == "a");
+    CHECK(run.finish == FinishReason::stop);
+    const Run other = stream({"a", "b\xC3", "x"}, {.max_tokens = 2, .stop = {"c"}});
+    CHECK(other.text == "ab\xEF\xBF\xBD");
+    CHECK(other.finish == FinishReason::length);
+}
+
 TEST_CASE("the end token is the last token and adds no text", "[stream]") {
     const Run run = stream({"a", "b", "<end>", "c"}, {}, {2});
     CHECK(run.tokens == std::vector<TokenId>{0, 1, 2});

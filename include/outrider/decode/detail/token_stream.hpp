@@ -53,7 +53,10 @@ public:
             why = FinishReason::stop;
         else if (left() == 0)
             why = FinishReason::length;
-        if (why != FinishReason::running && !stops_.stopped()) piece += last_words();
+        if (why != FinishReason::running && !stops_.stopped()) {
+            piece += last_words();
+            if (stops_.stopped()) why = FinishReason::stop;  // which these completed
+        }
         text_ += piece;
         if (!sink_({sequence_, token, piece, logprobs})) end(FinishReason::cancelled);
         if (why != FinishReason::running) finish_ = why;  // whatever the callback said of going on
