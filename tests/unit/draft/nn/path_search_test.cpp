@@ -1,7 +1,9 @@
 // Best paths and sampled paths of any conditional law, beside enumeration.
 #include <catch2/catch_test_macros.hpp>
+#include <algorithm>
 #include <functional>
 #include <limits>
+#include <random>
 
 #include <outrider/draft/nn/detail/path_sampling.hpp>
 #include <outrider/draft/nn/detail/path_search.hpp>
@@ -96,6 +98,36 @@ TEST_CASE("DraftBudget: what a node has to promise follows from what trees have 
     CHECK(DraftBudget{.nodes = 3, .second_price = 5.0, .tree_prices = falling}.least_chance() == 0.0);
     CHECK(DraftBudget{.nodes = 3, .second_price = 5.0, .tree_prices = std::span(prices).first(1)}.least_chance() ==
           0.0);
+}
+
+TEST_CASE("LeastChances: the n-th node has to bring what the sizes around n cost") {
+    // The best sizes are 2 (0.1 a node), 3 (0.3 more) and 5 (0.4 a node more): 1 and 4 cost more than their share.
+    const std::vector<double> prices{0.0, 0.15, 0.2, 0.5, 1.0, 1.3};
+    const LeastChances least(DraftBudget{.nodes = 5, .second_price = 5.0, .tree_prices = prices});
+    const auto after = [&](std::vector<double> found, std::size_t limit = 9) { return least.threshold(found, limit); };
+    CHECK(after({}) == Catch::Approx(0.05));
+    CHECK(after({0.9}) == Catch::Approx(0.05));
+    CHECK(after({0.9, 0.9}) == Catch::Approx(0.05));  // one more at each price
+    CHECK(after({0.9, 0.9, 0.9}) == Catch::Approx(0.15));
+    CHECK(after({0.9, 0.9, 0.1}) == Catch::Approx(0.15));
+    CHECK(after({0.9, 0.9, 0.1, 0.1}) == Catch::Approx(0.15));  // the last one is not worth it
+    CHECK(after({0.9, 0.9, 0.3, 0.3, 0.3, 0.3, 0.3}) == Catch::Approx(0.2));
+    CHECK(after({0.9, 0.9, 0.3}, 3) == Catch::Approx(0.3));  // N are found
+    CHECK(after({0.9, 0.9, 0.01}, 3) == Catch::Approx(0.05));
+    CHECK(LeastChances(0.25).threshold({0.5, 0.3}, 9) == 0.25);
+    CHECK(LeastChances(DraftBudget{.nodes = 5}).threshold({0.5, 0.3}, 9) == 0.0);
+
+    std::mt19937 engine(9);  // it never falls while paths are found
+    for (int run = 0; run < 200; ++run) {
+        std::vector<double> found;
+        for (double before = 0; found.size() < 8;) {
+            const double now = after(found, 8);
+            CHECK(now >= before);
+            before = now;
+            const double psi = now + 0.001 + 0.8 * double(engine() % 1000) / 1000;
+            found.insert(std::upper_bound(found.begin(), found.end(), psi, std::greater<>{}), psi);
+        }
+    }
 }
 
 TEST_CASE("PathSearch: static shapes take ranks within each parent's own list") {

@@ -163,7 +163,7 @@ private:
             else if (by.index() == 0)
                 std::fill_n(out, std::ssize(prefixes) * stride, 0.0F);  // whatever the prefix
         };
-        mine.search.run(member, logits_of(index), gate_of(index), budget.nodes, budget.least_chance(), score,
+        mine.search.run(member, logits_of(index), gate_of(index), budget.nodes, LeastChances(budget), score,
                         budget.chains);
     }
 

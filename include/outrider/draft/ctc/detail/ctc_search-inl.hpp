@@ -56,7 +56,7 @@ OUTRIDER_INLINE OUTRIDER_VECTOR_LOOP(void, children,
 }  // namespace detail::ctc_search
 
 OUTRIDER_INLINE void CtcSearch::run(TeamMember& member, std::span<const float> logits, std::span<const float> gate,
-                                    std::int64_t nodes, double least, const Score& score, bool chain) {
+                                    std::int64_t nodes, const LeastChances& least, const Score& score, bool chain) {
     const bool first = member.index() == 0;
     if (first) clear(gate.size(), gate.empty() ? 0 : logits.size() / gate.size(), nodes, least, chain);
     member.barrier();
@@ -74,8 +74,8 @@ OUTRIDER_INLINE void CtcSearch::run(TeamMember& member, std::span<const float> l
     }
 }
 
-OUTRIDER_INLINE void CtcSearch::clear(std::size_t frames, std::size_t columns, std::int64_t nodes, double least,
-                                      bool chain) {
+OUTRIDER_INLINE void CtcSearch::clear(std::size_t frames, std::size_t columns, std::int64_t nodes,
+                                      const LeastChances& least, bool chain) {
     limit_ = nodes > 0 ? static_cast<std::size_t>(nodes) : 0, least_ = least, chain_ = chain;
     rivals_ = chain ? 1 : limit_;
     deepest_ = static_cast<std::int32_t>(std::min(frames, limit_));

@@ -9,6 +9,7 @@
 
 #include <outrider/core/types.hpp>
 #include <outrider/core/detail/thread_team.hpp>
+#include <outrider/draft/detail/least_chances.hpp>
 #include <outrider/tree/token_tree.hpp>
 
 namespace outrider {
@@ -30,11 +31,12 @@ public:
     using Score = std::function<void(TeamMember& member, std::span<const CtcPrefix> prefixes, float* scores,
                                      std::int64_t stride)>;
 
-    /// `logits` [T, V], `gate` [T]; prefixes below the Psi `least` are left out. A frame that holds NaN or +inf says
-    /// nothing: it is blank. `chain`: one path of up to `nodes` nodes, each the likeliest behind the one before. Every
-    /// member of a team calls it inside one run; the tree depends neither on their number nor on their order.
+    /// `logits` [T, V], `gate` [T]; prefixes that `least` takes for too unlikely are left out. A frame that holds NaN
+    /// or +inf says nothing: it is blank. `chain`: one path of up to `nodes` nodes, each the likeliest behind the one
+    /// before. Every member of a team calls it inside one run; the tree depends neither on their number nor on their
+    /// order.
     void run(TeamMember& member, std::span<const float> logits, std::span<const float> gate, std::int64_t nodes,
-             double least, const Score& score, bool chain = false);
+             const LeastChances& least, const Score& score, bool chain = false);
 
     /// The tree that was found; `vocabulary` [V] target ids.
     [[nodiscard]] TokenTree tree(TokenId pending, std::span<const TokenId> vocabulary) const;
@@ -47,7 +49,7 @@ private:
         std::int32_t column = -1, depth = 0, state = -1;
     };
 
-    void clear(std::size_t frames, std::size_t columns, std::int64_t nodes, double least, bool chain);
+    void clear(std::size_t frames, std::size_t columns, std::int64_t nodes, const LeastChances& least, bool chain);
     void load_frame(std::size_t t, std::span<const float> logits, float gate);
     void open_level();
     void expand(std::size_t place);
@@ -56,13 +58,13 @@ private:
     void take_level();
     void keep_best_child();
     void take_children(NodeIndex parent, const float* factors, const float* q);
-    [[nodiscard]] double threshold() const { return best_.size() < rivals_ ? least_ : std::max(least_, best_.back()); }
+    [[nodiscard]] double threshold() const { return least_.threshold(best_, rivals_); }
 
     std::size_t frames_ = 0, columns_ = 0, stride_ = 0, limit_ = 0;
     std::size_t rivals_ = 0;  // nodes that a new one has to be among: N, and 1 of a chain's level
     std::int32_t deepest_ = 0;
     bool chain_ = false;
-    double least_ = 0;
+    LeastChances least_;
     std::vector<float> a_;                // [T, stride] exp(logits - row maximum)
     std::vector<float> blank_, emit_;     // [T]
     std::vector<float> factors_, q_, z_;  // [level, stride] f_l(c) and q(c | l), [level, T]

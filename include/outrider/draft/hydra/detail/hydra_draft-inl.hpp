@@ -57,7 +57,7 @@ private:
             : options_.tree == HeadTree::best_first && backend_->searches(nodes)
                 ? backend_->search(nodes, budget.least_chance())
             : options_.tree == HeadTree::best_first
-                ? search_.best_first(pending, vocabulary_, config_.heads, nodes, budget.least_chance(), score)
+                ? search_.best_first(pending, vocabulary_, config_.heads, nodes, LeastChances(budget), score)
                 : search_.ranked(pending, vocabulary_, shape_.of(nodes), nodes, score);
         std::vector<SequenceTree> trees;
         for (std::size_t i = 0; i < starts.size(); ++i) trees.push_back({starts[i].sequence, std::move(found[i])});

@@ -89,7 +89,8 @@ OUTRIDER_INLINE void PathSearch::add_children(Growth& growth, NodeIndex parent, 
 
 OUTRIDER_INLINE std::vector<TokenTree> PathSearch::best_first(std::span<const TokenId> pending,
                                                               std::span<const TokenId> vocabulary, std::int64_t heads,
-                                                              std::int64_t nodes, double least, const Score& score) {
+                                                              std::int64_t nodes, const LeastChances& least,
+                                                              const Score& score) {
     start(pending);
     const std::size_t limit = nodes > 0 ? static_cast<std::size_t>(nodes) : 0;
     for (Growth& growth : growths_) growth.limit = limit, growth.least = least;

@@ -6,6 +6,7 @@
 #include <functional>
 #include <outrider/core/types.hpp>
 #include <outrider/core/detail/thread_team.hpp>
+#include <outrider/draft/detail/least_chances.hpp>
 #include <outrider/tree/token_tree.hpp>
 #include <outrider/tree/tree_shape.hpp>
 #include <span>
@@ -27,14 +28,14 @@ public:
     /// Fills scores [rows, padded_row(V)]; columns from V on are left alone. Rows come by head, ascending.
     using Score = std::function<void(std::span<const PathRow> rows, float* scores)>;
 
-    /// For every sequence the `nodes` paths of largest probability, of at most `heads` tokens, exactly; those of
-    /// `least` or below are left out. Found nodes are expanded in waves of the kWave most probable of each sequence;
-    /// one that does not beat the N-th best found so far has no child that does, since a path is never likelier than
-    /// its beginning, and is never expanded. When none is left, the N best found are the N best of all. Rows that hold
-    /// NaN or infinities have no children. A sequence's tree does not depend on the others.
+    /// For every sequence the `nodes` paths of largest probability, of at most `heads` tokens, exactly; those
+    /// that `least` takes for too unlikely are left out. Found nodes are expanded in waves of the kWave most probable
+    /// of each sequence; one that does not beat the N-th best found so far has no child that does, since a path is
+    /// never likelier than its beginning, and is never expanded. When none is left, the N best found are the N best of
+    /// all. Rows that hold NaN or infinities have no children. A sequence's tree does not depend on the others.
     [[nodiscard]] std::vector<TokenTree> best_first(std::span<const TokenId> pending,
                                                     std::span<const TokenId> vocabulary, std::int64_t heads,
-                                                    std::int64_t nodes, double least, const Score& score);
+                                                    std::int64_t nodes, const LeastChances& least, const Score& score);
 
     /// The nodes of a static shape, each rank taken in its parent's own list; one pass per depth. Where the shape has
     /// more than `nodes`, the likeliest stay. Paths of a probability up to `least` are left out.
@@ -62,10 +63,10 @@ private:
         std::vector<NodeIndex> open;
         std::vector<double> best;  ///< the N largest psi, descending
         std::size_t limit = 0;     ///< N
-        double least = 0;
+        LeastChances least;
 
         /// What a node must beat.
-        [[nodiscard]] double threshold() const { return best.size() < limit ? least : std::max(least, best.back()); }
+        [[nodiscard]] double threshold() const { return least.threshold(best, limit); }
     };
     using Place = std::pair<std::size_t, NodeIndex>;  ///< sequence, node
 
