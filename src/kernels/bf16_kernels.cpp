@@ -37,7 +37,8 @@ void tile(const TileArgs& t) {
     const auto* w = reinterpret_cast<const std::uint32_t*>(t.panel);
     const std::uint32_t* x = t.pairs;
     for (std::int64_t b = t.blocks; b > 0; --b, x += 16 * (t.group - 1)) {
-        for (int k = 0; k < 8; ++k, w += 2 * kPanel, x += 2) {
+        OUTRIDER_KEEP_LOOP  // unrolled, as gcc would with up to seven rows, these cost more than eight
+            for (int k = 0; k < 8; ++k, w += 2 * kPanel, x += 2) {
             __builtin_prefetch(w + kPrefetchBytes / 4);
             __builtin_prefetch(w + kPrefetchBytes / 4 + kPanel);
             OUTRIDER_UNROLL
